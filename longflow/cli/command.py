@@ -1,0 +1,89 @@
+"""What all commands share: parser, logging, exit codes.
+
+Exit codes: 0 done; 1 the user's data or command; 2 our fault; 130 stopped by the user.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from typing import Callable, Sequence
+
+from rich.console import Console
+from rich.logging import RichHandler
+
+from longflow.errors import LongflowError
+
+EXIT_DONE, EXIT_USER, EXIT_OURS, EXIT_STOPPED = 0, 1, 2, 130
+
+console = Console(soft_wrap=True)
+error_console = Console(stderr=True, soft_wrap=True)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors end with exit code 1 and whose help keeps the example's line breaks."""
+
+    def __init__(self, command: str, description: str, example: str):
+        super().__init__(
+            prog=command,
+            description=description,
+            epilog=f"example:\n{_indented(example)}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        self.add_argument("-v", "--verbose", action="store_true", help="say more")
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str):
+        self.print_usage(sys.stderr)
+        error_console.print(f"[bold red]Error:[/] {_escaped(message)}. See: {self.prog} --help", highlight=False)
+        raise SystemExit(EXIT_USER)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line.strip()}" for line in text.strip().splitlines())
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line, set up logging, do the work, turn errors into messages and exit codes.
+
+    Returns the exit code; ``setup.py`` makes the console scripts exit with it.
+    """
+    options = parser.parse_args(arguments)
+    _set_up_logging(options.verbose, options.debug)
+    try:
+        work(options)
+    except LongflowError as error:
+        if options.debug:
+            error_console.print_exception()
+        error_console.print(f"[bold red]Error:[/] {_escaped(str(error))}", highlight=False)
+        return EXIT_USER
+    except KeyboardInterrupt:
+        error_console.print("Stopped. Run the same command again to go on.", highlight=False)
+        return EXIT_STOPPED
+    except BrokenPipeError:
+        # the reader of our output went away (`longflow_verify ... | head`): not an error, and nothing more can be said
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_DONE
+    except Exception as error:
+        if options.debug:
+            error_console.print_exception()
+        error_console.print(
+            f"[bold red]This is a fault of longflow:[/] {type(error).__name__}: {_escaped(str(error))}\n"
+            "Please report it, with the output of the same command and --debug.",
+            highlight=False,
+        )
+        return EXIT_OURS
+    return EXIT_DONE
+
+
+def _set_up_logging(verbose: bool, debug: bool) -> None:
+    handler = RichHandler(console=error_console, show_time=False, show_path=False, show_level=False, markup=False, highlighter=None)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    root = logging.getLogger("longflow")
+    root.handlers = [handler]
+    root.propagate = False
+    root.setLevel(logging.DEBUG if verbose or debug else logging.INFO)

@@ -1,0 +1,255 @@
+"""A raw dataset: dataset.json, scans.csv, image folders; and the series of scans that they describe."""
+
+import csv
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from longflow.errors import DataError
+from longflow.files import read_json, write_json, written_whole
+from longflow.plans import NormalForm, Task, TimeUnit, explain
+
+REQUIRED_COLUMNS = ("case", "subject", "time")
+
+
+class DatasetDescription(BaseModel):
+    """``dataset.json``: nnU-Net's keys, plus ``time_unit``, ``task`` and ``normalization``.
+
+    Further keys (``name``, ``licence``, ``reference`` ...) are kept and ignored, as nnU-Net does.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    channel_names: dict[str, str]
+    file_ending: str
+    time_unit: TimeUnit
+    labels: dict[str, int | list[int]] = {}
+    task: Task = "forecast"
+    normalization: dict[str, NormalForm] = Field(default={}, description="normal form by channel index, to override")
+
+    @field_validator("channel_names")
+    @classmethod
+    def _channels_count_from_zero(cls, value: dict[str, str]) -> dict[str, str]:
+        if sorted(value) != sorted(str(index) for index in range(len(value))) or not value:
+            raise ValueError('channel_names needs the keys "0", "1", ... without a gap')
+        return value
+
+    @property
+    def channels(self) -> list[str]:
+        """Channel names in order."""
+        return [self.channel_names[str(index)] for index in range(len(self.channel_names))]
+
+    @property
+    def label_values(self) -> set[int]:
+        """Every integer that a label image may hold (regions expanded), background 0 included."""
+        values = {0}
+        for value in self.labels.values():
+            values.update(value if isinstance(value, list) else [value])
+        return values
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One acquisition of one subject at one time.
+
+    :param case: file prefix; channel ``c`` lies in ``{case}_{c:04d}{file_ending}``.
+    :param time: in the dataset's time unit.
+    :param images: one path per channel, in order of channels; the files need not exist (a wanted target has none).
+    :param label: path of the label image, or None.
+    """
+
+    case: str
+    subject: str
+    time: float
+    images: tuple[Path, ...]
+    label: Path | None = None
+    covariates: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the file of every channel exists."""
+        return all(path.is_file() for path in self.images)
+
+
+@dataclass(frozen=True)
+class Series:
+    """A subject's scans in order of time."""
+
+    subject: str
+    scans: tuple[Scan, ...]
+
+    @property
+    def times(self) -> list[float]:
+        return [scan.time for scan in self.scans]
+
+    def up_to(self, count: int) -> "Series":
+        """The first ``count`` scans."""
+        return Series(self.subject, self.scans[:count])
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of scans.csv as it stands there, before anything is checked."""
+
+    line: int
+    case: str
+    subject: str
+    time: str
+    covariates: dict[str, str]
+
+
+def read_description(path: Path) -> DatasetDescription:
+    """Read and validate a ``dataset.json``."""
+    try:
+        return DatasetDescription.model_validate(read_json(path))
+    except ValidationError as error:
+        raise explain(error, path) from error
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The lines of ``scans.csv``, unchecked but for the header.
+
+    :raises DataError: the file is missing, empty, not text, or lacks one of the columns case, subject, time.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip() for name in (reader.fieldnames or [])]
+            reader.fieldnames = columns
+            missing = [name for name in REQUIRED_COLUMNS if name not in columns]
+            if missing:
+                raise DataError(
+                    f"{path} has no column {', '.join(missing)}. Found in its first line: {', '.join(columns) or 'nothing'}. "
+                    "Expected: case,subject,time and any further columns, separated by commas."
+                )
+            return [
+                Row(
+                    line=number,
+                    case=(record["case"] or "").strip(),
+                    subject=(record["subject"] or "").strip(),
+                    time=(record["time"] or "").strip(),
+                    covariates={
+                        key: (value or "").strip()
+                        for key, value in record.items()
+                        if key is not None and key not in REQUIRED_COLUMNS and isinstance(value, str | None)
+                    },
+                )
+                for number, record in enumerate(reader, start=2)
+            ]
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{path} does not exist. It is the table that makes a dataset longitudinal: one line per scan with the "
+            "columns case,subject,time."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not a text file in UTF-8. Save the table as CSV, not as a spreadsheet.") from error
+
+
+def parse_time(text: str) -> float | None:
+    """A finite number, or None where the text is not one (a date, an empty cell, nan)."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def rows_of_folder(images: Path) -> list[Row]:
+    """The table of an image folder: ``scans.csv`` inside it or beside it, or LongiSeg's ``patients*.json``.
+
+    Beside it, ``imagesTr`` is described by ``scans.csv`` or ``patientsTr.json`` (the position is the time).
+    """
+    table = images / "scans.csv"
+    if not table.is_file() and images.name == "imagesTr":
+        table = images.parent / "scans.csv"
+    longiseg = images.parent / f"patients{images.name.removeprefix('images')}.json"
+    if not table.is_file() and longiseg.is_file():
+        return _rows_of_longiseg(longiseg)
+    return read_rows(table)
+
+
+def _rows_of_longiseg(path: Path) -> list[Row]:
+    patients = read_json(path)
+    if not isinstance(patients, dict) or not all(isinstance(cases, list) for cases in patients.values()):
+        raise DataError(f"{path} should map each patient to the list of its cases in order of time.")
+    rows, line = [], 1
+    for subject, cases in patients.items():
+        for position, case in enumerate(cases):
+            line += 1
+            rows.append(Row(line, str(case), str(subject), str(position), {}))
+    return rows
+
+
+def series_of_folder(images: Path, description: DatasetDescription, labels: Path | None = None) -> list[Series]:
+    """The series of an image folder, sorted by subject; files are not opened.
+
+    :param labels: folder of label images, where there is one.
+    :raises DataError: a time is not a number, a cell is empty, or two rows share a case or a (subject, time).
+    """
+    scans: dict[str, list[Scan]] = {}
+    cases: dict[str, int] = {}
+    moments: dict[tuple[str, float], str] = {}
+    for row in rows_of_folder(images):
+        time = parse_time(row.time)
+        if not row.case or not row.subject:
+            raise DataError(f"Line {row.line} of the table of {images} has an empty case or subject.")
+        if time is None:
+            raise DataError(
+                f"The time of case {row.case} (line {row.line} of the table of {images}) is '{row.time}', not a number. "
+                f"Expected: {description.time_unit} since any fixed day, as a number; longflow does not read dates."
+            )
+        if row.case in cases:
+            raise DataError(f"Case {row.case} stands in lines {cases[row.case]} and {row.line} of the table of {images}.")
+        if (row.subject, time) in moments:
+            raise DataError(
+                f"Subject {row.subject} has two scans at time {time:g}: {moments[row.subject, time]} and {row.case}. "
+                "Give them different times, or keep one."
+            )
+        cases[row.case] = row.line
+        moments[row.subject, time] = row.case
+        label = labels / f"{row.case}{description.file_ending}" if labels else None
+        scans.setdefault(row.subject, []).append(
+            Scan(
+                case=row.case,
+                subject=row.subject,
+                time=time,
+                images=tuple(image_path(images, row.case, channel, description) for channel in range(len(description.channels))),
+                label=label if label and label.is_file() else None,
+                covariates=row.covariates,
+            )
+        )
+    return [Series(subject, tuple(sorted(scans[subject], key=lambda scan: scan.time))) for subject in sorted(scans)]
+
+
+def image_path(folder: Path, case: str, channel: int, description: DatasetDescription) -> Path:
+    """``{case}_{channel:04d}{file_ending}``, nnU-Net's naming."""
+    return folder / f"{case}_{channel:04d}{description.file_ending}"
+
+
+def training_series(raw: Path) -> tuple[DatasetDescription, list[Series]]:
+    """The description and the training series (``imagesTr``, ``labelsTr``) of a raw dataset folder."""
+    if not raw.is_dir():
+        raise DataError(f"{raw} does not exist. A raw dataset is a folder with dataset.json, scans.csv and imagesTr.")
+    description = read_description(raw / "dataset.json")
+    series = series_of_folder(raw / "imagesTr", description, raw / "labelsTr")
+    if not series:
+        raise DataError(f"{raw} has no scans: its table has no line below the header.")
+    return description, series
+
+
+def write_scans(scans: list[Scan], path: Path) -> None:
+    """Write a ``scans.csv``; covariates become further columns."""
+    further = sorted({name for scan in scans for name in scan.covariates})
+    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*REQUIRED_COLUMNS, *further])
+        for scan in scans:
+            writer.writerow([scan.case, scan.subject, repr(scan.time), *(scan.covariates.get(name, "") for name in further)])
+
+
+def write_description(description: DatasetDescription, path: Path, **further: Any) -> None:
+    """Write a ``dataset.json``."""
+    write_json({**description.model_dump(mode="json", exclude_defaults=True), **further}, path)

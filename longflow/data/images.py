@@ -1,0 +1,127 @@
+"""Reading and writing volumes with their geometry, by SimpleITK."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow.errors import DataError
+from longflow.files import written_whole
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where the voxels of a volume lie, in SimpleITK's order (x, y, z).
+
+    :param size: voxels; :param spacing: mm; :param origin: mm; :param direction: row-major cosines, 9 numbers.
+    """
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    @classmethod
+    def of(cls, image: sitk.Image) -> "Geometry":
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+    @property
+    def array_spacing(self) -> tuple[float, float, float]:
+        """Spacing in the order of the array's axes (z, y, x), mm."""
+        return tuple(abs(value) for value in reversed(self.spacing))
+
+    def differences(self, other: "Geometry", tolerance: float = 1e-3) -> list[tuple[str, str, str]]:
+        """(field, this, other) for each of size, spacing, origin and direction that differs.
+
+        :param tolerance: mm for the origin and relative for the spacing; cosines may differ by ten times as little.
+        """
+        found = []
+        if self.size != other.size:
+            found.append(("size", _shown(self.size), _shown(other.size)))
+        if not np.allclose(self.spacing, other.spacing, rtol=tolerance, atol=0):
+            found.append(("spacing", _shown(self.spacing), _shown(other.spacing)))
+        if not np.allclose(self.origin, other.origin, rtol=0, atol=tolerance):
+            found.append(("origin", _shown(self.origin), _shown(other.origin)))
+        if not np.allclose(self.direction, other.direction, rtol=0, atol=tolerance / 10):
+            found.append(("direction", _shown(self.direction), _shown(other.direction)))
+        return found
+
+
+def _shown(values: tuple) -> str:
+    return " x ".join(f"{value:g}" for value in values)
+
+
+@dataclass
+class Volume:
+    """A scan in memory.
+
+    :param array: float32, (channels, z, y, x), in the file's units.
+    :param data_type: NumPy name of the type in the file ("int16"); exports are rounded and clipped to it.
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    data_type: str
+
+
+def read_image(path: Path) -> sitk.Image:
+    """One 3D image.
+
+    :raises DataError: the file is missing, truncated, not an image, or not 3D.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path} does not exist.")
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise DataError(
+            f"{path} cannot be read: the file is truncated or not an image. Copy it again from its source. "
+            f"(The reader said: {str(error).strip().splitlines()[-1].strip()})"
+        ) from error
+    if image.GetDimension() != 3:
+        raise DataError(
+            f"{path} has {image.GetDimension()} dimensions ({_shown(image.GetSize())}), expected 3: one file per scan and "
+            "channel. A 4D series can be split with: longflow_import nifti4d"
+        )
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise DataError(
+            f"{path} has {image.GetNumberOfComponentsPerPixel()} values per voxel (a colour or vector image), expected 1."
+        )
+    return image
+
+
+def read_scan(paths: tuple[Path, ...]) -> Volume:
+    """All channels of a scan.
+
+    :raises DataError: as :func:`read_image`, or where the channels do not share one grid.
+    """
+    images = [read_image(path) for path in paths]
+    geometry = Geometry.of(images[0])
+    for path, image in zip(paths[1:], images[1:]):
+        for name, expected, found in geometry.differences(Geometry.of(image)):
+            raise DataError(f"{path}: {name} is {found}, but the first channel, {paths[0]}, has {expected}.")
+    array = np.stack([sitk.GetArrayFromImage(image).astype(np.float32) for image in images])
+    return Volume(array, geometry, sitk.GetArrayViewFromImage(images[0]).dtype.name)
+
+
+def write_volume(array: np.ndarray, geometry: Geometry, data_type: str, path: Path) -> None:
+    """Write one channel (z, y, x), rounded and clipped to the range of an integer type, whole or not at all."""
+    image = sitk.GetImageFromArray(as_type(array, data_type))
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    with written_whole(path) as temporary:
+        try:
+            sitk.WriteImage(image, str(temporary), useCompression=True)
+        except RuntimeError as error:
+            raise OSError(0, str(error).strip().splitlines()[-1].strip()) from error
+
+
+def as_type(array: np.ndarray, data_type: str) -> np.ndarray:
+    """Round and clip to an integer type; cast to a floating one."""
+    kind = np.dtype(data_type)
+    if kind.kind in "iu":
+        limits = np.iinfo(kind)
+        return np.clip(np.rint(array), limits.min, limits.max).astype(kind)
+    return array.astype(kind)

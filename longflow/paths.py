@@ -1,0 +1,230 @@
+"""Where things lie: the only place that knows the names of folders and result files.
+
+Three folders hold everything, as in nnU-Net: raw datasets, preprocessed datasets, results. They come from the
+environment variables ``longflow_raw``, ``longflow_preprocessed`` and ``longflow_results``, else from
+``LONGFLOW_HOME`` (with ``raw``, ``preprocessed``, ``results`` below it), else from ``./longflow_data``.
+"""
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from longflow.errors import NotFoundError, unknown_name
+
+logger = logging.getLogger(__name__)
+
+DATASET_NAME = re.compile(r"^Dataset(\d{3})_[A-Za-z0-9_\-]+$")
+DEFAULT_HOME = "longflow_data"
+PLANS_NAME = "longflowPlans"
+
+_said_default_home = False
+
+
+def _root(kind: str) -> Path:
+    global _said_default_home
+    if value := os.environ.get(f"longflow_{kind}"):
+        return Path(value).expanduser()
+    if home := os.environ.get("LONGFLOW_HOME"):
+        return Path(home).expanduser() / kind
+    if not _said_default_home:
+        _said_default_home = True
+        logger.warning(
+            "Neither LONGFLOW_HOME nor longflow_%s is set: using %s", kind, Path(DEFAULT_HOME).resolve()
+        )
+    return Path(DEFAULT_HOME) / kind
+
+
+def raw_root() -> Path:
+    """The folder of the raw datasets."""
+    return _root("raw")
+
+
+def preprocessed_root() -> Path:
+    """The folder of fingerprints, plans, splits and preprocessed subjects."""
+    return _root("preprocessed")
+
+
+def results_root() -> Path:
+    """The folder of trained models."""
+    return _root("results")
+
+
+def known_datasets() -> list[str]:
+    """Names of all datasets that exist raw, preprocessed or trained, sorted."""
+    names = set()
+    for root in (raw_root(), preprocessed_root(), results_root()):
+        if root.is_dir():
+            names.update(entry.name for entry in root.iterdir() if entry.is_dir() and DATASET_NAME.match(entry.name))
+    return sorted(names)
+
+
+def resolve_dataset_name(name_or_id: str | int) -> str:
+    """``101``, ``"101"`` or ``"Dataset101_Cine"`` to the full name of a dataset that exists.
+
+    Raises :class:`NotFoundError` with the nearest match if there is none, or if an id is used twice.
+    """
+    known = known_datasets()
+    text = str(name_or_id)
+    if text.isdigit():
+        matches = [name for name in known if int(name[7:10]) == int(text)]
+        if len(matches) == 1:
+            return matches[0]
+        if len(matches) > 1:
+            raise NotFoundError(f"The id {text} is used by several datasets: {', '.join(matches)}. Give the full name.")
+    elif text in known:
+        return text
+    raise unknown_name("dataset", text, known, hint=f"Datasets are looked for in {raw_root().resolve()}.")
+
+
+@dataclass(frozen=True)
+class DatasetPaths:
+    """Everything that belongs to one dataset, by name.
+
+    :param name: full name, as ``Dataset101_Cine``.
+    """
+
+    name: str
+
+    @property
+    def raw(self) -> Path:
+        return raw_root() / self.name
+
+    @property
+    def preprocessed(self) -> Path:
+        return preprocessed_root() / self.name
+
+    @property
+    def results(self) -> Path:
+        return results_root() / self.name
+
+    @property
+    def fingerprint(self) -> Path:
+        return self.preprocessed / "dataset_fingerprint.json"
+
+    @property
+    def splits(self) -> Path:
+        return self.preprocessed / "splits_final.json"
+
+    @property
+    def validation_targets(self) -> Path:
+        return self.preprocessed / "validation_targets.json"
+
+    def plans(self, plans_name: str = PLANS_NAME) -> Path:
+        return self.preprocessed / f"{plans_name}.json"
+
+    def cache(self, plans_name: str, data_identifier: str) -> Path:
+        """The folder of the preprocessed subjects of one resolution."""
+        return self.preprocessed / f"{plans_name}_{data_identifier}"
+
+    @property
+    def best(self) -> Path:
+        """What ``longflow_find_best`` recorded."""
+        return self.results / "best.json"
+
+    @property
+    def best_table(self) -> Path:
+        return self.results / "best.csv"
+
+    def model(self, method: str, plans_name: str, configuration: str) -> "ModelPaths":
+        return ModelPaths(self.results / f"{method}__{plans_name}__{configuration}")
+
+    def models(self) -> list["ModelPaths"]:
+        """All models of this dataset that have at least one finished fold, sorted by name."""
+        if not self.results.is_dir():
+            return []
+        candidates = sorted(entry for entry in self.results.iterdir() if entry.is_dir() and entry.name.count("__") == 2)
+        return [model for entry in candidates if (model := ModelPaths(entry)).finished_folds()]
+
+
+@dataclass(frozen=True)
+class ModelPaths:
+    """The folder of one method, plan and configuration: ``{method}__{plans}__{configuration}``."""
+
+    folder: Path
+
+    @property
+    def method(self) -> str:
+        return self.folder.name.split("__")[0]
+
+    @property
+    def plans_name(self) -> str:
+        return self.folder.name.split("__")[1]
+
+    @property
+    def configuration(self) -> str:
+        return self.folder.name.split("__")[2]
+
+    @property
+    def plans(self) -> Path:
+        return self.folder / "plans.json"
+
+    @property
+    def dataset_json(self) -> Path:
+        return self.folder / "dataset.json"
+
+    def fold(self, fold: int) -> "FoldPaths":
+        return FoldPaths(self.folder / f"fold_{fold}")
+
+    def finished_folds(self) -> list[int]:
+        """Folds whose training has ended, sorted."""
+        if not self.folder.is_dir():
+            return []
+        folds = [
+            int(entry.name[5:])
+            for entry in self.folder.iterdir()
+            if re.match(r"^fold_\d+$", entry.name) and FoldPaths(entry).final.is_file()
+        ]
+        return sorted(folds)
+
+
+@dataclass(frozen=True)
+class FoldPaths:
+    """The folder of one trained fold."""
+
+    folder: Path
+
+    @property
+    def latest(self) -> Path:
+        """Everything that is needed to go on training: weights, averaged weights, optimizer, position."""
+        return self.folder / "checkpoint_latest.safetensors"
+
+    @property
+    def best(self) -> Path:
+        """Averaged weights at the lowest validation NRMSE so far."""
+        return self.folder / "checkpoint_best.safetensors"
+
+    @property
+    def final(self) -> Path:
+        """The weights that prediction uses; exists once training has ended."""
+        return self.folder / "checkpoint_final.safetensors"
+
+    @property
+    def run(self) -> Path:
+        """The flags, versions and machine of the run."""
+        return self.folder / "run.json"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "training.log"
+
+    @property
+    def progress_csv(self) -> Path:
+        return self.folder / "progress.csv"
+
+    @property
+    def progress_png(self) -> Path:
+        return self.folder / "progress.png"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.folder / "tensorboard"
+
+    def validation(self, reduction: str) -> Path:
+        """The out-of-fold predictions of the validation targets, one folder for each reduction."""
+        return self.folder / "validation" / reduction
+
+    @property
+    def validation_metrics(self) -> Path:
+        return self.folder / "validation" / "metrics.json"

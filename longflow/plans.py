@@ -1,0 +1,234 @@
+"""The plan: what was decided for a dataset, and why. The contract between the rooms.
+
+``longflowPlans.json`` is written by ``longflow_plan``, may be edited by hand, and is validated whenever it is read.
+Names follow nnU-Net's plans where both have the thing (``patch_size``, ``strides``, ``features_per_stage``).
+Arrays are in nnU-Net's axis order (z, y, x), after ``transpose_forward``.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from longflow.errors import ConfigurationError, unknown_name
+from longflow.files import read_json, write_json
+
+PLANS_VERSION = "1"
+
+TimeUnit = Literal["days", "weeks", "months", "years", "s", "ms", "frames", "cycles"]
+Task = Literal["forecast", "translate", "segment"]
+Solver = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "dopri5"]
+NormalForm = Literal["absolute", "per_subject", "per_scan"]
+
+#: time units in which the scans of a subject belong to one acquisition, so that they share one intensity map
+ONE_ACQUISITION = ("s", "ms", "frames", "cycles")
+
+PositiveFloat = Annotated[float, Field(gt=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+
+
+class _Strict(BaseModel):
+    """Unknown keys are typos, not wishes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=False)
+
+
+class GridPlan(_Strict):
+    """A regular temporal grid (CRONOS A.1.1) and what it costs on this dataset."""
+
+    spacing: PositiveFloat = Field(description="Δ, in time units (eq. 12)")
+    length: PositiveInt = Field(description="K, number of slots (eq. 12)")
+    overwritten: float = Field(ge=0, le=1, description="share of scans lost because a later one fell into their slot (eq. 16)")
+    rounding_error: float = Field(ge=0, description="mean distance of a scan from its slot, in units of the median interval")
+    filled: float = Field(ge=0, le=1, description="share of slots that have no scan and are filled by LOCF (eq. 19)")
+    clipped: float = Field(ge=0, le=1, description="share of scans that lie before the first slot (eq. 13)")
+    score: float = Field(ge=0, description="the sum by which grids were compared; lower is better")
+
+
+class TemporalPlan(_Strict):
+    """How time is seen by networks."""
+
+    time_unit: TimeUnit
+    time_scale: PositiveFloat = Field(description="median interval in time units; networks see (t - t_last_context) / time_scale")
+    sequence_length: PositiveInt = Field(description="most context scans that a sample holds")
+    shortest_interval: PositiveFloat = Field(description="5th percentile of the intervals, in time units")
+    longest_span: PositiveFloat = Field(description="longest time between two scans of one subject, in time units")
+    longest_horizon: PositiveFloat = Field(description="longest horizon that training can draw, in time units")
+    grid: GridPlan
+    runners_up: list[GridPlan] = []
+    regular: bool = Field(description="whether scans lie on a grid closely enough that discrete methods are recommended")
+    reasons: list[str] = Field(description="the numbers behind each choice, for people")
+
+
+class ChannelPlan(_Strict):
+    """The invertible intensity normal form of a channel: normal = (input - offset) / scale.
+
+    ``offset`` and ``scale`` are fixed numbers for ``absolute`` (CT) and ``null`` otherwise, where each subject's
+    first scan (``per_subject``) or each scan (``per_scan``) has its own mean and standard deviation.
+    """
+
+    name: str
+    normal_form: NormalForm
+    offset: float | None = None
+    scale: PositiveFloat | None = None
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _absolute_needs_numbers(self) -> "ChannelPlan":
+        if self.normal_form == "absolute" and (self.offset is None or self.scale is None):
+            raise ValueError("normal_form 'absolute' needs numbers for offset and scale")
+        return self
+
+
+class NetworkPlan(_Strict):
+    """Topology, from nnU-Net's rules; the number of dimensions is the length of a stride."""
+
+    features_per_stage: list[PositiveInt]
+    strides: list[list[PositiveInt]]
+    kernel_sizes: list[list[PositiveInt]]
+    attention: bool = Field(description="windowed self-attention at the bottleneck (CRONOS C.3)")
+
+    @model_validator(mode="after")
+    def _one_entry_per_stage(self) -> "NetworkPlan":
+        stages = {len(self.features_per_stage), len(self.strides), len(self.kernel_sizes)}
+        if len(stages) != 1:
+            raise ValueError(
+                "features_per_stage, strides and kernel_sizes need one entry per stage, but have "
+                f"{len(self.features_per_stage)}, {len(self.strides)} and {len(self.kernel_sizes)}"
+            )
+        if any(features % 8 for features in self.features_per_stage):
+            raise ValueError(f"features_per_stage must be multiples of 8 (GroupNorm 8), found {self.features_per_stage}")
+        return self
+
+    @property
+    def dimensions(self) -> int:
+        return len(self.strides[0])
+
+
+class ConfigurationPlan(_Strict):
+    """What is planned for one resolution."""
+
+    data_identifier: str = Field(description="which preprocessed data it reads; 2d shares those of 3d_fullres")
+    spacing: list[PositiveFloat] = Field(min_length=3, max_length=3, description="mm, (z, y, x) after transposition")
+    median_image_size: list[PositiveFloat] = Field(min_length=3, max_length=3, description="voxels at this spacing")
+    patch_size: list[PositiveInt] = Field(min_length=2, max_length=3)
+    batch_size: PositiveInt
+    network: NetworkPlan
+    memory_estimate: dict[str, float] = Field(default={}, description="GB at the peak of a training step, by method")
+
+    @model_validator(mode="after")
+    def _patch_fits_network(self) -> "ConfigurationPlan":
+        if len(self.patch_size) != self.network.dimensions:
+            raise ValueError(
+                f"patch_size {self.patch_size} has {len(self.patch_size)} axes, but the network's strides have "
+                f"{self.network.dimensions}"
+            )
+        for axis, size in enumerate(self.patch_size):
+            divisor = 1
+            for stride in self.network.strides:
+                divisor *= stride[axis]
+            if size % divisor:
+                raise ValueError(
+                    f"patch_size {self.patch_size} is not divisible by the product of the strides along axis {axis} "
+                    f"({divisor}); the next possible size there is {(size // divisor + 1) * divisor}"
+                )
+        return self
+
+
+class TrainingPlan(_Strict):
+    """Defaults of ``longflow_train``; flags override them."""
+
+    epochs: PositiveInt
+    iterations_per_epoch: PositiveInt
+    learning_rate: PositiveFloat
+    weight_decay: float = Field(ge=0, default=0.01)
+    warmup: float = Field(ge=0, lt=1, default=0.05, description="share of the run during which the rate rises")
+    gradient_clip: PositiveFloat = 1.0
+    ema_decay: float = Field(ge=0, lt=1, default=0.999)
+
+
+class InferencePlan(_Strict):
+    """Defaults of ``longflow_predict``; flags override them."""
+
+    solver: Solver = "euler"
+    steps: PositiveInt = 10
+    tile_step_size: float = Field(gt=0, le=1, default=0.5)
+
+
+class Plans(_Strict):
+    """Everything that was decided for a dataset."""
+
+    version: Literal["1"] = PLANS_VERSION
+    dataset_name: str
+    plans_name: str
+    task: Task
+    preset: Literal["tiny", "S", "M", "L"]
+    gpu_memory: PositiveFloat = Field(description="GB that a training step may take")
+    channel_names: list[str]
+    file_ending: str
+    transpose_forward: list[int] = Field(min_length=3, max_length=3)
+    transpose_backward: list[int] = Field(min_length=3, max_length=3)
+    temporal: TemporalPlan
+    channels: list[ChannelPlan]
+    configurations: dict[str, ConfigurationPlan]
+    training: TrainingPlan
+    inference: InferencePlan = InferencePlan()
+
+    def configuration(self, name: str) -> ConfigurationPlan:
+        """A configuration by name; an unknown one is an error that names the nearest."""
+        if name not in self.configurations:
+            raise unknown_name("configuration", name, self.configurations, hint=f"in the plans of {self.dataset_name}")
+        return self.configurations[name]
+
+    def identity(self, configuration: str) -> str:
+        """A short hash of all that a trained network of this configuration depends on.
+
+        Stored with every checkpoint, so that weights are never loaded into another plan. What only steers training or
+        prediction (epochs, learning rate, solver, tiles, memory) is left out.
+        """
+        plan = self.configuration(configuration)
+        content = {
+            "task": self.task,
+            "channels": [channel.model_dump(exclude={"reason"}) for channel in self.channels],
+            "temporal": self.temporal.model_dump(exclude={"reasons", "runners_up"}),
+            "transpose": self.transpose_forward,
+            "spacing": plan.spacing,
+            "patch_size": plan.patch_size,
+            "network": plan.network.model_dump(),
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def explain(error: ValidationError, source: Path | str) -> ConfigurationError:
+    """A pydantic error as a message for people: each key, what was found, what is allowed."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {key}: this key is not known; a typo?")
+        elif problem["type"] == "missing":
+            lines.append(f"  {key}: missing")
+        else:
+            found = problem["input"]
+            shown = "" if isinstance(found, dict | BaseModel) else f" (found: {found!r})"
+            lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}{shown}")
+    return ConfigurationError(f"{source} holds values that cannot be used:\n" + "\n".join(lines))
+
+
+def read_plans(path: Path) -> Plans:
+    """Read and validate plans.
+
+    :raises DataError: the file is missing or not JSON.
+    :raises ConfigurationError: a key is unknown, missing or out of its range; all problems are listed.
+    """
+    try:
+        return Plans.model_validate(read_json(path))
+    except ValidationError as error:
+        raise explain(error, path) from error
+
+
+def write_plans(plans: Plans, path: Path) -> None:
+    """Write plans as JSON, whole or not at all."""
+    write_json(plans.model_dump(mode="json"), path)

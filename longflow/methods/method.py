@@ -4,7 +4,6 @@ A method builds its network from the plans, says which samples it wants, and has
 ``predict(batch) -> volumes``. The trainer, the predictor and the evaluation know nothing else about it.
 """
 
-from abc import abstractmethod
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -45,9 +44,7 @@ class Batch:
     def to(self, device: torch.device | str) -> "Batch":
         """The same batch on another device."""
         moved = {
-            name: value.to(device, non_blocking=True)
-            for name, value in vars(self).items()
-            if isinstance(value, Tensor)
+            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
         }
         return replace(self, **moved)
 
@@ -78,13 +75,17 @@ class Method(nn.Module):
         self.solver = plans.inference.solver
         self.steps = plans.inference.steps
 
-    @abstractmethod
     def training_step(self, batch: Batch) -> Tensor:
         """The loss of a batch that has targets: a scalar with a gradient."""
+        raise ConfigurationError(f"{type(self).__name__} has nothing to train.")
 
-    @abstractmethod
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """The wanted volumes, (batch, channels, *spatial) each, one for every name in ``reductions``."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement predict(batch)")
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The training step, under the name by which torch's wrappers for several GPUs call it."""
+        return self.training_step(batch)
 
 
 #: the folders of methods that come with longflow; a method is a module in one of them, named as on the command line,
@@ -124,7 +125,9 @@ def method_class(name: str) -> type[Method]:
     except Exception as error:
         raise ConfigurationError(f"The method '{name}' of {points[0].value} cannot be loaded: {error}") from error
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise ConfigurationError(f"The method '{name}' ({points[0].value}) is not a subclass of longflow.methods.Method.")
+        raise ConfigurationError(
+            f"The method '{name}' ({points[0].value}) is not a subclass of longflow.methods.Method."
+        )
     return found
 
 
@@ -135,5 +138,7 @@ def build_method(name: str, plans: Plans, configuration: str) -> Method:
     """
     kind = method_class(name)
     if kind.task != plans.task:
-        raise ConfigurationError(f"The method '{name}' is for the task '{kind.task}', but {plans.dataset_name} is planned for '{plans.task}'.")
+        raise ConfigurationError(
+            f"The method '{name}' is for the task '{kind.task}', but {plans.dataset_name} is planned for '{plans.task}'."
+        )
     return kind(plans, configuration)

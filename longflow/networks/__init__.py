@@ -1,0 +1,1 @@
+"""Networks: modules with shapes in and shapes out, without knowledge of datasets."""

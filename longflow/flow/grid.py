@@ -1,0 +1,72 @@
+"""Series on a regular temporal grid: quantiser, occupancy, embedding, filling (CRONOS A.1, eq. 12-21; TFM section 2.4).
+
+The grid ends one spacing before the target, g_K = t_target - spacing: slots between the last scan and the target stay
+empty and are filled, which is how a discrete method learns of the horizon, as in the paper's experiments, where frames
+are masked out of a regular sequence that ends right before the target (section 4.1).
+"""
+
+import torch
+from torch import Tensor
+
+
+def grid_slots(times: Tensor, target_time: Tensor, spacing: float, length: int) -> Tensor:
+    """q(t) = clip(1 + floor((t - g_1) / spacing + 1/2), 1, K) (CRONOS eq. 13), counted from 0.
+
+    :param times: (batch, scans). :param target_time: (batch,). :param spacing: of the grid, in the unit of the times.
+    :param length: K.
+    :returns: slot indices 0 ... K - 1, (batch, scans); a tie goes to the later slot.
+    """
+    first = target_time - length * spacing
+    return torch.floor((times - first.unsqueeze(1)) / spacing + 0.5).clamp(0, length - 1).long()
+
+
+def embed_on_grid(scans: Tensor, slots: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Put each scan into its slot; of several scans in a slot the latest stays (CRONOS eq. 14-18).
+
+    :param scans: (batch, scans, channels, *spatial), in order of time. :param slots: (batch, scans).
+    :param mask: (batch, scans), True where a scan was observed.
+    :returns: embedded stack (batch, length, channels, *spatial) with zeros in empty slots, occupancy (batch, length).
+    """
+    latest = latest_in_slot(slots, mask, length)
+    occupied = latest >= 0
+    return _take(scans, latest.clamp_min(0)) * _like(occupied, scans), occupied
+
+
+def latest_in_slot(slots: Tensor, mask: Tensor, length: int) -> Tensor:
+    """i*(k) (CRONOS eq. 16): the index of the latest scan in each slot, -1 where the slot is empty (m_k = 0, eq. 15).
+
+    :param slots: (batch, scans). :param mask: (batch, scans). :returns: (batch, length).
+    """
+    positions = torch.arange(slots.shape[1], device=slots.device).expand_as(slots)
+    latest = torch.full((slots.shape[0], length), -1, device=slots.device, dtype=torch.long)
+    return latest.scatter_reduce(1, slots, torch.where(mask, positions, -1), reduce="amax")
+
+
+def fill_forward(scans: Tensor, occupied: Tensor) -> Tensor:
+    """Last observation carried forward; slots before the first scan take the first (CRONOS eq. 19-21, TFM section 2.4).
+
+    :param scans: (batch, length, channels, *spatial). :param occupied: (batch, length), at least one True in each row.
+    :returns: a stack of the same shape without empty slots.
+    """
+    return _take(scans, carried_forward(occupied))
+
+
+def carried_forward(occupied: Tensor) -> Tensor:
+    """For each slot, the slot whose scan it shows after filling (CRONOS eq. 19, 20).
+
+    :param occupied: (batch, length). :returns: (batch, length).
+    """
+    positions = torch.arange(occupied.shape[1], device=occupied.device).expand_as(occupied)
+    last_seen = torch.where(occupied, positions, -1).cummax(1).values
+    first = occupied.long().argmax(1, keepdim=True)
+    return torch.where(last_seen < 0, first, last_seen)
+
+
+def _take(stack: Tensor, index: Tensor) -> Tensor:
+    """Entries of the second axis, sample by sample."""
+    rows = torch.arange(stack.shape[0], device=stack.device).unsqueeze(1)
+    return stack[rows, index]
+
+
+def _like(mask: Tensor, stack: Tensor) -> Tensor:
+    return mask.to(stack.dtype).view(*mask.shape, *([1] * (stack.ndim - 2)))

@@ -1,0 +1,19 @@
+"""From the transported stack to one volume (TFM section 2.3, table 3; CRONOS table 4)."""
+
+from torch import Tensor
+
+REDUCTIONS = ("last", "mean")
+
+
+def reduce_scans(stack: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    """Both reductions of a stack in which every observed scan has been carried to the target.
+
+    ``last`` is the place of the last context scan: there an untrained flow, whose velocity is zero, returns that scan
+    itself (LCI). ``mean`` is the mean over the observed scans.
+
+    :param stack: (batch, scans, channels, *spatial), in order of time; the last scan is always observed.
+    :param mask: (batch, scans), True where a scan was observed.
+    :returns: {"last", "mean"}: (batch, channels, *spatial).
+    """
+    weight = mask.to(stack.dtype).view(*mask.shape, *([1] * (stack.ndim - 2)))
+    return {"last": stack[:, -1], "mean": (stack * weight).sum(1) / weight.sum(1)}

@@ -1,0 +1,21 @@
+"""The mean of the context scans: the trivial forecast for cyclic motion."""
+
+from torch import Tensor
+
+from longflow.flow.reduction import reduce_scans
+from longflow.methods.method import Batch, Method
+
+
+class ContextMean(Method):
+    """The forecast is the voxel-wise mean over the context scans."""
+
+    task = "forecast"
+    summary = "mean of the context scans"
+    trains = False
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean over the observed scans."""
+        return {"forecast": reduce_scans(batch.context, batch.context_mask)["mean"]}
+
+
+METHOD = ContextMean

@@ -1,0 +1,44 @@
+"""Continuous CRONOS: real-valued times, observed scans only (section 3.3, algorithm 1, eq. 9-11)."""
+
+import torch
+from torch import Tensor
+
+from longflow.flow.times import encode_times, fourier_features, interpolate_times, time_frequencies
+from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod
+from longflow.methods.method import Batch
+from longflow.plans import Plans
+
+
+class Cronos(FlowMethod):
+    """Continuous CRONOS.
+
+    The conditioning code is Enc(T_tau) of equation 11, and beside it the encoded target time. The paper has the first
+    alone; but at tau = 0 equation 9 gives the context's times, which say nothing of the target's, so that the first
+    (and with one Euler step the only) evaluation could not depend on the time that was asked for.
+
+    Frequencies cover the dataset's shortest interval and longest span or horizon (:func:`time_frequencies`).
+    """
+
+    summary = "continuous CRONOS: transport of all context scans at their real times (default)"
+
+    def __init__(self, plans: Plans, configuration: str):
+        temporal = plans.temporal
+        super().__init__(plans, configuration, scans=temporal.sequence_length, code_size=4 * FREQUENCIES)
+        longest = max(temporal.longest_span, temporal.longest_horizon)
+        frequencies = time_frequencies(
+            temporal.shortest_interval / temporal.time_scale, longest / temporal.time_scale, FREQUENCIES
+        )
+        self.register_buffer("frequencies", frequencies)
+
+    def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The observed scans as they are (section 3.1: observed context only, without padding)."""
+        return batch.context, batch.context_mask
+
+    def code(self, batch: Batch, tau: Tensor) -> Tensor:
+        """[Enc(T_tau), gamma(t_target)]."""
+        times = interpolate_times(batch.context_times, batch.target_time, tau)
+        encoded = encode_times(times, self.frequencies, batch.context_mask)
+        return torch.cat([encoded, fourier_features(batch.target_time, self.frequencies)], dim=1)
+
+
+METHOD = Cronos

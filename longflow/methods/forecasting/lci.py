@@ -1,0 +1,20 @@
+"""Last context image: the trivial forecast that every other one is compared with (CRONOS C.1, TFM section 3)."""
+
+from torch import Tensor
+
+from longflow.methods.method import Batch, Method
+
+
+class LastContextImage(Method):
+    """Nothing changes: the forecast is the last context scan."""
+
+    task = "forecast"
+    summary = "last context image: nothing changes"
+    trains = False
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """The last context scan."""
+        return {"forecast": batch.context[:, -1]}
+
+
+METHOD = LastContextImage

@@ -9,6 +9,9 @@ import SimpleITK as sitk
 from longflow.errors import DataError
 from longflow.files import written_whole
 
+# ITK writes a warning to the screen for each file with a questionable header; the integrity check reports those once
+sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
 
 @dataclass(frozen=True)
 class Geometry:

@@ -1,0 +1,250 @@
+"""4D NIfTI files, one per subject with time as the fourth dimension, to a raw dataset with one 3D file per frame."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from longflow.data.dataset import parse_time
+from longflow.data.importers.writing import ImportedScan, import_dataset
+from longflow.data.parallel import Progress
+from longflow.errors import ConfigurationError, DataError, unknown_name
+from longflow.files import read_json
+
+PLACE = "{subject}"
+
+#: bits 3-5 of NIfTI's xyzt_units, and how many seconds the unit has
+NIFTI_TIME_UNITS = {8: 1.0, 16: 1e-3, 24: 1e-6}
+SECONDS = {"s": 1.0, "ms": 1e-3}
+
+
+def import_nifti4d(
+    source: Path,
+    raw: Path,
+    *,
+    images: str = "{subject}.nii.gz",
+    labels: str | None = None,
+    times: str = "header",
+    key: str | None = None,
+    time_unit: str | None = None,
+    channel: str = "image",
+    label_names: Sequence[str] = (),
+    test: Sequence[str] = (),
+    test_targets: int = 1,
+    processes: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> bool:
+    """Import every 4D file of a folder; frames count from 0 and become cases ``{subject}_frame{number:03d}``.
+
+    :param source: the folder; the patterns below are relative to it.
+    :param raw: the dataset's folder.
+    :param images: file name with ``{subject}`` in it.
+    :param labels: the same for 4D label masks on the grid of the images; only frames that hold a label are written.
+    :param times: "header" (pixdim[4] and its unit), "frames" (the frame's number), a table ``*.csv`` with the columns
+        subject,frame,time, or a pattern ``{subject}.json`` whose ``key`` holds one time per frame.
+    :param time_unit: of a table or json; for the header, "s" or "ms" (None: as the header of the first subject says).
+    :param label_names: names of the labels 1, 2, ...
+    :param test: subjects that go to imagesTs, their last ``test_targets`` frames as targets.
+    :returns: False where everything was there already.
+    """
+    files = subjects_of_folder(source, images)
+    for subject in test:
+        if subject not in files:
+            raise unknown_name("subject", subject, files)
+    shapes = {subject: _frames_of_header(path) for subject, path in files.items()}
+    unit, moments = _times(source, files, shapes, times, key, time_unit)
+    scans = []
+    for subject, path in files.items():
+        mask = source / labels.replace(PLACE, subject) if labels else None
+        first_target = len(moments[subject]) - test_targets
+        if subject in test and not 1 <= first_target < len(moments[subject]):
+            raise ConfigurationError(
+                f"--test_targets {test_targets}: {path} has {len(moments[subject])} frames, of which at least one must "
+                "be context and at least one a target."
+            )
+        for frame, time in enumerate(moments[subject]):
+            scans.append(
+                ImportedScan(
+                    case=f"{subject}_frame{frame:03d}",
+                    subject=subject,
+                    time=time,
+                    image=path,
+                    frame=frame,
+                    label=mask if mask and mask.is_file() else None,
+                    label_frame=frame,
+                    part="training" if subject not in test else "context" if frame < first_target else "target",
+                )
+            )
+    if labels and not any(scan.label for scan in scans):
+        raise DataError(f"No file of {source} has a name as --labels {labels}, with a subject for {PLACE}.")
+    return import_dataset(
+        scans,
+        raw,
+        time_unit=unit,
+        channel=channel,
+        label_names=label_names,
+        settings={
+            "importer": "nifti4d",
+            "source": str(source.resolve()),
+            "images": images,
+            "labels": labels,
+            "times": moments,
+            "time_unit": unit,
+            "channel": channel,
+            "label_names": list(label_names),
+            "test": sorted(test),
+            "test_targets": test_targets,
+        },
+        processes=processes,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def subjects_of_folder(source: Path, pattern: str) -> dict[str, Path]:
+    """The files whose path below ``source`` fits the pattern, by subject, sorted."""
+    if pattern.count(PLACE) != 1:
+        raise ConfigurationError(f"--images '{pattern}' must hold {PLACE} once, as in '{PLACE}_cine.nii.gz'.")
+    if not source.is_dir():
+        raise DataError(f"{source} does not exist or is not a folder.")
+    before, after = (re.escape(part) for part in pattern.split(PLACE))
+    fits = re.compile(f"^{before}([^/]+){after}$")
+    found = {}
+    for path in sorted(source.glob(pattern.replace(PLACE, "*"))):
+        if match := fits.match(path.relative_to(source).as_posix()):
+            found[match.group(1)] = path
+    if not found:
+        present = sorted(path.name for path in source.iterdir())[:5]
+        raise DataError(
+            f"{source} has no file with a name as {pattern}. It holds {', '.join(present) or 'nothing'}"
+            f"{' ...' if len(present) == 5 else ''}. Give the pattern with --images."
+        )
+    return found
+
+
+def _frames_of_header(path: Path) -> int:
+    size = _header(path).GetSize()
+    if len(size) != 4:
+        raise DataError(
+            f"{path} has {len(size)} dimensions ({' x '.join(map(str, size))}), expected 4: the last one is time. "
+            f"Does --images also fit other files, such as masks?"
+        )
+    return size[3]
+
+
+def _header(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise DataError(f"{path} cannot be read: it is not an image, or its header is broken.") from error
+    return reader
+
+
+def _times(
+    source: Path, files: dict[str, Path], frames: dict[str, int], times: str, key: str | None, unit: str | None
+) -> tuple[str, dict[str, list[float]]]:
+    """The time unit and each subject's times, one per frame, checked to be distinct."""
+    if times == "frames":
+        unit, moments = (
+            "frames",
+            {subject: [float(frame) for frame in range(count)] for subject, count in frames.items()},
+        )
+    elif times == "header":
+        unit, moments = times_of_headers(files, frames, unit)
+    elif unit is None:
+        raise ConfigurationError(f"--times {times}: say in which unit these times are, as in --time_unit ms.")
+    elif times.endswith(".csv"):
+        moments = times_of_table(Path(times), frames)
+    elif times.endswith(".json") and PLACE in times:
+        moments = {
+            subject: times_of_json(source / times.replace(PLACE, subject), key, count)
+            for subject, count in frames.items()
+        }
+    else:
+        raise ConfigurationError(
+            f"--times '{times}': expected header, frames, a table.csv, or a pattern as {PLACE}.json."
+        )
+    for subject, values in moments.items():
+        if len(set(values)) < len(values):
+            double = next(value for value in values if values.count(value) > 1)
+            raise DataError(f"Subject {subject} has two frames at time {double:g} (from --times {times}).")
+    return unit, moments
+
+
+def times_of_headers(
+    files: dict[str, Path], frames: dict[str, int], unit: str | None
+) -> tuple[str, dict[str, list[float]]]:
+    """toffset + frame x pixdim[4], in ``unit`` or the unit of the first subject's header."""
+    if unit not in (None, *SECONDS):
+        raise ConfigurationError(f"--time_unit {unit}: times of a header are in s or ms.")
+    moments = {}
+    for subject, path in files.items():
+        header = _header(path)
+        # SimpleITK gives spacing in seconds where the header names a unit; toffset is as in the file
+        seconds = NIFTI_TIME_UNITS.get(int(_number(header, "xyzt_units")) & 0b111000)
+        step = header.GetSpacing()[3]
+        if seconds is None or step <= 0 or float(_number(header, "pixdim[4]")) <= 0:
+            raise DataError(
+                f"{path}: its header has no usable time between frames (pixdim[4] is {_number(header, 'pixdim[4]'):g}, "
+                f"its unit {'known' if seconds else 'not given'}). Give the times with --times: frames, a table or "
+                "a json."
+            )
+        unit = unit or ("s" if seconds == 1 else "ms")
+        start = _number(header, "toffset") * seconds
+        # six decimals: the header's 32-bit numbers have no more
+        moments[subject] = [round((start + frame * step) / SECONDS[unit], 6) for frame in range(frames[subject])]
+    return unit, moments
+
+
+def _number(header: sitk.ImageFileReader, name: str) -> float:
+    return float(header.GetMetaData(name)) if header.HasMetaDataKey(name) else 0.0
+
+
+def times_of_table(path: Path, frames: dict[str, int]) -> dict[str, list[float]]:
+    """Times from a CSV with the columns subject,frame,time; frames count from 0 and each needs a line."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist.")
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = {"subject", "frame", "time"} - {name.strip() for name in reader.fieldnames or []}
+        if missing:
+            raise DataError(f"{path} has no column {', '.join(sorted(missing))}. Expected: subject,frame,time.")
+        reader.fieldnames = [name.strip() for name in reader.fieldnames]
+        lines = list(enumerate(reader, start=2))
+    found: dict[str, dict[int, float]] = {subject: {} for subject in frames}
+    for number, line in lines:
+        subject, frame, time = ((line[name] or "").strip() for name in ("subject", "frame", "time"))
+        if parse_time(time) is None or not frame.isdigit():
+            raise DataError(
+                f"{path}, line {number}: frame '{frame}' and time '{time}' must be numbers, a frame from 0 on."
+            )
+        if int(frame) in found.setdefault(subject, {}):
+            raise DataError(f"{path}, line {number}: frame {frame} of subject {subject} stands there twice.")
+        found[subject][int(frame)] = parse_time(time)
+    for subject, count in frames.items():
+        if sorted(found[subject]) != list(range(count)):
+            given = sorted(found[subject])
+            raise DataError(
+                f"{path}: subject {subject} has {count} frames, 0 to {count - 1}, and each needs a line. Found "
+                f"{f'{len(given)}, from {given[0]} to {given[-1]}' if given else 'none'}."
+            )
+    return {subject: [found[subject][frame] for frame in range(count)] for subject, count in frames.items()}
+
+
+def times_of_json(path: Path, key: str | None, frames: int) -> list[float]:
+    """One time per frame from a list in a json."""
+    content = read_json(path)
+    if key is None or not isinstance(content, dict) or key not in content:
+        known = ", ".join(content) if isinstance(content, dict) else "a list"
+        raise DataError(f"{path} has no key '{key}'. Found: {known}. Name the list of times with --key.")
+    values = content[key]
+    if not isinstance(values, list) or any(parse_time(str(value)) is None for value in values):
+        raise DataError(f"{path}: '{key}' is {str(values)[:60]}, expected a list of numbers, one per frame.")
+    if len(values) != frames:
+        raise DataError(f"{path}: '{key}' has {len(values)} times, but the image has {frames} frames.")
+    return [float(value) for value in values]

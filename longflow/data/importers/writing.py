@@ -1,0 +1,245 @@
+"""What all importers share: writing a raw dataset from scans that lie elsewhere, whole or not at all, and resumably.
+
+Everything is written into a hidden folder beside the dataset, which gets the dataset's name once it is complete. A
+killed import, run again, goes on there; nothing ever reads a half-written dataset.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow import __version__
+from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
+from longflow.data.images import Geometry, write_volume
+from longflow.data.parallel import Progress, for_each_subject
+from longflow.errors import ConfigurationError, DataError
+from longflow.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+FILE_ENDING = ".nii.gz"
+
+
+@dataclass(frozen=True)
+class ImportedScan:
+    """Where a scan comes from and what it becomes.
+
+    :param image: 3D file, or 4D file of which ``frame`` (from 0) is taken.
+    :param label: 3D or 4D (``label_frame``) label file, or None; a frame without any label is not written.
+    :param part: "training", "context" (imagesTs) or "target" (imagesTs' table, its image in targetsTs).
+    :param same_voxels: the label was drawn on these very voxels, so the image's geometry counts where they differ.
+    """
+
+    case: str
+    subject: str
+    time: float
+    image: Path
+    frame: int | None = None
+    label: Path | None = None
+    label_frame: int | None = None
+    part: str = "training"
+    same_voxels: bool = False
+    covariates: dict[str, str] = field(default_factory=dict, hash=False)
+
+
+FOLDERS = {
+    "training": ("imagesTr", "labelsTr"),
+    "context": ("imagesTs", "labelsTs"),
+    "target": ("targetsTs", "labelsTs"),
+}
+
+
+def import_dataset(
+    scans: Sequence[ImportedScan],
+    raw: Path,
+    *,
+    time_unit: str,
+    channel: str,
+    label_names: Sequence[str] = (),
+    settings: dict[str, Any],
+    about: dict[str, Any] | None = None,
+    processes: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> bool:
+    """Write a raw dataset: dataset.json, scans.csv, imagesTr, labelsTr, and imagesTs, targetsTs, labelsTs where asked.
+
+    :param raw: the dataset's folder, ``.../Dataset101_Name``.
+    :param label_names: names of the labels 1, 2, ...; without names they are called ``label_1`` ...
+    :param settings: what the scans were chosen by; kept in ``import.json``, and compared when run again.
+    :param about: further keys of dataset.json (licence, reference ...).
+    :returns: False where the dataset was imported with the same settings before, and nothing had to be done.
+    :raises DataError: a source file cannot be used, or another dataset of this name is there.
+    """
+    if raw.exists() and not overwrite:
+        if _same_settings(raw / "import.json", settings):
+            return False
+        raise DataError(f"{raw} exists already and was made differently. Use another id, or --overwrite to replace it.")
+    if not any(scan.part == "training" for scan in scans):
+        raise ConfigurationError(
+            "Every subject is a test subject: nothing is left to train on. Name fewer with --test."
+        )
+    unfinished = raw.with_name(f".unfinished-import-{raw.name}")
+    if unfinished.exists() and not _same_settings(unfinished / "import.json", settings):
+        shutil.rmtree(unfinished)
+    write_json({"settings": settings, "longflow_version": __version__}, unfinished / "import.json")
+
+    ordered = sorted(scans, key=lambda scan: (scan.subject, scan.time))
+    work = {subject: (list(group), unfinished) for subject, group in groupby(ordered, key=lambda scan: scan.subject)}
+    values: set[int] = set()
+    for _, found in for_each_subject(_write_subject, work, processes, progress):
+        values |= found
+
+    (unfinished / "imagesTr").mkdir(exist_ok=True)
+    description = DatasetDescription(
+        channel_names={"0": channel},
+        file_ending=FILE_ENDING,
+        time_unit=time_unit,
+        labels=named_labels(values, label_names),
+        numTraining=sum(scan.part == "training" for scan in scans),
+        **(about or {}),
+    )
+    write_description(description, unfinished / "dataset.json")
+    _write_table([scan for scan in ordered if scan.part == "training"], unfinished / "scans.csv")
+    if test := [scan for scan in ordered if scan.part != "training"]:
+        _write_table(test, unfinished / "imagesTs" / "scans.csv")
+    _put_in_place(unfinished, raw)
+    return True
+
+
+def _same_settings(path: Path, settings: dict[str, Any]) -> bool:
+    try:
+        return read_json(path)["settings"] == settings
+    except (DataError, KeyError, TypeError):
+        return False
+
+
+def _write_table(scans: list[ImportedScan], path: Path) -> None:
+    write_scans([Scan(scan.case, scan.subject, scan.time, (), None, scan.covariates) for scan in scans], path)
+
+
+def _put_in_place(unfinished: Path, raw: Path) -> None:
+    """Give the finished folder its name; a dataset that it replaces is removed only afterwards."""
+    replaced = raw.with_name(f".replaced-{raw.name}")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if raw.exists():
+        os.replace(raw, replaced)
+    os.replace(unfinished, raw)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def named_labels(values: set[int], names: Sequence[str]) -> dict[str, int]:
+    """``labels`` of dataset.json: consecutive from 0 as nnU-Net wants them, every value that occurs with a name.
+
+    >>> named_labels({0, 2}, ["cavity"])
+    {'background': 0, 'cavity': 1, 'label_2': 2}
+    """
+    if not values and not names:
+        return {}
+    highest = max([len(names), *values])
+    found = [names[value - 1] if value <= len(names) else f"label_{value}" for value in range(1, highest + 1)]
+    return {"background": 0, **{name: value for value, name in enumerate(found, start=1)}}
+
+
+def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
+    """Write what is missing of a subject's files; return the label values that occur."""
+    scans, folder = argument
+    source, label_source = _Source(), _Source()
+    values: set[int] = set()
+    for scan in scans:
+        image_folder, label_folder = FOLDERS[scan.part]
+        path = folder / image_folder / f"{scan.case}_0000{FILE_ENDING}"
+        label_path = folder / label_folder / f"{scan.case}{FILE_ENDING}"
+        if path.is_file():  # an earlier run wrote it, after its label
+            if label_path.is_file():
+                values |= _values(sitk.GetArrayViewFromImage(read_any(label_path)))
+            continue
+        image = source.volume(scan.image, scan.frame)
+        if scan.label is not None:
+            label = label_source.volume(scan.label, scan.label_frame)
+            array = label_array(label, scan.label)
+            if array.any():
+                values |= _values(array)
+                _check_same_grid(scan, image, label)
+                write_volume(array, Geometry.of(image), array.dtype.name, label_path)
+        array = sitk.GetArrayViewFromImage(image)
+        write_volume(array, Geometry.of(image), array.dtype.name, path)
+    return values
+
+
+def _values(array: np.ndarray) -> set[int]:
+    return {int(value) for value in np.unique(array)}
+
+
+class _Source:
+    """Volumes of 3D and 4D files; the last file stays in memory, because its frames are asked for in turn."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self.image: sitk.Image | None = None
+
+    def volume(self, path: Path, frame: int | None) -> sitk.Image:
+        if path != self.path:
+            self.path, self.image = path, read_any(path)
+        dimensions = self.image.GetDimension()
+        if dimensions != (3 if frame is None else 4):
+            raise DataError(
+                f"{path} has {dimensions} dimensions ({' x '.join(map(str, self.image.GetSize()))}), expected "
+                f"{'3: one file per scan' if frame is None else '4: the last one is time'}."
+            )
+        if frame is None:
+            return self.image
+        if frame >= self.image.GetSize()[3]:
+            raise DataError(f"{path} has {self.image.GetSize()[3]} frames, but frame {frame} (from 0) is asked for.")
+        return self.image[:, :, :, frame]
+
+
+def read_any(path: Path) -> sitk.Image:
+    """An image of any number of dimensions, with one value per voxel."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist.")
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise DataError(
+            f"{path} cannot be read: the file is truncated or not an image. Copy it again from its source, then run "
+            f"the same command again. (The reader said: {str(error).strip().splitlines()[-1].strip()})"
+        ) from error
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        raise DataError(f"{path} has {image.GetNumberOfComponentsPerPixel()} values per voxel, expected 1.")
+    return image
+
+
+def label_array(label: sitk.Image, path: Path) -> np.ndarray:
+    """Label values as the smallest unsigned integers that hold them.
+
+    :raises DataError: a value is not a whole number from 0 on.
+    """
+    array = sitk.GetArrayViewFromImage(label)
+    whole = np.rint(array)
+    if not np.array_equal(array, whole) or whole.min() < 0:
+        raise DataError(
+            f"{path} holds label values from {array.min():g} to {array.max():g}, expected whole numbers from 0 on. "
+            "Was it resampled with interpolation? Use nearest neighbour."
+        )
+    return whole.astype(np.uint8 if whole.max() < 256 else np.uint16)
+
+
+def _check_same_grid(scan: ImportedScan, image: sitk.Image, label: sitk.Image) -> None:
+    differences = Geometry.of(image).differences(Geometry.of(label))
+    if scan.same_voxels and differences and differences[0][0] != "size":
+        logger.warning("%s: its %s differs from its image's, which is used.", scan.label, differences[0][0])
+        return
+    for name, expected, found in differences:
+        raise DataError(
+            f"{scan.label}: {name} is {found}, but its image, {scan.image}, has {expected}. A label image must lie on "
+            "the grid of its scan."
+        )

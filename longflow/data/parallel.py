@@ -1,0 +1,98 @@
+"""One piece of work per subject, in worker processes, with progress and the truth about a worker's death."""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from longflow.errors import LongflowError, WorkerError
+
+logger = logging.getLogger(__name__)
+
+#: (finished, all, name of the one that finished)
+Progress = Callable[[int, int, str], None]
+
+
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def for_each_subject(
+    work: Callable[[Any], Any],
+    subjects: dict[str, Any],
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Iterator[tuple[str, Any]]:
+    """Call ``work(argument)`` for each subject and yield (subject, answer) as answers come.
+
+    At most ``processes`` arguments are under way at a time, so memory is bounded by that many subjects. Where the
+    system kills a worker (mostly for memory), what was under way is done again one at a time: it either fits then, or
+    the error names the very subject.
+
+    :param work: a function of a module (workers are spawned and import it).
+    :param subjects: the argument of each subject.
+    :param processes: None: all available cores; 1: no worker, in this process.
+    :raises LongflowError: raised by ``work``, unchanged.
+    :raises WorkerError: anything else that ``work`` raises, and a killed worker; with subject and cause.
+    """
+    processes = min(processes or available_cores(), len(subjects))
+    answers = _one_after_the_other(work, subjects) if processes <= 1 else _side_by_side(work, subjects, processes)
+    for done, (subject, answer) in enumerate(answers, start=1):
+        if progress:
+            progress(done, len(subjects), subject)
+        yield subject, answer
+
+
+def _one_after_the_other(work: Callable, subjects: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for subject, argument in subjects.items():
+        try:
+            answer = work(argument)
+        except Exception as error:
+            raise _explained(subject, error) from error
+        yield subject, answer
+
+
+def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> Iterator[tuple[str, Any]]:
+    waiting = dict(subjects)
+    while waiting:
+        under_way: dict[Future, str] = {}
+        pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+        try:
+            names = iter(list(waiting))
+            while True:
+                while len(under_way) < processes and (subject := next(names, None)) is not None:
+                    under_way[pool.submit(work, waiting[subject])] = subject
+                if not under_way:
+                    break
+                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
+                    subject = under_way[future]
+                    answer = future.result()
+                    del under_way[future], waiting[subject]
+                    yield subject, answer
+        except BrokenProcessPool as error:
+            if processes == 1:
+                raise _explained(next(iter(under_way.values())), error) from error
+            logger.warning(
+                "A worker was killed while working on %s, probably for want of memory. Going on with one at a time.",
+                " or ".join(under_way.values()),
+            )
+            processes = 1
+        except Exception as error:
+            raise _explained(subject, error) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _explained(subject: str, error: Exception) -> LongflowError:
+    if isinstance(error, LongflowError):
+        return error
+    if isinstance(error, BrokenProcessPool | MemoryError):
+        return WorkerError(
+            f"The worker on subject {subject} was ended by the system, most often for want of memory. Close other "
+            "programs, or use a machine with more memory; then run the same command again: what is finished is kept."
+        )
+    return WorkerError(f"The worker on subject {subject} failed: {type(error).__name__}: {error}")

@@ -1,0 +1,352 @@
+"""A phantom with a known law: a beating heart in a body, seen by short-axis MR.
+
+The left ventricle is a half ellipsoid of blood in an incompressible wall: its cavity follows :func:`lv_volume`, its wall
+keeps :attr:`Subject.wall_volume` and therefore thickens, shortens and twists. The right ventricle, thin-walled and
+with another texture, follows with a delay. Textures are functions of material coordinates, so they move with the
+tissue. The equations stand in ``documentation/demo.md``; everything here is a function of (subject, time), lengths are in
+mm, times in ms, array axes (z from base to apex, y from front to back, x from right to left of the body).
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+FIELD_OF_VIEW = (96.0, 140.8, 140.8)
+DEMO_SHAPE = (12, 64, 64)
+
+#: share of a heartbeat in which the ventricle contracts; it relaxes in the rest
+SYSTOLE = 0.38
+#: an intensity of 1 in the file's arbitrary units
+FULL_SCALE = 1000.0
+NOISE = 0.012
+
+LABELS = {"background": 0, "right ventricle": 1, "myocardium": 2, "left ventricle": 3}
+
+#: intensities as balanced steady-state MR has them: bright blood and fat, grey muscle, dark lungs
+FAT, MUSCLE, LUNG, MEDIASTINUM, LIVER, BONE, FLUID = 0.72, 0.27, 0.07, 0.42, 0.36, 0.33, 0.80
+LV_BLOOD, RV_BLOOD, ATRIAL_BLOOD, MYOCARDIUM, RV_WALL = 0.92, 0.78, 0.80, 0.25, 0.30
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Anatomy and motion of one phantom subject, at end diastole.
+
+    :param seed: of textures and noise.
+    :param period: of the heartbeat, ms. :param phase: of the heartbeat at time 0, in [0, 1); 0 is end diastole.
+    :param ejection_fraction: share of the cavity that is ejected.
+    :param shortening: share of its length that the ventricle loses. :param twist: of the apex in systole, rad.
+    :param rv_contraction: share of the right ventricle's width that is lost. :param rv_delay: in heartbeats.
+    :param radius: of the cavity at the base. :param wall: its thickness. :param length: of the cavity, base to apex.
+    :param apex: (z, y, x) of the outer apex. :param tilt: (y, x) mm that the axis moves per mm along z.
+    :param septum: direction from the left to the right ventricle, rad. :param torso: half axes (y, x) of the body.
+    :param liver: z of the liver's dome. :param coil: (y, x) relative change of the coil's sensitivity over the body.
+    """
+
+    seed: int
+    period: float
+    phase: float
+    ejection_fraction: float
+    shortening: float
+    twist: float
+    rv_contraction: float
+    rv_delay: float
+    radius: float
+    wall: float
+    length: float
+    apex: tuple[float, float, float]
+    tilt: tuple[float, float]
+    septum: float
+    torso: tuple[float, float]
+    liver: float
+    coil: tuple[float, float]
+
+    @property
+    def lv_volume_diastole(self) -> float:
+        """Volume of the cavity at end diastole, mm³."""
+        return 2 / 3 * np.pi * self.radius**2 * self.length
+
+    @property
+    def wall_volume(self) -> float:
+        """Volume of the left ventricle's wall, mm³, at any time."""
+        outer = 2 / 3 * np.pi * (self.radius + self.wall) ** 2 * (self.length + self.wall)
+        return outer - self.lv_volume_diastole
+
+
+def draw_subject(seed: int) -> Subject:
+    """A subject whose anatomy, heart rate (60 to 90 per minute), phase and strength are drawn from ``seed``."""
+    draw = np.random.default_rng([seed, 1]).uniform
+    return Subject(
+        seed=seed,
+        period=60_000 / draw(60, 90),
+        phase=draw(0, 1),
+        ejection_fraction=draw(0.52, 0.70),
+        shortening=draw(0.12, 0.20),
+        twist=draw(0.12, 0.28),
+        rv_contraction=draw(0.22, 0.34),
+        rv_delay=draw(0.06, 0.18),
+        radius=draw(18.0, 21.5),
+        wall=draw(6.0, 8.0),
+        length=draw(50, 58),
+        apex=(draw(29, 36), draw(-8, 0), draw(10, 18)),
+        tilt=(draw(-0.06, 0.06), draw(-0.02, 0.10)),
+        septum=draw(2.75, 3.55),
+        torso=(draw(54, 59), draw(64, 69)),
+        liver=draw(12, 24),
+        coil=(draw(-0.30, -0.12), draw(-0.12, 0.12)),
+    )
+
+
+def contraction(phase: np.ndarray | float) -> np.ndarray:
+    """c in [0, 1]: 0 at end diastole (phase 0), 1 at end systole (phase ``SYSTOLE``); once differentiable, period 1."""
+    phase = np.mod(phase, 1.0)
+    rising = (1 - np.cos(np.pi * phase / SYSTOLE)) / 2
+    falling = (1 + np.cos(np.pi * (phase - SYSTOLE) / (1 - SYSTOLE))) / 2
+    return np.where(phase < SYSTOLE, rising, falling)
+
+
+def lv_contraction(subject: Subject, time: float) -> float:
+    """c of the left ventricle at a time."""
+    return float(contraction(subject.phase + time / subject.period))
+
+
+def rv_contraction(subject: Subject, time: float) -> float:
+    """c of the right ventricle, which follows with a delay."""
+    return float(contraction(subject.phase - subject.rv_delay + time / subject.period))
+
+
+def lv_volume(subject: Subject, time: float) -> float:
+    """Volume of the left ventricle's cavity in mm³: V_ED (1 - EF c(t))."""
+    return subject.lv_volume_diastole * (1 - subject.ejection_fraction * lv_contraction(subject, time))
+
+
+def voxel_spacing(shape: tuple[int, int, int]) -> tuple[float, float, float]:
+    """(z, y, x) in mm: the field of view is always the same."""
+    return tuple(extent / count for extent, count in zip(FIELD_OF_VIEW, shape))
+
+
+def phantom_scan(
+    subject: Subject, time: float, shape: tuple[int, int, int] = DEMO_SHAPE, noise: float = NOISE
+) -> tuple[np.ndarray, np.ndarray]:
+    """The scan of a subject at a time.
+
+    :param shape: (z, y, x) voxels over ``FIELD_OF_VIEW``.
+    :param noise: standard deviation of the real and imaginary part, relative to the full scale; 0 for the truth.
+    :return: image int16 and label uint8, both (z, y, x). The same arguments give the same arrays.
+    """
+    grid = _grid(shape)
+    heart = _lv_frame(subject, time, grid)
+    image = _body(subject, grid, heart)
+    image, in_rv = _paint_right_heart(image, subject, time, grid, heart)
+    image = _paint_left_heart(image, subject, grid, heart)
+    image *= _coil_sensitivity(subject, grid)
+    if noise:
+        generator = np.random.default_rng([subject.seed, 2, int(np.float64(time).view(np.uint64))])
+        real, imaginary = generator.standard_normal((2, *shape), dtype=np.float32) * np.float32(noise)
+        image = np.hypot(image + real, imaginary)
+    return np.rint(image * FULL_SCALE).astype(np.int16), _label(heart, in_rv)
+
+
+class _Grid(NamedTuple):
+    """Voxel centres that broadcast to (z, y, x), and the spacing over which edges are smeared (partial volume)."""
+
+    z: np.ndarray
+    y: np.ndarray
+    x: np.ndarray
+    thickness: float
+    pixel: float
+
+
+def _grid(shape: tuple[int, int, int]) -> _Grid:
+    spacing = voxel_spacing(shape)
+    z, y, x = (((np.arange(count) - (count - 1) / 2) * step).astype(np.float32) for count, step in zip(shape, spacing))
+    return _Grid(z[:, None, None], y[None, :, None], x[None, None, :], spacing[0], spacing[2])
+
+
+class _Frame(NamedTuple):
+    """The left ventricle at a time, for every voxel; space in small, material coordinates in capital letters.
+
+    Inside the wall r² = s² R_i² + (R² - R_i²) / λ, z = λ Z, θ = Θ + τ(Z): the determinant of this map is 1.
+    """
+
+    v: np.ndarray  # from the axis, mm along y
+    u: np.ndarray  # from the axis, mm along x
+    r: np.ndarray
+    inner: np.ndarray  # r of endo- and epicardium at this voxel's Z
+    outer: np.ndarray
+    R_inner: np.ndarray
+    R_outer: np.ndarray
+    Z: np.ndarray  # from the base towards the apex
+    scale: float  # s, of the cavity's radius
+    length: float  # λ, of the ventricle's length
+    contraction: float
+
+
+def _lv_frame(subject: Subject, time: float, grid: _Grid) -> _Frame:
+    c = lv_contraction(subject, time)
+    length = 1 - subject.shortening * c
+    scale = np.sqrt((1 - subject.ejection_fraction * c) / length)
+    whole = subject.length + subject.wall
+    # the apex stays where it is, the base descends
+    Z = whole - (subject.apex[0] - grid.z) / length
+    v = grid.y - subject.apex[1] - subject.tilt[0] * (grid.z - subject.apex[0])
+    u = grid.x - subject.apex[2] - subject.tilt[1] * (grid.z - subject.apex[0])
+    R_inner = subject.radius * _ellipse_profile(Z / subject.length)
+    R_outer = (subject.radius + subject.wall) * _ellipse_profile(Z / whole)
+    inner = scale * R_inner
+    outer = np.sqrt(inner**2 + (R_outer**2 - R_inner**2) / length)
+    return _Frame(v, u, np.hypot(v, u), inner, outer, R_inner, R_outer, Z, scale, length, c)
+
+
+def _ellipse_profile(position: np.ndarray) -> np.ndarray:
+    """Radius of a half ellipsoid of height 1; above its base it goes on as a cylinder."""
+    return np.sqrt(np.clip(1 - np.clip(position, 0, 1) ** 2, 0, 1))
+
+
+def _cover(depth: np.ndarray, width: float) -> np.ndarray:
+    """Share of a voxel of ``width`` that lies inside a surface which it is ``depth`` below (negative: outside)."""
+    return np.clip(depth / width + 0.5, 0, 1)
+
+
+def _mix(image: np.ndarray, cover: np.ndarray, value: np.ndarray | float) -> np.ndarray:
+    return image + cover * (value - image)
+
+
+def _texture(seed: int, which: int, z, y, x, wavelength: tuple[float, float], modes: int = 10) -> np.ndarray:
+    """A smooth random function of position with mean 0 and variance 1: a sum of plane waves.
+
+    :param wavelength: shortest and longest, mm.
+    """
+    generator = np.random.default_rng([seed, 3, which])
+    directions = generator.standard_normal((modes, 3))
+    directions *= 2 * np.pi / np.linalg.norm(directions, axis=1, keepdims=True)
+    waves = (directions / generator.uniform(*wavelength, (modes, 1))).astype(np.float32)
+    phases = generator.uniform(0, 2 * np.pi, modes).astype(np.float32)
+    total = np.float32(0)
+    for (kz, ky, kx), phase in zip(waves, phases):
+        total = total + np.cos(kz * z + ky * y + kx * x + phase)
+    return total * np.float32(np.sqrt(2 / modes))
+
+
+def _ellipse_depth(y, x, half_y: float, half_x: float) -> np.ndarray:
+    """About the depth below an ellipse's edge, mm."""
+    return (1 - np.hypot(y / half_y, x / half_x)) * np.sqrt(half_y * half_x)
+
+
+def _body(subject: Subject, grid: _Grid, heart: _Frame) -> np.ndarray:
+    """Torso with fat, chest wall, lungs, mediastinum, liver, spine and aorta; drawn towards the heart in systole."""
+    pull = _pull(grid, heart)
+    z = grid.z
+    y = grid.y + pull * heart.v
+    x = grid.x + pull * heart.u
+    seed, edge = subject.seed, grid.pixel
+    fine = _texture(seed, 0, z, y, x, (7, 22))
+    coarse = _texture(seed, 1, z, y, x, (25, 70), modes=6)
+    half_y, half_x = subject.torso
+
+    image = _cover(_ellipse_depth(y, x, half_y, half_x), edge) * (FAT + 0.05 * fine)
+    wall = _ellipse_depth(y + 1, x, half_y - 7 + 1.5 * coarse, half_x - 6 + 1.5 * coarse)
+    image = _mix(image, _cover(wall, edge), MUSCLE + 0.04 * fine)
+    chest = _ellipse_depth(y + 1, x, half_y - 14, half_x - 13 + coarse)
+    vessels = np.clip(fine - 1.1, 0, None) * 0.35
+    image = _mix(image, _cover(chest, edge), LUNG + 0.015 * coarse + vessels)
+
+    mediastinum = _ellipse_depth(y + 4, x - 1, half_y - 12, 15 + 2 * coarse)
+    image = _mix(image, _cover(mediastinum, edge), MEDIASTINUM + 0.07 * fine)
+    dome = z - subject.liver - 0.30 * x - 0.008 * (x**2 + y**2)
+    image = _mix(
+        image, _cover(dome, grid.thickness) * _cover(chest - 1, edge), LIVER + 0.05 * fine + 0.05 * np.abs(coarse)
+    )
+
+    spine_y = half_y - 21
+    vertebra = _ellipse_depth(y - spine_y, x, 9, 11)
+    image = _mix(image, _cover(vertebra + 2, edge), 0.12)
+    image = _mix(image, _cover(vertebra, edge), BONE + 0.07 * fine)
+    image = _mix(image, _cover(_ellipse_depth(y - spine_y - 12, x, 3.5, 4.5), edge), FLUID)
+    aorta = _ellipse_depth(y - spine_y + 9, x - 12, 5.5, 5.5)
+    image = _mix(image, _cover(aorta + 1.2, edge), MUSCLE)
+    return _mix(image, _cover(aorta, edge), ATRIAL_BLOOD)
+
+
+def _pull(grid: _Grid, heart: _Frame) -> np.ndarray:
+    """Relative shift by which the surroundings follow the epicardium: R / r - 1, fading with the distance."""
+    released = (heart.R_outer**2 - heart.outer**2) * np.exp(-np.clip(-heart.Z, 0, None) / 10)
+    far = np.maximum(heart.r, heart.outer + 1)
+    return (np.sqrt(1 + released / far**2) - 1) * np.exp(-(((far - heart.outer) / 25) ** 2))
+
+
+def _paint_right_heart(
+    image: np.ndarray, subject: Subject, time: float, grid: _Grid, heart: _Frame
+) -> tuple[np.ndarray, np.ndarray]:
+    """The right ventricle, a crescent around the left one, below the base; the atria above it.
+
+    :return: the image, and where the right ventricle's cavity is (bool).
+    """
+    c = rv_contraction(subject, time)
+    cosine, sine = np.cos(subject.septum), np.sin(subject.septum)
+    # material coordinates around the left ventricle's axis: along the septum's normal, and across it
+    along = (heart.u * cosine + heart.v * sine) / (1 - subject.rv_contraction * c)
+    across = (heart.v * cosine - heart.u * sine) / (1 - 0.4 * subject.rv_contraction * c)
+    size = subject.radius + subject.wall
+    profile = _ellipse_profile(heart.Z / (0.88 * subject.length)) + 1e-3
+    free_wall = _ellipse_depth(
+        across - 0.1 * along, along - 0.72 * size * profile, 1.18 * size * profile, 0.98 * size * profile
+    )
+    inside = (heart.Z > 0) & (heart.Z < 0.88 * subject.length)
+    below_base = _cover(heart.Z * heart.length, grid.thickness) * (heart.Z < 0.88 * subject.length)
+    seed, edge = subject.seed, grid.pixel
+
+    fat = _cover(np.maximum(free_wall + 3.5, heart.outer + 2.5 - heart.r), edge) * below_base
+    image = _mix(image, fat, 0.85 * FAT)
+    image = _mix(image, _cover(free_wall + 1.5, edge) * below_base, RV_WALL)
+    trabeculae = _texture(seed, 4, heart.Z, across, along, (6, 14))
+    blood = RV_BLOOD + 0.07 * trabeculae - 0.30 * (trabeculae > 0.9) * (free_wall < 6)
+    image = _mix(image, _cover(free_wall - 1.5, edge) * below_base, blood)
+
+    # the atria fill while the ventricles contract
+    above_base = _cover(-heart.Z * heart.length, grid.thickness)
+    filling = size * (0.96 + 0.10 * c) * (_ellipse_profile(-heart.Z * heart.length / 42) + 1e-3)
+    u, v = heart.u * cosine + heart.v * sine, heart.v * cosine - heart.u * sine
+    for centre, width in ((-0.1, 0.80), (1.05, 0.72)):
+        depth = _ellipse_depth(v - 0.2 * size, u - centre * size, 0.75 * filling, width * filling)
+        image = _mix(image, _cover(depth + 2, edge) * above_base, MUSCLE)
+        image = _mix(image, _cover(depth, edge) * above_base, ATRIAL_BLOOD)
+    return image, inside & (free_wall > 1.5) & (heart.r > heart.outer)
+
+
+def _paint_left_heart(image: np.ndarray, subject: Subject, grid: _Grid, heart: _Frame) -> np.ndarray:
+    """Wall, blood and the two papillary muscles of the left ventricle."""
+    seed, edge = subject.seed, grid.pixel
+    whole = subject.length + subject.wall
+    below_base = _cover(heart.Z * heart.length, grid.thickness) * _cover((whole - heart.Z), grid.thickness)
+
+    R = np.sqrt(np.clip(heart.R_inner**2 + heart.length * (heart.r**2 - heart.inner**2), 0, None))
+    angle = np.arctan2(heart.v, heart.u) - subject.twist * heart.contraction * (heart.Z / whole - 0.25)
+    fibres = _texture(seed, 5, heart.Z, R * np.sin(angle), R * np.cos(angle), (7, 18))
+    image = _mix(image, _cover(heart.outer - heart.r, edge) * below_base, MYOCARDIUM + 0.06 * fibres)
+
+    has_cavity = below_base * (heart.R_inner > 0)
+    flow = _texture(seed, 6, heart.Z, heart.v / heart.scale, heart.u / heart.scale, (15, 40), modes=5)
+    image = _mix(image, _cover(heart.inner - heart.r, edge) * has_cavity, LV_BLOOD + 0.03 * flow)
+
+    reach = _cover(6 - np.abs(heart.Z - 0.5 * subject.length) / 2, 4) * has_cavity
+    for place in (subject.septum + 2.2, subject.septum - 2.2):
+        place = place + subject.twist * heart.contraction * 0.25
+        distance = np.hypot(heart.u - 0.72 * heart.inner * np.cos(place), heart.v - 0.72 * heart.inner * np.sin(place))
+        image = _mix(image, _cover(3.2 - distance, edge) * reach, MYOCARDIUM)
+    return image
+
+
+def _coil_sensitivity(subject: Subject, grid: _Grid) -> np.ndarray:
+    """A mild bias field: brighter towards the coil in front."""
+    y, x = grid.y / FIELD_OF_VIEW[1], grid.x / FIELD_OF_VIEW[2]
+    return 1 + subject.coil[0] * y + subject.coil[1] * x - 0.15 * (y**2 + x**2)
+
+
+def _label(heart: _Frame, in_rv: np.ndarray) -> np.ndarray:
+    """Labels as ACDC has them; papillary muscles belong to the cavity."""
+    below_base = heart.Z >= 0
+    label = in_rv.astype(np.uint8)
+    label[below_base & (heart.r < heart.outer)] = LABELS["myocardium"]
+    label[below_base & (heart.r < heart.inner)] = LABELS["left ventricle"]
+    return label

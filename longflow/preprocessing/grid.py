@@ -1,0 +1,95 @@
+"""From the file's grid to the plan's and back: cropping, transposition, resampling, and the inverse of each.
+
+Arrays on the file's grid have axes (z, y, x); after ``transpose_forward`` they have the plan's. Where a shape does not
+change, nothing is interpolated and voxels stay equal to the bit.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from acvl_utils.cropping_and_padding.bounding_boxes import get_bbox_from_mask
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
+
+Box = list[list[int]]
+
+#: nnU-Net's orders: cubic in the plane, nearest through it where slices are thick; labels linear per label
+IMAGE_ORDER, LABEL_ORDER, ORDER_THROUGH_PLANE = 3, 1, 0
+
+
+def nonzero_box(scans: Iterable[np.ndarray]) -> Box:
+    """The smallest box that holds every voxel that is not 0 in any channel of any scan.
+
+    :param scans: (channels, z, y, x) each, on one grid; a series of zeros alone keeps its whole grid.
+    :return: [start, stop] for z, y, x.
+    """
+    union = None
+    for scan in scans:
+        nonzero = (scan != 0).any(axis=0)
+        union = nonzero if union is None else union | nonzero
+    if not union.any():
+        return [[0, size] for size in union.shape]
+    return [[int(start), int(stop)] for start, stop in get_bbox_from_mask(union)]
+
+
+def box_slices(box: Box) -> tuple[slice, slice, slice]:
+    """A box as slices for the last three axes: ``array[..., *box_slices(box)]``."""
+    return tuple(slice(start, stop) for start, stop in box)
+
+
+def transposed(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
+    """Reorder the last three axes of (channels, a, b, c)."""
+    return array.transpose(0, *(1 + axis for axis in order))
+
+
+def inverse_order(order: Sequence[int]) -> list[int]:
+    """The order of axes that undoes another."""
+    return [int(axis) for axis in np.argsort(order)]
+
+
+def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> list[int]:
+    """Voxels along each axis after resampling from one spacing (mm) to another; at least one."""
+    return [max(1, int(size)) for size in compute_new_shape(shape, spacing, target)]
+
+
+def resample_image(
+    image: np.ndarray, shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
+) -> np.ndarray:
+    """(channels, a, b, c) to another shape, float32.
+
+    :param spacing: the present spacing in mm, :param target: the new one; together they decide whether an axis counts
+        as thick slices, as in nnU-Net.
+    """
+    if list(image.shape[1:]) == list(shape):
+        return image.astype(np.float32, copy=False)
+    resampled = resample_data_or_seg_to_shape(
+        image, shape, spacing, target, False, IMAGE_ORDER, ORDER_THROUGH_PLANE, force_separate_z=None
+    )
+    return resampled.astype(np.float32, copy=False)
+
+
+def resample_labels(
+    labels: np.ndarray, shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
+) -> np.ndarray:
+    """(a, b, c) labels to another shape, int16."""
+    if list(labels.shape) == list(shape):
+        return labels.astype(np.int16, copy=False)
+    resampled = resample_data_or_seg_to_shape(
+        labels[None].astype(np.int16), shape, spacing, target, True, LABEL_ORDER, ORDER_THROUGH_PLANE, None
+    )
+    return resampled[0].astype(np.int16, copy=False)
+
+
+def block_means(image: np.ndarray, block: Sequence[int]) -> np.ndarray:
+    """Means over blocks of the last three axes, float32; a block that reaches beyond the end holds what there is.
+
+    >>> block_means(np.arange(5, dtype=np.float32).reshape(1, 1, 5), (1, 1, 2))
+    array([[[0.5, 2.5, 4. ]]], dtype=float32)
+    """
+    means = image
+    # the longest axes first, which keeps what follows small
+    for axis, size in zip((-1, -2, -3), reversed(block), strict=True):
+        starts = np.arange(0, means.shape[axis], size)
+        counts = np.diff(np.append(starts, means.shape[axis]))
+        sums = np.add.reduceat(means, starts, axis=axis, dtype=np.float64)
+        means = sums / counts.reshape(-1, *(1,) * (-1 - axis))
+    return means.astype(np.float32)

@@ -1,0 +1,77 @@
+"""The invertible intensity normal form: normal = (raw - offset) / scale, per scan and channel.
+
+Three forms (``plans.channels``): ``absolute``, fixed numbers for all scans (CT); ``per_subject``, mean and standard
+deviation of the subject's first scan, so that changes between the scans of one acquisition survive (contrast
+arrival); ``per_scan``, each scan's own, where the units of two visits cannot be compared (MR). A forecast has no
+statistics of its own: it is mapped back with the last context scan's numbers.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
+
+from longflow.plans import ChannelPlan
+
+
+def normal_form_of_series(
+    scans: Sequence[np.ndarray], channels: Sequence[ChannelPlan]
+) -> tuple[list[list[float]], list[list[float]]]:
+    """Offset and scale of every scan and channel.
+
+    :param scans: raw scans in order of time, (channels, z, y, x) each, cropped.
+    :param channels: the plan of each channel.
+    :return: offsets and scales, a list per scan of a list per channel; a scale is never 0.
+    """
+    forms = {channel.normal_form for channel in channels}
+    statistics: list[list[tuple[float, float]]] = []
+    for position, scan in enumerate(scans):
+        wanted = "per_scan" in forms or ("per_subject" in forms and position == 0)
+        statistics.append(region_statistics(scan) if wanted else [])
+    offsets, scales = [], []
+    for position in range(len(scans)):
+        numbers = [_numbers(channel, index, position, statistics) for index, channel in enumerate(channels)]
+        offsets.append([offset for offset, _ in numbers])
+        scales.append([scale for _, scale in numbers])
+    return offsets, scales
+
+
+def _numbers(
+    channel: ChannelPlan, index: int, position: int, statistics: list[list[tuple[float, float]]]
+) -> tuple[float, float]:
+    if channel.normal_form == "absolute":
+        return float(channel.offset), float(channel.scale)
+    return statistics[0 if channel.normal_form == "per_subject" else position][index]
+
+
+def region_statistics(scan: np.ndarray) -> list[tuple[float, float]]:
+    """Mean and standard deviation of each channel of (channels, z, y, x) within nnU-Net's nonzero region.
+
+    A region that holds one value only (or none) has scale 1: it becomes 0, and can be mapped back.
+    """
+    mask = create_nonzero_mask(scan)
+    numbers = []
+    for channel in scan:
+        voxels = channel[mask]
+        if voxels.size == 0:
+            numbers.append((0.0, 1.0))
+            continue
+        mean, deviation = float(voxels.mean(dtype=np.float64)), float(voxels.std(dtype=np.float64))
+        # what cannot be told from the rounding of float32 is no contrast
+        smallest = float(np.finfo(np.float32).eps * np.abs(voxels).max())
+        numbers.append((mean, deviation if deviation > smallest else 1.0))
+    return numbers
+
+
+def to_normal(raw: np.ndarray, offset: Sequence[float], scale: Sequence[float]) -> np.ndarray:
+    """(channels, z, y, x) in raw units to the normal form, float32."""
+    return (raw.astype(np.float32, copy=False) - _per_channel(offset)) / _per_channel(scale)
+
+
+def from_normal(normal: np.ndarray, offset: Sequence[float], scale: Sequence[float]) -> np.ndarray:
+    """(channels, z, y, x) in the normal form to raw units, float32."""
+    return normal.astype(np.float32, copy=False) * _per_channel(scale) + _per_channel(offset)
+
+
+def _per_channel(values: Sequence[float]) -> np.ndarray:
+    return np.asarray(values, dtype=np.float32)[:, None, None, None]

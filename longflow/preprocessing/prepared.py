@@ -1,0 +1,91 @@
+"""What a prepared series is: its arrays, and all that is needed to find the way back to the files."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import blosc2
+import numpy as np
+
+from longflow.data.images import Geometry
+from longflow.errors import DataError
+from longflow.preprocessing.grid import Box
+
+
+@dataclass
+class SeriesProperties:
+    """Where a prepared series comes from and how to go back.
+
+    :param subject: the subject's name.
+    :param cases: the case of each scan, in order of time.
+    :param times: time of each scan, in the dataset's time unit.
+    :param offset: per scan and channel; normal = (raw - offset) / scale.
+    :param scale: per scan and channel; never 0.
+    :param data_type: NumPy name of a type that holds every scan's values, per channel; exports are written in it.
+    :param geometry: the grid of the files.
+    :param crop: [start, stop] for z, y, x of the files: the union of all scans.
+    :param shape_before_crop: voxels along z, y, x of the files.
+    :param shape_after_crop: the same of the crop.
+    :param transpose: ``plans.transpose_forward``: the files' axis that becomes each prepared axis.
+    :param shape: voxels along the prepared axes.
+    :param spacing: mm along the prepared axes.
+    :param digest: hash of the files and settings that the result depends on; empty if prepared in memory.
+    """
+
+    subject: str
+    cases: list[str]
+    times: list[float]
+    offset: list[list[float]]
+    scale: list[list[float]]
+    data_type: list[str]
+    geometry: Geometry
+    crop: Box
+    shape_before_crop: list[int]
+    shape_after_crop: list[int]
+    transpose: list[int]
+    shape: list[int]
+    spacing: list[float]
+    digest: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As a dictionary that JSON can hold."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "SeriesProperties":
+        """The inverse of :meth:`to_json`.
+
+        :raises DataError: a key is missing or unknown.
+        """
+        expected = {entry.name for entry in fields(cls)} - {"digest"}
+        if not isinstance(content, dict) or not expected <= set(content) <= {*expected, "digest"}:
+            found = sorted(content) if isinstance(content, dict) else type(content).__name__
+            raise DataError(f"Properties of a prepared series hold {found}, expected {sorted(expected)}.")
+        geometry = {key: tuple(value) for key, value in content["geometry"].items()}
+        return cls(**{**content, "geometry": Geometry(**geometry)})
+
+    @property
+    def transposed_spacing(self) -> list[float]:
+        """Spacing of the files along the prepared axes, mm."""
+        return [self.geometry.array_spacing[axis] for axis in self.transpose]
+
+    @property
+    def transposed_crop_shape(self) -> list[int]:
+        """Voxels of the crop along the prepared axes, before resampling."""
+        return [self.shape_after_crop[axis] for axis in self.transpose]
+
+
+@dataclass
+class PreparedSeries:
+    """A subject's scans on the plan's grid, in the normal form.
+
+    :param images: (scans, channels, z, y, x), float32; in memory, or a handle that reads what is indexed.
+    :param segmentations: (scans, z, y, x), int16, -1 where a scan has no label; None if no scan has one.
+    :param coarse: (scans, channels, z', y', x'), float32, means of ``images`` over blocks.
+    :param coarse_block: voxels per block along z, y, x.
+    """
+
+    properties: SeriesProperties
+    images: np.ndarray | blosc2.NDArray
+    segmentations: np.ndarray | blosc2.NDArray | None
+    coarse: np.ndarray
+    coarse_block: tuple[int, int, int] = field(default=(1, 1, 1))

@@ -1,0 +1,67 @@
+"""Back to the files' grid and units."""
+
+import numpy as np
+
+from longflow.errors import DataError
+from longflow.preprocessing.grid import box_slices, inverse_order, resample_image, transposed
+from longflow.preprocessing.normal_form import from_normal
+from longflow.preprocessing.prepared import SeriesProperties
+
+
+def to_input_space(volume: np.ndarray, properties: SeriesProperties, scan_index: int) -> np.ndarray:
+    """A prepared volume on the files' grid in the units of one scan.
+
+    :param volume: (channels, z, y, x), prepared, in the normal form.
+    :param scan_index: whose offset and scale to use; a forecast takes the last context scan's.
+    :return: float32 (channels, z, y, x); NaN outside the crop, where nothing is known.
+    """
+    crop = _to_crop(volume, properties)
+    whole = np.full((len(crop), *properties.shape_before_crop), np.nan, dtype=np.float32)
+    whole[(slice(None), *box_slices(properties.crop))] = from_normal(
+        crop, properties.offset[scan_index], properties.scale[scan_index]
+    )
+    return whole
+
+
+def export_forecast(
+    prediction: np.ndarray,
+    last_context_prepared: np.ndarray,
+    last_context_raw: np.ndarray,
+    properties: SeriesProperties,
+    scan_index: int,
+) -> np.ndarray:
+    """A forecast on the files' grid: the last context scan (LCI) as it is in its file, plus the predicted change.
+
+    Only the change goes through resampling, so what does not change is as sharp as the input, and a prediction that
+    equals the last context scan gives its file back to the bit. Outside the crop, the forecast is the LCI.
+
+    :param prediction: (channels, z, y, x), prepared, in the normal form.
+    :param last_context_prepared: the LCI, likewise.
+    :param last_context_raw: the LCI as in its files, (channels, z, y, x) on the files' grid.
+    :param scan_index: the LCI's position in ``properties``.
+    :return: float32 on the files' grid, in the LCI's units, neither rounded nor clipped to the files' type.
+    """
+    if list(last_context_raw.shape[1:]) != list(properties.shape_before_crop):
+        raise DataError(
+            f"The scan {properties.cases[scan_index]} has {list(last_context_raw.shape[1:])} voxels (z, y, x), but it "
+            f"was prepared with {list(properties.shape_before_crop)}: its file has changed. Prepare the subject again."
+        )
+    # the offset cancels in a difference
+    change = _to_crop(np.asarray(prediction, np.float32) - np.asarray(last_context_prepared, np.float32), properties)
+    forecast = np.array(last_context_raw, dtype=np.float32)
+    scale = np.asarray(properties.scale[scan_index], dtype=np.float32)[:, None, None, None]
+    forecast[(slice(None), *box_slices(properties.crop))] += scale * change
+    return forecast
+
+
+def _to_crop(volume: np.ndarray, properties: SeriesProperties) -> np.ndarray:
+    """(channels, z, y, x) prepared to the crop on the files' grid: resampling and transposition undone."""
+    if list(volume.shape[1:]) != list(properties.shape):
+        raise DataError(
+            f"A volume of {list(volume.shape[1:])} voxels does not fit the prepared series of {properties.subject}, "
+            f"which has {list(properties.shape)}."
+        )
+    resampled = resample_image(
+        volume, properties.transposed_crop_shape, properties.spacing, properties.transposed_spacing
+    )
+    return transposed(resampled, inverse_order(properties.transpose))

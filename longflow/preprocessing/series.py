@@ -1,0 +1,214 @@
+"""A series of scans to its prepared form: one crop, one grid and the normal form for all scans of a subject.
+
+The way back is in :mod:`longflow.preprocessing.restore`, the files in :mod:`longflow.preprocessing.store`; both are
+offered here too, as the front door of the room.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow.data.dataset import Scan, Series
+from longflow.data.images import Geometry, Volume, read_image, read_scan
+from longflow.errors import DataError
+from longflow.plans import Plans
+from longflow.preprocessing.grid import (
+    block_means,
+    box_slices,
+    nonzero_box,
+    resample_image,
+    resample_labels,
+    resampled_shape,
+    transposed,
+)
+from longflow.preprocessing.normal_form import normal_form_of_series, to_normal
+from longflow.preprocessing.prepared import PreparedSeries, SeriesProperties
+from longflow.preprocessing.restore import export_forecast, to_input_space
+from longflow.preprocessing.store import load_prepared, prepared_subjects, save_prepared
+
+__all__ = [
+    "PreparedSeries",
+    "SeriesProperties",
+    "export_forecast",
+    "load_prepared",
+    "prepare_series",
+    "prepare_volumes",
+    "prepared_subjects",
+    "save_prepared",
+    "series_digest",
+    "to_input_space",
+]
+
+#: raised whenever the same input would be prepared differently, so that older caches are redone
+FORMAT = 1
+
+#: edge of a coarse block along the finest axis, in voxels
+COARSE_EDGE = 8
+
+
+def prepare_series(series: Series, plans: Plans, configuration_name: str) -> PreparedSeries:
+    """Read and prepare those scans of a subject whose files exist.
+
+    :raises DataError: no scan has its files, a scan lacks a channel, the scans do not share one grid, a label is not
+        on its scan's grid, or voxels are not finite numbers; the file is named.
+    """
+    scans = existing_scans(series)
+    if not scans:
+        raise DataError(f"Subject {series.subject} has no scan whose images exist.")
+    volumes = [read_scan(scan.images) for scan in scans]
+    prepared = prepare_volumes(
+        series.subject,
+        [scan.case for scan in scans],
+        [scan.time for scan in scans],
+        volumes,
+        plans,
+        configuration_name,
+        labels=[_read_label(scan, volume.geometry) for scan, volume in zip(scans, volumes, strict=True)],
+        sources=[str(scan.images[0]) for scan in scans],
+    )
+    prepared.properties.digest = series_digest(series, plans, configuration_name)
+    return prepared
+
+
+def existing_scans(series: Series) -> list[Scan]:
+    """The scans of a series that have images; one that has some of its channels only is an error."""
+    scans = []
+    for scan in series.scans:
+        missing = [path for path in scan.images if not path.is_file()]
+        if missing and len(missing) < len(scan.images):
+            raise DataError(
+                f"{missing[0]} does not exist: case {scan.case} has {len(scan.images) - len(missing)} of "
+                f"{len(scan.images)} channels. Add the file, or take all channels of the case away."
+            )
+        if not missing:
+            scans.append(scan)
+    return scans
+
+
+def prepare_volumes(
+    subject: str,
+    cases: Sequence[str],
+    times: Sequence[float],
+    volumes: Sequence[Volume],
+    plans: Plans,
+    configuration_name: str,
+    *,
+    labels: Sequence[np.ndarray | None] | None = None,
+    sources: Sequence[str] | None = None,
+) -> PreparedSeries:
+    """Prepare scans that are in memory.
+
+    :param cases: a name per scan; :param times: in the plan's time unit, ascending.
+    :param labels: (z, y, x) integers per scan, None where a scan has none.
+    :param sources: what to call each scan in an error; its case otherwise.
+    """
+    plan = plans.configuration(configuration_name)
+    sources = list(sources) if sources else [f"Scan {case}" for case in cases]
+    _check_volumes(subject, volumes, sources, plans.channel_names)
+    geometry, arrays = volumes[0].geometry, [volume.array for volume in volumes]
+
+    crop = nonzero_box(arrays)
+    inside = (slice(None), *box_slices(crop))
+    offset, scale = normal_form_of_series([array[inside] for array in arrays], plans.channels)
+    shape_after_crop = [stop - start for start, stop in crop]
+    spacing = [geometry.array_spacing[axis] for axis in plans.transpose_forward]
+    shape = resampled_shape([shape_after_crop[axis] for axis in plans.transpose_forward], spacing, plan.spacing)
+
+    images = np.empty((len(arrays), len(plans.channels), *shape), dtype=np.float32)
+    for index, array in enumerate(arrays):
+        normal = to_normal(array[inside], offset[index], scale[index])
+        images[index] = resample_image(transposed(normal, plans.transpose_forward), shape, spacing, plan.spacing)
+
+    segmentations = None
+    if labels is not None and any(label is not None for label in labels):
+        segmentations = np.full((len(arrays), *shape), -1, dtype=np.int16)
+        for index, label in enumerate(labels):
+            if label is not None:
+                label = transposed(label[None][inside], plans.transpose_forward)[0]
+                segmentations[index] = resample_labels(label, shape, spacing, plan.spacing)
+
+    properties = SeriesProperties(
+        subject=subject,
+        cases=list(cases),
+        times=[float(time) for time in times],
+        offset=offset,
+        scale=scale,
+        data_type=[np.result_type(*(volume.data_type for volume in volumes)).name] * len(plans.channels),
+        geometry=geometry,
+        crop=crop,
+        shape_before_crop=list(arrays[0].shape[1:]),
+        shape_after_crop=shape_after_crop,
+        transpose=list(plans.transpose_forward),
+        shape=shape,
+        spacing=list(plan.spacing),
+    )
+    block = coarse_block(plan.spacing)
+    return PreparedSeries(properties, images, segmentations, block_means(images, block), block)
+
+
+def coarse_block(spacing: Sequence[float]) -> tuple[int, int, int]:
+    """Voxels per coarse block: about a cube in mm, ``COARSE_EDGE`` voxels along the finest axis.
+
+    >>> coarse_block((10.0, 1.5, 1.5))
+    (1, 8, 8)
+    """
+    edge = COARSE_EDGE * min(spacing)
+    return tuple(min(COARSE_EDGE, max(1, round(edge / size))) for size in spacing)
+
+
+def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
+    """A short hash of all that a prepared series depends on: its files (size and time of change) and the plan's grid
+    and normal form. Patch sizes and networks are left out: they do not change the data.
+    """
+    scans = [
+        [scan.case, scan.time, *(_file_state(path) for path in (*scan.images, scan.label) if path is not None)]
+        for scan in existing_scans(series)
+    ]
+    content = {
+        "format": FORMAT,
+        "scans": scans,
+        "spacing": plans.configuration(configuration_name).spacing,
+        "transpose": plans.transpose_forward,
+        "channels": [channel.model_dump(exclude={"reason"}) for channel in plans.channels],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _file_state(path: Path) -> list[str | int]:
+    state = path.stat()
+    return [path.name, state.st_size, state.st_mtime_ns]
+
+
+def _check_volumes(subject: str, volumes: Sequence[Volume], sources: list[str], channel_names: list[str]) -> None:
+    """One grid, all channels, finite voxels."""
+    for volume, source in zip(volumes, sources, strict=True):
+        if len(volume.array) != len(channel_names):
+            raise DataError(
+                f"{source} has {len(volume.array)} channels, expected {len(channel_names)}: {', '.join(channel_names)}."
+            )
+        for name, expected, found in volumes[0].geometry.differences(volume.geometry):
+            raise DataError(
+                f"{source}: {name} is {found}, but {sources[0]} of the same subject, {subject}, has {expected}. "
+                "The scans of a subject must lie on one grid: register or resample them onto the first one."
+            )
+        if not np.isfinite(volume.array).all():
+            count = int(np.size(volume.array) - np.isfinite(volume.array).sum())
+            raise DataError(f"{source} has {count} voxels that are NaN or infinite, expected finite numbers only.")
+
+
+def _read_label(scan: Scan, geometry: Geometry) -> np.ndarray | None:
+    """The label of a scan, (z, y, x) int16, which must lie on the scan's grid."""
+    if scan.label is None or not scan.label.is_file():
+        return None
+    image = read_image(scan.label)
+    for name, expected, found in geometry.differences(Geometry.of(image)):
+        raise DataError(f"{scan.label}: {name} is {found}, but its image, {scan.images[0]}, has {expected}.")
+    array = sitk.GetArrayFromImage(image)
+    labels = array.astype(np.int16)
+    if not np.array_equal(labels, array):
+        raise DataError(f"{scan.label} holds values that are not whole numbers between -32768 and 32767.")
+    return labels

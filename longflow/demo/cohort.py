@@ -6,7 +6,8 @@ import numpy as np
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, write_description, write_scans
 from longflow.data.images import Geometry, write_volume
-from longflow.demo.phantom import DEMO_SHAPE, LABELS, Subject, draw_subject, phantom_scan, voxel_spacing
+from longflow.demo.law import Subject, draw_subject
+from longflow.demo.phantom import DEMO_SHAPE, LABELS, phantom_scan, voxel_spacing
 from longflow.errors import DataError
 from longflow.files import read_json
 
@@ -66,7 +67,7 @@ def write_cohort(
             scan = _scan(folder / "imagesTs", f"{name}_{index:02d}", name, time, description)
             _write(scan, subject, shape, scan.images[0], folder / "labelsTs" / f"{scan.case}.nii.gz")
             held_out.append(scan)
-        for time, reach in zip(wanted, ("near", "far")):
+        for time, reach in zip(wanted, ("near", "far"), strict=True):
             scan = _scan(folder / "imagesTs", f"{name}_{reach}", name, time, description)
             truth = image_path(folder / "targetsTs", scan.case, 0, description)
             _write(scan, subject, shape, truth, folder / "labelsTs" / f"{scan.case}.nii.gz")

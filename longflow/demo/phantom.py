@@ -1,22 +1,21 @@
 """A phantom with a known law: a beating heart in a body, seen by short-axis MR.
 
-The left ventricle is a half ellipsoid of blood in an incompressible wall: its cavity follows :func:`lv_volume`, its wall
-keeps :attr:`Subject.wall_volume` and therefore thickens, shortens and twists. The right ventricle, thin-walled and
-with another texture, follows with a delay. Textures are functions of material coordinates, so they move with the
-tissue. The equations stand in ``documentation/demo.md``; everything here is a function of (subject, time), lengths are in
-mm, times in ms, array axes (z from base to apex, y from front to back, x from right to left of the body).
+The left ventricle is a half ellipsoid of blood in an incompressible wall: its cavity follows ``law.lv_volume``; the wall
+keeps its volume and therefore thickens, shortens and twists. The right ventricle, thin-walled and with another texture,
+follows with a delay. Textures are functions of material coordinates, so they move with the tissue. Everything here is
+a function of (subject, time); lengths are in mm, times in ms, array axes z from base to apex, y from front to back and
+x from right to left of the body. Equations in ``documentation/demo.md``.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
+from longflow.demo.law import Subject, lv_contraction, rv_contraction
+
 FIELD_OF_VIEW = (96.0, 140.8, 140.8)
 DEMO_SHAPE = (12, 64, 64)
 
-#: share of a heartbeat in which the ventricle contracts; it relaxes in the rest
-SYSTOLE = 0.38
 #: an intensity of 1 in the file's arbitrary units
 FULL_SCALE = 1000.0
 NOISE = 0.012
@@ -28,101 +27,9 @@ FAT, MUSCLE, LUNG, MEDIASTINUM, LIVER, BONE, FLUID = 0.72, 0.27, 0.07, 0.42, 0.3
 LV_BLOOD, RV_BLOOD, ATRIAL_BLOOD, MYOCARDIUM, RV_WALL = 0.92, 0.78, 0.80, 0.25, 0.30
 
 
-@dataclass(frozen=True)
-class Subject:
-    """Anatomy and motion of one phantom subject, at end diastole.
-
-    :param seed: of textures and noise.
-    :param period: of the heartbeat, ms. :param phase: of the heartbeat at time 0, in [0, 1); 0 is end diastole.
-    :param ejection_fraction: share of the cavity that is ejected.
-    :param shortening: share of its length that the ventricle loses. :param twist: of the apex in systole, rad.
-    :param rv_contraction: share of the right ventricle's width that is lost. :param rv_delay: in heartbeats.
-    :param radius: of the cavity at the base. :param wall: its thickness. :param length: of the cavity, base to apex.
-    :param apex: (z, y, x) of the outer apex. :param tilt: (y, x) mm that the axis moves per mm along z.
-    :param septum: direction from the left to the right ventricle, rad. :param torso: half axes (y, x) of the body.
-    :param liver: z of the liver's dome. :param coil: (y, x) relative change of the coil's sensitivity over the body.
-    """
-
-    seed: int
-    period: float
-    phase: float
-    ejection_fraction: float
-    shortening: float
-    twist: float
-    rv_contraction: float
-    rv_delay: float
-    radius: float
-    wall: float
-    length: float
-    apex: tuple[float, float, float]
-    tilt: tuple[float, float]
-    septum: float
-    torso: tuple[float, float]
-    liver: float
-    coil: tuple[float, float]
-
-    @property
-    def lv_volume_diastole(self) -> float:
-        """Volume of the cavity at end diastole, mm³."""
-        return 2 / 3 * np.pi * self.radius**2 * self.length
-
-    @property
-    def wall_volume(self) -> float:
-        """Volume of the left ventricle's wall, mm³, at any time."""
-        outer = 2 / 3 * np.pi * (self.radius + self.wall) ** 2 * (self.length + self.wall)
-        return outer - self.lv_volume_diastole
-
-
-def draw_subject(seed: int) -> Subject:
-    """A subject whose anatomy, heart rate (60 to 90 per minute), phase and strength are drawn from ``seed``."""
-    draw = np.random.default_rng([seed, 1]).uniform
-    return Subject(
-        seed=seed,
-        period=60_000 / draw(60, 90),
-        phase=draw(0, 1),
-        ejection_fraction=draw(0.52, 0.70),
-        shortening=draw(0.12, 0.20),
-        twist=draw(0.12, 0.28),
-        rv_contraction=draw(0.22, 0.34),
-        rv_delay=draw(0.06, 0.18),
-        radius=draw(18.0, 21.5),
-        wall=draw(6.0, 8.0),
-        length=draw(50, 58),
-        apex=(draw(29, 36), draw(-8, 0), draw(10, 18)),
-        tilt=(draw(-0.06, 0.06), draw(-0.02, 0.10)),
-        septum=draw(2.75, 3.55),
-        torso=(draw(54, 59), draw(64, 69)),
-        liver=draw(12, 24),
-        coil=(draw(-0.30, -0.12), draw(-0.12, 0.12)),
-    )
-
-
-def contraction(phase: np.ndarray | float) -> np.ndarray:
-    """c in [0, 1]: 0 at end diastole (phase 0), 1 at end systole (phase ``SYSTOLE``); once differentiable, period 1."""
-    phase = np.mod(phase, 1.0)
-    rising = (1 - np.cos(np.pi * phase / SYSTOLE)) / 2
-    falling = (1 + np.cos(np.pi * (phase - SYSTOLE) / (1 - SYSTOLE))) / 2
-    return np.where(phase < SYSTOLE, rising, falling)
-
-
-def lv_contraction(subject: Subject, time: float) -> float:
-    """c of the left ventricle at a time."""
-    return float(contraction(subject.phase + time / subject.period))
-
-
-def rv_contraction(subject: Subject, time: float) -> float:
-    """c of the right ventricle, which follows with a delay."""
-    return float(contraction(subject.phase - subject.rv_delay + time / subject.period))
-
-
-def lv_volume(subject: Subject, time: float) -> float:
-    """Volume of the left ventricle's cavity in mm³: V_ED (1 - EF c(t))."""
-    return subject.lv_volume_diastole * (1 - subject.ejection_fraction * lv_contraction(subject, time))
-
-
 def voxel_spacing(shape: tuple[int, int, int]) -> tuple[float, float, float]:
     """(z, y, x) in mm: the field of view is always the same."""
-    return tuple(extent / count for extent, count in zip(FIELD_OF_VIEW, shape))
+    return tuple(extent / count for extent, count in zip(FIELD_OF_VIEW, shape, strict=True))
 
 
 def phantom_scan(
@@ -159,7 +66,10 @@ class _Grid(NamedTuple):
 
 def _grid(shape: tuple[int, int, int]) -> _Grid:
     spacing = voxel_spacing(shape)
-    z, y, x = (((np.arange(count) - (count - 1) / 2) * step).astype(np.float32) for count, step in zip(shape, spacing))
+    z, y, x = (
+        ((np.arange(count) - (count - 1) / 2) * step).astype(np.float32)
+        for count, step in zip(shape, spacing, strict=True)
+    )
     return _Grid(z[:, None, None], y[None, :, None], x[None, None, :], spacing[0], spacing[2])
 
 
@@ -223,7 +133,7 @@ def _texture(seed: int, which: int, z, y, x, wavelength: tuple[float, float], mo
     waves = (directions / generator.uniform(*wavelength, (modes, 1))).astype(np.float32)
     phases = generator.uniform(0, 2 * np.pi, modes).astype(np.float32)
     total = np.float32(0)
-    for (kz, ky, kx), phase in zip(waves, phases):
+    for (kz, ky, kx), phase in zip(waves, phases, strict=True):
         total = total + np.cos(kz * z + ky * y + kx * x + phase)
     return total * np.float32(np.sqrt(2 / modes))
 
@@ -292,8 +202,8 @@ def _paint_right_heart(
     free_wall = _ellipse_depth(
         across - 0.1 * along, along - 0.72 * size * profile, 1.18 * size * profile, 0.98 * size * profile
     )
-    inside = (heart.Z > 0) & (heart.Z < 0.88 * subject.length)
-    below_base = _cover(heart.Z * heart.length, grid.thickness) * (heart.Z < 0.88 * subject.length)
+    above_apex = heart.Z / (0.88 * subject.length) < 1
+    below_base = _cover(heart.Z * heart.length, grid.thickness) * above_apex
     seed, edge = subject.seed, grid.pixel
 
     fat = _cover(np.maximum(free_wall + 3.5, heart.outer + 2.5 - heart.r), edge) * below_base
@@ -311,7 +221,7 @@ def _paint_right_heart(
         depth = _ellipse_depth(v - 0.2 * size, u - centre * size, 0.75 * filling, width * filling)
         image = _mix(image, _cover(depth + 2, edge) * above_base, MUSCLE)
         image = _mix(image, _cover(depth, edge) * above_base, ATRIAL_BLOOD)
-    return image, inside & (free_wall > 1.5) & (heart.r > heart.outer)
+    return image, (heart.Z > 0) & above_apex & (free_wall > 1.5) & (heart.r > heart.outer)
 
 
 def _paint_left_heart(image: np.ndarray, subject: Subject, grid: _Grid, heart: _Frame) -> np.ndarray:

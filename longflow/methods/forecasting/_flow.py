@@ -5,6 +5,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
+from longflow.flow.grid import embed_on_grid, fill_forward, grid_slots
 from longflow.flow.interpolant import broadcast_target, interpolate, velocity, velocity_loss
 from longflow.flow.reduction import REDUCTIONS, reduce_scans
 from longflow.flow.solvers import integrate
@@ -60,3 +61,22 @@ class FlowMethod(Method):
             return self.velocity(batch, stack, tau.expand(stack.shape[0]))
 
         return reduce_scans(integrate(field, start, self.solver, self.steps), mask)
+
+
+class GridFlowMethod(FlowMethod):
+    """A flow whose stack is the planned temporal grid, every empty slot filled with the nearest earlier scan.
+
+    :param code_size: length of the conditioning code.
+    """
+
+    def __init__(self, plans: Plans, configuration: str, code_size: int):
+        grid = plans.temporal.grid
+        super().__init__(plans, configuration, scans=grid.length, code_size=code_size)
+        self.grid_length = grid.length
+        self.grid_spacing = grid.spacing / plans.temporal.time_scale
+
+    def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """X_0 = LOCF(embed(scans)) (CRONOS eq. 8; TFM section 2.4); every slot counts."""
+        slots = grid_slots(batch.context_times, batch.target_time, self.grid_spacing, self.grid_length)
+        embedded, occupied = embed_on_grid(batch.context, slots, batch.context_mask, self.grid_length)
+        return fill_forward(embedded, occupied), torch.ones_like(occupied)

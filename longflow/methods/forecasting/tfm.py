@@ -5,8 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from longflow.flow.grid import embed_on_grid, fill_forward, grid_slots
-from longflow.methods.forecasting._flow import FlowMethod
+from longflow.methods.forecasting._flow import GridFlowMethod
 from longflow.methods.method import Batch
 from longflow.plans import Plans
 
@@ -15,7 +14,7 @@ LONGEST_PERIOD = 10_000
 STEPS_OF_TAU = 1000
 
 
-class TemporalFlowMatching(FlowMethod):
+class TemporalFlowMatching(GridFlowMethod):
     """TFM: the context padded to a set length, every missing place filled with the nearest earlier scan.
 
     Places before the first scan take the earliest one (section 2.4). Places are the slots of the planned grid, the
@@ -27,16 +26,7 @@ class TemporalFlowMatching(FlowMethod):
     summary = "Temporal Flow Matching: filled sequence of a set length"
 
     def __init__(self, plans: Plans, configuration: str):
-        grid = plans.temporal.grid
-        super().__init__(plans, configuration, scans=grid.length, code_size=CODE_SIZE)
-        self.grid_length = grid.length
-        self.grid_spacing = grid.spacing / plans.temporal.time_scale
-
-    def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """X_0 with every hole filled; every place counts."""
-        slots = grid_slots(batch.context_times, batch.target_time, self.grid_spacing, self.grid_length)
-        embedded, occupied = embed_on_grid(batch.context, slots, batch.context_mask, self.grid_length)
-        return fill_forward(embedded, occupied), occupied.new_ones(occupied.shape)
+        super().__init__(plans, configuration, code_size=CODE_SIZE)
 
     def code(self, batch: Batch, tau: Tensor) -> Tensor:
         """The sinusoidal embedding of tau, which counts as steps of a thousandth."""

@@ -1,0 +1,216 @@
+"""Forecasting a folder: which targets are wanted, from which scans, written as a folder that is valid input again."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from longflow import __version__
+from longflow.data.dataset import DatasetDescription, Scan, Series, image_path, read_description, series_of_folder, write_description, write_scans
+from longflow.data.images import Geometry, read_scan, write_volume
+from longflow.errors import DataError, LongflowError
+from longflow.files import read_json, write_json
+from longflow.inference.forecaster import Forecaster
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One forecast to make: the target's case, and the scans it is made from, in order of time."""
+
+    target: Scan
+    context: tuple[Scan, ...]
+
+    @property
+    def horizon(self) -> float:
+        return self.target.time - self.context[-1].time
+
+
+def predict_folder(
+    forecaster: Forecaster,
+    input_folder: Path,
+    output_folder: Path,
+    times: Sequence[float] = (),
+    overwrite: bool = False,
+    track: Callable[[list[Wanted]], Iterable[Wanted]] = iter,
+) -> list[Wanted]:
+    """Make every wanted forecast of a folder; finished ones are skipped.
+
+    What can be checked without reading voxels is checked for all subjects first. A subject whose images turn out to be
+    unusable is reported at the end; the others are done all the same.
+
+    :param times: wanted times for every subject, instead of the rows without an image.
+    :param track: wraps the work list, to show progress.
+    :returns: the forecasts of this folder, made now or before.
+    :raises DataError: nothing is wanted, or some of the subjects could not be forecast (said for each).
+    """
+    description = model_description(forecaster)
+    _check_input_description(input_folder, description)
+    wanted = wanted_forecasts(input_folder, description, times, forecaster.context_length())
+    failures = []
+    todo = [item for item in wanted if overwrite or not is_finished(item, output_folder, description)]
+    if len(todo) < len(wanted):
+        logger.info("%d of %d forecasts are finished and kept.", len(wanted) - len(todo), len(wanted))
+    for item in track(todo):
+        try:
+            _make(forecaster, item, output_folder, description)
+        except LongflowError as error:
+            failures.append(f"  {item.target.case}: {error}")
+    done = [item for item in wanted if is_finished(item, output_folder, description)]
+    _write_table(done, output_folder, description)
+    if failures:
+        raise DataError(f"{len(failures)} of {len(wanted)} forecasts could not be made, the others are in {output_folder}:\n" + "\n".join(failures))
+    return wanted
+
+
+def model_description(forecaster: Forecaster) -> DatasetDescription:
+    """The dataset.json that the model was trained on."""
+    return read_description(forecaster.members[0].member.model.dataset_json)
+
+
+def wanted_forecasts(
+    folder: Path, description: DatasetDescription, times: Sequence[float], context_length: int
+) -> list[Wanted]:
+    """The forecasts that a folder asks for: its rows without an image, or ``times`` for every subject.
+
+    :raises DataError: nothing is wanted; a scan lacks a channel; a target has no earlier scan.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist or is not a folder.")
+    wanted, problems = [], []
+    for series in series_of_folder(folder, description):
+        problems += _missing_channels(series)
+        context = [scan for scan in series.scans if scan.exists]
+        for target in _targets(series, context, times, folder, description):
+            earlier = tuple(scan for scan in context if scan.time < target.time)[-context_length:]
+            if earlier:
+                wanted.append(Wanted(target, earlier))
+            else:
+                first = f"its first scan is at {context[0].time:g}" if context else "it has no scan with an image"
+                problems.append(
+                    f"  {target.case}: subject {series.subject} is wanted at time {target.time:g}, but {first}. "
+                    "A forecast needs at least one earlier scan."
+                )
+    if problems:
+        raise DataError(f"{folder} cannot be forecast:\n" + "\n".join(problems))
+    if not wanted:
+        raise DataError(
+            f"Nothing is wanted of {folder}: every row of its scans.csv has an image. Add a row (case,subject,time) "
+            "without an image for each scan that should be forecast, or give times for every subject with -t."
+        )
+    return wanted
+
+
+def _targets(
+    series: Series, context: list[Scan], times: Sequence[float], folder: Path, description: DatasetDescription
+) -> list[Scan]:
+    if not times:
+        return [scan for scan in series.scans if not any(path.is_file() for path in scan.images)]
+    cases = [(f"{series.subject}_t{time:g}", time) for time in times]
+    channels = range(len(description.channels))
+    return [
+        Scan(case, series.subject, time, tuple(image_path(folder, case, channel, description) for channel in channels))
+        for case, time in cases
+    ]
+
+
+def _missing_channels(series: Series) -> list[str]:
+    return [
+        f"  {scan.case}: the file {path.name} is missing, while other channels of the scan are there."
+        for scan in series.scans
+        if not scan.exists and any(path.is_file() for path in scan.images)
+        for path in scan.images
+        if not path.is_file()
+    ]
+
+
+def _check_input_description(folder: Path, description: DatasetDescription) -> None:
+    """Where the input has a dataset.json of its own, its unit and channels must be the model's."""
+    path = folder / "dataset.json"
+    if not path.is_file():
+        return
+    given = read_description(path)
+    for name in ("time_unit", "channels", "file_ending"):
+        found, expected = getattr(given, name), getattr(description, name)
+        if found != expected:
+            raise DataError(f"{path}: {name} is {found}, but the model was trained with {expected}. Convert the input first.")
+
+
+def is_finished(item: Wanted, folder: Path, description: DatasetDescription) -> bool:
+    """Whether a forecast was made before; the sidecar is written last, and names what it was made from."""
+    sidecar = folder / f"{item.target.case}.json"
+    if not sidecar.is_file():
+        return False
+    content = read_json(sidecar)
+    return content["target_time"] == item.target.time and content["context"] == [scan.case for scan in item.context]
+
+
+def _make(forecaster: Forecaster, item: Wanted, folder: Path, description: DatasetDescription) -> None:
+    volumes = []
+    for scan in item.context:
+        volumes.append(read_scan(scan.images))
+        _check_same_grid(volumes[0].geometry, volumes[-1].geometry, item.context[0], scan)
+    forecast = forecaster.forecast(item.target.subject, [scan.time for scan in item.context], volumes, item.target.time)
+    last = volumes[-1]
+    for channel, array in enumerate(forecast):
+        write_volume(array, last.geometry, last.data_type, image_path(folder, item.target.case, channel, description))
+    write_json(sidecar_content(forecaster, item), folder / f"{item.target.case}.json")
+
+
+def _check_same_grid(first: Geometry, other: Geometry, first_scan: Scan, scan: Scan) -> None:
+    for name, expected, found in first.differences(other):
+        raise DataError(
+            f"{scan.images[0]}: {name} is {found}, but {first_scan.images[0]} of the same subject has {expected}. "
+            "Bring the subject's scans onto one grid first."
+        )
+
+
+def sidecar_content(forecaster: Forecaster, item: Wanted) -> dict[str, Any]:
+    """What a reader of a forecast must know about it."""
+    plans, members = forecaster.plans, forecaster.members
+    longest = plans.temporal.longest_horizon
+    outside = item.horizon > longest
+    warnings = []
+    if outside:
+        warnings.append(
+            f"The horizon of {item.horizon:g} {plans.temporal.time_unit} is longer than any that the model was trained "
+            f"on ({longest:g}): an extrapolation."
+        )
+        logger.warning("%s: %s", item.target.case, warnings[-1])
+    method = members[0].methods[0]
+    return {
+        "case": item.target.case,
+        "subject": item.target.subject,
+        "target_time": item.target.time,
+        "time_unit": plans.temporal.time_unit,
+        "horizon": item.horizon,
+        "horizon_outside_training": outside,
+        "context": [scan.case for scan in item.context],
+        "context_times": [scan.time for scan in item.context],
+        "dataset": forecaster.selection.dataset.name,
+        "method": [member.member.model.method for member in members],
+        "configuration": [member.configuration for member in members],
+        "plans": [member.member.model.plans_name for member in members],
+        "plan_identity": [member.plans.identity(member.configuration) for member in members],
+        "folds": [list(member.member.folds) for member in members],
+        "reduction": forecaster.selection.reduction or method.reductions[0],
+        "shrinkage": forecaster.selection.shrinkage,
+        "solver": method.solver,
+        "steps": method.steps,
+        "mirror": forecaster.mirror,
+        "warnings": warnings,
+        "intended_use": "research only, not for clinical decisions",
+        "longflow_version": __version__,
+        "versions": {name: version(name) for name in ("torch", "nnunetv2", "torchdiffeq", "SimpleITK")},
+    }
+
+
+def _write_table(done: list[Wanted], folder: Path, description: DatasetDescription) -> None:
+    """The table and description that make the output a valid input folder."""
+    if not done:
+        return
+    write_scans([item.target for item in done], folder / "scans.csv")
+    write_description(description, folder / "dataset.json")

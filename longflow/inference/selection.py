@@ -1,0 +1,101 @@
+"""Which trained model a command means: by flags, by what longflow_find_best recorded, or because there is only one."""
+
+from dataclasses import dataclass, field
+
+from longflow.errors import ConfigurationError, NotFoundError, unknown_name
+from longflow.files import read_json
+from longflow.paths import DatasetPaths, ModelPaths, known_datasets, resolve_dataset_name
+
+
+@dataclass(frozen=True)
+class Member:
+    """One model of an ensemble and the folds to average."""
+
+    model: ModelPaths
+    folds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What to forecast with.
+
+    :param members: their forecasts are averaged. :param reduction: name of the volume to take; None is the method's default.
+    :param shrinkage: s in LCI + s (forecast - LCI); 1 leaves the forecast as it is.
+    :param origin: why this one, for people.
+    """
+
+    dataset: DatasetPaths
+    members: tuple[Member, ...]
+    reduction: str | None = None
+    shrinkage: float = 1.0
+    origin: str = field(default="", compare=False)
+
+
+def select(
+    dataset: str | None = None,
+    configuration: str | None = None,
+    method: str | None = None,
+    folds: tuple[int, ...] | None = None,
+) -> Selection:
+    """The model that the flags mean, or the only one that they can mean.
+
+    Without ``configuration``, ``method`` and ``folds`` the record of ``longflow_find_best`` is followed, where there is
+    one. Otherwise the flags must leave exactly one trained model.
+
+    :raises NotFoundError: nothing trained fits. :raises ConfigurationError: several would do; they are listed.
+    """
+    names = [resolve_dataset_name(dataset)] if dataset is not None else known_datasets()
+    trained = [DatasetPaths(name) for name in names if DatasetPaths(name).models()]
+    if not trained:
+        where = f"for {names[0]}" if dataset is not None else "yet"
+        raise NotFoundError(f"No model has been trained {where}. Train one first: longflow_train DATASET CONFIGURATION FOLD")
+    if len(trained) > 1:
+        raise ConfigurationError(
+            "Models of several datasets exist: " + ", ".join(paths.name for paths in trained) + ". Say which with -d."
+        )
+    paths = trained[0]
+    if configuration is None and method is None and folds is None and paths.best.is_file():
+        return recorded_best(paths)
+    return _the_only_model(paths, configuration, method, folds)
+
+
+def recorded_best(paths: DatasetPaths) -> Selection:
+    """What ``longflow_find_best`` chose."""
+    best = read_json(paths.best)
+    members = tuple(
+        Member(paths.model(entry["method"], entry["plans_name"], entry["configuration"]), tuple(entry["folds"]))
+        for entry in best["members"]
+    )
+    for member in members:
+        missing = set(member.folds) - set(member.model.finished_folds())
+        if missing:
+            raise NotFoundError(
+                f"{paths.best} names fold {min(missing)} of {member.model.folder.name}, which is not there any more. "
+                "Run longflow_find_best again."
+            )
+    return Selection(paths, members, best["reduction"], best["shrinkage"], f"chosen by longflow_find_best ({paths.best})")
+
+
+def _the_only_model(
+    paths: DatasetPaths, configuration: str | None, method: str | None, folds: tuple[int, ...] | None
+) -> Selection:
+    models = paths.models()
+    for kind, wanted, flag in (("configuration", configuration, "-c"), ("method", method, "-m")):
+        known = {getattr(model, kind) for model in models}
+        if wanted is not None and wanted not in known:
+            raise unknown_name(f"trained {kind}", wanted, known, hint=f"({flag}, of {paths.name})")
+        models = [model for model in models if wanted is None or getattr(model, kind) == wanted]
+    if not models:
+        raise NotFoundError(f"No model of {paths.name} has both configuration {configuration} and method {method}.")
+    if len(models) > 1:
+        listed = "\n".join(f"  -m {model.method} -c {model.configuration}  (plans {model.plans_name})" for model in models)
+        raise ConfigurationError(
+            f"Several models of {paths.name} would do:\n{listed}\n"
+            f"Say which with -m and -c, or let longflow_find_best -d {paths.name} choose."
+        )
+    model, finished = models[0], models[0].finished_folds()
+    if folds is not None and (missing := sorted(set(folds) - set(finished))):
+        raise NotFoundError(
+            f"Fold {missing[0]} of {model.folder.name} is not trained. Trained: {', '.join(map(str, finished))}."
+        )
+    return Selection(paths, (Member(model, folds or tuple(finished)),), origin="the only trained model that fits")

@@ -1,0 +1,96 @@
+"""Weights on disk: safetensors, never pickle. Everything that is not a tensor is JSON in the file's own header."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from longflow.errors import ModelError
+from longflow.files import written_whole
+from longflow.methods.method import Method, build_method
+from longflow.plans import Plans
+
+HEADER_KEY = "longflow"
+
+
+@dataclass
+class Checkpoint:
+    """Tensors by name, and what else belongs to them."""
+
+    tensors: dict[str, Tensor]
+    header: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors below ``prefix.``, with the prefix removed."""
+        start = f"{prefix}."
+        return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
+
+
+def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write a checkpoint, whole or not at all."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.tensors.items()}
+    with written_whole(path) as temporary:
+        save_file(tensors, temporary, metadata={HEADER_KEY: json.dumps(checkpoint.header)})
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    :raises ModelError: the file is missing, damaged, or was not written by longflow.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get(HEADER_KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(f"{path} is damaged and cannot be read ({error}). Copy it again from its source.") from error
+    if header is None:
+        raise ModelError(f"{path} is a safetensors file, but not one that longflow wrote.")
+    return Checkpoint(tensors, header)
+
+
+def check_identity(header: dict[str, Any], path: Path, method: str, plans: Plans, configuration: str) -> None:
+    """Refuse weights that belong to another method or plan.
+
+    :raises ModelError: says which of the two differs, and what to do.
+    """
+    if header.get("method") != method:
+        raise ModelError(f"{path} was trained by the method '{header.get('method')}', not by '{method}'.")
+    if header.get("plan_identity") != plans.identity(configuration):
+        raise ModelError(
+            f"{path} was trained with another plan (identity {header.get('plan_identity')}) than the one in use "
+            f"(identity {plans.identity(configuration)} of configuration {configuration}): spacing, patch size, time "
+            "scale, intensities or network were changed since. Restore the plan it was trained with, or train again "
+            "(longflow_train --overwrite)."
+        )
+
+
+def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Method:
+    """A trained method, in evaluation mode, on the CPU.
+
+    :raises ModelError: the weights belong to another method or plan, or lack a tensor.
+    """
+    checkpoint = read_checkpoint(path)
+    check_identity(checkpoint.header, path, name, plans, configuration)
+    method = build_method(name, plans, configuration)
+    load_weights(method, checkpoint.part("weights"), path)
+    return method.eval()
+
+
+def load_weights(method: Method, weights: dict[str, Tensor], path: Path) -> None:
+    """Put weights into a method; each must be there, with the shape that is expected."""
+    wanted = method.state_dict()
+    for name, tensor in wanted.items():
+        if name not in weights:
+            raise ModelError(f"{path} lacks the tensor {name}.")
+        if weights[name].shape != tensor.shape:
+            raise ModelError(f"{path}: {name} has shape {list(weights[name].shape)}, expected {list(tensor.shape)}.")
+    if extra := sorted(set(weights) - set(wanted)):
+        raise ModelError(f"{path} holds tensors that the method does not have: {', '.join(extra[:3])}.")
+    method.load_state_dict(weights)

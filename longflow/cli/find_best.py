@@ -1,0 +1,75 @@
+"""longflow_find_best: choose the model to predict with on the cross-validation."""
+
+import argparse
+from collections.abc import Sequence
+
+from longflow.cli.command import Parser, console, run
+
+MOST_ROWS = 20
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = Parser(
+        "longflow_find_best",
+        "Choose method, configuration, ensemble of two, reduction and shrinkage towards the last context image (LCI) "
+        "by the lowest NRMSE on the cross-validation, and write the choice down for longflow_predict.",
+        "longflow_find_best -d 101",
+    )
+    parser.add_argument("-d", "--dataset", required=True, help="101 or Dataset101_Name")
+    parser.add_argument("-np", "--processes", type=int, help="worker processes (default: one for each core)")
+    return run(parser, work, arguments)
+
+
+def work(options: argparse.Namespace) -> None:
+    from longflow.cli.progress import progress_bar
+    from longflow.evaluation.best import find_best
+    from longflow.paths import DatasetPaths, resolve_dataset_name
+
+    paths = DatasetPaths(resolve_dataset_name(options.dataset))
+    with progress_bar("Reading predictions") as progress:
+        best = find_best(paths, options.processes, progress)
+    _show(best)
+    console.print(f"Written: {paths.best} and {paths.best_table.name}", highlight=False)
+
+
+def _show(best: dict) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        title=f"{best['dataset']}: {best['targets']} validation targets of {best['subjects']} subjects, "
+        f"fold{'s' if len(best['folds']) > 1 else ''} {', '.join(map(str, best['folds']))}"
+    )
+    table.add_column("candidate", overflow="fold")
+    for name in ("NRMSE", "÷ LCI", "shrinkage", "NRMSE unshrunk"):
+        table.add_column(name, justify="right")
+    for row in best["table"][:MOST_ROWS]:
+        relative = "" if row["relative_to_lci"] is None else f"{row['relative_to_lci']:.3f}"
+        table.add_row(
+            escape(row["candidate"]),
+            f"{row['nrmse']:.5f}",
+            relative,
+            f"{row['shrinkage']:.2f}",
+            f"{row['nrmse_unshrunk']:.5f}",
+            style="bold" if row["candidate"] == best["candidate"] else None,
+        )
+    console.print(table)
+    if len(best["table"]) > MOST_ROWS:
+        console.print(f"... and {len(best['table']) - MOST_ROWS} more in the file.")
+    console.print(
+        f"Chosen: [bold]{escape(best['candidate'])}[/] with shrinkage {best['shrinkage']:.2f}; "
+        f"NRMSE {best['nrmse']:.5f}, LCI {best['lci_nrmse']:.5f}.",
+        highlight=False,
+    )
+    if best["nested"]:
+        console.print(
+            f"Chosen without the fold it is judged on (free of the optimism of choosing): "
+            f"NRMSE {best['nested']['nrmse']:.5f}, LCI {best['nested']['lci_nrmse']:.5f}.",
+            highlight=False,
+        )
+    else:
+        console.print(
+            "With a single fold, choice and judgement rest on the same targets: the figure is slightly optimistic. "
+            "Train further folds for an estimate free of it.",
+            highlight=False,
+        )

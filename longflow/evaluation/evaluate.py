@@ -1,0 +1,111 @@
+"""Forecasts against acquired scans, beside LCI and the mean of the context scans."""
+
+import csv
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from longflow.data.dataset import DatasetDescription
+from longflow.data.images import read_scan
+from longflow.data.parallel import Progress, for_each_subject
+from longflow.errors import DataError
+from longflow.evaluation.comparison import COMPARISON_DEFINITIONS, CONTEXT_MEAN, FORECAST, LCI, Row, compare
+from longflow.evaluation.memory import processes_that_fit
+from longflow.evaluation.metrics import CHANGED_THRESHOLD, DEFINITIONS, target_metrics
+from longflow.evaluation.pairs import Pair, find_pairs, forecasts_of_folder, last_and_mean, read_like
+from longflow.files import write_json, written_whole
+
+logger = logging.getLogger(__name__)
+
+METRICS_CSV = "metrics.csv"
+METRICS_JSON = "metrics.json"
+
+COLUMNS = ("case", "subject", "target_time", "horizon", "method", *DEFINITIONS)
+
+#: volumes of float32 that evaluating a target holds at the peak, float64 intermediates included
+_VOLUMES_AT_PEAK = 14
+
+
+def evaluate_folder(
+    predictions: Path,
+    references: Sequence[Path],
+    description: DatasetDescription,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Compare a folder of forecasts with the acquired scans; write ``metrics.csv`` and ``metrics.json`` into it.
+
+    :param references: folders of acquired scans, searched in this order for the truth of each forecast and for the
+        context scans that its sidecar names.
+    :param processes: default: one for each core, as far as memory allows.
+    :returns: the content of ``metrics.json``: what was compared, definitions, ``overall`` and ``by_horizon``.
+    :raises DataError: there are no forecasts, none has a truth, context scans are missing, or grids differ.
+    """
+    forecasts = forecasts_of_folder(predictions, description)
+    pairs, without_truth = find_pairs(forecasts, references, description)
+    if without_truth:
+        share = f"{len(without_truth)} of {len(forecasts)}"
+        logger.warning("%s forecasts have no acquired scan to be compared with: %s", share, _few(without_truth))
+    rows = evaluate_pairs(pairs, processes, progress)
+    results = {
+        "predictions": str(predictions),
+        "references": [str(folder) for folder in references],
+        "methods": sorted({pair.forecast.method for pair in pairs}),
+        "time_unit": description.time_unit,
+        "without_truth": without_truth,
+        "definitions": {**DEFINITIONS, **COMPARISON_DEFINITIONS},
+        "changed_threshold": CHANGED_THRESHOLD,
+        **compare(rows),
+    }
+    write_rows(rows, predictions / METRICS_CSV)
+    write_json(results, predictions / METRICS_JSON)
+    return results
+
+
+def evaluate_pairs(pairs: Sequence[Pair], processes: int | None = None, progress: Progress | None = None) -> list[Row]:
+    """Three rows for every pair (forecast, LCI, context mean), in the order of the pairs."""
+    fitting = processes_that_fit(processes, [pair.target for pair in pairs], _VOLUMES_AT_PEAK)
+    tasks = {pair.forecast.case: pair for pair in pairs}
+    rows = dict(for_each_subject(evaluate_pair, tasks, fitting, progress))
+    return [row for case in tasks for row in rows[case]]
+
+
+def evaluate_pair(pair: Pair) -> list[Row]:
+    """The rows of one target: forecast, LCI, context mean.
+
+    :raises DataError: grids differ or a voxel is not finite; the case is named.
+    """
+    target = read_scan(pair.target)
+    forecast = read_like(pair.forecast.images, target, pair.target[0])
+    last_context, context_mean = last_and_mean(pair, target)
+    try:
+        numbers = {
+            method: target_metrics(volume.array, target.array, last_context.array)
+            for method, volume in ((FORECAST, forecast), (LCI, last_context), (CONTEXT_MEAN, context_mean))
+        }
+    except DataError as error:
+        raise DataError(f"Case {pair.forecast.case} ({pair.forecast.images[0]}): {error}") from error
+    return [
+        {
+            "case": pair.forecast.case,
+            "subject": pair.forecast.subject,
+            "target_time": pair.forecast.target_time,
+            "horizon": pair.forecast.horizon,
+            "method": method,
+            **numbers[method],
+        }
+        for method in numbers
+    ]
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """A CSV with a line per target and method; a number that is not defined is an empty cell."""
+    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _few(cases: Sequence[str], most: int = 5) -> str:
+    return ", ".join(cases[:most]) + (f" and {len(cases) - most} more" if len(cases) > most else "")

@@ -1,0 +1,202 @@
+"""Which forecast belongs to which truth and which context: files only, nothing is opened but sidecars and tables."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from longflow.data.dataset import DatasetDescription, image_path, parse_time, rows_of_folder
+from longflow.data.images import Volume, read_scan
+from longflow.errors import DataError
+from longflow.files import read_json
+
+Files = tuple[Path, ...]
+
+SIDECAR_KEYS = ("case", "subject", "target_time", "horizon", "context")
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A predicted scan, as its sidecar describes it.
+
+    :param images: one file per channel.
+    :param horizon: target time minus last context time, time units.
+    :param context: cases it was predicted from.
+    :param context_times: their times; the last context image is the one with the latest.
+    """
+
+    case: str
+    subject: str
+    target_time: float
+    horizon: float
+    context: tuple[str, ...]
+    context_times: tuple[float, ...]
+    method: str
+    images: Files
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A forecast beside the scan that was acquired and the scans it was predicted from, in order of time."""
+
+    forecast: Forecast
+    target: Files
+    context: tuple[Files, ...]
+
+
+def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[Forecast]:
+    """The forecasts of a folder, sorted by case.
+
+    :raises DataError: the folder is missing or holds no forecast, a sidecar is missing or incomplete, a channel is.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist. Expected: a folder that longflow_predict wrote.")
+    first_channel = f"_0000{description.file_ending}"
+    cases = sorted(
+        path.name.removesuffix(first_channel)
+        for path in folder.glob(f"*{first_channel}")
+        if not path.name.startswith(".")
+    )
+    if not cases:
+        raise DataError(
+            f"{folder} holds no forecasts: found no file {{case}}{first_channel}. "
+            "Expected: a folder that longflow_predict wrote for this dataset."
+        )
+    return [_forecast(folder, case, description) for case in cases]
+
+
+def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forecast:
+    path = folder / f"{case}.json"
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist. Each forecast needs its sidecar: it names the context scans that LCI and the "
+            f"context mean are computed from. Expected: JSON with the keys {', '.join(SIDECAR_KEYS)}."
+        )
+    sidecar = read_json(path)
+    missing = [key for key in SIDECAR_KEYS if key not in sidecar]
+    if missing:
+        raise DataError(f"{path} has no {', '.join(missing)}. Is it the sidecar of a forecast?")
+    context = tuple(sidecar["context"])
+    if not context:
+        raise DataError(f"{path} names no context scan, so there is no last context image to compare with.")
+    images = _scan_files(folder, case, description)
+    if images is None:
+        raise DataError(f"{folder} does not hold all {len(description.channels)} channels of the forecast {case}.")
+    return Forecast(
+        case=case,
+        subject=str(sidecar["subject"]),
+        target_time=float(sidecar["target_time"]),
+        horizon=float(sidecar["horizon"]),
+        context=context,
+        context_times=tuple(sidecar.get("context_times", range(len(context)))),
+        method=str(sidecar.get("method", "forecast")),
+        images=images,
+    )
+
+
+def _scan_files(folder: Path, case: str, description: DatasetDescription) -> Files | None:
+    files = tuple(image_path(folder, case, channel, description) for channel in range(len(description.channels)))
+    return files if all(path.is_file() for path in files) else None
+
+
+@dataclass(frozen=True)
+class Library:
+    """Folders in which acquired scans are looked for, the first that has a scan being the one that counts."""
+
+    folders: tuple[Path, ...]
+    description: DatasetDescription
+
+    def by_case(self, case: str) -> Files | None:
+        """The files of a case, or None."""
+        found = (_scan_files(folder, case, self.description) for folder in self.folders)
+        return next((files for files in found if files), None)
+
+    def by_time(self, subject: str, time: float) -> Files | None:
+        """The files of a subject's scan at a time, or None."""
+        for other, case in self._moments.get(subject, []):
+            if math.isclose(time, other, rel_tol=1e-6, abs_tol=1e-6) and (files := self.by_case(case)):
+                return files
+        return None
+
+    @cached_property
+    def _moments(self) -> dict[str, list[tuple[float, str]]]:
+        """(time, case) of every scan that a table of the folders knows, by subject."""
+        moments: dict[str, list[tuple[float, str]]] = {}
+        for folder in self.folders:
+            # targetsTs has no table of its own: its scans are the rows without image in that of imagesTs
+            of_targets = folder.name == "targetsTs" and not (folder / "scans.csv").is_file()
+            described = folder.with_name("imagesTs") if of_targets else folder
+            try:
+                rows = rows_of_folder(described)
+            except DataError:
+                continue  # a folder without a table serves by the names of its files
+            for row in rows:
+                if (time := parse_time(row.time)) is not None:
+                    moments.setdefault(row.subject, []).append((time, row.case))
+        return moments
+
+    def __str__(self) -> str:
+        return ", ".join(str(folder) for folder in self.folders)
+
+
+def dataset_folders(raw: Path) -> list[Path]:
+    """Where a raw dataset keeps acquired scans, in the order in which the truth of a forecast is looked for."""
+    return [folder for name in ("targetsTs", "imagesTs", "imagesTr") if (folder := raw / name).is_dir()]
+
+
+def find_pairs(
+    forecasts: Sequence[Forecast], folders: Sequence[Path], description: DatasetDescription
+) -> tuple[list[Pair], list[str]]:
+    """Forecasts with their truth and context, and the cases of those whose truth is nowhere.
+
+    A truth has the forecast's case, or else its subject and time (as ``{subject}_t{time}`` has no case of its own).
+
+    :raises DataError: no forecast has a truth, or the context scans of one that has are missing.
+    """
+    library = Library(tuple(Path(folder) for folder in folders), description)
+    pairs, without_truth = [], []
+    for forecast in forecasts:
+        target = library.by_case(forecast.case) or library.by_time(forecast.subject, forecast.target_time)
+        if target is None or target == forecast.images:
+            without_truth.append(forecast.case)
+            continue
+        in_order = sorted(zip(forecast.context_times, forecast.context, strict=False))
+        context = tuple(library.by_case(case) for _, case in in_order)
+        if missing := [case for (_, case), files in zip(in_order, context, strict=True) if files is None]:
+            raise DataError(
+                f"The context scans {', '.join(missing)} of the forecast {forecast.case} are in none of: {library}. "
+                "LCI and the context mean are computed from them. Give the folder they were predicted from: -r FOLDER"
+            )
+        pairs.append(Pair(forecast, target, context))
+    if not pairs:
+        raise DataError(
+            f"None of the {len(forecasts)} forecasts has an acquired scan to be compared with. "
+            f"Looked for {forecasts[0].case}{', ...' if len(forecasts) > 1 else ''} by name and by subject and time "
+            f"in: {str(library) or 'no folder'}. Give the folder that holds the acquired scans: -r FOLDER"
+        )
+    return pairs, without_truth
+
+
+def read_like(files: Files, reference: Volume, reference_file: Path) -> Volume:
+    """Read a scan that has to lie on the grid of another.
+
+    :raises DataError: it does not; both files are named.
+    """
+    volume = read_scan(files)
+    for name, expected, found in reference.geometry.differences(volume.geometry):
+        raise DataError(
+            f"{files[0]}: {name} is {found}, but {reference_file} has {expected}. "
+            "A forecast can only be compared with scans on its own grid."
+        )
+    return volume
+
+
+def last_and_mean(pair: Pair, target: Volume) -> tuple[Volume, Volume]:
+    """The last context image and the mean of the context scans, read one after the other; float32."""
+    total = None
+    for files in pair.context:
+        last = read_like(files, target, pair.target[0])
+        total = last.array.astype("float64") if total is None else total + last.array
+    mean = (total / len(pair.context)).astype("float32")
+    return last, Volume(mean, last.geometry, last.data_type)

@@ -1,0 +1,186 @@
+"""Figures: forecasts beside what happened, and the course of a training."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+
+matplotlib.use("Agg")  # before pyplot: figures are files, also on machines without a display
+
+import matplotlib.pyplot as plt
+
+from longflow.errors import DataError
+from longflow.files import written_whole
+
+COLUMNS = ("last context", "target", "forecast", "|target − last context|", "|target − forecast|")
+
+#: colours of the lines for the forecast, LCI and the context mean, told apart in grey and by colour-blind readers
+FORECAST_COLOUR, LCI_COLOUR, CONTEXT_MEAN_COLOUR = "#1f77b4", "#d62728", "#7f7f7f"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A row of the forecast figure: one target. Volumes are (z, y, x), one channel, in input units.
+
+    :param spacing: mm, (z, y, x).
+    :param last_time, target_time: time units.
+    :param nrmse, lci_nrmse: of the forecast and of LCI over the whole volume; None where not defined.
+    """
+
+    title: str
+    last_context: np.ndarray
+    target: np.ndarray
+    forecast: np.ndarray
+    spacing: tuple[float, float, float]
+    last_time: float
+    target_time: float
+    nrmse: float | None = None
+    lci_nrmse: float | None = None
+
+
+def forecast_figure(panels: Sequence[Panel], path: Path, time_unit: str) -> None:
+    """Write a figure with a row for each target: last context, target, forecast and both absolute errors.
+
+    Each row shows the slice that changes most, across the axis of the largest spacing. Its three images share one grey
+    scale (0.5th to 99.5th percentile of the target), its two errors one colour scale (0 to the 99.5th percentile of
+    |target − last context| in that slice), which the colour bar states.
+
+    :raises DataError: there is nothing to show.
+    """
+    if not panels:
+        raise DataError("There is no forecast to show in a figure.")
+    heights = [_slices(panel)[0].shape[0] * _slices(panel)[2] / _slices(panel)[0].shape[1] for panel in panels]
+    row_heights = [2.2 * min(max(height, 0.4), 1.6) for height in heights]
+    figure, axes = plt.subplots(
+        len(panels), 5, figsize=(12.5, sum(row_heights) + 0.55 * len(panels) + 0.5),
+        squeeze=False, layout="constrained", gridspec_kw={"height_ratios": row_heights},
+    )  # fmt: skip
+    for row, panel in zip(axes, panels, strict=True):
+        _draw_panel(figure, row, panel, time_unit)
+    for axis, name in zip(axes[0], COLUMNS, strict=True):
+        axis.set_title(f"{name}\n{axis.get_title()}", fontsize=10)
+    figure.supxlabel(
+        "Slice of largest change. Images of a row share one grey scale, errors of a row one colour scale (input units). "
+        "NRMSE: over the whole volume, RMSE / range of the target.",
+        fontsize=8,
+    )
+    _save(figure, path)
+
+
+def _draw_panel(figure, row, panel: Panel, time_unit: str) -> None:
+    (last, target, forecast), label, aspect = _slices(panel)[3], _slices(panel)[1], _slices(panel)[2]
+    low, high = np.percentile(panel.target, [0.5, 99.5])
+    largest = max(np.percentile(np.abs(target - last), 99.5), np.finfo(np.float32).tiny)
+    for axis, image in zip(row, (last, target, forecast), strict=False):
+        axis.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect, interpolation="nearest")
+    for axis, image in zip(row[3:], (last, forecast), strict=True):
+        shown = axis.imshow(
+            np.abs(target - image), cmap="magma", vmin=0, vmax=largest, aspect=aspect, interpolation="nearest"
+        )
+    figure.colorbar(shown, ax=row[3:].tolist(), fraction=0.05, pad=0.02, extend="max").ax.tick_params(labelsize=7)
+    horizon = panel.target_time - panel.last_time
+    captions = (
+        f"t = {panel.last_time:g} {time_unit}",
+        f"t = {panel.target_time:g} {time_unit}",
+        f"{horizon:g} {time_unit} ahead",
+        f"NRMSE {_number(panel.lci_nrmse)}",
+        f"NRMSE {_number(panel.nrmse)}",
+    )
+    for axis, caption in zip(row, captions, strict=True):
+        axis.set_title(caption, fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    row[0].set_ylabel(f"{panel.title}\n{label}", fontsize=9)
+
+
+def _slices(panel: Panel) -> tuple[np.ndarray, str, float, list[np.ndarray]]:
+    """The target's slice, its name, the aspect ratio of its pixels, and the slices of last context, target, forecast."""
+    across = int(np.argmax(panel.spacing))
+    change = np.abs(panel.target - panel.last_context)
+    index = int(change.sum(axis=tuple(axis for axis in range(3) if axis != across)).argmax())
+    height, width = (spacing for axis, spacing in enumerate(panel.spacing) if axis != across)
+    slices = [volume.take(index, axis=across) for volume in (panel.last_context, panel.target, panel.forecast)]
+    return slices[1], f"{'zyx'[across]} = {index}", height / width, slices
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"
+
+
+def progress_figure(progress_csv: Path, path: Path) -> None:
+    """Write the course of a training: loss, validation NRMSE beside the baselines', time per epoch and waiting.
+
+    :param progress_csv: columns epoch, iteration, seconds, loss, learning_rate, nrmse, lci_nrmse, context_mean_nrmse,
+        epoch_seconds, data_wait_share (0 to 1); empty cells are not drawn.
+    :raises DataError: the file is missing, empty or lacks a column.
+    """
+    columns = _read_progress(progress_csv)
+    epoch = columns["epoch"]
+    marker = "o" if len(epoch) < 30 else None
+    figure, (losses, errors, times) = plt.subplots(3, 1, figsize=(8, 9), sharex=True, layout="constrained")
+
+    losses.plot(epoch, columns["loss"], color=FORECAST_COLOUR, marker=marker, markersize=3)
+    losses.set_ylabel("training loss")
+    if np.nanmin(columns["loss"], initial=np.inf) > 0:
+        losses.set_yscale("log")
+
+    validated = np.isfinite(columns["nrmse"])
+    errors.plot(
+        epoch[validated], columns["nrmse"][validated], color=FORECAST_COLOUR, marker="o", markersize=3, label="forecast"
+    )
+    for name, label, colour, style in (
+        ("lci_nrmse", "last context image (LCI)", LCI_COLOUR, "--"),
+        ("context_mean_nrmse", "context mean", CONTEXT_MEAN_COLOUR, ":"),
+    ):
+        known = columns[name][np.isfinite(columns[name])]
+        if len(known):
+            errors.axhline(known[-1], color=colour, linestyle=style, label=f"{label}: {known[-1]:.4f}")
+    if validated.any():
+        best = np.nanargmin(columns["nrmse"])
+        errors.set_title(f"lowest: {columns['nrmse'][best]:.4f} in epoch {epoch[best]:g}", fontsize=9, loc="right")
+        errors.legend(fontsize=8)
+    errors.set_ylabel("validation NRMSE")
+
+    times.plot(epoch, columns["epoch_seconds"], color=FORECAST_COLOUR, marker=marker, markersize=3)
+    times.set_ylabel("seconds per epoch", color=FORECAST_COLOUR)
+    times.set_ylim(bottom=0)
+    times.set_xlabel("epoch")
+    waiting = times.twinx()
+    waiting.plot(epoch, 100 * columns["data_wait_share"], color=LCI_COLOUR, linestyle="--")
+    waiting.set_ylabel("% of it spent waiting for data", color=LCI_COLOUR)
+    waiting.set_ylim(0, 100)
+    for axis in (losses, errors, times):
+        axis.grid(alpha=0.3)
+    times.xaxis.get_major_locator().set_params(integer=True)
+    _save(figure, path)
+
+
+PROGRESS_COLUMNS = (
+    "epoch", "loss", "nrmse", "lci_nrmse", "context_mean_nrmse", "epoch_seconds", "data_wait_share",
+)  # fmt: skip
+
+
+def _read_progress(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise DataError(f"{path} does not exist. Training writes it after its first epoch.")
+    with open(path, newline="", encoding="utf-8") as file:
+        records = list(csv.DictReader(file))
+    if not records:
+        raise DataError(f"{path} has no line below its header: no epoch has ended yet.")
+    if missing := [name for name in PROGRESS_COLUMNS if name not in records[0]]:
+        raise DataError(f"{path} has no column {', '.join(missing)}. Found: {', '.join(records[0])}.")
+    try:
+        return {name: np.array([float(one[name] or "nan") for one in records]) for name in PROGRESS_COLUMNS}
+    except ValueError as error:
+        raise DataError(f"{path} holds something that is not a number: {error}.") from error
+
+
+def _save(figure, path: Path) -> None:
+    try:
+        with written_whole(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+    finally:
+        plt.close(figure)

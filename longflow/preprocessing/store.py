@@ -85,6 +85,11 @@ def remove_prepared(folder: Path, subject: str) -> None:
         (Path(folder) / name).unlink(missing_ok=True)
 
 
+def size_on_disk(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(path.stat().st_size for path in Path(folder).glob("*") if path.is_file())
+
+
 def chunks_and_blocks(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Chunk and block shapes of an array whose last three axes are spatial.
 

@@ -30,9 +30,7 @@ def _root(kind: str) -> Path:
         return Path(home).expanduser() / kind
     if not _said_default_home:
         _said_default_home = True
-        logger.warning(
-            "Neither LONGFLOW_HOME nor longflow_%s is set: using %s", kind, Path(DEFAULT_HOME).resolve()
-        )
+        logger.warning("Neither LONGFLOW_HOME nor longflow_%s is set: using %s", kind, Path(DEFAULT_HOME).resolve())
     return Path(DEFAULT_HOME) / kind
 
 
@@ -102,6 +100,11 @@ class DatasetPaths:
     @property
     def fingerprint(self) -> Path:
         return self.preprocessed / "dataset_fingerprint.json"
+
+    @property
+    def integrity(self) -> Path:
+        """What ``longflow_verify`` found, a line for each problem."""
+        return self.preprocessed / "integrity.csv"
 
     @property
     def splits(self) -> Path:

@@ -17,7 +17,7 @@ from longflow.files import read_json, write_json
 
 PLANS_VERSION = "1"
 
-TimeUnit = Literal["days", "weeks", "months", "years", "s", "ms", "frames", "cycles"]
+TimeUnit = Literal["days", "weeks", "months", "years", "s", "ms", "frames", "cycles", "visits"]
 Task = Literal["forecast", "translate", "segment"]
 Solver = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "dopri5"]
 NormalForm = Literal["absolute", "per_subject", "per_scan"]
@@ -40,8 +40,12 @@ class GridPlan(_Strict):
 
     spacing: PositiveFloat = Field(description="Δ, in time units (eq. 12)")
     length: PositiveInt = Field(description="K, number of slots (eq. 12)")
-    overwritten: float = Field(ge=0, le=1, description="share of scans lost because a later one fell into their slot (eq. 16)")
-    rounding_error: float = Field(ge=0, description="mean distance of a scan from its slot, in units of the median interval")
+    overwritten: float = Field(
+        ge=0, le=1, description="share of scans lost because a later one fell into their slot (eq. 16)"
+    )
+    rounding_error: float = Field(
+        ge=0, description="mean distance of a scan from its slot, in units of the median interval"
+    )
     filled: float = Field(ge=0, le=1, description="share of slots that have no scan and are filled by LOCF (eq. 19)")
     clipped: float = Field(ge=0, le=1, description="share of scans that lie before the first slot (eq. 13)")
     score: float = Field(ge=0, description="the sum by which grids were compared; lower is better")
@@ -51,14 +55,18 @@ class TemporalPlan(_Strict):
     """How time is seen by networks."""
 
     time_unit: TimeUnit
-    time_scale: PositiveFloat = Field(description="median interval in time units; networks see (t - t_last_context) / time_scale")
+    time_scale: PositiveFloat = Field(
+        description="median interval in time units; networks see (t - t_last_context) / time_scale"
+    )
     sequence_length: PositiveInt = Field(description="most context scans that a sample holds")
     shortest_interval: PositiveFloat = Field(description="5th percentile of the intervals, in time units")
     longest_span: PositiveFloat = Field(description="longest time between two scans of one subject, in time units")
     longest_horizon: PositiveFloat = Field(description="longest horizon that training can draw, in time units")
     grid: GridPlan
     runners_up: list[GridPlan] = []
-    regular: bool = Field(description="whether scans lie on a grid closely enough that discrete methods are recommended")
+    regular: bool = Field(
+        description="whether scans lie on a grid closely enough that discrete methods are recommended"
+    )
     reasons: list[str] = Field(description="the numbers behind each choice, for people")
 
 
@@ -99,7 +107,9 @@ class NetworkPlan(_Strict):
                 f"{len(self.features_per_stage)}, {len(self.strides)} and {len(self.kernel_sizes)}"
             )
         if any(features % 8 for features in self.features_per_stage):
-            raise ValueError(f"features_per_stage must be multiples of 8 (GroupNorm 8), found {self.features_per_stage}")
+            raise ValueError(
+                f"features_per_stage must be multiples of 8 (GroupNorm 8), found {self.features_per_stage}"
+            )
         return self
 
     @property

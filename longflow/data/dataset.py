@@ -102,9 +102,12 @@ class Row:
 
 
 def read_description(path: Path) -> DatasetDescription:
-    """Read and validate a ``dataset.json``."""
+    """Read and validate a ``dataset.json``; the times of a LongiSeg dataset are positions, counted in visits."""
+    content = read_json(path)
+    if isinstance(content, dict) and "time_unit" not in content and (path.parent / "patientsTr.json").is_file():
+        content["time_unit"] = "visits"
     try:
-        return DatasetDescription.model_validate(read_json(path))
+        return DatasetDescription.model_validate(content)
     except ValidationError as error:
         raise explain(error, path) from error
 
@@ -122,7 +125,8 @@ def read_rows(path: Path) -> list[Row]:
             missing = [name for name in REQUIRED_COLUMNS if name not in columns]
             if missing:
                 raise DataError(
-                    f"{path} has no column {', '.join(missing)}. Found in its first line: {', '.join(columns) or 'nothing'}. "
+                    f"{path} has no column {', '.join(missing)}. Found in its first line: "
+                    f"{', '.join(columns) or 'nothing'}. "
                     "Expected: case,subject,time and any further columns, separated by commas."
                 )
             return [
@@ -198,11 +202,14 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
             raise DataError(f"Line {row.line} of the table of {images} has an empty case or subject.")
         if time is None:
             raise DataError(
-                f"The time of case {row.case} (line {row.line} of the table of {images}) is '{row.time}', not a number. "
-                f"Expected: {description.time_unit} since any fixed day, as a number; longflow does not read dates."
+                f"The time of case {row.case} (line {row.line} of the table of {images}) is '{row.time}', not a "
+                f"number. Expected: {description.time_unit} since any fixed day, as a number; "
+                "longflow does not read dates."
             )
         if row.case in cases:
-            raise DataError(f"Case {row.case} stands in lines {cases[row.case]} and {row.line} of the table of {images}.")
+            raise DataError(
+                f"Case {row.case} stands in lines {cases[row.case]} and {row.line} of the table of {images}."
+            )
         if (row.subject, time) in moments:
             raise DataError(
                 f"Subject {row.subject} has two scans at time {time:g}: {moments[row.subject, time]} and {row.case}. "
@@ -216,7 +223,9 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
                 case=row.case,
                 subject=row.subject,
                 time=time,
-                images=tuple(image_path(images, row.case, channel, description) for channel in range(len(description.channels))),
+                images=tuple(
+                    image_path(images, row.case, channel, description) for channel in range(len(description.channels))
+                ),
                 label=label if label and label.is_file() else None,
                 covariates=row.covariates,
             )
@@ -247,7 +256,9 @@ def write_scans(scans: list[Scan], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow([*REQUIRED_COLUMNS, *further])
         for scan in scans:
-            writer.writerow([scan.case, scan.subject, repr(scan.time), *(scan.covariates.get(name, "") for name in further)])
+            writer.writerow(
+                [scan.case, scan.subject, repr(scan.time), *(scan.covariates.get(name, "") for name in further)]
+            )
 
 
 def write_description(description: DatasetDescription, path: Path, **further: Any) -> None:

@@ -84,12 +84,13 @@ def read_image(path: Path) -> sitk.Image:
         ) from error
     if image.GetDimension() != 3:
         raise DataError(
-            f"{path} has {image.GetDimension()} dimensions ({_shown(image.GetSize())}), expected 3: one file per scan and "
-            "channel. A 4D series can be split with: longflow_import nifti4d"
+            f"{path} has {image.GetDimension()} dimensions ({_shown(image.GetSize())}), expected 3: one file per scan "
+            "and channel. A 4D series can be split with: longflow_import nifti4d"
         )
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise DataError(
-            f"{path} has {image.GetNumberOfComponentsPerPixel()} values per voxel (a colour or vector image), expected 1."
+            f"{path} has {image.GetNumberOfComponentsPerPixel()} values per voxel (a colour or vector image), "
+            "expected 1."
         )
     return image
 
@@ -101,7 +102,7 @@ def read_scan(paths: tuple[Path, ...]) -> Volume:
     """
     images = [read_image(path) for path in paths]
     geometry = Geometry.of(images[0])
-    for path, image in zip(paths[1:], images[1:]):
+    for path, image in zip(paths[1:], images[1:], strict=True):
         for name, expected, found in geometry.differences(Geometry.of(image)):
             raise DataError(f"{path}: {name} is {found}, but the first channel, {paths[0]}, has {expected}.")
     array = np.stack([sitk.GetArrayFromImage(image).astype(np.float32) for image in images])

@@ -1,0 +1,103 @@
+"""``longflow_verify``: all problems of a raw dataset in one table."""
+
+import argparse
+import csv
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from rich.markup import escape
+from rich.table import Table
+
+from longflow.cli import command
+from longflow.cli.progress import progress_bar
+from longflow.data.problems import Problem
+from longflow.errors import DataError
+from longflow.files import written_whole
+from longflow.paths import DatasetPaths, resolve_dataset_name
+
+EXAMPLE = """
+longflow_verify -d 101
+"""
+
+#: the screen shows at most this many problems of one kind; the file holds all
+SHOWN_OF_A_KIND = 5
+
+
+def parser() -> command.Parser:
+    result = command.Parser(
+        "longflow_verify", "Check a raw dataset and show every problem that would stop or mislead training.", EXAMPLE
+    )
+    result.add_argument("-d", "--dataset", required=True, help="101 or Dataset101_Name")
+    result.add_argument("-np", "--processes", type=int, help="worker processes (default: all cores)")
+    return result
+
+
+def work(options: argparse.Namespace) -> None:
+    from longflow.data.integrity import verify_dataset
+
+    paths = DatasetPaths(resolve_dataset_name(options.dataset))
+    with progress_bar("Checking") as progress:
+        problems = verify_dataset(paths.raw, options.processes, progress)
+    write_problems(problems, paths)
+    count = Counter(problem.severity for problem in problems)
+    if not problems:
+        command.console.print(f"{paths.name}: no problem found.", highlight=False)
+    else:
+        show(problems, paths.name)
+        command.console.print(f"All of them: {paths.integrity}", highlight=False)
+    if count["error"]:
+        raise DataError(
+            f"{paths.name} cannot be used as it is: {_counted(count['error'], 'error')}, "
+            f"{_counted(count['warning'], 'warning')}. Mend the errors, then run longflow_verify again."
+        )
+    command.console.print(f"Next: longflow_plan_and_preprocess -d {paths.name[7:10]}", highlight=False)
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def write_problems(problems: list[Problem], paths: DatasetPaths) -> None:
+    """All problems as CSV."""
+    columns = ("severity", "file", "field", "found", "expected", "advice")
+    with written_whole(paths.integrity) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows([getattr(problem, column) for column in columns] for problem in problems)
+
+
+def show(problems: list[Problem], title: str) -> None:
+    """A table of the problems and, below it, what to do about them; of each kind the first few."""
+    kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
+    for problem in problems:
+        # the field of a table's line is "line 7: time"; problems of one kind differ in the number alone
+        kinds[problem.severity, problem.field.split(": ")[-1] + problem.advice].append(problem)
+    table = Table(title=title, title_justify="left")
+    for column in ("", "file", "field", "found", "expected"):
+        table.add_column(column, overflow="fold")
+    for (severity, _), same in kinds.items():
+        colour = "red" if severity == "error" else "yellow"
+        for problem in same[:SHOWN_OF_A_KIND]:
+            cells = (problem.file, problem.field, problem.found, problem.expected)
+            table.add_row(f"[{colour}]{severity}[/]", *map(escape, cells))
+        if len(same) > SHOWN_OF_A_KIND:
+            table.add_row("", f"[dim]... and {len(same) - SHOWN_OF_A_KIND} more like these[/]", "", "", "")
+        table.add_section()
+    command.console.print(table, soft_wrap=False)
+    command.console.print("What to do:", highlight=False)
+    for advice, fields in _advice(problems).items():
+        text = f"  {', '.join(sorted(fields))}: {advice}"
+        command.console.print(text, highlight=False, markup=False, soft_wrap=False)
+
+
+def _advice(problems: list[Problem]) -> dict[str, set[str]]:
+    """Each advice once, with the fields that it is about."""
+    result: dict[str, set[str]] = defaultdict(set)
+    for problem in problems:
+        result[problem.advice].add(problem.field.split(": ")[-1])
+    return result
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``longflow_verify``."""
+    return command.run(parser(), work, arguments)

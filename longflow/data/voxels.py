@@ -1,0 +1,163 @@
+"""The integrity of the voxels of one subject; runs in a worker, one file in memory at a time."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow.data.images import Geometry
+from longflow.data.problems import REGISTER, Problem, error, warning
+
+
+@dataclass(frozen=True)
+class FileToCheck:
+    """A file that exists.
+
+    :param shown: its path for people, relative to the dataset's folder.
+    """
+
+    path: str
+    shown: str
+    kind: Literal["image", "label"]
+
+
+@dataclass
+class SubjectToCheck:
+    """A subject's scans in order of time, each with its images (in order of channels) and then its label, if any."""
+
+    subject: str
+    scans: list[list[FileToCheck]]
+    label_values: set[int]
+
+    @property
+    def has_labels(self) -> bool:
+        return any(file.kind == "label" for scan in self.scans for file in scan)
+
+
+def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
+    """All problems of the files of a subject, and the label values that occur."""
+    problems: list[Problem] = []
+    values: set[int] = set()
+    of_subject: tuple[str, Geometry] | None = None
+    for scan in subject.scans:
+        of_scan: tuple[str, Geometry] | None = None
+        for file in scan:
+            image, found = read_image_for_check(file)
+            problems += found
+            if image is None:
+                continue
+            if file.kind == "image":
+                problems += _check_intensities(image, file)
+            else:
+                found, here = _check_labels(image, file, subject.label_values)
+                problems += found
+                values |= here
+            geometry = Geometry.of(image)
+            problems += _check_header(image, file)
+            if of_scan is not None:
+                problems += _compare(file, geometry, of_scan, within_scan=True)
+            elif of_subject is not None:
+                problems += _compare(file, geometry, of_subject, within_scan=False)
+            of_scan = of_scan or (file.shown, geometry)
+            of_subject = of_subject or (file.shown, geometry)
+    return problems, values
+
+
+def read_image_for_check(file: FileToCheck) -> tuple[sitk.Image | None, list[Problem]]:
+    """A 3D image with one value per voxel, or None and why not."""
+    try:
+        image = sitk.ReadImage(file.path)
+    except RuntimeError as problem:
+        said = str(problem).strip().splitlines()[-1].strip()
+        advice = f"Copy the file again from its source. (The reader said: {said[-120:]})"
+        return None, [error(file.shown, "file", "truncated or not an image", "a readable image", advice)]
+    size = " x ".join(map(str, image.GetSize()))
+    if image.GetDimension() != 3:
+        advice = "One file for each scan and channel. Split a 4D series with: longflow_import nifti4d"
+        return None, [error(file.shown, "dimensions", f"{image.GetDimension()} ({size})", "3", advice)]
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        found = f"{image.GetNumberOfComponentsPerPixel()} (colour or vector)"
+        return None, [error(file.shown, "values per voxel", found, "1", "Save each channel as a file of its own.")]
+    return image, []
+
+
+def _check_intensities(image: sitk.Image, file: FileToCheck) -> list[Problem]:
+    array = sitk.GetArrayViewFromImage(image)
+    if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
+        nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
+        if nan or infinite:
+            where = np.argwhere(~np.isfinite(array))[0][::-1]
+            found = " and ".join(f"{count} {name}" for count, name in ((nan, "NaN"), (infinite, "infinite")) if count)
+            return [
+                error(
+                    file.shown,
+                    "voxels",
+                    f"{found}, the first at {tuple(map(int, where))}",
+                    "finite numbers",
+                    "Replace them by the value of the surroundings or of air, or leave the scan out.",
+                )
+            ]
+    lowest, highest = array.min(), array.max()
+    if lowest == highest:
+        advice = "Nothing can be seen in it: copy the file again from its source, or leave the scan out."
+        return [error(file.shown, "voxels", f"all {lowest:g}", "an image", advice)]
+    return []
+
+
+def _check_labels(image: sitk.Image, file: FileToCheck, known: set[int]) -> tuple[list[Problem], set[int]]:
+    array = sitk.GetArrayViewFromImage(image)
+    found = np.unique(array)
+    values = {int(value) for value in found if np.isfinite(value) and value == int(value)}
+    if len(values) < len(found):
+        odd = [f"{value:g}" for value in found if not np.isfinite(value) or value != int(value)]
+        advice = "Was it resampled with interpolation? Use nearest neighbour."
+        shown = ", ".join(odd[:3]) + (" ..." if len(odd) > 3 else "")
+        return [error(file.shown, "label values", shown, "whole numbers", advice)], values
+    unknown = sorted(values - known)
+    if unknown:
+        advice = "Name the value under labels in dataset.json, or correct the label image."
+        shown = ", ".join(map(str, unknown[:5])) + (" ..." if len(unknown) > 5 else "")
+        allowed = ", ".join(map(str, sorted(known)))
+        return [error(file.shown, "label values", shown, allowed, advice)], values
+    return [], values
+
+
+def _check_header(image: sitk.Image, file: FileToCheck) -> list[Problem]:
+    """NIfTI headers can state the spacing twice, in pixdim (which is used) and in the sform."""
+    rows = [image.GetMetaData(key).split() for key in ("srow_x", "srow_y", "srow_z") if image.HasMetaDataKey(key)]
+    if len(rows) < 3 or not image.HasMetaDataKey("sform_code") or image.GetMetaData("sform_code") == "0":
+        return []
+    columns = np.array(rows, dtype=float)[:, :3]
+    sform = np.linalg.norm(columns, axis=0)
+    if not sform.all() or np.allclose(sform, image.GetSpacing(), rtol=1e-2):
+        return []
+    return [
+        warning(
+            file.shown,
+            "spacing",
+            f"{_numbers(image.GetSpacing())} in pixdim, but {_numbers(sform)} in the sform",
+            "one spacing",
+            "The first is used. If it is wrong, write the file again with the right header.",
+        )
+    ]
+
+
+def _numbers(values) -> str:
+    return " x ".join(f"{value:g}" for value in values)
+
+
+def _compare(file: FileToCheck, here: Geometry, other: tuple[str, Geometry], within_scan: bool) -> list[Problem]:
+    name, geometry = other
+    if within_scan:
+        advice = (
+            "A label image must lie on the grid of its scan."
+            if file.kind == "label"
+            else "All channels of a scan must lie on one grid."
+        ) + " Resample it to that grid (labels with nearest neighbour)."
+    else:
+        advice = REGISTER
+    return [
+        error(file.shown, field, found, f"{expected} as in {name}", advice)
+        for field, expected, found in geometry.differences(here)
+    ]

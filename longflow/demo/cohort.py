@@ -109,6 +109,11 @@ def subject_geometry(subject: Subject, shape: tuple[int, int, int]) -> Geometry:
     )
 
 
+def cohort_subject(folder: Path, name: str) -> Subject:
+    """The subject of a cohort by its name in ``scans.csv``."""
+    return draw_subject(_seed(read_json(folder / "dataset.json")["phantom"]["seed"], int(name.removeprefix("phantom"))))
+
+
 def _seed(seed: int, number: int) -> int:
     return 1000 * seed + number
 

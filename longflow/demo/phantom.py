@@ -1,15 +1,16 @@
 """A phantom with a known law: a beating heart in a body, seen by short-axis MR.
 
-The left ventricle is a half ellipsoid of blood in an incompressible wall: its cavity follows ``law.lv_volume``; the wall
-keeps its volume and therefore thickens, shortens and twists. The right ventricle, thin-walled and with another texture,
-follows with a delay. Textures are functions of material coordinates, so they move with the tissue. Everything here is
-a function of (subject, time); lengths are in mm, times in ms, array axes z from base to apex, y from front to back and
+The left ventricle is a half ellipsoid of blood in an incompressible wall: its cavity follows ``law.lv_volume``; the
+wall keeps its volume and therefore thickens, shortens and twists. The right ventricle, thin-walled and with another
+texture, follows with a delay. Textures are functions of material coordinates, so they move with the tissue. All is a
+function of (subject, time); lengths are in mm, times in ms, array axes z from base to apex, y from front to back and
 x from right to left of the body. Equations in ``documentation/demo.md``.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import ive
 
 from longflow.demo.law import Subject, lv_contraction, rv_contraction
 
@@ -52,6 +53,17 @@ def phantom_scan(
         real, imaginary = generator.standard_normal((2, *shape), dtype=np.float32) * np.float32(noise)
         image = np.hypot(image + real, imaginary)
     return np.rint(image * FULL_SCALE).astype(np.int16), _label(heart, in_rv)
+
+
+def expected_scan(
+    subject: Subject, time: float, shape: tuple[int, int, int] = DEMO_SHAPE, noise: float = NOISE
+) -> np.ndarray:
+    """The mean of all scans that the noise could give (Rician mean), float32: no forecast can have a lower error."""
+    truth = phantom_scan(subject, time, shape, noise=0)[0].astype(np.float64)
+    sigma = noise * FULL_SCALE
+    x = (truth / sigma) ** 2 / 4
+    # sigma sqrt(pi / 2) L_1/2(-2 x), by modified Bessel functions scaled by exp(-x)
+    return (sigma * np.sqrt(np.pi / 2) * ((1 + 2 * x) * ive(0, x) + 2 * x * ive(1, x))).astype(np.float32)
 
 
 class _Grid(NamedTuple):

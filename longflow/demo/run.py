@@ -1,0 +1,90 @@
+"""The demo: a phantom cohort, and the commands of longflow on it, run as a user would type them."""
+
+import os
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from longflow.data.dataset import image_path, read_description, read_rows
+from longflow.data.images import read_scan
+from longflow.demo.cohort import DATASET_NAME, cohort_subject
+from longflow.demo.phantom import expected_scan
+from longflow.evaluation.metrics import nrmse
+
+#: training time with which everything together stays under six minutes on two cores
+MAX_TIME = "200s"
+CONFIGURATION = "3d_fullres"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of longflow.
+
+    :param name: without ``longflow_``; also the name of its module in ``longflow.cli``.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+
+    @property
+    def typed(self) -> str:
+        """As a user types it."""
+        return shlex.join([f"longflow_{self.name}", *self.arguments])
+
+
+def raw_folder(home: Path) -> Path:
+    return home / "raw" / DATASET_NAME
+
+
+def forecast_folder(home: Path) -> Path:
+    return home / "forecasts"
+
+
+def demo_commands(home: Path, max_time: str = MAX_TIME) -> list[Command]:
+    """What the demo runs, in order."""
+    dataset = str(int(DATASET_NAME[7:10]))
+    wanted, forecasts = str(raw_folder(home) / "imagesTs"), str(forecast_folder(home))
+    return [
+        Command("plan_and_preprocess", ("-d", dataset, "--preset", "tiny")),
+        Command("train", (dataset, CONFIGURATION, "0", "--max_time", max_time)),
+        Command("predict", ("-i", wanted, "-o", forecasts)),
+        Command("evaluate", ("-d", dataset, "-i", forecasts)),
+    ]
+
+
+def run_command(command: Command, home: Path) -> int:
+    """Run a command with ``LONGFLOW_HOME`` at ``home``, its output passed through; return its exit code.
+
+    A demo that is stopped stops its command too, and waits until that has saved its work.
+    """
+    own = {"longflow_raw", "longflow_preprocessed", "longflow_results"}
+    environment = {key: value for key, value in os.environ.items() if key not in own}
+    environment["LONGFLOW_HOME"] = str(home.resolve())
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"longflow.cli.{command.name}", *command.arguments], env=environment
+    )
+    try:
+        return process.wait()
+    except BaseException as stop:
+        # a terminal sends Ctrl-C to the command as well; any other end has to be passed on
+        if not isinstance(stop, KeyboardInterrupt):
+            process.terminate()
+        process.wait()
+        raise
+
+
+def attainable_nrmse(raw: Path) -> float:
+    """Mean NRMSE of the law itself over the wanted targets: what is left is the noise of their scans."""
+    description = read_description(raw / "dataset.json")
+    found = []
+    for row in read_rows(raw / "imagesTs" / "scans.csv"):
+        truth = image_path(raw / "targetsTs", row.case, 0, description)
+        if truth.is_file():
+            target = read_scan((truth,)).array
+            law = expected_scan(cohort_subject(raw, row.subject), float(row.time), target.shape[1:])
+            found.append(nrmse(law[None], target))
+    return float(np.mean(found))

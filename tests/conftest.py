@@ -1,0 +1,64 @@
+"""What several rooms' tests share: a tiny phantom cohort, and commands run as a user runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# tiny tensors on many threads wait more than they compute; commands in a process of their own are left to choose
+THREADS_OF_THE_USER = os.environ.get("OMP_NUM_THREADS")
+os.environ["OMP_NUM_THREADS"] = THREADS_OF_THE_USER or str(min(2, os.cpu_count() or 1))
+
+OWN_VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
+
+
+@pytest.fixture(scope="session")
+def phantom_dataset(tmp_path_factory) -> Path:
+    """A folder for LONGFLOW_HOME with ``raw/Dataset900_Phantom``: 8 subjects x 4 scans of 8 x 32 x 32, 2 held out.
+
+    It is shared by all tests: copy it before writing into it anything that another test could stumble over.
+    """
+    from longflow.demo.cohort import DATASET_NAME, write_cohort
+
+    home = tmp_path_factory.mktemp("phantom")
+    write_cohort(home / "raw" / DATASET_NAME, subjects=8, test_subjects=2, shape=(8, 32, 32), scans=(4, 4))
+    return home
+
+
+def run_command(*arguments: object, home: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess:
+    """Run a command, as ``run_command("longflow_verify", "-d", 900, home=...)``; stdout and stderr are text.
+
+    :param home: LONGFLOW_HOME of the process, whatever the environment of the tests says.
+    """
+    command, *rest = (str(argument) for argument in arguments)
+    module = {"longflow": "overview", "longflow_import": "import_dataset"}.get(
+        command, command.removeprefix("longflow_")
+    )
+    environment = {key: value for key, value in os.environ.items() if key not in OWN_VARIABLES}
+    if THREADS_OF_THE_USER is None:
+        environment.pop("OMP_NUM_THREADS")
+    environment["COLUMNS"] = "200"
+    if home is not None:
+        environment["LONGFLOW_HOME"] = str(home)
+    return subprocess.run(
+        [sys.executable, "-m", f"longflow.cli.{module}", *rest],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+
+
+@pytest.fixture(name="run_command", scope="session")
+def run_command_fixture():
+    """:func:`run_command`, for tests that do not import it."""
+    return run_command
+
+
+@pytest.fixture(autouse=True)
+def _no_folders_of_the_user(monkeypatch):
+    """Tests never write to the datasets of whoever runs them."""
+    for name in OWN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)

@@ -5,8 +5,8 @@ expected, what to do. Commands show it without a traceback and end with exit cod
 our own fault and ends with exit code 2.
 """
 
+from collections.abc import Iterable
 from difflib import get_close_matches
-from typing import Iterable
 
 
 class LongflowError(Exception):

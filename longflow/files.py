@@ -3,9 +3,10 @@
 import json
 import os
 import uuid
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 from longflow.errors import DataError
 
@@ -54,6 +55,8 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist.") from error
     except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}.") from error
+        raise DataError(
+            f"{path} is not valid JSON: {error.msg} in line {error.lineno}, column {error.colno}."
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a text file in UTF-8.") from error

@@ -7,7 +7,7 @@ import argparse
 import logging
 import os
 import sys
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -81,7 +81,9 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
 
 
 def _set_up_logging(verbose: bool, debug: bool) -> None:
-    handler = RichHandler(console=error_console, show_time=False, show_path=False, show_level=False, markup=False, highlighter=None)
+    handler = RichHandler(
+        console=error_console, show_time=False, show_path=False, show_level=False, markup=False, highlighter=None
+    )
     handler.setFormatter(logging.Formatter("%(message)s"))
     root = logging.getLogger("longflow")
     root.handlers = [handler]

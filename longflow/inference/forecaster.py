@@ -98,7 +98,9 @@ class Forecaster:
         :raises DataError: scans and times do not fit each other, or the target is not after the last scan.
         """
         if len(scans) != len(times) or not scans:
-            raise DataError(f"There are {len(scans)} scans and {len(times)} times; expected one time for each scan, at least one.")
+            raise DataError(
+                f"There are {len(scans)} scans and {len(times)} times; expected one time for each scan, at least one."
+            )
         order = np.argsort(times, kind="stable")
         volumes = [_volume(scans[index], spacing) for index in order]
         forecast = self.forecast("subject", [float(times[index]) for index in order], volumes, float(target))

@@ -1,14 +1,23 @@
 """Forecasting a folder: which targets are wanted, from which scans, written as a folder that is valid input again."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from longflow import __version__
-from longflow.data.dataset import DatasetDescription, Scan, Series, image_path, read_description, series_of_folder, write_description, write_scans
+from longflow.data.dataset import (
+    DatasetDescription,
+    Scan,
+    Series,
+    image_path,
+    read_description,
+    series_of_folder,
+    write_description,
+    write_scans,
+)
 from longflow.data.images import Geometry, read_scan, write_volume
 from longflow.errors import DataError, LongflowError
 from longflow.files import read_json, write_json
@@ -35,7 +44,7 @@ def predict_folder(
     output_folder: Path,
     times: Sequence[float] = (),
     overwrite: bool = False,
-    track: Callable[[list[Wanted]], Iterable[Wanted]] = iter,
+    progress: Callable[[int, int, str], None] = lambda *_: None,
 ) -> list[Wanted]:
     """Make every wanted forecast of a folder; finished ones are skipped.
 
@@ -43,7 +52,7 @@ def predict_folder(
     unusable is reported at the end; the others are done all the same.
 
     :param times: wanted times for every subject, instead of the rows without an image.
-    :param track: wraps the work list, to show progress.
+    :param progress: called with (finished, all, case) as forecasts are made.
     :returns: the forecasts of this folder, made now or before.
     :raises DataError: nothing is wanted, or some of the subjects could not be forecast (said for each).
     """
@@ -54,15 +63,20 @@ def predict_folder(
     todo = [item for item in wanted if overwrite or not is_finished(item, output_folder, description)]
     if len(todo) < len(wanted):
         logger.info("%d of %d forecasts are finished and kept.", len(wanted) - len(todo), len(wanted))
-    for item in track(todo):
+    for number, item in enumerate(todo):
+        progress(number, len(todo), item.target.case)
         try:
             _make(forecaster, item, output_folder, description)
         except LongflowError as error:
             failures.append(f"  {item.target.case}: {error}")
+    progress(len(todo), len(todo), "")
     done = [item for item in wanted if is_finished(item, output_folder, description)]
     _write_table(done, output_folder, description)
     if failures:
-        raise DataError(f"{len(failures)} of {len(wanted)} forecasts could not be made, the others are in {output_folder}:\n" + "\n".join(failures))
+        raise DataError(
+            f"{len(failures)} of {len(wanted)} forecasts could not be made, the others are in {output_folder}:\n"
+            + "\n".join(failures)
+        )
     return wanted
 
 
@@ -136,7 +150,9 @@ def _check_input_description(folder: Path, description: DatasetDescription) -> N
     for name in ("time_unit", "channels", "file_ending"):
         found, expected = getattr(given, name), getattr(description, name)
         if found != expected:
-            raise DataError(f"{path}: {name} is {found}, but the model was trained with {expected}. Convert the input first.")
+            raise DataError(
+                f"{path}: {name} is {found}, but the model was trained with {expected}. Convert the input first."
+            )
 
 
 def is_finished(item: Wanted, folder: Path, description: DatasetDescription) -> bool:

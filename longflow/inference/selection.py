@@ -48,7 +48,9 @@ def select(
     trained = [DatasetPaths(name) for name in names if DatasetPaths(name).models()]
     if not trained:
         where = f"for {names[0]}" if dataset is not None else "yet"
-        raise NotFoundError(f"No model has been trained {where}. Train one first: longflow_train DATASET CONFIGURATION FOLD")
+        raise NotFoundError(
+            f"No model has been trained {where}. Train one first: longflow_train DATASET CONFIGURATION FOLD"
+        )
     if len(trained) > 1:
         raise ConfigurationError(
             "Models of several datasets exist: " + ", ".join(paths.name for paths in trained) + ". Say which with -d."
@@ -73,7 +75,9 @@ def recorded_best(paths: DatasetPaths) -> Selection:
                 f"{paths.best} names fold {min(missing)} of {member.model.folder.name}, which is not there any more. "
                 "Run longflow_find_best again."
             )
-    return Selection(paths, members, best["reduction"], best["shrinkage"], f"chosen by longflow_find_best ({paths.best})")
+    return Selection(
+        paths, members, best["reduction"], best["shrinkage"], f"chosen by longflow_find_best ({paths.best})"
+    )
 
 
 def _the_only_model(
@@ -88,7 +92,9 @@ def _the_only_model(
     if not models:
         raise NotFoundError(f"No model of {paths.name} has both configuration {configuration} and method {method}.")
     if len(models) > 1:
-        listed = "\n".join(f"  -m {model.method} -c {model.configuration}  (plans {model.plans_name})" for model in models)
+        listed = "\n".join(
+            f"  -m {model.method} -c {model.configuration}  (plans {model.plans_name})" for model in models
+        )
         raise ConfigurationError(
             f"Several models of {paths.name} would do:\n{listed}\n"
             f"Say which with -m and -c, or let longflow_find_best -d {paths.name} choose."

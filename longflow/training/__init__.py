@@ -1,0 +1,1 @@
+"""Training: one loop for every method, and what it needs: splits, samples, augmentation, validation, logs."""

@@ -1,0 +1,52 @@
+"""One process or several: what torchrun sets is found here, and nowhere else."""
+
+import os
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those of the run. Each draws its own batches of the planned size.
+
+    :param index: of this process. :param count: of all. :param device: that this process works on.
+    """
+
+    index: int
+    count: int
+    device: torch.device
+
+    @classmethod
+    def start(cls, device: str) -> "Processes":
+        """Join the group that torchrun made (nccl on GPUs, gloo elsewhere), or be alone."""
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        index = int(os.environ.get("RANK", "0"))
+        if count == 1:
+            return cls(0, 1, torch.device(device))
+        if device.startswith("cuda"):
+            device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+            torch.cuda.set_device(device)
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+        return cls(index, count, torch.device(device))
+
+    @property
+    def first(self) -> bool:
+        """Whether this process validates, writes and talks."""
+        return self.index == 0
+
+    def agree(self, value: float) -> float:
+        """The largest value of all processes, so that they decide alike."""
+        if self.count == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        return tensor.item()
+
+    def end(self) -> None:
+        """Leave the group together."""
+        if self.count > 1 and dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()

@@ -1,0 +1,161 @@
+"""Who is trained on and who validates, and which forecasts are validated: both drawn once and stored."""
+
+from dataclasses import asdict, dataclass
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from nnunetv2.utilities.crossval_split import generate_crossval_split
+
+from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.files import read_json, write_json
+from longflow.paths import DatasetPaths
+
+FOLDS = 5
+SEED = 12345
+
+#: a fold validates at least about this many forecasts, with as many targets per subject as that takes
+TARGETS_PER_FOLD = 8
+
+
+@dataclass(frozen=True)
+class Split:
+    """The subjects of a fold."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ForecastTarget:
+    """A forecast whose truth is known: a target scan, and the scans that it is to be made from, in order of time."""
+
+    subject: str
+    target: str
+    context: tuple[str, ...]
+
+
+def read_or_make_splits(paths: DatasetPaths, scans: dict[str, list[str]]) -> list[Split]:
+    """The splits of a dataset; made by nnU-Net's rule on subjects where none are stored yet.
+
+    A user's own ``splits_final.json`` is honoured and checked. With fewer than five subjects there is one fold for each.
+
+    :param scans: cases of each subject that can be forecast (at least two scans), in order of time.
+    :raises ConfigurationError: a stored split names an unknown subject, leaks, or leaves a side empty.
+    """
+    if paths.splits.is_file():
+        splits = [Split(tuple(entry["train"]), tuple(entry["val"])) for entry in _read_splits(paths.splits)]
+        _check_splits(splits, scans, paths.splits)
+        return splits
+    subjects = sorted(scans)
+    if len(subjects) < 2:
+        raise DataError(
+            f"{paths.name} has {len(subjects)} subject(s) with at least two scans; at least two are needed, one to "
+            "train on and one to validate on."
+        )
+    made = generate_crossval_split(subjects, seed=SEED, n_splits=min(FOLDS, len(subjects)))
+    splits = [Split(tuple(map(str, fold["train"])), tuple(map(str, fold["val"]))) for fold in made]
+    write_json([asdict(split) for split in splits], paths.splits)
+    return splits
+
+
+def split_of_fold(splits: list[Split], fold: int, path: Path) -> Split:
+    """One fold.
+
+    :raises NotFoundError: there is no such fold.
+    """
+    if not 0 <= fold < len(splits):
+        raise NotFoundError(f"There is no fold {fold}: {path} has the folds 0 to {len(splits) - 1}.")
+    return splits[fold]
+
+
+def read_or_draw_targets(
+    paths: DatasetPaths, splits: list[Split], scans: dict[str, list[str]], most: int
+) -> list[list[ForecastTarget]]:
+    """The validation forecasts of every fold: drawn once from one seed, stored, the same for every method (CRONOS C.2).
+
+    Drawn anew where the stored ones do not fit the splits or scans any more.
+
+    :param most: most context scans that a sample may hold.
+    :returns: a list for each fold.
+    """
+    if paths.validation_targets.is_file():
+        stored = read_json(paths.validation_targets)
+        folds = [
+            [ForecastTarget(entry["subject"], entry["target"], tuple(entry["context"])) for entry in fold]
+            for fold in stored["folds"]
+        ]
+        if stored["most_context_scans"] == most and _targets_fit(folds, splits, scans):
+            return folds
+    generator = np.random.default_rng(SEED)
+    folds = [_draw_targets(split, scans, most, generator) for split in splits]
+    content = {
+        "seed": SEED,
+        "most_context_scans": most,
+        "folds": [[asdict(target) for target in fold] for fold in folds],
+    }
+    write_json(content, paths.validation_targets)
+    return folds
+
+
+def draw_context(generator: np.random.Generator, earlier: int, most: int, count: int | None = None) -> list[int]:
+    """A random non-empty subset of the earlier scans (CRONOS C.2), as ascending positions.
+
+    Its size is uniform, then the subset of that size is.
+
+    :param earlier: number of earlier scans. :param most: largest size. :param count: the size, if it is fixed.
+    """
+    size = count or int(generator.integers(1, min(earlier, most) + 1))
+    return sorted(int(position) for position in generator.choice(earlier, size, replace=False))
+
+
+def _draw_targets(
+    split: Split, scans: dict[str, list[str]], most: int, generator: np.random.Generator
+) -> list[ForecastTarget]:
+    """Targets spread evenly over each subject's series, with a random context each."""
+    targets = []
+    per_subject = ceil(TARGETS_PER_FOLD / len(split.val))
+    for subject in split.val:
+        cases = scans[subject]
+        count = min(per_subject, len(cases) - 1)
+        for position in np.unique(np.linspace(len(cases) - 1, 1, count).round().astype(int)):
+            context = draw_context(generator, int(position), most)
+            targets.append(ForecastTarget(subject, cases[position], tuple(cases[index] for index in context)))
+    return targets
+
+
+def _targets_fit(folds: list[list[ForecastTarget]], splits: list[Split], scans: dict[str, list[str]]) -> bool:
+    return len(folds) == len(splits) and all(
+        {target.subject for target in fold} == set(split.val)
+        and all({target.target, *target.context} <= set(scans[target.subject]) for target in fold)
+        for fold, split in zip(folds, splits, strict=True)
+    )
+
+
+def _read_splits(path: Path) -> list[dict[str, list[str]]]:
+    content = read_json(path)
+    good = isinstance(content, list) and all(
+        isinstance(entry, dict) and isinstance(entry.get("train"), list) and isinstance(entry.get("val"), list)
+        for entry in content
+    )
+    if not good or not content:
+        raise ConfigurationError(
+            f'{path} should be a list of {{"train": [subjects], "val": [subjects]}}, one for each fold.'
+        )
+    return content
+
+
+def _check_splits(splits: list[Split], scans: dict[str, list[str]], path: Path) -> None:
+    for fold, split in enumerate(splits):
+        if leaked := sorted(set(split.train) & set(split.val)):
+            raise ConfigurationError(
+                f"{path}, fold {fold}: {', '.join(leaked)} is in train and in val. A subject that is trained on cannot "
+                "validate: its scans are too alike."
+            )
+        if unknown := sorted({*split.train, *split.val} - set(scans)):
+            raise ConfigurationError(
+                f"{path}, fold {fold}: {', '.join(unknown[:5])} is not a subject with at least two scans of this "
+                "dataset. Splits name subjects (the column of scans.csv), not cases."
+            )
+        if not split.train or not split.val:
+            raise ConfigurationError(f"{path}, fold {fold}: both train and val need at least one subject.")

@@ -1,6 +1,9 @@
 """Reading and writing volumes with their geometry, by SimpleITK."""
 
+import gzip
+import zlib
 from dataclasses import dataclass
+from os import SEEK_END
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +85,8 @@ def read_image(path: Path) -> sitk.Image:
             f"{path} cannot be read: the file is truncated or not an image. Copy it again from its source. "
             f"(The reader said: {str(error).strip().splitlines()[-1].strip()})"
         ) from error
+    if is_cut_short(path, image):
+        raise DataError(f"{path} is truncated: it ends before its last voxel. Copy it again from its source.")
     if image.GetDimension() != 3:
         raise DataError(
             f"{path} has {image.GetDimension()} dimensions ({_shown(image.GetSize())}), expected 3: one file per scan "
@@ -93,6 +98,33 @@ def read_image(path: Path) -> sitk.Image:
             "expected 1."
         )
     return image
+
+
+def is_cut_short(path: Path, image: sitk.Image) -> bool:
+    """Whether a NIfTI file ends before its last voxel. ITK fills what is missing with zeros and does not say so.
+
+    :param image: what was read from it; its header tells how many bytes there should be.
+    """
+    if not image.HasMetaDataKey("bitpix"):
+        return False
+    voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
+    expected = voxels * int(image.GetMetaData("bitpix")) // 8
+    if not str(path).endswith(".gz"):
+        return Path(path).suffix == ".nii" and Path(path).stat().st_size < expected
+    with open(path, "rb") as file:
+        file.seek(-4, SEEK_END)
+        # gzip ends with the size of what it holds, modulo 2**32; the header before the voxels has 348 bytes and more
+        size = int.from_bytes(file.read(), "little")
+    if 0 <= (size - expected) % 2**32 - 348 < 2**20:
+        return False
+    # truncated, or (rarely) written in several parts, of which the last four bytes know only the last: read it through
+    try:
+        with gzip.open(path) as file:
+            while file.read(2**22):
+                pass
+    except (EOFError, OSError, zlib.error):
+        return True
+    return False
 
 
 def read_scan(paths: tuple[Path, ...]) -> Volume:

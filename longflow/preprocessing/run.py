@@ -109,7 +109,6 @@ def preprocess_dataset(
 
 def _prepare(job: Job) -> None:
     """Prepare and store one subject; runs in a worker."""
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # headers were judged by longflow_verify
     for configuration, folder, patch_size in job.outputs:
         save_prepared(prepare_series(job.series, job.plans, configuration), folder, patch_size)
 
@@ -133,7 +132,7 @@ def _outputs(
         other = chosen.setdefault(plan.data_identifier, name)
         if plans.configuration(other).spacing != plan.spacing:
             raise ConfigurationError(
-                f"The configurations {other} and {name} share the data_identifier '{plan.data_identifier}', but not the "
+                f"The configurations {other} and {name} share the data_identifier '{plan.data_identifier}', not the "
                 f"spacing: {plans.configuration(other).spacing} and {plan.spacing}. Give them different identifiers."
             )
         if len(plan.patch_size) > len(plans.configuration(other).patch_size):

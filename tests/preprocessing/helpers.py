@@ -1,0 +1,124 @@
+"""Small plans and raw datasets for the tests of this room."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow.data.images import Geometry, Volume
+from longflow.files import write_json
+from longflow.paths import DatasetPaths
+from longflow.plans import Plans, write_plans
+
+OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
+
+
+def make_plans(
+    spacing=(1.0, 1.0, 1.0),
+    transpose=(0, 1, 2),
+    normal_form="per_subject",
+    channels=("MR",),
+    patch_size=(4, 8, 8),
+    configurations=None,
+) -> Plans:
+    """Plans that say nothing but what preprocessing reads."""
+    form = {"offset": 40.0, "scale": 250.0} if normal_form == "absolute" else {}
+    configuration = {
+        "data_identifier": "3d_fullres",
+        "spacing": list(spacing),
+        "median_image_size": [8, 16, 16],
+        "patch_size": list(patch_size),
+        "batch_size": 1,
+        "network": {
+            "features_per_stage": [8],
+            "strides": [[1] * len(patch_size)],
+            "kernel_sizes": [[3] * len(patch_size)],
+            "attention": False,
+        },
+    }
+    grid = {"spacing": 1, "length": 2, "overwritten": 0, "rounding_error": 0, "filled": 0, "clipped": 0, "score": 0}
+    return Plans.model_validate(
+        {
+            "dataset_name": "Dataset901_Test",
+            "plans_name": "longflowPlans",
+            "task": "forecast",
+            "preset": "tiny",
+            "gpu_memory": 1,
+            "channel_names": list(channels),
+            "file_ending": ".nii.gz",
+            "transpose_forward": list(transpose),
+            "transpose_backward": [int(axis) for axis in np.argsort(transpose)],
+            "temporal": {
+                "time_unit": "days",
+                "time_scale": 1,
+                "sequence_length": 2,
+                "shortest_interval": 1,
+                "longest_span": 2,
+                "longest_horizon": 1,
+                "grid": grid,
+                "regular": True,
+                "reasons": [],
+            },
+            "channels": [{"name": name, "normal_form": normal_form, **form} for name in channels],
+            "configurations": {
+                name: {**configuration, **changes} for name, changes in (configurations or {"3d_fullres": {}}).items()
+            },
+            "training": {"epochs": 1, "iterations_per_epoch": 1, "learning_rate": 1e-4},
+        }
+    )
+
+
+def make_volume(
+    shape=(6, 20, 24),
+    spacing=(4.0, 1.0, 1.0),
+    seed=0,
+    channels=1,
+    border=0,
+    direction=OBLIQUE,
+    data_type="int16",
+    low=-1000,
+    high=2000,
+) -> Volume:
+    """A smooth random volume of whole numbers with a border of zeros; spacing in the array's order."""
+    generator = np.random.default_rng(seed)
+    array = np.zeros((channels, *shape), np.float32)
+    inside = tuple(slice(border, size - border) for size in shape)
+    for channel in array:
+        noise = generator.normal(size=shape)
+        for axis in range(3):
+            noise = (noise + np.roll(noise, 1, axis) + np.roll(noise, -1, axis)) / 3
+        noise = (noise - noise.min()) / np.ptp(noise)
+        channel[inside] = np.rint(low + (high - low) * noise)[inside]
+        channel[inside][channel[inside] == 0] = 1  # a zero at the border would move the crop
+    geometry = Geometry(tuple(reversed(shape)), tuple(reversed(spacing)), (-10.0, 5.0, 2.5), direction)
+    return Volume(array, geometry, data_type)
+
+
+def write_image(array: np.ndarray, geometry: Geometry, path: Path) -> None:
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteImage(image, str(path))
+
+
+def make_dataset(subjects=2, scans=2, shape=(6, 20, 24), plans: Plans | None = None) -> DatasetPaths:
+    """A raw dataset with plans, below the roots that the environment names; first scans have labels."""
+    paths = DatasetPaths("Dataset901_Test")
+    description = {"channel_names": {"0": "MR"}, "file_ending": ".nii.gz", "time_unit": "days"}
+    lines = ["case,subject,time"]
+    for subject in range(subjects):
+        for scan in range(scans):
+            case = f"s{subject}_{scan}"
+            volume = make_volume(shape, seed=10 * subject + scan, border=2)
+            image = paths.raw / "imagesTr" / f"{case}_0000.nii.gz"
+            write_image(volume.array[0].astype(np.int16), volume.geometry, image)
+            lines.append(f"{case},s{subject},{scan}")
+            if scan == 0:
+                label = (volume.array[0] > 500).astype(np.uint8)
+                write_image(label, volume.geometry, paths.raw / "labelsTr" / f"{case}.nii.gz")
+    write_json({**description, "labels": {"background": 0, "bright": 1}}, paths.raw / "dataset.json")
+    (paths.raw / "scans.csv").write_text("\n".join(lines) + "\n")
+    write_plans(plans or make_plans(spacing=(4.0, 1.0, 1.0)), paths.plans())
+    return paths

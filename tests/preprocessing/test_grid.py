@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from longflow.preprocessing.grid import (
+    block_means,
+    box_slices,
+    inverse_order,
+    nonzero_box,
+    resample_image,
+    resample_labels,
+    resampled_shape,
+    transposed,
+)
+
+
+def test_the_box_holds_every_scan():
+    first, second = np.zeros((2, 8, 9, 10)), np.zeros((2, 8, 9, 10))
+    first[0, 2, 3, 4] = 1
+    second[1, 5, 1, 8] = -1  # in another channel, and below zero
+    assert nonzero_box([first, second]) == [[2, 6], [1, 4], [4, 9]]
+    assert first[(0, *box_slices([[2, 3], [3, 4], [4, 5]]))] == 1
+
+
+def test_a_series_of_zeros_keeps_its_grid():
+    assert nonzero_box([np.zeros((1, 3, 4, 5))]) == [[0, 3], [0, 4], [0, 5]]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (0, 2, 1)])
+def test_transposition_is_undone(order):
+    array = np.arange(24).reshape(1, 2, 3, 4)
+    there = transposed(array, order)
+    assert there.shape[1:] == tuple(array.shape[1 + axis] for axis in order)
+    assert np.array_equal(transposed(there, inverse_order(order)), array)
+
+
+def test_the_same_shape_is_the_same_to_the_bit():
+    image = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    assert resample_image(image, [3, 4, 5], (3.0, 1.0, 1.0), (3.01, 1.0, 1.0)) is image
+    labels = image[0].astype(np.int16)
+    assert resample_labels(labels, [3, 4, 5], (3.0, 1.0, 1.0), (3.01, 1.0, 1.0)) is labels
+
+
+def test_no_axis_vanishes():
+    assert resampled_shape([1, 20, 20], (4.0, 1.0, 1.0), (10.0, 2.0, 2.0)) == [1, 10, 10]
+
+
+def test_thick_slices_are_not_blended():
+    """Order 0 through the plane: values of a slice are those of one slice of the source."""
+    image = np.zeros((1, 4, 8, 8), np.float32)
+    image[0] += np.array([0, 10, 20, 30], np.float32)[:, None, None]
+    resampled = resample_image(image, [6, 12, 12], (10.0, 1.0, 1.0), (6.667, 0.667, 0.667))
+    assert resampled.dtype == np.float32
+    assert set(np.unique(np.round(resampled, 3))) == {0, 10, 20, 30}
+
+
+def test_thin_slices_are_interpolated_smoothly():
+    line = np.linspace(0, 1, 16, dtype=np.float32)
+    image = np.broadcast_to(line[:, None, None], (16, 16, 16))[None]
+    up = resample_image(image, [32, 32, 32], (2.0, 2.0, 2.0), (1.0, 1.0, 1.0))
+    down = resample_image(up, [16, 16, 16], (1.0, 1.0, 1.0), (2.0, 2.0, 2.0))
+    assert np.abs(down - image).max() < 0.02
+
+
+def test_labels_stay_labels():
+    labels = np.zeros((4, 8, 8), np.int16)
+    labels[1:3, 2:6, 2:6] = 3
+    resampled = resample_labels(labels, [4, 16, 16], (5.0, 2.0, 2.0), (5.0, 1.0, 1.0))
+    assert resampled.dtype == np.int16 and set(np.unique(resampled)) == {0, 3}
+    assert (resampled == 3).mean() == pytest.approx((labels == 3).mean(), rel=0.1)
+
+
+def test_block_means_with_partial_blocks():
+    image = np.random.default_rng(0).normal(size=(2, 1, 5, 9, 16)).astype(np.float32)
+    means = block_means(image, (2, 8, 8))
+    assert means.shape == (2, 1, 3, 2, 2) and means.dtype == np.float32
+    assert np.allclose(means[:, :, 0, 0, 0], image[:, :, :2, :8, :8].mean(axis=(2, 3, 4)), atol=1e-6)
+    assert np.allclose(means[:, :, 2, 1, 1], image[:, :, 4:, 8:, 8:].mean(axis=(2, 3, 4)), atol=1e-6)

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from longflow.plans import ChannelPlan
+from longflow.preprocessing.normal_form import from_normal, normal_form_of_series, region_statistics, to_normal
+
+
+@pytest.fixture
+def scans():
+    """Two scans of two channels; the second is twice as bright; zeros around the body."""
+    first = np.zeros((2, 4, 6, 6), np.float32)
+    first[:, :, 1:5, 1:5] = np.random.default_rng(0).uniform(50, 150, (2, 4, 4, 4))
+    return [first, 2 * first]
+
+
+def channels(*forms):
+    numbers = {"absolute": {"offset": 40.0, "scale": 250.0}}
+    return [ChannelPlan(name=str(i), normal_form=form, **numbers.get(form, {})) for i, form in enumerate(forms)]
+
+
+def test_per_subject_keeps_the_change_between_scans(scans):
+    offset, scale = normal_form_of_series(scans, channels("per_subject", "per_subject"))
+    assert offset[0] == offset[1] and scale[0] == scale[1]
+    body = scans[0][0] != 0
+    assert to_normal(scans[0], offset[0], scale[0])[0][body].mean() == pytest.approx(0, abs=1e-5)
+    assert to_normal(scans[1], offset[1], scale[1])[0][body].mean() > 1
+
+
+def test_per_scan_takes_brightness_away(scans):
+    offset, scale = normal_form_of_series(scans, channels("per_scan", "per_scan"))
+    normal = [to_normal(scan, *numbers) for scan, *numbers in zip(scans, offset, scale, strict=True)]
+    body = scans[0][0] != 0
+    assert np.allclose(normal[0][0][body], normal[1][0][body], atol=1e-5)
+    assert normal[0][0][body].std() == pytest.approx(1, abs=1e-5)
+
+
+def test_absolute_uses_the_plans_numbers_and_channels_may_differ(scans):
+    offset, scale = normal_form_of_series(scans, channels("absolute", "per_scan"))
+    assert [numbers[0] for numbers in offset] == [40.0, 40.0]
+    assert [numbers[0] for numbers in scale] == [250.0, 250.0]
+    assert offset[0][1] != offset[1][1]
+
+
+def test_zeros_around_the_body_do_not_count(scans):
+    (mean, _), _ = region_statistics(scans[0])
+    assert mean == pytest.approx(scans[0][0][:, 1:5, 1:5].mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0, -1e6, 1e-20])
+def test_a_constant_scan_has_scale_one_and_comes_back(value):
+    scan = np.full((1, 3, 4, 5), value, np.float32)
+    ((offset, scale),) = region_statistics(scan)
+    assert scale == 1.0
+    assert np.array_equal(from_normal(to_normal(scan, [offset], [scale]), [offset], [scale]), scan)
+
+
+def test_small_units_are_contrast():
+    """Diffusion maps in m²/s lie near 1e-9."""
+    scan = np.random.default_rng(0).uniform(1e-10, 3e-9, (1, 3, 4, 5)).astype(np.float32)
+    ((_, scale),) = region_statistics(scan)
+    assert scale == pytest.approx(scan.std(), rel=1e-4)
+
+
+def test_the_way_back_is_within_one_hounsfield_unit():
+    raw = np.arange(-1024, 3072, dtype=np.float32).reshape(1, 16, 16, 16)
+    back = from_normal(to_normal(raw, [40.0], [250.0]), [40.0], [250.0])
+    assert np.abs(back - raw).max() < 1e-3

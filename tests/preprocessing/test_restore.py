@@ -1,0 +1,111 @@
+import numpy as np
+import pytest
+
+from longflow.data.images import read_scan, write_volume
+from longflow.errors import DataError
+from longflow.preprocessing.series import export_forecast, prepare_volumes, to_input_space
+
+from .helpers import OBLIQUE, make_plans, make_volume
+
+
+def prepare(volumes, plans):
+    cases = [f"case{index}" for index in range(len(volumes))]
+    return prepare_volumes("s", cases, list(range(len(volumes))), volumes, plans, "3d_fullres")
+
+
+KINDS = {
+    "native": {"spacing": (4.0, 1.0, 1.0)},
+    "native, transposed": {"spacing": (1.0, 4.0, 1.0), "transpose": (1, 0, 2)},
+    "finer": {"spacing": (4.0, 0.5, 0.5)},
+    "finer, transposed": {"spacing": (0.5, 0.5, 4.0), "transpose": (2, 1, 0)},
+    "isotropic": {"spacing": (1.0, 1.0, 1.0)},
+    "coarser": {"spacing": (8.0, 2.0, 2.0)},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("normal_form", ["absolute", "per_subject", "per_scan"])
+@pytest.mark.parametrize("border", [0, 2])
+def test_an_unchanged_prediction_gives_the_last_scan_back_to_the_bit(kind, normal_form, border):
+    volumes = [make_volume(seed=seed, border=border, channels=2) for seed in range(2)]
+    prepared = prepare(volumes, make_plans(normal_form=normal_form, channels=("A", "B"), **KINDS[kind]))
+    forecast = export_forecast(prepared.images[1], prepared.images[1], volumes[1].array, prepared.properties, 1)
+    assert forecast.dtype == np.float32
+    assert np.array_equal(forecast, volumes[1].array)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_uniform_change_comes_back_in_input_units(kind):
+    volumes = [make_volume(seed=seed, border=2) for seed in range(2)]
+    prepared = prepare(volumes, make_plans(**KINDS[kind]))
+    scale = prepared.properties.scale[1][0]
+    forecast = export_forecast(prepared.images[1] + 0.5, prepared.images[1], volumes[1].array, prepared.properties, 1)
+    change = (forecast - volumes[1].array)[0]
+    assert np.allclose(change[2:4, 2:18, 2:22], 0.5 * scale, atol=1e-2)
+    change[2:4, 2:18, 2:22] = 0
+    assert not change.any()  # outside the crop, the forecast is the last scan
+
+
+@pytest.mark.parametrize("kind", ["native", "native, transposed"])
+@pytest.mark.parametrize("normal_form", ["absolute", "per_subject", "per_scan"])
+def test_a_perfect_forecast_is_within_one_hounsfield_unit(kind, normal_form):
+    volumes = [make_volume(seed=seed, border=2, low=-1024, high=3071) for seed in range(2)]
+    prepared = prepare(volumes, make_plans(normal_form=normal_form, **KINDS[kind]))
+    properties = prepared.properties
+    target = prepared.images[1]
+    if normal_form == "per_scan":  # the forecast is in the last context scan's normal form
+        raw = to_input_space(target, properties, 1)[:, 2:4, 2:18, 2:22]
+        offset, scale = properties.offset[0][0], properties.scale[0][0]
+        target = ((raw - offset) / scale).transpose(0, *(1 + axis for axis in properties.transpose))
+    forecast = export_forecast(target, prepared.images[0], volumes[0].array, properties, 0)
+    assert np.abs(forecast - volumes[1].array).max() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["finer", "finer, transposed"])
+def test_resampling_there_and_back_loses_little(kind):
+    volume = make_volume(border=2)
+    prepared = prepare([volume], make_plans(**KINDS[kind]))
+    back = to_input_space(prepared.images[0], prepared.properties, 0)
+    inside = (0, slice(2, 4), slice(2, 18), slice(2, 22))
+    error = back[inside] - volume.array[inside]
+    assert np.abs(error).mean() < 0.05 * volume.array[inside].std()
+
+
+def test_outside_the_crop_nothing_is_known():
+    volume = make_volume(border=2)
+    prepared = prepare([volume], make_plans(**KINDS["native"]))
+    back = to_input_space(prepared.images[0], prepared.properties, 0)
+    inside = np.zeros(back.shape, bool)
+    inside[:, 2:4, 2:18, 2:22] = True
+    assert np.array_equal(np.isnan(back), ~inside)
+    assert np.abs(back[inside] - volume.array[inside]).max() < 1e-3
+
+
+@pytest.mark.parametrize("data_type", ["int16", "uint8"])
+def test_files_have_the_geometry_and_type_of_the_input(tmp_path, data_type):
+    limits = np.iinfo(data_type)
+    low, high = max(limits.min, -1000), min(limits.max, 32000)
+    volume = make_volume(data_type=data_type, low=low, high=high, direction=OBLIQUE)
+    prepared = prepare([volume], make_plans(**KINDS["finer"]))
+    far = 1000 * np.sign(prepared.images[0])  # beyond what the type can hold, both ways
+    forecast = export_forecast(far, prepared.images[0], volume.array, prepared.properties, 0)
+    assert forecast.max() > limits.max and forecast.min() < limits.min
+    path = tmp_path / "case_0000.nii.gz"
+    write_volume(forecast[0], prepared.properties.geometry, prepared.properties.data_type[0], path)
+    written = read_scan((path,))
+    assert written.data_type == data_type
+    assert not volume.geometry.differences(written.geometry)
+    assert written.array.min() == limits.min and written.array.max() == limits.max
+
+    write_volume(forecast[0] * 0 + 3.5001, prepared.properties.geometry, data_type, path)
+    assert set(np.unique(read_scan((path,)).array)) == {4}
+
+
+def test_what_does_not_fit_is_an_error():
+    volume = make_volume(border=2)
+    prepared = prepare([volume], make_plans(**KINDS["native"]))
+    image = prepared.images[0]
+    with pytest.raises(DataError, match=r"\[2, 16, 19\] voxels does not fit the prepared series of s"):
+        to_input_space(image[..., 1:], prepared.properties, 0)
+    with pytest.raises(DataError, match=r"case0 has .* its file has changed"):
+        export_forecast(image, image, volume.array[:, 1:], prepared.properties, 0)

@@ -1,0 +1,170 @@
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longflow.data.dataset import training_series
+from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.plans import read_plans, write_plans
+from longflow.preprocessing import run
+from longflow.preprocessing.run import preprocess_dataset
+from longflow.preprocessing.series import load_prepared, prepare_series, prepared_subjects
+
+from .helpers import make_dataset, make_plans
+
+NAME = "Dataset901_Test"
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    return make_dataset(subjects=3)
+
+
+def written(folder):
+    """When each subject was finished."""
+    return {path.stem: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+
+
+def check_all(dataset):
+    """Every subject is finished, and is what it should be."""
+    plans = read_plans(dataset.plans())
+    folder = dataset.cache("longflowPlans", "3d_fullres")
+    _, all_series = training_series(dataset.raw)
+    assert prepared_subjects(folder) == [series.subject for series in all_series]
+    for series in all_series:
+        expected, found = prepare_series(series, plans, "3d_fullres"), load_prepared(folder, series.subject)
+        assert found.properties == expected.properties
+        assert np.array_equal(found.images[:], expected.images)
+
+
+def test_only_what_is_missing_or_stale_is_done(dataset):
+    calls = []
+    summary = preprocess_dataset(NAME, processes=1, progress=lambda *call: calls.append(call))
+    assert (summary.prepared, summary.kept) == (3, 0) and summary.size > 0
+    assert calls == [(1, 3, "s0"), (2, 3, "s1"), (3, 3, "s2")]
+    check_all(dataset)
+    (folder,) = summary.folders
+    first = written(folder)
+
+    assert preprocess_dataset(NAME, processes=1).kept == 3
+    assert written(folder) == first
+
+    os.utime(dataset.raw / "imagesTr" / "s1_0_0000.nii.gz", ns=(1, 1))  # as if it had been replaced
+    summary = preprocess_dataset(NAME, processes=1)
+    assert (summary.prepared, summary.kept) == (1, 2)
+    assert {name for name, when in written(folder).items() if when != first[name]} == {"s1"}
+
+    (folder / "s0.json").write_text("{ not json")
+    assert preprocess_dataset(NAME, processes=1).prepared == 1
+    assert preprocess_dataset(NAME, processes=1, overwrite=True).prepared == 3
+
+    write_plans(make_plans(spacing=(4.0, 2.0, 2.0)), dataset.plans())
+    assert preprocess_dataset(NAME, processes=1).prepared == 3
+    check_all(dataset)
+
+
+def test_a_subject_that_left_the_dataset_leaves_the_cache(dataset):
+    folder = preprocess_dataset(NAME, processes=1).folders[0]
+    table = dataset.raw / "scans.csv"
+    table.write_text("\n".join(line for line in table.read_text().splitlines() if ",s2," not in line) + "\n")
+    preprocess_dataset(NAME, processes=1)
+    assert prepared_subjects(folder) == ["s0", "s1"] and not list(folder.glob("s2*"))
+
+
+def test_configurations_with_one_identifier_are_done_once(dataset):
+    flat = {"patch_size": [8, 8], "network": {**make_plans().configurations["3d_fullres"].network.model_dump()}}
+    flat["network"].update(strides=[[1, 1]], kernel_sizes=[[3, 3]])
+    coarse = {"data_identifier": "3d_lowres", "spacing": [4.0, 2.0, 2.0]}
+    plans = make_plans(spacing=(4.0, 1.0, 1.0), configurations={"2d": flat, "3d_fullres": {}, "3d_lowres": coarse})
+    write_plans(plans, dataset.plans())
+    summary = preprocess_dataset(NAME, processes=1)
+    assert [folder.name for folder in summary.folders] == ["longflowPlans_3d_fullres", "longflowPlans_3d_lowres"]
+    assert load_prepared(summary.folders[0], "s0").images.chunks[2] > 1  # the 3d patch shaped the chunks
+    assert preprocess_dataset(NAME, configurations=["2d"], processes=1).kept == 3
+
+    plans.configurations["2d"].spacing = [4.0, 3.0, 3.0]
+    write_plans(plans, dataset.plans())
+    with pytest.raises(ConfigurationError, match="2d and 3d_fullres share the data_identifier '3d_fullres'"):
+        preprocess_dataset(NAME, processes=1)
+
+
+def test_unknown_names_and_missing_plans(dataset):
+    with pytest.raises(NotFoundError, match="Did you mean '3d_fullres'"):
+        preprocess_dataset(NAME, configurations=["3d_fulres"])
+    with pytest.raises(NotFoundError, match=r"Found there: longflowPlans\. Run: longflow_plan -d 901"):
+        preprocess_dataset(NAME, "otherPlans")
+
+
+def test_plans_of_other_channels_are_an_error(dataset):
+    write_plans(make_plans(channels=("T2",)), dataset.plans())
+    with pytest.raises(ConfigurationError, match=r"made for the channels \['T2'\], but dataset.json names \['MR'\]"):
+        preprocess_dataset(NAME)
+
+
+def test_a_full_disk_is_foreseen(dataset, monkeypatch):
+    usage = type(shutil.disk_usage("/"))
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda path: usage(10**9, 10**9, 1000))
+    with pytest.raises(DataError, match=r"need up to 0\.00 GB, but .* has 0\.00 GB free"):
+        preprocess_dataset(NAME, processes=1)
+    assert not dataset.cache("longflowPlans", "3d_fullres").exists()
+
+
+def test_few_workers_where_memory_is_short(monkeypatch):
+    memory = type("Memory", (), {"available": 10 * 10**9})
+    monkeypatch.setattr(run.psutil, "virtual_memory", lambda: memory)
+    gigabyte = 10**9
+    assert run._processes_that_fit(8, [gigabyte] * 20) == 8
+    assert run._processes_that_fit(8, [4 * gigabyte] * 20) == 2
+    assert run._processes_that_fit(8, [6 * gigabyte, gigabyte, gigabyte]) == 3
+    assert run._processes_that_fit(8, [60 * gigabyte]) == 1
+    assert run._processes_that_fit(8, []) == 1
+
+
+def test_a_scan_that_cannot_be_read_is_named_and_the_others_are_kept(dataset):
+    broken = dataset.raw / "imagesTr" / "s2_1_0000.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(DataError, match=r"s2_1_0000\.nii\.gz is truncated"):
+        preprocess_dataset(NAME, processes=1)
+    assert prepared_subjects(dataset.cache("longflowPlans", "3d_fullres")) == ["s0", "s1"]
+
+
+def start(home):
+    code = f"""
+from longflow.preprocessing.run import preprocess_dataset
+
+if __name__ == "__main__":  # workers import this file
+    preprocess_dataset("{NAME}", processes=2)
+"""
+    script = Path(home) / "start.py"
+    script.write_text(code)
+    environment = {**os.environ, "LONGFLOW_HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
+
+
+def test_killed_at_any_moment_it_goes_on(tmp_path, monkeypatch):
+    """kill -9 between the first and the last finished subject; what was finished stays as it is."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset = make_dataset(subjects=40)
+    folder = dataset.cache("longflowPlans", "3d_fullres")
+    process = start(tmp_path)
+    while process.poll() is None and not (folder.is_dir() and len(written(folder)) >= 1):
+        time.sleep(0.002)
+    time.sleep(random.uniform(0, 0.1))
+    os.killpg(process.pid, signal.SIGKILL)  # the whole group, as when a machine goes down
+    process.wait()
+    before = written(folder)
+    assert before
+    summary = preprocess_dataset(NAME, processes=1)
+    assert summary.kept == len(before) and summary.prepared == 40 - len(before)
+    after = written(folder)
+    assert all(after[name] == when for name, when in before.items())
+    check_all(dataset)
+    assert not list(folder.glob(".unfinished-*"))

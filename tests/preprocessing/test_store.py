@@ -1,0 +1,135 @@
+import resource
+import signal
+from contextlib import suppress
+
+import blosc2
+import numpy as np
+import pytest
+
+from longflow.errors import DataError
+from longflow.preprocessing.series import load_prepared, prepare_volumes, prepared_subjects, save_prepared
+from longflow.preprocessing.store import chunks_and_blocks, read_properties, remove_prepared, size_on_disk
+
+from .helpers import make_plans, make_volume
+
+
+@pytest.fixture
+def prepared():
+    volumes = [make_volume(shape=(6, 40, 48), seed=seed) for seed in range(3)]
+    labels = [(volumes[0].array[0] > 500).astype(np.int16), None, None]
+    plans = make_plans(spacing=(4.0, 1.0, 1.0))
+    return prepare_volumes("s1", ["a", "b", "c"], [0, 1.5, 4], volumes, plans, "3d_fullres", labels=labels)
+
+
+def test_what_is_saved_is_what_is_loaded(tmp_path, prepared):
+    save_prepared(prepared, tmp_path, patch_size=(4, 16, 16))
+    loaded = load_prepared(tmp_path, "s1")
+    assert loaded.properties == prepared.properties
+    assert isinstance(loaded.images, blosc2.NDArray)
+    assert loaded.images.dtype == np.float32 and loaded.segmentations.dtype == np.int16
+    assert np.array_equal(loaded.images[:], prepared.images)
+    assert np.array_equal(loaded.segmentations[:], prepared.segmentations)
+    assert np.array_equal(loaded.coarse, prepared.coarse) and loaded.coarse_block == prepared.coarse_block
+    assert prepared_subjects(tmp_path) == ["s1"]
+    assert size_on_disk(tmp_path) > 1000
+
+
+def test_a_loaded_series_can_be_saved_elsewhere(tmp_path, prepared):
+    save_prepared(prepared, tmp_path / "one")
+    save_prepared(load_prepared(tmp_path / "one", "s1"), tmp_path / "two")
+    assert np.array_equal(load_prepared(tmp_path / "two", "s1").images[:], prepared.images)
+
+
+def test_a_patch_over_all_scans_is_read_without_the_rest(tmp_path, prepared):
+    """Blocks away from the patch may be destroyed: the patch reads the same, and reading all of it fails or differs."""
+    save_prepared(prepared, tmp_path, patch_size=(6, 8, 8))
+    images = load_prepared(tmp_path, "s1").images
+    assert images.chunks == (3, 1, 6, 8, 8)
+    patch = np.s_[:, :, :, :8, :8]
+    expected = images[patch]
+    assert np.array_equal(expected, prepared.images[patch])
+    path = tmp_path / "s1_images.b2nd"
+    content = bytearray(path.read_bytes())
+    chunk = content.find(images.schunk.get_chunk(images.schunk.nchunks - 1)[32:])  # behind its header
+    assert chunk > 0
+    content[chunk : chunk + 64] = bytes(64)
+    path.write_bytes(content)
+    damaged = load_prepared(tmp_path, "s1").images
+    assert np.array_equal(damaged[patch], expected)
+    with suppress(RuntimeError):
+        assert not np.array_equal(damaged[:], prepared.images)
+
+
+def test_chunks_follow_the_patch_and_stay_small():
+    chunks, blocks = chunks_and_blocks((20, 1, 10, 256, 216), (8, 128, 128))
+    assert chunks == (20, 1, 8, 128, 128) and blocks == (1, 1, 8, 32, 32)
+    chunks, blocks = chunks_and_blocks((20, 1, 10, 256, 216), (192, 160))  # a 2d patch
+    assert chunks[:3] == (20, 1, 1) and blocks[:3] == (1, 1, 1)
+    chunks, blocks = chunks_and_blocks((2, 1, 5, 6, 7), (32, 128, 128))  # smaller than a patch
+    assert chunks == (2, 1, 5, 6, 7)
+    chunks, blocks = chunks_and_blocks((300, 4, 160, 512, 512), (96, 160, 160))
+    assert 4 * np.prod(chunks) < 2**28 and all(part <= whole for part, whole in zip(blocks, chunks, strict=True))
+
+
+def test_labels_that_are_gone_are_gone(tmp_path, prepared):
+    save_prepared(prepared, tmp_path)
+    prepared.segmentations = None
+    save_prepared(prepared, tmp_path)
+    assert load_prepared(tmp_path, "s1").segmentations is None
+    assert not (tmp_path / "s1_seg.b2nd").exists()
+
+
+def test_a_subject_without_its_json_is_not_finished(tmp_path, prepared):
+    save_prepared(prepared, tmp_path)
+    (tmp_path / "s1.json").unlink()
+    assert prepared_subjects(tmp_path) == [] and read_properties(tmp_path, "s1") is None
+    with pytest.raises(DataError, match=r"s1 is not prepared .* Run longflow_preprocess"):
+        load_prepared(tmp_path, "s1")
+
+
+@pytest.mark.parametrize("name", ["s1_images.b2nd", "s1_seg.b2nd", "s1_coarse.npy"])
+def test_damaged_files_are_named(tmp_path, prepared, name):
+    save_prepared(prepared, tmp_path)
+    (tmp_path / name).write_bytes(b"nothing of the kind")
+    with pytest.raises(DataError, match=f"{name} is damaged"):
+        load_prepared(tmp_path, "s1")
+
+
+def test_a_pickle_is_not_loaded(tmp_path, prepared):
+    save_prepared(prepared, tmp_path)
+    np.save(tmp_path / "s1_coarse.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"s1_coarse\.npy is damaged"):
+        load_prepared(tmp_path, "s1")
+
+
+def test_removing_a_subject_leaves_the_others(tmp_path, prepared):
+    save_prepared(prepared, tmp_path)
+    prepared.properties.subject = "s1_seg"  # no names collide
+    save_prepared(prepared, tmp_path)
+    remove_prepared(tmp_path, "s1")
+    assert prepared_subjects(tmp_path) == ["s1_seg"]
+    assert np.array_equal(load_prepared(tmp_path, "s1_seg").images[:], prepared.images)
+
+
+@pytest.mark.parametrize("subject", ["../s1", "a/b", ".hidden", ""])
+def test_a_subject_that_is_no_file_name_is_an_error(tmp_path, prepared, subject):
+    prepared.properties.subject = subject
+    with pytest.raises(DataError, match="cannot be a file name"):
+        save_prepared(prepared, tmp_path / "inside")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def small_disk():
+    """No file of this process can grow beyond 8 kB: writing fails as on a full disk."""
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, prepared, small_disk):
+    with pytest.raises(DataError, match=r"s1_images\.b2nd could not be written.*Free some space"):
+        save_prepared(prepared, tmp_path)
+    assert prepared_subjects(tmp_path) == [] and not list(tmp_path.iterdir())

@@ -43,7 +43,7 @@ def run_command(*arguments: object, home: Path | None = None, timeout: float = 3
     if home is not None:
         environment["LONGFLOW_HOME"] = str(home)
     return subprocess.run(
-        [sys.executable, "-m", f"longflow.cli.{module}", *rest],
+        [sys.executable, "-c", f"from longflow.cli.{module} import main; raise SystemExit(main())", *rest],
         env=environment,
         capture_output=True,
         text=True,

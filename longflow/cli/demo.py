@@ -77,7 +77,7 @@ def _show_results(home: Path, seconds: float) -> None:
     command.console.print(table)
 
     better = metrics["better_than_lci"]
-    figures = sorted(forecast_folder(home).glob("*.png"))
+    figures = sorted(forecast_folder(home).rglob("*.png"))
     lines = [
         f"Better than LCI in {better['better']} of {better['targets']} targets. Time: {seconds / 60:.1f} min.",
         "",

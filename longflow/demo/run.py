@@ -64,9 +64,9 @@ def run_command(command: Command, home: Path) -> int:
     own = {"longflow_raw", "longflow_preprocessed", "longflow_results"}
     environment = {key: value for key, value in os.environ.items() if key not in own}
     environment["LONGFLOW_HOME"] = str(home.resolve())
-    process = subprocess.Popen(
-        [sys.executable, "-m", f"longflow.cli.{command.name}", *command.arguments], env=environment
-    )
+    # as the console script does, but found in any environment, whether or not its bin folder is on the PATH
+    launch = f"from longflow.cli.{command.name} import main; raise SystemExit(main())"
+    process = subprocess.Popen([sys.executable, "-c", launch, *command.arguments], env=environment)
     try:
         return process.wait()
     except BaseException as stop:

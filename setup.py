@@ -38,6 +38,7 @@ setup(
         "batchgenerators>=0.25",
         "batchgeneratorsv2>=0.3",
         "SimpleITK>=2.2.1",
+        "nibabel>=5",
         "acvl-utils>=0.2.3",
         "dynamic-network-architectures>=0.4.1",
         "torchdiffeq>=0.2.5",

@@ -73,8 +73,9 @@ def show(problems: list[Problem], title: str) -> None:
         # the field of a table's line is "line 7: time"; problems of one kind differ in the number alone
         kinds[problem.severity, problem.field.split(": ")[-1] + problem.advice].append(problem)
     table = Table(title=title, title_justify="left")
-    for column in ("", "file", "field", "found", "expected"):
-        table.add_column(column, overflow="fold")
+    table.add_column("", min_width=7)
+    for column, ratio in (("file", 3), ("field", 2), ("found", 3), ("expected", 3)):
+        table.add_column(column, overflow="fold", ratio=ratio)
     for (severity, _), same in kinds.items():
         colour = "red" if severity == "error" else "yellow"
         for problem in same[:SHOWN_OF_A_KIND]:

@@ -1,14 +1,12 @@
 """Reading and writing volumes with their geometry, by SimpleITK."""
 
-import gzip
-import zlib
 from dataclasses import dataclass
-from os import SEEK_END
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from longflow.data.nifti import describe_infinite, is_nifti, read_nifti_array
 from longflow.errors import DataError
 from longflow.files import written_whole
 
@@ -74,23 +72,39 @@ class Volume:
 def read_image(path: Path) -> sitk.Image:
     """One 3D image.
 
-    :raises DataError: the file is missing, truncated, not an image, or not 3D.
+    :raises DataError: the file is missing, truncated, not an image, not 3D, or holds NaN or infinite voxels.
     """
-    if not Path(path).is_file():
-        raise DataError(f"{path} does not exist.")
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise DataError(
-            f"{path} cannot be read: the file is truncated or not an image. Copy it again from its source. "
-            f"(The reader said: {str(error).strip().splitlines()[-1].strip()})"
-        ) from error
-    if is_cut_short(path, image):
-        raise DataError(f"{path} is truncated: it ends before its last voxel. Copy it again from its source.")
+    image = read_image_of_any_size(path)
     if image.GetDimension() != 3:
         raise DataError(
             f"{path} has {image.GetDimension()} dimensions ({_shown(image.GetSize())}), expected 3: one file per scan "
             "and channel. A 4D series can be split with: longflow_import nifti4d"
+        )
+    return image
+
+
+def read_image_of_any_size(path: Path) -> sitk.Image:
+    """An image of any number of dimensions with one finite value per voxel.
+
+    :raises DataError: as :func:`read_image`.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"{path} does not exist.")
+    # ITK would fill a truncated NIfTI file with zeros and write zeros over NaN, and say nothing
+    array = read_nifti_array(path) if is_nifti(path) else None
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise DataError(
+            f"{path} is truncated, damaged or not an image. Copy it again from its source. "
+            f"(The reader said: {str(error).strip().splitlines()[-1].strip()})"
+        ) from error
+    if array is None:
+        array = sitk.GetArrayViewFromImage(image)
+    if infinite := describe_infinite(array):
+        raise DataError(
+            f"{path} has voxels that are no numbers: {infinite}. Replace them by the value of the surroundings or of "
+            "air, or leave the scan out."
         )
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise DataError(
@@ -98,33 +112,6 @@ def read_image(path: Path) -> sitk.Image:
             "expected 1."
         )
     return image
-
-
-def is_cut_short(path: Path, image: sitk.Image) -> bool:
-    """Whether a NIfTI file ends before its last voxel. ITK fills what is missing with zeros and does not say so.
-
-    :param image: what was read from it; its header tells how many bytes there should be.
-    """
-    if not image.HasMetaDataKey("bitpix"):
-        return False
-    voxels = image.GetNumberOfPixels() * image.GetNumberOfComponentsPerPixel()
-    expected = voxels * int(image.GetMetaData("bitpix")) // 8
-    if not str(path).endswith(".gz"):
-        return Path(path).suffix == ".nii" and Path(path).stat().st_size < expected
-    with open(path, "rb") as file:
-        file.seek(-4, SEEK_END)
-        # gzip ends with the size of what it holds, modulo 2**32; the header before the voxels has 348 bytes and more
-        size = int.from_bytes(file.read(), "little")
-    if 0 <= (size - expected) % 2**32 - 348 < 2**20:
-        return False
-    # truncated, or (rarely) written in several parts, of which the last four bytes know only the last: read it through
-    try:
-        with gzip.open(path) as file:
-            while file.read(2**22):
-                pass
-    except (EOFError, OSError, zlib.error):
-        return True
-    return False
 
 
 def read_scan(paths: tuple[Path, ...]) -> Volume:

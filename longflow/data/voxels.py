@@ -1,13 +1,16 @@
 """The integrity of the voxels of one subject; runs in a worker, one file in memory at a time."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
 
 from longflow.data.images import Geometry
+from longflow.data.nifti import describe_infinite, is_nifti, read_nifti_array
 from longflow.data.problems import REGISTER, Problem, error, warning
+from longflow.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,15 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
     for scan in subject.scans:
         of_scan: tuple[str, Geometry] | None = None
         for file in scan:
-            image, found = read_image_for_check(file)
-            problems += found
-            if image is None:
+            try:
+                image, array = _read(file)
+            except _Unusable as unusable:
+                problems.append(unusable.problem)
                 continue
             if file.kind == "image":
-                problems += _check_intensities(image, file)
+                problems += _check_intensities(array, file)
             else:
-                found, here = _check_labels(image, file, subject.label_values)
+                found, here = _check_labels(array, file, subject.label_values)
                 problems += found
                 values |= here
             geometry = Geometry.of(image)
@@ -64,40 +68,45 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
     return problems, values
 
 
-def read_image_for_check(file: FileToCheck) -> tuple[sitk.Image | None, list[Problem]]:
-    """A 3D image with one value per voxel, or None and why not."""
+class _Unusable(Exception):
+    """The file cannot be read as a volume, so nothing more can be said about it."""
+
+    def __init__(self, problem: Problem):
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def _read(file: FileToCheck) -> tuple[sitk.Image | sitk.ImageFileReader, np.ndarray]:
+    """Header and voxels (z, y, x) of a 3D image with one value per voxel, decoded once."""
     try:
-        image = sitk.ReadImage(file.path)
-    except RuntimeError as problem:
-        said = str(problem).strip().splitlines()[-1].strip()
-        advice = f"Copy the file again from its source. (The reader said: {said[-120:]})"
-        return None, [error(file.shown, "file", "truncated or not an image", "a readable image", advice)]
-    size = " x ".join(map(str, image.GetSize()))
-    if image.GetDimension() != 3:
+        if is_nifti(file.path):
+            header = sitk.ImageFileReader()
+            header.SetFileName(file.path)
+            array = read_nifti_array(file.path)
+            header.ReadImageInformation()
+            components = header.GetNumberOfComponents()
+        else:
+            header = sitk.ReadImage(file.path)
+            array = sitk.GetArrayViewFromImage(header)
+            components = header.GetNumberOfComponentsPerPixel()
+    except (RuntimeError, DataError) as problem:
+        said = str(problem).strip().splitlines()[-1].rpartition("(The reader said: ")[2].rstrip(")")
+        advice = f"Copy the file again from its source. (The reader said: {said[-120:].strip()})"
+        raise _Unusable(error(file.shown, "file", "truncated or not an image", "a readable image", advice)) from problem
+    size = " x ".join(map(str, header.GetSize()))
+    if header.GetDimension() != 3:
         advice = "One file for each scan and channel. Split a 4D series with: longflow_import nifti4d"
-        return None, [error(file.shown, "dimensions", f"{image.GetDimension()} ({size})", "3", advice)]
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        found = f"{image.GetNumberOfComponentsPerPixel()} (colour or vector)"
-        return None, [error(file.shown, "values per voxel", found, "1", "Save each channel as a file of its own.")]
-    return image, []
+        raise _Unusable(error(file.shown, "dimensions", f"{header.GetDimension()} ({size})", "3", advice))
+    if components != 1:
+        advice = "Save each channel as a file of its own."
+        raise _Unusable(error(file.shown, "values per voxel", f"{components} (colour or vector)", "1", advice))
+    return header, array
 
 
-def _check_intensities(image: sitk.Image, file: FileToCheck) -> list[Problem]:
-    array = sitk.GetArrayViewFromImage(image)
-    if array.dtype.kind == "f" and not np.isfinite(array.sum(dtype=np.float64)):
-        nan, infinite = int(np.isnan(array).sum()), int(np.isinf(array).sum())
-        if nan or infinite:
-            where = np.argwhere(~np.isfinite(array))[0][::-1]
-            found = " and ".join(f"{count} {name}" for count, name in ((nan, "NaN"), (infinite, "infinite")) if count)
-            return [
-                error(
-                    file.shown,
-                    "voxels",
-                    f"{found}, the first at {tuple(map(int, where))}",
-                    "finite numbers",
-                    "Replace them by the value of the surroundings or of air, or leave the scan out.",
-                )
-            ]
+def _check_intensities(array: np.ndarray, file: FileToCheck) -> list[Problem]:
+    if infinite := describe_infinite(array):
+        advice = "Replace them by the value of the surroundings or of air, or leave the scan out."
+        return [error(file.shown, "voxels", infinite, "finite numbers", advice)]
     lowest, highest = array.min(), array.max()
     if lowest == highest:
         advice = "Nothing can be seen in it: copy the file again from its source, or leave the scan out."
@@ -105,8 +114,7 @@ def _check_intensities(image: sitk.Image, file: FileToCheck) -> list[Problem]:
     return []
 
 
-def _check_labels(image: sitk.Image, file: FileToCheck, known: set[int]) -> tuple[list[Problem], set[int]]:
-    array = sitk.GetArrayViewFromImage(image)
+def _check_labels(array: np.ndarray, file: FileToCheck, known: set[int]) -> tuple[list[Problem], set[int]]:
     found = np.unique(array)
     values = {int(value) for value in found if np.isfinite(value) and value == int(value)}
     if len(values) < len(found):
@@ -123,7 +131,7 @@ def _check_labels(image: sitk.Image, file: FileToCheck, known: set[int]) -> tupl
     return [], values
 
 
-def _check_header(image: sitk.Image, file: FileToCheck) -> list[Problem]:
+def _check_header(image: sitk.Image | sitk.ImageFileReader, file: FileToCheck) -> list[Problem]:
     """NIfTI headers can state the spacing twice, in pixdim (which is used) and in the sform."""
     rows = [image.GetMetaData(key).split() for key in ("srow_x", "srow_y", "srow_z") if image.HasMetaDataKey(key)]
     if len(rows) < 3 or not image.HasMetaDataKey("sform_code") or image.GetMetaData("sform_code") == "0":
@@ -157,7 +165,15 @@ def _compare(file: FileToCheck, here: Geometry, other: tuple[str, Geometry], wit
         ) + " Resample it to that grid (labels with nearest neighbour)."
     else:
         advice = REGISTER
-    return [
-        error(file.shown, field, found, f"{expected} as in {name}", advice)
-        for field, expected, found in geometry.differences(here)
-    ]
+    problems = []
+    for field, expected, found in geometry.differences(here):
+        if field == "direction":
+            expected, found = "0 degrees", f"axes turned by {_angle(geometry, here):.3g} degrees"
+        problems.append(error(file.shown, field, found, f"{expected}, as in {Path(name).name}", advice))
+    return problems
+
+
+def _angle(one: Geometry, other: Geometry) -> float:
+    """The largest angle between an axis of one geometry and the same axis of the other, in degrees."""
+    cosines = np.sum(np.reshape(one.direction, (3, 3)) * np.reshape(other.direction, (3, 3)), axis=0)
+    return float(np.degrees(np.arccos(np.clip(cosines, -1, 1)).max()))

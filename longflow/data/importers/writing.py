@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from longflow import __version__
 from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
-from longflow.data.images import Geometry, write_volume
+from longflow.data.images import Geometry, read_image_of_any_size, write_volume
 from longflow.data.parallel import Progress, for_each_subject
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
@@ -160,7 +160,7 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
         label_path = folder / label_folder / f"{scan.case}{FILE_ENDING}"
         if path.is_file():  # an earlier run wrote it, after its label
             if label_path.is_file():
-                values |= _values(sitk.GetArrayViewFromImage(read_any(label_path)))
+                values |= _values(sitk.GetArrayViewFromImage(read_image_of_any_size(label_path)))
             continue
         image = source.volume(scan.image, scan.frame)
         if scan.label is not None:
@@ -188,7 +188,7 @@ class _Source:
 
     def volume(self, path: Path, frame: int | None) -> sitk.Image:
         if path != self.path:
-            self.path, self.image = path, read_any(path)
+            self.path, self.image = path, read_image_of_any_size(path)
         dimensions = self.image.GetDimension()
         if dimensions != (3 if frame is None else 4):
             raise DataError(
@@ -200,22 +200,6 @@ class _Source:
         if frame >= self.image.GetSize()[3]:
             raise DataError(f"{path} has {self.image.GetSize()[3]} frames, but frame {frame} (from 0) is asked for.")
         return self.image[:, :, :, frame]
-
-
-def read_any(path: Path) -> sitk.Image:
-    """An image of any number of dimensions, with one value per voxel."""
-    if not path.is_file():
-        raise DataError(f"{path} does not exist.")
-    try:
-        image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise DataError(
-            f"{path} cannot be read: the file is truncated or not an image. Copy it again from its source, then run "
-            f"the same command again. (The reader said: {str(error).strip().splitlines()[-1].strip()})"
-        ) from error
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise DataError(f"{path} has {image.GetNumberOfComponentsPerPixel()} values per voxel, expected 1.")
-    return image
 
 
 def label_array(label: sitk.Image, path: Path) -> np.ndarray:

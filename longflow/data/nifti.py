@@ -1,0 +1,58 @@
+"""The voxels of a NIfTI file as they are stored.
+
+SimpleITK reads a truncated NIfTI file without an error and fills the rest with zeros, and it replaces NaN and infinite
+voxels by zero. So what is read with it is looked at here first, with nibabel.
+"""
+
+import gzip
+import zlib
+from pathlib import Path
+
+import nibabel
+import nibabel.wrapstruct
+import numpy as np
+
+from longflow.errors import DataError
+
+NIFTI2_HEADER = 540
+NIBABEL_ERRORS = (
+    nibabel.spatialimages.HeaderDataError,
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.wrapstruct.WrapStructError,
+)
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name is that of a NIfTI file in one piece."""
+    return str(path).endswith((".nii", ".nii.gz"))
+
+
+def read_nifti_array(path: Path) -> np.ndarray:
+    """All voxels with the file's own scaling, in SimpleITK's order of axes: (z, y, x) or (t, z, y, x).
+
+    :raises DataError: the file is truncated, damaged (its checksum is wrong), or not NIfTI.
+    """
+    try:
+        content = Path(path).read_bytes()
+        if content[:2] == b"\x1f\x8b":
+            content = gzip.decompress(content)
+        sizes = (int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big"))
+        kind = nibabel.Nifti2Image if NIFTI2_HEADER in sizes else nibabel.Nifti1Image
+        return np.asanyarray(kind.from_bytes(content).dataobj).T
+    except (OSError, EOFError, ValueError, zlib.error, *NIBABEL_ERRORS) as error:
+        raise DataError(
+            f"{path} is truncated, damaged or not an image. Copy it again from its source. "
+            f"(The reader said: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
+        ) from error
+
+
+def describe_infinite(array: np.ndarray) -> str:
+    """How many voxels are NaN or infinite, and where the first one is as (x, y, z); empty where all are finite."""
+    # the sum of finite numbers is finite unless they are huge; it saves looking at every voxel
+    if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
+        return ""
+    counts = ((int(np.isnan(array).sum()), "NaN"), (int(np.isinf(array).sum()), "infinite"))
+    if not any(count for count, _ in counts):
+        return ""
+    first = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0][::-1])
+    return f"{' and '.join(f'{count} {name}' for count, name in counts if count)}, the first at {first}"

@@ -2,8 +2,12 @@
 
 import logging
 import math
+import multiprocessing
+import os
 import shutil
+import threading
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -30,8 +34,8 @@ logger = logging.getLogger(__name__)
 #: bytes on disk for each byte of float32: 0.58 to 0.75 was measured on cine MR, 0.93 is noise (benchmarks)
 COMPRESSION = 0.9
 
-#: bytes that a worker takes before its first scan (torch and SciPy, which nnU-Net's resampling imports)
-WORKER_BYTES = 400 * 2**20
+#: bytes that a worker takes before its first scan (measured: torch and SciPy, which nnU-Net's resampling imports)
+WORKER_BYTES = 720 * 2**20
 
 
 @dataclass(frozen=True)
@@ -109,8 +113,17 @@ def preprocess_dataset(
 
 def _prepare(job: Job) -> None:
     """Prepare and store one subject; runs in a worker."""
+    _end_with_parent()
     for configuration, folder, patch_size in job.outputs:
         save_prepared(prepare_series(job.series, job.plans, configuration), folder, patch_size)
+
+
+@cache
+def _end_with_parent() -> None:
+    """Make this worker end when the command is killed; a worker of the pool would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _read_plans_of(paths: DatasetPaths, plans_name: str) -> Plans:
@@ -185,9 +198,9 @@ def _estimated_bytes(job: Job) -> tuple[int, int]:
         prepared = resampled_shape([shape[axis] for axis in order], [spacing[axis] for axis in order], target)
         before, after = math.prod(shape), math.prod(prepared)
         disk += int(len(scans) * after * (4 * channels * COMPRESSION + 0.2 * labelled))
-        # all scans before and after, and one channel in float64 on its way (SciPy's copies)
+        # all scans before and after, one scan in float64, and the coordinates by which nnU-Net resamples one channel
         whole = len(scans) * (before + after) * (4 * channels + 2 * labelled)
-        memory = max(memory, WORKER_BYTES + whole + 8 * channels * (before + after) + 24 * after)
+        memory = max(memory, WORKER_BYTES + int(1.1 * (whole + 8 * channels * (before + after) + 80 * after)))
     return disk, memory
 
 

@@ -2,16 +2,16 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from longflow.data.dataset import training_series
-from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.errors import ConfigurationError, DataError, NotFoundError, WorkerError
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing import run
 from longflow.preprocessing.run import preprocess_dataset
@@ -20,6 +20,7 @@ from longflow.preprocessing.series import load_prepared, prepare_series, prepare
 from .helpers import make_dataset, make_plans
 
 NAME = "Dataset901_Test"
+PREPARE = run._prepare
 
 
 @pytest.fixture
@@ -137,16 +138,15 @@ def test_a_scan_that_cannot_be_read_is_named_and_the_others_are_kept(dataset):
 
 
 def start(home):
-    code = f"""
+    script = Path(home) / "start.py"
+    script.write_text(f"""
 from longflow.preprocessing.run import preprocess_dataset
 
 if __name__ == "__main__":  # workers import this file
     preprocess_dataset("{NAME}", processes=2)
-"""
-    script = Path(home) / "start.py"
-    script.write_text(code)
+""")
     environment = {**os.environ, "LONGFLOW_HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen([sys.executable, str(script)], env=environment, start_new_session=True)
+    return psutil.Popen([sys.executable, str(script)], env=environment)
 
 
 def test_killed_at_any_moment_it_goes_on(tmp_path, monkeypatch):
@@ -155,11 +155,13 @@ def test_killed_at_any_moment_it_goes_on(tmp_path, monkeypatch):
     dataset = make_dataset(subjects=40)
     folder = dataset.cache("longflowPlans", "3d_fullres")
     process = start(tmp_path)
-    while process.poll() is None and not (folder.is_dir() and len(written(folder)) >= 1):
+    while process.poll() is None and not (folder.is_dir() and written(folder)):
         time.sleep(0.002)
+    workers = process.children(recursive=True)
     time.sleep(random.uniform(0, 0.1))
-    os.killpg(process.pid, signal.SIGKILL)  # the whole group, as when a machine goes down
+    process.send_signal(signal.SIGKILL)
     process.wait()
+    assert not psutil.wait_procs(workers, timeout=10)[1]  # no worker outlives the command
     before = written(folder)
     assert before
     summary = preprocess_dataset(NAME, processes=1)
@@ -168,3 +170,17 @@ def test_killed_at_any_moment_it_goes_on(tmp_path, monkeypatch):
     assert all(after[name] == when for name, when in before.items())
     check_all(dataset)
     assert not list(folder.glob(".unfinished-*"))
+
+
+def test_a_killed_worker_does_not_stop_the_others(dataset, monkeypatch):
+    """One worker dies: what was under way is done again, one at a time; if it dies again, its subject is named."""
+    monkeypatch.setattr(run, "_prepare", killed_on_s1)
+    with pytest.raises(WorkerError, match="worker on subject s1 was ended by the system"):
+        preprocess_dataset(NAME, processes=2)
+    assert "s0" in prepared_subjects(dataset.cache("longflowPlans", "3d_fullres"))
+
+
+def killed_on_s1(job):
+    if job.series.subject == "s1":
+        os.kill(os.getpid(), signal.SIGKILL)
+    PREPARE(job)

@@ -28,9 +28,9 @@ from longflow.data.parallel import Progress, for_each_subject
 from longflow.errors import DataError, NotFoundError
 from longflow.evaluation.comparison import CONTEXT_MEAN, LCI
 from longflow.evaluation.memory import processes_that_fit
-from longflow.evaluation.metrics import check_volumes, value_range
+from longflow.evaluation.metrics import value_range
 from longflow.evaluation.pairs import Files, Forecast, Pair, find_pairs, forecasts_of_folder, last_and_mean, read_like
-from longflow.files import write_json, written_whole
+from longflow.files import read_json, write_json, written_whole
 from longflow.paths import DatasetPaths, ModelPaths
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,6 @@ class Source:
             "plans_name": self.model.plans_name,
             "configuration": self.model.configuration,
             "folds": list(folds),
-            "reduction": self.reduction,
         }
 
 
@@ -110,7 +109,7 @@ class Sums:
 def find_best(paths: DatasetPaths, processes: int | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """Choose model or ensemble, reduction and shrinkage; write ``best.json`` and ``best.csv``.
 
-    :returns: the content of best.json: members (method, plans_name, configuration, folds, reduction), reduction,
+    :returns: the content of best.json: candidate, members (method, plans_name, configuration, folds), reduction,
         shrinkage, nrmse, lci_nrmse, context_mean_nrmse, nested, table (a row for each candidate, best first).
     :raises NotFoundError: nothing is trained yet.
     :raises DataError: validation predictions are missing or differ between models in targets or context.
@@ -127,13 +126,11 @@ def find_best(paths: DatasetPaths, processes: int | None = None, progress: Progr
 
     means = curves.transpose(0, 2, 1) @ subject_weights(subjects)
     chosen, position = first_minimum(means)
-    members = _members(candidates[chosen], sources, folds)
     table = _table(candidates, means)
     best = {
         "dataset": paths.name,
         "candidate": candidates[chosen].name,
-        "members": members,
-        "reduction": members[0]["reduction"],
+        **_record(candidates[chosen], sources, paths, folds),
         "shrinkage": float(SHRINKAGES[position]),
         "nrmse": float(means[chosen, position]),
         "lci_nrmse": float(means[0, 0]),
@@ -234,17 +231,14 @@ def _check_same_targets(
 def all_candidates(sources: Sequence[Source]) -> list[Candidate]:
     """LCI, the context mean, every source, and every mean of two models; simpler ones first, as they win ties.
 
-    In an ensemble both models are reduced alike; a model with a single reduction goes with any.
+    Both models of an ensemble are reduced alike.
     """
     baselines = [Candidate(LCI, ()), Candidate(CONTEXT_MEAN, (len(sources),))]
     singles = [Candidate(source.name, (index,)) for index, source in enumerate(sources)]
-    count: dict[ModelPaths, int] = {}
-    for source in sources:
-        count[source.model] = count.get(source.model, 0) + 1
     ensembles = [
         Candidate(f"{one.name} + {two.name}", (i, j))
         for (i, one), (j, two) in combinations(enumerate(sources), 2)
-        if one.model != two.model and (one.reduction == two.reduction or 1 in (count[one.model], count[two.model]))
+        if one.model != two.model and one.reduction == two.reduction
     ]
     return [*baselines, *singles, *ensembles]
 
@@ -265,11 +259,6 @@ def sum_target(task: Target) -> Sums:
     target = read_scan(task.pair.target)
     lci, mean = last_and_mean(task.pair, target)
     predictions = [read_like(files, target, task.pair.target[0]) for files in task.predictions]
-    for prediction, files in zip(predictions, task.predictions, strict=True):
-        try:
-            check_volumes(target=target.array, prediction=prediction.array, last_context=lci.array)
-        except DataError as error:
-            raise DataError(f"Case {task.pair.forecast.case} ({files[0]}): {error}") from error
     channels = [
         _channel_sums([one.array[c] for one in [*predictions, mean]], target.array[c], lci.array[c])
         for c in range(len(target.array))
@@ -339,11 +328,22 @@ def nested_estimate(
     }
 
 
-def _members(candidate: Candidate, sources: Sequence[Source], folds: Sequence[int]) -> list[dict[str, Any]]:
-    """The members of best.json. A baseline has no trained folds; it takes plan and configuration of the first model."""
-    if candidate.name in (LCI, CONTEXT_MEAN):
-        return [{**sources[0].member([]), "method": candidate.name, "reduction": "forecast"}]
-    return [sources[index].member(folds) for index in candidate.members]
+def _record(
+    candidate: Candidate, sources: Sequence[Source], paths: DatasetPaths, folds: Sequence[int]
+) -> dict[str, Any]:
+    """What to predict with, for best.json.
+
+    LCI is the first model with shrinkage 0. The context mean has no folds; beside the trained models it gets a folder
+    of its own with the plans and dataset.json of the first one, so that it is predicted with like any other.
+    """
+    if candidate.name == CONTEXT_MEAN:
+        model = sources[0].model
+        baseline = paths.model(CONTEXT_MEAN, model.plans_name, model.configuration)
+        for source, copy in ((model.plans, baseline.plans), (model.dataset_json, baseline.dataset_json)):
+            write_json(read_json(source), copy)
+        return {"members": [Source(baseline, "forecast").member([])], "reduction": "forecast"}
+    members = [sources[index] for index in candidate.members] or [sources[0]]
+    return {"members": [source.member(folds) for source in members], "reduction": members[0].reduction}
 
 
 def _table(candidates: Sequence[Candidate], means: np.ndarray) -> list[dict[str, Any]]:

@@ -9,7 +9,6 @@ from typing import Any
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import read_scan
 from longflow.data.parallel import Progress, for_each_subject
-from longflow.errors import DataError
 from longflow.evaluation.comparison import COMPARISON_DEFINITIONS, CONTEXT_MEAN, FORECAST, LCI, Row, compare
 from longflow.evaluation.memory import processes_that_fit
 from longflow.evaluation.metrics import CHANGED_THRESHOLD, DEFINITIONS, target_metrics
@@ -74,18 +73,12 @@ def evaluate_pairs(pairs: Sequence[Pair], processes: int | None = None, progress
 def evaluate_pair(pair: Pair) -> list[Row]:
     """The rows of one target: forecast, LCI, context mean.
 
-    :raises DataError: grids differ or a voxel is not finite; the case is named.
+    :raises DataError: grids differ, or a file cannot be read; it is named.
     """
     target = read_scan(pair.target)
     forecast = read_like(pair.forecast.images, target, pair.target[0])
     last_context, context_mean = last_and_mean(pair, target)
-    try:
-        numbers = {
-            method: target_metrics(volume.array, target.array, last_context.array)
-            for method, volume in ((FORECAST, forecast), (LCI, last_context), (CONTEXT_MEAN, context_mean))
-        }
-    except DataError as error:
-        raise DataError(f"Case {pair.forecast.case} ({pair.forecast.images[0]}): {error}") from error
+    volumes = {FORECAST: forecast, LCI: last_context, CONTEXT_MEAN: context_mean}
     return [
         {
             "case": pair.forecast.case,
@@ -93,9 +86,9 @@ def evaluate_pair(pair: Pair) -> list[Row]:
             "target_time": pair.forecast.target_time,
             "horizon": pair.forecast.horizon,
             "method": method,
-            **numbers[method],
+            **target_metrics(volume.array, target.array, last_context.array),
         }
-        for method in numbers
+        for method, volume in volumes.items()
     ]
 
 

@@ -56,7 +56,7 @@ def target_metrics(forecast: np.ndarray, target: np.ndarray, last_context: np.nd
     :param forecast, target, last_context: (channels, z, y, x), input units.
     :raises DataError: shapes differ, or a voxel is NaN or infinite.
     """
-    check_volumes(forecast=forecast, target=target, last_context=last_context)
+    _check_volumes(forecast=forecast, target=target, last_context=last_context)
     channels = [_channel_metrics(*volumes) for volumes in zip(forecast, target, last_context, strict=True)]
     metrics = {name: _mean_of_defined([channel[name] for channel in channels]) for name in DEFINITIONS}
     if any(channel["psnr"] is None for channel in channels):
@@ -78,16 +78,6 @@ def nrmse(forecast: np.ndarray, target: np.ndarray) -> float | None:
 def value_range(volume: np.ndarray) -> float:
     """Maximum - minimum."""
     return float(volume.max()) - float(volume.min())
-
-
-def check_volumes(**volumes: np.ndarray) -> None:
-    """:raises DataError: the shapes differ, or a voxel is NaN or infinite; the volume is named."""
-    shapes = {name: volume.shape for name, volume in volumes.items()}
-    if len(set(shapes.values())) > 1:
-        raise DataError(f"The shapes differ: {', '.join(f'{name} {shape}' for name, shape in shapes.items())}.")
-    for name, volume in volumes.items():
-        if not np.isfinite(volume).all():
-            raise DataError(f"The {name.replace('_', ' ')} has {(~np.isfinite(volume)).sum()} NaN or infinite voxels.")
 
 
 def _channel_metrics(forecast: np.ndarray, target: np.ndarray, last_context: np.ndarray) -> dict[str, float | None]:
@@ -160,6 +150,16 @@ def _window(shape: tuple[int, ...]) -> int:
     """The largest odd number of voxels that fits, at most :data:`SSIM_WINDOW`."""
     shortest = min(*shape, SSIM_WINDOW)
     return shortest - (shortest % 2 == 0)
+
+
+def _check_volumes(**volumes: np.ndarray) -> None:
+    """:raises DataError: the shapes differ, or a voxel is NaN or infinite; the volume is named."""
+    shapes = {name: volume.shape for name, volume in volumes.items()}
+    if len(set(shapes.values())) > 1:
+        raise DataError(f"The shapes differ: {', '.join(f'{name} {shape}' for name, shape in shapes.items())}.")
+    for name, volume in volumes.items():
+        if not np.isfinite(volume).all():
+            raise DataError(f"The {name.replace('_', ' ')} has {(~np.isfinite(volume)).sum()} NaN or infinite voxels.")
 
 
 def _rmse(error: np.ndarray) -> float:

@@ -90,9 +90,14 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
         horizon=float(sidecar["horizon"]),
         context=context,
         context_times=tuple(sidecar.get("context_times", range(len(context)))),
-        method=str(sidecar.get("method", "forecast")),
+        method=_joined(sidecar.get("method", "forecast")),
         images=images,
     )
+
+
+def _joined(method: str | list[str]) -> str:
+    """The methods of an ensemble as one name."""
+    return method if isinstance(method, str) else " + ".join(dict.fromkeys(method))
 
 
 def _scan_files(folder: Path, case: str, description: DatasetDescription) -> Files | None:

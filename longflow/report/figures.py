@@ -52,8 +52,7 @@ def forecast_figure(panels: Sequence[Panel], path: Path, time_unit: str) -> None
     """
     if not panels:
         raise DataError("There is no forecast to show in a figure.")
-    heights = [_slices(panel)[0].shape[0] * _slices(panel)[2] / _slices(panel)[0].shape[1] for panel in panels]
-    row_heights = [2.2 * min(max(height, 0.4), 1.6) for height in heights]
+    row_heights = [2.2 * min(max(_height_to_width(panel), 0.4), 1.6) for panel in panels]
     figure, axes = plt.subplots(
         len(panels), 5, figsize=(12.5, sum(row_heights) + 0.55 * len(panels) + 0.5),
         squeeze=False, layout="constrained", gridspec_kw={"height_ratios": row_heights},
@@ -63,15 +62,15 @@ def forecast_figure(panels: Sequence[Panel], path: Path, time_unit: str) -> None
     for axis, name in zip(axes[0], COLUMNS, strict=True):
         axis.set_title(f"{name}\n{axis.get_title()}", fontsize=10)
     figure.supxlabel(
-        "Slice of largest change. Images of a row share one grey scale, errors of a row one colour scale (input units). "
-        "NRMSE: over the whole volume, RMSE / range of the target.",
+        "Slice of largest change. Images of a row share one grey scale, errors of a row one colour scale, in input "
+        "units.\nNRMSE: over the whole volume, RMSE / range of the target.",
         fontsize=8,
     )
     _save(figure, path)
 
 
 def _draw_panel(figure, row, panel: Panel, time_unit: str) -> None:
-    (last, target, forecast), label, aspect = _slices(panel)[3], _slices(panel)[1], _slices(panel)[2]
+    (last, target, forecast), label, aspect = _slices(panel)
     low, high = np.percentile(panel.target, [0.5, 99.5])
     largest = max(np.percentile(np.abs(target - last), 99.5), np.finfo(np.float32).tiny)
     for axis, image in zip(row, (last, target, forecast), strict=False):
@@ -96,14 +95,19 @@ def _draw_panel(figure, row, panel: Panel, time_unit: str) -> None:
     row[0].set_ylabel(f"{panel.title}\n{label}", fontsize=9)
 
 
-def _slices(panel: Panel) -> tuple[np.ndarray, str, float, list[np.ndarray]]:
-    """The target's slice, its name, the aspect ratio of its pixels, and the slices of last context, target, forecast."""
+def _slices(panel: Panel) -> tuple[list[np.ndarray], str, float]:
+    """The slices of last context, target and forecast; which slice it is; height of a pixel over its width."""
     across = int(np.argmax(panel.spacing))
     change = np.abs(panel.target - panel.last_context)
     index = int(change.sum(axis=tuple(axis for axis in range(3) if axis != across)).argmax())
     height, width = (spacing for axis, spacing in enumerate(panel.spacing) if axis != across)
     slices = [volume.take(index, axis=across) for volume in (panel.last_context, panel.target, panel.forecast)]
-    return slices[1], f"{'zyx'[across]} = {index}", height / width, slices
+    return slices, f"{'zyx'[across]} = {index}", height / width
+
+
+def _height_to_width(panel: Panel) -> float:
+    slices, _, aspect = _slices(panel)
+    return slices[0].shape[0] * aspect / slices[0].shape[1]
 
 
 def _number(value: float | None) -> str:
@@ -146,7 +150,7 @@ def progress_figure(progress_csv: Path, path: Path) -> None:
 
     times.plot(epoch, columns["epoch_seconds"], color=FORECAST_COLOUR, marker=marker, markersize=3)
     times.set_ylabel("seconds per epoch", color=FORECAST_COLOUR)
-    times.set_ylim(bottom=0)
+    times.set_ylim(0, 1.1 * max(np.nanmax(columns["epoch_seconds"], initial=0), 1e-3))
     times.set_xlabel("epoch")
     waiting = times.twinx()
     waiting.plot(epoch, 100 * columns["data_wait_share"], color=LCI_COLOUR, linestyle="--")

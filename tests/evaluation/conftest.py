@@ -1,0 +1,81 @@
+"""A tiny dataset on disk: two channels or one, a few voxels, forecasts with sidecars."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from longflow.data.dataset import DatasetDescription, Scan, image_path, write_description, write_scans
+from longflow.data.images import Geometry, write_volume
+from longflow.files import write_json
+from longflow.paths import DatasetPaths
+
+SHAPE = (4, 8, 9)
+GEOMETRY = Geometry((9, 8, 4), (1.0, 1.0, 3.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+
+
+@pytest.fixture(autouse=True)
+def _heard(monkeypatch):
+    """Commands that ran before keep longflow's messages to themselves; caplog listens further up."""
+    monkeypatch.setattr(logging.getLogger("longflow"), "propagate", True)
+
+
+@pytest.fixture
+def description() -> DatasetDescription:
+    return DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="months")
+
+
+@pytest.fixture
+def paths(tmp_path: Path, monkeypatch, description) -> DatasetPaths:
+    """A dataset with an empty raw folder and nothing trained."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    for name in ("raw", "preprocessed", "results"):
+        monkeypatch.delenv(f"longflow_{name}", raising=False)
+    paths = DatasetPaths("Dataset101_Tiny")
+    (paths.raw / "imagesTr").mkdir(parents=True)
+    write_description(description, paths.raw / "dataset.json")
+    return paths
+
+
+@pytest.fixture
+def write_scan(description) -> Callable[..., None]:
+    """Write a scan of (z, y, x) or (channels, z, y, x) into a folder."""
+
+    def write(folder: Path, case: str, array: np.ndarray, geometry: Geometry = GEOMETRY) -> None:
+        for channel, volume in enumerate(array.reshape(-1, *array.shape[-3:])):
+            write_volume(volume, geometry, "float32", image_path(folder, case, channel, description))
+
+    return write
+
+
+@pytest.fixture
+def write_forecast(write_scan) -> Callable[..., None]:
+    """Write a forecast with its sidecar."""
+
+    def write(folder: Path, case: str, array: np.ndarray, context: list[str], **sidecar) -> None:
+        write_scan(folder, case, array, sidecar.pop("geometry", GEOMETRY))
+        content = {
+            "case": case,
+            "subject": case.split("_")[0],
+            "target_time": float(len(context)),
+            "horizon": 1.0,
+            "context": context,
+            "context_times": [float(position) for position in range(len(context))],
+            "method": "cronos",
+            **sidecar,
+        }
+        write_json({key: value for key, value in content.items() if value is not None}, folder / f"{case}.json")
+
+    return write
+
+
+@pytest.fixture
+def write_table() -> Callable[..., None]:
+    """Write scans.csv from (case, subject, time)."""
+
+    def write(path: Path, *rows: tuple[str, str, float]) -> None:
+        write_scans([Scan(case, subject, time, ()) for case, subject, time in rows], path)
+
+    return write

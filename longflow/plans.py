@@ -127,6 +127,7 @@ class ConfigurationPlan(_Strict):
     batch_size: PositiveInt
     network: NetworkPlan
     memory_estimate: dict[str, float] = Field(default={}, description="GB at the peak of a training step, by method")
+    reasons: list[str] = Field(default=[], description="the numbers behind spacing, patch and batch, for people")
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> "ConfigurationPlan":

@@ -1,0 +1,158 @@
+"""The memory estimate beside the measured peak of a training step.
+
+    python benchmarks/memory.py [--device cpu|cuda] [--threads 2]
+
+On the CPU each shape is measured in a process of its own: the peak of its resident memory (VmHWM) during two training
+steps with AdamW and averaged weights, less what was resident after imports and a small step. On a GPU it is
+``torch.cuda.max_memory_allocated``.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from longflow.methods.method import build_method
+from longflow.networks.precision import computes_bf16
+from longflow.planning.memory import GB, largest_batch, training_memory
+from longflow.plans import ChannelPlan, ConfigurationPlan, GridPlan, NetworkPlan, Plans, TemporalPlan, TrainingPlan
+
+ANISOTROPIC = [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2]]
+ISOTROPIC = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
+
+#: method, scans, base features, strides, batch, patch, attention
+SHAPES = {
+    "tiny, two scans": ("cronos", 1, 16, ANISOTROPIC, 2, [8, 96, 96], False),
+    "tiny, five scans": ("cronos", 5, 16, ANISOTROPIC, 2, [16, 96, 96], False),
+    "ISLES-like": ("cronos", 7, 32, ISOTROPIC, 2, [16, 128, 128], True),
+    "grid of 11 slots": ("cronos_discrete", 11, 32, ISOTROPIC, 1, [32, 96, 96], True),
+    "paper's ACDC": ("cronos", 11, 32, ISOTROPIC, 1, [32, 128, 128], True),
+    "2D": ("tfm", 5, 32, [[1, 1], [2, 2], [2, 2], [2, 2]], 8, [192, 192], False),
+    "wide": ("cronos", 5, 64, ISOTROPIC, 1, [32, 64, 64], True),
+}
+
+
+def plans_of(scans: int, base: int, strides: list[list[int]], batch: int, patch: list[int], attention: bool) -> Plans:
+    """Plans that hold nothing but one configuration."""
+    network = NetworkPlan(
+        features_per_stage=[base * rate for rate in (1, 1, 2, 4)],
+        strides=strides,
+        kernel_sizes=[[3] * len(patch)] * 4,
+        attention=attention,
+    )
+    grid = GridPlan(spacing=1, length=scans, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0)
+    return Plans(
+        dataset_name="Dataset999_Benchmark",
+        plans_name="benchmark",
+        task="forecast",
+        preset="M",
+        gpu_memory=8,
+        channel_names=["image"],
+        file_ending=".nii.gz",
+        transpose_forward=[0, 1, 2],
+        transpose_backward=[0, 1, 2],
+        temporal=TemporalPlan(
+            time_unit="frames",
+            time_scale=1,
+            sequence_length=scans,
+            shortest_interval=1,
+            longest_span=scans,
+            longest_horizon=scans,
+            grid=grid,
+            regular=True,
+            reasons=[],
+        ),
+        channels=[ChannelPlan(name="image", normal_form="per_scan")],
+        configurations={
+            "measured": ConfigurationPlan(
+                data_identifier="measured",
+                spacing=[1, 1, 1],
+                median_image_size=[1, 1, 1],
+                patch_size=patch,
+                batch_size=batch,
+                network=network,
+            )
+        },
+        training=TrainingPlan(epochs=1, iterations_per_epoch=1, learning_rate=1e-4),
+    )
+
+
+def train_steps(name: str, device: str, bf16: bool, smallest: bool) -> None:
+    """Two steps at full size, or one at the smallest size that runs the same operations."""
+    method, scans, base, strides, batch_size, patch, attention = SHAPES[name]
+    if smallest:
+        patch, batch_size = [16] * len(patch), 1
+    plans = plans_of(scans, base, strides, batch_size, patch, attention)
+    model = build_method(method, plans, "measured").to(device)
+    averaged = [parameter.detach().clone() for parameter in model.parameters()]
+    optimizer = torch.optim.AdamW(model.parameters())
+    batch = largest_batch(plans, patch, batch_size, device)
+    for _ in range(1 if smallest else 2):
+        with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
+            loss = model.training_step(batch)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        with torch.no_grad():
+            for mean, parameter in zip(averaged, model.parameters(), strict=True):
+                mean.lerp_(parameter, 0.01)
+
+
+def resident(field: str) -> int:
+    """VmRSS or VmHWM of this process, bytes."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}")
+
+
+def measure_here(name: str, device: str, bf16: bool) -> int:
+    """Peak bytes of a training step, in this process."""
+    train_steps(name, device, bf16, smallest=True)
+    if device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        train_steps(name, device, bf16, smallest=False)
+        return torch.cuda.max_memory_allocated() - before
+    before = resident("VmRSS")
+    train_steps(name, device, bf16, smallest=False)
+    return resident("VmHWM") - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", choices=SHAPES)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--bf16", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.measure:
+        sys.stdout.write(json.dumps(measure_here(options.measure, options.device, options.bf16)))
+        return
+    sys.stdout.write(f"{'shape':<22}{'precision':<11}{'estimate GB':>12}{'measured GB':>13}{'ratio':>8}\n")
+    precisions = (False, True) if computes_bf16(options.device) else (False,)
+    for name in [options.only] if options.only else SHAPES:
+        method, scans, base, strides, batch_size, patch, attention = SHAPES[name]
+        plans = plans_of(scans, base, strides, batch_size, patch, attention)
+        for bf16 in precisions:
+            estimate = training_memory(method, plans, "measured", options.device, bf16)
+            command = [sys.executable, __file__, "--measure", name, "--device", options.device]
+            command += ["--threads", str(options.threads), *(["--bf16"] if bf16 else [])]
+            measured = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            sys.stdout.write(
+                f"{name:<22}{'bf16' if bf16 else 'float32':<11}{estimate / GB:>12.3f}{measured / GB:>13.3f}"
+                f"{estimate / measured:>8.2f}\n"
+            )
+            sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

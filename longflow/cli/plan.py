@@ -1,0 +1,61 @@
+"""``longflow_plan``: decide how a dataset is seen and trained on."""
+
+import argparse
+from collections.abc import Sequence
+
+from longflow.cli import command
+from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
+
+EXAMPLE = """
+longflow_plan -d 101
+longflow_plan -d 101 --preset L --gpu_memory 40 -p longflowPlansL
+"""
+
+
+def add_planning_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that planning takes; shared with ``longflow_plan_and_preprocess``."""
+    parser.add_argument(
+        "--preset", choices=["tiny", "S", "M", "L"], help="size (default: M with a CUDA GPU, tiny without one)"
+    )
+    parser.add_argument(
+        "--gpu_memory",
+        type=float,
+        metavar="GB",
+        help="memory of a training step (default: tiny 0.5, S 4, M 8, L 24)",
+    )
+    parser.add_argument("-p", "--plans", default=PLANS_NAME, help="name of the plans (default: %(default)s)")
+
+
+def parser() -> command.Parser:
+    result = command.Parser(
+        "longflow_plan",
+        "Decide time scale, temporal grid, spacing, patch, batch and network of a dataset from its fingerprint.",
+        EXAMPLE,
+    )
+    result.add_argument("-d", "--dataset", required=True, help="id or name of the dataset, as 101")
+    add_planning_flags(result)
+    return result
+
+
+def work(options: argparse.Namespace) -> None:
+    name = resolve_dataset_name(options.dataset)
+    plan_and_show(name, options.preset, options.gpu_memory, options.plans)
+
+
+def plan_and_show(dataset_name: str, preset: str | None, gpu_memory: float | None, plans_name: str) -> None:
+    """Plan a dataset and print the summary."""
+    from longflow.planning.run import default_preset, plan_dataset
+    from longflow.planning.summary import summarize
+
+    if preset is None:
+        preset = default_preset()
+        found = "a CUDA GPU was found" if preset == "M" else "no CUDA GPU was found"
+        command.console.print(f"Preset {preset}: {found}. Another one: --preset tiny|S|M|L", highlight=False)
+    with command.console.status("Planning: training steps are gone through to find their memory ..."):
+        planned = plan_dataset(dataset_name, preset, gpu_memory, plans_name)
+    command.console.print(summarize(planned.fingerprint, planned.plans), highlight=False)
+    command.console.print(f"Plans: {DatasetPaths(dataset_name).plans(plans_name)}", highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command.run(parser(), work, arguments)

@@ -1,0 +1,134 @@
+"""``dataset_fingerprint.json``: what a dataset is like. Written once, validated whenever it is read."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from longflow.data.dataset import DatasetDescription, Series, training_series
+from longflow.data.parallel import Progress, for_each_subject
+from longflow.errors import DataError, LongflowError
+from longflow.files import read_json, write_json
+from longflow.fingerprint.spatial import SpatialFingerprint, combine, examine_subject, samples_of_scan
+from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
+from longflow.paths import DatasetPaths
+from longflow.plans import explain
+
+FINGERPRINT_VERSION = "1"
+
+
+class Fingerprint(BaseModel):
+    """What was found in a raw dataset; per-subject lists are in the order of ``subjects``."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal["1"] = FINGERPRINT_VERSION
+    dataset_name: str
+    raw_digest: str
+    subjects: list[str]
+    spatial: SpatialFingerprint
+    temporal: TemporalFingerprint
+
+    @model_validator(mode="after")
+    def _one_entry_per_subject(self) -> "Fingerprint":
+        lengths = {
+            "spacings": len(self.spatial.spacings),
+            "shapes_after_crop": len(self.spatial.shapes_after_crop),
+            "times": len(self.temporal.times),
+        }
+        for name, length in lengths.items():
+            if length != len(self.subjects):
+                raise ValueError(f"{name} has {length} entries, but there are {len(self.subjects)} subjects")
+        return self
+
+
+def extract_fingerprint(
+    dataset_name: str, processes: int | None = None, overwrite: bool = False, progress: Progress | None = None
+) -> Fingerprint:
+    """Read every training scan of a dataset and write its fingerprint; one that is up to date is kept.
+
+    :param processes: worker processes; None: all available cores.
+    :raises DataError: the raw dataset is not what it should be.
+    """
+    paths = DatasetPaths(dataset_name)
+    description, series = training_series(paths.raw)
+    series = [with_images for one in series if (with_images := _with_images(one)).scans]
+    if not series:
+        raise DataError(
+            f"None of the images of {paths.raw / 'imagesTr'} exists. longflow_verify lists what is missing."
+        )
+    digest = raw_digest(description, series)
+    if paths.fingerprint.is_file() and not overwrite:
+        try:
+            known = read_fingerprint(paths.fingerprint)
+        except LongflowError:  # written by another version, or by hand: made anew
+            known = None
+        if known and known.raw_digest == digest:
+            return known
+
+    samples = samples_of_scan(sum(len(one.scans) for one in series))
+    work = {one.subject: (one, samples) for one in series}
+    found = dict(for_each_subject(examine_subject, work, processes, progress))
+    fingerprint = Fingerprint(
+        dataset_name=dataset_name,
+        raw_digest=digest,
+        subjects=[one.subject for one in series],
+        spatial=combine([found[one.subject] for one in series]),
+        temporal=temporal_fingerprint(series, description.time_unit),
+    )
+    write_json(fingerprint.model_dump(mode="json"), paths.fingerprint)
+    return fingerprint
+
+
+def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
+    """A short hash of a raw dataset's table, channels and sizes of image files: another one means other data."""
+    content = {
+        "channels": description.channels,
+        "time_unit": description.time_unit,
+        "scans": [
+            [scan.case, scan.subject, scan.time, [path.stat().st_size for path in scan.images if path.is_file()]]
+            for one in series
+            for scan in one.scans
+        ],
+    }
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def read_fingerprint(path: Path) -> Fingerprint:
+    """Read and validate a fingerprint.
+
+    :raises DataError: the file is missing or not JSON.
+    :raises ConfigurationError: a key is unknown, missing or out of its range; all problems are listed.
+    """
+    try:
+        return Fingerprint.model_validate(read_json(path))
+    except ValidationError as error:
+        raise explain(error, path) from error
+
+
+def current_fingerprint(dataset_name: str) -> tuple[Fingerprint, DatasetDescription]:
+    """The fingerprint of a dataset and its ``dataset.json``, as long as they describe the raw data that are there.
+
+    :raises DataError: there is no fingerprint, or the raw data have changed since it was made.
+    """
+    paths = DatasetPaths(dataset_name)
+    description, series = training_series(paths.raw)
+    if not paths.fingerprint.is_file():
+        raise DataError(
+            f"{dataset_name} has no fingerprint ({paths.fingerprint}). Make it first: "
+            f"longflow_extract_fingerprint -d {dataset_name}"
+        )
+    fingerprint = read_fingerprint(paths.fingerprint)
+    with_images = [found for one in series if (found := _with_images(one)).scans]
+    if fingerprint.raw_digest != raw_digest(description, with_images):
+        raise DataError(
+            f"The raw data of {dataset_name} have changed since {paths.fingerprint} was made. Make it anew: "
+            f"longflow_extract_fingerprint -d {dataset_name}"
+        )
+    return fingerprint, description
+
+
+def _with_images(series: Series) -> Series:
+    return Series(series.subject, tuple(scan for scan in series.scans if scan.exists))

@@ -1,0 +1,160 @@
+"""What the images are like: shapes, spacings, types and intensities, in nnU-Net's terms."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice, get_bbox_from_mask
+from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
+from pydantic import BaseModel, ConfigDict, Field
+
+from longflow.data.dataset import Scan, Series
+from longflow.data.images import Volume, read_scan
+from longflow.errors import DataError
+
+#: intensity samples over the whole dataset and of one scan; nnU-Net's 1e8 fill memory and change no digit that is used
+SAMPLES_OF_DATASET, SAMPLES_OF_SCAN = 5_000_000, 10_000
+
+
+class ChannelIntensities(BaseModel):
+    """Intensities of a channel within the bodies of all scans, in file units; names are nnU-Net's."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    mean: float
+    median: float
+    std: float = Field(ge=0)
+    min: float
+    max: float
+    percentile_99_5: float
+    percentile_00_5: float
+    count: int = Field(ge=0, description="voxels within bodies, over all scans")
+    data_types: list[str] = Field(description="types found in the files")
+
+
+class SpatialFingerprint(BaseModel):
+    """Shapes and spacings of every subject, file axes (z, y, x); keys as nnU-Net's ``ExperimentPlanner`` reads them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    spacings: list[list[float]] = Field(description="mm, one entry per subject")
+    shapes_before_crop: list[list[int]] = Field(description="voxels, one entry per subject")
+    shapes_after_crop: list[list[int]] = Field(description="voxels of the box that holds all scans of the subject")
+    median_relative_size_after_cropping: float = Field(gt=0, le=1)
+    foreground_intensity_properties_per_channel: dict[str, ChannelIntensities]
+
+
+@dataclass
+class SubjectFindings:
+    """What one subject adds to the fingerprint.
+
+    :param samples: per channel, intensities drawn within the bodies of its scans.
+    :param counts: per channel, voxels within the bodies. :param data_types: per channel, types found in its files.
+    """
+
+    spacing: tuple[float, ...]
+    shape_before_crop: tuple[int, ...]
+    shape_after_crop: tuple[int, ...]
+    samples: list[np.ndarray]
+    counts: list[int]
+    data_types: list[set[str]]
+
+
+def examine_subject(work: tuple[Series, int]) -> SubjectFindings:
+    """Read all scans of a subject, crop them to one box, sample intensities.
+
+    :param work: the series, and how many intensities to draw of each scan and channel. (One argument, so that worker
+        processes can be given it.)
+    :raises DataError: a file cannot be read, holds NaN or infinite voxels, or lies on another grid than its fellows.
+    """
+    series, samples_of_scan = work
+    scans = [scan for scan in series.scans if scan.exists]
+    if not scans:
+        raise DataError(f"Subject {series.subject} has no scan whose images exist. Check with longflow_verify.")
+    volumes = [_read_channels(scan) for scan in scans]
+    first = volumes[0][0]
+    for scan, channels in zip(scans, volumes, strict=True):
+        for channel, volume in enumerate(channels):
+            _check(volume, first, scan, channel, scans[0])
+    images = [np.concatenate([volume.array for volume in channels]) for channels in volumes]
+
+    # the filled mask of the union is the union that all scans are cropped to
+    mask = create_nonzero_mask(np.stack([(image != 0).any(axis=0) for image in images]))
+    box = get_bbox_from_mask(mask) if mask.any() else [[0, size] for size in mask.shape]
+    crop = bounding_box_to_slice(box)
+
+    channels = range(len(images[0]))
+    samples, counts = [[] for _ in channels], [0 for _ in channels]
+    for image in images:
+        for channel in channels:
+            body = body_mask(image[channel][crop])
+            drawn, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
+                body[None], image[channel][crop][None], num_samples=samples_of_scan
+            )
+            samples[channel].append(drawn[0])
+            counts[channel] += int(body.sum())
+    return SubjectFindings(
+        spacing=first.geometry.array_spacing,
+        shape_before_crop=mask.shape,
+        shape_after_crop=tuple(int(stop - start) for start, stop in box),
+        samples=[np.concatenate(drawn) for drawn in samples],
+        counts=counts,
+        data_types=[{volumes[scan][channel].data_type for scan in range(len(scans))} for channel in channels],
+    )
+
+
+def body_mask(image: np.ndarray) -> np.ndarray:
+    """Voxels brighter than the mean of (z, y, x): the body without air, in MR and CT alike (TorchIO's default mask).
+
+    A constant image is all body.
+    """
+    mask = image > image.mean(dtype=np.float64)
+    return mask if mask.any() else np.ones(image.shape, dtype=bool)
+
+
+def combine(findings: list[SubjectFindings]) -> SpatialFingerprint:
+    """The fingerprint of all subjects, in their order."""
+    properties = {}
+    for channel in range(len(findings[0].samples)):
+        samples = np.concatenate([found.samples[channel] for found in findings])
+        low, median, high = np.percentile(samples, (0.5, 50, 99.5))
+        properties[str(channel)] = ChannelIntensities(
+            mean=float(samples.mean(dtype=np.float64)),
+            median=float(median),
+            std=float(samples.std(dtype=np.float64)),
+            min=float(samples.min()),
+            max=float(samples.max()),
+            percentile_99_5=float(high),
+            percentile_00_5=float(low),
+            count=sum(found.counts[channel] for found in findings),
+            data_types=sorted(set().union(*(found.data_types[channel] for found in findings))),
+        )
+    relative = [np.prod(found.shape_after_crop) / np.prod(found.shape_before_crop) for found in findings]
+    return SpatialFingerprint(
+        spacings=[list(found.spacing) for found in findings],
+        shapes_before_crop=[list(found.shape_before_crop) for found in findings],
+        shapes_after_crop=[list(found.shape_after_crop) for found in findings],
+        median_relative_size_after_cropping=float(np.median(relative)),
+        foreground_intensity_properties_per_channel=properties,
+    )
+
+
+def samples_of_scan(scans: int) -> int:
+    """How many intensities to draw of each scan of a dataset."""
+    return max(100, min(SAMPLES_OF_SCAN, SAMPLES_OF_DATASET // max(scans, 1)))
+
+
+def _read_channels(scan: Scan) -> list[Volume]:
+    return [read_scan((path,)) for path in scan.images]
+
+
+def _check(volume: Volume, first: Volume, scan: Scan, channel: int, first_scan: Scan) -> None:
+    path = scan.images[channel]
+    for name, expected, found in first.geometry.differences(volume.geometry):
+        raise DataError(
+            f"{path}: {name} is {found}, but {first_scan.images[0]} of the same subject has {expected}. All scans of a "
+            "subject must lie on one grid; longflow_verify lists every one that does not."
+        )
+    if not np.isfinite(volume.array).all():
+        bad = int((~np.isfinite(volume.array)).sum())
+        raise DataError(f"{path} holds {bad} voxels that are NaN or infinite. Replace them, for instance by 0.")

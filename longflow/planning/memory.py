@@ -1,0 +1,100 @@
+"""How much memory a training step takes, found by going through one without computing anything.
+
+The step is run on fake tensors (shapes without contents) and every tensor that it makes is counted from its making to its
+end: parameters, the batch, all that autograd really saves for backward, gradients and what is alive beside them for a
+moment. So the figure is that of the network, number of scans, batch and precision that will be trained. Added to it is
+what a step does not make: Adam's two moments and the averaged weights.
+"""
+
+import weakref
+from contextlib import nullcontext
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+from longflow.methods.method import Batch, build_method
+from longflow.plans import Plans
+
+GB = 1024**3
+#: Adam's first and second moment, and the exponential moving average of the weights
+COPIES_OF_WEIGHTS = 3
+#: what the weights' update holds for a moment: two lists of the parameters' size
+UPDATE_COPIES = 2
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of tensors that are alive, and the most that ever were, while the mode is on.
+
+    Views share their storage and are counted once.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.live = 0
+        self.peak = 0
+        self._known: dict[int, int] = {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_iter(result):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        self.peak = max(self.peak, self.live)
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        key = storage._cdata
+        if key not in self._known:
+            self._known[key] = storage.nbytes()
+            self.live += storage.nbytes()
+            weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self.live -= self._known.pop(key)
+
+
+def training_memory(
+    method: str,
+    plans: Plans,
+    configuration: str,
+    device: str = "cpu",
+    bf16: bool = False,
+    batch_size: int | None = None,
+) -> float:
+    """Peak of a training step, in bytes, of all that the step holds on its device.
+
+    :param device: kind of device, "cpu" or "cuda". :param bf16: whether the step runs in bf16 autocast.
+    :param batch_size: None: the configuration's.
+    """
+    plan = plans.configuration(configuration)
+    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes() as memory:
+        model = build_method(method, plans, configuration)
+        weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+        if weights == 0:
+            return float(memory.peak)
+        batch = largest_batch(plans, plan.patch_size, batch_size or plan.batch_size)
+        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+            loss = model.training_step(batch)
+        loss.backward()
+        del loss
+        after_backward = memory.live
+        peak = max(memory.peak, after_backward + UPDATE_COPIES * weights)
+    return float(peak + COPIES_OF_WEIGHTS * weights)
+
+
+def largest_batch(plans: Plans, patch_size: list[int], batch_size: int, device: str = "cpu") -> Batch:
+    """A batch of full sequences, with contents that mean nothing.
+
+    :param patch_size: of the sample, 2 or 3 axes.
+    """
+    scans, channels = plans.temporal.sequence_length, len(plans.channel_names)
+    horizon = plans.temporal.shortest_interval / plans.temporal.time_scale
+    return Batch(
+        context=torch.rand(batch_size, scans, channels, *patch_size, device=device),
+        context_times=torch.arange(1.0 - scans, 1.0, device=device).repeat(batch_size, 1) * horizon,
+        context_mask=torch.ones(batch_size, scans, dtype=torch.bool, device=device),
+        target_time=torch.full((batch_size,), horizon, device=device),
+        target=torch.rand(batch_size, channels, *patch_size, device=device),
+    )

@@ -1,0 +1,68 @@
+"""Sizes of networks and runs: tiny (CPU, tests, demo), S, M, L."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from longflow.errors import unknown_name
+from longflow.plans import TrainingPlan
+
+PresetName = Literal["tiny", "S", "M", "L"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a size stands for.
+
+    :param gpu_memory: GB that a training step may take, where the user does not say.
+    :param base_features: of the first stage; CRONOS C.3 has 32.
+    :param expansion: features of a stage over those of the first; the last number holds for all deeper stages.
+    :param max_stages: most scales of the U-Net; CRONOS has four.
+    :param attention: windowed self-attention at the bottleneck.
+    :param longest_sequence: most context scans that a sample holds; CRONOS has 7 and 11.
+    :param batch_size: samples of a step: as many as memory allows between the two; CRONOS has 4.
+    """
+
+    name: PresetName
+    gpu_memory: float
+    base_features: int
+    expansion: tuple[int, ...]
+    max_stages: int
+    attention: bool
+    longest_sequence: int
+    batch_size: tuple[int, int]
+    training: TrainingPlan
+
+    def features(self, stages: int) -> list[int]:
+        """Features per stage."""
+        rates = self.expansion + self.expansion[-1:] * stages
+        return [self.base_features * rates[stage] for stage in range(stages)]
+
+
+_PAPER_TRAINING = TrainingPlan(epochs=1000, iterations_per_epoch=250, learning_rate=1e-4)
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset(
+            name="tiny",
+            gpu_memory=0.5,
+            base_features=16,
+            expansion=(1, 1, 2, 4),
+            max_stages=4,
+            attention=False,
+            longest_sequence=5,
+            batch_size=(2, 2),
+            training=TrainingPlan(epochs=40, iterations_per_epoch=50, learning_rate=1e-3, ema_decay=0.99),
+        ),
+        Preset("S", 4, 16, (1, 1, 2, 4, 8), 5, False, 7, (2, 4), _PAPER_TRAINING),
+        Preset("M", 8, 32, (1, 1, 2, 4, 8), 6, True, 11, (2, 4), _PAPER_TRAINING),
+        Preset("L", 24, 64, (1, 1, 2, 4, 8), 6, True, 15, (2, 4), _PAPER_TRAINING),
+    )
+}
+
+
+def preset(name: str) -> Preset:
+    """A preset by name; an unknown one is an error that names the nearest."""
+    if name not in PRESETS:
+        raise unknown_name("preset", name, get_args(PresetName))
+    return PRESETS[name]

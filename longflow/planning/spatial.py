@@ -1,0 +1,247 @@
+"""Spatial choices: target spacing, axes, resolutions, patches, strides. nnU-Net's rules, by its own code.
+
+Where nnU-Net asks how much memory a patch takes, the answer comes from the network that will be trained here.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from nnunetv2.configuration import ANISO_THRESHOLD
+from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props, pad_shape
+from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+
+from longflow.errors import ConfigurationError
+from longflow.fingerprint.spatial import SpatialFingerprint
+from longflow.planning.presets import Preset
+from longflow.plans import ConfigurationPlan, NetworkPlan
+
+#: nnU-Net's: edge of the smallest feature map, share of an image below which a patch needs a lower resolution too
+SMALLEST_FEATURE_MAP, LOWRES_THRESHOLD, SPACING_STEP = 4, 0.25, 1.03
+#: nnU-Net's first patch, before it is shrunk: as many voxels as a cube or a square of this edge
+FIRST_EDGE = {3: 256, 2: 2048}
+NO_LIMIT = 999_999
+#: slices are cheap: a batch of the 2d configuration may hold this many times more samples
+MORE_SLICES = 4
+
+#: bytes of a training step with a patch, a network and a batch size
+Memory = Callable[[list[int], NetworkPlan, int], float]
+
+
+class SpacingRules(ExperimentPlanner):
+    """nnU-Net's planner for its rules alone: it needs no nnU-Net folder, segmentation or environment variable."""
+
+    def __init__(self, fingerprint: SpatialFingerprint):
+        # the parent's __init__ reads nnU-Net's folders; these are the attributes that the rules used here read
+        self.dataset_fingerprint = fingerprint.model_dump()
+        self.anisotropy_threshold = ANISO_THRESHOLD
+        self.overwrite_target_spacing = None
+        self.suppress_transpose = False
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The target grid of a dataset.
+
+    :param spacing: mm, after transposition. :param median_shape: voxels at that spacing, after transposition.
+    """
+
+    spacing: np.ndarray
+    median_shape: np.ndarray
+
+
+@dataclass(frozen=True)
+class SpatialPlan:
+    """What was decided about space."""
+
+    transpose_forward: list[int]
+    transpose_backward: list[int]
+    configurations: dict[str, ConfigurationPlan]
+
+
+def plan_space(fingerprint: SpatialFingerprint, preset: Preset, memory: Memory, budget: float) -> SpatialPlan:
+    """Target spacing, axes and all configurations of a dataset.
+
+    :param memory: bytes of a training step. :param budget: bytes that it may take.
+    :raises ConfigurationError: not even the smallest patch fits the budget.
+    """
+    rules = SpacingRules(fingerprint)
+    spacing = rules.determine_fullres_target_spacing()
+    forward, backward = ([int(axis) for axis in axes] for axes in rules.determine_transpose())
+    shapes = [
+        compute_new_shape(shape, old, spacing)
+        for old, shape in zip(fingerprint.spacings, fingerprint.shapes_after_crop, strict=True)
+    ]
+    full = Resolution(spacing[forward], np.maximum(np.median(shapes, axis=0), 1)[forward])
+    spacing_reason = _spacing_reason(fingerprint, spacing, forward)
+
+    configurations = {"2d": plan_configuration(full, preset, memory, budget, dimensions=2)}
+    configurations["2d"].reasons.insert(0, spacing_reason)
+    if full.median_shape[0] > 1:
+        fullres = plan_configuration(full, preset, memory, budget, dimensions=3)
+        lowres = plan_lowres(full, fullres, preset, memory, budget)
+        fullres.reasons = [spacing_reason, *fullres.reasons, _lowres_reason(fullres, lowres)]
+        configurations["3d_fullres"] = fullres
+        if lowres:
+            configurations["3d_lowres"] = lowres
+    return SpatialPlan(forward, backward, configurations)
+
+
+def plan_configuration(
+    resolution: Resolution,
+    preset: Preset,
+    memory: Memory,
+    budget: float,
+    dimensions: int,
+    identifier: str = "3d_fullres",
+) -> ConfigurationPlan:
+    """The largest patch that fits the budget with the smallest batch, then the largest batch.
+
+    As in nnU-Net, the first patch has the images' proportions and covers at most the median image; while it takes too
+    much memory, the axis that is largest in relation to the median image is made smaller by one step of divisibility.
+
+    :param identifier: which preprocessed data the configuration reads. 2d reads slices of 3d_fullres.
+    :raises ConfigurationError: not even the smallest patch fits.
+    """
+    spacing, median_shape = resolution.spacing[-dimensions:], resolution.median_shape[-dimensions:]
+    smallest_batch, largest_batch = preset.batch_size
+    if dimensions == 2:
+        largest_batch *= MORE_SLICES
+
+    patch_size, network = fit_network(spacing, first_patch(spacing, median_shape), preset)
+    while (needed := memory(patch_size, network, smallest_batch)) > budget:
+        smaller = next_patch(spacing, patch_size, median_shape, preset)
+        if smaller is None:
+            raise ConfigurationError(
+                f"A training step of preset {preset.name} takes {needed / 1024**3:.2f} GB even with a patch of "
+                f"{' x '.join(map(str, patch_size))} voxels, but --gpu_memory is {budget / 1024**3:g} GB. Give it more memory, "
+                "or choose a smaller --preset."
+            )
+        patch_size, network = fit_network(spacing, smaller, preset)
+    batch_size = smallest_batch
+    while batch_size < largest_batch and memory(patch_size, network, batch_size + 1) <= budget:
+        batch_size += 1
+    return ConfigurationPlan(
+        data_identifier=identifier,
+        spacing=[float(value) for value in resolution.spacing],
+        median_image_size=[float(value) for value in resolution.median_shape],
+        patch_size=patch_size,
+        batch_size=batch_size,
+        network=network,
+        reasons=[
+            _patch_reason(patch_size, median_shape, budget),
+            _batch_reason(batch_size, smallest_batch, largest_batch),
+        ],
+    )
+
+
+def plan_lowres(
+    full: Resolution, fullres: ConfigurationPlan, preset: Preset, memory: Memory, budget: float
+) -> ConfigurationPlan | None:
+    """nnU-Net's rule: where a patch of 3d_fullres sees less than a quarter of the median image, the spacing grows until a
+    patch sees a quarter; the result is dropped where it has not at least twice fewer voxels than 3d_fullres.
+    """
+    share = np.prod(fullres.patch_size) / np.prod(full.median_shape)
+    spacing, lowres, voxels = full.spacing.copy(), None, np.prod(full.median_shape)
+    while share < LOWRES_THRESHOLD:
+        finer = spacing.max() / spacing > 2
+        spacing[finer if finer.any() else slice(None)] *= SPACING_STEP
+        shape = full.spacing / spacing * full.median_shape
+        voxels = np.prod(shape)
+        resolution = Resolution(spacing.copy(), np.maximum(np.round(shape), 1))
+        # a patch never grows while the image shrinks: the share it can reach tells whether planning it is worthwhile
+        if np.prod(fullres.patch_size) / voxels < LOWRES_THRESHOLD / 2:
+            continue
+        lowres = plan_configuration(resolution, preset, memory, budget, dimensions=3, identifier="3d_lowres")
+        share = np.prod(lowres.patch_size) / voxels
+    return lowres if np.prod(full.median_shape) / voxels >= 2 else None
+
+
+def first_patch(spacing: Sequence[float], median_shape: Sequence[float]) -> list[int]:
+    """A patch with the proportions of a cube in mm, no larger than the median image."""
+    dimensions = len(spacing)
+    proportions = 1 / np.asarray(spacing)
+    edges = proportions * (FIRST_EDGE[dimensions] ** dimensions / np.prod(proportions)) ** (1 / dimensions)
+    return [max(1, round(min(edge, size))) for edge, size in zip(edges, median_shape, strict=True)]
+
+
+def fit_network(spacing: Sequence[float], patch_size: Sequence[int], preset: Preset) -> tuple[list[int], NetworkPlan]:
+    """The topology that nnU-Net gives a patch, cut to the preset's number of stages; and the patch, padded to its strides."""
+    _, strides, kernels, _, _ = get_pool_and_conv_props(spacing, patch_size, SMALLEST_FEATURE_MAP, NO_LIMIT)
+    strides = [[int(step) for step in stride] for stride in strides[: preset.max_stages]]
+    kernels = [[int(size) for size in kernel] for kernel in kernels[: preset.max_stages]]
+    network = NetworkPlan(
+        features_per_stage=preset.features(len(strides)),
+        strides=strides,
+        kernel_sizes=kernels,
+        attention=preset.attention,
+    )
+    return [int(size) for size in pad_shape(patch_size, list(np.prod(strides, axis=0)))], network
+
+
+def next_patch(
+    spacing: Sequence[float], patch_size: Sequence[int], median_shape: Sequence[float], preset: Preset
+) -> list[int] | None:
+    """The patch with its relatively largest axis one step smaller; None where no axis can be made smaller.
+
+    No axis falls below the smallest feature map, so that thin volumes keep slices around each slice.
+    """
+    for axis in np.argsort(np.asarray(patch_size) / median_shape)[::-1]:
+        smaller = list(patch_size)
+        # the step is that of the smaller patch, or else valid sizes would be skipped (256 - 64, where 224 = 256 - 32 is one)
+        smaller[axis] -= _divisors(spacing, patch_size, preset)[axis]
+        if smaller[axis] >= 1:
+            smaller[axis] = patch_size[axis] - _divisors(spacing, smaller, preset)[axis]
+        if smaller[axis] >= SMALLEST_FEATURE_MAP:
+            return smaller
+    return None
+
+
+def _divisors(spacing: Sequence[float], patch_size: Sequence[int], preset: Preset) -> np.ndarray:
+    return np.prod(fit_network(spacing, patch_size, preset)[1].strides, axis=0)
+
+
+def _spacing_reason(fingerprint: SpatialFingerprint, spacing: np.ndarray, forward: list[int]) -> str:
+    spacings = np.asarray(fingerprint.spacings)
+    median = np.median(spacings, axis=0)
+    text = (
+        f"Target spacing {_mm(spacing[forward])} mm: the median over {len(spacings)} subjects is {_mm(median[forward])} mm "
+        f"({_mm(spacings.min(axis=0)[forward])} to {_mm(spacings.max(axis=0)[forward])})"
+    )
+    axis = int(np.argmax(np.abs(spacing - median)))
+    if not np.isclose(spacing[axis], median[axis]):
+        text += f"; the thick axis takes the 10th percentile, {spacing[axis]:.3g} mm, as nnU-Net does"
+    return text + (f"; axes are reordered to {forward}." if forward != [0, 1, 2] else ".")
+
+
+def _patch_reason(patch_size: Sequence[int], median_shape: Sequence[float], budget: float) -> str:
+    share = np.prod(np.minimum(patch_size, median_shape)) / np.prod(median_shape)
+    sizes = f"Patch {_voxels(patch_size)} of the median image's {_voxels(median_shape)} voxels ({share:.0%})"
+    if all(size >= whole for size, whole in zip(patch_size, median_shape, strict=True)):
+        return f"{sizes}: the whole image fits {budget / 1024**3:g} GB."
+    return f"{sizes}: the largest that fits {budget / 1024**3:g} GB."
+
+
+def _batch_reason(batch_size: int, smallest: int, largest: int) -> str:
+    if batch_size == largest:
+        return f"Batch size {batch_size}: the most that the preset allows."
+    return f"Batch size {batch_size}: one more would not fit (the preset allows {smallest} to {largest})."
+
+
+def _lowres_reason(fullres: ConfigurationPlan, lowres: ConfigurationPlan | None) -> str:
+    share = np.prod(fullres.patch_size) / np.prod(fullres.median_image_size)
+    text = f"A patch covers {min(share, 1):.0%} of the median image"
+    if share >= LOWRES_THRESHOLD:
+        return f"{text}: no 3d_lowres is needed (nnU-Net's threshold is 25 %)."
+    if lowres is None:
+        return f"{text}, but 3d_lowres would have more than half of its voxels and is left out."
+    return f"{text}, less than nnU-Net's 25 %: 3d_lowres at {_mm(lowres.spacing)} mm sees more."
+
+
+def _mm(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)
+
+
+def _voxels(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:g}" for value in values)

@@ -1,0 +1,114 @@
+"""What was found, what was decided, why: plans on one screen."""
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from longflow.fingerprint.fingerprint import Fingerprint
+from longflow.fingerprint.temporal import Distribution
+from longflow.plans import ConfigurationPlan, Plans
+
+
+def summarize(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
+    """A summary to print with rich."""
+    return Group(
+        Text(f"{plans.dataset_name}, preset {plans.preset}, {plans.gpu_memory:g} GB", style="bold"),
+        _found(fingerprint, plans),
+        _time(plans),
+        _intensities(plans),
+        _configurations(plans),
+        _training(plans),
+    )
+
+
+def _found(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
+    temporal, spatial = fingerprint.temporal, fingerprint.spatial
+    unit = temporal.time_unit
+    shapes = Distribution.of([shape[0] * shape[1] * shape[2] for shape in spatial.shapes_after_crop])
+    table = _key_table("Found")
+    table.add_row("subjects", f"{len(fingerprint.subjects)} with {_range(temporal.scans_per_subject)} scans each")
+    if temporal.intervals.count:
+        table.add_row("times", f"intervals {_range(temporal.intervals)} {unit}, spans {_range(temporal.spans)} {unit}")
+    table.add_row(
+        "images",
+        f"{', '.join(plans.channel_names)}; {shapes.minimum / 1e6:.2f} to {shapes.maximum / 1e6:.2f} million voxels after "
+        f"cropping ({spatial.median_relative_size_after_cropping:.0%} of the file, in the median)",
+    )
+    return table
+
+
+def _time(plans: Plans) -> RenderableType:
+    table = _key_table("Time")
+    for reason in plans.temporal.reasons:
+        head, _, rest = reason.partition(": ")
+        table.add_row(head, rest) if rest else table.add_row("", head)
+    if plans.temporal.runners_up:
+        others = "; ".join(
+            f"Δ = {grid.spacing:.4g}, K = {grid.length} ({grid.score:.3f})" for grid in plans.temporal.runners_up
+        )
+        table.add_row("Runners-up", others)
+    return table
+
+
+def _intensities(plans: Plans) -> RenderableType:
+    table = _key_table("Intensities")
+    for channel in plans.channels:
+        table.add_row(f"{channel.name}: {channel.normal_form}", channel.reason)
+    return table
+
+
+def _configurations(plans: Plans) -> RenderableType:
+    table = Table(title="Configurations", title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name in ("", "spacing, mm", "median image", "patch", "batch", "features", "strides", "memory, GB"):
+        table.add_column(name)
+    for name, plan in plans.configurations.items():
+        table.add_row(
+            name,
+            _times(plan.spacing),
+            _times(plan.median_image_size),
+            _times(plan.patch_size),
+            str(plan.batch_size),
+            " ".join(map(str, plan.network.features_per_stage)) + (" +attention" if plan.network.attention else ""),
+            " ".join("".join(map(str, stride)) for stride in plan.network.strides),
+            _memory(plan),
+        )
+    notes = Table.grid(padding=(0, 2))
+    reasons: dict[str, list[str]] = {}
+    for name, plan in plans.configurations.items():
+        for reason in plan.reasons:
+            reasons.setdefault(reason, []).append(name)
+    for reason, names in reasons.items():
+        notes.add_row("all" if len(names) == len(plans.configurations) > 1 else ", ".join(names), reason)
+    return Group(table, notes)
+
+
+def _training(plans: Plans) -> RenderableType:
+    table = _key_table("Training")
+    training = plans.training
+    table.add_row(
+        "by default",
+        f"{training.epochs} epochs of {training.iterations_per_epoch} iterations, learning rate {training.learning_rate:g} "
+        "(longflow_train --epochs, --iterations, --lr, --max_time)",
+    )
+    return table
+
+
+def _key_table(title: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    return table
+
+
+def _memory(plan: ConfigurationPlan) -> str:
+    return f"{max(plan.memory_estimate.values()):.2f}" if plan.memory_estimate else "?"
+
+
+def _range(values: Distribution) -> str:
+    if values.minimum == values.maximum:
+        return f"{values.minimum:.4g}"
+    return f"{values.minimum:.4g} to {values.maximum:.4g} (median {values.median:.4g})"
+
+
+def _times(values: list[float]) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)

@@ -1,0 +1,281 @@
+"""Temporal choices: time scale, sequence length, the grid of discrete methods, regular or irregular.
+
+Each choice carries the numbers that led to it. A grid (CRONOS A.1.1) is judged on the contexts that forecasting meets: for
+every scan but the first of every subject, the latest ``sequence_length`` scans before it. Contexts of one scan are the
+same in every slot, so they say nothing about a grid.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longflow.errors import DataError
+from longflow.fingerprint.temporal import TemporalFingerprint
+from longflow.flow.grid import grid_slots, latest_in_slot
+from longflow.plans import GridPlan, Task, TemporalPlan
+
+#: what a grid is charged for; losing a scan is the unit
+WEIGHTS = {"overwritten": 1.0, "rounding_error": 1.0, "clipped": 0.5, "filled": 0.1, "memory": 0.1}
+#: scans within this share of a grid spacing of their slots make a dataset regular; scans at random are 0.25 away
+REGULAR_RESIDUAL = 0.1
+#: a grid that loses or clips more than this share of scans does not make a dataset regular
+REGULAR_LOSS = 0.05
+RUNNERS_UP = 3
+SLOTS_PER_SCAN = 2
+MOST_CONTEXTS = 5000
+#: spacings closer than this are the same
+SAME = 1e-6
+
+
+@dataclass(frozen=True)
+class Contexts:
+    """Contexts of a dataset, padded at the front to one length.
+
+    :param times: relative to the target, in time units, (contexts, scans), negative. :param mask: of the same shape.
+    """
+
+    times: Tensor
+    mask: Tensor
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """Distances of the scans from their targets, positive, all in one line."""
+        return -self.times[self.mask].numpy()
+
+
+def plan_time(fingerprint: TemporalFingerprint, longest_sequence: int, task: Task = "forecast") -> TemporalPlan:
+    """All temporal choices for a dataset.
+
+    :param longest_sequence: the cap on the sequence length, from the preset.
+    :raises DataError: the task is to forecast, and no subject has two scans.
+    """
+    times = [np.asarray(one, dtype=np.float64) for one in fingerprint.times if len(one) > 1]
+    if not times:
+        if task == "forecast":
+            raise DataError(
+                f"None of the {len(fingerprint.times)} subjects has two scans, so there is nothing to forecast. Expected: "
+                "several scans of a subject share one name in the column 'subject' of scans.csv."
+            )
+        return _without_time(fingerprint)
+    intervals = np.concatenate([np.diff(one) for one in times])
+    time_scale = float(np.median(intervals))
+    sequence_length, length_reason = choose_sequence_length([len(one) for one in times], longest_sequence)
+    grids = rank_grids(times, intervals, sequence_length)
+    best = grids[0]
+    contexts = contexts_of(times, sequence_length)
+    residual = grid_residual(contexts, best.spacing)
+    regular = residual <= REGULAR_RESIDUAL and best.overwritten <= REGULAR_LOSS and best.clipped <= REGULAR_LOSS
+    longest_span = float(max(one[-1] - one[0] for one in times))
+    unit = fingerprint.time_unit
+    return TemporalPlan(
+        time_unit=unit,
+        time_scale=time_scale,
+        sequence_length=sequence_length,
+        shortest_interval=float(np.percentile(intervals, 5)),
+        longest_span=longest_span,
+        longest_horizon=longest_span,
+        grid=best,
+        runners_up=runners_up(grids),
+        regular=regular,
+        reasons=[
+            f"Time scale {time_scale:g} {unit}: the median of {len(intervals)} intervals "
+            f"({intervals.min():g} to {intervals.max():g} {unit}) of {len(times)} subjects with two scans or more.",
+            length_reason,
+            _grid_reason(best, contexts, unit),
+            _regular_reason(regular, residual, best),
+        ],
+    )
+
+
+def choose_sequence_length(scans: list[int], longest: int) -> tuple[int, str]:
+    """Most context scans of a sample, and why: the 90th percentile of (scans of a subject - 1), capped."""
+    wanted = int(np.ceil(np.percentile(np.asarray(scans) - 1, 90)))
+    chosen = max(1, min(wanted, longest))
+    reason = (
+        f"Sequence length {chosen}: subjects have {min(scans)} to {max(scans)} scans, and 90 % of them at most {wanted} "
+        "before the last"
+    )
+    return chosen, reason + (f"; the preset allows {longest}." if wanted > longest else ".")
+
+
+def contexts_of(times: list[np.ndarray], sequence_length: int) -> Contexts:
+    """The latest ``sequence_length`` scans before every scan but the first of every subject.
+
+    Of a very large dataset every n-th context is taken, so that planning takes seconds.
+    """
+    rows = [
+        one[max(0, target - sequence_length) : target] - one[target] for one in times for target in range(1, len(one))
+    ]
+    rows = rows[:: -(-len(rows) // MOST_CONTEXTS)]
+    padded = np.zeros((len(rows), sequence_length))
+    mask = np.zeros((len(rows), sequence_length), dtype=bool)
+    for index, row in enumerate(rows):
+        padded[index, sequence_length - len(row) :] = row
+        mask[index, sequence_length - len(row) :] = True
+    return Contexts(torch.from_numpy(padded), torch.from_numpy(mask))
+
+
+def rank_grids(times: list[np.ndarray], intervals: np.ndarray, sequence_length: int) -> list[GridPlan]:
+    """Grids from the best to the worst, one for each spacing.
+
+    Candidates for the spacing come from the intervals; each is tried with several lengths, and the best ones once more
+    with the spacing that fits the slots they gave (least squares). Ties go to the spacing nearest the median interval.
+    """
+    scale = float(np.median(intervals))
+    longest = SLOTS_PER_SCAN * sequence_length
+    contexts = contexts_of(times, sequence_length)
+    several = contexts.mask.sum(1) > 1
+    if not several.any():
+        return [GridPlan(spacing=scale, length=1, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0)]
+    contexts = Contexts(contexts.times[several], contexts.mask[several])
+
+    def ranked(spacings: np.ndarray) -> list[GridPlan]:
+        grids = [_best_length(contexts, spacing, scale, longest) for spacing in spacings]
+        return sorted(grids, key=lambda grid: (round(grid.score, 9), abs(np.log(grid.spacing / scale)), grid.spacing))
+
+    first = ranked(candidate_spacings(intervals, times, longest))
+    refined = np.array([_fitted_spacing(contexts, grid) for grid in first[:5]])
+    known = np.array([grid.spacing for grid in first])
+    refined = refined[[not np.isclose(spacing, known, rtol=SAME, atol=0).any() for spacing in refined]]
+    return ranked(np.concatenate([known, _distinct(refined)])) if len(refined) else first
+
+
+def runners_up(ranked: list[GridPlan]) -> list[GridPlan]:
+    """The next best grids whose spacings differ from all better ones by more than a twentieth."""
+    chosen = ranked[:1]
+    for grid in ranked[1:]:
+        if all(abs(grid.spacing - better.spacing) > 0.05 * better.spacing for better in chosen):
+            chosen.append(grid)
+    return chosen[1 : 1 + RUNNERS_UP]
+
+
+def candidate_spacings(intervals: np.ndarray, times: list[np.ndarray], longest: int) -> np.ndarray:
+    """Spacings worth trying, distinct and sorted, in time units.
+
+    Percentiles of the intervals and simple fractions of their median; their greatest common divisor, for times that lie
+    on a grid of which every neighbouring pair lacks a scan; spans divided by numbers of slots.
+    """
+    median = np.median(intervals)
+    percentiles = np.percentile(intervals, (0, 1, 5, 10, 25, 40, 50, 60, 75, 90, 100))
+    fractions = median * np.array([1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1, 3 / 2, 2])
+    spans = np.median([one[-1] - one[0] for one in times]) / np.arange(1, longest + 1)
+    divisor = common_divisor(intervals)
+    candidates = np.concatenate([percentiles, fractions, spans, [divisor] if divisor else []])
+    # a grid that does not reach over two median intervals shows nothing but the last scan
+    return _distinct(candidates[candidates * longest >= min(2 * median, candidates.max())])
+
+
+def common_divisor(values: np.ndarray, tolerance: float = 1e-4) -> float | None:
+    """The greatest number that divides all values up to a tolerance (relative to their median), or None."""
+    values = np.unique(values)
+    smallest = tolerance * np.median(values)
+    divisor = values[0]
+    for value in values[1:]:
+        larger, divisor = value, divisor
+        while divisor > smallest and (rest := larger - divisor * np.round(larger / divisor)):
+            if abs(rest) <= smallest:
+                break
+            larger, divisor = divisor, abs(rest)
+        if divisor <= 10 * smallest:
+            return None
+    return float(divisor)
+
+
+def judge_grid(contexts: Contexts, spacing: float, length: int, scale: float, longest: int) -> GridPlan:
+    """What a grid costs on contexts: eq. 13-16 and 19, by the code that the methods run.
+
+    :param scale: the median interval. :param longest: most slots that a grid may have.
+    """
+    times, mask = contexts.times, contexts.mask
+    target = torch.zeros(len(times), dtype=times.dtype)
+    slots = grid_slots(times, target, spacing, length)
+    occupied = latest_in_slot(slots, mask, length) >= 0
+    position = times / spacing + length
+    before = (position < -0.5 - SAME) & mask
+    inside = mask & ~before
+    scans = int(mask.sum())
+    costs = {
+        "overwritten": 1 - int(occupied.sum()) / scans,
+        "rounding_error": float((position - slots).abs()[inside].mean()) * spacing / scale if inside.any() else 0.0,
+        "clipped": int(before.sum()) / scans,
+        "filled": 1 - int(occupied.sum()) / occupied.numel(),
+    }
+    costs = {name: _clean(cost) for name, cost in costs.items()}
+    score = sum(WEIGHTS[name] * cost for name, cost in costs.items()) + WEIGHTS["memory"] * length / longest
+    return GridPlan(spacing=float(spacing), length=length, score=_clean(score), **costs)
+
+
+def grid_residual(contexts: Contexts, spacing: float) -> float:
+    """Mean distance of scans from a grid through their targets, as a share of its spacing: 0 on it, 0.25 at random."""
+    position = contexts.offsets / spacing
+    return _clean(float(np.abs(position - np.round(position)).mean()))
+
+
+def _best_length(contexts: Contexts, spacing: float, scale: float, longest: int) -> GridPlan:
+    reach = torch.floor(-contexts.times / spacing + 0.5 - SAME).masked_fill(~contexts.mask, 0).amax(1)
+    quantiles = torch.quantile(reach, torch.tensor([0.5, 0.75, 0.9, 0.95, 1.0], dtype=reach.dtype)).ceil()
+    lengths = sorted({int(length) for length in quantiles.clamp(1, longest)})
+    grids = [judge_grid(contexts, spacing, length, scale, longest) for length in lengths]
+    return min(grids, key=lambda grid: (round(grid.score, 9), grid.length))
+
+
+def _fitted_spacing(contexts: Contexts, grid: GridPlan) -> float:
+    """The spacing that fits the slots of the scans within a grid best, by least squares."""
+    offsets = contexts.offsets
+    steps = np.round(offsets / grid.spacing)
+    used = (steps >= 1) & (steps <= grid.length)
+    return float((offsets[used] * steps[used]).sum() / np.square(steps[used]).sum()) if used.any() else grid.spacing
+
+
+def _distinct(spacings: np.ndarray) -> np.ndarray:
+    spacings = np.sort(spacings[spacings > 0])
+    return spacings[np.concatenate([[True], np.diff(spacings) > SAME * spacings[:-1]])] if len(spacings) else spacings
+
+
+def _clean(value: float) -> float:
+    """Without the last digits, which differ between machines."""
+    return round(value, 9) + 0.0
+
+
+def _without_time(fingerprint: TemporalFingerprint) -> TemporalPlan:
+    grid = GridPlan(spacing=1, length=1, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0)
+    return TemporalPlan(
+        time_unit=fingerprint.time_unit,
+        time_scale=1,
+        sequence_length=1,
+        shortest_interval=1,
+        longest_span=1,
+        longest_horizon=1,
+        grid=grid,
+        regular=False,
+        reasons=["No subject has two scans: there is no time to plan for."],
+    )
+
+
+def _grid_reason(grid: GridPlan, contexts: Contexts, unit: str) -> str:
+    if int(contexts.mask.sum(1).max()) == 1:
+        return (
+            f"Grid of 1 slot: every context is a single scan, which is the same in every slot; Δ = {grid.spacing:g} {unit} is "
+            "the median interval."
+        )
+    return (
+        f"Grid of {grid.length} slots, Δ = {grid.spacing:g} {unit}: {grid.overwritten:.1%} of context scans overwritten, "
+        f"{grid.clipped:.1%} before the first slot, times rounded by {grid.rounding_error:.1%} of a median interval, "
+        f"{grid.filled:.1%} of slots filled; the lowest sum of costs, {grid.score:.3f}."
+    )
+
+
+def _regular_reason(regular: bool, residual: float, grid: GridPlan) -> str:
+    numbers = f"scans lie {residual:.1%} of Δ from the grid on average (at random: 25 %)"
+    if regular:
+        return (
+            f"Regular: {numbers}, and {grid.overwritten + grid.clipped:.1%} are lost or clipped; discrete methods suit."
+        )
+    if residual > REGULAR_RESIDUAL:
+        return f"Irregular: {numbers}; continuous methods are recommended."
+    return (
+        f"Irregular: {numbers}, but {grid.overwritten + grid.clipped:.1%} of scans are lost or clipped; continuous methods "
+        "are recommended."
+    )

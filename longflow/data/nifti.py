@@ -14,7 +14,7 @@ import numpy as np
 
 from longflow.errors import DataError
 
-NIFTI2_HEADER = 540
+NIFTI2_HEADER = 540  # bytes; a file starts with the length of its header
 NIBABEL_ERRORS = (
     nibabel.spatialimages.HeaderDataError,
     nibabel.filebasedimages.ImageFileError,
@@ -36,9 +36,9 @@ def read_nifti_array(path: Path) -> np.ndarray:
         content = Path(path).read_bytes()
         if content[:2] == b"\x1f\x8b":
             content = gzip.decompress(content)
-        sizes = (int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big"))
-        kind = nibabel.Nifti2Image if NIFTI2_HEADER in sizes else nibabel.Nifti1Image
-        return np.asanyarray(kind.from_bytes(content).dataobj).T
+        if NIFTI2_HEADER in (int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big")):
+            raise DataError(f"{path} is NIfTI-2, which SimpleITK cannot read. Write it again as NIfTI-1.")
+        return np.asanyarray(nibabel.Nifti1Image.from_bytes(content).dataobj).T
     except (OSError, EOFError, ValueError, zlib.error, *NIBABEL_ERRORS) as error:
         raise DataError(
             f"{path} is truncated, damaged or not an image. Copy it again from its source. "

@@ -90,7 +90,7 @@ def _read(file: FileToCheck) -> tuple[sitk.Image | sitk.ImageFileReader, np.ndar
             array = sitk.GetArrayViewFromImage(header)
             components = header.GetNumberOfComponentsPerPixel()
     except (RuntimeError, DataError) as problem:
-        said = str(problem).strip().splitlines()[-1].rpartition("(The reader said: ")[2].rstrip(")")
+        said = str(problem).strip().splitlines()[-1].rpartition("(The reader said: ")[2].rstrip(").")
         advice = f"Copy the file again from its source. (The reader said: {said[-120:].strip()})"
         raise _Unusable(error(file.shown, "file", "truncated or not an image", "a readable image", advice)) from problem
     size = " x ".join(map(str, header.GetSize()))

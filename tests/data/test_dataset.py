@@ -1,0 +1,142 @@
+import json
+
+import pytest
+
+from longflow.data.dataset import (
+    Scan,
+    Series,
+    parse_time,
+    read_description,
+    read_rows,
+    rows_of_folder,
+    series_of_folder,
+    training_series,
+    write_description,
+    write_scans,
+)
+from longflow.errors import ConfigurationError, DataError
+from tests.data.helpers import edit_description, edit_table, write_dataset
+
+
+@pytest.fixture
+def raw(tmp_path):
+    return write_dataset(tmp_path / "Dataset001_Tiny")
+
+
+def test_series_are_sorted_by_subject_and_time(raw):
+    edit_table(raw, "p1_0,p1,0", "p1_0,p1,99")
+    description, series = training_series(raw)
+    assert description.time_unit == "days"
+    assert [one.subject for one in series] == ["p1", "p2"]
+    assert series[0].times == [30, 75, 99]
+    assert [scan.case for scan in series[0].scans] == ["p1_1", "p1_2", "p1_0"]
+    assert series[0].scans[0].images == (raw / "imagesTr" / "p1_1_0000.nii.gz",)
+    assert series[0].scans[0].label == raw / "labelsTr" / "p1_1.nii.gz"
+    assert series[0].up_to(2).times == [30, 75]
+
+
+def test_wanted_targets_and_missing_labels(raw):
+    (raw / "imagesTr" / "p1_2_0000.nii.gz").unlink()
+    (raw / "labelsTr" / "p1_2.nii.gz").unlink()
+    scan = training_series(raw)[1][0].scans[2]
+    assert not scan.exists and scan.label is None
+
+
+def test_further_columns_are_covariates_and_a_byte_order_mark_is_no_column(raw):
+    (raw / "scans.csv").write_text("\ufeffcase, subject,time,age\np1_0,p1, 0 ,71\n", encoding="utf-8")
+    (row,) = read_rows(raw / "scans.csv")
+    assert (row.case, row.subject, row.time, row.covariates) == ("p1_0", "p1", "0", {"age": "71"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("p1_1,p1,30", "p1_1,p1,2024-01-31", "'2024-01-31', not a number"),
+        ("p1_1,p1,30", "p1_1,p1,75", "two scans at time 75"),
+        ("p1_1,p1,30", "p1_0,p1,30", "lines 2 and 3"),
+        ("p1_1,p1,30", "p1_1,,30", "empty case or subject"),
+        ("case,subject,time", "case,subject,day", "no column time"),
+    ],
+)
+def test_a_table_that_cannot_be_used(raw, old, new, message):
+    edit_table(raw, old, new)
+    with pytest.raises(DataError, match=message):
+        training_series(raw)
+
+
+def test_a_missing_dataset_and_an_empty_one(raw, tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        training_series(tmp_path / "nowhere")
+    (raw / "scans.csv").write_text("case,subject,time\n")
+    with pytest.raises(DataError, match="no scans"):
+        training_series(raw)
+
+
+def test_scans_csv_beside_or_inside_the_image_folder(raw):
+    inside = "case,subject,time\np1_0,p1,5\n"
+    (raw / "imagesTr" / "scans.csv").write_text(inside)
+    assert [row.time for row in rows_of_folder(raw / "imagesTr")] == ["5"]
+
+
+def test_longiseg_positions_are_times_in_visits(raw):
+    (raw / "scans.csv").unlink()
+    (raw / "patientsTr.json").write_text(json.dumps({"p1": ["p1_2", "p1_0"], "p2": ["p2_0"]}))
+    content = json.loads((raw / "dataset.json").read_text())
+    del content["time_unit"]
+    (raw / "dataset.json").write_text(json.dumps(content))
+    description, series = training_series(raw)
+    assert description.time_unit == "visits"
+    assert [(scan.case, scan.time) for scan in series[0].scans] == [("p1_2", 0), ("p1_0", 1)]
+
+
+def test_time_unit_is_needed_where_there_is_a_table(raw):
+    content = json.loads((raw / "dataset.json").read_text())
+    del content["time_unit"]
+    (raw / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigurationError, match="time_unit: missing"):
+        read_description(raw / "dataset.json")
+
+
+def test_description_lists_all_problems(raw):
+    edit_description(raw, time_unit="fortnights", channel_names={"1": "T1"})
+    with pytest.raises(ConfigurationError, match="(?s)channel_names.*time_unit.*'days'"):
+        read_description(raw / "dataset.json")
+
+
+def test_regions_are_expanded_to_label_values(raw):
+    edit_description(raw, labels={"background": 0, "whole": [1, 2], "core": 2})
+    assert read_description(raw / "dataset.json").label_values == {0, 1, 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("12", 12), ("-0.5", -0.5), ("1e3", 1000), ("nan", None), ("inf", None), ("", None), ("x", None)],
+)
+def test_parse_time(text, value):
+    assert parse_time(text) == value
+
+
+def test_written_tables_are_read_back(tmp_path):
+    scans = [
+        Scan("a_0", "a", 0.1 + 0.2, (), None, {"age": "71"}),
+        Scan("a_1", "a", 7.0, (), None, {"sex": "f, m"}),
+    ]
+    write_scans(scans, tmp_path / "imagesTs" / "scans.csv")
+    rows = read_rows(tmp_path / "imagesTs" / "scans.csv")
+    assert [float(row.time) for row in rows] == [0.1 + 0.2, 7.0]
+    assert [row.covariates for row in rows] == [{"age": "71", "sex": ""}, {"age": "", "sex": "f, m"}]
+
+
+def test_written_description_is_read_back_with_further_keys(raw, tmp_path):
+    description = read_description(raw / "dataset.json")
+    write_description(description, tmp_path / "dataset.json", licence="CC0")
+    again = read_description(tmp_path / "dataset.json")
+    assert (again.channels, again.labels, again.time_unit) == (["T1"], {"background": 0, "lesion": 1}, "days")
+    assert again.licence == "CC0"
+
+
+def test_series_of_a_test_folder(raw):
+    (raw / "imagesTr").rename(raw / "imagesTs")
+    (raw / "scans.csv").rename(raw / "imagesTs" / "scans.csv")
+    series = series_of_folder(raw / "imagesTs", read_description(raw / "dataset.json"))
+    assert isinstance(series[0], Series) and all(scan.exists for scan in series[0].scans)

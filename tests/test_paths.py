@@ -1,0 +1,82 @@
+import logging
+from pathlib import Path
+
+import pytest
+
+from longflow import paths
+from longflow.errors import NotFoundError
+from longflow.paths import DatasetPaths, ModelPaths, known_datasets, resolve_dataset_name
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for name in ("longflow_raw", "longflow_preprocessed", "longflow_results"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_roots(home, monkeypatch, caplog):
+    assert (paths.raw_root(), paths.results_root()) == (home / "raw", home / "results")
+    monkeypatch.setenv("longflow_raw", "/elsewhere")
+    assert (paths.raw_root(), paths.preprocessed_root()) == (Path("/elsewhere"), home / "preprocessed")
+
+
+def test_the_default_is_said_once(home, monkeypatch, caplog):
+    monkeypatch.delenv("LONGFLOW_HOME")
+    monkeypatch.setattr(paths, "_said_default_home", False)
+    monkeypatch.setattr(logging.getLogger("longflow"), "propagate", True)
+    with caplog.at_level(logging.WARNING, logger="longflow"):
+        assert paths.raw_root() == Path("longflow_data/raw")
+        assert paths.results_root() == Path("longflow_data/results")
+    assert len(caplog.records) == 1 and "longflow_data" in caplog.text
+
+
+def test_a_dataset_by_id_and_by_name(home):
+    (home / "raw" / "Dataset101_Cine").mkdir(parents=True)
+    (home / "preprocessed" / "Dataset007_Bond").mkdir(parents=True)
+    (home / "raw" / ".unfinished-import-Dataset008_Half").mkdir()
+    (home / "raw" / "notes").mkdir()
+    assert known_datasets() == ["Dataset007_Bond", "Dataset101_Cine"]
+    for name in (101, "101", "Dataset101_Cine"):
+        assert resolve_dataset_name(name) == "Dataset101_Cine"
+    assert resolve_dataset_name("7") == resolve_dataset_name("007") == "Dataset007_Bond"
+
+
+def test_an_unknown_dataset_names_the_nearest(home):
+    (home / "raw" / "Dataset101_Cine").mkdir(parents=True)
+    with pytest.raises(NotFoundError, match="Did you mean 'Dataset101_Cine'"):
+        resolve_dataset_name("Dataset101_Cin")
+    with pytest.raises(NotFoundError, match="Known: Dataset101_Cine"):
+        resolve_dataset_name(102)
+
+
+def test_an_id_that_is_used_twice(home):
+    (home / "raw" / "Dataset101_Cine").mkdir(parents=True)
+    (home / "results" / "Dataset101_Other").mkdir(parents=True)
+    with pytest.raises(NotFoundError, match="used by several datasets"):
+        resolve_dataset_name("101")
+
+
+def test_a_model_folder_tells_what_it_is():
+    model = ModelPaths(Path("cronos__longflowPlans__3d_fullres"))
+    assert (model.method, model.plans_name, model.configuration) == ("cronos", "longflowPlans", "3d_fullres")
+
+
+def test_only_finished_folds_and_models_count(home):
+    dataset = DatasetPaths("Dataset101_Cine")
+    model = dataset.model("cronos", "longflowPlans", "3d_fullres")
+    assert model.finished_folds() == [] and dataset.models() == []
+    for fold in (3, 0):
+        model.fold(fold).folder.mkdir(parents=True)
+    model.fold(3).final.touch()
+    model.fold(0).latest.touch()
+    assert model.finished_folds() == [3]
+    assert [one.folder.name for one in dataset.models()] == ["cronos__longflowPlans__3d_fullres"]
+
+
+def test_all_files_of_a_dataset_lie_in_its_folders(home):
+    dataset = DatasetPaths("Dataset101_Cine")
+    for path in (dataset.integrity, dataset.fingerprint, dataset.splits, dataset.validation_targets, dataset.plans()):
+        assert path.parent == home / "preprocessed" / "Dataset101_Cine"
+    assert dataset.best.parent == dataset.best_table.parent == home / "results" / "Dataset101_Cine"

@@ -1,0 +1,151 @@
+import copy
+import json
+
+import pytest
+
+from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.plans import Plans, read_plans, write_plans
+
+CONTENT = {
+    "dataset_name": "Dataset101_Cine",
+    "plans_name": "longflowPlans",
+    "task": "forecast",
+    "preset": "tiny",
+    "gpu_memory": 8,
+    "channel_names": ["T1"],
+    "file_ending": ".nii.gz",
+    "transpose_forward": [0, 1, 2],
+    "transpose_backward": [0, 1, 2],
+    "temporal": {
+        "time_unit": "days",
+        "time_scale": 30,
+        "sequence_length": 3,
+        "shortest_interval": 10,
+        "longest_span": 90,
+        "longest_horizon": 80,
+        "grid": {
+            "spacing": 30,
+            "length": 4,
+            "overwritten": 0,
+            "rounding_error": 0.1,
+            "filled": 0.2,
+            "clipped": 0,
+            "score": 0.3,
+        },
+        "regular": False,
+        "reasons": ["the median interval is 30 days"],
+    },
+    "channels": [{"name": "T1", "normal_form": "per_scan", "reason": "separate visits"}],
+    "configurations": {
+        "3d_fullres": {
+            "data_identifier": "3d_fullres",
+            "spacing": [5, 1.5, 1.5],
+            "median_image_size": [6, 64, 64],
+            "patch_size": [8, 64, 64],
+            "batch_size": 2,
+            "network": {
+                "features_per_stage": [16, 32, 64],
+                "strides": [[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+                "kernel_sizes": [[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+                "attention": False,
+            },
+        }
+    },
+    "training": {"epochs": 10, "iterations_per_epoch": 5, "learning_rate": 1e-4},
+}
+
+
+def edited(path, value):
+    """CONTENT with one value changed (or, for None, removed); ``path`` is dotted."""
+    content = copy.deepcopy(CONTENT)
+    *folders, last = path.split(".")
+    place = content
+    for key in folders:
+        place = place[int(key)] if isinstance(place, list) else place[key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return content
+
+
+def read_edited(tmp_path, path, value):
+    (tmp_path / "plans.json").write_text(json.dumps(edited(path, value)))
+    return read_plans(tmp_path / "plans.json")
+
+
+def test_plans_are_read_back(tmp_path):
+    plans = Plans.model_validate(CONTENT)
+    write_plans(plans, tmp_path / "plans.json")
+    assert read_plans(tmp_path / "plans.json") == plans
+    assert plans.inference.steps == 10 and plans.version == "1"
+
+
+FULL = "configurations.3d_fullres"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("training.epoch", 10, "training.epoch: this key is not known; a typo"),
+        ("training.epochs", None, "training.epochs: missing"),
+        ("training.epochs", 0, r"training.epochs: .*greater than or equal to 1 \(found: 0\)"),
+        ("training.learning_rate", "fast", r"training.learning_rate: .*number.* \(found: 'fast'\)"),
+        ("preset", "huge", r"preset: .*'tiny', 'S', 'M' or 'L' \(found: 'huge'\)"),
+        ("temporal.time_unit", "fortnights", "temporal.time_unit: .*'days'"),
+        ("temporal.time_scale", 0, "temporal.time_scale: .*greater than 0"),
+        ("temporal.grid.filled", 1.5, "temporal.grid.filled: .*less than or equal to 1"),
+        ("version", "2", "version: .*'1'"),
+        ("inference", {"solver": "eular"}, r"inference.solver: .*'euler'.* \(found: 'eular'\)"),
+        (f"{FULL}.patch_size", [8, 64, 66], r"not divisible .* along axis 2 \(4\); the next possible size there is 68"),
+        (f"{FULL}.patch_size", [64, 64], r"patch_size \[64, 64\] has 2 axes, but the network's strides have 3"),
+        (f"{FULL}.spacing", [5, 1.5], "spacing: .*at least 3"),
+        (f"{FULL}.network.features_per_stage", [16, 32], "one entry per stage, but have 2, 3 and 3"),
+        (f"{FULL}.network.features_per_stage", [16, 32, 60], r"multiples of 8 .*\[16, 32, 60\]"),
+        ("channels.0.normal_form", "absolute", "needs numbers for offset and scale"),
+    ],
+)
+def test_an_edit_that_makes_no_sense_has_a_message_with_key_and_allowed_values(tmp_path, path, value, message):
+    with pytest.raises(ConfigurationError, match=f"(?s)plans.json holds values that cannot be used.*{message}"):
+        read_edited(tmp_path, path, value)
+
+
+def test_all_problems_are_listed(tmp_path):
+    content = edited("training.epochs", 0)
+    content["gpu_memory"] = -1
+    (tmp_path / "plans.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigurationError, match=r"(?s)gpu_memory.*training\.epochs"):
+        read_plans(tmp_path / "plans.json")
+
+
+def test_missing_and_broken_files(tmp_path):
+    with pytest.raises(DataError, match="does not exist"):
+        read_plans(tmp_path / "plans.json")
+    (tmp_path / "plans.json").write_text("{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        read_plans(tmp_path / "plans.json")
+
+
+def test_an_unknown_configuration_names_the_nearest():
+    with pytest.raises(NotFoundError, match="Did you mean '3d_fullres'"):
+        Plans.model_validate(CONTENT).configuration("3d_fulres")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "same"),
+    [
+        ("training.epochs", 99, True),
+        ("gpu_memory", 80, True),
+        ("inference", {"steps": 2}, True),
+        (f"{FULL}.batch_size", 4, True),
+        ("temporal.reasons", ["others"], True),
+        ("temporal.time_scale", 31, False),
+        (f"{FULL}.patch_size", [8, 32, 32], False),
+        (f"{FULL}.network.features_per_stage", [16, 32, 72], False),
+        ("channels.0.normal_form", "per_subject", False),
+    ],
+)
+def test_identity_changes_with_what_a_trained_network_depends_on(path, value, same):
+    one = Plans.model_validate(CONTENT).identity("3d_fullres")
+    other = Plans.model_validate(edited(path, value)).identity("3d_fullres")
+    assert (one == other) is same

@@ -19,8 +19,8 @@ def interpolate_times(context_times: Tensor, target_time: Tensor, tau: Tensor) -
 def time_frequencies(shortest: float, longest: float, count: int) -> Tensor:
     """Frequencies f_k for which times ``shortest`` apart are told apart and times ``longest`` apart are not confused.
 
-    They form a geometric series. The lowest has a period of four times ``longest``: over the whole range its phase stays
-    within a quarter turn to either side, so that it is one-to-one. The highest has a period of twice
+    They form a geometric series. The lowest has a period of four times ``longest``: over the whole range its phase
+    stays within a quarter turn to either side, so that it is one-to-one. The highest has a period of twice
     ``shortest``: such a step turns its phase by half, the most that there is.
 
     :param shortest: shortest interval that matters. :param longest: longest span that occurs, in the same unit.

@@ -41,16 +41,17 @@ class FlowMethod(Method):
     def code(self, batch: Batch, tau: Tensor) -> Tensor:
         """The conditioning code at flow steps ``tau`` (batch,): (batch, code_size)."""
 
-    def velocity(self, batch: Batch, stack: Tensor, tau: Tensor) -> Tensor:
-        """v_theta(X_tau), of the shape of ``stack``."""
-        return self.network(stack.flatten(1, 2), self.code(batch, tau)).view_as(stack)
+    def velocity(self, batch: Batch, stack: Tensor, mask: Tensor, tau: Tensor) -> Tensor:
+        """v_theta(X_tau), of the shape of ``stack``; the network sees zeros where ``mask`` is False."""
+        observed = stack * mask.to(stack.dtype).view(*mask.shape, *([1] * (stack.ndim - 2)))
+        return self.network(observed.flatten(1, 2), self.code(batch, tau)).view_as(stack)
 
     def training_step(self, batch: Batch) -> Tensor:
         """One draw of tau per sample; the mean squared error of the velocity (CRONOS eq. 4-6, sigma = 0)."""
         start, mask = self.stack(batch)
         end = broadcast_target(batch.target, start.shape[1])
         tau = torch.rand(start.shape[0]).to(start.device)
-        predicted = self.velocity(batch, interpolate(start, end, tau), tau)
+        predicted = self.velocity(batch, interpolate(start, end, tau), mask, tau)
         return velocity_loss(predicted, velocity(start, end), mask)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
@@ -58,7 +59,7 @@ class FlowMethod(Method):
         start, mask = self.stack(batch)
 
         def field(tau: Tensor, stack: Tensor) -> Tensor:
-            return self.velocity(batch, stack, tau.expand(stack.shape[0]))
+            return self.velocity(batch, stack, mask, tau.expand(stack.shape[0]))
 
         return reduce_scans(integrate(field, start, self.solver, self.steps), mask)
 

@@ -1,0 +1,56 @@
+from dataclasses import replace
+
+import torch
+
+from longflow.flow.times import encode_times, fourier_features
+from longflow.methods.method import build_method
+from tests.methods.helpers import minimal_plans, random_batch
+
+
+def cronos():
+    torch.manual_seed(0)
+    return build_method("cronos", minimal_plans(), "3d_fullres")
+
+
+def test_code_is_equation_11_of_the_interpolated_times_beside_the_target_time():
+    method, batch = cronos(), random_batch()
+    tau = torch.tensor([0.2, 0.9])
+    times = (1 - tau[:, None]) * batch.context_times + tau[:, None] * batch.target_time[:, None]
+    wanted = encode_times(times, method.frequencies, batch.context_mask)
+    code = method.code(batch, tau)
+    torch.testing.assert_close(code[:, : wanted.shape[1]], wanted)
+    torch.testing.assert_close(code[:, wanted.shape[1] :], fourier_features(batch.target_time, method.frequencies))
+
+
+def test_the_code_tells_target_times_apart_at_the_first_step():
+    method, batch = cronos(), random_batch()
+    start = torch.zeros(2)
+    half_an_interval_later = replace(batch, target_time=batch.target_time + 0.5)
+    assert (method.code(batch, start) - method.code(half_an_interval_later, start)).norm(dim=1).min() > 0.5
+
+
+def test_a_trained_forecast_changes_with_its_target_time():
+    """One subject, one context scan, and a target that is the context plus its time: nothing but time can tell."""
+    method = cronos()
+    context = torch.randn(8, 1, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    horizon = torch.linspace(0.5, 4, 8)
+    batch = replace(
+        random_batch(),
+        context=context,
+        context_times=torch.zeros(8, 1),
+        context_mask=torch.ones(8, 1, dtype=torch.bool),
+        target_time=horizon,
+        target=context[:, 0] + horizon.view(8, 1, 1, 1, 1),
+    )
+    optimizer = torch.optim.AdamW(method.parameters(), lr=5e-3)
+    for _ in range(150):
+        loss = method.training_step(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for steps in (1, 4):
+        method.steps = steps
+        with torch.no_grad():
+            change = (method.predict(batch)["last"] - context[:, 0]).mean((1, 2, 3, 4))
+        assert torch.corrcoef(torch.stack([change, horizon]))[0, 1] > 0.98
+        assert (change - horizon).abs().max() < 0.5

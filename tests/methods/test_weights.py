@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from longflow.errors import ModelError
+from longflow.methods.method import build_method
+from longflow.methods.weights import Checkpoint, load_method, read_checkpoint, write_checkpoint
+from tests.methods.helpers import minimal_plans
+
+
+def saved(path, plans=None, name="cronos", **header):
+    plans = plans or minimal_plans()
+    method = build_method(name, plans, "3d_fullres")
+    tensors = {f"weights.{key}": value for key, value in method.state_dict().items()}
+    header = {"method": name, "plan_identity": plans.identity("3d_fullres"), **header}
+    write_checkpoint(Checkpoint(tensors, header), path)
+    return method
+
+
+def test_weights_come_back_bit_for_bit(tmp_path):
+    path = tmp_path / "a.safetensors"
+    method = saved(path, nrmse=0.5)
+    loaded = load_method(path, "cronos", minimal_plans(), "3d_fullres")
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in method.state_dict().items())
+    assert not loaded.training
+    assert read_checkpoint(path).header["nrmse"] == 0.5
+
+
+def test_a_checkpoint_of_another_plan_is_refused(tmp_path):
+    saved(tmp_path / "a.safetensors")
+    plans = minimal_plans()
+    plans.temporal.time_scale = 20
+    with pytest.raises(ModelError, match="another plan"):
+        load_method(tmp_path / "a.safetensors", "cronos", plans, "3d_fullres")
+
+
+def test_a_checkpoint_of_another_method_is_refused(tmp_path):
+    saved(tmp_path / "a.safetensors", name="tfm")
+    with pytest.raises(ModelError, match="'tfm', not by 'cronos'"):
+        load_method(tmp_path / "a.safetensors", "cronos", minimal_plans(), "3d_fullres")
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"\x80\x04pickle", lambda b: b""])
+def test_a_damaged_file_is_explained(tmp_path, damage):
+    path = tmp_path / "a.safetensors"
+    saved(path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ModelError, match="damaged"):
+        read_checkpoint(path)
+
+
+def test_missing_and_superfluous_tensors_are_named(tmp_path):
+    path = tmp_path / "a.safetensors"
+    saved(path)
+    checkpoint = read_checkpoint(path)
+    removed = checkpoint.tensors.pop("weights.network.head.weight")
+    write_checkpoint(checkpoint, path)
+    with pytest.raises(ModelError, match=r"lacks the tensor network\.head\.weight"):
+        load_method(path, "cronos", minimal_plans(), "3d_fullres")
+    checkpoint.tensors["weights.network.head.weight"] = removed
+    checkpoint.tensors["weights.further"] = removed
+    write_checkpoint(checkpoint, path)
+    with pytest.raises(ModelError, match="does not have: further"):
+        load_method(path, "cronos", minimal_plans(), "3d_fullres")

@@ -1,0 +1,61 @@
+import pytest
+import torch
+from torch import nn
+
+from longflow.networks.film_unet import FiLMUNet, film_residual
+from longflow.plans import NetworkPlan
+
+ANISOTROPIC = NetworkPlan(
+    features_per_stage=[8, 8, 16],
+    strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2]],
+    kernel_sizes=[[1, 3, 3], [3, 3, 3], [3, 3, 3]],
+    attention=True,
+)
+FLAT = NetworkPlan(features_per_stage=[8, 16], strides=[[1, 1], [2, 2]], kernel_sizes=[[3, 3], [3, 3]], attention=False)
+
+
+def network(plan: NetworkPlan, channels: int = 6) -> FiLMUNet:
+    torch.manual_seed(0)
+    net = FiLMUNet(channels, plan, code_size=12)
+    return net
+
+
+def awake(net: FiLMUNet) -> FiLMUNet:
+    """With weights where a fresh network has zeros, so that everything shows in the output."""
+    for parameter in net.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.1)
+    return net
+
+
+@pytest.mark.parametrize(("plan", "shape"), [(ANISOTROPIC, (6, 16, 24)), (FLAT, (16, 24))])
+def test_the_velocity_has_the_shape_of_the_stack_and_starts_at_zero(plan, shape):
+    stack = torch.randn(2, 6, *shape)
+    found = network(plan)(stack, torch.randn(2, 12))
+    assert found.shape == stack.shape
+    assert not found.any()
+
+
+def test_fewer_scans_use_the_last_weights_which_equals_zeros_in_front():
+    net = awake(network(ANISOTROPIC))
+    short, code = torch.randn(1, 4, 4, 8, 8), torch.randn(1, 12)
+    padded = torch.cat([torch.zeros(1, 2, 4, 8, 8), short], dim=1)
+    torch.testing.assert_close(net(short, code), net(padded, code)[:, 2:])
+
+
+def test_the_code_matters_and_gradients_reach_every_parameter():
+    net = awake(network(ANISOTROPIC))
+    stack = torch.randn(1, 6, 4, 8, 8)
+    assert not torch.allclose(net(stack, torch.zeros(1, 12)), net(stack, torch.ones(1, 12)))
+    net(stack, torch.ones(1, 12)).square().mean().backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in net.parameters())
+
+
+def test_film_is_gain_times_norm_plus_shift_plus_input():
+    norm = nn.GroupNorm(8, 16)
+    h, gain, shift = torch.randn(2, 16, 3, 4, 5), torch.randn(2, 16), torch.randn(2, 16)
+    groups = h.view(2, 8, -1)
+    normalized = (groups - groups.mean(2, keepdim=True)) / (groups.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    normalized = normalized.view_as(h)
+    wanted = gain.view(2, 16, 1, 1, 1) * normalized + shift.view(2, 16, 1, 1, 1) + h
+    torch.testing.assert_close(film_residual(h, norm, gain, shift), wanted, atol=1e-5, rtol=1e-5)

@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 #: the shrinkages that are tried
 SHRINKAGES = np.round(np.linspace(0, 1, 101), 2)
 
-_VOXELS_AT_A_TIME = 1_000_000
+_VOXELS_AT_A_TIME = 250_000
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def sum_targets(
     targets: Sequence[Target], processes: int | None = None, progress: Progress | None = None
 ) -> list[Sums]:
     """The sums of every target, in parallel."""
-    volumes_at_peak = len(targets[0].predictions) + 7
+    volumes_at_peak = len(targets[0].predictions) + 6  # measured: 5 beside the predictions
     fitting = processes_that_fit(processes, [target.pair.target for target in targets], volumes_at_peak)
     tasks = {f"{target.pair.forecast.case} (fold {target.fold})": target for target in targets}
     sums = dict(for_each_subject(sum_target, tasks, fitting, progress))

@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 #: share of the free memory that workers may take
 _SHARE = 0.8
 
+#: bytes that a process takes before it has read anything, and for work on portions of a volume
+_PROCESS = 400_000_000
+
 
 def processes_that_fit(wanted: int | None, scans: Sequence[Files], volumes_at_peak: int) -> int:
     """As many processes as are wanted (None: one for each core) and as free memory holds; at least one.
@@ -24,7 +27,7 @@ def processes_that_fit(wanted: int | None, scans: Sequence[Files], volumes_at_pe
     :param volumes_at_peak: volumes of float32 of that size which a process holds at its peak.
     """
     wanted = wanted or available_cores()
-    needed = volumes_at_peak * max(4 * len(files) * _voxels(files[0]) for files in scans)
+    needed = _PROCESS + volumes_at_peak * max(4 * len(files) * _voxels(files[0]) for files in scans)
     fitting = max(1, int(_SHARE * psutil.virtual_memory().available) // needed)
     if fitting < wanted:
         logger.info("%d instead of %d processes: each needs about %.1f GB.", fitting, wanted, needed / 1e9)

@@ -5,6 +5,7 @@ import psutil
 import pytest
 
 from longflow.data.parallel import available_cores
+from longflow.evaluation import memory as memory_module
 from longflow.evaluation.memory import processes_that_fit
 
 from .conftest import SHAPE
@@ -23,7 +24,7 @@ def test_all_cores_where_memory_allows(scan):
 
 @pytest.mark.parametrize(("volumes", "expected"), [(2.5, 2), (0.1, 1)])
 def test_memory_bounds_the_number_of_processes(scan, volumes, expected, monkeypatch, caplog):
-    needed = 4 * np.prod(SHAPE) * 10
+    needed = memory_module._PROCESS + 4 * np.prod(SHAPE) * 10
     memory = type("Memory", (), {"available": int(volumes * needed / 0.8)})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     with caplog.at_level(logging.INFO, "longflow"):

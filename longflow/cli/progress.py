@@ -21,9 +21,9 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=error_console) as bar:
-        task = bar.add_task(description, total=None, name="")
+        task = bar.add_task(description, total=None, name="", visible=False)
 
         def show(finished: int, total: int, name: str) -> None:
-            bar.update(task, completed=finished, total=total, name=name)
+            bar.update(task, completed=finished, total=total, name=name, visible=True)
 
         yield show

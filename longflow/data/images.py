@@ -95,9 +95,10 @@ def read_image_of_any_size(path: Path) -> sitk.Image:
     try:
         image = sitk.ReadImage(str(path))
     except RuntimeError as error:
+        if array is not None:
+            raise DataError(f"{path} has a header that cannot be used. {reader_words(error)}") from error
         raise DataError(
-            f"{path} is truncated, damaged or not an image. Copy it again from its source. "
-            f"(The reader said: {str(error).strip().splitlines()[-1].strip()})"
+            f"{path} is truncated, damaged or not an image. Copy it again from its source. {reader_words(error)}"
         ) from error
     if array is None:
         array = sitk.GetArrayViewFromImage(image)
@@ -112,6 +113,11 @@ def read_image_of_any_size(path: Path) -> sitk.Image:
             "expected 1."
         )
     return image
+
+
+def reader_words(error: Exception) -> str:
+    """What SimpleITK said, without the place in its source."""
+    return f"(The reader said: {str(error).strip().splitlines()[-1].strip()})"
 
 
 def read_scan(paths: tuple[Path, ...]) -> Volume:

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
-from longflow.data.images import Geometry
+from longflow.data.images import Geometry, reader_words
 from longflow.data.nifti import describe_infinite, is_nifti, read_nifti_array
 from longflow.data.problems import REGISTER, Problem, error, warning
 from longflow.errors import DataError
@@ -78,21 +78,28 @@ class _Unusable(Exception):
 
 def _read(file: FileToCheck) -> tuple[sitk.Image | sitk.ImageFileReader, np.ndarray]:
     """Header and voxels (z, y, x) of a 3D image with one value per voxel, decoded once."""
+    copy_again = "Copy the file again from its source."
     try:
         if is_nifti(file.path):
+            array = read_nifti_array(file.path)
             header = sitk.ImageFileReader()
             header.SetFileName(file.path)
-            array = read_nifti_array(file.path)
             header.ReadImageInformation()
             components = header.GetNumberOfComponents()
         else:
             header = sitk.ReadImage(file.path)
             array = sitk.GetArrayViewFromImage(header)
             components = header.GetNumberOfComponentsPerPixel()
-    except (RuntimeError, DataError) as problem:
-        said = str(problem).strip().splitlines()[-1].rpartition("(The reader said: ")[2].rstrip(").")
-        advice = f"Copy the file again from its source. (The reader said: {said[-120:].strip()})"
-        raise _Unusable(error(file.shown, "file", "truncated or not an image", "a readable image", advice)) from problem
+    except DataError as problem:
+        found = "NIfTI-2" if "is NIfTI-2" in str(problem) else "truncated, damaged or not an image"
+        advice = "Write it again as NIfTI-1." if found == "NIfTI-2" else copy_again
+        raise _Unusable(error(file.shown, "file", found, "a readable image", advice)) from problem
+    except RuntimeError as problem:
+        if is_nifti(file.path):
+            found, advice = f"cannot be used {reader_words(problem)}", "Write the file again with a valid header."
+            raise _Unusable(error(file.shown, "header", found, "a NIfTI header", advice)) from problem
+        found = "truncated, damaged or not an image"
+        raise _Unusable(error(file.shown, "file", found, "a readable image", copy_again)) from problem
     size = " x ".join(map(str, header.GetSize()))
     if header.GetDimension() != 3:
         advice = "One file for each scan and channel. Split a 4D series with: longflow_import nifti4d"

@@ -99,7 +99,7 @@ def test_time_unit_is_needed_where_there_is_a_table(raw):
 
 def test_description_lists_all_problems(raw):
     edit_description(raw, time_unit="fortnights", channel_names={"1": "T1"})
-    with pytest.raises(ConfigurationError, match="(?s)channel_names.*time_unit.*'days'"):
+    with pytest.raises(ConfigurationError, match=r"(?s)channel_names.*time_unit.*'days'"):
         read_description(raw / "dataset.json")
 
 

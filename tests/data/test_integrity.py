@@ -1,5 +1,9 @@
 """Every kind of problem, on volumes of 8 x 8 x 6 voxels."""
 
+import gzip
+import json
+
+import nibabel
 import numpy as np
 import pytest
 
@@ -64,7 +68,7 @@ def test_truncated_file(raw):
     path = raw / IMAGE
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     problem = only(check(raw))
-    assert (problem.file, problem.found) == (IMAGE, "truncated or not an image")
+    assert (problem.file, problem.found) == (IMAGE, "truncated, damaged or not an image")
 
 
 def test_truncated_uncompressed_file(tmp_path):
@@ -75,7 +79,7 @@ def test_truncated_uncompressed_file(tmp_path):
     assert check(raw) == []
     path = raw / "imagesTr" / "p1_1_0000.nii"
     path.write_bytes(path.read_bytes()[:500])
-    assert only(check(raw)).found == "truncated or not an image"
+    assert only(check(raw)).found == "truncated, damaged or not an image"
 
 
 def test_row_without_file(raw):
@@ -324,17 +328,23 @@ def test_targets_are_read_too(raw):
 
 
 def test_header_with_two_spacings(raw):
-    path = raw / "imagesTr" / "p1_1_0000.nii"
-    write_image(tiny_array(), path)
-    header = bytearray(path.read_bytes())
-    header[280 : 280 + 4] = np.float32(1.0).tobytes()  # srow_x[0]; the geometry that SimpleITK reads may change
-    path.write_bytes(header)
-    path.rename(raw / "imagesTr" / "p1_1_0000.nii.gz.plain")
-    import gzip
+    image = nibabel.Nifti1Image(tiny_array().T, np.eye(4))
+    image.header["pixdim"][1:4] = 1.5, 1.5, 5.0
+    (raw / LABEL).unlink()
+    content = bytearray(image.to_bytes())
+    (raw / IMAGE).write_bytes(gzip.compress(bytes(content)))
+    problem = next(problem for problem in check(raw) if "sform" in problem.found)
+    assert problem.severity == "warning"
+    assert problem.found == "1.5 x 1.5 x 5 in pixdim, but 1 x 1 x 1 in the sform"
 
-    (raw / IMAGE).write_bytes(gzip.compress(bytes(header)))
-    (raw / "imagesTr" / "p1_1_0000.nii.gz.plain").unlink()
-    assert any("in the sform" in problem.found for problem in check(raw))
+
+def test_header_that_simpleitk_refuses(raw):
+    (raw / LABEL).unlink()
+    sheared = np.array([[1.0, 0.6, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    nibabel.save(nibabel.Nifti1Image(tiny_array().T, sheared), raw / IMAGE)
+    problem = next(problem for problem in check(raw) if problem.severity == "error")
+    assert (problem.file, problem.field) == (IMAGE, "header")
+    assert "orthonormal" in problem.found
 
 
 def test_require_valid_lists_the_errors(raw):
@@ -346,8 +356,6 @@ def test_require_valid_lists_the_errors(raw):
 
 
 def test_longiseg_dataset_is_read_as_it_is(raw):
-    import json
-
     (raw / "scans.csv").unlink()
     (raw / "patientsTr.json").write_text(json.dumps({s: [f"{s}_{i}" for i in range(3)] for s in ("p1", "p2")}))
     description = json.loads((raw / "dataset.json").read_text())

@@ -57,7 +57,7 @@ def test_nothing_to_do():
 def test_an_error_names_subject_and_cause(processes):
     with pytest.raises(WorkerError, match="subject b failed: ValueError: two is not wanted"):
         list(for_each_subject(fail, {"a": 1, "b": 2}, processes))
-    with pytest.raises(DataError, match="three.nii.gz is truncated"):
+    with pytest.raises(DataError, match=r"three\.nii\.gz is truncated"):
         list(for_each_subject(fail, {"a": 1, "c": 3}, processes))
 
 

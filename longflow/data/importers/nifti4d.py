@@ -5,10 +5,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import SimpleITK as sitk
+import nibabel
 
 from longflow.data.dataset import parse_time
 from longflow.data.importers.writing import ImportedScan, import_dataset
+from longflow.data.nifti import NIBABEL_ERRORS
 from longflow.data.parallel import Progress
 from longflow.errors import ConfigurationError, DataError, unknown_name
 from longflow.files import read_json
@@ -126,23 +127,21 @@ def subjects_of_folder(source: Path, pattern: str) -> dict[str, Path]:
 
 
 def _frames_of_header(path: Path) -> int:
-    size = _header(path).GetSize()
-    if len(size) != 4:
+    shape = _header(path).get_data_shape()
+    if len(shape) != 4:
         raise DataError(
-            f"{path} has {len(size)} dimensions ({' x '.join(map(str, size))}), expected 4: the last one is time. "
+            f"{path} has {len(shape)} dimensions ({' x '.join(map(str, shape))}), expected 4: the last one is time. "
             f"Does --images also fit other files, such as masks?"
         )
-    return size[3]
+    return shape[3]
 
 
-def _header(path: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+def _header(path: Path) -> nibabel.Nifti1Header:
+    """The header as it is stored; SimpleITK's would have a time step of 1 where none is given."""
     try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        raise DataError(f"{path} cannot be read: it is not an image, or its header is broken.") from error
-    return reader
+        return nibabel.Nifti1Image.from_filename(path).header
+    except (OSError, EOFError, *NIBABEL_ERRORS) as error:
+        raise DataError(f"{path} is not NIfTI, or its header cannot be used. (The reader said: {error})") from error
 
 
 def _times(
@@ -185,24 +184,19 @@ def times_of_headers(
     moments = {}
     for subject, path in files.items():
         header = _header(path)
-        # SimpleITK gives spacing in seconds where the header names a unit; toffset is as in the file
-        seconds = NIFTI_TIME_UNITS.get(int(_number(header, "xyzt_units")) & 0b111000)
-        step = header.GetSpacing()[3]
-        if seconds is None or step <= 0 or float(_number(header, "pixdim[4]")) <= 0:
+        seconds = NIFTI_TIME_UNITS.get(int(header["xyzt_units"]) & 0b111000)
+        step, start = float(header["pixdim"][4]), float(header["toffset"])
+        if seconds is None or not step > 0:
             raise DataError(
-                f"{path}: its header has no usable time between frames (pixdim[4] is {_number(header, 'pixdim[4]'):g}, "
-                f"its unit {'known' if seconds else 'not given'}). Give the times with --times: frames, a table or "
-                "a json."
+                f"{path}: its header has no usable time between frames (pixdim[4] is {step:g}, its unit "
+                f"{'known' if seconds else 'not given'}). Give the times with --times: frames, a table or a json."
             )
         unit = unit or ("s" if seconds == 1 else "ms")
-        start = _number(header, "toffset") * seconds
-        # six decimals: the header's 32-bit numbers have no more
-        moments[subject] = [round((start + frame * step) / SECONDS[unit], 6) for frame in range(frames[subject])]
+        factor = seconds / SECONDS[unit]
+        # four decimals of a millisecond: the header's 32-bit numbers have no more
+        digits = 4 if unit == "ms" else 7
+        moments[subject] = [round((start + frame * step) * factor, digits) for frame in range(frames[subject])]
     return unit, moments
-
-
-def _number(header: sitk.ImageFileReader, name: str) -> float:
-    return float(header.GetMetaData(name)) if header.HasMetaDataKey(name) else 0.0
 
 
 def times_of_table(path: Path, frames: dict[str, int]) -> dict[str, list[float]]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
+
 from longflow.cli.command import Parser, console, run
 
 #: (name in the results, heading, decimals, scale)
@@ -12,11 +14,11 @@ SHOWN = (
     ("nrmse", "NRMSE", 4, 1),
     ("psnr", "PSNR [dB]", 2, 1),
     ("ssim", "SSIM [%]", 2, 100),
-    ("mae", "MAE", 4, 1),
-    ("changed_nrmse", "NRMSE changed", 4, 1),
+    ("mae", "MAE\n[input units]", 4, 1),
+    ("changed_nrmse", "NRMSE,\nchanged region", 4, 1),
     ("skill", "skill", 3, 1),
 )
-METHOD_NAMES = {"forecast": "forecast", "lci": "last context image", "context_mean": "context mean"}
+METHOD_NAMES = {"forecast": "forecast", "lci": "LCI", "context_mean": "context mean"}
 FIGURE = Path("figures") / "forecasts.png"
 
 
@@ -65,62 +67,85 @@ def work(options: argparse.Namespace) -> None:
 
 def _show(results: dict[str, Any]) -> None:
     overall = results["overall"]
-    name = ", ".join(results["methods"])
-    title = f"{overall['targets']} targets of {overall['subjects']} subjects"
-    console.print(_table(f"{title} (mean over subjects, 95 % interval)", overall, name, intervals=True))
-    for horizon in results["by_horizon"] if len(results["by_horizon"]) > 1 else []:
-        low, high = horizon["from"], horizon["to"]
-        span = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-        title = f"horizon {span} {results['time_unit']}: {horizon['targets']} targets of {horizon['subjects']} subjects"
-        console.print(_table(title, horizon, name, intervals=False))
+    console.print(_overall_table(overall, ", ".join(results["methods"])))
+    if len(results["by_horizon"]) > 1:
+        console.print(_horizon_table(results["by_horizon"], results["time_unit"]))
+    better = overall["better_than_lci"]
+    if better["share"] is not None:
+        console.print(
+            f"Better than LCI in {better['better']} of {better['targets']} targets ({better['share']:.0%}"
+            + (f", interval {_span(better['interval'], '.0%')}" if better["interval"] else "")
+            + ").",
+            highlight=False,
+        )
     _show_difference(overall)
-    if undefined := {
-        f"{heading} of {METHOD_NAMES[method]}: {overall[method][key]['undefined']}"
-        for method in METHOD_NAMES
+    if undefined := [
+        f"{' '.join(heading.split())} of {label}: {overall[method][key]['undefined']}"
+        for method, label in METHOD_NAMES.items()
         for key, heading, *_ in SHOWN
         if overall[method][key]["undefined"]
-    }:
-        console.print(f"Targets left out because a number is not defined: {'; '.join(sorted(undefined))}.")
+    ]:
+        console.print(f"Targets left out because a number is not defined: {'; '.join(undefined)}.", highlight=False)
 
 
-def _table(title: str, summary: dict[str, Any], forecast_name: str, intervals: bool):
-    from rich.markup import escape
+def _overall_table(overall: dict[str, Any], forecast_name: str):
+    """A row for each number, a column for each method and for the forecast's difference to LCI."""
+    from rich import box
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
+    title = f"{overall['targets']} targets of {overall['subjects']} subjects: mean over subjects, 95 % interval"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
-    for _, heading, *_ in SHOWN:
+    table.add_column(escape(f"forecast\n({forecast_name})"), justify="right", style="bold")
+    for heading in ("last context\nimage (LCI)", "context\nmean", "forecast\n− LCI"):
         table.add_column(heading, justify="right")
-    table.add_column("better than LCI", justify="right")
-    for method, label in METHOD_NAMES.items():
-        cells = [_cell(summary[method][key], decimals, scale, intervals) for key, _, decimals, scale in SHOWN]
-        is_forecast = method == "forecast"
+    for key, heading, decimals, scale in SHOWN:
+        cells = [_cell(overall[method][key], decimals, scale) for method in METHOD_NAMES]
+        table.add_row(escape(heading), *cells, _cell(overall["difference_to_lci"][key], decimals, scale, sign="+"))
+    return table
+
+
+def _horizon_table(bins: list[dict[str, Any]], time_unit: str):
+    """A row for each bin of horizons."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="By horizon: mean over subjects", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column(f"horizon\n\\[{time_unit}]", justify="right", no_wrap=True)
+    table.add_column("targets", justify="right")
+    table.add_column("NRMSE\nforecast", justify="right", style="bold")
+    for heading in ("\nLCI", "context\nmean", "NRMSE changed\nforecast", "\nLCI", "\nskill", "better\nthan LCI"):
+        table.add_column(heading, justify="right")
+    for part in bins:
+        low, high, better = part["from"], part["to"], part["better_than_lci"]["share"]
+        cells = [part[method]["nrmse"]["mean"] for method in METHOD_NAMES]
+        cells += [part[method]["changed_nrmse"]["mean"] for method in ("forecast", "lci")]
         table.add_row(
-            escape(f"{label} ({forecast_name})") if is_forecast else label,
-            *cells,
-            _share(summary["better_than_lci"], intervals) if is_forecast else "",
-            style="bold" if is_forecast else None,
+            f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}",
+            str(part["targets"]),
+            *(_number(value, ".4f") for value in cells),
+            _number(part["forecast"]["skill"]["mean"], ".3f"),
+            _number(better, ".0%"),
         )
     return table
 
 
-def _cell(number: dict[str, Any], decimals: int, scale: float, intervals: bool) -> str:
+def _cell(number: dict[str, Any], decimals: int, scale: float, sign: str = "") -> str:
     if number["mean"] is None:
         return "not defined"
-    text = f"{scale * number['mean']:.{decimals}f}"
-    if intervals and number["interval"]:
-        low, high = (scale * value for value in number["interval"])
-        text += f"\n{low:.{decimals}f} to {high:.{decimals}f}"
+    form = f"{sign}.{decimals}f"
+    text = format(scale * number["mean"], form)
+    if number["interval"]:
+        text += f"\n{_span([scale * value for value in number['interval']], form)}"
     return text
 
 
-def _share(better: dict[str, Any], intervals: bool) -> str:
-    if better["share"] is None:
-        return "not defined"
-    text = f"{better['better']} of {better['targets']} ({better['share']:.0%})"
-    if intervals and better["interval"]:
-        text += f"\n{better['interval'][0]:.0%} to {better['interval'][1]:.0%}"
-    return text
+def _span(interval: list[float], form: str) -> str:
+    return f"{interval[0]:{form}} to {interval[1]:{form}}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not defined" if value is None else format(value, form)
 
 
 def _show_difference(overall: dict[str, Any]) -> None:
@@ -130,6 +155,6 @@ def _show_difference(overall: dict[str, Any]) -> None:
     text = f"NRMSE of the forecast minus that of LCI: {difference['mean']:+.4f}"
     if difference["interval"]:
         low, high = difference["interval"]
-        sure = "better than LCI" if high < 0 else "worse than LCI" if low > 0 else "the interval includes no difference"
-        text += f" (95 % interval over subjects {low:+.4f} to {high:+.4f}: {sure})"
+        verdict = "better than LCI" if high < 0 else "worse than LCI" if low > 0 else "no difference is within it"
+        text += f" (95 % interval over subjects {_span([low, high], '+.4f')}: {verdict})"
     console.print(f"{text}.", highlight=False)

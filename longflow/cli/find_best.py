@@ -33,20 +33,25 @@ def work(options: argparse.Namespace) -> None:
 
 
 def _show(best: dict) -> None:
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(
         title=f"{best['dataset']}: {best['targets']} validation targets of {best['subjects']} subjects, "
-        f"fold{'s' if len(best['folds']) > 1 else ''} {', '.join(map(str, best['folds']))}"
+        f"fold{'s' if len(best['folds']) > 1 else ''} {', '.join(map(str, best['folds']))}",
+        title_justify="left",
+        caption="Forecast = LCI + s (prediction − LCI), with the best s of 0, 0.01, ..., 1.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
     )
     table.add_column("candidate", overflow="fold")
-    for name in ("NRMSE", "÷ LCI", "shrinkage", "NRMSE unshrunk"):
+    for name in ("NRMSE", "of LCI", "s", "NRMSE, s = 1"):
         table.add_column(name, justify="right")
     for row in best["table"][:MOST_ROWS]:
-        relative = "" if row["relative_to_lci"] is None else f"{row['relative_to_lci']:.3f}"
+        relative = "" if row["relative_to_lci"] is None else f"{row['relative_to_lci']:.3f} x"
         table.add_row(
-            escape(row["candidate"]),
+            escape(_short(row["candidate"]).replace(" + ", " +\n")),
             f"{row['nrmse']:.5f}",
             relative,
             f"{row['shrinkage']:.2f}",
@@ -57,7 +62,7 @@ def _show(best: dict) -> None:
     if len(best["table"]) > MOST_ROWS:
         console.print(f"... and {len(best['table']) - MOST_ROWS} more in the file.")
     console.print(
-        f"Chosen: [bold]{escape(best['candidate'])}[/] with shrinkage {best['shrinkage']:.2f}; "
+        f"Chosen: [bold]{escape(_short(best['candidate']))}[/] with s = {best['shrinkage']:.2f}; "
         f"NRMSE {best['nrmse']:.5f}, LCI {best['lci_nrmse']:.5f}.",
         highlight=False,
     )
@@ -73,3 +78,10 @@ def _show(best: dict) -> None:
             "Train further folds for an estimate free of it.",
             highlight=False,
         )
+
+
+def _short(candidate: str) -> str:
+    """A candidate without the name of the plans where that is the usual one."""
+    from longflow.paths import PLANS_NAME
+
+    return candidate.replace(f"__{PLANS_NAME}__", " ")

@@ -40,8 +40,8 @@ def test_tables_and_files(out, capsys, monkeypatch):
     assert evaluate.main(["-d", "101", "-i", str(out), "-np", "1"]) == 0
     shown = capsys.readouterr().out
     assert "6 targets of 3 subjects" in shown
-    assert "horizon 2 months: 3 targets of 3 subjects" in shown
-    for name in ("forecast (cronos)", "last context image", "context mean", "NRMSE changed", "SSIM", "6 of 6 (100%)"):
+    assert "By horizon" in shown
+    for name in ("(cronos)", "image (LCI)", "PSNR [dB]", "[months]", "changed region", "6 of 6 targets (100%"):
         assert name in shown
     assert "better than LCI)" in shown
     for name in ("metrics.csv", "metrics.json", "figures/forecasts.png"):

@@ -41,7 +41,7 @@ def test_shows_the_choice_and_its_honest_estimate(dataset, monkeypatch, capsys):
     monkeypatch.setattr("longflow.evaluation.best.find_best", lambda paths, processes, progress: BEST)
     assert find_best.main(["-d", "101"]) == 0
     shown = capsys.readouterr().out
-    assert "Chosen: cronos__longflowPlans__3d_fullres (last) with shrinkage 0.80" in shown
+    assert "Chosen: cronos 3d_fullres (last) with s = 0.80" in shown
     assert "0.03100" in shown
     assert "best.json" in shown
 

@@ -1,0 +1,45 @@
+import pytest
+
+from longflow.cli import command
+from longflow.errors import DataError
+
+
+@pytest.fixture
+def parser():
+    return command.Parser("longflow_test", "A test.", "longflow_test -v\nlongflow_test --debug")
+
+
+def raising(error):
+    def work(options):
+        raise error
+
+    return work
+
+
+def test_exit_codes(parser, capsys):
+    assert command.run(parser, lambda options: None, []) == 0
+    assert command.run(parser, raising(DataError("a.nii.gz [bad] is truncated")), []) == 1
+    assert "Error: a.nii.gz [bad] is truncated" in capsys.readouterr().err
+    assert command.run(parser, raising(KeyboardInterrupt()), []) == 130
+    assert command.run(parser, raising(RuntimeError("oops")), []) == 2
+    message = capsys.readouterr().err
+    assert "fault of longflow: RuntimeError: oops" in message and "Traceback" not in message
+
+
+def test_debug_shows_the_traceback(parser, capsys):
+    assert command.run(parser, raising(RuntimeError("oops")), ["--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_wrong_flag_ends_with_1(parser, capsys):
+    with pytest.raises(SystemExit) as raised:
+        command.run(parser, lambda options: None, ["--nonsense"])
+    assert raised.value.code == 1
+    assert "--nonsense" in capsys.readouterr().err
+
+
+def test_help_has_the_example(parser, capsys):
+    with pytest.raises(SystemExit) as raised:
+        command.run(parser, lambda options: None, ["--help"])
+    assert raised.value.code == 0
+    assert "example:\n  longflow_test -v\n  longflow_test --debug" in capsys.readouterr().out

@@ -1,0 +1,79 @@
+import json
+
+import numpy as np
+import pytest
+
+from longflow.cli.import_dataset import main, new_dataset_name
+from longflow.cli.verify import main as verify
+from longflow.errors import ConfigurationError
+from tests.data.importers.test_acdc import write_patient
+from tests.data.importers.test_nifti4d import write_cine
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    for name in ("longflow_raw", "longflow_preprocessed", "longflow_results"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_acdc(home, tmp_path, capsys):
+    write_patient(tmp_path / "acdc" / "patient001")
+    arguments = ["acdc", str(tmp_path / "acdc"), "-d", "101", "-np", "1"]
+    assert main(arguments) == 0
+    assert (home / "raw" / "Dataset101_ACDC" / "imagesTr" / "patient001_frame01_0000.nii.gz").is_file()
+    assert "longflow_verify -d 101" in capsys.readouterr().out
+    assert main(arguments) == 0
+    assert "Imported before, nothing to do" in capsys.readouterr().out
+    assert verify(["-d", "101", "-np", "1"]) == 0
+    assert main([*arguments, "--time", "frames"]) == 1
+    assert "--overwrite" in capsys.readouterr().err
+    assert main([*arguments, "--time", "frames", "--overwrite"]) == 0
+
+
+def test_nifti4d_with_all_flags(home, tmp_path):
+    for subject in ("s1", "s2"):
+        write_cine(tmp_path / "cine", subject)
+    arguments = ["nifti4d", str(tmp_path / "cine"), "-d", "102", "-n", "Cine", "--images", "{subject}_cine.nii.gz"]
+    arguments += ["--labels", "{subject}_mask.nii.gz", "--label_names", "LV cavity", "--channel", "cine MRI"]
+    arguments += ["--times", "{subject}.json", "--key", "trigger", "--time_unit", "ms"]
+    arguments += ["--test", "s2", "--test_targets", "2", "-np", "2"]
+    assert main(arguments) == 0
+    raw = home / "raw" / "Dataset102_Cine"
+    description = json.loads((raw / "dataset.json").read_text())
+    assert description["labels"] == {"background": 0, "LV cavity": 1}
+    assert description["channel_names"] == {"0": "cine MRI"} and description["numTraining"] == 5
+    assert len(list((raw / "targetsTs").iterdir())) == 2
+    assert verify(["-d", "102", "-np", "1"]) == 0
+
+
+def test_a_source_that_cannot_be_used_ends_with_1(home, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert main(["nifti4d", str(tmp_path / "empty"), "-d", "102", "-n", "Cine"]) == 1
+    assert "no file with a name as {subject}.nii.gz" in capsys.readouterr().err
+    write_cine(tmp_path / "cine", "s1")
+    path = tmp_path / "cine" / "s1_cine.nii.gz"
+    path.write_bytes(np.random.default_rng(0).bytes(500))
+    assert (
+        main(["nifti4d", str(tmp_path / "cine"), "-d", "102", "-n", "Cine", "--images", "{subject}_cine.nii.gz"]) == 1
+    )
+    assert "s1_cine.nii.gz is not NIfTI" in capsys.readouterr().err
+
+
+def test_new_dataset_name(home):
+    assert new_dataset_name("7", "Bond") == "Dataset007_Bond"
+    assert new_dataset_name("Dataset102_Cine", None) == "Dataset102_Cine"
+    with pytest.raises(ConfigurationError, match="is no name for a dataset"):
+        new_dataset_name("102", None)
+    with pytest.raises(ConfigurationError, match="is no name for a dataset"):
+        new_dataset_name("102", "a b")
+    (home / "raw" / "Dataset102_Other").mkdir(parents=True)
+    with pytest.raises(ConfigurationError, match="id 102 is used by Dataset102_Other"):
+        new_dataset_name("102", "Cine")
+
+
+def test_an_unknown_layout_ends_with_1(capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["dicom", "x", "-d", "1"])
+    assert raised.value.code == 1 and "acdc" in capsys.readouterr().err

@@ -1,0 +1,71 @@
+import csv
+
+import numpy as np
+import pytest
+
+from longflow.cli.verify import main
+from longflow.paths import DatasetPaths
+from tests.data.helpers import SHAPE, edit_table, write_dataset, write_image
+
+
+@pytest.fixture
+def raw(tmp_path, monkeypatch):
+    for name in ("longflow_raw", "longflow_preprocessed", "longflow_results"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    return write_dataset(tmp_path / "raw" / "Dataset001_Tiny")
+
+
+def run(*arguments):
+    return main([*arguments, "-np", "1"])
+
+
+def written():
+    with open(DatasetPaths("Dataset001_Tiny").integrity, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_good_dataset(raw, capsys):
+    assert run("-d", "1") == 0
+    out = capsys.readouterr().out
+    assert "no problem found" in out and "longflow_plan_and_preprocess -d 001" in out
+    assert written() == []
+
+
+def test_warnings_alone_end_with_0(raw, capsys):
+    (raw / "labelsTr" / "p1_1.nii.gz").unlink()
+    assert run("-d", "Dataset001_Tiny") == 0
+    assert "1 of 6 scans have none" in capsys.readouterr().out
+    assert [line["severity"] for line in written()] == ["warning"]
+
+
+def test_errors_end_with_1_and_all_are_in_the_file(raw, capsys):
+    for case in ("p1_0", "p1_1", "p1_2", "p2_0", "p2_1", "p2_2"):
+        write_image(np.full(SHAPE, 3, np.int16), raw / "imagesTr" / f"{case}_0000.nii.gz")
+    edit_table(raw, "p2_1,p2,30", "p2_1,p2,2024-01-31")
+    assert run("-d", "1") == 1
+    captured = capsys.readouterr()
+    assert "'2024-01-31', a date" in captured.out
+    assert captured.out.count("all 3") == 5 and "and 1 more like these" in captured.out
+    assert captured.out.count("Nothing can be seen in it") == 1
+    assert "7 errors, 0 warnings" in captured.err
+    assert len(written()) == 7
+    assert {line["advice"] != "" for line in written()} == {True}
+
+
+def test_an_unknown_dataset(raw, capsys):
+    assert run("-d", "Dataset001_Tinny") == 1
+    assert "Did you mean 'Dataset001_Tiny'" in capsys.readouterr().err
+
+
+def test_brackets_in_names_are_no_markup(raw, capsys):
+    edit_table(raw, "p1_1,p1,30", "p1_1,p1,[bold]")
+    assert run("-d", "1") == 1
+    assert "'[bold]'" in capsys.readouterr().out
+
+
+def test_a_flag_that_is_missing(capsys):
+    with pytest.raises(SystemExit) as raised:
+        main([])
+    assert raised.value.code == 1

@@ -31,7 +31,7 @@ from longflow.preprocessing.store import (
 
 logger = logging.getLogger(__name__)
 
-#: bytes on disk for each byte of float32: 0.58 to 0.75 was measured on cine MR, 0.93 is noise (benchmarks)
+#: bytes on disk for each byte of float32, at most: 0.6 to 0.83 was measured on cine MR (benchmarks/preprocessing.py)
 COMPRESSION = 0.9
 
 #: bytes that a worker takes before its first scan (measured: torch and SciPy, which nnU-Net's resampling imports)
@@ -120,7 +120,7 @@ def _prepare(job: Job) -> None:
 
 @cache
 def _end_with_parent() -> None:
-    """Make this worker end when the command is killed; a worker of the pool would wait for work for ever."""
+    """Make this worker end when the command is killed: a pool's worker would wait for its next subject for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()

@@ -20,7 +20,7 @@ from longflow.errors import DataError
 from longflow.files import read_json, write_json, written_whole
 from longflow.preprocessing.prepared import PreparedSeries, SeriesProperties
 
-BLOCK_VOXELS = 8192  # 32 kB of float32: a small share of a patch, and fits a core's first cache
+BLOCK_VOXELS = 8192  # 32 kB of float32: a small share of a patch; half of it reads slower (benchmarks/preprocessing.py)
 CHUNK_BYTES = 16 * 2**20
 PATCH = (32, 128, 128)
 
@@ -93,11 +93,12 @@ def size_on_disk(folder: Path) -> int:
 def chunks_and_blocks(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Chunk and block shapes of an array whose last three axes are spatial.
 
-    A block is the patch, its longest axis halved until it has at most ``BLOCK_VOXELS`` voxels, of one scan and
-    channel. A chunk has all scans and channels of as many blocks as a patch needs, fewer where there are many scans.
+    A block is a patch of one scan and channel, halved along one axis after the other until it has at most
+    ``BLOCK_VOXELS`` voxels: blocks of a patch's proportions touch the least beside it. A chunk has all scans and
+    channels of as many blocks as a patch needs, fewer where there are many scans.
 
     >>> chunks_and_blocks((20, 1, 10, 256, 216), (8, 128, 128))
-    ((20, 1, 8, 128, 128), (1, 1, 8, 32, 32))
+    ((20, 1, 8, 128, 128), (1, 1, 2, 64, 64))
     """
     leading, spatial = tuple(shape[:-3]), tuple(shape[-3:])
     patch_size = (1,) * (3 - len(patch_size)) + tuple(patch_size)
@@ -111,11 +112,12 @@ def chunks_and_blocks(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[
 
 
 def _halved(sizes: Sequence[int], most_voxels: int) -> list[int]:
-    """Halve the longest axis until there are at most so many voxels."""
-    sizes = list(sizes)
+    """Halve the axis that was halved least, the first of them first, until there are at most so many voxels."""
+    sizes, halved = list(sizes), [0] * len(sizes)
     while math.prod(sizes) > most_voxels:
-        longest = max(range(len(sizes)), key=lambda axis: (sizes[axis], axis))
-        sizes[longest] = math.ceil(sizes[longest] / 2)
+        axis = min((axis for axis, size in enumerate(sizes) if size > 1), key=lambda axis: (halved[axis], axis))
+        sizes[axis] = math.ceil(sizes[axis] / 2)
+        halved[axis] += 1
     return sizes
 
 
@@ -127,8 +129,9 @@ def _write_blosc2(array: np.ndarray, path: Path, patch_size: Sequence[int]) -> N
                 np.ascontiguousarray(array),
                 chunks=chunks,
                 blocks=blocks,
-                # level 1 writes six times as fast as 5 and leaves 2 % more (benchmarks/preprocessing.py)
-                cparams={"codec": blosc2.Codec.ZSTD, "clevel": 1, "nthreads": 1},
+                # reads three times as fast as ZSTD, which is paid in every training step, and takes a quarter more disk
+                # (benchmarks/preprocessing.py)
+                cparams={"codec": blosc2.Codec.LZ4, "clevel": 5, "nthreads": 1},
                 urlpath=str(temporary),
                 mode="w",
             )

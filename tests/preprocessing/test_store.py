@@ -62,7 +62,7 @@ def test_a_patch_over_all_scans_is_read_without_the_rest(tmp_path, prepared):
 
 def test_chunks_follow_the_patch_and_stay_small():
     chunks, blocks = chunks_and_blocks((20, 1, 10, 256, 216), (8, 128, 128))
-    assert chunks == (20, 1, 8, 128, 128) and blocks == (1, 1, 8, 32, 32)
+    assert chunks == (20, 1, 8, 128, 128) and blocks == (1, 1, 2, 64, 64)
     chunks, blocks = chunks_and_blocks((20, 1, 10, 256, 216), (192, 160))  # a 2d patch
     assert chunks[:3] == (20, 1, 1) and blocks[:3] == (1, 1, 1)
     chunks, blocks = chunks_and_blocks((2, 1, 5, 6, 7), (32, 128, 128))  # smaller than a patch

@@ -110,16 +110,17 @@ def _horizon_table(bins: list[dict[str, Any]], time_unit: str):
     from rich import box
     from rich.table import Table
 
-    table = Table(title="By horizon: mean over subjects", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title="By horizon: mean over subjects", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True
+    )
     table.add_column(f"horizon\n\\[{time_unit}]", justify="right", no_wrap=True)
     table.add_column("targets", justify="right")
-    table.add_column("NRMSE\nforecast", justify="right", style="bold")
-    for heading in ("\nLCI", "context\nmean", "NRMSE changed\nforecast", "\nLCI", "\nskill", "better\nthan LCI"):
-        table.add_column(heading, justify="right")
+    table.add_column("NRMSE\nforecast", justify="right", style="bold", no_wrap=True)
+    for heading in ("\nLCI", "context\nmean", "\nskill", "better\nthan LCI"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for part in bins:
         low, high, better = part["from"], part["to"], part["better_than_lci"]["share"]
         cells = [part[method]["nrmse"]["mean"] for method in METHOD_NAMES]
-        cells += [part[method]["changed_nrmse"]["mean"] for method in ("forecast", "lci")]
         table.add_row(
             f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}",
             str(part["targets"]),

@@ -82,9 +82,9 @@ def _draw_panel(figure, row, panel: Panel, time_unit: str) -> None:
     figure.colorbar(shown, ax=row[3:].tolist(), fraction=0.05, pad=0.02, extend="max").ax.tick_params(labelsize=7)
     horizon = panel.target_time - panel.last_time
     captions = (
-        f"t = {panel.last_time:g} {time_unit}",
-        f"t = {panel.target_time:g} {time_unit}",
-        f"{horizon:g} {time_unit} ahead",
+        f"t = {panel.last_time:.4g} {time_unit}",
+        f"t = {panel.target_time:.4g} {time_unit}",
+        f"{horizon:.4g} {time_unit} ahead",
         f"NRMSE {_number(panel.lci_nrmse)}",
         f"NRMSE {_number(panel.nrmse)}",
     )

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -60,7 +61,8 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
     waiting = dict(subjects)
     while waiting:
         under_way: dict[Future, str] = {}
-        pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+        context = multiprocessing.get_context("spawn")
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent)
         try:
             names = iter(list(waiting))
             while True:
@@ -85,6 +87,17 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
             raise _explained(subject, error) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def end_with_parent() -> None:
+    """In a worker: end when the parent ends, even if that was killed; else the worker would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def wait_for_the_end() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
 def _explained(subject: str, error: Exception) -> LongflowError:

@@ -2,8 +2,12 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
 from longflow.data.parallel import available_cores, for_each_subject
@@ -29,6 +33,11 @@ def killed(argument):
     time.sleep(0.05)
     (folder / str(number)).touch()
     return number
+
+
+def linger(folder):
+    (folder / f"{os.getpid()}.pid").touch()
+    time.sleep(60)
 
 
 def killed_once(argument):
@@ -65,6 +74,37 @@ def test_a_killed_worker_is_named(tmp_path):
     subjects = {f"s{number}": (number, tmp_path) for number in range(4)}
     with pytest.raises(WorkerError, match="subject s2 was ended by the system"):
         list(for_each_subject(killed, subjects, 2))
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from tests.data.test_parallel import linger\n"
+        "from longflow.data.parallel import for_each_subject\n"
+        "if __name__ == '__main__': list(for_each_subject(linger, {str(n): Path(sys.argv[1]) for n in range(2)}, 2))\n"
+    )
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    parent = subprocess.Popen([sys.executable, script, tmp_path], env=environment)
+    wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+    workers = [int(path.stem) for path in tmp_path.glob("*.pid")]
+    parent.kill()
+    parent.wait()
+    wait_until(lambda: not any(is_alive(worker) for worker in workers))
+
+
+def wait_until(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it took too long"
+        time.sleep(0.05)
+
+
+def is_alive(process):
+    try:
+        return psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_a_worker_killed_for_want_of_memory_is_tried_again_alone(tmp_path):

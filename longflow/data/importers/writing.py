@@ -160,7 +160,7 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
         label_path = folder / label_folder / f"{scan.case}{FILE_ENDING}"
         if path.is_file():  # an earlier run wrote it, after its label
             if label_path.is_file():
-                values |= _values(sitk.GetArrayViewFromImage(read_image_of_any_size(label_path)))
+                values |= _values(sitk.GetArrayFromImage(read_image_of_any_size(label_path)))
             continue
         image = source.volume(scan.image, scan.frame)
         if scan.label is not None:

@@ -152,7 +152,7 @@ if __name__ == "__main__":  # workers import this file
 def test_killed_at_any_moment_it_goes_on(tmp_path, monkeypatch):
     """kill -9 between the first and the last finished subject; what was finished stays as it is."""
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
-    dataset = make_dataset(subjects=40)
+    dataset = make_dataset(subjects=20)
     folder = dataset.cache("longflowPlans", "3d_fullres")
     process = start(tmp_path)
     while process.poll() is None and not (folder.is_dir() and written(folder)):
@@ -166,7 +166,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path, monkeypatch):
     before = written(folder)
     assert before
     summary = preprocess_dataset(NAME, processes=1)
-    assert summary.kept == len(before) and summary.prepared == 40 - len(before)
+    assert summary.kept == len(before) and summary.prepared == 20 - len(before)
     after = written(folder)
     assert all(after[name] == when for name, when in before.items())
     check_all(dataset)

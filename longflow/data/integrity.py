@@ -6,6 +6,7 @@ a subject at a time and one file in memory at a time, each file read once.
 
 import re
 from collections import defaultdict
+from difflib import get_close_matches
 from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Row, image_path, parse_time, read_description, rows_of_folder
@@ -89,15 +90,19 @@ def _check_description(raw: Path) -> tuple[DatasetDescription | None, list[Probl
     except DataError as problem:
         return None, [error(name, "file", str(problem), "a JSON file", advice)]
     except ConfigurationError as problem:
+        # a label that is neither a number nor a list has two entries; the key is the same
+        entries = {".".join(map(str, entry["loc"][:2])) or "file": entry for entry in problem.__cause__.errors()}
         return None, [
             error(
                 name,
-                ".".join(str(part) for part in entry["loc"]) or "file",
+                key,
                 "missing" if entry["type"] == "missing" else repr(entry["input"])[:60],
-                entry["msg"].removeprefix("Value error, "),
+                "a whole number, or a list of them for a region"
+                if key.startswith("labels.")
+                else entry["msg"].removeprefix("Value error, ").removeprefix("Input should be "),
                 advice,
             )
-            for entry in problem.__cause__.errors()
+            for key, entry in entries.items()
         ]
     problems = []
     if description.labels:
@@ -112,6 +117,14 @@ def _check_description(raw: Path) -> tuple[DatasetDescription | None, list[Probl
                     "Renumber the labels.",
                 )
             )
+    if not description.file_ending.startswith("."):
+        problems.append(
+            error(name, "file_ending", repr(description.file_ending), "an ending as .nii.gz", "Start it with a point.")
+        )
+    for key in description.model_extra or {}:
+        if meant := get_close_matches(key, DatasetDescription.model_fields, n=1, cutoff=0.8):
+            advice = "Keys that longflow does not know are ignored; rename it if this one was meant."
+            problems.append(warning(name, key, "an unknown key", f"{meant[0]}?", advice))
     for key in description.normalization:
         if key not in description.channel_names:
             problems.append(

@@ -49,8 +49,9 @@ def read_nifti_array(path: Path) -> np.ndarray:
 def describe_infinite(array: np.ndarray) -> str:
     """How many voxels are NaN or infinite, and where the first one is as (x, y, z); empty where all are finite."""
     # the sum of finite numbers is finite unless they are huge; it saves looking at every voxel
-    if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
-        return ""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
+            return ""
     counts = ((int(np.isnan(array).sum()), "NaN"), (int(np.isinf(array).sum()), "infinite"))
     if not any(count for count, _ in counts):
         return ""

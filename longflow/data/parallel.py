@@ -77,10 +77,10 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
                     yield subject, answer
         except BrokenProcessPool as error:
             if processes == 1:
-                raise _explained(next(iter(under_way.values())), error) from error
+                raise _explained(next(iter(under_way.values()), subject), error) from error
             logger.warning(
                 "A worker was killed while working on %s, probably for want of memory. Going on with one at a time.",
-                " or ".join(under_way.values()),
+                " or ".join(under_way.values()) or subject,
             )
             processes = 1
         except Exception as error:

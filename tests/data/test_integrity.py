@@ -279,12 +279,25 @@ def test_channels_on_different_grids(tmp_path):
         ({"labels": {"background": 0, "lesion": 1, "cyst": 3}}, "labels"),
         ({"normalization": {"1": "absolute"}}, "normalization.1"),
         ({"normalization": {"0": "sometimes"}}, "normalization.0"),
+        ({"channel_names": {}}, "channel_names"),
+        ({"labels": {"background": 0, "lesion": "one"}}, "labels.lesion"),
     ],
 )
 def test_dataset_json(raw, changes, field):
     edit_description(raw, **changes)
     errors = [problem for problem in check(raw) if problem.severity == "error"]
     assert (only(errors).file, errors[0].field) == ("dataset.json", field)
+
+
+def test_file_ending_without_a_point(raw):
+    edit_description(raw, file_ending="nii.gz")
+    assert ("dataset.json", "file_ending") in {(problem.file, problem.field) for problem in check(raw)}
+
+
+def test_a_key_of_dataset_json_that_is_nearly_right(raw):
+    edit_description(raw, normalisation={"0": "absolute"}, licence="CC0", numTraining=6)
+    problem = only(check(raw), "warning")
+    assert (problem.field, problem.expected) == ("normalisation", "normalization?")
 
 
 def test_dataset_json_that_is_none(raw):

@@ -75,7 +75,7 @@ def examine_subject(work: tuple[Series, int]) -> SubjectFindings:
     first = volumes[0][0]
     for scan, channels in zip(scans, volumes, strict=True):
         for channel, volume in enumerate(channels):
-            _check(volume, first, scan, channel, scans[0])
+            _check_grid(volume, first, scan, channel, scans[0])
     images = [np.concatenate([volume.array for volume in channels]) for channels in volumes]
 
     # the filled mask of the union is the union that all scans are cropped to
@@ -148,13 +148,10 @@ def _read_channels(scan: Scan) -> list[Volume]:
     return [read_scan((path,)) for path in scan.images]
 
 
-def _check(volume: Volume, first: Volume, scan: Scan, channel: int, first_scan: Scan) -> None:
+def _check_grid(volume: Volume, first: Volume, scan: Scan, channel: int, first_scan: Scan) -> None:
     path = scan.images[channel]
     for name, expected, found in first.geometry.differences(volume.geometry):
         raise DataError(
             f"{path}: {name} is {found}, but {first_scan.images[0]} of the same subject has {expected}. All scans of a "
             "subject must lie on one grid; longflow_verify lists every one that does not."
         )
-    if not np.isfinite(volume.array).all():
-        bad = int((~np.isfinite(volume.array)).sum())
-        raise DataError(f"{path} holds {bad} voxels that are NaN or infinite. Replace them, for instance by 0.")

@@ -47,7 +47,7 @@ class TemporalFingerprint(BaseModel):
 def temporal_fingerprint(series: list[Series], time_unit: TimeUnit) -> TemporalFingerprint:
     """Scans per subject, intervals and spans of a dataset.
 
-    Times are kept relative to each subject's first scan: absolute dates matter to nobody, and a fingerprint may be shared.
+    Times are kept relative to each subject's first scan: absolute dates matter to nobody, and fingerprints are shared.
     """
     times = [relative_times(one.times) for one in series]
     intervals = [np.diff(one) for one in times]

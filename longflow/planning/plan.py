@@ -52,14 +52,10 @@ def make_plans(
         configurations={},
         training=size.training.model_copy(),
     )
-    space = plan_space(
-        fingerprint.spatial,
-        size,
-        lambda patch_size, network, batch_size: max(_memory(plans, patch_size, network, batch_size).values()),
-        plans.gpu_memory * GB,
-    )
+    steps = TrainingSteps(plans)
+    space = plan_space(fingerprint.spatial, size, steps.largest, plans.gpu_memory * GB)
     for plan in space.configurations.values():
-        by_method = _memory(plans, plan.patch_size, plan.network, plan.batch_size)
+        by_method = steps.by_method(plan.patch_size, plan.network, plan.batch_size)
         plan.memory_estimate = {method: round(needed / GB, 3) for method, needed in by_method.items()}
     return plans.model_copy(
         update={
@@ -81,19 +77,39 @@ def training_device(preset_name: str) -> tuple[str, bool]:
     return kind, computes_bf16(torch.device(kind))
 
 
-def _memory(plans: Plans, patch_size: list[int], network: NetworkPlan, batch_size: int) -> dict[str, float]:
-    """Bytes of a training step of each planned method."""
-    trial = ConfigurationPlan(
-        data_identifier="trial",
-        spacing=[1, 1, 1],
-        median_image_size=[1, 1, 1],
-        patch_size=patch_size,
-        batch_size=batch_size,
-        network=network,
-    )
-    trial_plans = plans.model_copy(update={"configurations": {"trial": trial}})
-    device, bf16 = training_device(plans.preset)
-    return {
-        method: training_memory(method, trial_plans, "trial", device=device, bf16=bf16)
-        for method in PLANNED_METHODS[plans.task]
-    }
+class TrainingSteps:
+    """Bytes of training steps of the planned methods; remembered, because planning asks for the same ones again."""
+
+    def __init__(self, plans: Plans):
+        self.plans = plans
+        self.device, self.bf16 = training_device(plans.preset)
+        temporal = plans.temporal
+        grid_is_longer = temporal.grid.length >= temporal.sequence_length
+        #: the method whose stack is the largest
+        self.heaviest = "cronos_discrete" if grid_is_longer else "cronos"
+        self._known: dict[str, float] = {}
+
+    def largest(self, patch_size: list[int], network: NetworkPlan, batch_size: int) -> float:
+        """Of the method that takes most."""
+        return self._of(self.heaviest, patch_size, network, batch_size)
+
+    def by_method(self, patch_size: list[int], network: NetworkPlan, batch_size: int) -> dict[str, float]:
+        """Of every planned method."""
+        return {
+            method: self._of(method, patch_size, network, batch_size) for method in PLANNED_METHODS[self.plans.task]
+        }
+
+    def _of(self, method: str, patch_size: list[int], network: NetworkPlan, batch_size: int) -> float:
+        trial = ConfigurationPlan(
+            data_identifier="trial",
+            spacing=[1, 1, 1],
+            median_image_size=[1, 1, 1],
+            patch_size=patch_size,
+            batch_size=batch_size,
+            network=network,
+        )
+        key = f"{method} {trial.model_dump_json()}"
+        if key not in self._known:
+            plans = self.plans.model_copy(update={"configurations": {"trial": trial}})
+            self._known[key] = training_memory(method, plans, "trial", self.device, self.bf16)
+        return self._known[key]

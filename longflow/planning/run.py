@@ -32,8 +32,8 @@ def plan_dataset(
     """
     if "__" in plans_name or "/" in plans_name or not plans_name:
         raise ConfigurationError(
-            f"The plans name '{plans_name}' cannot be used: it becomes part of folder names, so it must not be empty nor hold "
-            "'/' or '__'."
+            f"The plans name '{plans_name}' cannot be used: it becomes part of folder names, so it must "
+            "not be empty nor hold '/' or '__'."
         )
     if gpu_memory is not None and gpu_memory <= 0:
         raise ConfigurationError(f"--gpu_memory is {gpu_memory:g} GB, expected a number above 0.")

@@ -17,6 +17,8 @@ from longflow.fingerprint.spatial import SpatialFingerprint
 from longflow.planning.presets import Preset
 from longflow.plans import ConfigurationPlan, NetworkPlan
 
+GB = 1024**3
+
 #: nnU-Net's: edge of the smallest feature map, share of an image below which a patch needs a lower resolution too
 SMALLEST_FEATURE_MAP, LOWRES_THRESHOLD, SPACING_STEP = 4, 0.25, 1.03
 #: nnU-Net's first patch, before it is shrunk: as many voxels as a cube or a square of this edge
@@ -109,19 +111,19 @@ def plan_configuration(
     if dimensions == 2:
         largest_batch *= MORE_SLICES
 
-    patch_size, network = fit_network(spacing, first_patch(spacing, median_shape), preset)
-    while (needed := memory(patch_size, network, smallest_batch)) > budget:
-        smaller = next_patch(spacing, patch_size, median_shape, preset)
-        if smaller is None:
-            raise ConfigurationError(
-                f"A training step of preset {preset.name} takes {needed / 1024**3:.2f} GB even with a patch of "
-                f"{' x '.join(map(str, patch_size))} voxels, but --gpu_memory is {budget / 1024**3:g} GB. Give it more memory, "
-                "or choose a smaller --preset."
-            )
-        patch_size, network = fit_network(spacing, smaller, preset)
-    batch_size = smallest_batch
-    while batch_size < largest_batch and memory(patch_size, network, batch_size + 1) <= budget:
-        batch_size += 1
+    candidates = shrinking_patches(spacing, median_shape, preset)
+    fitting = _first(len(candidates), lambda index: memory(*candidates[index], smallest_batch) <= budget)
+    if fitting is None:
+        smallest, network = candidates[-1]
+        needed = memory(smallest, network, smallest_batch) / GB
+        raise ConfigurationError(
+            f"A training step of preset {preset.name} takes {needed:.2f} GB even with a patch of {_voxels(smallest)} "
+            f"voxels, but --gpu_memory is {budget / GB:g} GB. Give it more memory, or choose a smaller --preset."
+        )
+    patch_size, network = candidates[fitting]
+    batches = range(largest_batch, smallest_batch, -1)
+    fitting = _first(len(batches), lambda index: memory(patch_size, network, batches[index]) <= budget)
+    batch_size = smallest_batch if fitting is None else batches[fitting]
     return ConfigurationPlan(
         data_identifier=identifier,
         spacing=[float(value) for value in resolution.spacing],
@@ -139,8 +141,10 @@ def plan_configuration(
 def plan_lowres(
     full: Resolution, fullres: ConfigurationPlan, preset: Preset, memory: Memory, budget: float
 ) -> ConfigurationPlan | None:
-    """nnU-Net's rule: where a patch of 3d_fullres sees less than a quarter of the median image, the spacing grows until a
-    patch sees a quarter; the result is dropped where it has not at least twice fewer voxels than 3d_fullres.
+    """nnU-Net's rule for a lower resolution, or None.
+
+    Where a patch of 3d_fullres sees less than a quarter of the median image, the spacing grows until a patch sees a
+    quarter. The result is dropped where it has not at least twice fewer voxels than 3d_fullres.
     """
     share = np.prod(fullres.patch_size) / np.prod(full.median_shape)
     spacing, lowres, voxels = full.spacing.copy(), None, np.prod(full.median_shape)
@@ -167,7 +171,7 @@ def first_patch(spacing: Sequence[float], median_shape: Sequence[float]) -> list
 
 
 def fit_network(spacing: Sequence[float], patch_size: Sequence[int], preset: Preset) -> tuple[list[int], NetworkPlan]:
-    """The topology that nnU-Net gives a patch, cut to the preset's number of stages; and the patch, padded to its strides."""
+    """The patch padded to the strides, and the topology that nnU-Net gives it, cut to the preset's number of stages."""
     _, strides, kernels, _, _ = get_pool_and_conv_props(spacing, patch_size, SMALLEST_FEATURE_MAP, NO_LIMIT)
     strides = [[int(step) for step in stride] for stride in strides[: preset.max_stages]]
     kernels = [[int(size) for size in kernel] for kernel in kernels[: preset.max_stages]]
@@ -180,6 +184,16 @@ def fit_network(spacing: Sequence[float], patch_size: Sequence[int], preset: Pre
     return [int(size) for size in pad_shape(patch_size, list(np.prod(strides, axis=0)))], network
 
 
+def shrinking_patches(
+    spacing: Sequence[float], median_shape: Sequence[float], preset: Preset
+) -> list[tuple[list[int], NetworkPlan]]:
+    """nnU-Net's patches from the largest to the smallest, each with its network."""
+    patches = [fit_network(spacing, first_patch(spacing, median_shape), preset)]
+    while smaller := next_patch(spacing, patches[-1][0], median_shape, preset):
+        patches.append(fit_network(spacing, smaller, preset))
+    return patches
+
+
 def next_patch(
     spacing: Sequence[float], patch_size: Sequence[int], median_shape: Sequence[float], preset: Preset
 ) -> list[int] | None:
@@ -189,13 +203,22 @@ def next_patch(
     """
     for axis in np.argsort(np.asarray(patch_size) / median_shape)[::-1]:
         smaller = list(patch_size)
-        # the step is that of the smaller patch, or else valid sizes would be skipped (256 - 64, where 224 = 256 - 32 is one)
+        # the step is that of the smaller patch, or else valid sizes are skipped: 256 - 64, where 256 - 32 is one
         smaller[axis] -= _divisors(spacing, patch_size, preset)[axis]
         if smaller[axis] >= 1:
-            smaller[axis] = patch_size[axis] - _divisors(spacing, smaller, preset)[axis]
+            smaller[axis] = int(patch_size[axis] - _divisors(spacing, smaller, preset)[axis])
         if smaller[axis] >= SMALLEST_FEATURE_MAP:
             return smaller
     return None
+
+
+def _first(count: int, holds: Callable[[int], bool]) -> int | None:
+    """The first of 0 ... count - 1 for which something holds that holds for all later ones too; None if for none."""
+    below, above = -1, count
+    while above - below > 1:
+        middle = (below + above) // 2
+        below, above = (below, middle) if holds(middle) else (middle, above)
+    return above if above < count else None
 
 
 def _divisors(spacing: Sequence[float], patch_size: Sequence[int], preset: Preset) -> np.ndarray:
@@ -206,8 +229,8 @@ def _spacing_reason(fingerprint: SpatialFingerprint, spacing: np.ndarray, forwar
     spacings = np.asarray(fingerprint.spacings)
     median = np.median(spacings, axis=0)
     text = (
-        f"Target spacing {_mm(spacing[forward])} mm: the median over {len(spacings)} subjects is {_mm(median[forward])} mm "
-        f"({_mm(spacings.min(axis=0)[forward])} to {_mm(spacings.max(axis=0)[forward])})"
+        f"Target spacing {_mm(spacing[forward])} mm: the median over {len(spacings)} subjects is "
+        f"{_mm(median[forward])} mm ({_mm(spacings.min(axis=0)[forward])} to {_mm(spacings.max(axis=0)[forward])})"
     )
     axis = int(np.argmax(np.abs(spacing - median)))
     if not np.isclose(spacing[axis], median[axis]):
@@ -219,8 +242,8 @@ def _patch_reason(patch_size: Sequence[int], median_shape: Sequence[float], budg
     share = np.prod(np.minimum(patch_size, median_shape)) / np.prod(median_shape)
     sizes = f"Patch {_voxels(patch_size)} of the median image's {_voxels(median_shape)} voxels ({share:.0%})"
     if all(size >= whole for size, whole in zip(patch_size, median_shape, strict=True)):
-        return f"{sizes}: the whole image fits {budget / 1024**3:g} GB."
-    return f"{sizes}: the largest that fits {budget / 1024**3:g} GB."
+        return f"{sizes}: the whole image fits {budget / GB:g} GB."
+    return f"{sizes}: the largest that fits {budget / GB:g} GB."
 
 
 def _batch_reason(batch_size: int, smallest: int, largest: int) -> str:

@@ -31,8 +31,8 @@ def _found(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
         table.add_row("times", f"intervals {_range(temporal.intervals)} {unit}, spans {_range(temporal.spans)} {unit}")
     table.add_row(
         "images",
-        f"{', '.join(plans.channel_names)}; {shapes.minimum / 1e6:.2f} to {shapes.maximum / 1e6:.2f} million voxels after "
-        f"cropping ({spatial.median_relative_size_after_cropping:.0%} of the file, in the median)",
+        f"{', '.join(plans.channel_names)}; {shapes.minimum / 1e6:.2f} to {shapes.maximum / 1e6:.2f} million voxels "
+        f"after cropping ({spatial.median_relative_size_after_cropping:.0%} of the file, in the median)",
     )
     return table
 
@@ -87,8 +87,8 @@ def _training(plans: Plans) -> RenderableType:
     training = plans.training
     table.add_row(
         "by default",
-        f"{training.epochs} epochs of {training.iterations_per_epoch} iterations, learning rate {training.learning_rate:g} "
-        "(longflow_train --epochs, --iterations, --lr, --max_time)",
+        f"{training.epochs} epochs of {training.iterations_per_epoch} iterations, learning rate "
+        f"{training.learning_rate:g} (longflow_train --epochs, --iterations, --lr, --max_time)",
     )
     return table
 

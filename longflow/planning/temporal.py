@@ -1,8 +1,8 @@
 """Temporal choices: time scale, sequence length, the grid of discrete methods, regular or irregular.
 
-Each choice carries the numbers that led to it. A grid (CRONOS A.1.1) is judged on the contexts that forecasting meets: for
-every scan but the first of every subject, the latest ``sequence_length`` scans before it. Contexts of one scan are the
-same in every slot, so they say nothing about a grid.
+Each choice carries the numbers that led to it. A grid (CRONOS A.1.1) is judged on the contexts that forecasting meets:
+for every scan but the first of every subject, the latest ``sequence_length`` scans before it. Contexts of one scan are
+the same in every slot, so they say nothing about a grid.
 """
 
 from dataclasses import dataclass
@@ -55,8 +55,8 @@ def plan_time(fingerprint: TemporalFingerprint, longest_sequence: int, task: Tas
     if not times:
         if task == "forecast":
             raise DataError(
-                f"None of the {len(fingerprint.times)} subjects has two scans, so there is nothing to forecast. Expected: "
-                "several scans of a subject share one name in the column 'subject' of scans.csv."
+                f"None of the {len(fingerprint.times)} subjects has two scans, so there is nothing to forecast. "
+                "Expected: several scans of a subject share one name in the column 'subject' of scans.csv."
             )
         return _without_time(fingerprint)
     intervals = np.concatenate([np.diff(one) for one in times])
@@ -94,8 +94,8 @@ def choose_sequence_length(scans: list[int], longest: int) -> tuple[int, str]:
     wanted = int(np.ceil(np.percentile(np.asarray(scans) - 1, 90)))
     chosen = max(1, min(wanted, longest))
     reason = (
-        f"Sequence length {chosen}: subjects have {min(scans)} to {max(scans)} scans, and 90 % of them at most {wanted} "
-        "before the last"
+        f"Sequence length {chosen}: subjects have {min(scans)} to {max(scans)} scans, and 90 % of them at most "
+        f"{wanted} before the last"
     )
     return chosen, reason + (f"; the preset allows {longest}." if wanted > longest else ".")
 
@@ -168,7 +168,10 @@ def candidate_spacings(intervals: np.ndarray, times: list[np.ndarray], longest: 
 
 
 def common_divisor(values: np.ndarray, tolerance: float = 1e-4) -> float | None:
-    """The greatest number that divides all values up to a tolerance (relative to their median), or None."""
+    """The greatest number that divides all values, up to a tolerance (relative to their median).
+
+    None where it is less than a hundredth of the median, as for values without any order.
+    """
     values = np.unique(values)
     smallest = tolerance * np.median(values)
     divisor = values[0]
@@ -178,9 +181,7 @@ def common_divisor(values: np.ndarray, tolerance: float = 1e-4) -> float | None:
             if abs(rest) <= smallest:
                 break
             larger, divisor = divisor, abs(rest)
-        if divisor <= 10 * smallest:
-            return None
-    return float(divisor)
+    return float(divisor) if divisor >= 0.01 * np.median(values) else None
 
 
 def judge_grid(contexts: Contexts, spacing: float, length: int, scale: float, longest: int) -> GridPlan:
@@ -257,13 +258,13 @@ def _without_time(fingerprint: TemporalFingerprint) -> TemporalPlan:
 def _grid_reason(grid: GridPlan, contexts: Contexts, unit: str) -> str:
     if int(contexts.mask.sum(1).max()) == 1:
         return (
-            f"Grid of 1 slot: every context is a single scan, which is the same in every slot; Δ = {grid.spacing:g} {unit} is "
-            "the median interval."
+            f"Grid of 1 slot: every context is a single scan, which is the same in every slot; Δ = {grid.spacing:g} "
+            f"{unit} is the median interval."
         )
     return (
-        f"Grid of {grid.length} slots, Δ = {grid.spacing:g} {unit}: {grid.overwritten:.1%} of context scans overwritten, "
-        f"{grid.clipped:.1%} before the first slot, times rounded by {grid.rounding_error:.1%} of a median interval, "
-        f"{grid.filled:.1%} of slots filled; the lowest sum of costs, {grid.score:.3f}."
+        f"Grid of {grid.length} slots, Δ = {grid.spacing:g} {unit}: {grid.overwritten:.1%} of context scans "
+        f"overwritten, {grid.clipped:.1%} before the first slot, times rounded by {grid.rounding_error:.1%} of a "
+        f"median interval, {grid.filled:.1%} of slots filled; the lowest sum of costs, {grid.score:.3f}."
     )
 
 
@@ -276,6 +277,6 @@ def _regular_reason(regular: bool, residual: float, grid: GridPlan) -> str:
     if residual > REGULAR_RESIDUAL:
         return f"Irregular: {numbers}; continuous methods are recommended."
     return (
-        f"Irregular: {numbers}, but {grid.overwritten + grid.clipped:.1%} of scans are lost or clipped; continuous methods "
-        "are recommended."
+        f"Irregular: {numbers}, but {grid.overwritten + grid.clipped:.1%} of scans are lost or clipped; continuous "
+        "methods are recommended."
     )

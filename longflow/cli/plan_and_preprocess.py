@@ -1,0 +1,79 @@
+"""``longflow_plan_and_preprocess``: everything between a raw dataset and training."""
+
+import argparse
+from collections.abc import Sequence
+
+from longflow.cli import command
+from longflow.cli.plan import add_planning_flags
+from longflow.cli.progress import progress_bar
+from longflow.errors import DataError
+from longflow.paths import DatasetPaths, resolve_dataset_name
+
+EXAMPLE = """
+longflow_plan_and_preprocess -d 101
+longflow_plan_and_preprocess -d 101 102 --preset S -c 3d_fullres
+"""
+
+
+def parser() -> command.Parser:
+    result = command.Parser(
+        "longflow_plan_and_preprocess",
+        "Check the raw data, take their fingerprint, plan, and preprocess. What is up to date is kept.",
+        EXAMPLE,
+    )
+    result.add_argument("-d", "--dataset", nargs="+", required=True, help="ids or names, as 101 or Dataset101_Cine")
+    add_planning_flags(result)
+    result.add_argument("-c", "--configurations", nargs="+", metavar="NAME", help="to preprocess (default: all)")
+    result.add_argument("-np", "--processes", type=int, metavar="N", help="worker processes (default: all cores)")
+    result.add_argument("--overwrite", action="store_true", help="do everything again")
+    result.add_argument("--no_verify", action="store_true", help="skip the check of the raw data")
+    return result
+
+
+def work(options: argparse.Namespace) -> None:
+    for name in [resolve_dataset_name(dataset) for dataset in options.dataset]:
+        prepare(name, options)
+
+
+def prepare(name: str, options: argparse.Namespace) -> None:
+    """All steps for one dataset; an error of the data stops before anything is written."""
+    from longflow.cli import extract_fingerprint, plan, preprocess
+
+    if not options.no_verify:
+        check(name, options.processes)
+    step = argparse.Namespace(
+        dataset=name,
+        processes=options.processes,
+        overwrite=options.overwrite,
+        plans=options.plans,
+        configurations=options.configurations,
+    )
+    extract_fingerprint.work(step)
+    plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans)
+    preprocess.work(step)
+    command.console.print(f"Next: longflow_train {int(name[7:10])} 3d_fullres 0", highlight=False)
+
+
+def check(name: str, processes: int | None) -> None:
+    """Show all problems of the raw data; errors end the command.
+
+    :raises DataError: there is an error among them.
+    """
+    from longflow.cli import verify
+    from longflow.data.integrity import verify_dataset
+
+    paths = DatasetPaths(name)
+    with progress_bar(f"Checking {name}") as progress:
+        problems = verify_dataset(paths.raw, processes, progress)
+    verify.write_problems(problems, paths)
+    if problems:
+        verify.show(problems, name)
+    if errors := sum(problem.severity == "error" for problem in problems):
+        raise DataError(
+            f"{name} cannot be used as it is: {errors} error{'s' if errors > 1 else ''} in the table above. Mend them, "
+            "then run the same command again."
+        )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    return command.run(parser(), work, arguments)

@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from longflow.errors import ConfigurationError, DataError
+from longflow.fingerprint.fingerprint import current_fingerprint, extract_fingerprint, read_fingerprint
+from longflow.paths import DatasetPaths
+from tests.planning.test_run import NAME, dataset  # noqa: F401  (a fixture)
+
+
+@pytest.mark.usefixtures("dataset")
+class TestFingerprint:
+    """On two subjects with two scans each."""
+
+    def test_it_survives_the_disk(self):
+        fingerprint = extract_fingerprint(NAME, processes=1)
+        assert read_fingerprint(DatasetPaths(NAME).fingerprint) == fingerprint
+        assert fingerprint.subjects == ["a", "b"]
+        assert fingerprint.temporal.times == [[0, 30], [0, 30]]
+
+    def test_what_is_up_to_date_is_kept(self):
+        extract_fingerprint(NAME, processes=1)
+        path = DatasetPaths(NAME).fingerprint
+        before = path.stat().st_mtime_ns
+        extract_fingerprint(NAME, processes=1)
+        assert path.stat().st_mtime_ns == before
+        extract_fingerprint(NAME, processes=1, overwrite=True)
+        assert path.stat().st_mtime_ns > before
+
+    def test_a_changed_image_is_noticed(self):
+        extract_fingerprint(NAME, processes=1)
+        image = DatasetPaths(NAME).raw / "imagesTr" / "a0_0000.nii.gz"
+        image.write_bytes(image.read_bytes() + b" ")
+        with pytest.raises(DataError, match="have changed since"):
+            current_fingerprint(NAME)
+
+    def test_a_damaged_one_is_made_anew(self):
+        path = DatasetPaths(NAME).fingerprint
+        path.parent.mkdir(parents=True)
+        path.write_text("{")
+        assert extract_fingerprint(NAME, processes=1).subjects == ["a", "b"]
+
+    def test_edited_into_nonsense(self):
+        extract_fingerprint(NAME, processes=1)
+        path = DatasetPaths(NAME).fingerprint
+        content = json.loads(path.read_text())
+        content["subjects"].append("c")
+        path.write_text(json.dumps(content))
+        with pytest.raises(ConfigurationError, match="has 2 entries, but there are 3 subjects"):
+            read_fingerprint(path)
+
+    def test_no_image_at_all(self):
+        for image in (DatasetPaths(NAME).raw / "imagesTr").iterdir():
+            image.unlink()
+        with pytest.raises(DataError, match="None of the images"):
+            extract_fingerprint(NAME, processes=1)

@@ -1,0 +1,76 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from longflow.data.dataset import Scan, Series
+from longflow.errors import DataError
+from longflow.fingerprint.spatial import body_mask, combine, examine_subject, samples_of_scan
+
+
+def written(folder, arrays, spacings=None) -> Series:
+    scans = []
+    for index, array in enumerate(arrays):
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing((spacings or [(1.0, 2.0, 3.0)] * len(arrays))[index])
+        path = folder / f"s{index}_0000.nii.gz"
+        sitk.WriteImage(image, str(path))
+        scans.append(Scan(f"s{index}", "s", float(index), (path,)))
+    return Series("s", tuple(scans))
+
+
+def box(start, stop, value=100) -> np.ndarray:
+    array = np.zeros((10, 12, 14), dtype=np.int16)
+    array[start:stop, start:stop, start:stop] = value
+    return array
+
+
+def test_scans_are_cropped_to_their_union(tmp_path):
+    found = examine_subject((written(tmp_path, [box(2, 5), box(4, 9)]), 50))
+    assert found.shape_before_crop == (10, 12, 14)
+    assert found.shape_after_crop == (7, 7, 7)
+    assert found.spacing == (3, 2, 1)
+    assert found.data_types == [{"int16"}]
+    assert found.counts == [3**3 + 5**3]
+
+
+def test_intensities_are_those_of_the_body(tmp_path):
+    spatial = combine([examine_subject((written(tmp_path, [box(2, 5, 100), box(2, 5, 300)]), 200))])
+    intensities = spatial.foreground_intensity_properties_per_channel["0"]
+    assert (intensities.min, intensities.max, intensities.mean) == (100, 300, 200)
+    assert intensities.count == 2 * 3**3
+    assert spatial.median_relative_size_after_cropping == pytest.approx(27 / (10 * 12 * 14))
+
+
+def test_the_same_every_time(tmp_path):
+    array = np.random.default_rng(0).normal(size=(6, 6, 6)).astype(np.float32)
+    series = written(tmp_path, [array])
+    assert combine([examine_subject((series, 20))]) == combine([examine_subject((series, 20))])
+
+
+def test_empty_scans_keep_their_shape(tmp_path):
+    assert examine_subject((written(tmp_path, [box(0, 0)]), 10)).shape_after_crop == (10, 12, 14)
+
+
+def test_other_grids_are_named(tmp_path):
+    series = written(tmp_path, [box(2, 5), box(2, 5)], [(1.0, 2.0, 3.0), (1.0, 2.0, 4.0)])
+    with pytest.raises(DataError, match=r"s1_0000.nii.gz: spacing is 1 x 2 x 4, but .*s0_0000"):
+        examine_subject((series, 10))
+
+
+def test_nan_is_named(tmp_path):
+    array = box(2, 5).astype(np.float32)
+    array[0, 0, 0] = np.nan
+    with pytest.raises(DataError, match=r"s0_0000.nii.gz .*1 NaN"):
+        examine_subject((written(tmp_path, [array]), 10))
+
+
+def test_body_of_ct_leaves_out_air():
+    image = np.full((4, 8, 8), -1000.0, dtype=np.float32)
+    image[:, 2:6, 2:6] = 40
+    assert body_mask(image).sum() == 4 * 16
+    assert body_mask(np.zeros((2, 2, 2))).all()
+
+
+def test_samples_are_bounded():
+    assert samples_of_scan(10) == 10_000
+    assert samples_of_scan(5_000) == 1_000

@@ -1,0 +1,64 @@
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.fingerprint.fingerprint import extract_fingerprint
+from longflow.paths import DatasetPaths
+from longflow.planning.run import plan_dataset
+
+NAME = "Dataset951_Tiny"
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    paths = DatasetPaths(NAME)
+    (paths.raw / "imagesTr").mkdir(parents=True)
+    (paths.raw / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "FLAIR"}, "file_ending": ".nii.gz", "time_unit": "days"})
+    )
+    lines = ["case,subject,time"]
+    for subject in ("a", "b"):
+        for visit in range(2):
+            image = sitk.GetImageFromArray(np.random.default_rng(visit).normal(size=(8, 16, 16)).astype(np.float32))
+            sitk.WriteImage(image, str(paths.raw / "imagesTr" / f"{subject}{visit}_0000.nii.gz"))
+            lines.append(f"{subject}{visit},{subject},{visit * 30}")
+    (paths.raw / "scans.csv").write_text("\n".join(lines))
+    return paths
+
+
+def test_plans_are_written(dataset):
+    extract_fingerprint(NAME, processes=1)
+    planned = plan_dataset(NAME, "tiny", plans_name="otherPlans")
+    assert dataset.plans("otherPlans").is_file()
+    assert planned.plans.temporal.time_scale == 30
+
+
+def test_without_a_fingerprint(dataset):
+    with pytest.raises(DataError, match="longflow_extract_fingerprint -d Dataset951_Tiny"):
+        plan_dataset(NAME, "tiny")
+
+
+def test_a_stale_fingerprint_is_noticed(dataset):
+    extract_fingerprint(NAME, processes=1)
+    table = dataset.raw / "scans.csv"
+    table.write_text(table.read_text().replace("a1,a,30", "a1,a,31"))
+    with pytest.raises(DataError, match="have changed since"):
+        plan_dataset(NAME, "tiny")
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"preset": "XL"}, NotFoundError, "preset 'XL'"),
+        ({"gpu_memory": -1}, ConfigurationError, "above 0"),
+        ({"plans_name": "my__plans"}, ConfigurationError, "cannot be used"),
+    ],
+)
+def test_flags_that_cannot_be(dataset, options, error, message):
+    extract_fingerprint(NAME, processes=1)
+    with pytest.raises(error, match=message):
+        plan_dataset(NAME, **{"preset": "tiny", **options})

@@ -1,0 +1,96 @@
+import numpy as np
+import pytest
+
+from longflow.errors import ConfigurationError
+from longflow.planning.presets import preset
+from longflow.planning.spatial import first_patch, fit_network, next_patch, plan_space
+from tests.planning.helpers import spatial
+
+M, TINY = preset("M"), preset("tiny")
+
+
+def voxels(patch_size, network, batch_size):
+    """A stand-in for memory: voxels of a batch."""
+    return float(np.prod(patch_size) * batch_size)
+
+
+def no_memory(patch_size, network, batch_size):
+    return 0.0
+
+
+def test_axes_are_ordered_by_spacing():
+    plan = plan_space(spatial([200, 30, 180], [1, 5, 1]), M, no_memory, 1)
+    assert plan.transpose_forward == [1, 0, 2]
+    assert plan.configurations["3d_fullres"].spacing == [5, 1, 1]
+    assert plan.configurations["3d_fullres"].median_image_size == [30, 200, 180]
+    restored = [plan.transpose_forward[axis] for axis in plan.transpose_backward]
+    assert restored == [0, 1, 2]
+
+
+def test_the_patch_is_the_padded_image_where_memory_allows():
+    plan = plan_space(spatial([9, 250, 216], [10, 1.5, 1.5]), M, no_memory, 1).configurations
+    for name, image in (("3d_fullres", [9, 250, 216]), ("2d", [250, 216])):
+        divisors = np.prod(plan[name].network.strides, axis=0)
+        assert all(np.greater_equal(plan[name].patch_size, image))
+        assert all(np.less(plan[name].patch_size, image + divisors))
+    assert plan["3d_fullres"].batch_size == 4
+    assert plan["2d"].data_identifier == plan["3d_fullres"].data_identifier == "3d_fullres"
+    assert "3d_lowres" not in plan
+
+
+@pytest.mark.parametrize("slices", [2, 3, 7, 9, 12])
+def test_thin_volumes_are_not_pooled_to_nothing(slices):
+    plan = plan_space(spatial([slices, 256, 256], [10, 1.5, 1.5]), M, no_memory, 1).configurations["3d_fullres"]
+    strides = np.prod(plan.network.strides, axis=0)
+    assert plan.patch_size[0] / strides[0] >= min(slices, 4)
+    assert plan.patch_size[1] / strides[1] >= 4
+
+
+def test_the_patch_shrinks_to_the_budget_and_keeps_its_proportions():
+    shape = [128, 128, 128]
+    plan = plan_space(spatial(shape, [1, 1, 1]), M, voxels, 2 * 96**3).configurations["3d_fullres"]
+    assert voxels(plan.patch_size, None, 2) <= 2 * 96**3
+    assert max(plan.patch_size) - min(plan.patch_size) <= 32
+    assert plan.batch_size == 2
+
+
+def test_batch_grows_as_far_as_memory_allows():
+    plan = plan_space(spatial([32, 64, 64], [1, 1, 1]), M, voxels, 3.5 * 32 * 64 * 64).configurations["3d_fullres"]
+    assert (plan.patch_size, plan.batch_size) == ([32, 64, 64], 3)
+
+
+def test_lowres_where_a_patch_sees_less_than_a_quarter():
+    plan = plan_space(spatial([256, 256, 256], [1, 1, 1]), TINY, voxels, 2 * 96**3).configurations
+    lowres = plan["3d_lowres"]
+    assert lowres.data_identifier == "3d_lowres"
+    assert np.prod(lowres.patch_size) / np.prod(lowres.median_image_size) >= 0.25
+    assert np.prod(lowres.median_image_size) <= 256**3 / 2
+    assert any("3d_lowres" in reason for reason in plan["3d_fullres"].reasons)
+
+
+def test_single_slices_have_no_3d_configuration():
+    assert list(plan_space(spatial([1, 256, 256], [1, 1, 1]), M, no_memory, 1).configurations) == ["2d"]
+
+
+def test_too_little_memory_is_an_error_with_numbers():
+    with pytest.raises(ConfigurationError, match=r"--gpu_memory is .* GB. Give it more memory, or"):
+        plan_space(spatial([64, 64, 64], [1, 1, 1]), M, lambda *_: 1e12, 1e9)
+
+
+def test_the_preset_bounds_the_stages():
+    for size in (TINY, M):
+        _, network = fit_network([1, 1, 1], [512, 512, 512], size)
+        assert len(network.strides) == size.max_stages
+        assert network.features_per_stage[0] == size.base_features
+
+
+def test_first_patch_has_the_proportions_of_a_cube():
+    assert first_patch([4, 1, 1], [1000, 1000, 1000]) == [102, 406, 406]
+    assert first_patch([4, 1, 1], [20, 1000, 300]) == [20, 406, 300]
+
+
+def test_next_patch_goes_by_the_smallest_valid_step():
+    patch = [256, 256]
+    sizes = [patch := next_patch([1, 1], patch, [256, 256], M) for _ in range(2)]
+    assert sizes == [[256, 224], [224, 224]]
+    assert next_patch([1, 1], [4, 4], [256, 256], M) is None

@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+import torch
+
+from longflow.errors import DataError
+from longflow.flow.grid import grid_slots
+from longflow.planning.temporal import (
+    choose_sequence_length,
+    common_divisor,
+    contexts_of,
+    grid_residual,
+    judge_grid,
+    plan_time,
+    runners_up,
+)
+from tests.planning.helpers import temporal
+
+
+def with_missing(step: float, frames: int = 12, kept: int = 7, subjects: int = 40) -> list[list[float]]:
+    random = np.random.default_rng(0)
+    return [
+        [round(float(frame) * step, 10) for frame in sorted(random.choice(frames, kept, replace=False))]
+        for _ in range(subjects)
+    ]
+
+
+@pytest.mark.parametrize("step", [1, 30, 0.1, 1 / 3])
+def test_a_regular_grid_with_40_percent_missing_is_found(step):
+    plan = plan_time(temporal(with_missing(step)), longest_sequence=11)
+    assert plan.grid.spacing == pytest.approx(step, rel=1e-9)
+    assert plan.regular
+    assert plan.grid.overwritten == plan.grid.clipped == 0
+    assert plan.grid.rounding_error < 1e-8
+    assert plan.grid.length == 11
+
+
+def test_a_grid_is_found_where_every_neighbouring_frame_is_missing():
+    plan = plan_time(temporal([[0, 2, 5, 7], [0, 3, 5], [0, 2, 4]] * 5), longest_sequence=15)
+    assert plan.grid.spacing == pytest.approx(1)
+
+
+def test_jitter_is_averaged_out():
+    random = np.random.default_rng(1)
+    times = [list(np.arange(10) * 42 + random.normal(0, 1, 10)) for _ in range(30)]
+    plan = plan_time(temporal(times), longest_sequence=11)
+    assert plan.grid.spacing == pytest.approx(42, rel=0.01)
+    assert plan.regular
+
+
+def test_clinical_visits_are_irregular():
+    random = np.random.default_rng(2)
+    times = [list(np.cumsum(random.lognormal(np.log(180), 0.5, random.integers(2, 8))).round()) for _ in range(60)]
+    plan = plan_time(temporal(times), longest_sequence=11)
+    assert not plan.regular
+    assert plan.grid.length <= 2 * plan.sequence_length
+    assert any("Irregular" in reason and "continuous" in reason for reason in plan.reasons)
+
+
+def test_two_scans_each_need_one_slot():
+    plan = plan_time(temporal([[0, 0.3], [0, 0.35], [0, 0.4]]), longest_sequence=5)
+    assert (plan.sequence_length, plan.grid.length) == (1, 1)
+    assert plan.grid.spacing == plan.time_scale == pytest.approx(0.35)
+    assert plan.grid.score == 0 and plan.runners_up == []
+
+
+def test_one_interval_is_enough():
+    plan = plan_time(temporal([[100, 107], [3]]), longest_sequence=5)
+    assert plan.time_scale == plan.longest_span == plan.shortest_interval == 7
+    assert plan.regular
+
+
+def test_single_scans_cannot_be_forecast():
+    with pytest.raises(DataError, match="None of the 2 subjects has two scans"):
+        plan_time(temporal([[1], [2]]), longest_sequence=5)
+    assert plan_time(temporal([[1], [2]]), 5, task="segment").sequence_length == 1
+
+
+def test_absolute_dates_do_not_matter():
+    times = with_missing(30)
+    shifted = [[time + 7_000 * (index + 1) for time in one] for index, one in enumerate(times)]
+    assert plan_time(temporal(times), 11) == plan_time(temporal(shifted), 11)
+
+
+def test_the_cap_bounds_sequence_and_grid():
+    plan = plan_time(temporal([list(range(20))] * 3), longest_sequence=5)
+    assert plan.sequence_length == 5
+    assert plan.grid.length <= 10
+    assert any("the preset allows 5" in reason for reason in plan.reasons)
+
+
+def test_sequence_length_is_the_90th_percentile():
+    assert choose_sequence_length([2] * 9 + [12], 15)[0] == 2
+    assert choose_sequence_length([4] * 5 + [12] * 5, 15)[0] == 11
+    assert choose_sequence_length([2], 15)[0] == 1
+
+
+def test_contexts_hold_the_latest_scans_relative_to_their_target():
+    contexts = contexts_of([np.array([0.0, 1, 3, 6])], sequence_length=2)
+    assert contexts.times.tolist() == [[0, -1], [-3, -2], [-5, -3]]
+    assert contexts.mask.tolist() == [[False, True], [True, True], [True, True]]
+
+
+def test_costs_of_a_grid_by_hand():
+    """Target at 0, scans at -1.0, -1.2 and -9: two share the last slot, one lies before the first."""
+    contexts = contexts_of([np.array([-9.0, -1.2, -1.0, 0])], sequence_length=3)
+    contexts.mask[:2] = False
+    grid = judge_grid(contexts, spacing=1, length=4, scale=2, longest=8)
+    assert grid.overwritten == pytest.approx(1 / 3)
+    assert grid.clipped == pytest.approx(1 / 3)
+    assert grid.rounding_error == pytest.approx((0.2 + 0) / 2 / 2)
+
+
+def test_costs_agree_with_the_quantiser_of_the_methods():
+    contexts = contexts_of([np.array([0.0, 1, 2, 3, 4, 5])], sequence_length=4)
+    slots = grid_slots(contexts.times, torch.zeros(5), 1.0, 4)
+    assert slots[-1].tolist() == [0, 1, 2, 3]
+    assert judge_grid(contexts, 1.0, 4, 1.0, 8).overwritten == 0
+    assert judge_grid(contexts, 2.0, 4, 1.0, 8).overwritten > 0.3
+
+
+def test_residual_is_a_quarter_at_random():
+    random = np.random.default_rng(0)
+    contexts = contexts_of([np.sort(random.uniform(0, 1000, 500))], sequence_length=10)
+    assert grid_residual(contexts, 1.0) == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("values", "divisor"), [([2, 3], 1), ([0.2, 0.3, 0.5], 0.1), ([7], 7), ([30, 60, 90], 30), ([1, np.pi], None)]
+)
+def test_common_divisor(values, divisor):
+    assert common_divisor(np.array(values, dtype=float)) == (divisor and pytest.approx(divisor))
+
+
+def test_runners_up_differ_in_spacing():
+    random = np.random.default_rng(2)
+    times = [list(np.cumsum(random.lognormal(np.log(180), 0.5, 6))) for _ in range(20)]
+    plan = plan_time(temporal(times), longest_sequence=7)
+    spacings = [plan.grid.spacing, *(grid.spacing for grid in plan.runners_up)]
+    assert len(spacings) == 4
+    assert all(abs(a - b) > 0.04 * a for i, a in enumerate(spacings) for b in spacings[i + 1 :])
+    assert [grid.score for grid in plan.runners_up] == sorted(grid.score for grid in plan.runners_up)
+    assert runners_up([plan.grid]) == []

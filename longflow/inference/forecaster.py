@@ -11,7 +11,7 @@ from longflow.data.images import Geometry, Volume, as_type
 from longflow.errors import ConfigurationError, DataError
 from longflow.inference.selection import Member, Selection, select
 from longflow.inference.sliding_window import predict_volume
-from longflow.methods.method import Method
+from longflow.methods.method import Method, build_method, method_class
 from longflow.methods.weights import load_method
 from longflow.networks.precision import default_device
 from longflow.plans import Plans, read_plans
@@ -122,7 +122,7 @@ class Forecaster:
         for volume in volumes:
             if volume.array.shape[0] != channels:
                 raise DataError(
-                    f"A scan of {subject} has {volume.array.shape[0]} channels, but the model was trained on {channels}: "
+                    f"A scan of {subject} has {volume.array.shape[0]} channels, but the model has {channels}: "
                     f"{', '.join(self.plans.channel_names)}."
                 )
         if not target > times[-1]:
@@ -161,14 +161,18 @@ def restore(forecast: np.ndarray, prepared: PreparedSeries, last: int, raw: np.n
 
 
 def _load(member: Member, device: torch.device, solver: str | None, steps: int | None) -> LoadedMember:
+    """The methods of a member: one for each fold, or one without weights where there is nothing to train."""
     model = member.model
     plans = read_plans(model.plans)
-    methods = []
-    for fold in member.folds:
-        method = load_method(model.fold(fold).final, model.method, plans, model.configuration).to(device)
+    if method_class(model.method).trains:
+        files = [model.fold(fold).final for fold in member.folds]
+        methods = [load_method(file, model.method, plans, model.configuration) for file in files]
+    else:
+        methods = [build_method(model.method, plans, model.configuration).eval()]
+    for method in methods:
+        method.to(device)
         method.solver = solver or method.solver
         method.steps = steps or method.steps
-        methods.append(method)
     return LoadedMember(member, plans, methods)
 
 

@@ -19,7 +19,8 @@ class Member:
 class Selection:
     """What to forecast with.
 
-    :param members: their forecasts are averaged. :param reduction: name of the volume to take; None is the method's default.
+    :param members: their forecasts are averaged.
+    :param reduction: name of the volume to take; None is the method's default.
     :param shrinkage: s in LCI + s (forecast - LCI); 1 leaves the forecast as it is.
     :param origin: why this one, for people.
     """

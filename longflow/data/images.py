@@ -152,5 +152,6 @@ def as_type(array: np.ndarray, data_type: str) -> np.ndarray:
     kind = np.dtype(data_type)
     if kind.kind in "iu":
         limits = np.iinfo(kind)
-        return np.clip(np.rint(array), limits.min, limits.max).astype(kind)
+        # in float64: float32 cannot hold the limits of 32 bits, and would round them out of the range
+        return np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max).astype(kind)
     return array.astype(kind)

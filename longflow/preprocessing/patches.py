@@ -1,4 +1,4 @@
-"""Reading a patch over all scans."""
+"""Reading a patch over some scans of a series."""
 
 from collections.abc import Sequence
 
@@ -7,12 +7,17 @@ import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 
 
-def read_patch(images: np.ndarray | blosc2.NDArray, start: Sequence[int], size: Sequence[int]) -> np.ndarray:
-    """The patch of a stack, its border repeated where the patch reaches beyond.
+def read_patch(
+    images: np.ndarray | blosc2.NDArray, scans: Sequence[int], start: Sequence[int], size: Sequence[int]
+) -> np.ndarray:
+    """The patch of some scans, the image's border repeated where the patch reaches beyond.
 
-    :param images: (..., z, y, x); of a stored array only the blocks of the patch are read.
+    :param images: (scans, channels, z, y, x); of a stored array only the blocks of the patch are read.
+    :param scans: which scans, in the wanted order.
     :param start: first voxel along z, y, x; may be negative. :param size: voxels along z, y, x.
-    :returns: (..., *size), float32.
+    :returns: (len(scans), channels, *size), float32.
     """
     box = [[first, first + extent] for first, extent in zip(start, size, strict=True)]
-    return np.asarray(crop_and_pad_nd(images, box, pad_mode="edge"), dtype=np.float32)
+    channels = [0, images.shape[1]]
+    patches = [crop_and_pad_nd(images, [[scan, scan + 1], channels, *box], pad_mode="edge") for scan in scans]
+    return np.concatenate(patches).astype(np.float32, copy=False)

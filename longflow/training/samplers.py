@@ -23,7 +23,7 @@ SERIES_HELD_OPEN = 64
 
 
 class ForecastSamples(Dataset):
-    """Batches of forecasts: a subject, a target after its first scan, a random subset of the earlier scans (CRONOS C.2).
+    """Batches of forecasts: a subject, a target after its first scan, a random subset of earlier scans (CRONOS C.2).
 
     All samples of a batch have the same number of context scans, so that nothing is padded. Patches are drawn inside
     the body, a third of them where the target differs most from the last context scan.
@@ -74,7 +74,7 @@ class ForecastSamples(Dataset):
         context = draw_context(generator, target, self.plans.temporal.sequence_length, count)
         series = self._open(subject)
         start = draw_patch_start(series, context[-1], target, self._tile(), generator)
-        stack = read_patch(series.images, start, self._tile())[[*context, target]]
+        stack = read_patch(series.images, [*context, target], start, self._tile())
         stack = torch.from_numpy(stack[:, :, 0] if len(self.plan.patch_size) == 2 else stack)
         stack = augment(stack, self.plans, self.plan, generator)
         all_times = series.properties.times
@@ -104,10 +104,8 @@ def draw_patch_start(
     where the image is smaller than the patch it is centred.
     """
     coarse = series.coarse
-    if generator.random() < CHANGE_SHARE:
-        weight = np.square(coarse[target] - coarse[last]).sum(0)
-    else:
-        weight = body_of(coarse)
+    at_change = generator.random() < CHANGE_SHARE
+    weight = np.square(coarse[target] - coarse[last]).sum(0) if at_change else body_of(coarse)
     flat = weight.ravel().astype(np.float64)
     total = flat.sum()
     block = generator.choice(flat.size, p=flat / total) if total > 0 else generator.integers(flat.size)

@@ -38,7 +38,7 @@ class ForecastTarget:
 def read_or_make_splits(paths: DatasetPaths, scans: dict[str, list[str]]) -> list[Split]:
     """The splits of a dataset; made by nnU-Net's rule on subjects where none are stored yet.
 
-    A user's own ``splits_final.json`` is honoured and checked. With fewer than five subjects there is one fold for each.
+    A user's own ``splits_final.json`` is honoured and checked. With fewer than five subjects each is a fold.
 
     :param scans: cases of each subject that can be forecast (at least two scans), in order of time.
     :raises ConfigurationError: a stored split names an unknown subject, leaks, or leaves a side empty.

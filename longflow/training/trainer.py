@@ -310,7 +310,7 @@ def schedule(progress: float, warmup: float) -> float:
 
 @torch.no_grad()
 def update_average(average: dict[str, Tensor], current: dict[str, Tensor], decay: float, iteration: int) -> None:
-    """Exponential moving average of the weights; early on it forgets faster, so that it does not drag the start along."""
+    """Exponential moving average of the weights; early on it forgets faster, so as not to drag the start along."""
     decay = min(decay, (1 + iteration) / (10 + iteration))
     for name, value in average.items():
         if value.is_floating_point():

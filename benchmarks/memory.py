@@ -33,6 +33,11 @@ SHAPES = {
     "paper's ACDC": ("cronos", 11, 32, ISOTROPIC, 1, [32, 128, 128], True),
     "2D": ("tfm", 5, 32, [[1, 1], [2, 2], [2, 2], [2, 2]], 8, [192, 192], False),
     "wide": ("cronos", 5, 64, ISOTROPIC, 1, [32, 64, 64], True),
+    # the shapes below had no part in the calibration of longflow/planning/memory.py
+    "held out, anisotropic": ("cronos", 3, 16, ANISOTROPIC, 2, [12, 128, 128], False),
+    "held out, cube": ("tfm", 6, 24, ISOTROPIC, 2, [48, 48, 48], True),
+    "held out, 2D": ("cronos", 2, 32, [[1, 1], [2, 2], [2, 2], [2, 2]], 4, [256, 256], True),
+    "held out, grid": ("cronos_discrete", 9, 32, ISOTROPIC, 2, [24, 80, 80], False),
 }
 
 

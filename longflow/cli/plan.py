@@ -54,6 +54,8 @@ def plan_and_show(dataset_name: str, preset: str | None, gpu_memory: float | Non
     with command.console.status("Planning: training steps are gone through to find their memory ..."):
         planned = plan_dataset(dataset_name, preset, gpu_memory, plans_name)
     command.console.print(summarize(planned.fingerprint, planned.plans), highlight=False)
+    if planned.previous:
+        command.console.print(f"Plans of this name said something else; they are kept as {planned.previous}")
     command.console.print(f"Plans: {DatasetPaths(dataset_name).plans(plans_name)}", highlight=False)
 
 

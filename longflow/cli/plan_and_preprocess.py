@@ -7,7 +7,7 @@ from longflow.cli import command
 from longflow.cli.plan import add_planning_flags
 from longflow.cli.progress import progress_bar
 from longflow.errors import DataError
-from longflow.paths import DatasetPaths, resolve_dataset_name
+from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """
 longflow_plan_and_preprocess -d 101
@@ -51,7 +51,8 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     extract_fingerprint.work(step)
     plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans)
     preprocess.work(step)
-    command.console.print(f"Next: longflow_train {int(name[7:10])} 3d_fullres 0", highlight=False)
+    flags = "" if options.plans == PLANS_NAME else f" -p {options.plans}"
+    command.console.print(f"Next: longflow_train {int(name[7:10])} 3d_fullres 0{flags}", highlight=False)
 
 
 def check(name: str, processes: int | None) -> None:

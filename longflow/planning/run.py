@@ -1,8 +1,10 @@
 """Planning a dataset: read the fingerprint, decide, write the plans."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
-from longflow.errors import ConfigurationError
+from longflow.errors import ConfigurationError, LongflowError
+from longflow.files import read_json, write_text
 from longflow.fingerprint.fingerprint import Fingerprint, current_fingerprint
 from longflow.networks.precision import default_device
 from longflow.paths import PLANS_NAME, DatasetPaths
@@ -12,10 +14,14 @@ from longflow.plans import Plans, write_plans
 
 @dataclass(frozen=True)
 class Planned:
-    """A fingerprint and the plans that were made of it."""
+    """A fingerprint and the plans that were made of it.
+
+    :param previous: where plans of this name that said something else were kept, or None.
+    """
 
     fingerprint: Fingerprint
     plans: Plans
+    previous: Path | None
 
 
 def default_preset() -> str:
@@ -39,5 +45,21 @@ def plan_dataset(
         raise ConfigurationError(f"--gpu_memory is {gpu_memory:g} GB, expected a number above 0.")
     fingerprint, description = current_fingerprint(dataset_name)
     plans = make_plans(fingerprint, description, preset or default_preset(), gpu_memory, plans_name)
-    write_plans(plans, DatasetPaths(dataset_name).plans(plans_name))
-    return Planned(fingerprint, plans)
+    paths = DatasetPaths(dataset_name)
+    previous = _keep_previous(plans, paths.plans(plans_name), paths.plans(f"{plans_name}_previous"))
+    write_plans(plans, paths.plans(plans_name))
+    return Planned(fingerprint, plans, previous)
+
+
+def _keep_previous(plans: Plans, path: Path, previous: Path) -> Path | None:
+    """Plans may have been edited by hand: where they differ from the new ones, they are kept under another name."""
+    if not path.is_file():
+        return None
+    try:
+        same = read_json(path) == plans.model_dump(mode="json")
+    except LongflowError:
+        same = False
+    if same:
+        return None
+    write_text(path.read_text(encoding="utf-8", errors="replace"), previous)
+    return previous

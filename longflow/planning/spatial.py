@@ -240,7 +240,7 @@ def _spacing_reason(fingerprint: SpatialFingerprint, spacing: np.ndarray, forwar
 
 def _patch_reason(patch_size: Sequence[int], median_shape: Sequence[float], budget: float) -> str:
     share = np.prod(np.minimum(patch_size, median_shape)) / np.prod(median_shape)
-    sizes = f"Patch {_voxels(patch_size)} of the median image's {_voxels(median_shape)} voxels ({share:.0%})"
+    sizes = f"Patch {_voxels(patch_size)} of the median image's {_voxels(median_shape)} voxels ({_percent(share)})"
     if all(size >= whole for size, whole in zip(patch_size, median_shape, strict=True)):
         return f"{sizes}: the whole image fits {budget / GB:g} GB."
     return f"{sizes}: the largest that fits {budget / GB:g} GB."
@@ -254,7 +254,7 @@ def _batch_reason(batch_size: int, smallest: int, largest: int) -> str:
 
 def _lowres_reason(fullres: ConfigurationPlan, lowres: ConfigurationPlan | None) -> str:
     share = np.prod(fullres.patch_size) / np.prod(fullres.median_image_size)
-    text = f"A patch covers {min(share, 1):.0%} of the median image"
+    text = f"A patch covers {_percent(min(share, 1))} of the median image"
     if share >= LOWRES_THRESHOLD:
         return f"{text}: no 3d_lowres is needed (nnU-Net's threshold is 25 %)."
     if lowres is None:
@@ -268,3 +268,7 @@ def _mm(values: Sequence[float]) -> str:
 
 def _voxels(values: Sequence[float]) -> str:
     return " x ".join(f"{value:g}" for value in values)
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else f"{share:.2%}"

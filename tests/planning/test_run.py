@@ -37,6 +37,18 @@ def test_plans_are_written(dataset):
     assert planned.plans.temporal.time_scale == 30
 
 
+def test_edited_plans_are_kept(dataset):
+    extract_fingerprint(NAME, processes=1)
+    assert plan_dataset(NAME, "tiny").previous is None
+    assert plan_dataset(NAME, "tiny").previous is None
+    path = dataset.plans()
+    path.write_text(path.read_text().replace('"steps": 10', '"steps": 5'))
+    planned = plan_dataset(NAME, "tiny")
+    assert '"steps": 5' in planned.previous.read_text()
+    assert planned.plans.inference.steps == 10
+    assert planned.previous.name == "longflowPlans_previous.json"
+
+
 def test_without_a_fingerprint(dataset):
     with pytest.raises(DataError, match="longflow_extract_fingerprint -d Dataset951_Tiny"):
         plan_dataset(NAME, "tiny")

@@ -1,0 +1,18 @@
+from longflow.cli.extract_fingerprint import main as extract
+from longflow.cli.plan import main
+from tests.cli.test_extract_fingerprint import NAME, home  # noqa: F401  (a fixture)
+
+
+def test_the_steps_one_by_one(home, capsys):  # noqa: F811
+    assert main(["-d", "900", "--preset", "tiny"]) == 1
+    assert "longflow_extract_fingerprint" in capsys.readouterr().err
+    assert extract(["-d", NAME, "-np", "1"]) == 0
+    assert main(["-d", "900", "--preset", "tiny", "--gpu_memory", "0.0001"]) == 1
+    assert "--gpu_memory" in capsys.readouterr().err
+
+
+def test_without_a_gpu_the_default_is_said(home, capsys, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("longflow.planning.run.default_preset", lambda: "tiny")
+    assert extract(["-d", "900", "-np", "1"]) == 0
+    assert main(["-d", "900", "--gpu_memory", "0.1"]) == 0
+    assert "Preset tiny: no CUDA GPU was found" in capsys.readouterr().out

@@ -17,6 +17,11 @@ from longflow.files import read_json, write_json
 
 PLANS_VERSION = "1"
 
+#: training draws a context among this many times the sequence length of scans before the target, and grids have at most
+#: as many slots: wider than a sample is long, so that scans are missing as they are in practice; not wider, since
+#: prediction uses the latest scans
+CONTEXT_WINDOW = 2
+
 TimeUnit = Literal["days", "weeks", "months", "years", "s", "ms", "frames", "cycles", "visits"]
 Task = Literal["forecast", "translate", "segment"]
 Solver = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "dopri5"]

@@ -50,11 +50,11 @@ PRESETS = {
             expansion=(1, 1, 2, 4),
             max_stages=4,
             attention=False,
-            longest_sequence=5,
+            longest_sequence=8,
             batch_size=(2, 2),
             training=TrainingPlan(epochs=40, iterations_per_epoch=50, learning_rate=1e-3, ema_decay=0.99),
         ),
-        Preset("S", 4, 16, (1, 1, 2, 4, 8), 5, False, 7, (2, 4), _PAPER_TRAINING),
+        Preset("S", 4, 16, (1, 1, 2, 4, 8), 5, False, 8, (2, 4), _PAPER_TRAINING),
         Preset("M", 8, 32, (1, 1, 2, 4, 8), 6, True, 11, (2, 4), _PAPER_TRAINING),
         Preset("L", 24, 64, (1, 1, 2, 4, 8), 6, True, 15, (2, 4), _PAPER_TRAINING),
     )

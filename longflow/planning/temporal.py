@@ -1,8 +1,8 @@
 """Temporal choices: time scale, sequence length, the grid of discrete methods, regular or irregular.
 
-Each choice carries the numbers that led to it. A grid (CRONOS A.1.1) is judged on the contexts that forecasting meets:
-for every scan but the first of every subject, the latest ``sequence_length`` scans before it. Contexts of one scan are
-the same in every slot, so they say nothing about a grid.
+Each choice carries the numbers that led to it. A grid (CRONOS A.1.1) is judged on the scans that contexts are drawn
+from: for every scan but the first of every subject, the latest scans before it, up to twice the sequence length.
+Contexts of one scan are the same in every slot, so they say nothing about a grid.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 from longflow.errors import DataError
 from longflow.fingerprint.temporal import TemporalFingerprint
 from longflow.flow.grid import grid_slots, latest_in_slot
-from longflow.plans import GridPlan, Task, TemporalPlan
+from longflow.plans import CONTEXT_WINDOW, GridPlan, Task, TemporalPlan
 
 #: what a grid is charged for; losing a scan is the unit
 WEIGHTS = {"overwritten": 1.0, "rounding_error": 1.0, "clipped": 0.5, "filled": 0.1, "memory": 0.1}
@@ -23,7 +23,6 @@ REGULAR_RESIDUAL = 0.1
 #: a grid that loses or clips more than this share of scans does not make a dataset regular
 REGULAR_LOSS = 0.05
 RUNNERS_UP = 3
-SLOTS_PER_SCAN = 2
 MOST_CONTEXTS = 5000
 #: spacings closer than this are the same
 SAME = 1e-6
@@ -64,7 +63,7 @@ def plan_time(fingerprint: TemporalFingerprint, longest_sequence: int, task: Tas
     sequence_length, length_reason = choose_sequence_length([len(one) for one in times], longest_sequence)
     grids = rank_grids(times, intervals, sequence_length)
     best = grids[0]
-    contexts = contexts_of(times, sequence_length)
+    contexts = contexts_of(times, CONTEXT_WINDOW * sequence_length)
     residual = grid_residual(contexts, best.spacing)
     regular = residual <= REGULAR_RESIDUAL and best.overwritten <= REGULAR_LOSS and best.clipped <= REGULAR_LOSS
     longest_span = float(max(one[-1] - one[0] for one in times))
@@ -100,20 +99,18 @@ def choose_sequence_length(scans: list[int], longest: int) -> tuple[int, str]:
     return chosen, reason + (f"; the preset allows {longest}." if wanted > longest else ".")
 
 
-def contexts_of(times: list[np.ndarray], sequence_length: int) -> Contexts:
-    """The latest ``sequence_length`` scans before every scan but the first of every subject.
+def contexts_of(times: list[np.ndarray], window: int) -> Contexts:
+    """The latest ``window`` scans before every scan but the first of every subject.
 
     Of a very large dataset every n-th context is taken, so that planning takes seconds.
     """
-    rows = [
-        one[max(0, target - sequence_length) : target] - one[target] for one in times for target in range(1, len(one))
-    ]
+    rows = [one[max(0, target - window) : target] - one[target] for one in times for target in range(1, len(one))]
     rows = rows[:: -(-len(rows) // MOST_CONTEXTS)]
-    padded = np.zeros((len(rows), sequence_length))
-    mask = np.zeros((len(rows), sequence_length), dtype=bool)
+    padded = np.zeros((len(rows), window))
+    mask = np.zeros((len(rows), window), dtype=bool)
     for index, row in enumerate(rows):
-        padded[index, sequence_length - len(row) :] = row
-        mask[index, sequence_length - len(row) :] = True
+        padded[index, window - len(row) :] = row
+        mask[index, window - len(row) :] = True
     return Contexts(torch.from_numpy(padded), torch.from_numpy(mask))
 
 
@@ -124,8 +121,8 @@ def rank_grids(times: list[np.ndarray], intervals: np.ndarray, sequence_length: 
     with the spacing that fits the slots they gave (least squares). Ties go to the spacing nearest the median interval.
     """
     scale = float(np.median(intervals))
-    longest = SLOTS_PER_SCAN * sequence_length
-    contexts = contexts_of(times, sequence_length)
+    longest = CONTEXT_WINDOW * sequence_length
+    contexts = contexts_of(times, CONTEXT_WINDOW * sequence_length)
     several = contexts.mask.sum(1) > 1
     if not several.any():
         return [GridPlan(spacing=scale, length=1, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0)]

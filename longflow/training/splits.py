@@ -10,6 +10,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import read_json, write_json
 from longflow.paths import DatasetPaths
+from longflow.plans import CONTEXT_WINDOW
 
 FOLDS = 5
 SEED = 12345
@@ -99,14 +100,16 @@ def read_or_draw_targets(
 
 
 def draw_context(generator: np.random.Generator, earlier: int, most: int, count: int | None = None) -> list[int]:
-    """A random non-empty subset of the earlier scans (CRONOS C.2), as ascending positions.
+    """A random non-empty subset of the latest earlier scans (CRONOS C.2), as ascending positions.
 
     Its size is uniform, then the subset of that size is.
 
-    :param earlier: number of earlier scans. :param most: largest size. :param count: the size, if it is fixed.
+    :param earlier: number of earlier scans, of which the latest ``CONTEXT_WINDOW * most`` are drawn from.
+    :param most: largest size. :param count: the size, if it is fixed.
     """
+    first = max(0, earlier - CONTEXT_WINDOW * most)
     size = count or int(generator.integers(1, min(earlier, most) + 1))
-    return sorted(int(position) for position in generator.choice(earlier, size, replace=False))
+    return sorted(first + int(position) for position in generator.choice(earlier - first, size, replace=False))
 
 
 def _draw_targets(

@@ -95,14 +95,14 @@ def test_sequence_length_is_the_90th_percentile():
 
 
 def test_contexts_hold_the_latest_scans_relative_to_their_target():
-    contexts = contexts_of([np.array([0.0, 1, 3, 6])], sequence_length=2)
+    contexts = contexts_of([np.array([0.0, 1, 3, 6])], window=2)
     assert contexts.times.tolist() == [[0, -1], [-3, -2], [-5, -3]]
     assert contexts.mask.tolist() == [[False, True], [True, True], [True, True]]
 
 
 def test_costs_of_a_grid_by_hand():
     """Target at 0, scans at -1.0, -1.2 and -9: two share the last slot, one lies before the first."""
-    contexts = contexts_of([np.array([-9.0, -1.2, -1.0, 0])], sequence_length=3)
+    contexts = contexts_of([np.array([-9.0, -1.2, -1.0, 0])], window=3)
     contexts.mask[:2] = False
     grid = judge_grid(contexts, spacing=1, length=4, scale=2, longest=8)
     assert grid.overwritten == pytest.approx(1 / 3)
@@ -111,7 +111,7 @@ def test_costs_of_a_grid_by_hand():
 
 
 def test_costs_agree_with_the_quantiser_of_the_methods():
-    contexts = contexts_of([np.array([0.0, 1, 2, 3, 4, 5])], sequence_length=4)
+    contexts = contexts_of([np.array([0.0, 1, 2, 3, 4, 5])], window=4)
     slots = grid_slots(contexts.times, torch.zeros(5), 1.0, 4)
     assert slots[-1].tolist() == [0, 1, 2, 3]
     assert judge_grid(contexts, 1.0, 4, 1.0, 8).overwritten == 0
@@ -120,7 +120,7 @@ def test_costs_agree_with_the_quantiser_of_the_methods():
 
 def test_residual_is_a_quarter_at_random():
     random = np.random.default_rng(0)
-    contexts = contexts_of([np.sort(random.uniform(0, 1000, 500))], sequence_length=10)
+    contexts = contexts_of([np.sort(random.uniform(0, 1000, 500))], window=10)
     assert grid_residual(contexts, 1.0) == pytest.approx(0.25, abs=0.02)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longflow.networks.attention import WindowAttention
+from longflow.networks.precision import bf16_gradient_is_wrong
 from longflow.plans import NetworkPlan
 
 GROUPS = 8
@@ -39,6 +40,7 @@ class FiLMUNet(nn.Module):
         self.in_channels = in_channels
         self.conv = {2: nn.Conv2d, 3: nn.Conv3d}[plan.dimensions]
         features, strides, kernels = plan.features_per_stage, plan.strides, plan.kernel_sizes
+        self.strides, self.kernels = strides, kernels
         self.code = nn.Sequential(nn.Linear(code_size, 4 * features[0]), nn.SiLU())
         code_size = 4 * features[0]
 
@@ -65,6 +67,21 @@ class FiLMUNet(nn.Module):
         :param stack: (batch, channels, *spatial) with channels <= ``in_channels``. :param code: (batch, code_size).
         :returns: (batch, channels, *spatial), float32.
         """
+        if stack.device.type == "cpu" and self._needs_float32(stack.shape[2:]):
+            with torch.autocast("cpu", enabled=False):
+                return self._velocity(stack.float(), code.float())
+        return self._velocity(stack, code)
+
+    def _needs_float32(self, spatial: torch.Size) -> bool:
+        """Whether a convolution of some stage meets a size whose gradient is wrong in bf16."""
+        depth = spatial[0]
+        for stride, kernel in zip(self.strides, self.kernels, strict=True):
+            depth //= stride[0]
+            if bf16_gradient_is_wrong((depth, *spatial[1:]), kernel):
+                return True
+        return False
+
+    def _velocity(self, stack: Tensor, code: Tensor) -> Tensor:
         channels = stack.shape[1]
         stack = stack.contiguous(memory_format=_channels_last(stack.ndim))
         convolve = {4: F.conv2d, 5: F.conv3d}[stack.ndim]

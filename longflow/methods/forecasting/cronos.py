@@ -6,15 +6,21 @@ from torch import Tensor
 from longflow.flow.times import encode_times, fourier_features, interpolate_times, time_frequencies
 from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod
 from longflow.methods.method import Batch
+from longflow.networks.scan_mixing import ScanMixing
 from longflow.plans import Plans
 
 
 class Cronos(FlowMethod):
     """Continuous CRONOS.
 
-    The conditioning code is Enc(T_tau) of equation 11, and beside it the encoded target time. The paper has the first
-    alone; but at tau = 0 equation 9 gives the context's times, which say nothing of the target's, so that the first
-    (and with one Euler step the only) evaluation could not depend on the time that was asked for.
+    Time reaches the network as in the paper, Enc(T_tau) of equation 11, and in two further ways, since that code alone
+    loses what a forecast depends on:
+
+    - the encoded target time stands beside it: at tau = 0 equation 9 gives the context's times, which say nothing of
+      the target's, so that the first (and with one Euler step the only) evaluation could not depend on what was asked;
+    - equation 11 is a mean over the scans, from which it is hard to tell which scan belongs to which time. A linear
+      term W(t_1 ... t_T, t_target) X_0, with weights made of every scan's own time, is added to the network's
+      velocity: v = v_theta(X_tau, T_tau) + W X_0. It starts at zero, as the network does.
 
     Frequencies cover the dataset's shortest interval and longest span or horizon (:func:`time_frequencies`).
     """
@@ -29,6 +35,7 @@ class Cronos(FlowMethod):
             temporal.shortest_interval / temporal.time_scale, longest / temporal.time_scale, FREQUENCIES
         )
         self.register_buffer("frequencies", frequencies)
+        self.mixing = ScanMixing(temporal.sequence_length, 2 * FREQUENCIES, 2 * FREQUENCIES)
 
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The observed scans as they are (section 3.1: observed context only, without padding)."""
@@ -39,6 +46,12 @@ class Cronos(FlowMethod):
         times = interpolate_times(batch.context_times, batch.target_time, tau)
         encoded = encode_times(times, self.frequencies, batch.context_mask)
         return torch.cat([encoded, fourier_features(batch.target_time, self.frequencies)], dim=1)
+
+    def velocity(self, batch: Batch, stack: Tensor, mask: Tensor, tau: Tensor) -> Tensor:
+        """v_theta(X_tau, T_tau) + W(t, t_target) X_0."""
+        times = fourier_features(batch.context_times, self.frequencies)
+        target = fourier_features(batch.target_time, self.frequencies)
+        return super().velocity(batch, stack, mask, tau) + self.mixing(batch.context, times, target, mask)
 
 
 METHOD = Cronos

@@ -85,6 +85,7 @@ def _set_up_logging(verbose: bool, debug: bool) -> None:
         console=error_console, show_time=False, show_path=False, show_level=False, markup=False, highlighter=None
     )
     handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setLevel(logging.DEBUG if verbose or debug else logging.INFO)
     root = logging.getLogger("longflow")
     root.handlers = [handler]
     root.propagate = False

@@ -47,7 +47,11 @@ class Logbook:
         self.board = SummaryWriter(str(paths.tensorboard), purge_step=first_iteration)
         self.handler = logging.FileHandler(paths.log, mode="a" if first_iteration else "w", encoding="utf-8")
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("longflow").addHandler(self.handler)
+        logger = logging.getLogger("longflow")
+        self.level = logger.level
+        # the file hears of every epoch; what the screen hears is its own handler's affair
+        logger.setLevel(logging.DEBUG)
+        logger.addHandler(self.handler)
 
     def add(self, record: EpochRecord) -> None:
         """Write an epoch down."""
@@ -66,7 +70,9 @@ class Logbook:
     def close(self) -> None:
         """Close the files."""
         self.board.close()
-        logging.getLogger("longflow").removeHandler(self.handler)
+        logger = logging.getLogger("longflow")
+        logger.removeHandler(self.handler)
+        logger.setLevel(self.level)
         self.handler.close()
 
 

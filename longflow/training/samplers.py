@@ -128,7 +128,8 @@ def body_of(coarse: np.ndarray) -> np.ndarray:
     """
     mean = coarse.mean(0)
     return np.any(
-        [channel >= threshold_otsu(channel) if np.ptp(channel) > 0 else channel == channel for channel in mean], axis=0
+        [channel >= threshold_otsu(channel.ravel()) if np.ptp(channel) > 0 else channel == channel for channel in mean],
+        axis=0,
     )
 
 

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -129,8 +130,11 @@ def train_fold(
     # model
     processes = Processes.start(settings.device)
     run = _set_up(paths, method_name, plans, configuration, settings, processes)
-    resumed = not overwrite and paths.latest.is_file()
-    if resumed:
+    if overwrite and processes.first:
+        # without these the fold is begun anew: stopped now and started without --overwrite, it goes on
+        for path in (paths.final, paths.latest, paths.best):
+            path.unlink(missing_ok=True)
+    if not overwrite and paths.latest.is_file():
         _load_state(run, plans, configuration, method_name)
         logger.info("Going on from iteration %d (%s).", run.state.iteration, paths.latest)
     if processes.first:
@@ -145,7 +149,8 @@ def train_fold(
     )
     log = Logbook(paths, run.state.iteration) if processes.first else None
     try:
-        _loop(run, samples, plans, targets, cache, processes, log, on_progress, after_epoch)
+        with _StopSignal() as stop:
+            _loop(run, samples, plans, targets, cache, processes, log, on_progress, after_epoch, stop)
         if processes.first:
             save_state(run)
             _finish(run, dataset, targets, cache)
@@ -227,14 +232,13 @@ def compiled(module: nn.Module) -> Callable[..., Tensor]:
     return step
 
 
-def _loop(run, samples, plans, targets, cache, processes, log, on_progress, after_epoch) -> None:
+def _loop(run, samples, plans, targets, cache, processes, log, on_progress, after_epoch, stop) -> None:
     """Iterate until the budget is used."""
     settings, state, method = run.settings, run.state, run.method
     per_epoch = plans.training.iterations_per_epoch
     total = settings.iterations or (settings.epochs or plans.training.epochs) * per_epoch
     first = state.iteration * processes.count + processes.index
     batches = iter(training_loader(samples, first, processes.count, settings.workers, pin=run.device.type == "cuda"))
-    stop = _StopSignal()
     last_checkpoint = epoch_start = time.monotonic()
     waited, worked = 0.0, 0.0
     method.train()
@@ -413,12 +417,21 @@ def _load_state(run: Run, plans: Plans, configuration: str, method_name: str) ->
 
 
 class _StopSignal:
-    """Turns SIGTERM and Ctrl-C into a flag that the loop reads between two steps."""
+    """Within its block, SIGTERM and Ctrl-C are a flag that the loop reads between two steps."""
 
     def __init__(self):
         self.asked = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+        self.handlers: dict[int, object] = {}
+
+    def __enter__(self) -> "_StopSignal":
+        # Python hears signals in the main thread alone
+        if threading.current_thread() is threading.main_thread():
+            self.handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
 
     def _ask(self, *_: object) -> None:
         if self.asked:

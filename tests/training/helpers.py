@@ -1,0 +1,81 @@
+"""A tiny dataset that is ready for training, and finished models that need none."""
+
+import numpy as np
+import torch
+
+from longflow.data.dataset import DatasetDescription, Scan, image_path, training_series, write_description, write_scans
+from longflow.data.images import Geometry, write_volume
+from longflow.files import read_json, write_json
+from longflow.methods.method import build_method
+from longflow.methods.weights import Checkpoint, write_checkpoint
+from longflow.paths import DatasetPaths, ModelPaths
+from longflow.plans import Plans, write_plans
+from longflow.preprocessing.series import prepare_series, save_prepared
+from tests.methods.helpers import minimal_plans
+
+SHAPE = (5, 10, 12)
+TIMES = (0.0, 10.0, 25.0, 40.0)
+OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
+
+
+def geometry(shape=SHAPE, spacing=(1.0, 1.0, 1.0)) -> Geometry:
+    """:param spacing: (z, y, x)."""
+    return Geometry(tuple(reversed(shape)), tuple(reversed(spacing)), (3.0, -4.0, 5.0), OBLIQUE)
+
+
+def scan_array(subject: int, index: int, shape=SHAPE, channel: int = 0) -> np.ndarray:
+    """Whole numbers above 0; what changes over time lies in the corner of high z, y and x."""
+    array = np.random.default_rng([subject, channel]).integers(100, 200, shape).astype(np.float32)
+    array[-2:, -4:, -4:] += 100 * index
+    return array
+
+
+def make_dataset(subjects=6, scans=4, shape=SHAPE, channels=1, dimensions=3, prepare=True, **plan) -> DatasetPaths:
+    """``Dataset001_Test`` below LONGFLOW_HOME: raw, planned and, unless told otherwise, preprocessed."""
+    paths = DatasetPaths("Dataset001_Test")
+    plans = minimal_plans(channels=channels, dimensions=dimensions, **plan)
+    description = DatasetDescription(
+        channel_names={str(index): name for index, name in enumerate(plans.channel_names)},
+        file_ending=".nii.gz",
+        time_unit="days",
+    )
+    rows = []
+    for subject in range(subjects):
+        for index in range(scans):
+            case = f"s{subject}_{index}"
+            files = tuple(image_path(paths.raw / "imagesTr", case, channel, description) for channel in range(channels))
+            for channel, file in enumerate(files):
+                write_volume(scan_array(subject, index, shape, channel), geometry(shape), "int16", file)
+            rows.append(Scan(case, f"s{subject}", TIMES[index], files))
+    write_scans(rows, paths.raw / "scans.csv")
+    write_description(description, paths.raw / "dataset.json")
+    write_plans(plans, paths.plans())
+    if prepare:
+        prepare_all(paths, plans)
+    return paths
+
+
+def prepare_all(paths: DatasetPaths, plans: Plans) -> None:
+    (name,) = plans.configurations
+    plan = plans.configuration(name)
+    for series in training_series(paths.raw)[1]:
+        cache = paths.cache(plans.plans_name, plan.data_identifier)
+        save_prepared(prepare_series(series, plans, name), cache, plan.patch_size)
+
+
+def finished_model(
+    paths: DatasetPaths, plans: Plans, method="cronos", configuration="3d_fullres", fold=0, random=False, seed=0
+) -> ModelPaths:
+    """A finished fold without training: LCI as it starts, or with random weights in every layer."""
+    model = paths.model(method, plans.plans_name, configuration)
+    write_plans(plans, model.plans)
+    write_json(read_json(paths.raw / "dataset.json"), model.dataset_json)
+    torch.manual_seed(seed)
+    network = build_method(method, plans, configuration)
+    if random:
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    tensors = {f"weights.{name}": tensor for name, tensor in network.state_dict().items()}
+    header = {"method": method, "plan_identity": plans.identity(configuration)}
+    write_checkpoint(Checkpoint(tensors, header), model.fold(fold).final)
+    return model

@@ -1,0 +1,66 @@
+import csv
+import logging
+
+import pytest
+
+from longflow.paths import FoldPaths
+from longflow.training.logbook import EpochRecord, Logbook, read_progress
+
+
+def record(epoch, nrmse=0.5):
+    return EpochRecord(epoch, 10 * epoch, 1.5 * epoch, 0.25, 1e-4, nrmse, 0.6, 0.7, 1.5, 0.1)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    return FoldPaths(tmp_path)
+
+
+def test_records_are_read_back_with_gaps(paths):
+    log = Logbook(paths, 0)
+    log.add(record(1))
+    log.add(record(2, nrmse=None))
+    log.close()
+    assert read_progress(paths.progress_csv) == [record(1), record(2, nrmse=None)]
+    with open(paths.progress_csv, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[1]["nrmse"] == "" and rows[0]["epoch"] == "1"
+    assert any(paths.tensorboard.iterdir())
+
+
+def test_going_on_drops_what_lies_after_the_checkpoint(paths):
+    log = Logbook(paths, 0)
+    for epoch in (1, 2, 3):
+        log.add(record(epoch))
+    log.close()
+    log = Logbook(paths, 20)
+    assert [entry.epoch for entry in log.records] == [1, 2]
+    log.add(record(3, nrmse=0.4))
+    log.close()
+    assert read_progress(paths.progress_csv) == [record(1), record(2), record(3, nrmse=0.4)]
+
+
+def test_starting_anew_forgets(paths):
+    log = Logbook(paths, 0)
+    log.add(record(1))
+    log.close()
+    log = Logbook(paths, 0)
+    log.close()
+    assert log.records == [] and paths.log.read_text() == ""
+
+
+def test_messages_go_to_the_file_until_the_book_is_closed(paths):
+    logger = logging.getLogger("longflow.training.anything")
+    log = Logbook(paths, 0)
+    logger.warning("heard")
+    log.close()
+    logger.warning("not heard")
+    log = Logbook(paths, 10)
+    logger.warning("heard again")
+    log.close()
+    text = paths.log.read_text()
+    assert "WARNING heard\n" in text and "heard again" in text and "not heard" not in text
+
+
+def test_no_file_no_records(paths):
+    assert read_progress(paths.progress_csv) == []

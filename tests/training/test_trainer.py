@@ -1,0 +1,300 @@
+import math
+import os
+import signal
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from longflow.errors import ConfigurationError, DataError, ModelError, NotFoundError
+from longflow.files import read_json
+from longflow.methods.forecasting.cronos import Cronos
+from longflow.methods.weights import read_checkpoint
+from longflow.plans import read_plans, write_plans
+from longflow.preprocessing.series import load_prepared, save_prepared
+from longflow.training import trainer
+from longflow.training.logbook import read_progress
+from longflow.training.trainer import RunSettings, Stopped, compiled, number_of_folds, schedule, train_fold
+from tests.training.helpers import make_dataset
+
+
+def train(dataset, method="cronos", fold=0, configuration="3d_fullres", overwrite=False, on_progress=None, **settings):
+    settings = RunSettings(**({"iterations": 5} | settings))
+    on_progress = on_progress or (lambda *_: None)
+    return train_fold(dataset, "longflowPlans", method, configuration, fold, settings, overwrite, on_progress)
+
+
+def stop_at(iteration, number=signal.SIGTERM):
+    """What ``on_progress`` does to a run that is to be stopped."""
+
+    def tell(share, state):
+        if state.iteration == iteration:
+            os.kill(os.getpid(), number)
+
+    return tell
+
+
+def same(one, other):
+    """Two checkpoints, tensor for tensor, to the bit."""
+    one, other = read_checkpoint(one), read_checkpoint(other)
+    assert one.header == other.header
+    assert one.tensors.keys() == other.tensors.keys()
+    return all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
+
+
+def test_a_finished_fold_has_everything(dataset):
+    seen = []
+    paths = train(dataset, on_progress=lambda share, state: seen.append((share, state.iteration)))
+    assert [iteration for _, iteration in seen] == [1, 2, 3, 4, 5]
+    assert paths.final.is_file() and paths.best.is_file() and not paths.latest.exists()
+    model = dataset.model("cronos", "longflowPlans", "3d_fullres")
+    assert model.finished_folds() == [0]
+    assert read_plans(model.plans) == read_plans(dataset.plans())
+    assert read_json(model.dataset_json) == read_json(dataset.raw / "dataset.json")
+    run = read_json(paths.run)
+    assert run["settings"]["iterations"] == 5 and run["seed"] == 0 and run["torch"] == torch.__version__
+    records = read_progress(paths.progress_csv)
+    assert [(entry.epoch, entry.iteration) for entry in records] == [(1, 2), (2, 4), (3, 5)]
+    assert all(math.isfinite(entry.loss) and 0 <= entry.data_wait_share <= 1 for entry in records)
+    assert len({entry.lci_nrmse for entry in records}) == 1
+    header = read_checkpoint(paths.final).header
+    assert header["nrmse"] == min(entry.nrmse for entry in records)
+    assert header["iteration"] in {entry.iteration for entry in records}
+    log = paths.log.read_text()
+    assert "Epoch 1, iteration 2: loss" in log and "Fold finished" in log
+    targets = read_json(dataset.validation_targets)["folds"][0]
+    for reduction in ("last", "mean"):
+        assert {path.stem for path in paths.validation(reduction).glob("*.json")} == {t["target"] for t in targets}
+
+
+@pytest.mark.parametrize(("method", "stops"), [("cronos", (3,)), ("cronos", (2, 4)), ("tfm", (1,))])
+def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(dataset, tmp_path, monkeypatch, method, stops):
+    """Stopped within an epoch, at its end, and twice."""
+    whole = train(dataset, method, seed=3)
+    expected = tmp_path / "whole"
+    whole.folder.rename(expected)
+    for iteration in stops:
+        with pytest.raises(Stopped):
+            train(dataset, method, seed=3, on_progress=stop_at(iteration))
+        assert whole.latest.is_file() and not whole.final.exists()
+        assert read_checkpoint(whole.latest).header["state"]["iteration"] == iteration
+    seen = []
+    train(dataset, method, seed=3, on_progress=lambda share, state: seen.append(state.iteration))
+    assert seen == list(range(stops[-1] + 1, 6))
+    for name in ("checkpoint_final.safetensors", "checkpoint_best.safetensors"):
+        assert same(expected / name, whole.folder / name)
+    timeless = ("epoch", "iteration", "loss", "learning_rate", "nrmse", "lci_nrmse", "context_mean_nrmse")
+    for one, other in zip(read_progress(expected / "progress.csv"), read_progress(whole.progress_csv), strict=True):
+        assert [getattr(one, name) for name in timeless] == [getattr(other, name) for name in timeless]
+    written = sorted(path.relative_to(expected) for path in expected.rglob("validation/*/*"))
+    assert len(written) > 4
+    assert all((expected / name).read_bytes() == (whole.folder / name).read_bytes() for name in written)
+
+
+def test_the_last_weights_are_those_of_an_uninterrupted_run_too(dataset, monkeypatch):
+    """The final weights are the best of several; here it is the whole state, moments of the optimizer included."""
+    states = []
+    finish = trainer._finish
+
+    def keep(run, *rest):
+        states.append(read_checkpoint(run.paths.latest))
+        return finish(run, *rest)
+
+    monkeypatch.setattr(trainer, "_finish", keep)
+    train(dataset)
+    with pytest.raises(Stopped):
+        train(dataset, overwrite=True, on_progress=stop_at(3))
+    # a fold that is trained anew is not finished: run again without --overwrite, it goes on
+    assert not dataset.model("cronos", "longflowPlans", "3d_fullres").finished_folds()
+    train(dataset)
+    one, other = states
+    assert len(one.part("optimizer")) > 10 and one.tensors.keys() == other.tensors.keys()
+    assert all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
+
+
+def test_seed_and_folds_matter_and_nothing_else_does(dataset):
+    first = train(dataset)
+    tensors = read_checkpoint(first.final).tensors
+    train(dataset, overwrite=True)
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in read_checkpoint(first.final).tensors.items())
+    for change in ({"seed": 1}, {"fold": 1}):
+        other = read_checkpoint(train(dataset, overwrite=True, **change).final).tensors
+        assert any(not torch.equal(tensor, tensors[name]) for name, tensor in other.items())
+
+
+def test_ctrl_c_stops_alike_and_signals_are_given_back(dataset):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, on_progress=stop_at(1, signal.SIGINT))
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_finished_fold_is_left_alone_unless_told_otherwise(dataset, caplog):
+    paths = train(dataset)
+    before = {path: path.stat().st_mtime_ns for path in paths.folder.rglob("*") if path.is_file()}
+    with caplog.at_level("INFO"):
+        train(dataset, iterations=50)
+    assert "is finished" in caplog.text and "--overwrite" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in paths.folder.rglob("*") if path.is_file()} == before
+    train(dataset, overwrite=True)
+    assert paths.final.stat().st_mtime_ns > before[paths.final]
+
+
+def test_a_checkpoint_of_another_plan_is_not_gone_on_with(dataset):
+    with pytest.raises(Stopped):
+        train(dataset, on_progress=stop_at(2))
+    paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
+    before = paths.latest.read_bytes()
+    plans = read_plans(dataset.plans())
+    plans.temporal.time_scale = 20
+    write_plans(plans, dataset.plans())
+    with pytest.raises(ModelError, match="trained with another plan"):
+        train(dataset)
+    assert paths.latest.read_bytes() == before
+    assert read_plans(dataset.model("cronos", "longflowPlans", "3d_fullres").plans).temporal.time_scale == 10
+    train(dataset, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"fold": 5}, NotFoundError, "There is no fold 5: .* has the folds 0 to 4"),
+        ({"method": "crones"}, NotFoundError, "Did you mean 'cronos'"),
+        ({"configuration": "3d_fulres"}, NotFoundError, "Did you mean '3d_fullres'"),
+        ({"method": "lci"}, ConfigurationError, "'lci' has nothing to train"),
+    ],
+)
+def test_what_does_not_exist(dataset, change, error, message):
+    with pytest.raises(error, match=message):
+        train(dataset, **change)
+    assert not dataset.results.exists()
+
+
+def test_without_preprocessed_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset = make_dataset(subjects=2, prepare=False)
+    with pytest.raises(DataError, match=r"holds no preprocessed subject. Run longflow_preprocess"):
+        train(dataset)
+
+
+def test_subjects_with_one_scan_serve_other_tasks(dataset, caplog):
+    cache = dataset.cache("longflowPlans", "3d_fullres")
+    series = load_prepared(cache, "s1")
+    series.properties.subject, series.properties.cases = "s0", ["s0_0"]
+    for key in ("times", "offset", "scale"):
+        setattr(series.properties, key, getattr(series.properties, key)[:1])
+    series.images, series.coarse = series.images[:1], series.coarse[:1]
+    save_prepared(series, cache)
+    with caplog.at_level("INFO"):
+        train(dataset, iterations=1)
+    assert "1 subjects with one scan are left out" in caplog.text and "(s0)" in caplog.text
+    assert all("s0" not in (*split["train"], *split["val"]) for split in read_json(dataset.splits))
+
+
+def test_a_loss_that_is_not_a_number_is_explained(dataset, monkeypatch):
+    monkeypatch.setattr(Cronos, "training_step", lambda self, batch: self.network.head.weight.sum() * math.nan)
+    with pytest.raises(DataError, match=r"The loss became nan at iteration 0. Look for extreme intensities"):
+        train(dataset)
+
+
+def test_a_time_budget_is_kept_and_the_schedule_ends_with_it(dataset):
+    train(dataset, "tfm", iterations=1)  # imports are not training
+    begun = time.monotonic()
+    shares = []
+    paths = train(dataset, iterations=None, max_time=1.5, on_progress=lambda share, state: shares.append(share))
+    used = time.monotonic() - begun
+    assert 1.5 <= used < 6
+    assert shares == sorted(shares) and len(shares) > 5 and shares[0] == 0 and 0.7 < shares[-1] < 1
+    assert paths.final.is_file()
+    rates = [entry.learning_rate for entry in read_progress(paths.progress_csv)]
+    assert rates[-1] < 0.3 * max(rates)
+
+
+def test_the_rate_rises_and_then_falls_as_a_cosine():
+    assert 0 < schedule(0, 0.1) < 0.02
+    assert [schedule(share, 0.1) for share in (0.025, 0.05, 0.1)] == pytest.approx([0.25, 0.5, 1])
+    for share in (0.2, 0.5, 0.9):
+        assert schedule(share, 0.1) == pytest.approx(math.cos(math.pi / 2 * (share - 0.1) / 0.9) ** 2)
+    assert schedule(1, 0.1) == pytest.approx(0) and schedule(0, 0) == 1
+
+
+def test_the_average_against_its_closed_form():
+    """a_n = sum of d^(n-i) (1 - d) v_i, with the decay of each step; whole numbers are those of now."""
+    average = {"weight": torch.tensor([1.0, 2.0]), "steps": torch.tensor(0)}
+    values = [torch.tensor([float(i), -float(i)]) for i in range(1, 40)]
+    for iteration, value in enumerate(values):
+        trainer.update_average(average, {"weight": value, "steps": torch.tensor(iteration)}, 0.5, iteration)
+    decays = [min(0.5, (1 + i) / (10 + i)) for i in range(39)]
+    assert decays[0] == 0.1 and decays[-1] == 0.5
+    expected = math.prod(decays) * torch.tensor([1.0, 2.0])
+    for index, value in enumerate(values):
+        expected = expected + (1 - decays[index]) * math.prod(decays[index + 1 :]) * value
+    torch.testing.assert_close(average["weight"], expected)
+    assert average["steps"] == 38
+
+
+def test_the_averaged_weights_are_what_is_scored_and_kept(dataset, monkeypatch):
+    scored = []
+    original = trainer.validate
+
+    def note(method, *rest):
+        scored.append({name: tensor.clone() for name, tensor in method.state_dict().items()})
+        return original(method, *rest)
+
+    monkeypatch.setattr(trainer, "validate", note)
+    averages = []
+    update = trainer.update_average
+
+    def follow(average, *rest):
+        update(average, *rest)
+        averages.append({name: tensor.clone() for name, tensor in average.items()})
+
+    monkeypatch.setattr(trainer, "update_average", follow)
+    train(dataset)
+    assert len(scored) == 4  # after iterations 2, 4 and 5, and at the end
+    for found, expected in zip(scored, (averages[1], averages[3], averages[4], averages[4]), strict=True):
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
+def test_compilation_that_fails_is_left_out(monkeypatch, caplog):
+    def breaks(module):
+        def fast(*_):
+            raise RuntimeError("no compiler\nand more")
+
+        return fast
+
+    monkeypatch.setattr(torch, "compile", breaks)
+    module = nn.Linear(2, 2)
+    step = compiled(module)
+    x = torch.ones(1, 2)
+    assert torch.equal(step(x), module(x)) and torch.equal(step(x), module(x))
+    assert caplog.text.count("Compilation failed (no compiler): training goes on without it.") == 1
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        step(torch.ones(1, 3))
+
+
+def test_compilation_that_works_is_used(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda module: lambda x: module(x) + 1)
+    module = nn.Linear(2, 2)
+    x = torch.ones(1, 2)
+    assert torch.equal(compiled(module)(x), module(x) + 1)
+
+
+def test_checkpoints_by_time(dataset, monkeypatch):
+    saved = []
+    original = trainer.save_state
+    monkeypatch.setattr(trainer, "save_state", lambda run: (saved.append(run.state.iteration), original(run)))
+    train(dataset, checkpoint_every=0.0)
+    assert saved == [1, 2, 3, 4, 5, 5]
+
+
+def test_number_of_folds(dataset):
+    assert number_of_folds(dataset, read_plans(dataset.plans())) == 5
+
+
+def test_in_2d_and_with_two_channels(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset = make_dataset(subjects=3, scans=3, channels=2, dimensions=2)
+    paths = train(dataset, "cronos_discrete", configuration="2d", iterations=2)
+    assert len(list(paths.validation("last").glob("*_0001.nii.gz"))) > 0

@@ -2,13 +2,20 @@
 
 import json
 import os
+import platform
+import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from longflow.errors import DataError
+
+_HOST = re.sub(r"\W", "", platform.node()) or "unknown"
 
 
 @contextmanager
@@ -17,13 +24,14 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     The temporary name keeps the full suffix of ``path`` (``.nii.gz``), because writers choose the format by it. A
     killed process leaves at most a file whose name starts with ``.unfinished-``, which nothing reads and the next
-    writer of the same path removes.
+    writer of the same path removes. Several processes may write the same path: the last one wins.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     for leftover in path.parent.glob(f".unfinished-*-{path.name}"):
-        leftover.unlink(missing_ok=True)
-    temporary = path.with_name(f".unfinished-{uuid.uuid4().hex[:8]}-{path.name}")
+        if not _is_being_written(leftover):
+            leftover.unlink(missing_ok=True)
+    temporary = path.with_name(f".unfinished-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -35,6 +43,19 @@ def written_whole(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_being_written(leftover: Path) -> bool:
+    """Whether the process that a temporary name tells of lives, or may live on another machine (for a day)."""
+    writer = re.match(r"\.unfinished-(\w+)-(\d+)-\w{8}-", leftover.name)
+    if writer is None:
+        return False
+    if writer[1] == _HOST:
+        return psutil.pid_exists(int(writer[2]))
+    try:
+        return time.time() - leftover.stat().st_mtime < 86_400
+    except FileNotFoundError:
+        return False
 
 
 def write_text(text: str, path: Path) -> None:

@@ -47,6 +47,23 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".unfinished-12345678-y.txt", "x.txt"]
 
 
+def test_what_another_process_is_writing_is_left_to_it(tmp_path):
+    """Five folds that start at once all write the same splits; what a dead process left is removed."""
+    path = tmp_path / "x.txt"
+    with written_whole(path) as temporary:
+        temporary.write_text("first")
+        dead = temporary.with_name(temporary.name.replace(f"-{os.getpid()}-", "-999999999-"))
+        elsewhere = tmp_path / ".unfinished-otherhost-1-12345678-x.txt"
+        for file in (dead, elsewhere):
+            file.write_text("half")
+        write_text("second", path)
+        assert temporary.exists() and elsewhere.exists() and not dead.exists()
+        os.utime(elsewhere, (1, 1))
+    assert path.read_text() == "first"
+    write_text("third", path)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize("when", ["writing", "replacing"])
 def test_a_full_disk_has_a_message_and_leaves_nothing_half_written(tmp_path, monkeypatch, when):
     path = tmp_path / "x.json"

@@ -2,9 +2,13 @@
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+
+#: how long the others wait while the first process validates whole volumes
+PATIENCE = timedelta(hours=12)
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Processes:
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
             torch.cuda.set_device(device)
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
         return cls(index, count, torch.device(device))
 
     @property
@@ -46,7 +50,7 @@ class Processes:
         return tensor.item()
 
     def end(self) -> None:
-        """Leave the group together."""
+        """Leave the group together. A process that failed does not come here: torchrun ends the others."""
         if self.count > 1 and dist.is_initialized():
             dist.barrier()
             dist.destroy_process_group()

@@ -155,10 +155,13 @@ def train_fold(
             save_state(run)
             _finish(run, dataset, targets, cache)
             paths.latest.unlink(missing_ok=True)
+        processes.end()
+    except Stopped:
+        processes.end()
+        raise
     finally:
         if log:
             log.close()
-        processes.end()
     return paths
 
 
@@ -339,7 +342,7 @@ def _validate(run: Run, targets, cache: Path) -> ValidationScore:
     score = validate(method.eval(), cache, targets, run.device)
     method.load_state_dict(current)
     method.train()
-    if state.best_nrmse is None or score.best < state.best_nrmse:
+    if state.best_nrmse is None or math.isnan(state.best_nrmse) or score.best < state.best_nrmse:
         state.best_nrmse, state.best_iteration = score.best, state.iteration
         write_checkpoint(_weights(run, {"nrmse": score.best}), run.paths.best)
     used = time.monotonic() - begun

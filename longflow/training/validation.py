@@ -9,6 +9,7 @@ import torch
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.images import read_scan, write_volume
+from longflow.errors import DataError
 from longflow.files import write_json
 from longflow.inference.sliding_window import predict_volume
 from longflow.methods.forecasting.context_mean import ContextMean
@@ -45,15 +46,28 @@ def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], de
     errors: dict[str, dict[str, list[float]]] = {}
     for target in targets:
         series = load_prepared(folder, target.subject)
+        if is_constant(series, target):
+            continue
         forecasts = forecast_target(method, series, target, device)
         for name, baseline in zip(("lci", "context_mean"), baselines, strict=True):
             forecasts[name] = forecast_target(baseline, series, target, device)["forecast"]
         for name, forecast in forecasts.items():
             errors.setdefault(name, {}).setdefault(target.subject, []).append(prepared_nrmse(forecast, series, target))
+    if not errors:
+        raise DataError(
+            f"Every validation target ({', '.join(target.target for target in targets[:5])} ...) is constant: there is "
+            "nothing to score. Look at the images (longflow_verify), or give other splits."
+        )
     means = {
         name: float(np.mean([np.mean(values) for values in subjects.values()])) for name, subjects in errors.items()
     }
     return ValidationScore({name: means[name] for name in method.reductions}, means["lci"], means["context_mean"])
+
+
+def is_constant(series: PreparedSeries, target: ForecastTarget) -> bool:
+    """Whether the target has no range in any channel, so that there is no NRMSE of it."""
+    wanted = series.images[series.properties.cases.index(target.target)]
+    return all(np.ptp(channel) == 0 for channel in wanted)
 
 
 def forecast_target(

@@ -4,10 +4,11 @@ import torch
 
 from longflow.data.dataset import training_series
 from longflow.data.images import read_scan
+from longflow.errors import DataError
 from longflow.files import read_json
 from longflow.methods.method import Method, build_method
 from longflow.plans import read_plans
-from longflow.preprocessing.series import load_prepared
+from longflow.preprocessing.series import load_prepared, save_prepared
 from longflow.training.splits import ForecastTarget
 from longflow.training.validation import prepared_nrmse, validate, write_validation_forecasts
 
@@ -66,12 +67,17 @@ def test_a_forecast_is_mapped_back_with_the_last_context_scan(dataset):
 
 
 def test_a_constant_target_has_no_nrmse_and_does_not_spoil_the_others(dataset):
+    plans = read_plans(dataset.plans())
+    method = build_method("cronos", plans, "3d_fullres").eval()
+    expected = validate(method, cache(dataset), TARGETS[1:], torch.device("cpu"))
     series = load_prepared(cache(dataset), "s0")
     series.images = series.images[:]
     series.images[3] = 1.0
-    forecast = np.asarray(series.images[2])
-    assert np.isnan(prepared_nrmse(forecast, series, TARGETS[0]))
-    assert np.isfinite(prepared_nrmse(np.asarray(series.images[0]), series, TARGETS[1]))
+    assert np.isnan(prepared_nrmse(np.asarray(series.images[2]), series, TARGETS[0]))
+    save_prepared(series, cache(dataset))
+    assert validate(method, cache(dataset), TARGETS, torch.device("cpu")) == expected
+    with pytest.raises(DataError, match=r"Every validation target .s0_3 .* is constant"):
+        validate(method, cache(dataset), TARGETS[:1], torch.device("cpu"))
 
 
 def test_out_of_fold_forecasts_are_written_as_predictions_are(dataset):

@@ -89,4 +89,4 @@ def _set_up_logging(verbose: bool, debug: bool) -> None:
     root = logging.getLogger("longflow")
     root.handlers = [handler]
     root.propagate = False
-    root.setLevel(logging.DEBUG if verbose or debug else logging.INFO)
+    root.setLevel(logging.DEBUG)

@@ -51,6 +51,7 @@ def demo_commands(home: Path, max_time: str = MAX_TIME) -> list[Command]:
     return [
         Command("plan_and_preprocess", ("-d", dataset, "--preset", "tiny")),
         Command("train", (dataset, CONFIGURATION, "0", "--max_time", max_time)),
+        Command("find_best", ("-d", dataset)),
         Command("predict", ("-i", wanted, "-o", forecasts)),
         Command("evaluate", ("-d", dataset, "-i", forecasts)),
     ]

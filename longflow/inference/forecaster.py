@@ -101,6 +101,11 @@ class Forecaster:
             raise DataError(
                 f"There are {len(scans)} scans and {len(times)} times; expected one time for each scan, at least one."
             )
+        if not np.isfinite([*times, target]).all() or len(set(times)) < len(times):
+            raise DataError(
+                f"The times {', '.join(f'{time:g}' for time in times)} and the target {target:g} must be different "
+                "finite numbers."
+            )
         order = np.argsort(times, kind="stable")
         volumes = [_volume(scans[index], spacing) for index in order]
         forecast = self.forecast("subject", [float(times[index]) for index in order], volumes, float(target))

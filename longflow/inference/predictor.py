@@ -1,6 +1,7 @@
 """Forecasting a folder: which targets are wanted, from which scans, written as a folder that is valid input again."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,13 +14,15 @@ from longflow.data.dataset import (
     Scan,
     Series,
     image_path,
+    parse_time,
     read_description,
+    read_rows,
     series_of_folder,
     write_description,
     write_scans,
 )
 from longflow.data.images import Geometry, read_scan, write_volume
-from longflow.errors import DataError, LongflowError
+from longflow.errors import ConfigurationError, DataError, LongflowError
 from longflow.files import read_json, write_json
 from longflow.inference.forecaster import Forecaster
 
@@ -59,6 +62,8 @@ def predict_folder(
     description = model_description(forecaster)
     _check_input_description(input_folder, description)
     wanted = wanted_forecasts(input_folder, description, times, forecaster.context_length())
+    if not overwrite:
+        _check_settings(forecaster, wanted, output_folder)
     failures = []
     todo = [item for item in wanted if overwrite or not is_finished(item, output_folder, description)]
     if len(todo) < len(wanted):
@@ -94,6 +99,8 @@ def wanted_forecasts(
     """
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist or is not a folder.")
+    if strange := [time for time in times if not math.isfinite(time)]:
+        raise DataError(f"The wanted time {strange[0]} is not a finite number.")
     wanted, problems = [], []
     for series in series_of_folder(folder, description):
         problems += _missing_channels(series)
@@ -123,7 +130,7 @@ def _targets(
 ) -> list[Scan]:
     if not times:
         return [scan for scan in series.scans if not any(path.is_file() for path in scan.images)]
-    cases = [(f"{series.subject}_t{time:g}", time) for time in times]
+    cases = [(f"{series.subject}_t{time:.15g}", time) for time in dict.fromkeys(times)]
     channels = range(len(description.channels))
     return [
         Scan(case, series.subject, time, tuple(image_path(folder, case, channel, description) for channel in channels))
@@ -142,9 +149,10 @@ def _missing_channels(series: Series) -> list[str]:
 
 
 def _check_input_description(folder: Path, description: DatasetDescription) -> None:
-    """Where the input has a dataset.json of its own, its unit and channels must be the model's."""
-    path = folder / "dataset.json"
-    if not path.is_file():
+    """Where the input has a dataset.json (``imagesTs`` has that of its dataset), it must fit the model's."""
+    places = [folder, folder.resolve().parent] if folder.name.startswith("images") else [folder]
+    path = next((place / "dataset.json" for place in places if (place / "dataset.json").is_file()), None)
+    if path is None:
         return
     given = read_description(path)
     for name in ("time_unit", "channels", "file_ending"):
@@ -160,8 +168,25 @@ def is_finished(item: Wanted, folder: Path, description: DatasetDescription) -> 
     sidecar = folder / f"{item.target.case}.json"
     if not sidecar.is_file():
         return False
-    content = read_json(sidecar)
-    return content["target_time"] == item.target.time and content["context"] == [scan.case for scan in item.context]
+    content, expected = read_json(sidecar), _what_from_what(item)
+    return {key: content.get(key) for key in expected} == expected and all(
+        image_path(folder, item.target.case, channel, description).is_file()
+        for channel in range(len(description.channels))
+    )
+
+
+def _check_settings(forecaster: Forecaster, wanted: list[Wanted], folder: Path) -> None:
+    """Forecasts of different models do not belong into one folder: they would be evaluated as one."""
+    settings = _settings(forecaster)
+    for item in wanted:
+        sidecar = folder / f"{item.target.case}.json"
+        content = read_json(sidecar) if sidecar.is_file() else {}
+        for key, value in settings.items():
+            if content.get(key, value) != value:
+                raise ConfigurationError(
+                    f"{sidecar} was made with {key} {content[key]}, this command has {value}. Give another folder "
+                    "with -o, or make the forecasts anew with --overwrite."
+                )
 
 
 def _make(forecaster: Forecaster, item: Wanted, folder: Path, description: DatasetDescription) -> None:
@@ -186,7 +211,7 @@ def _check_same_grid(first: Geometry, other: Geometry, first_scan: Scan, scan: S
 
 def sidecar_content(forecaster: Forecaster, item: Wanted) -> dict[str, Any]:
     """What a reader of a forecast must know about it."""
-    plans, members = forecaster.plans, forecaster.members
+    plans = forecaster.plans
     longest = plans.temporal.longest_horizon
     outside = item.horizon > longest
     warnings = []
@@ -196,16 +221,33 @@ def sidecar_content(forecaster: Forecaster, item: Wanted) -> dict[str, Any]:
             f"on ({longest:g}): an extrapolation."
         )
         logger.warning("%s: %s", item.target.case, warnings[-1])
-    method = members[0].methods[0]
+    return {
+        **_what_from_what(item),
+        "time_unit": plans.temporal.time_unit,
+        "horizon_outside_training": outside,
+        **_settings(forecaster),
+        "warnings": warnings,
+        "intended_use": "research only, not for clinical decisions",
+        "longflow_version": __version__,
+        "versions": {name: version(name) for name in ("torch", "nnunetv2", "torchdiffeq", "SimpleITK")},
+    }
+
+
+def _what_from_what(item: Wanted) -> dict[str, Any]:
     return {
         "case": item.target.case,
         "subject": item.target.subject,
         "target_time": item.target.time,
-        "time_unit": plans.temporal.time_unit,
         "horizon": item.horizon,
-        "horizon_outside_training": outside,
         "context": [scan.case for scan in item.context],
         "context_times": [scan.time for scan in item.context],
+    }
+
+
+def _settings(forecaster: Forecaster) -> dict[str, Any]:
+    """All that a forecast depends on beside its scans."""
+    members, method = forecaster.members, forecaster.members[0].methods[0]
+    return {
         "dataset": forecaster.selection.dataset.name,
         "method": [member.member.model.method for member in members],
         "configuration": [member.configuration for member in members],
@@ -217,16 +259,19 @@ def sidecar_content(forecaster: Forecaster, item: Wanted) -> dict[str, Any]:
         "solver": method.solver,
         "steps": method.steps,
         "mirror": forecaster.mirror,
-        "warnings": warnings,
-        "intended_use": "research only, not for clinical decisions",
-        "longflow_version": __version__,
-        "versions": {name: version(name) for name in ("torch", "nnunetv2", "torchdiffeq", "SimpleITK")},
     }
 
 
 def _write_table(done: list[Wanted], folder: Path, description: DatasetDescription) -> None:
-    """The table and description that make the output a valid input folder."""
+    """The table and description that make the output a valid input folder; rows of earlier commands are kept."""
     if not done:
         return
-    write_scans([item.target for item in done], folder / "scans.csv")
+    scans = [item.target for item in done]
+    taken = {(scan.subject, scan.time) for scan in scans} | {scan.case for scan in scans}
+    table = folder / "scans.csv"
+    for row in read_rows(table) if table.is_file() else []:
+        time = parse_time(row.time)
+        if row.case not in taken and (row.subject, time) not in taken and (folder / f"{row.case}.json").is_file():
+            scans.append(Scan(row.case, row.subject, time, ()))
+    write_scans(scans, table)
     write_description(description, folder / "dataset.json")

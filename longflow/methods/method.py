@@ -139,6 +139,7 @@ def build_method(name: str, plans: Plans, configuration: str) -> Method:
     kind = method_class(name)
     if kind.task != plans.task:
         raise ConfigurationError(
-            f"The method '{name}' is for the task '{kind.task}', but {plans.dataset_name} is planned for '{plans.task}'."
+            f"The method '{name}' is for the task '{kind.task}', but {plans.dataset_name} is planned for "
+            f"'{plans.task}'."
         )
     return kind(plans, configuration)

@@ -45,7 +45,7 @@ def test_padding_carries_no_weight_and_changes_nothing():
 
 
 def test_weights_depend_on_which_scan_has_which_time():
-    stack, times, further, mask = inputs(3)
+    _, times, further, mask = inputs(3)
     swapped = mixing().weights(times.flip(1), further, mask)
     assert not torch.allclose(swapped, mixing().weights(times, further, mask))
     assert not torch.allclose(swapped.flip(1, 2), mixing().weights(times, further, mask))

@@ -34,7 +34,11 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checkpoint, whole or not at all."""
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.tensors.items()}
     with written_whole(path) as temporary:
+        # an empty file first: safetensors would make it readable for its owner alone, and groups share models
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(tensors, temporary, metadata={HEADER_KEY: json.dumps(checkpoint.header)})
+        temporary.chmod(mode)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

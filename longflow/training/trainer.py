@@ -31,7 +31,7 @@ from longflow.training.validation import ValidationScore, validate, write_valida
 
 logger = logging.getLogger(__name__)
 
-#: with a time budget, validation is skipped while it would take more than this share of the time
+#: with a time budget, validation begins after this share of it and takes about as large a share of the time
 VALIDATION_SHARE = 0.1
 
 
@@ -65,6 +65,7 @@ class State:
     validation_seconds: float = 0.0
     best_nrmse: float | None = None
     best_iteration: int = 0
+    validated_iteration: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
 
@@ -327,9 +328,11 @@ def update_average(average: dict[str, Tensor], current: dict[str, Tensor], decay
 
 
 def _maybe_validate(run: Run, targets, cache: Path) -> ValidationScore | None:
-    """Validate, unless a time budget is set and validation has had its share of it."""
-    state = run.state
-    if run.settings.max_time and state.validation_seconds > VALIDATION_SHARE * state.seconds:
+    """Validate; with a time budget, not before validation may have its share of it, nor beyond that share."""
+    state, budget = run.state, run.settings.max_time
+    if budget and (
+        state.seconds < VALIDATION_SHARE * budget or state.validation_seconds > VALIDATION_SHARE * state.seconds
+    ):
         return None
     return _validate(run, targets, cache)
 
@@ -345,6 +348,7 @@ def _validate(run: Run, targets, cache: Path) -> ValidationScore:
     if state.best_nrmse is None or math.isnan(state.best_nrmse) or score.best < state.best_nrmse:
         state.best_nrmse, state.best_iteration = score.best, state.iteration
         write_checkpoint(_weights(run, {"nrmse": score.best}), run.paths.best)
+    state.validated_iteration = state.iteration
     used = time.monotonic() - begun
     state.seconds += used
     state.validation_seconds += used
@@ -376,7 +380,8 @@ def _record(run: Run, log: Logbook, plans: Plans, epoch, score, epoch_seconds, w
 
 def _finish(run: Run, dataset: DatasetPaths, targets, cache: Path) -> None:
     """Validate the last weights, write the out-of-fold forecasts of the best ones, mark the fold as finished."""
-    _validate(run, targets, cache)
+    if run.state.validated_iteration != run.state.iteration:
+        _validate(run, targets, cache)
     best = read_checkpoint(run.paths.best)
     load_weights(run.method, best.part("weights"), run.paths.best)
     description, series = training_series(dataset.raw)

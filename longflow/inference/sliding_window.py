@@ -28,7 +28,8 @@ def predict_volume(
     """Forecast a volume with the mean of several folds of one method.
 
     The ODE is integrated for each patch; patches overlap by ``1 - tile_step_size`` and are weighted with nnU-Net's
-    Gaussian. Sums are kept in float32 on the CPU, so that beside the context the memory needed is two volumes for each
+    Gaussian. What is summed is the change since the last context scan, so that a forecast without one is that scan to
+    the bit. Sums are kept in float32 on the CPU, so that beside the context the memory needed is two volumes for each
     reduction plus what one patch takes in the network.
 
     :param methods: the same method with the weights of different folds, in evaluation mode on ``device``.
@@ -55,8 +56,9 @@ def predict_volume(
         for position, window in enumerate(windows):
             weights[window] += weight
             for name, total in sums.items():
-                total[(slice(None), *window)] += forecasts[name][position] * weight
-    return {name: (total / weights).numpy()[(slice(None), *inside[2:])] for name, total in sums.items()}
+                total[(slice(None), *window)] += (forecasts[name][position] - patches[position, -1]) * weight
+    last = torch.from_numpy(padded[-1])
+    return {name: (last + total / weights).numpy()[(slice(None), *inside[2:])] for name, total in sums.items()}
 
 
 def relative_times(times: Sequence[float], target_time: float, time_scale: float) -> tuple[list[float], float]:
@@ -99,7 +101,8 @@ def _predict_patches(
 
 
 def _tile_starts(shape: tuple[int, ...], tile: tuple[int, ...], step: float) -> Iterator[tuple[int, ...]]:
-    return product(*compute_steps_for_sliding_window(shape, tile, step))
+    # half a step of a tile of one slice would visit slices twice
+    return product(*(sorted(set(starts)) for starts in compute_steps_for_sliding_window(shape, tile, step)))
 
 
 def _chunks(items: Iterator, size: int) -> Iterator[list]:

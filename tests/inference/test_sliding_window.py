@@ -1,0 +1,165 @@
+from itertools import combinations, product
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+
+from longflow.inference.sliding_window import predict_volume, relative_times
+from longflow.methods.method import Method
+from tests.methods.helpers import minimal_plans
+
+
+def method_of(function, reductions=("forecast",), dimensions=3, channels=1):
+    """A method whose forecast is ``function(batch)``, for patches of 4 x 8 x 8 or 8 x 8."""
+
+    class Known(Method):
+        task = "forecast"
+        summary = "for tests"
+
+        def predict(self, batch):
+            found = function(batch)
+            return found if isinstance(found, dict) else {"forecast": found}
+
+    Known.reductions = reductions
+    plans = minimal_plans(channels=channels, dimensions=dimensions)
+    return Known(plans, *plans.configurations)
+
+
+def identity(batch):
+    return batch.context[:, -1]
+
+
+def patch_mean(batch):
+    """The same number everywhere in a patch: what overlaps disagree on."""
+    last = batch.context[:, -1]
+    return last.mean(tuple(range(2, last.ndim)), keepdim=True).expand_as(last)
+
+
+def ramp(batch):
+    """Not equivariant under mirroring: brighter towards the end of the last axis."""
+    return batch.context[:, -1] * torch.arange(8.0)
+
+
+def coordinates(shape, scans=2, channels=1):
+    """Every voxel holds its own place; scans and channels differ."""
+    z, y, x = np.indices(shape)
+    place = (10_000 * z + 100 * y + x).astype(np.float32)
+    return np.stack([np.stack([place + 1e6 * s + 5e5 * c for c in range(channels)]) for s in range(scans)])
+
+
+def predict(methods, context, times=(0, 10), target=25, **further):
+    methods = methods if isinstance(methods, list) else [methods]
+    return predict_volume(methods, context, list(times), target, "cpu", **further)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("shape", [(2, 5, 6), (1, 1, 1), (4, 8, 8), (4, 8, 20), (9, 17, 13), (3, 30, 8), (11, 9, 9)])
+def test_every_voxel_comes_back_at_its_place(dimensions, shape):
+    context = coordinates(shape, channels=2)
+    found = predict(method_of(identity, dimensions=dimensions, channels=2), context)["forecast"]
+    assert found.shape == (2, *shape) and found.dtype == np.float32
+    assert np.array_equal(found, context[-1])
+
+
+def test_patches_reach_the_method_in_its_own_number_of_axes():
+    shapes = set()
+
+    def note(batch):
+        shapes.add(tuple(batch.context.shape))
+        assert batch.context_mask.all() and batch.target is None
+        return identity(batch)
+
+    predict(method_of(note), coordinates((4, 8, 12)))
+    assert shapes == {(1, 2, 1, 4, 8, 8)}
+    shapes.clear()
+    predict(method_of(note, dimensions=2), coordinates((11, 8, 8)))
+    assert shapes == {(8, 2, 1, 8, 8), (3, 2, 1, 8, 8)}  # slices share a pass
+
+
+def gaussian(tile):
+    """nnU-Net's: a delta in the middle, blurred by an eighth of the size, zeros raised to the smallest weight."""
+    delta = np.zeros(tile)
+    delta[tuple(size // 2 for size in tile)] = 1
+    weight = gaussian_filter(delta, [size / 8 for size in tile], mode="constant")
+    weight[weight == 0] = weight[weight > 0].min()
+    return weight
+
+
+def starts(size, tile, step):
+    count = int(np.ceil((size - tile) / (tile * step))) + 1
+    return [round((size - tile) / max(count - 1, 1) * index) for index in range(count)]
+
+
+@pytest.mark.parametrize("step", [0.5, 0.25, 1.0])
+def test_overlaps_are_weighted_by_a_gaussian(step):
+    """Against a sum over patches in NumPy, written apart from nnU-Net's code."""
+    tile, shape = (4, 8, 8), (6, 15, 20)
+    context = np.random.default_rng(0).normal(size=(2, 1, *shape)).astype(np.float32)
+    total, weights, weight = np.zeros(shape), np.zeros(shape), gaussian(tile)
+    for start in product(*(starts(size, edge, step) for size, edge in zip(shape, tile, strict=True))):
+        window = tuple(slice(a, a + edge) for a, edge in zip(start, tile, strict=True))
+        total[window] += weight * context[-1, 0][window].mean()
+        weights[window] += weight
+    found = predict(method_of(patch_mean), context, tile_step_size=step)["forecast"][0]
+    np.testing.assert_allclose(found, total / weights, rtol=1e-3, atol=1e-4)
+
+
+def test_small_volumes_are_continued_beyond_their_border():
+    """Zeros around the volume would pull the mean of the patch down."""
+    found = predict(method_of(patch_mean), np.full((2, 1, 2, 3, 3), 7, np.float32))["forecast"]
+    np.testing.assert_allclose(found, 7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_mirroring_changes_nothing_where_the_method_is_equivariant(dimensions):
+    context = coordinates((5, 9, 12))
+    found = predict(method_of(identity, dimensions=dimensions), context, mirror=True)["forecast"]
+    np.testing.assert_allclose(found, context[-1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("dimensions", "calls"), [(2, 4), (3, 8)])
+def test_mirroring_averages_where_it_is_not(dimensions, calls):
+    seen = []
+
+    def noted(batch):
+        seen.append(batch.context.clone())
+        return ramp(batch)
+
+    context = np.random.default_rng(0).normal(size=(2, 1, 4, 8, 8)).astype(np.float32)
+    if dimensions == 2:
+        context = context[:, :, :1]
+    found = predict(method_of(noted, dimensions=dimensions), context, mirror=True)["forecast"]
+    assert len(seen) == calls and len({tensor.numpy().tobytes() for tensor in seen}) == calls
+    axes = [1, 2, 3] if dimensions == 3 else [2, 3]
+    flips = [flip for count in range(len(axes) + 1) for flip in combinations(axes, count)]
+    expected = np.mean([np.flip(np.flip(context[-1], flip) * np.arange(8), flip) for flip in flips], axis=0)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_folds_are_averaged():
+    context = coordinates((5, 9, 9))
+    folds = [method_of(lambda batch, plus=plus: identity(batch) + plus) for plus in (1, 3, 8)]
+    np.testing.assert_allclose(predict(folds, context)["forecast"], context[-1] + 4, rtol=1e-6)
+
+
+def test_every_reduction_comes_back():
+    both = method_of(lambda batch: {"a": identity(batch), "b": batch.context[:, 0]}, reductions=("a", "b"))
+    context = coordinates((4, 8, 9))
+    found = predict(both, context)
+    np.testing.assert_allclose(found["a"], context[-1], rtol=1e-6)
+    np.testing.assert_allclose(found["b"], context[0], atol=0.2)
+
+
+def test_times_reach_the_method_from_the_last_scan_in_units_of_the_scale():
+    def told(batch):
+        assert batch.context_times.tolist() == [[-3.0, -1.0, 0.0]] and batch.target_time.tolist() == [1.5]
+        return identity(batch)
+
+    predict(method_of(told), coordinates((4, 8, 8), scans=3), times=(1970, 1990, 2000), target=2015)
+    assert relative_times([5.0], 6.0, 2.0) == ([0.0], 0.5)
+
+
+def test_intensities_beyond_half_precision_survive():
+    context = np.full((1, 1, 6, 12, 12), 70_000, np.float32)
+    assert np.allclose(predict(method_of(identity), context, times=[0])["forecast"], 70_000, rtol=1e-6)

@@ -1,0 +1,297 @@
+import logging
+import shutil
+
+import numpy as np
+import pytest
+
+from longflow.data.dataset import (
+    Scan,
+    image_path,
+    read_description,
+    read_rows,
+    series_of_folder,
+    write_description,
+    write_scans,
+)
+from longflow.data.images import read_scan, write_volume
+from longflow.errors import ConfigurationError, DataError
+from longflow.files import read_json
+from longflow.inference.forecaster import Forecaster
+from longflow.inference.predictor import predict_folder, wanted_forecasts
+from longflow.plans import read_plans
+from tests.training.helpers import SHAPE, TIMES, finished_model, geometry, make_dataset, scan_array
+
+SUBJECTS = ("a", "b")
+
+
+@pytest.fixture
+def forecaster(dataset):
+    finished_model(dataset, read_plans(dataset.plans()))
+    return Forecaster.load(device="cpu")
+
+
+@pytest.fixture
+def folder(dataset, tmp_path):
+    """Two subjects of three scans, each with a wanted one at day 40."""
+    return make_input(dataset, tmp_path / "in")
+
+
+def make_input(dataset, folder, shape=SHAPE, spacing=(1.0, 1.0, 1.0), wanted=True):
+    description = read_description(dataset.raw / "dataset.json")
+    rows = []
+    for number, subject in enumerate(SUBJECTS):
+        for index, time in enumerate(TIMES[: 4 if wanted else 3]):
+            case = f"{subject}_{index}"
+            files = tuple(
+                image_path(folder, case, channel, description) for channel in range(len(description.channels))
+            )
+            rows.append(Scan(case, subject, time, files))
+            if index < 3:
+                for channel, file in enumerate(files):
+                    array = scan_array(50 + number, index, shape, channel)
+                    write_volume(array, geometry(shape, spacing), "int16", file)
+    write_scans(rows, folder / "scans.csv")
+    return folder
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_rows_without_an_image_are_forecast(forecaster, folder, tmp_path):
+    wanted = predict_folder(forecaster, folder, tmp_path / "out")
+    assert [item.target.case for item in wanted] == ["a_3", "b_3"]
+    assert names(tmp_path / "out") == [
+        "a_3.json", "a_3_0000.nii.gz", "b_3.json", "b_3_0000.nii.gz", "dataset.json", "scans.csv",
+    ]  # fmt: skip
+    for subject in SUBJECTS:  # an untrained flow is the last context scan
+        found = read_scan((tmp_path / "out" / f"{subject}_3_0000.nii.gz",))
+        last = read_scan((folder / f"{subject}_2_0000.nii.gz",))
+        assert np.array_equal(found.array, last.array) and found.data_type == "int16"
+        assert not found.geometry.differences(last.geometry)
+
+
+def test_a_sidecar_says_what_was_made_from_what(forecaster, folder, tmp_path):
+    predict_folder(forecaster, folder, tmp_path / "out")
+    content = read_json(tmp_path / "out" / "a_3.json")
+    versions = content.pop("versions")
+    assert set(versions) == {"torch", "nnunetv2", "torchdiffeq", "SimpleITK"}
+    assert content.pop("intended_use").startswith("research") and content.pop("longflow_version")
+    assert len(content.pop("plan_identity")[0]) == 16
+    assert content == {
+        "case": "a_3",
+        "subject": "a",
+        "target_time": 40.0,
+        "time_unit": "days",
+        "horizon": 15.0,
+        "horizon_outside_training": False,
+        "context": ["a_0", "a_1", "a_2"],
+        "context_times": [0.0, 10.0, 25.0],
+        "dataset": "Dataset001_Test",
+        "method": ["cronos"],
+        "configuration": ["3d_fullres"],
+        "plans": ["longflowPlans"],
+        "folds": [[0]],
+        "reduction": "last",
+        "shrinkage": 1.0,
+        "solver": "euler",
+        "steps": 10,
+        "mirror": False,
+        "warnings": [],
+    }
+
+
+def test_times_for_every_subject_instead(forecaster, folder, tmp_path):
+    """A time between scans is forecast from the earlier ones alone; a time given twice is made once."""
+    wanted = predict_folder(forecaster, folder, tmp_path / "out", times=[35, 12.5, 35])
+    assert [item.target.case for item in wanted] == ["a_t35", "a_t12.5", "b_t35", "b_t12.5"]
+    assert [len(item.context) for item in wanted] == [3, 2, 3, 2]
+    assert read_json(tmp_path / "out" / "a_t12.5.json")["context"] == ["a_0", "a_1"]
+
+
+def test_long_times_are_told_apart(dataset, folder):
+    wanted = wanted_forecasts(folder, read_description(dataset.raw / "dataset.json"), [1_000_001, 1_000_002.5], 4)
+    assert [item.target.case for item in wanted[:2]] == ["a_t1000001", "a_t1000002.5"]
+
+
+def test_the_output_is_a_valid_input(dataset, forecaster, folder, tmp_path):
+    """Further commands into one folder add to its table; from all that, later times can be forecast."""
+    out = tmp_path / "out"
+    predict_folder(forecaster, folder, out)
+    predict_folder(forecaster, folder, out, times=[50.0])
+    rows = {row.case: float(row.time) for row in read_rows(out / "scans.csv")}
+    assert rows == {"a_3": 40, "b_3": 40, "a_t50": 50, "b_t50": 50}
+    assert read_description(out / "dataset.json") == read_description(dataset.raw / "dataset.json")
+    series = series_of_folder(out, read_description(out / "dataset.json"))
+    assert [len(one.scans) for one in series] == [2, 2] and all(scan.exists for one in series for scan in one.scans)
+    again = predict_folder(forecaster, out, tmp_path / "later", times=[60.0])
+    assert [scan.case for scan in again[0].context] == ["a_3", "a_t50"]
+
+
+def test_finished_forecasts_are_kept(forecaster, folder, tmp_path, caplog):
+    out = tmp_path / "out"
+    predict_folder(forecaster, folder, out)
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*_3*")}
+    calls = []
+    with caplog.at_level(logging.INFO):
+        predict_folder(forecaster, folder, out, progress=lambda *call: calls.append(call))
+    assert calls == [(0, 0, "")] and "2 of 2 forecasts are finished and kept" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*_3*")} == before
+    (out / "a_3.json").unlink()
+    (out / "b_3_0000.nii.gz").unlink()
+    predict_folder(forecaster, folder, out, progress=lambda *call: calls.append(call))
+    assert calls[1:] == [(0, 2, "a_3"), (1, 2, "b_3"), (2, 2, "")]
+    predict_folder(forecaster, folder, out, overwrite=True, progress=lambda *call: calls.append(call))
+    assert len(calls) == 7
+
+
+def test_a_forecast_is_made_anew_where_its_scans_have_changed(forecaster, folder, tmp_path):
+    out = tmp_path / "out"
+    predict_folder(forecaster, folder, out)
+    table = folder / "scans.csv"
+    table.write_text(table.read_text().replace("a_2,a,25.0", "a_2,a,30.0"))
+    predict_folder(forecaster, folder, out)
+    assert read_json(out / "a_3.json")["context_times"] == [0, 10, 30]
+
+
+def test_forecasts_of_another_model_are_not_mixed_in(dataset, forecaster, folder, tmp_path):
+    out = tmp_path / "out"
+    predict_folder(forecaster, folder, out)
+    finished_model(dataset, read_plans(dataset.plans()), "tfm")
+    other = Forecaster.load(method="tfm", device="cpu")
+    with pytest.raises(ConfigurationError, match=r"a_3.json was made with method \['cronos'\], .* has \['tfm'\]"):
+        predict_folder(other, folder, out)
+    assert read_json(out / "a_3.json")["method"] == ["cronos"]
+    predict_folder(other, folder, out, overwrite=True)
+    assert read_json(out / "a_3.json")["method"] == ["tfm"]
+
+
+def test_a_horizon_that_was_never_trained_on_is_a_warning(forecaster, folder, tmp_path, caplog):
+    """Training saw at most 60 days."""
+    with caplog.at_level(logging.WARNING):
+        predict_folder(forecaster, folder, tmp_path / "out", times=[85.0, 86.0])
+    inside, outside = (read_json(tmp_path / "out" / f"a_t{time}.json") for time in (85, 86))
+    assert not inside["horizon_outside_training"] and inside["warnings"] == []
+    assert (
+        outside["horizon_outside_training"] and "longer than any that the model was trained" in outside["warnings"][0]
+    )
+    assert "a_t86: The horizon of 61 days" in caplog.text and "a_t85" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"), [((5, 20, 24), (1.0, 0.5, 0.5)), ((3, 7, 9), (2.0, 1.7, 1.3)), (SHAPE, (1.0, 1.0, 1.0))]
+)
+def test_another_spacing_than_that_of_training(dataset, tmp_path, shape, spacing):
+    """Forecasts lie on the input's grid, whatever the model's is."""
+    finished_model(dataset, read_plans(dataset.plans()), random=True)
+    folder = make_input(dataset, tmp_path / "in", shape, spacing)
+    predict_folder(Forecaster.load(device="cpu", steps=1), folder, tmp_path / "out")
+    found, last = read_scan((tmp_path / "out" / "a_3_0000.nii.gz",)), read_scan((folder / "a_2_0000.nii.gz",))
+    assert found.array.shape == last.array.shape == (1, *shape) and not found.geometry.differences(last.geometry)
+    assert not np.array_equal(found.array, last.array)
+
+
+def test_all_channels_are_written(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset = make_dataset(subjects=1, channels=2, prepare=False)
+    finished_model(dataset, read_plans(dataset.plans()))
+    folder = make_input(dataset, tmp_path / "in")
+    predict_folder(Forecaster.load(device="cpu"), folder, tmp_path / "out")
+    for channel in ("0000", "0001"):
+        found, last = (
+            read_scan((tmp_path / name,)).array for name in (f"out/a_3_{channel}.nii.gz", f"in/a_2_{channel}.nii.gz")
+        )
+        assert np.array_equal(found, last)
+    (folder / "b_1_0001.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"b_1: the file b_1_0001\.nii\.gz is missing, while other channels"):
+        predict_folder(Forecaster.load(device="cpu"), folder, tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_one_broken_subject_does_not_cost_the_others(forecaster, folder, tmp_path):
+    broken = folder / "a_1_0000.nii.gz"
+    broken.write_bytes(broken.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"(?s)1 of 2 forecasts could not be made, .*a_3: .*a_1_0000.nii.gz is trunc"):
+        predict_folder(forecaster, folder, tmp_path / "out")
+    out = tmp_path / "out"
+    assert names(out) == ["b_3.json", "b_3_0000.nii.gz", "dataset.json", "scans.csv"]
+    assert [row.case for row in read_rows(out / "scans.csv")] == ["b_3"]
+    shutil.copy(folder / "a_0_0000.nii.gz", broken)  # mended: only the missing one is made
+    before = (out / "b_3_0000.nii.gz").stat().st_mtime_ns
+    predict_folder(forecaster, folder, out)
+    assert (out / "a_3.json").is_file() and (out / "b_3_0000.nii.gz").stat().st_mtime_ns == before
+
+
+def test_scans_of_a_subject_on_different_grids(forecaster, folder, tmp_path):
+    write_volume(scan_array(50, 1), geometry(spacing=(1.0, 1.0, 1.2)), "int16", folder / "a_1_0000.nii.gz")
+    with pytest.raises(DataError, match=r"a_3: .*a_1_0000.nii.gz: spacing is 1.2 x 1 x 1, but .*a_0_0000.nii.gz"):
+        predict_folder(forecaster, folder, tmp_path / "out")
+
+
+def rewrite(folder, old, new):
+    text = (folder / "scans.csv").read_text()
+    assert old in text
+    (folder / "scans.csv").write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("b_3,b,40.0", "b_3,b,-5", r"b_3: subject b is wanted at time -5, but its first scan is at 0"),
+        ("b_3,b,40.0", "b_3,c,40", r"b_3: subject c is wanted at time 40, but it has no scan with an image"),
+        ("b_3,b,40.0", "b_3,b,25", "two scans at time 25"),
+        ("b_3,b,40.0", "b_3,b,2024-05-01", "'2024-05-01', not a number"),
+        ("a_3,a,40.0\n", "", None),
+        ("case,subject,time", "case,patient,time", "has no column subject"),
+    ],
+)
+def test_tables_that_cannot_be_forecast(forecaster, folder, tmp_path, old, new, message):
+    rewrite(folder, old, new)
+    if message is None:  # a subject without a wanted scan is no error
+        assert [item.target.case for item in predict_folder(forecaster, folder, tmp_path / "out")] == ["b_3"]
+        return
+    with pytest.raises(DataError, match=message):
+        predict_folder(forecaster, folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_wanted_or_there(forecaster, dataset, tmp_path):
+    with pytest.raises(DataError, match="does not exist or is not a folder"):
+        predict_folder(forecaster, tmp_path / "nowhere", tmp_path / "out")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"scans.csv does not exist"):
+        predict_folder(forecaster, tmp_path / "empty", tmp_path / "out")
+    folder = make_input(dataset, tmp_path / "in", wanted=False)
+    with pytest.raises(DataError, match=r"Nothing is wanted of .*give times for every subject with -t"):
+        predict_folder(forecaster, folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("times", [[-3.0], [0.0]])
+def test_a_wanted_time_before_the_context(forecaster, folder, tmp_path, times):
+    with pytest.raises(DataError, match=r"a_t.*A forecast needs at least one earlier scan(?s:.)*b_t"):
+        predict_folder(forecaster, folder, tmp_path / "out", times=times)
+
+
+@pytest.mark.parametrize("time", [float("nan"), float("inf")])
+def test_a_wanted_time_that_is_no_number(forecaster, folder, tmp_path, time):
+    with pytest.raises(DataError, match="is not a finite number"):
+        predict_folder(forecaster, folder, tmp_path / "out", times=[time])
+
+
+@pytest.mark.parametrize("place", ["in", "."])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"time_unit": "months"}, "time_unit is months, but the model was trained with days"),
+        ({"channel_names": {"0": "T2"}}, r"channels is \['T2'\], but the model was trained with \['channel 0'\]"),
+        ({"file_ending": ".mha"}, "file_ending is .mha, but the model was trained with .nii.gz"),
+    ],
+)
+def test_another_unit_channel_or_ending(forecaster, dataset, tmp_path, place, changes, message):
+    """Said by the input's dataset.json, or by that of the dataset whose imagesTs it is."""
+    name = "in" if place == "in" else "imagesTs"
+    folder = make_input(dataset, tmp_path / "other" / name)
+    description = read_description(dataset.raw / "dataset.json").model_copy(update=changes)
+    write_description(description, (folder if place == "in" else folder.parent) / "dataset.json")
+    with pytest.raises(DataError, match=message):
+        predict_folder(forecaster, folder, tmp_path / "out")

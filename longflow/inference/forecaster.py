@@ -2,19 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 
 from longflow.data.images import Geometry, Volume, as_type
-from longflow.errors import ConfigurationError, DataError
+from longflow.errors import ConfigurationError, DataError, unknown_name
 from longflow.inference.selection import Member, Selection, select
 from longflow.inference.sliding_window import predict_volume
 from longflow.methods.method import Method, build_method, method_class
 from longflow.methods.weights import load_method
 from longflow.networks.precision import default_device
-from longflow.plans import Plans, read_plans
+from longflow.plans import Plans, Solver, read_plans
 from longflow.preprocessing.series import PreparedSeries, export_forecast, prepare_volumes
 
 
@@ -62,9 +63,11 @@ class Forecaster:
         """Load a trained model; what is not given is found as ``longflow_predict`` finds it.
 
         :param device: "cpu", "cuda", "cuda:1", "mps"; by default a GPU where there is one.
-        :param solver: one of longflow.flow.solvers; by default the plan's. :param steps: of the solver.
+        :param solver: as in the plans; by default the plan's. :param steps: of the solver.
         :raises LongflowError: nothing trained fits, or several models do.
         """
+        if solver is not None and solver not in get_args(Solver):
+            raise unknown_name("solver", solver, get_args(Solver))
         name = None if dataset is None else str(dataset)
         chosen = select(name, configuration, method, None if folds is None else tuple(folds))
         forecaster = cls(chosen, torch.device(device) if device else default_device(), mirror=mirror)

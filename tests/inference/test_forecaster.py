@@ -6,7 +6,7 @@ import SimpleITK as sitk
 
 import longflow
 from longflow.data.dataset import training_series
-from longflow.errors import ConfigurationError, DataError
+from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import write_json
 from longflow.inference.forecaster import Forecaster
 from longflow.plans import read_plans, write_plans
@@ -190,3 +190,8 @@ def test_a_model_is_found_without_its_raw_data(dataset):
     shutil.rmtree(dataset.raw)
     shutil.rmtree(dataset.preprocessed)
     assert Forecaster.load("Dataset001_Test", device="cpu").predict(arrays(), [0, 10, 20], 35, SPACING) is not None
+
+
+def test_an_unknown_solver_names_the_nearest(untrained):
+    with pytest.raises(NotFoundError, match="Did you mean 'euler'"):
+        Forecaster.load(device="cpu", solver="eular")

@@ -1,0 +1,97 @@
+import logging
+import shutil
+from typing import get_args
+
+import pytest
+
+from longflow.cli import predict
+from longflow.files import read_json
+from longflow.plans import Solver, read_plans
+from tests.training.conftest import _one_thread, dataset, template  # noqa: F401
+from tests.training.helpers import finished_model
+
+
+@pytest.fixture
+def images(dataset):  # noqa: F811
+    """The training scans as an input folder, and a model that repeats the last one."""
+    finished_model(dataset, read_plans(dataset.plans()))
+    folder = dataset.raw / "imagesTr"
+    shutil.copy(dataset.raw / "scans.csv", folder / "scans.csv")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _silent_again():
+    """The handler that a command made writes to a screen that is gone after the test."""
+    yield
+    logging.getLogger("longflow").handlers = []
+
+
+def run(images, out, *arguments):
+    return predict.main(["-i", str(images), "-o", str(out), "--device", "cpu", *arguments])
+
+
+def test_two_flags_and_times_suffice(images, tmp_path, capsys):
+    assert run(images, tmp_path / "out", "-t", "60", "70.5") == 0
+    shown = capsys.readouterr().out
+    assert "Dataset001_Test / cronos__longflowPlans__3d_fullres, folds 0 (the only trained model that fits)" in shown
+    assert "12 forecasts are in" in shown
+    assert (tmp_path / "out" / "s5_t70.5_0000.nii.gz").is_file()
+
+
+def test_flags_reach_the_forecast(images, tmp_path):
+    model = ["-d", "1", "-c", "3d_fullres", "-m", "cronos", "-f", "0"]
+    assert run(images, tmp_path / "out", "-t", "60", *model, "--solver", "midpoint", "--steps", "3", "--mirror") == 0
+    content = read_json(tmp_path / "out" / "s0_t60.json")
+    assert (content["solver"], content["steps"], content["mirror"], content["folds"]) == ("midpoint", 3, True, [[0]])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("-d Dataset001_Tset", "Did you mean 'Dataset001_Test'"),
+        ("-c 3d_fulres", "Did you mean '3d_fullres'"),
+        ("-m crones", "Did you mean 'cronos'"),
+        ("-f 3", "Fold 3 of cronos__longflowPlans__3d_fullres is not trained. Trained: 0"),
+        ("-t -4", "A forecast needs at least one earlier scan"),
+        ("-t inf", "The wanted time inf is not a finite number"),
+        ("", "Nothing is wanted of"),
+        ("--device tpu", "The device 'tpu' cannot be used here"),
+    ],
+)
+def test_what_cannot_be_done_ends_with_1(images, tmp_path, flags, message, capsys):
+    assert run(images, tmp_path / "out", *flags.split()) == 1
+    shown = capsys.readouterr().err
+    assert message in " ".join(shown.split()) and "Traceback" not in shown
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [("-t soon", "invalid float value: 'soon'"), ("--steps 0", "0 is not above zero"), ("--solver eular", "'euler'")],
+)
+def test_flags_that_cannot_be(images, tmp_path, flags, message, capsys):
+    with pytest.raises(SystemExit) as raised:
+        run(images, tmp_path / "out", *flags.split())
+    assert raised.value.code == 1 and message in capsys.readouterr().err
+
+
+def test_input_and_output_are_two_folders(images, capsys):
+    assert run(images, images / ".." / "imagesTr", "-t", "60") == 1
+    assert "Input and output are the same folder" in capsys.readouterr().err
+
+
+def test_nothing_trained(dataset, tmp_path, capsys):  # noqa: F811
+    assert run(dataset.raw / "imagesTr", tmp_path / "out", "-t", "60") == 1
+    assert "No model has been trained yet" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_plan(images, dataset, tmp_path, capsys):  # noqa: F811
+    model = dataset.model("cronos", "longflowPlans", "3d_fullres")
+    model.plans.write_text(model.plans.read_text().replace('"time_scale": 10.0', '"time_scale": 11.0'))
+    assert run(images, tmp_path / "out", "-t", "60") == 1
+    assert "was trained with another plan" in capsys.readouterr().err
+
+
+def test_the_solvers_that_are_offered_are_those_that_exist():
+    assert set(predict.SOLVERS) == set(get_args(Solver))

@@ -1,0 +1,131 @@
+import argparse
+import logging
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from longflow.cli import train
+from longflow.errors import ConfigurationError
+from tests.training.conftest import _one_thread, dataset, template  # noqa: F401
+
+MODEL = "cronos__longflowPlans__3d_fullres"
+
+
+def run(*arguments):
+    return train.main([*arguments, "--device", "cpu"])
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("2h", 7200), ("1.5d", 129_600), ("45", 45), (" 3 m ", 180)]
+)
+def test_durations(text, seconds):
+    assert train.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "2 hours", "-5m", "0", "0s", "1h30m", "nan"])
+def test_what_is_no_duration(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a time; examples: 90s, 20m, 2h"):
+        train.duration(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--epochs", "0"], "0 is not above zero"),
+        (["--iterations", "many"], "'many' is not a number"),
+        (["--lr", "-1"], "-1 is not above zero"),
+        (["--max_time", "soon"], "'soon' is not a time"),
+    ],
+)
+def test_numbers_that_cannot_be(arguments, message, capsys):
+    with pytest.raises(SystemExit) as raised:
+        run("1", "3d_fullres", "0", *arguments)
+    assert raised.value.code == 1 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("Dataset001_Tset", "3d_fullres", "0"), "Did you mean 'Dataset001_Test'"),
+        (("77", "3d_fullres", "0"), "There is no dataset '77'"),
+        (("1", "3d_fulres", "0"), "Did you mean '3d_fullres'"),
+        (("1", "3d_fullres", "0", "-m", "crones"), "Did you mean 'cronos'"),
+        (("1", "3d_fullres", "5"), "There is no fold 5"),
+        (("1", "3d_fullres", "first"), "The fold is 'first', expected a number from 0 to 4, or all"),
+        (("1", "3d_fullres", "-1"), "The fold is '-1', expected a number"),
+        (("1", "3d_fullres", "0", "-p", "otherPlans"), "otherPlans.json does not exist"),
+        (("1", "3d_fullres", "0", "-m", "lci"), "'lci' has nothing to train"),
+    ],
+)
+def test_what_does_not_exist_ends_with_1(dataset, arguments, message, capsys):  # noqa: F811
+    assert run(*arguments) == 1
+    shown = capsys.readouterr().err
+    assert message in " ".join(shown.split()) and "Traceback" not in shown
+    assert not dataset.results.exists()
+
+
+def test_a_device_that_is_not_there(dataset, capsys):  # noqa: F811
+    assert train.main(["1", "3d_fullres", "0", "--device", "tpu"]) == 1
+    assert "The device 'tpu' cannot be used here" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError):
+        train.checked_device("cuda:99")
+
+
+def test_all_folds_one_after_the_other_and_again(dataset, capsys):  # noqa: F811
+    assert run("1", "3d_fullres", "all", "--iterations", "1") == 0
+    assert dataset.model("cronos", "longflowPlans", "3d_fullres").finished_folds() == [0, 1, 2, 3, 4]
+    assert capsys.readouterr().out.count("Trained: ") == 5
+    fold = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
+    assert fold.progress_png.is_file()
+    before = fold.final.stat().st_mtime_ns
+    assert run("1", "3d_fullres", "0") == 0
+    assert fold.final.stat().st_mtime_ns == before and "is finished" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_ends_with_2(dataset, monkeypatch, capsys):  # noqa: F811
+    def fails(*_, **__):
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr("longflow.training.trainer.train_fold", fails)
+    assert run("1", "3d_fullres", "0") == 2
+    assert "fault of longflow: RuntimeError: oops" in capsys.readouterr().err
+
+
+def test_stopped_ends_with_130(dataset, monkeypatch, capsys):  # noqa: F811
+    from longflow.training.trainer import Stopped
+
+    def stops(*_, **__):
+        raise Stopped
+
+    monkeypatch.setattr("longflow.training.trainer.train_fold", stops)
+    assert run("1", "3d_fullres", "0") == 130
+    assert "Run the same command again to go on" in capsys.readouterr().err
+
+
+def test_workers_by_device(monkeypatch):
+    monkeypatch.setattr("longflow.data.parallel.available_cores", lambda: 32)
+    assert train.default_workers("cpu") == 0 and train.default_workers("cuda:0") == 8
+
+
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_help_is_instant_and_has_an_example(command):
+    begun = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", f"longflow.cli.{command}", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert result.returncode == 0 and "example:" in result.stdout and f"longflow_{command} " in result.stdout
+    assert " torch" not in result.stderr
+    assert time.monotonic() - begun < 3
+
+
+@pytest.fixture(autouse=True)
+def _silent_again():
+    """The handler that a command made writes to a screen that is gone after the test."""
+    yield
+    logging.getLogger("longflow").handlers = []

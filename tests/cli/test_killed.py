@@ -1,0 +1,121 @@
+"""kill -9 and SIGTERM at a random moment, then the same again: the result is that of an uninterrupted command.
+
+Preprocessing is killed in tests/preprocessing/test_run.py.
+"""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from longflow.inference.forecaster import Forecaster
+from longflow.inference.predictor import predict_folder
+from longflow.methods.weights import read_checkpoint
+from longflow.plans import read_plans
+from longflow.training.trainer import RunSettings, train_fold
+from tests.conftest import OWN_VARIABLES
+from tests.training.conftest import _one_thread, dataset, template  # noqa: F401
+from tests.training.helpers import finished_model
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix"),
+]
+
+ITERATIONS = 16
+TIMES = [50.0 + step for step in range(4)]
+
+TRAIN = f"""
+import torch
+from longflow.paths import DatasetPaths
+from longflow.training.trainer import RunSettings, train_fold
+
+torch.set_num_threads(1)
+settings = RunSettings(iterations={ITERATIONS}, checkpoint_every=0.0)
+train_fold(DatasetPaths("Dataset001_Test"), "longflowPlans", "cronos", "3d_fullres", 0, settings)
+"""
+PREDICT = f"""
+import sys
+from pathlib import Path
+import torch
+from longflow.inference.forecaster import Forecaster
+from longflow.inference.predictor import predict_folder
+
+torch.set_num_threads(1)
+predict_folder(Forecaster.load(device="cpu"), Path(sys.argv[1]), Path(sys.argv[2]), {TIMES})
+"""
+
+
+def start(home: Path, code: str, *arguments: object) -> subprocess.Popen:
+    environment = {key: value for key, value in os.environ.items() if key not in OWN_VARIABLES}
+    environment |= {"LONGFLOW_HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], env=environment, stderr=subprocess.PIPE)
+
+
+def send(process: subprocess.Popen, number: int, ready, at_most: float) -> int:
+    """Wait until ``ready()``, then up to ``at_most`` seconds more, and send a signal; the exit code."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not ready() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert ready(), process.stderr.read().decode()
+    time.sleep(random.uniform(0, at_most))
+    process.send_signal(number)
+    return process.wait(timeout=60)
+
+
+def train(dataset, **settings):  # noqa: F811
+    return train_fold(dataset, "longflowPlans", "cronos", "3d_fullres", 0, RunSettings(**settings))
+
+
+def test_killed_training_goes_on_to_the_same_weights(dataset, tmp_path):  # noqa: F811
+    home, whole = dataset.raw.parents[1], tmp_path / "whole"
+    paths = train(dataset, iterations=ITERATIONS)
+    paths.folder.rename(whole)
+    process = start(home, TRAIN)
+    assert send(process, signal.SIGKILL, paths.latest.is_file, at_most=0.7) == -signal.SIGKILL
+    assert not paths.final.exists()
+    seen = []
+    settings = RunSettings(iterations=ITERATIONS)
+    train_fold(
+        dataset, "longflowPlans", "cronos", "3d_fullres", 0, settings, on_progress=lambda _, s: seen.append(s.iteration)
+    )
+    assert len(seen) < ITERATIONS  # it went on, and did not begin again
+    one, other = read_checkpoint(whole / "checkpoint_final.safetensors"), read_checkpoint(paths.final)
+    assert one.header == other.header
+    assert all(tensor.equal(other.tensors[name]) for name, tensor in one.tensors.items())
+    assert not list(paths.folder.rglob(".unfinished-*"))
+
+
+def test_a_command_that_is_told_to_end_saves_and_goes_on(dataset):  # noqa: F811
+    code = "from longflow.cli.train import main; raise SystemExit(main())"
+    paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
+    process = start(dataset.raw.parents[1], code, 1, "3d_fullres", 0, "--iterations", 100_000, "--device", "cpu")
+    assert send(process, signal.SIGTERM, paths.progress_csv.is_file, at_most=0.5) == 130
+    assert "Run the same command again to go on" in process.stderr.read().decode()
+    iteration = read_checkpoint(paths.latest).header["state"]["iteration"]
+    assert iteration > 0
+    train(dataset, iterations=iteration + 2)
+    assert paths.final.is_file() and not paths.latest.exists()
+
+
+def test_killed_prediction_goes_on_to_the_same_forecasts(dataset, tmp_path):  # noqa: F811
+    finished_model(dataset, read_plans(dataset.plans()), random=True)
+    folder = dataset.raw / "imagesTr"
+    shutil.copy(dataset.raw / "scans.csv", folder / "scans.csv")
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    predict_folder(Forecaster.load(device="cpu"), folder, whole, TIMES)
+    process = start(dataset.raw.parents[1], PREDICT, folder, out)
+    assert send(process, signal.SIGKILL, lambda: any(out.glob("*.json")), at_most=0.3) == -signal.SIGKILL
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*_t*.json")}
+    assert 0 < len(before) < 6 * len(TIMES)
+    predict_folder(Forecaster.load(device="cpu"), folder, out, TIMES)
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    files = sorted(path.name for path in whole.iterdir())
+    assert files == sorted(path.name for path in out.iterdir())
+    assert all((whole / name).read_bytes() == (out / name).read_bytes() for name in files)

@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 the user's data or command; 2 our fault; 130 stopped by th
 """
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -15,6 +16,9 @@ from rich.logging import RichHandler
 from longflow.errors import LongflowError
 
 EXIT_DONE, EXIT_USER, EXIT_OURS, EXIT_STOPPED = 0, 1, 2, 130
+
+#: errors of the system that the user can do something about
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 console = Console(soft_wrap=True)
 error_console = Console(stderr=True, soft_wrap=True)
@@ -71,6 +75,14 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
     except Exception as error:
         if options.debug:
             error_console.print_exception()
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            place = f" ({error.filename})" if error.filename else ""
+            error_console.print(
+                f"[bold red]Error:[/] {_escaped(f'{error.strerror}{place}')}. Free some space or check the "
+                "permissions, then run the same command again: what is finished is kept.",
+                highlight=False,
+            )
+            return EXIT_USER
         error_console.print(
             f"[bold red]This is a fault of longflow:[/] {type(error).__name__}: {_escaped(str(error))}\n"
             "Please report it, with the output of the same command and --debug.",

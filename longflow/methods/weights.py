@@ -31,13 +31,19 @@ class Checkpoint:
 
 
 def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
-    """Write a checkpoint, whole or not at all."""
+    """Write a checkpoint, whole or not at all.
+
+    :raises DataError: the disk is full or cannot be written to.
+    """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.tensors.items()}
     with written_whole(path) as temporary:
         # an empty file first: safetensors would make it readable for its owner alone, and groups share models
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file(tensors, temporary, metadata={HEADER_KEY: json.dumps(checkpoint.header)})
+        try:
+            save_file(tensors, temporary, metadata={HEADER_KEY: json.dumps(checkpoint.header)})
+        except SafetensorError as error:  # a full disk, most often; its number is only in the text
+            raise OSError(0, str(error)) from error
         temporary.chmod(mode)
 
 

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from longflow.cli import command
@@ -24,6 +26,14 @@ def test_exit_codes(parser, capsys):
     assert command.run(parser, raising(RuntimeError("oops")), []) == 2
     message = capsys.readouterr().err
     assert "fault of longflow: RuntimeError: oops" in message and "Traceback" not in message
+
+
+def test_a_full_disk_is_the_users_affair(parser, capsys):
+    assert command.run(parser, raising(OSError(errno.ENOSPC, "No space left on device", "/data/[x].png")), []) == 1
+    message = " ".join(capsys.readouterr().err.split())
+    assert "Error: No space left on device (/data/[x].png). Free some space" in message
+    assert command.run(parser, raising(OSError(errno.EIO, "Input/output error")), []) == 2
+    assert "fault of longflow: OSError" in capsys.readouterr().err
 
 
 def test_debug_shows_the_traceback(parser, capsys):

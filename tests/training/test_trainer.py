@@ -1,3 +1,4 @@
+import errno
 import math
 import os
 import signal
@@ -8,7 +9,7 @@ import torch
 from torch import nn
 
 from longflow.errors import ConfigurationError, DataError, ModelError, NotFoundError
-from longflow.files import read_json
+from longflow.files import read_json, written_whole
 from longflow.methods.forecasting.cronos import Cronos
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans, write_plans
@@ -287,6 +288,28 @@ def test_checkpoints_by_time(dataset, monkeypatch):
     monkeypatch.setattr(trainer, "save_state", lambda run: (saved.append(run.state.iteration), original(run)))
     train(dataset, checkpoint_every=0.0)
     assert saved == [1, 2, 3, 4, 5, 5]
+
+
+def test_a_full_disk_stops_and_the_same_command_goes_on(dataset, monkeypatch):
+    """The checkpoint after the third iteration cannot be written; the one before is gone on from."""
+    original = trainer.write_checkpoint
+
+    def full(checkpoint, path):
+        if checkpoint.header.get("state", {}).get("iteration") == 3:
+            with written_whole(path) as temporary:
+                temporary.write_text("half")
+                raise OSError(errno.ENOSPC, "No space left on device")
+        original(checkpoint, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "write_checkpoint", full)
+        with pytest.raises(DataError, match=r"checkpoint_latest.safetensors could not be written: No space left"):
+            train(dataset, checkpoint_every=0.0)
+    paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
+    assert read_checkpoint(paths.latest).header["state"]["iteration"] == 2
+    seen = []
+    train(dataset, on_progress=lambda share, state: seen.append(state.iteration))
+    assert seen == [3, 4, 5] and paths.final.is_file() and not list(paths.folder.glob(".unfinished-*"))
 
 
 def test_number_of_folds(dataset):

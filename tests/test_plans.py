@@ -1,5 +1,6 @@
 import copy
 import json
+from pathlib import Path
 
 import pytest
 
@@ -149,3 +150,12 @@ def test_identity_changes_with_what_a_trained_network_depends_on(path, value, sa
     one = Plans.model_validate(CONTENT).identity("3d_fullres")
     other = Plans.model_validate(edited(path, value)).identity("3d_fullres")
     assert (one == other) is same
+
+
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[1] / "plans").glob("*.json")), ids=lambda path: path.name
+)
+def test_reference_plans_are_valid_and_explained(path):
+    plans = read_plans(path)
+    assert plans.temporal.reasons
+    assert path.name in (path.parent / "README.md").read_text()

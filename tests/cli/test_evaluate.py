@@ -36,7 +36,7 @@ def out(tmp_path, monkeypatch):
 
 
 def test_tables_and_files(out, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate.console, "width", 200)
+    monkeypatch.setenv("COLUMNS", "200")
     assert evaluate.main(["-d", "101", "-i", str(out), "-np", "1"]) == 0
     shown = capsys.readouterr().out
     assert "6 targets of 3 subjects" in shown
@@ -59,7 +59,7 @@ def test_folder_without_forecasts(out, capsys):
 
 
 def test_unchanged_subjects_are_shown_as_not_defined(out, capsys, monkeypatch):
-    monkeypatch.setattr(evaluate.console, "width", 200)
+    monkeypatch.setenv("COLUMNS", "200")
     targets = out.parent / "raw" / "Dataset101_Tiny" / "targetsTs"
     for path in targets.iterdir():
         write_volume(np.full(SHAPE, 2.0), GEOMETRY, "float32", path)

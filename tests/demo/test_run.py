@@ -19,6 +19,7 @@ def test_commands_are_shown_as_a_user_types_them(tmp_path):
     assert typed == [
         "longflow_plan_and_preprocess -d 900 --preset tiny",
         "longflow_train 900 3d_fullres 0 --max_time 5s",
+        "longflow_find_best -d 900",
         f"longflow_predict -i {tmp_path}/raw/Dataset900_Phantom/imagesTs -o {tmp_path}/forecasts",
         f"longflow_evaluate -d 900 -i {tmp_path}/forecasts",
     ]

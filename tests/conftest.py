@@ -1,5 +1,6 @@
 """What several rooms' tests share: a tiny phantom cohort, and commands run as a user runs them."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -62,3 +63,12 @@ def _no_folders_of_the_user(monkeypatch):
     """Tests never write to the datasets of whoever runs them."""
     for name in OWN_VARIABLES:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_logging_of_earlier_commands():
+    """A command sets up the package's logger for its own screen, which is gone after the test."""
+    yield
+    logger = logging.getLogger("longflow")
+    logger.handlers, logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)

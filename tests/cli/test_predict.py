@@ -1,4 +1,3 @@
-import logging
 import shutil
 from typing import get_args
 
@@ -18,13 +17,6 @@ def images(dataset):  # noqa: F811
     folder = dataset.raw / "imagesTr"
     shutil.copy(dataset.raw / "scans.csv", folder / "scans.csv")
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _silent_again():
-    """The handler that a command made writes to a screen that is gone after the test."""
-    yield
-    logging.getLogger("longflow").handlers = []
 
 
 def run(images, out, *arguments):

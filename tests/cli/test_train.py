@@ -1,5 +1,4 @@
 import argparse
-import logging
 import subprocess
 import sys
 import time
@@ -122,10 +121,3 @@ def test_help_is_instant_and_has_an_example(command):
     assert result.returncode == 0 and "example:" in result.stdout and f"longflow_{command} " in result.stdout
     assert " torch" not in result.stderr
     assert time.monotonic() - begun < 3
-
-
-@pytest.fixture(autouse=True)
-def _silent_again():
-    """The handler that a command made writes to a screen that is gone after the test."""
-    yield
-    logging.getLogger("longflow").handlers = []

@@ -48,7 +48,7 @@ def work(options: argparse.Namespace) -> None:
     from longflow.methods.method import method_class
     from longflow.paths import DatasetPaths, resolve_dataset_name
     from longflow.plans import read_plans
-    from longflow.training.trainer import RunSettings
+    from longflow.training.run import RunSettings
 
     dataset = DatasetPaths(resolve_dataset_name(options.dataset))
     method_class(options.method)
@@ -96,7 +96,7 @@ def _train(dataset, options: argparse.Namespace, fold: int, settings) -> None:
         task = bar.add_task("", total=1.0, found="")
 
         def show(share: float, state) -> None:
-            found = f"best NRMSE {state.best_nrmse:.4f}" if state.best_nrmse is not None else ""
+            found = f"NRMSE {state.best_nrmse:.4f}, LCI {state.lci_nrmse:.4f}" if state.best_nrmse is not None else ""
             bar.update(task, completed=share, found=f"step {state.iteration} {found}")
 
         def draw(paths) -> None:

@@ -18,7 +18,8 @@ from longflow.inference.forecaster import Forecaster
 from longflow.inference.predictor import predict_folder
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans
-from longflow.training.trainer import RunSettings, train_fold
+from longflow.training.run import RunSettings
+from longflow.training.trainer import train_fold
 from tests.conftest import OWN_VARIABLES
 from tests.training.conftest import _one_thread, dataset, template  # noqa: F401
 from tests.training.helpers import finished_model
@@ -34,7 +35,8 @@ TIMES = [50.0 + step for step in range(4)]
 TRAIN = f"""
 import torch
 from longflow.paths import DatasetPaths
-from longflow.training.trainer import RunSettings, train_fold
+from longflow.training.run import RunSettings
+from longflow.training.trainer import train_fold
 
 torch.set_num_threads(1)
 settings = RunSettings(iterations={ITERATIONS}, checkpoint_every=0.0)

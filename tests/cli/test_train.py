@@ -94,7 +94,7 @@ def test_a_fault_of_ours_ends_with_2(dataset, monkeypatch, capsys):  # noqa: F81
 
 
 def test_stopped_ends_with_130(dataset, monkeypatch, capsys):  # noqa: F811
-    from longflow.training.trainer import Stopped
+    from longflow.training.run import Stopped
 
     def stops(*_, **__):
         raise Stopped

@@ -6,7 +6,6 @@ import time
 
 import pytest
 import torch
-from torch import nn
 
 from longflow.errors import ConfigurationError, DataError, ModelError, NotFoundError
 from longflow.files import read_json, written_whole
@@ -14,9 +13,11 @@ from longflow.methods.forecasting.cronos import Cronos
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing.series import load_prepared, save_prepared
+from longflow.training import run as run_of
 from longflow.training import trainer
 from longflow.training.logbook import read_progress
-from longflow.training.trainer import RunSettings, Stopped, compiled, number_of_folds, schedule, train_fold
+from longflow.training.run import RunSettings, Stopped
+from longflow.training.trainer import number_of_folds, schedule, train_fold
 from tests.training.helpers import make_dataset
 
 
@@ -258,30 +259,6 @@ def test_the_averaged_weights_are_what_is_scored_and_kept(dataset, monkeypatch):
         assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
-def test_compilation_that_fails_is_left_out(monkeypatch, caplog):
-    def breaks(module):
-        def fast(*_):
-            raise RuntimeError("no compiler\nand more")
-
-        return fast
-
-    monkeypatch.setattr(torch, "compile", breaks)
-    module = nn.Linear(2, 2)
-    step = compiled(module)
-    x = torch.ones(1, 2)
-    assert torch.equal(step(x), module(x)) and torch.equal(step(x), module(x))
-    assert caplog.text.count("Compilation failed (no compiler): training goes on without it.") == 1
-    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        step(torch.ones(1, 3))
-
-
-def test_compilation_that_works_is_used(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda module: lambda x: module(x) + 1)
-    module = nn.Linear(2, 2)
-    x = torch.ones(1, 2)
-    assert torch.equal(compiled(module)(x), module(x) + 1)
-
-
 def test_checkpoints_by_time(dataset, monkeypatch):
     saved = []
     original = trainer.save_state
@@ -292,7 +269,7 @@ def test_checkpoints_by_time(dataset, monkeypatch):
 
 def test_a_full_disk_stops_and_the_same_command_goes_on(dataset, monkeypatch):
     """The checkpoint after the third iteration cannot be written; the one before is gone on from."""
-    original = trainer.write_checkpoint
+    original = run_of.write_checkpoint
 
     def full(checkpoint, path):
         if checkpoint.header.get("state", {}).get("iteration") == 3:
@@ -302,7 +279,7 @@ def test_a_full_disk_stops_and_the_same_command_goes_on(dataset, monkeypatch):
         original(checkpoint, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "write_checkpoint", full)
+        patch.setattr(run_of, "write_checkpoint", full)
         with pytest.raises(DataError, match=r"checkpoint_latest.safetensors could not be written: No space left"):
             train(dataset, checkpoint_every=0.0)
     paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)

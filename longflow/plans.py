@@ -195,7 +195,7 @@ class Plans(_Strict):
     def configuration(self, name: str) -> ConfigurationPlan:
         """A configuration by name; an unknown one is an error that names the nearest."""
         if name not in self.configurations:
-            raise unknown_name("configuration", name, self.configurations, hint=f"in the plans of {self.dataset_name}")
+            raise unknown_name("configuration", name, self.configurations, hint=f"(Plans of {self.dataset_name}.)")
         return self.configurations[name]
 
     def identity(self, configuration: str) -> str:

@@ -33,6 +33,9 @@ ONE_ACQUISITION = ("s", "ms", "frames", "cycles")
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 
+#: what becomes part of a folder's name
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")]
+
 
 class _Strict(BaseModel):
     """Unknown keys are typos, not wishes."""
@@ -125,7 +128,7 @@ class NetworkPlan(_Strict):
 class ConfigurationPlan(_Strict):
     """What is planned for one resolution."""
 
-    data_identifier: str = Field(description="which preprocessed data it reads; 2d shares those of 3d_fullres")
+    data_identifier: FolderName = Field(description="which preprocessed data it reads; 2d shares those of 3d_fullres")
     spacing: list[PositiveFloat] = Field(min_length=3, max_length=3, description="mm, (z, y, x) after transposition")
     median_image_size: list[PositiveFloat] = Field(min_length=3, max_length=3, description="voxels at this spacing")
     patch_size: list[PositiveInt] = Field(min_length=2, max_length=3)
@@ -188,7 +191,7 @@ class Plans(_Strict):
     transpose_backward: list[int] = Field(min_length=3, max_length=3)
     temporal: TemporalPlan
     channels: list[ChannelPlan]
-    configurations: dict[str, ConfigurationPlan]
+    configurations: dict[FolderName, ConfigurationPlan]
     training: TrainingPlan
     inference: InferencePlan = InferencePlan()
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from longflow.cli.command import error_console
@@ -24,6 +25,6 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
         task = bar.add_task(description, total=None, name="", visible=False)
 
         def show(finished: int, total: int, name: str) -> None:
-            bar.update(task, completed=finished, total=total, name=name, visible=True)
+            bar.update(task, completed=finished, total=total, name=escape(name), visible=True)
 
         yield show

@@ -14,6 +14,9 @@ from longflow.plans import NormalForm, Task, TimeUnit, explain
 
 REQUIRED_COLUMNS = ("case", "subject", "time")
 
+#: what spreadsheets write instead of commas, mostly where the decimal sign is a comma
+SEPARATORS = {";": "semicolons", "\t": "tabs"}
+
 
 class DatasetDescription(BaseModel):
     """``dataset.json``: nnU-Net's keys, plus ``time_unit``, ``task`` and ``normalization``.
@@ -35,6 +38,13 @@ class DatasetDescription(BaseModel):
     def _channels_count_from_zero(cls, value: dict[str, str]) -> dict[str, str]:
         if sorted(value) != sorted(str(index) for index in range(len(value))) or not value:
             raise ValueError('channel_names needs the keys "0", "1", ... without a gap')
+        return value
+
+    @field_validator("file_ending")
+    @classmethod
+    def _stays_in_the_folder(cls, value: str) -> str:
+        if "/" in value or "\\" in value:
+            raise ValueError("file_ending is the end of a file's name, as .nii.gz, without slashes")
         return value
 
     @property
@@ -92,13 +102,17 @@ class Series:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of scans.csv as it stands there, before anything is checked."""
+    """A line of scans.csv as it stands there, before anything is checked.
+
+    :param surplus: cells beyond those of the first line.
+    """
 
     line: int
     case: str
     subject: str
     time: str
     covariates: dict[str, str]
+    surplus: tuple[str, ...] = ()
 
 
 def read_description(path: Path) -> DatasetDescription:
@@ -124,10 +138,12 @@ def read_rows(path: Path) -> list[Row]:
             reader.fieldnames = columns
             missing = [name for name in REQUIRED_COLUMNS if name not in columns]
             if missing:
+                separator = next((name for mark, name in SEPARATORS.items() if mark in "".join(columns)), None)
                 raise DataError(
                     f"{path} has no column {', '.join(missing)}. Found in its first line: "
                     f"{', '.join(columns) or 'nothing'}. "
                     "Expected: case,subject,time and any further columns, separated by commas."
+                    + (f" Its cells are separated by {separator}: save it again with commas." if separator else "")
                 )
             return [
                 Row(
@@ -140,6 +156,7 @@ def read_rows(path: Path) -> list[Row]:
                         for key, value in record.items()
                         if key is not None and key not in REQUIRED_COLUMNS and isinstance(value, str | None)
                     },
+                    surplus=tuple(record.get(None) or ()),
                 )
                 for number, record in enumerate(reader, start=2)
             ]
@@ -149,7 +166,16 @@ def read_rows(path: Path) -> list[Row]:
             "columns case,subject,time."
         ) from error
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not a text file in UTF-8. Save the table as CSV, not as a spreadsheet.") from error
+        raise DataError(
+            f"{path} is not a text file in UTF-8. In the spreadsheet program, save it as 'CSV UTF-8'."
+        ) from error
+    except csv.Error as error:
+        raise DataError(f"{path} is not a table that can be read ({error}). Save it again as 'CSV UTF-8'.") from error
+
+
+def is_name(text: str) -> bool:
+    """Whether a case or subject can be part of a file's name: nothing that leads to another folder or hides."""
+    return bool(text) and text[0] != "." and not any(letter in "/\\" or ord(letter) < 32 for letter in text)
 
 
 def parse_time(text: str) -> float | None:
@@ -191,7 +217,8 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
     """The series of an image folder, sorted by subject; files are not opened.
 
     :param labels: folder of label images, where there is one.
-    :raises DataError: a time is not a number, a cell is empty, or two rows share a case or a (subject, time).
+    :raises DataError: a time is not a number, a cell is empty or one too many, a case or subject is not a name, or two
+        rows share a case or a (subject, time).
     """
     scans: dict[str, list[Scan]] = {}
     cases: dict[str, int] = {}
@@ -200,6 +227,17 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
         time = parse_time(row.time)
         if not row.case or not row.subject:
             raise DataError(f"Line {row.line} of the table of {images} has an empty case or subject.")
+        if strange := [name for name in (row.case, row.subject) if not is_name(name)]:
+            raise DataError(
+                f"'{strange[0]}' in line {row.line} of the table of {images} cannot be part of a file's name. Cases "
+                "and subjects are names without slashes that do not begin with a point."
+            )
+        if any(row.surplus):
+            raise DataError(
+                f"Line {row.line} of the table of {images} has more cells than the first line: ..."
+                f"{row.time},{','.join(row.surplus)}. Write decimals with a point, and put text that holds a comma in "
+                "quotes."
+            )
         if time is None:
             raise DataError(
                 f"The time of case {row.case} (line {row.line} of the table of {images}) is '{row.time}', not a "

@@ -24,7 +24,7 @@ NIBABEL_ERRORS = (
 
 def is_nifti(path: Path) -> bool:
     """Whether the name is that of a NIfTI file in one piece."""
-    return str(path).endswith((".nii", ".nii.gz"))
+    return str(path).lower().endswith((".nii", ".nii.gz"))
 
 
 def read_nifti_array(path: Path) -> np.ndarray:

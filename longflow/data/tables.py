@@ -5,7 +5,7 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-from longflow.data.dataset import Row, parse_time
+from longflow.data.dataset import Row, is_name, parse_time
 from longflow.data.problems import Problem, error, warning
 
 DATE = re.compile(r"^\d{1,4}([-./])\d{1,2}\1\d{1,4}([T ].*)?$")
@@ -62,7 +62,7 @@ def table_problems(path: Path, table: str, rows: list[Row]) -> tuple[list[Proble
         if time is not None:
             time_lines.setdefault((row.subject, time), row.line)
         problems += found
-        if row.subject and _is_name(row.case) and case_lines[row.case] == row.line:
+        if row.subject and is_name(row.case) and case_lines[row.case] == row.line:
             usable.append(row)
     return problems, usable
 
@@ -85,14 +85,10 @@ def _cells(path: Path, table: str) -> list[Problem]:
     ]
 
 
-def _is_name(text: str) -> bool:
-    return bool(text) and not re.search(r"[/\\]", text)
-
-
 def _line(row: Row, table: str) -> list[Problem]:
     problems = []
     for name, value in (("case", row.case), ("subject", row.subject)):
-        if not _is_name(value):
+        if not is_name(value):
             problems.append(
                 error(
                     table,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from longflow.data.dataset import DatasetDescription, image_path, parse_time, rows_of_folder
+from longflow.data.dataset import DatasetDescription, image_path, is_name, parse_time, rows_of_folder
 from longflow.data.images import Volume, read_scan
 from longflow.errors import DataError
 from longflow.files import read_json
@@ -74,12 +74,14 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
             f"context mean are computed from. Expected: JSON with the keys {', '.join(SIDECAR_KEYS)}."
         )
     sidecar = read_json(path)
-    missing = [key for key in SIDECAR_KEYS if key not in sidecar]
+    missing = [key for key in SIDECAR_KEYS if not isinstance(sidecar, dict) or key not in sidecar]
     if missing:
         raise DataError(f"{path} has no {', '.join(missing)}. Is it the sidecar of a forecast?")
     context = tuple(sidecar["context"])
     if not context:
         raise DataError(f"{path} names no context scan, so there is no last context image to compare with.")
+    if strange := [name for name in context if not isinstance(name, str) or not is_name(name)]:
+        raise DataError(f"{path} names the context scan '{strange[0]}', expected a case: a name without slashes.")
     images = _scan_files(folder, case, description)
     if images is None:
         raise DataError(f"{folder} does not hold all {len(description.channels)} channels of the forecast {case}.")
@@ -113,7 +115,9 @@ class Library:
     description: DatasetDescription
 
     def by_case(self, case: str) -> Files | None:
-        """The files of a case, or None."""
+        """The files of a case, or None; a table's case that leads out of its folder is none."""
+        if not is_name(case):
+            return None
         found = (_scan_files(folder, case, self.description) for folder in self.folders)
         return next((files for files in found if files), None)
 

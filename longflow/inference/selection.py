@@ -1,7 +1,9 @@
 """Which trained model a command means: by flags, by what longflow_find_best recorded, or because there is only one."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
+from longflow.data.dataset import is_name
 from longflow.errors import ConfigurationError, NotFoundError, unknown_name
 from longflow.files import read_json
 from longflow.paths import DatasetPaths, ModelPaths, known_datasets, resolve_dataset_name
@@ -63,8 +65,16 @@ def select(
 
 
 def recorded_best(paths: DatasetPaths) -> Selection:
-    """What ``longflow_find_best`` chose."""
+    """What ``longflow_find_best`` chose.
+
+    :raises ConfigurationError: the record was edited or comes from elsewhere and does not say what it has to.
+    :raises NotFoundError: a fold that it names is not there.
+    """
     best = read_json(paths.best)
+    if not _is_record(best):
+        raise ConfigurationError(
+            f"{paths.best} is not what longflow_find_best writes. Run it again, or give -m and -c."
+        )
     members = tuple(
         Member(paths.model(entry["method"], entry["plans_name"], entry["configuration"]), tuple(entry["folds"]))
         for entry in best["members"]
@@ -78,6 +88,23 @@ def recorded_best(paths: DatasetPaths) -> Selection:
             )
     return Selection(
         paths, members, best["reduction"], best["shrinkage"], f"chosen by longflow_find_best ({paths.best})"
+    )
+
+
+def _is_record(best: Any) -> bool:
+    """Whether best.json names models (by nothing that leads to another folder), folds by numbers, and the rest."""
+    try:
+        names = [entry[key] for entry in best["members"] for key in ("method", "plans_name", "configuration")]
+        folds = [fold for entry in best["members"] for fold in entry["folds"]]
+        shrinkage, reduction = best["shrinkage"], best["reduction"]
+    except (KeyError, TypeError):
+        return False
+    return (
+        bool(names)
+        and all(isinstance(name, str) and is_name(name) for name in [*names, reduction])
+        and all(isinstance(fold, int) for fold in folds)
+        and isinstance(shrinkage, int | float)
+        and 0 <= shrinkage <= 1
     )
 
 

@@ -141,9 +141,13 @@ def _write_blosc2(array: np.ndarray, path: Path, patch_size: Sequence[int]) -> N
 
 def _open_blosc2(path: Path, shape: tuple[int, ...]) -> blosc2.NDArray:
     try:
-        array = blosc2.open(str(path), mode="r", dparams={"nthreads": 1})
+        # not blosc2.open: where a file says so, that follows a link to a server or, in older versions, compiles Python
+        # that the file holds
+        array = blosc2.blosc2_ext.open(str(path), "r", 0, dparams={"nthreads": 1})
     except (OSError, RuntimeError, ValueError) as error:
         raise _damaged(path, str(error)) from error
+    if further := set(getattr(array, "schunk", array).meta) - {"b2nd"}:
+        raise _damaged(path, f"more than an array: {', '.join(sorted(further))}")
     if not isinstance(array, blosc2.NDArray) or tuple(array.shape) != tuple(shape):
         raise _damaged(path, f"found shape {getattr(array, 'shape', None)}, expected {shape}")
     return array

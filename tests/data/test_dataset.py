@@ -56,6 +56,12 @@ def test_further_columns_are_covariates_and_a_byte_order_mark_is_no_column(raw):
         ("p1_1,p1,30", "p1_0,p1,30", "lines 2 and 3"),
         ("p1_1,p1,30", "p1_1,,30", "empty case or subject"),
         ("case,subject,time", "case,subject,day", "no column time"),
+        ("case,subject,time", "case;subject;time", "separated by semicolons: save it again with commas"),
+        ("p1_1,p1,30", "p1_1,p1,30,5", r"Line 3 .* more cells .*30,5. Write decimals with a point"),
+        ("p1_1,p1,30", "../../p1_1,p1,30", r"'../../p1_1' in line 3 .* cannot be part of a file's name"),
+        ("p1_1,p1,30", "/p1_1,p1,30", r"'/p1_1' in line 3"),
+        ("p1_1,p1,30", "p1_1,../p1,30", r"'../p1' in line 3"),
+        ("p1_1,p1,30", r"p1_1,..\p1,30", r"cannot be part of a file's name"),
     ],
 )
 def test_a_table_that_cannot_be_used(raw, old, new, message):
@@ -101,6 +107,18 @@ def test_description_lists_all_problems(raw):
     edit_description(raw, time_unit="fortnights", channel_names={"1": "T1"})
     with pytest.raises(ConfigurationError, match=r"(?s)channel_names.*time_unit.*'days'"):
         read_description(raw / "dataset.json")
+
+
+def test_a_file_ending_stays_in_the_folder(raw):
+    edit_description(raw, file_ending="/../../.nii.gz")
+    with pytest.raises(ConfigurationError, match=r"file_ending: .*without slashes"):
+        read_description(raw / "dataset.json")
+
+
+def test_a_table_in_another_encoding(raw):
+    (raw / "scans.csv").write_bytes("case,subject,time\nM\xfcller_0,M\xfcller,0\n".encode("latin-1"))
+    with pytest.raises(DataError, match="save it as 'CSV UTF-8'"):
+        training_series(raw)
 
 
 def test_regions_are_expanded_to_label_values(raw):

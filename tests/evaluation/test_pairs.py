@@ -110,6 +110,13 @@ def test_sidecar_without_context(tmp_path, description, write_forecast):
         forecasts_of_folder(tmp_path, description)
 
 
+@pytest.mark.parametrize("case", ["../imagesTr/s1_0", "/etc/s1_0", 3])
+def test_sidecar_whose_context_leads_elsewhere(tmp_path, description, write_forecast, case):
+    write_forecast(tmp_path, "s1_2", SCAN, [case])
+    with pytest.raises(DataError, match=f"names the context scan '{case}', expected a case"):
+        forecasts_of_folder(tmp_path, description)
+
+
 def test_forecast_with_a_channel_missing(tmp_path, description, write_forecast):
     two = description.model_copy(update={"channel_names": {"0": "T1", "1": "T2"}})
     write_forecast(tmp_path, "s1_2", SCAN, ["s1_0"])

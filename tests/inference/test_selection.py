@@ -109,3 +109,21 @@ def test_a_recorded_fold_that_is_gone(paths):
     best(paths, (trained(paths), [0, 1]))
     with pytest.raises(NotFoundError, match=r"names fold 1 of cronos.*, which is not there any more"):
         select()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"configuration": "../../../elsewhere"},
+        {"method": "/elsewhere"},
+        {"folds": ["0/../../0"]},
+        {"folds": None},
+    ],
+)
+def test_a_record_that_leads_elsewhere_is_refused(paths, changes):
+    model = trained(paths)
+    member = {"method": "cronos", "plans_name": "longflowPlans", "configuration": "3d_fullres", "folds": [0]}
+    write_json({"members": [{**member, **changes}], "reduction": "mean", "shrinkage": 1}, paths.best)
+    with pytest.raises(ConfigurationError, match=r"best.json is not what longflow_find_best writes"):
+        select()
+    assert select(method=model.method).members == (Member(model, (0,)),)

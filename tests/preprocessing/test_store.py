@@ -102,6 +102,16 @@ def test_a_pickle_is_not_loaded(tmp_path, prepared):
         load_prepared(tmp_path, "s1")
 
 
+@pytest.mark.parametrize("layer", ["proxy-source", "LazyArray", "b2o"])
+def test_a_blosc2_file_that_would_reach_out_or_hold_code_is_not_followed(tmp_path, prepared, layer):
+    save_prepared(prepared, tmp_path)
+    path = tmp_path / "s1_images.b2nd"
+    path.unlink()
+    blosc2.asarray(np.asarray(prepared.images[:]), urlpath=str(path), mode="w", meta={layer: {"urlpath": "x"}})
+    with pytest.raises(DataError, match=rf"s1_images\.b2nd is damaged \(more than an array: {layer}\)"):
+        load_prepared(tmp_path, "s1")
+
+
 def test_removing_a_subject_leaves_the_others(tmp_path, prepared):
     save_prepared(prepared, tmp_path)
     prepared.properties.subject = "s1_seg"  # no names collide

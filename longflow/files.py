@@ -1,5 +1,6 @@
 """Writing files whole or not at all."""
 
+import glob
 import json
 import os
 import platform
@@ -7,7 +8,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,12 @@ def written_whole(path: Path) -> Iterator[Path]:
     writer of the same path removes. Several processes may write the same path: the last one wins.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".unfinished-*-{path.name}"):
-        if not _is_being_written(leftover):
-            leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".unfinished-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".unfinished-*-{glob.escape(path.name)}"):
+            if not _is_being_written(leftover):
+                leftover.unlink(missing_ok=True)
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
@@ -42,7 +43,8 @@ def written_whole(path: Path) -> Iterator[Path]:
             f"what is finished is kept."
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where not even the folder could be made
+            temporary.unlink(missing_ok=True)
 
 
 def _is_being_written(leftover: Path) -> bool:

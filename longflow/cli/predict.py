@@ -25,7 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-i", "--input", type=Path, required=True, help="folder with images and scans.csv")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the forecasts")
-    parser.add_argument("-t", "--times", type=float, nargs="+", default=(), help="wanted times for every subject")
+    parser.add_argument(
+        "-t",
+        "--times",
+        type=time,
+        nargs="+",
+        default=(),
+        help="wanted times for every subject, in the dataset's time unit",
+    )
     parser.add_argument("-d", "--dataset", help="101 or Dataset101_Name (default: the one with a trained model)")
     parser.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
     parser.add_argument("-m", "--method", help="likewise")
@@ -36,6 +43,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", help="cpu, cuda, mps (default: a GPU where there is one)")
     parser.add_argument("--overwrite", action="store_true", help="make finished forecasts anew")
     return command.run(parser, work, arguments)
+
+
+def time(text: str) -> float:
+    """A time of ``-t``."""
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a number. Times count in the time unit of the dataset, from the same day as scans.csv "
+            "(365, not a date), with decimals after a point"
+        ) from error
 
 
 SOLVERS = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "dopri5")

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -27,6 +28,9 @@ from longflow.files import read_json, write_json
 from longflow.inference.forecaster import Forecaster
 
 logger = logging.getLogger(__name__)
+
+#: the folders of acquired scans and labels in a raw dataset
+OF_RAW_DATASET = ("imagesTr", "labelsTr", "imagesTs", "targetsTs", "labelsTs")
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ def predict_folder(
     description = model_description(forecaster)
     _check_input_description(input_folder, description)
     wanted = wanted_forecasts(input_folder, description, times, forecaster.context_length())
+    _check_output(output_folder, wanted)
     if not overwrite:
         _check_settings(forecaster, wanted, output_folder)
     failures = []
@@ -116,7 +121,10 @@ def wanted_forecasts(
                     "A forecast needs at least one earlier scan."
                 )
     if problems:
-        raise DataError(f"{folder} cannot be forecast:\n" + "\n".join(problems))
+        raise DataError(
+            f"{folder} cannot be forecast (images are looked for as {{case}}_0000{description.file_ending}):\n"
+            + "\n".join(problems)
+        )
     if not wanted:
         raise DataError(
             f"Nothing is wanted of {folder}: every row of its scans.csv has an image. Add a row (case,subject,time) "
@@ -173,6 +181,32 @@ def is_finished(item: Wanted, folder: Path, description: DatasetDescription) -> 
         image_path(folder, item.target.case, channel, description).is_file()
         for channel in range(len(description.channels))
     )
+
+
+def _check_output(folder: Path, wanted: list[Wanted]) -> None:
+    """Forecasts are never written among acquired scans, nor their table over another one.
+
+    :raises ConfigurationError: the folder is a raw dataset or one of its folders, or has a table of other scans.
+    :raises DataError: the folder cannot be made or written to.
+    """
+    existing = next(place for place in (folder, *folder.resolve().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        what = "cannot be written to" if existing.is_dir() else "is a file"
+        raise DataError(f"{existing} {what}. Give another folder for the forecasts with -o.")
+    of_raw = folder.resolve().name in OF_RAW_DATASET and (folder.resolve().parent / "dataset.json").is_file()
+    if of_raw or any((folder / name).is_dir() for name in OF_RAW_DATASET):
+        raise ConfigurationError(
+            f"{folder} belongs to a raw dataset. Forecasts would stand among its acquired scans; give another folder "
+            "with -o."
+        )
+    table = folder / "scans.csv"
+    known = {item.target.case for item in wanted}
+    for row in read_rows(table) if table.is_file() else []:
+        if row.case not in known and not (folder / f"{row.case}.json").is_file():
+            raise ConfigurationError(
+                f"{table} names {row.case}, which is no forecast (there is no {row.case}.json). Forecasts are not "
+                "written over a table of other scans; give another folder with -o."
+            )
 
 
 def _check_settings(forecaster: Forecaster, wanted: list[Wanted], folder: Path) -> None:

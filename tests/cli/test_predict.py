@@ -60,7 +60,12 @@ def test_what_cannot_be_done_ends_with_1(images, tmp_path, flags, message, capsy
 
 @pytest.mark.parametrize(
     ("flags", "message"),
-    [("-t soon", "invalid float value: 'soon'"), ("--steps 0", "0 is not above zero"), ("--solver eular", "'euler'")],
+    [
+        ("-t 2024-01-31", "'2024-01-31' is not a number"),
+        ("-t 3,5", "decimals after a point"),
+        ("--steps 0", "0 is not above zero"),
+        ("--solver eular", "'euler'"),
+    ],
 )
 def test_flags_that_cannot_be(images, tmp_path, flags, message, capsys):
     with pytest.raises(SystemExit) as raised:

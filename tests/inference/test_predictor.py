@@ -295,3 +295,36 @@ def test_another_unit_channel_or_ending(forecaster, dataset, tmp_path, place, ch
     write_description(description, (folder if place == "in" else folder.parent) / "dataset.json")
     with pytest.raises(DataError, match=message):
         predict_folder(forecaster, folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["imagesTr", "targetsTs", "."])
+def test_forecasts_are_not_written_among_acquired_scans(dataset, forecaster, folder, name):
+    (dataset.raw / name).mkdir(exist_ok=True)
+    before = names(dataset.raw / name)
+    with pytest.raises(ConfigurationError, match="belongs to a raw dataset"):
+        predict_folder(forecaster, folder, dataset.raw / name, overwrite=True)
+    assert names(dataset.raw / name) == before
+
+
+def test_a_table_of_other_scans_is_not_replaced(forecaster, folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    text = "case,subject,time\nx_0,x,0\n"
+    (tmp_path / "out" / "scans.csv").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"scans.csv names x_0, which is no forecast"):
+        predict_folder(forecaster, folder, tmp_path / "out")
+    assert (tmp_path / "out" / "scans.csv").read_text() == text and names(tmp_path / "out") == ["scans.csv"]
+
+
+def test_an_output_that_is_a_file(forecaster, folder, tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(DataError, match=r"out is a file. Give another folder"):
+        predict_folder(forecaster, folder, tmp_path / "out" / "forecasts")
+
+
+@pytest.mark.parametrize("case", ["../../b_3", "/tmp/b_3"])
+def test_a_case_that_leads_out_of_the_output_is_refused(forecaster, folder, tmp_path, case):
+    rewrite(folder, "b_3,b,40.0", f"{case},b,40.0")
+    before = set(tmp_path.rglob("*"))
+    with pytest.raises(DataError, match="cannot be part of a file's name"):
+        predict_folder(forecaster, folder, tmp_path / "out")
+    assert set(tmp_path.rglob("*")) == before

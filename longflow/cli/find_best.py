@@ -68,14 +68,15 @@ def _show(best: dict) -> None:
     )
     if best["nested"]:
         console.print(
-            f"Chosen without the fold it is judged on (free of the optimism of choosing): "
-            f"NRMSE {best['nested']['nrmse']:.5f}, LCI {best['nested']['lci_nrmse']:.5f}.",
+            f"Chosen without the fold it is judged on: NRMSE {best['nested']['nrmse']:.5f}, "
+            f"LCI {best['nested']['lci_nrmse']:.5f}. Still slightly optimistic: each fold's checkpoint was the best on "
+            "its own validation targets. Only held-out subjects (imagesTs) are free of that.",
             highlight=False,
         )
     else:
         console.print(
             "With a single fold, choice and judgement rest on the same targets: the figure is slightly optimistic. "
-            "Train further folds for an estimate free of it.",
+            "Train further folds, or evaluate held-out subjects (imagesTs).",
             highlight=False,
         )
 

@@ -10,7 +10,8 @@ the number of candidates. The mean over subjects of NRMSE, a sum of square roots
 on a grid of s. LCI itself (s = 0) is a candidate, so the choice is never worse than LCI on the cross-validation.
 
 A candidate and an s that were chosen on the same targets they are judged on look slightly better than they are. So the
-whole choice is repeated without each fold in turn and judged on that fold: the ``nested`` figures.
+whole choice is repeated without each fold in turn and judged on that fold: the ``nested`` figures. What they do not
+undo: each fold's checkpoint was the best of its training on that fold's own targets.
 """
 
 import csv

@@ -4,6 +4,7 @@ The subject is the unit: a subject's targets are averaged first, then subjects a
 resampling subjects. Targets of one subject are not independent; intervals over targets would be too narrow.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,7 +34,10 @@ COMPARISON_DEFINITIONS = {
     "difference_to_lci": (
         "forecast minus LCI, paired: per target where both are defined, then per subject, then over subjects"
     ),
-    "better_than_lci": "share of targets whose NRMSE is lower than that of LCI; interval from resampling subjects",
+    "better_than_lci": (
+        "share of targets whose NRMSE is lower than that of LCI; interval of this share, from subjects drawn with "
+        "replacement, each with all its targets"
+    ),
 }
 
 
@@ -78,12 +82,14 @@ def _share_better(by_method: dict[str, list[Row]]) -> dict[str, Any]:
     differences = _differences(by_method, "nrmse")
     better = [None if difference is None else float(difference < 0) for difference in differences]
     defined = [value for value in better if value is not None]
-    over_subjects = _summary(by_method[FORECAST], better)
+    subjects = [row["subject"] for row in by_method[FORECAST]]
+    targets = Counter(subject for subject, value in zip(subjects, better, strict=True) if value is not None)
+    shares = subject_means(subjects, better)
     return {
         "share": float(np.mean(defined)) if defined else None,
         "better": int(sum(defined)),
         "targets": len(defined),
-        "interval": over_subjects["interval"],
+        "interval": bootstrap_interval(list(shares.values()), weights=[targets[subject] for subject in shares]),
     }
 
 
@@ -109,23 +115,28 @@ def subject_means(subjects: Sequence[str], values: Sequence[float | None]) -> di
 
 
 def bootstrap_interval(
-    values: Sequence[float], confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = SEED
+    values: Sequence[float],
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+    weights: Sequence[float] | None = None,
 ) -> list[float] | None:
     """Percentile bootstrap interval of the mean of independent values (one per subject); None for fewer than two.
+
+    :param weights: of the values, for a weighted mean; a subject that is drawn brings its own.
 
     Efron & Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
     """
     if len(values) < 2:
         return None
     values = np.asarray(values, dtype=np.float64)
+    weights = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
     generator = np.random.default_rng(seed)
     portion = max(1, 1_000_000 // len(values))  # resamples drawn at a time, so that memory stays small
-    means = np.concatenate(
-        [
-            values[generator.integers(0, len(values), (min(portion, resamples - done), len(values)))].mean(axis=1)
-            for done in range(0, resamples, portion)
-        ]
-    )
+    means = np.empty(resamples)
+    for done in range(0, resamples, portion):
+        drawn = generator.integers(0, len(values), (min(portion, resamples - done), len(values)))
+        means[done : done + len(drawn)] = np.average(values[drawn], axis=1, weights=weights[drawn])
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     return [float(low), float(high)]

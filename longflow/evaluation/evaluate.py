@@ -12,7 +12,14 @@ from longflow.data.parallel import Progress, for_each_subject
 from longflow.evaluation.comparison import COMPARISON_DEFINITIONS, CONTEXT_MEAN, FORECAST, LCI, Row, compare
 from longflow.evaluation.memory import processes_that_fit
 from longflow.evaluation.metrics import CHANGED_THRESHOLD, DEFINITIONS, target_metrics
-from longflow.evaluation.pairs import Pair, find_pairs, forecasts_of_folder, last_and_mean, read_like
+from longflow.evaluation.pairs import (
+    Pair,
+    find_pairs,
+    forecasts_of_folder,
+    last_and_mean,
+    read_like,
+    subjects_of_training,
+)
 from longflow.files import write_json, written_whole
 
 logger = logging.getLogger(__name__)
@@ -46,6 +53,14 @@ def evaluate_folder(
     if without_truth:
         share = f"{len(without_truth)} of {len(forecasts)}"
         logger.warning("%s forecasts have no acquired scan to be compared with: %s", share, _few(without_truth))
+    seen = sorted({pair.forecast.subject for pair in pairs} & subjects_of_training(references))
+    if seen:
+        logger.warning(
+            "%d of the subjects stand in imagesTr (%s): the model may have been trained or chosen on them. "
+            "Numbers of such subjects say nothing about new ones.",
+            len(seen),
+            _few(seen),
+        )
     rows = evaluate_pairs(pairs, processes, progress)
     results = {
         "predictions": str(predictions),
@@ -53,6 +68,7 @@ def evaluate_folder(
         "methods": sorted({pair.forecast.method for pair in pairs}),
         "time_unit": description.time_unit,
         "without_truth": without_truth,
+        "subjects_of_training": seen,
         "definitions": {**DEFINITIONS, **COMPARISON_DEFINITIONS},
         "changed_threshold": CHANGED_THRESHOLD,
         **compare(rows),

@@ -149,6 +149,15 @@ class Library:
         return ", ".join(str(folder) for folder in self.folders)
 
 
+def subjects_of_training(folders: Sequence[Path]) -> set[str]:
+    """Subjects that the table of an imagesTr among the folders names: a model of the dataset may have seen them."""
+    training = [folder for folder in folders if folder.name == "imagesTr"]
+    try:
+        return {row.subject for folder in training for row in rows_of_folder(folder)}
+    except DataError:
+        return set()  # without a table nothing is known
+
+
 def dataset_folders(raw: Path) -> list[Path]:
     """Where a raw dataset keeps acquired scans, in the order in which the truth of a forecast is looked for."""
     return [folder for name in ("targetsTs", "imagesTs", "imagesTr") if (folder := raw / name).is_dir()]

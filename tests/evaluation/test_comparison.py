@@ -47,6 +47,17 @@ def test_share_of_targets_better_than_lci():
     assert (found["share"], found["better"], found["targets"]) == (0.75, 3, 4)
 
 
+def test_the_interval_of_the_share_is_that_of_the_share_over_targets():
+    """One subject with 40 good targets beside three with one bad target each: the share is far above one in four."""
+    targets = [(f"a{i}", "a", 0.1, 0.2, 0.3, 1.0) for i in range(40)]
+    targets += [(f"{subject}1", subject, 0.3, 0.2, 0.3, 1.0) for subject in "bcd"]
+    found = summarise(rows_of(*targets))["better_than_lci"]
+    low, high = found["interval"]
+    assert found["share"] == pytest.approx(40 / 43)
+    assert low == 0 and found["share"] < high <= 1
+    assert bootstrap_interval([1, 0, 0, 0], weights=[40, 1, 1, 1]) == found["interval"]
+
+
 def test_equal_to_lci_is_not_better():
     assert summarise(rows_of(("a1", "a", 0.2, 0.2, 0.2, 1.0)))["better_than_lci"]["share"] == 0
 

@@ -99,3 +99,12 @@ def test_forecast_with_a_voxel_that_is_not_a_number(cohort, tmp_path, paths, des
     with pytest.raises(DataError, match=r"out/s1_2_0000.nii.gz .*1 NaN"):
         evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1)
     assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_subjects_that_the_model_may_have_seen_are_said(cohort, tmp_path, paths, description, write_table, caplog):
+    results = evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1)
+    assert results["subjects_of_training"] == [] and "imagesTr" not in caplog.text
+    write_table(paths.raw / "scans.csv", ("s1_0", "s1", 0.0), ("s1_1", "s1", 1.0), ("s1_2", "s1", 2.0))
+    results = evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1)
+    assert results["subjects_of_training"] == ["s1"]
+    assert "1 of the subjects stand in imagesTr (s1): the model may have been trained" in caplog.text

@@ -36,7 +36,7 @@ COMPARISON_DEFINITIONS = {
     ),
     "better_than_lci": (
         "share of targets whose NRMSE is lower than that of LCI; interval of this share, from subjects drawn with "
-        "replacement, each with all its targets"
+        "replacement, each with all its targets; null where all targets or none are better, as resampling cannot vary them"
     ),
 }
 
@@ -85,11 +85,13 @@ def _share_better(by_method: dict[str, list[Row]]) -> dict[str, Any]:
     subjects = [row["subject"] for row in by_method[FORECAST]]
     targets = Counter(subject for subject, value in zip(subjects, better, strict=True) if value is not None)
     shares = subject_means(subjects, better)
+    share = float(np.mean(defined)) if defined else None
+    weights = [targets[subject] for subject in shares]
     return {
-        "share": float(np.mean(defined)) if defined else None,
+        "share": share,
         "better": int(sum(defined)),
         "targets": len(defined),
-        "interval": bootstrap_interval(list(shares.values()), weights=[targets[subject] for subject in shares]),
+        "interval": None if share in (None, 0, 1) else bootstrap_interval(list(shares.values()), weights=weights),
     }
 
 

@@ -58,6 +58,11 @@ def test_the_interval_of_the_share_is_that_of_the_share_over_targets():
     assert bootstrap_interval([1, 0, 0, 0], weights=[40, 1, 1, 1]) == found["interval"]
 
 
+def test_no_interval_where_all_targets_are_better():
+    found = summarise(rows_of(("a1", "a", 0.1, 0.2, 0.3, 1.0), ("b1", "b", 0.1, 0.2, 0.3, 1.0)))["better_than_lci"]
+    assert (found["share"], found["interval"]) == (1, None)
+
+
 def test_equal_to_lci_is_not_better():
     assert summarise(rows_of(("a1", "a", 0.2, 0.2, 0.2, 1.0)))["better_than_lci"]["share"] == 0
 

@@ -36,7 +36,7 @@ COMPARISON_DEFINITIONS = {
     ),
     "better_than_lci": (
         "share of targets whose NRMSE is lower than that of LCI; interval of this share, from subjects drawn with "
-        "replacement, each with all its targets; null where all targets or none are better, as resampling cannot vary them"
+        "replacement, each with all its targets; null where all targets or none are better"
     ),
 }
 

@@ -44,7 +44,8 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
     if description is None:
         return _ordered(problems)
     for part in parts:
-        problems += part.check_names(description)
+        if part.readable:  # else every file would be said to have no line
+            problems += part.check_names(description)
     problems += _leaks(parts)
     times = [(row.subject, time) for row in parts[0].rows if (time := parse_time(row.time)) is not None]
     problems += time_unit_problems(times, description.time_unit, parts[0].table)
@@ -73,7 +74,12 @@ def require_valid(raw: Path, processes: int | None = None, progress: Progress | 
 
 
 def _ordered(problems: list[Problem]) -> list[Problem]:
-    return sorted(dict.fromkeys(problems), key=lambda problem: (problem.severity, problem.file, problem.field))
+    return sorted(dict.fromkeys(problems), key=lambda one: (one.severity, *map(_natural, (one.file, one.field))))
+
+
+def _natural(text: str) -> list[str | int]:
+    """A key that puts line 2 before line 10."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def _listing(folder: Path, most: int = 4) -> str:
@@ -121,6 +127,7 @@ def _check_description(raw: Path) -> tuple[DatasetDescription | None, list[Probl
         problems.append(
             error(name, "file_ending", repr(description.file_ending), "an ending as .nii.gz", "Start it with a point.")
         )
+        return None, problems  # no file would be found
     for key in description.model_extra or {}:
         if meant := get_close_matches(key, DatasetDescription.model_fields, n=1, cutoff=0.8):
             advice = "Keys that longflow does not know are ignored; rename it if this one was meant."
@@ -146,6 +153,7 @@ class _Part:
         self.raw, self.suffix = raw, suffix
         self.images, self.labels, self.targets = (raw / f"{kind}{suffix}" for kind in ("images", "labels", "targets"))
         self.rows: list[Row] = []
+        self.readable = False
         self.table = ""
 
     def shown(self, path: Path) -> str:
@@ -167,9 +175,10 @@ class _Part:
                     "file",
                     str(problem),
                     "a table with the columns case, subject, time",
-                    "Write one line for each scan.",
+                    "Mend or write the table, a line for each scan, as in documentation/dataset_format.md.",
                 )
             ]
+        self.readable = True
         problems, self.rows = table_problems(path, self.table, rows)
         if not rows:
             problems.append(

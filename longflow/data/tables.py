@@ -94,7 +94,7 @@ def _line(row: Row, table: str) -> list[Problem]:
                     table,
                     f"line {row.line}: {name}",
                     f"'{value}'" if value else "empty",
-                    "a name without slashes",
+                    "a name without slashes, not beginning with a point",
                     "A case is the file's name without _0000 and its ending; a subject is any name of the patient.",
                 )
             )

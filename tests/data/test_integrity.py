@@ -291,7 +291,14 @@ def test_dataset_json(raw, changes, field):
 
 def test_file_ending_without_a_point(raw):
     edit_description(raw, file_ending="nii.gz")
-    assert ("dataset.json", "file_ending") in {(problem.file, problem.field) for problem in check(raw)}
+    assert [(problem.file, problem.field) for problem in check(raw)] == [("dataset.json", "file_ending")]
+
+
+def test_lines_are_in_order_of_their_numbers(raw):
+    lines = [f"x_{number},x,{number}" for number in range(12)]
+    (raw / "scans.csv").write_text("case,subject,time\n" + "\n".join(lines) + "\n")
+    fields = [problem.field for problem in check(raw) if problem.field.startswith("line")]
+    assert fields == [f"line {number}: case" for number in range(2, 14)]
 
 
 def test_a_key_of_dataset_json_that_is_nearly_right(raw):
@@ -313,7 +320,8 @@ def test_missing_folder_missing_table_and_empty_table(raw, tmp_path):
     (raw / "scans.csv").write_text("case,subject,time\n")
     assert check(raw)[0].found == "no line"
     (raw / "scans.csv").write_text("case,time\n")
-    assert "has no column subject" in check(raw)[0].found
+    (problem,) = check(raw)  # and not that every file lacks its line
+    assert "has no column subject" in problem.found
     (raw / "scans.csv").unlink()
     assert "does not exist" in check(raw)[0].found
 

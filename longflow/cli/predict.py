@@ -87,7 +87,9 @@ def work(options: argparse.Namespace) -> None:
         )
     with progress_bar("Forecasting") as progress:
         wanted = predict_folder(forecaster, options.input, options.output, options.times, options.overwrite, progress)
-    command.console.print(f"{len(wanted)} forecasts are in {options.output}", highlight=False)
+    command.console.print(
+        f"{len(wanted)} forecast{'s are' if len(wanted) != 1 else ' is'} in {options.output}", highlight=False
+    )
 
 
 if __name__ == "__main__":

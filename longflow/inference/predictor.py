@@ -107,7 +107,9 @@ def wanted_forecasts(
     if strange := [time for time in times if not math.isfinite(time)]:
         raise DataError(f"The wanted time {strange[0]} is not a finite number.")
     wanted, problems = [], []
-    for series in series_of_folder(folder, description):
+    all_series = series_of_folder(folder, description)
+    _check_any_image(all_series, folder)
+    for series in all_series:
         problems += _missing_channels(series)
         context = [scan for scan in series.scans if scan.exists]
         for target in _targets(series, context, times, folder, description):
@@ -121,16 +123,25 @@ def wanted_forecasts(
                     "A forecast needs at least one earlier scan."
                 )
     if problems:
-        raise DataError(
-            f"{folder} cannot be forecast (images are looked for as {{case}}_0000{description.file_ending}):\n"
-            + "\n".join(problems)
-        )
+        raise DataError(f"{folder} cannot be forecast:\n" + "\n".join(problems))
     if not wanted:
         raise DataError(
             f"Nothing is wanted of {folder}: every row of its scans.csv has an image. Add a row (case,subject,time) "
             "without an image for each scan that should be forecast, or give times for every subject with -t."
         )
     return wanted
+
+
+def _check_any_image(all_series: list[Series], folder: Path) -> None:
+    """Without a single image, the folder or the names are wrong: said once, not for every row."""
+    expected = [path for series in all_series for scan in series.scans for path in scan.images]
+    if expected and not any(path.is_file() for path in expected):
+        held = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+        raise DataError(
+            f"{folder} has a table but none of its images. Looked for {expected[0].name} and so on; the folder holds "
+            f"{', '.join(held[:4])}{' ...' if len(held) > 4 else ''}. Give the folder of the images, as imagesTs, and "
+            "mind capital letters."
+        )
 
 
 def _targets(

@@ -328,3 +328,11 @@ def test_a_case_that_leads_out_of_the_output_is_refused(forecaster, folder, tmp_
     with pytest.raises(DataError, match="cannot be part of a file's name"):
         predict_folder(forecaster, folder, tmp_path / "out")
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_without_its_images_is_said_once(forecaster, folder, tmp_path):
+    for path in folder.glob("*.nii.gz"):
+        path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+    message = r"none of its images. Looked for a_0_0000.nii.gz and so on; the folder holds a_0_0000.NII.GZ, .* capital"
+    with pytest.raises(DataError, match=message):
+        predict_folder(forecaster, folder, tmp_path / "out")

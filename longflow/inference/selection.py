@@ -101,7 +101,8 @@ def _is_record(best: Any) -> bool:
         return False
     return (
         bool(names)
-        and all(isinstance(name, str) and is_name(name) for name in [*names, reduction])
+        and all(isinstance(name, str) and is_name(name) for name in names)
+        and isinstance(reduction, str | None)
         and all(isinstance(fold, int) for fold in folds)
         and isinstance(shrinkage, int | float)
         and 0 <= shrinkage <= 1

@@ -14,8 +14,8 @@ LONGEST_FILE = 500
 
 #: a room imports only from itself and from rooms before it
 ORDER = [
-    *("errors", "files", "paths", "plans", "flow", "networks", "data", "fingerprint", "preprocessing", "methods"),
-    *("planning", "inference", "evaluation", "training", "report", "cluster", "demo", "cli"),
+    *("errors", "files", "paths", "parallel", "plans", "flow", "networks", "data", "fingerprint", "preprocessing"),
+    *("methods", "planning", "inference", "evaluation", "training", "report", "cluster", "demo", "cli"),
 ]
 
 #: files without a test file of their own, and where they are tested

@@ -145,7 +145,7 @@ def checked_device(name: str | None) -> str:
 
 def default_workers(device: str) -> int:
     """On a CPU the cores are the network's own; beside a GPU they prepare batches."""
-    from longflow.data.parallel import available_cores
+    from longflow.parallel import available_cores
 
     return 0 if device == "cpu" else min(8, max(1, available_cores() - 1))
 

@@ -83,6 +83,20 @@ def read_image(path: Path) -> sitk.Image:
     return image
 
 
+def read_geometry(path: Path) -> Geometry:
+    """The grid of an image, by its header alone.
+
+    :raises DataError: the header cannot be read.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        return Geometry.of(read_image(path))  # says what is wrong with the file
+    return Geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+
+
 def read_image_of_any_size(path: Path) -> sitk.Image:
     """An image of any number of dimensions with one finite value per voxel.
 

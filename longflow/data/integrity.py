@@ -10,11 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Row, image_path, parse_time, read_description, rows_of_folder
-from longflow.data.parallel import Progress, for_each_subject
 from longflow.data.problems import REGISTER, Problem, error, warning
 from longflow.data.tables import table_problems, time_unit_problems
 from longflow.data.voxels import FileToCheck, SubjectToCheck, check_subject
 from longflow.errors import ConfigurationError, DataError, LongflowError
+from longflow.parallel import Progress, for_each_subject
 
 __all__ = ["REGISTER", "Problem", "require_valid", "verify_dataset"]
 

@@ -25,13 +25,21 @@ import numpy as np
 
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.data.images import read_scan
-from longflow.data.parallel import Progress, for_each_subject
 from longflow.errors import DataError, NotFoundError
 from longflow.evaluation.comparison import CONTEXT_MEAN, LCI
-from longflow.evaluation.memory import processes_that_fit
 from longflow.evaluation.metrics import value_range
-from longflow.evaluation.pairs import Files, Forecast, Pair, find_pairs, forecasts_of_folder, last_and_mean, read_like
+from longflow.evaluation.pairs import (
+    Files,
+    Forecast,
+    Pair,
+    find_pairs,
+    forecasts_of_folder,
+    last_and_mean,
+    peak_bytes,
+    read_like,
+)
 from longflow.files import read_json, write_json, written_whole
+from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
 
 logger = logging.getLogger(__name__)
@@ -249,7 +257,7 @@ def sum_targets(
 ) -> list[Sums]:
     """The sums of every target, in parallel."""
     volumes_at_peak = len(targets[0].predictions) + 6  # measured: 5 beside the predictions
-    fitting = processes_that_fit(processes, [target.pair.target for target in targets], volumes_at_peak)
+    fitting = processes_that_fit(processes, [peak_bytes(target.pair.target, volumes_at_peak) for target in targets])
     tasks = {f"{target.pair.forecast.case} (fold {target.fold})": target for target in targets}
     sums = dict(for_each_subject(sum_target, tasks, fitting, progress))
     return [sums[name] for name in tasks]

@@ -8,19 +8,19 @@ from typing import Any
 
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import read_scan
-from longflow.data.parallel import Progress, for_each_subject
 from longflow.evaluation.comparison import COMPARISON_DEFINITIONS, CONTEXT_MEAN, FORECAST, LCI, Row, compare
-from longflow.evaluation.memory import processes_that_fit
 from longflow.evaluation.metrics import CHANGED_THRESHOLD, DEFINITIONS, target_metrics
 from longflow.evaluation.pairs import (
     Pair,
     find_pairs,
     forecasts_of_folder,
     last_and_mean,
+    peak_bytes,
     read_like,
     subjects_of_training,
 )
 from longflow.files import write_json, written_whole
+from longflow.parallel import Progress, for_each_subject, processes_that_fit
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def evaluate_folder(
 
 def evaluate_pairs(pairs: Sequence[Pair], processes: int | None = None, progress: Progress | None = None) -> list[Row]:
     """Three rows for every pair (forecast, LCI, context mean), in the order of the pairs."""
-    fitting = processes_that_fit(processes, [pair.target for pair in pairs], _VOLUMES_AT_PEAK)
+    fitting = processes_that_fit(processes, [peak_bytes(pair.target, _VOLUMES_AT_PEAK) for pair in pairs])
     tasks = {pair.forecast.case: pair for pair in pairs}
     rows = dict(for_each_subject(evaluate_pair, tasks, fitting, progress))
     return [row for case in tasks for row in rows[case]]

@@ -7,11 +7,14 @@ from functools import cached_property
 from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, image_path, is_name, parse_time, rows_of_folder
-from longflow.data.images import Volume, read_scan
+from longflow.data.images import Volume, read_geometry, read_scan
 from longflow.errors import DataError
 from longflow.files import read_json
 
 Files = tuple[Path, ...]
+
+#: bytes that a process takes before it has read anything, and for work on portions of a volume
+_PROCESS_BYTES = 400_000_000
 
 SIDECAR_KEYS = ("case", "subject", "target_time", "horizon", "context")
 
@@ -218,3 +221,8 @@ def last_and_mean(pair: Pair, target: Volume) -> tuple[Volume, Volume]:
         total = last.array.astype("float64") if total is None else total + last.array
     mean = (total / len(pair.context)).astype("float32")
     return last, Volume(mean, last.geometry, last.data_type)
+
+
+def peak_bytes(files: Files, volumes: int) -> int:
+    """Bytes that a process takes which holds so many volumes of float32 of a scan's size at its peak."""
+    return _PROCESS_BYTES + volumes * 4 * len(files) * math.prod(read_geometry(files[0]).size)

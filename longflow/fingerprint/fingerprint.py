@@ -8,11 +8,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from longflow.data.dataset import DatasetDescription, Series, training_series
-from longflow.data.parallel import Progress, for_each_subject
 from longflow.errors import DataError, LongflowError
 from longflow.files import read_json, write_json
 from longflow.fingerprint.spatial import SpatialFingerprint, combine, examine_subject, samples_of_scan
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
+from longflow.parallel import Progress, for_each_subject
 from longflow.paths import DatasetPaths
 from longflow.plans import explain
 

@@ -2,21 +2,14 @@
 
 import logging
 import math
-import multiprocessing
-import os
 import shutil
-import threading
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-import psutil
-import SimpleITK as sitk
-
 from longflow.data.dataset import Series, training_series
-from longflow.data.images import Geometry, read_image
-from longflow.data.parallel import Progress, available_cores, for_each_subject
+from longflow.data.images import read_geometry
 from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import PLANS_NAME, DatasetPaths
 from longflow.plans import Plans, read_plans
 from longflow.preprocessing.grid import resampled_shape
@@ -100,7 +93,7 @@ def preprocess_dataset(
             jobs[one.subject] = Job(one, plans, stale)
     sizes = {subject: _estimated_bytes(job) for subject, job in jobs.items()}
     _check_disk(paths.preprocessed, sum(disk for disk, _ in sizes.values()))
-    processes = _processes_that_fit(processes or available_cores(), [memory for _, memory in sizes.values()])
+    processes = processes_that_fit(processes, [memory for _, memory in sizes.values()])
     for _ in for_each_subject(_prepare, jobs, processes, progress):
         pass
     return Summary(
@@ -113,17 +106,8 @@ def preprocess_dataset(
 
 def _prepare(job: Job) -> None:
     """Prepare and store one subject; runs in a worker."""
-    _end_with_parent()
     for configuration, folder, patch_size in job.outputs:
         save_prepared(prepare_series(job.series, job.plans, configuration), folder, patch_size)
-
-
-@cache
-def _end_with_parent() -> None:
-    """Make this worker end when the command is killed: a pool's worker would wait for its next subject for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def _read_plans_of(paths: DatasetPaths, plans_name: str) -> Plans:
@@ -188,7 +172,7 @@ def _up_to_date(series: Series, plans: Plans, output: tuple[str, Path, tuple[int
 def _estimated_bytes(job: Job) -> tuple[int, int]:
     """Bytes on disk and bytes of memory at the peak, at most, from the header of the subject's first scan."""
     scans = existing_scans(job.series)
-    geometry = _read_geometry(scans[0].images[0])
+    geometry = read_geometry(scans[0].images[0])
     shape, spacing = list(reversed(geometry.size)), geometry.array_spacing
     order, channels = job.plans.transpose_forward, len(job.plans.channels)
     labelled = any(scan.label is not None for scan in scans)
@@ -204,16 +188,6 @@ def _estimated_bytes(job: Job) -> tuple[int, int]:
     return disk, memory
 
 
-def _read_geometry(path: Path) -> Geometry:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return Geometry.of(read_image(path))  # says what is wrong with the file
-    return Geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
-
-
 def _check_disk(folder: Path, needed: int) -> None:
     """An error before any work where the disk cannot hold the result."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -223,19 +197,3 @@ def _check_disk(folder: Path, needed: int) -> None:
             f"The preprocessed data need up to {needed / 1e9:.2f} GB, but {existing} has {free / 1e9:.2f} GB free. "
             "Free some space, preprocess fewer configurations (-c), or set longflow_preprocessed to another disk."
         )
-
-
-def _processes_that_fit(wanted: int, memory: list[int]) -> int:
-    """No more workers than memory can hold at once, the largest subjects together at worst; at least one."""
-    available = int(0.9 * psutil.virtual_memory().available)
-    largest = sorted(memory, reverse=True)
-    fitting = max(1, sum(sum(largest[: count + 1]) <= available for count in range(min(wanted, len(largest)))))
-    if fitting < min(wanted, len(largest)):
-        logger.info(
-            "%d processes instead of %d: a subject takes up to %.1f GB, and %.1f GB of memory are free.",
-            fitting,
-            wanted,
-            largest[0] / 1e9,
-            available / 1e9,
-        )
-    return fitting

@@ -105,7 +105,7 @@ def test_stopped_ends_with_130(dataset, monkeypatch, capsys):  # noqa: F811
 
 
 def test_workers_by_device(monkeypatch):
-    monkeypatch.setattr("longflow.data.parallel.available_cores", lambda: 32)
+    monkeypatch.setattr("longflow.parallel.available_cores", lambda: 32)
     assert train.default_workers("cpu") == 0 and train.default_workers("cuda:0") == 8
 
 

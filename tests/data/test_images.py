@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from longflow.data.images import Geometry, as_type, read_image, read_scan, write_volume
+from longflow.data.images import Geometry, as_type, read_geometry, read_image, read_scan, write_volume
 from longflow.errors import DataError
 from tests.data.helpers import SHAPE, tiny_array, write_image
 
@@ -17,6 +17,14 @@ def test_read_scan_gives_voxels_geometry_and_type(tmp_path, ending):
     assert volume.data_type == "int16"
     assert volume.geometry.size == SHAPE[::-1]
     assert volume.geometry.array_spacing == pytest.approx((5.0, 1.5, 1.5))
+
+
+def test_the_header_alone_tells_the_grid(tmp_path):
+    write_image(tiny_array(), tmp_path / "a.nii.gz")
+    assert read_geometry(tmp_path / "a.nii.gz") == read_scan((tmp_path / "a.nii.gz",)).geometry
+    (tmp_path / "b.nii.gz").write_text("no image")
+    with pytest.raises(DataError, match=r"b\.nii\.gz is truncated"):
+        read_geometry(tmp_path / "b.nii.gz")
 
 
 @pytest.mark.parametrize("data_type", ["int16", "uint8", "float32", "int32"])

@@ -3,7 +3,14 @@ import pytest
 
 from longflow.data.images import Geometry, read_scan
 from longflow.errors import DataError
-from longflow.evaluation.pairs import dataset_folders, find_pairs, forecasts_of_folder, last_and_mean, read_like
+from longflow.evaluation.pairs import (
+    dataset_folders,
+    find_pairs,
+    forecasts_of_folder,
+    last_and_mean,
+    peak_bytes,
+    read_like,
+)
 
 from .conftest import GEOMETRY, SHAPE
 
@@ -139,3 +146,10 @@ def test_last_and_mean(tmp_path, folders, description, write_forecast):
     np.testing.assert_array_equal(last.array[0], SCAN + 1)
     np.testing.assert_array_equal(mean.array[0], SCAN + 0.5)
     assert mean.array.dtype == np.float32
+
+
+def test_bytes_at_the_peak_follow_the_header(tmp_path, write_scan):
+    write_scan(tmp_path, "a", SCAN)
+    files = (tmp_path / "a_0000.nii.gz",)
+    assert peak_bytes(files, 5) - peak_bytes(files, 2) == 3 * 4 * SCAN.size
+    assert peak_bytes(files * 2, 1) - peak_bytes(files, 1) == 4 * SCAN.size

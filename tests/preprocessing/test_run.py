@@ -118,17 +118,6 @@ def test_a_full_disk_is_foreseen(dataset, monkeypatch):
     assert not dataset.cache("longflowPlans", "3d_fullres").exists()
 
 
-def test_few_workers_where_memory_is_short(monkeypatch):
-    memory = type("Memory", (), {"available": 10 * 10**9})
-    monkeypatch.setattr(run.psutil, "virtual_memory", lambda: memory)
-    gigabyte = 10**9
-    assert run._processes_that_fit(8, [gigabyte] * 20) == 8
-    assert run._processes_that_fit(8, [4 * gigabyte] * 20) == 2
-    assert run._processes_that_fit(8, [6 * gigabyte, gigabyte, gigabyte]) == 3
-    assert run._processes_that_fit(8, [60 * gigabyte]) == 1
-    assert run._processes_that_fit(8, []) == 1
-
-
 def test_a_scan_that_cannot_be_read_is_named_and_the_others_are_kept(dataset):
     broken = dataset.raw / "imagesTr" / "s2_1_0000.nii.gz"
     broken.write_bytes(broken.read_bytes()[:200])

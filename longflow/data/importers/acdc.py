@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from longflow.data.importers.writing import ImportedScan, import_dataset
-from longflow.data.parallel import Progress
 from longflow.errors import DataError, unknown_name
+from longflow.parallel import Progress
 
 LABELS = ("right ventricle", "myocardium", "left ventricle")
 REFERENCE = "Bernard et al., IEEE TMI 37(11), 2514-2525, 2018, doi:10.1109/TMI.2018.2837502"

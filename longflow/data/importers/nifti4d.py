@@ -10,9 +10,9 @@ import nibabel
 from longflow.data.dataset import parse_time
 from longflow.data.importers.writing import ImportedScan, import_dataset
 from longflow.data.nifti import NIBABEL_ERRORS
-from longflow.data.parallel import Progress
 from longflow.errors import ConfigurationError, DataError, unknown_name
 from longflow.files import read_json
+from longflow.parallel import Progress
 
 PLACE = "{subject}"
 

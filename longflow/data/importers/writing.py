@@ -19,9 +19,9 @@ import SimpleITK as sitk
 from longflow import __version__
 from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
 from longflow.data.images import Geometry, read_image_of_any_size, write_volume
-from longflow.data.parallel import Progress, for_each_subject
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
+from longflow.parallel import Progress, for_each_subject
 
 logger = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """Workers live in this module because spawned processes import them from it."""
 
+import logging
 import os
 import signal
 import subprocess
@@ -10,8 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from longflow.data.parallel import available_cores, for_each_subject
 from longflow.errors import DataError, WorkerError
+from longflow.parallel import available_cores, for_each_subject, processes_that_fit
+
+GIGABYTE = 10**9
 
 
 def double(number):
@@ -62,6 +65,26 @@ def test_nothing_to_do():
     assert available_cores() >= 1
 
 
+@pytest.fixture
+def ten_gigabytes(monkeypatch):
+    memory = type("Memory", (), {"available": 10 * GIGABYTE})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+
+
+def test_all_cores_where_memory_allows(ten_gigabytes):
+    assert processes_that_fit(None, [1] * 500) == available_cores()
+    assert processes_that_fit(8, [GIGABYTE] * 20) == 8
+    assert processes_that_fit(8, []) == 1
+
+
+@pytest.mark.parametrize(("gigabytes", "expected"), [([4] * 20, 2), ([6, 1, 1], 3), ([60], 1), ([1, 60, 1], 1)])
+def test_memory_bounds_the_number_of_processes(ten_gigabytes, caplog, gigabytes, expected):
+    with caplog.at_level(logging.INFO, "longflow"):
+        assert processes_that_fit(8, [number * GIGABYTE for number in gigabytes]) == expected
+    bound = expected < len(gigabytes)
+    assert (f"{expected} instead of {min(8, len(gigabytes))} processes" in caplog.text) == bound
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_error_names_subject_and_cause(processes):
     with pytest.raises(WorkerError, match="subject b failed: ValueError: two is not wanted"):
@@ -78,13 +101,13 @@ def test_a_killed_worker_is_named(tmp_path):
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from tests.data.test_parallel import linger\n"
-        "from longflow.data.parallel import for_each_subject\n"
+        "import sys; from pathlib import Path; from tests.test_parallel import linger\n"
+        "from longflow.parallel import for_each_subject\n"
         "if __name__ == '__main__': list(for_each_subject(linger, {str(n): Path(sys.argv[1]) for n in range(2)}, 2))\n"
     )
     script = tmp_path / "script.py"
     script.write_text(code)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     parent = subprocess.Popen([sys.executable, script, tmp_path], env=environment)
     wait_until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
     workers = [int(path.stem) for path in tmp_path.glob("*.pid")]

@@ -4,10 +4,13 @@ import logging
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import accumulate
 from typing import Any
+
+import psutil
 
 from longflow.errors import LongflowError, WorkerError
 
@@ -16,10 +19,33 @@ logger = logging.getLogger(__name__)
 #: (finished, all, name of the one that finished)
 Progress = Callable[[int, int, str], None]
 
+#: share of the free memory that workers may take together
+MEMORY_SHARE = 0.8
+
 
 def available_cores() -> int:
     """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def processes_that_fit(wanted: int | None, needed: Sequence[int]) -> int:
+    """As many processes as are wanted (None: one for each core) and as free memory holds; at least one.
+
+    :param needed: bytes that each piece of work takes at its peak; at worst, the largest ones are under way together.
+    """
+    wanted = min(wanted or available_cores(), max(1, len(needed)))
+    available = int(MEMORY_SHARE * psutil.virtual_memory().available)
+    largest = sorted(needed, reverse=True)
+    fitting = max(1, sum(together <= available for together in accumulate(largest)))
+    if fitting < wanted:
+        logger.info(
+            "%d instead of %d processes: a piece of work takes up to %.1f GB, and workers may take %.1f GB of memory.",
+            fitting,
+            wanted,
+            largest[0] / 1e9,
+            available / 1e9,
+        )
+    return min(wanted, fitting)
 
 
 def for_each_subject(

@@ -1,5 +1,6 @@
 """Reading and writing volumes with their geometry, by SimpleITK."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,18 +43,33 @@ class Geometry:
         """
         found = []
         if self.size != other.size:
-            found.append(("size", _shown(self.size), _shown(other.size)))
+            found.append(("size", by_axis(self.size), by_axis(other.size)))
         if not np.allclose(self.spacing, other.spacing, rtol=tolerance, atol=0):
-            found.append(("spacing", _shown(self.spacing), _shown(other.spacing)))
+            found.append(("spacing", by_axis(self.spacing), by_axis(other.spacing)))
         if not np.allclose(self.origin, other.origin, rtol=0, atol=tolerance):
-            found.append(("origin", _shown(self.origin), _shown(other.origin)))
+            found.append(("origin", by_axis(self.origin), by_axis(other.origin)))
         if not np.allclose(self.direction, other.direction, rtol=0, atol=tolerance / 10):
-            found.append(("direction", _shown(self.direction), _shown(other.direction)))
+            found.append(("direction", by_axis(self.direction), by_axis(other.direction)))
         return found
 
 
-def _shown(values: tuple) -> str:
-    return " x ".join(f"{value:g}" for value in values)
+def by_axis(values: Iterable[float], digits: int = 6) -> str:
+    """Numbers along the axes, for people.
+
+    >>> by_axis((256, 256, 10))
+    '256 x 256 x 10'
+    """
+    return " x ".join(f"{value:.{digits}g}" for value in values)
+
+
+def check_same_grid(found: Geometry, file: object, expected: Geometry, reference: object, advice: str) -> None:
+    """Refuse an image that does not lie on the grid of another.
+
+    :param file, reference: what to call the two. :param advice: what to do, a sentence.
+    :raises DataError: with the first difference: size, spacing, origin or direction.
+    """
+    for name, wanted, here in expected.differences(found):
+        raise DataError(f"{file}: {name} is {here}, but {reference} has {wanted}. {advice}")
 
 
 @dataclass
@@ -77,7 +93,7 @@ def read_image(path: Path) -> sitk.Image:
     image = read_image_of_any_size(path)
     if image.GetDimension() != 3:
         raise DataError(
-            f"{path} has {image.GetDimension()} dimensions ({_shown(image.GetSize())}), expected 3: one file per scan "
+            f"{path} has {image.GetDimension()} dimensions ({by_axis(image.GetSize())}), expected 3: one file per scan "
             "and channel. A 4D series can be split with: longflow_import nifti4d"
         )
     return image
@@ -142,8 +158,13 @@ def read_scan(paths: tuple[Path, ...]) -> Volume:
     images = [read_image(path) for path in paths]
     geometry = Geometry.of(images[0])
     for path, image in zip(paths[1:], images[1:], strict=True):
-        for name, expected, found in geometry.differences(Geometry.of(image)):
-            raise DataError(f"{path}: {name} is {found}, but the first channel, {paths[0]}, has {expected}.")
+        check_same_grid(
+            Geometry.of(image),
+            path,
+            geometry,
+            f"the first channel, {paths[0]},",
+            "All channels of a scan must lie on one grid.",
+        )
     array = np.stack([sitk.GetArrayFromImage(image).astype(np.float32) for image in images])
     return Volume(array, geometry, sitk.GetArrayViewFromImage(images[0]).dtype.name)
 

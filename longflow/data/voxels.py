@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import SimpleITK as sitk
 
-from longflow.data.images import Geometry, reader_words
+from longflow.data.images import Geometry, by_axis, reader_words
 from longflow.data.nifti import describe_infinite, is_nifti, read_nifti_array
 from longflow.data.problems import REGISTER, Problem, error, warning
 from longflow.errors import DataError
@@ -100,7 +100,7 @@ def _read(file: FileToCheck) -> tuple[sitk.Image | sitk.ImageFileReader, np.ndar
             raise _Unusable(error(file.shown, "header", found, "a NIfTI header", advice)) from problem
         found = "truncated, damaged or not an image"
         raise _Unusable(error(file.shown, "file", found, "a readable image", copy_again)) from problem
-    size = " x ".join(map(str, header.GetSize()))
+    size = by_axis(header.GetSize())
     if header.GetDimension() != 3:
         advice = "One file for each scan and channel. Split a 4D series with: longflow_import nifti4d"
         raise _Unusable(error(file.shown, "dimensions", f"{header.GetDimension()} ({size})", "3", advice))
@@ -151,15 +151,11 @@ def _check_header(image: sitk.Image | sitk.ImageFileReader, file: FileToCheck) -
         warning(
             file.shown,
             "spacing",
-            f"{_numbers(image.GetSpacing())} in pixdim, but {_numbers(sform)} in the sform",
+            f"{by_axis(image.GetSpacing())} in pixdim, but {by_axis(sform)} in the sform",
             "one spacing",
             "The first is used. If it is wrong, write the file again with the right header.",
         )
     ]
-
-
-def _numbers(values) -> str:
-    return " x ".join(f"{value:g}" for value in values)
 
 
 def _compare(file: FileToCheck, here: Geometry, other: tuple[str, Geometry], within_scan: bool) -> list[Problem]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, image_path, is_name, parse_time, rows_of_folder
-from longflow.data.images import Volume, read_geometry, read_scan
+from longflow.data.images import Volume, check_same_grid, read_geometry, read_scan
 from longflow.errors import DataError
 from longflow.files import read_json
 
@@ -205,11 +205,8 @@ def read_like(files: Files, reference: Volume, reference_file: Path) -> Volume:
     :raises DataError: it does not; both files are named.
     """
     volume = read_scan(files)
-    for name, expected, found in reference.geometry.differences(volume.geometry):
-        raise DataError(
-            f"{files[0]}: {name} is {found}, but {reference_file} has {expected}. "
-            "A forecast can only be compared with scans on its own grid."
-        )
+    advice = "A forecast can only be compared with scans on its own grid."
+    check_same_grid(volume.geometry, files[0], reference.geometry, reference_file, advice)
     return volume
 
 

@@ -9,7 +9,8 @@ from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from pydantic import BaseModel, ConfigDict, Field
 
 from longflow.data.dataset import Scan, Series
-from longflow.data.images import Volume, read_scan
+from longflow.data.images import Volume, check_same_grid, read_scan
+from longflow.data.problems import REGISTER
 from longflow.errors import DataError
 
 #: intensity samples over the whole dataset and of one scan; nnU-Net's 1e8 fill memory and change no digit that is used
@@ -75,7 +76,13 @@ def examine_subject(work: tuple[Series, int]) -> SubjectFindings:
     first = volumes[0][0]
     for scan, channels in zip(scans, volumes, strict=True):
         for channel, volume in enumerate(channels):
-            _check_grid(volume, first, scan, channel, scans[0])
+            check_same_grid(
+                volume.geometry,
+                scan.images[channel],
+                first.geometry,
+                f"{scans[0].images[0]} of the same subject",
+                f"{REGISTER} longflow_verify lists every scan that does not.",
+            )
     images = [np.concatenate([volume.array for volume in channels]) for channels in volumes]
 
     # the filled mask of the union is the union that all scans are cropped to
@@ -146,12 +153,3 @@ def samples_of_scan(scans: int) -> int:
 
 def _read_channels(scan: Scan) -> list[Volume]:
     return [read_scan((path,)) for path in scan.images]
-
-
-def _check_grid(volume: Volume, first: Volume, scan: Scan, channel: int, first_scan: Scan) -> None:
-    path = scan.images[channel]
-    for name, expected, found in first.geometry.differences(volume.geometry):
-        raise DataError(
-            f"{path}: {name} is {found}, but {first_scan.images[0]} of the same subject has {expected}. All scans of a "
-            "subject must lie on one grid; longflow_verify lists every one that does not."
-        )

@@ -22,7 +22,8 @@ from longflow.data.dataset import (
     write_description,
     write_scans,
 )
-from longflow.data.images import Geometry, read_scan, write_volume
+from longflow.data.images import check_same_grid, read_scan, write_volume
+from longflow.data.problems import REGISTER
 from longflow.errors import ConfigurationError, DataError, LongflowError
 from longflow.files import read_json, write_json
 from longflow.inference.forecaster import Forecaster
@@ -238,20 +239,13 @@ def _make(forecaster: Forecaster, item: Wanted, folder: Path, description: Datas
     volumes = []
     for scan in item.context:
         volumes.append(read_scan(scan.images))
-        _check_same_grid(volumes[0].geometry, volumes[-1].geometry, item.context[0], scan)
+        first = f"{item.context[0].images[0]} of the same subject"
+        check_same_grid(volumes[-1].geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
     forecast = forecaster.forecast(item.target.subject, [scan.time for scan in item.context], volumes, item.target.time)
     last = volumes[-1]
     for channel, array in enumerate(forecast):
         write_volume(array, last.geometry, last.data_type, image_path(folder, item.target.case, channel, description))
     write_json(sidecar_content(forecaster, item), folder / f"{item.target.case}.json")
-
-
-def _check_same_grid(first: Geometry, other: Geometry, first_scan: Scan, scan: Scan) -> None:
-    for name, expected, found in first.differences(other):
-        raise DataError(
-            f"{scan.images[0]}: {name} is {found}, but {first_scan.images[0]} of the same subject has {expected}. "
-            "Bring the subject's scans onto one grid first."
-        )
 
 
 def sidecar_content(forecaster: Forecaster, item: Wanted) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner
 from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props, pad_shape
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
+from longflow.data.images import by_axis
 from longflow.errors import ConfigurationError
 from longflow.fingerprint.spatial import SpatialFingerprint
+from longflow.planning.memory import GB
 from longflow.planning.presets import Preset
 from longflow.plans import ConfigurationPlan, NetworkPlan
-
-GB = 1024**3
 
 #: nnU-Net's: edge of the smallest feature map, share of an image below which a patch needs a lower resolution too
 SMALLEST_FEATURE_MAP, LOWRES_THRESHOLD, SPACING_STEP = 4, 0.25, 1.03
@@ -117,7 +117,7 @@ def plan_configuration(
         smallest, network = candidates[-1]
         needed = memory(smallest, network, smallest_batch) / GB
         raise ConfigurationError(
-            f"A training step of preset {preset.name} takes {needed:.2f} GB even with a patch of {_voxels(smallest)} "
+            f"A training step of preset {preset.name} takes {needed:.2f} GB even with a patch of {by_axis(smallest)} "
             f"voxels, but --gpu_memory is {budget / GB:g} GB. Give it more memory, or choose a smaller --preset."
         )
     patch_size, network = candidates[fitting]
@@ -240,7 +240,7 @@ def _spacing_reason(fingerprint: SpatialFingerprint, spacing: np.ndarray, forwar
 
 def _patch_reason(patch_size: Sequence[int], median_shape: Sequence[float], budget: float) -> str:
     share = np.prod(np.minimum(patch_size, median_shape)) / np.prod(median_shape)
-    sizes = f"Patch {_voxels(patch_size)} of the median image's {_voxels(median_shape)} voxels ({_percent(share)})"
+    sizes = f"Patch {by_axis(patch_size)} of the median image's {by_axis(median_shape)} voxels ({_percent(share)})"
     if all(size >= whole for size, whole in zip(patch_size, median_shape, strict=True)):
         return f"{sizes}: the whole image fits {budget / GB:g} GB."
     return f"{sizes}: the largest that fits {budget / GB:g} GB."
@@ -263,11 +263,7 @@ def _lowres_reason(fullres: ConfigurationPlan, lowres: ConfigurationPlan | None)
 
 
 def _mm(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:.3g}" for value in values)
-
-
-def _voxels(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:g}" for value in values)
+    return by_axis(values, digits=3)
 
 
 def _percent(share: float) -> str:

@@ -4,6 +4,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from longflow.data.images import by_axis
 from longflow.fingerprint.fingerprint import Fingerprint
 from longflow.fingerprint.temporal import Distribution
 from longflow.plans import ConfigurationPlan, Plans
@@ -64,9 +65,9 @@ def _configurations(plans: Plans) -> RenderableType:
     for name, plan in plans.configurations.items():
         table.add_row(
             name,
-            _times(plan.spacing),
-            _times(plan.median_image_size),
-            _times(plan.patch_size),
+            by_axis(plan.spacing, digits=3),
+            by_axis(plan.median_image_size, digits=4),
+            by_axis(plan.patch_size),
             str(plan.batch_size),
             " ".join(map(str, plan.network.features_per_stage)) + (" +attention" if plan.network.attention else ""),
             " ".join("".join(map(str, stride)) for stride in plan.network.strides),
@@ -108,7 +109,3 @@ def _range(values: Distribution) -> str:
     if values.minimum == values.maximum:
         return f"{values.minimum:.4g}"
     return f"{values.minimum:.4g} to {values.maximum:.4g} (median {values.median:.4g})"
-
-
-def _times(values: list[float]) -> str:
-    return " x ".join(f"{value:.3g}" for value in values)

@@ -122,7 +122,7 @@ def rank_grids(times: list[np.ndarray], intervals: np.ndarray, sequence_length: 
     """
     scale = float(np.median(intervals))
     longest = CONTEXT_WINDOW * sequence_length
-    contexts = contexts_of(times, CONTEXT_WINDOW * sequence_length)
+    contexts = contexts_of(times, longest)
     several = contexts.mask.sum(1) > 1
     if not several.any():
         return [GridPlan(spacing=scale, length=1, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0)]
@@ -173,7 +173,7 @@ def common_divisor(values: np.ndarray, tolerance: float = 1e-4) -> float | None:
     smallest = tolerance * np.median(values)
     divisor = values[0]
     for value in values[1:]:
-        larger, divisor = value, divisor
+        larger = value
         while divisor > smallest and (rest := larger - divisor * np.round(larger / divisor)):
             if abs(rest) <= smallest:
                 break

@@ -13,7 +13,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from longflow.data.dataset import Scan, Series
-from longflow.data.images import Geometry, Volume, read_image, read_scan
+from longflow.data.images import Geometry, Volume, check_same_grid, read_image, read_scan
+from longflow.data.problems import REGISTER
 from longflow.errors import DataError
 from longflow.plans import Plans
 from longflow.preprocessing.grid import (
@@ -190,11 +191,8 @@ def _check_volumes(subject: str, volumes: Sequence[Volume], sources: list[str], 
             raise DataError(
                 f"{source} has {len(volume.array)} channels, expected {len(channel_names)}: {', '.join(channel_names)}."
             )
-        for name, expected, found in volumes[0].geometry.differences(volume.geometry):
-            raise DataError(
-                f"{source}: {name} is {found}, but {sources[0]} of the same subject, {subject}, has {expected}. "
-                "The scans of a subject must lie on one grid: register or resample them onto the first one."
-            )
+        first = f"{sources[0]} of the same subject, {subject},"
+        check_same_grid(volume.geometry, source, volumes[0].geometry, first, REGISTER)
         if not np.isfinite(volume.array).all():
             count = int(np.size(volume.array) - np.isfinite(volume.array).sum())
             raise DataError(f"{source} has {count} voxels that are NaN or infinite, expected finite numbers only.")
@@ -205,8 +203,8 @@ def _read_label(scan: Scan, geometry: Geometry) -> np.ndarray | None:
     if scan.label is None or not scan.label.is_file():
         return None
     image = read_image(scan.label)
-    for name, expected, found in geometry.differences(Geometry.of(image)):
-        raise DataError(f"{scan.label}: {name} is {found}, but its image, {scan.images[0]}, has {expected}.")
+    advice = "A label image must lie on the grid of its scan."
+    check_same_grid(Geometry.of(image), scan.label, geometry, f"its image, {scan.images[0]},", advice)
     array = sitk.GetArrayFromImage(image)
     labels = array.astype(np.int16)
     if not np.array_equal(labels, array):

@@ -8,6 +8,7 @@ from pathlib import Path
 import nibabel
 
 from longflow.data.dataset import parse_time
+from longflow.data.images import by_axis
 from longflow.data.importers.writing import ImportedScan, import_dataset
 from longflow.data.nifti import NIBABEL_ERRORS
 from longflow.errors import ConfigurationError, DataError, unknown_name
@@ -130,8 +131,8 @@ def _frames_of_header(path: Path) -> int:
     shape = _header(path).get_data_shape()
     if len(shape) != 4:
         raise DataError(
-            f"{path} has {len(shape)} dimensions ({' x '.join(map(str, shape))}), expected 4: the last one is time. "
-            f"Does --images also fit other files, such as masks?"
+            f"{path} has {len(shape)} dimensions ({by_axis(shape)}), expected 4: the last one is time. "
+            "Does --images also fit other files, such as masks?"
         )
     return shape[3]
 

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from longflow import __version__
 from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
-from longflow.data.images import Geometry, read_image_of_any_size, write_volume
+from longflow.data.images import Geometry, by_axis, check_same_grid, read_image_of_any_size, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
 from longflow.parallel import Progress, for_each_subject
@@ -192,7 +192,7 @@ class _Source:
         dimensions = self.image.GetDimension()
         if dimensions != (3 if frame is None else 4):
             raise DataError(
-                f"{path} has {dimensions} dimensions ({' x '.join(map(str, self.image.GetSize()))}), expected "
+                f"{path} has {dimensions} dimensions ({by_axis(self.image.GetSize())}), expected "
                 f"{'3: one file per scan' if frame is None else '4: the last one is time'}."
             )
         if frame is None:
@@ -218,12 +218,10 @@ def label_array(label: sitk.Image, path: Path) -> np.ndarray:
 
 
 def _check_same_grid(scan: ImportedScan, image: sitk.Image, label: sitk.Image) -> None:
-    differences = Geometry.of(image).differences(Geometry.of(label))
+    of_image, of_label = Geometry.of(image), Geometry.of(label)
+    differences = of_image.differences(of_label)
     if scan.same_voxels and differences and differences[0][0] != "size":
         logger.warning("%s: its %s differs from its image's, which is used.", scan.label, differences[0][0])
         return
-    for name, expected, found in differences:
-        raise DataError(
-            f"{scan.label}: {name} is {found}, but its image, {scan.image}, has {expected}. A label image must lie on "
-            "the grid of its scan."
-        )
+    advice = "A label image must lie on the grid of its scan."
+    check_same_grid(of_label, scan.label, of_image, f"its image, {scan.image},", advice)

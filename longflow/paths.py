@@ -86,6 +86,11 @@ class DatasetPaths:
     name: str
 
     @property
+    def id(self) -> str:
+        """As on the command line: 101 of ``Dataset101_Cine``."""
+        return self.name[7:10]
+
+    @property
     def raw(self) -> Path:
         return raw_root() / self.name
 
@@ -227,7 +232,3 @@ class FoldPaths:
     def validation(self, reduction: str) -> Path:
         """The out-of-fold predictions of the validation targets, one folder for each reduction."""
         return self.folder / "validation" / reduction
-
-    @property
-    def validation_metrics(self) -> Path:
-        return self.folder / "validation" / "metrics.json"

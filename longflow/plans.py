@@ -8,7 +8,7 @@ Arrays are in nnU-Net's axis order (z, y, x), after ``transpose_forward``.
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +16,8 @@ from longflow.errors import ConfigurationError, unknown_name
 from longflow.files import read_json, write_json
 
 PLANS_VERSION = "1"
+
+Model = TypeVar("Model", bound=BaseModel)
 
 #: training draws a context among this many times the sequence length of scans before the target, and grids have at most
 #: as many slots: wider than a sample is long, so that scans are missing as they are in practice; not wider, since
@@ -25,6 +27,7 @@ CONTEXT_WINDOW = 2
 TimeUnit = Literal["days", "weeks", "months", "years", "s", "ms", "frames", "cycles", "visits"]
 Task = Literal["forecast", "translate", "segment"]
 Solver = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "dopri5"]
+PresetName = Literal["tiny", "S", "M", "L"]
 NormalForm = Literal["absolute", "per_subject", "per_scan"]
 
 #: time units in which the scans of a subject belong to one acquisition, so that they share one intensity map
@@ -155,6 +158,11 @@ class ConfigurationPlan(_Strict):
                 )
         return self
 
+    @property
+    def tile(self) -> tuple[int, int, int]:
+        """The patch along z, y, x: a 2D patch is a slice."""
+        return (*[1] * (3 - len(self.patch_size)), *self.patch_size)
+
 
 class TrainingPlan(_Strict):
     """Defaults of ``longflow_train``; flags override them."""
@@ -183,7 +191,7 @@ class Plans(_Strict):
     dataset_name: str
     plans_name: str
     task: Task
-    preset: Literal["tiny", "S", "M", "L"]
+    preset: PresetName
     gpu_memory: PositiveFloat = Field(description="GB that a training step may take")
     channel_names: list[str]
     file_ending: str
@@ -220,7 +228,18 @@ class Plans(_Strict):
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def explain(error: ValidationError, source: Path | str) -> ConfigurationError:
+def validated(kind: type[Model], content: Any, source: Path) -> Model:
+    """What was read from a JSON file as a model.
+
+    :raises ConfigurationError: a key is unknown, missing or out of its range; all problems are listed.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise _explained(error, source) from error
+
+
+def _explained(error: ValidationError, source: Path) -> ConfigurationError:
     """A pydantic error as a message for people: each key, what was found, what is allowed."""
     lines = []
     for problem in error.errors():
@@ -242,10 +261,7 @@ def read_plans(path: Path) -> Plans:
     :raises DataError: the file is missing or not JSON.
     :raises ConfigurationError: a key is unknown, missing or out of its range; all problems are listed.
     """
-    try:
-        return Plans.model_validate(read_json(path))
-    except ValidationError as error:
-        raise explain(error, path) from error
+    return validated(Plans, read_json(path), path)
 
 
 def write_plans(plans: Plans, path: Path) -> None:

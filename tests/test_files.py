@@ -4,7 +4,7 @@ import os
 import pytest
 
 from longflow.errors import DataError
-from longflow.files import read_json, write_json, write_text, written_whole
+from longflow.files import read_json, write_csv, write_json, write_text, written_whole
 
 
 def full_disk(*arguments, **options):
@@ -16,6 +16,11 @@ def test_json_is_read_back(tmp_path):
     write_json(content, tmp_path / "deep" / "x.json")
     assert read_json(tmp_path / "deep" / "x.json") == content
     assert list(read_json(tmp_path / "deep" / "x.json")) == ["b", "a"]
+
+
+def test_csv_has_empty_cells_for_what_is_missing(tmp_path):
+    write_csv(["a", "b"], [{"a": 1.5, "b": None}, {"b": "x, y"}], tmp_path / "deep" / "x.csv")
+    assert (tmp_path / "deep" / "x.csv").read_text().splitlines() == ["a,b", "1.5,", ',"x, y"']
 
 
 def test_json_has_no_nan(tmp_path):

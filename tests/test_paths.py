@@ -41,6 +41,7 @@ def test_a_dataset_by_id_and_by_name(home):
     for name in (101, "101", "Dataset101_Cine"):
         assert resolve_dataset_name(name) == "Dataset101_Cine"
     assert resolve_dataset_name("7") == resolve_dataset_name("007") == "Dataset007_Bond"
+    assert resolve_dataset_name(DatasetPaths("Dataset007_Bond").id) == "Dataset007_Bond"
 
 
 def test_an_unknown_dataset_names_the_nearest(home):

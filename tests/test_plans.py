@@ -75,6 +75,12 @@ def read_edited(tmp_path, path, value):
     return read_plans(tmp_path / "plans.json")
 
 
+def test_a_2d_patch_is_a_slice_of_a_volume():
+    plan = Plans.model_validate(CONTENT).configurations["3d_fullres"]
+    assert plan.tile == (8, 64, 64)
+    assert plan.model_copy(update={"patch_size": [64, 32]}).tile == (1, 64, 32)
+
+
 def test_plans_are_read_back(tmp_path):
     plans = Plans.model_validate(CONTENT)
     write_plans(plans, tmp_path / "plans.json")

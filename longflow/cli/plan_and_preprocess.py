@@ -52,7 +52,7 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans)
     preprocess.work(step)
     flags = "" if options.plans == PLANS_NAME else f" -p {options.plans}"
-    command.console.print(f"Next: longflow_train {int(name[7:10])} 3d_fullres 0{flags}", highlight=False)
+    command.console.print(f"Next: longflow_train {DatasetPaths(name).id} 3d_fullres 0{flags}", highlight=False)
 
 
 def check(name: str, processes: int | None) -> None:

@@ -1,9 +1,9 @@
 """``longflow_verify``: all problems of a raw dataset in one table."""
 
 import argparse
-import csv
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 
 from rich.markup import escape
 from rich.table import Table
@@ -12,7 +12,7 @@ from longflow.cli import command
 from longflow.cli.progress import progress_bar
 from longflow.data.problems import Problem
 from longflow.errors import DataError
-from longflow.files import written_whole
+from longflow.files import write_csv
 from longflow.paths import DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """
@@ -50,7 +50,7 @@ def work(options: argparse.Namespace) -> None:
             f"{paths.name} cannot be used as it is: {_counted(count['error'], 'error')}, "
             f"{_counted(count['warning'], 'warning')}. Mend the errors, then run longflow_verify again."
         )
-    command.console.print(f"Next: longflow_plan_and_preprocess -d {paths.name[7:10]}", highlight=False)
+    command.console.print(f"Next: longflow_plan_and_preprocess -d {paths.id}", highlight=False)
 
 
 def _counted(number: int, name: str) -> str:
@@ -59,11 +59,7 @@ def _counted(number: int, name: str) -> str:
 
 def write_problems(problems: list[Problem], paths: DatasetPaths) -> None:
     """All problems as CSV."""
-    columns = ("severity", "file", "field", "found", "expected", "advice")
-    with written_whole(paths.integrity) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows([getattr(problem, column) for column in columns] for problem in problems)
+    write_csv([field.name for field in fields(Problem)], map(asdict, problems), paths.integrity)
 
 
 def show(problems: list[Problem], title: str) -> None:
@@ -86,8 +82,8 @@ def show(problems: list[Problem], title: str) -> None:
         table.add_section()
     command.console.print(table, soft_wrap=False)
     command.console.print("What to do:", highlight=False)
-    for advice, fields in _advice(problems).items():
-        text = f"  {', '.join(sorted(fields))}: {advice}"
+    for advice, concerned in _advice(problems).items():
+        text = f"  {', '.join(sorted(concerned))}: {advice}"
         command.console.print(text, highlight=False, markup=False, soft_wrap=False)
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from longflow.errors import DataError
-from longflow.files import read_json, write_json, written_whole
-from longflow.plans import NormalForm, Task, TimeUnit, explain
+from longflow.files import read_json, write_csv, write_json
+from longflow.plans import NormalForm, Task, TimeUnit, validated
 
 REQUIRED_COLUMNS = ("case", "subject", "time")
 
@@ -95,9 +95,9 @@ class Series:
     def times(self) -> list[float]:
         return [scan.time for scan in self.scans]
 
-    def up_to(self, count: int) -> "Series":
-        """The first ``count`` scans."""
-        return Series(self.subject, self.scans[:count])
+    def with_images(self) -> "Series":
+        """The scans whose files exist; a wanted target has none."""
+        return Series(self.subject, tuple(scan for scan in self.scans if scan.exists))
 
 
 @dataclass(frozen=True)
@@ -120,10 +120,7 @@ def read_description(path: Path) -> DatasetDescription:
     content = read_json(path)
     if isinstance(content, dict) and "time_unit" not in content and (path.parent / "patientsTr.json").is_file():
         content["time_unit"] = "visits"
-    try:
-        return DatasetDescription.model_validate(content)
-    except ValidationError as error:
-        raise explain(error, path) from error
+    return validated(DatasetDescription, content, path)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -290,13 +287,8 @@ def training_series(raw: Path) -> tuple[DatasetDescription, list[Series]]:
 def write_scans(scans: list[Scan], path: Path) -> None:
     """Write a ``scans.csv``; covariates become further columns."""
     further = sorted({name for scan in scans for name in scan.covariates})
-    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow([*REQUIRED_COLUMNS, *further])
-        for scan in scans:
-            writer.writerow(
-                [scan.case, scan.subject, repr(scan.time), *(scan.covariates.get(name, "") for name in further)]
-            )
+    rows = ({"case": scan.case, "subject": scan.subject, "time": repr(scan.time), **scan.covariates} for scan in scans)
+    write_csv([*REQUIRED_COLUMNS, *further], rows, path)
 
 
 def write_description(description: DatasetDescription, path: Path, **further: Any) -> None:

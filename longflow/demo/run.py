@@ -14,6 +14,7 @@ from longflow.data.images import read_scan
 from longflow.demo.cohort import DATASET_NAME, cohort_subject
 from longflow.demo.phantom import expected_scan
 from longflow.evaluation.metrics import nrmse
+from longflow.paths import DatasetPaths
 
 #: training time with which everything together stays under six minutes on two cores
 MAX_TIME = "200s"
@@ -46,7 +47,7 @@ def forecast_folder(home: Path) -> Path:
 
 def demo_commands(home: Path, max_time: str = MAX_TIME) -> list[Command]:
     """What the demo runs, in order."""
-    dataset = str(int(DATASET_NAME[7:10]))
+    dataset = DatasetPaths(DATASET_NAME).id
     wanted, forecasts = str(raw_folder(home) / "imagesTs"), str(forecast_folder(home))
     return [
         Command("plan_and_preprocess", ("-d", dataset, "--preset", "tiny")),

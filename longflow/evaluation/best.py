@@ -14,7 +14,6 @@ whole choice is repeated without each fold in turn and judged on that fold: the 
 undo: each fold's checkpoint was the best of its training on that fold's own targets.
 """
 
-import csv
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from longflow.evaluation.pairs import (
     peak_bytes,
     read_like,
 )
-from longflow.files import read_json, write_json, written_whole
+from longflow.files import read_json, write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
 
@@ -151,10 +150,7 @@ def find_best(paths: DatasetPaths, processes: int | None = None, progress: Progr
         "undefined_targets": len(sums) - len(targets),
         "table": table,
     }
-    with written_whole(paths.best_table) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
+    write_csv(list(table[0]), table, paths.best_table)
     write_json(best, paths.best)
     return best
 
@@ -168,7 +164,7 @@ def comparable_models(paths: DatasetPaths) -> tuple[list[ModelPaths], list[int]]
     if not models:
         raise NotFoundError(
             f"No model of {paths.name} is trained to its end: nothing found in {paths.results.resolve()}. "
-            f"First run, for example: longflow_train {paths.name[7:10]} 3d_fullres 0"
+            f"First run, for example: longflow_train {paths.id} 3d_fullres 0"
         )
     folds = max((model.finished_folds() for model in models), key=len)
     for model in models:

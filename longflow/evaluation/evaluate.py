@@ -1,6 +1,5 @@
 """Forecasts against acquired scans, beside LCI and the mean of the context scans."""
 
-import csv
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from longflow.evaluation.pairs import (
     read_like,
     subjects_of_training,
 )
-from longflow.files import write_json, written_whole
+from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 
 logger = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ def evaluate_folder(
         "changed_threshold": CHANGED_THRESHOLD,
         **compare(rows),
     }
-    write_rows(rows, predictions / METRICS_CSV)
+    write_csv(COLUMNS, rows, predictions / METRICS_CSV)
     write_json(results, predictions / METRICS_JSON)
     return results
 
@@ -106,14 +105,6 @@ def evaluate_pair(pair: Pair) -> list[Row]:
         }
         for method, volume in volumes.items()
     ]
-
-
-def write_rows(rows: Sequence[Row], path: Path) -> None:
-    """A CSV with a line per target and method; a number that is not defined is an empty cell."""
-    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _few(cases: Sequence[str], most: int = 5) -> str:

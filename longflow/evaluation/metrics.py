@@ -46,9 +46,6 @@ DEFINITIONS = {
     "skill": "1 - RMSE / RMSE of the last context image (LCI): 1 perfect, 0 as LCI, negative worse than LCI",
 }
 
-#: numbers of which less is better; of the others more is better
-LOWER_IS_BETTER = ("rmse", "mae", "nrmse", "changed_rmse", "changed_mae", "changed_nrmse")
-
 
 def target_metrics(forecast: np.ndarray, target: np.ndarray, last_context: np.ndarray) -> dict[str, float | None]:
     """All numbers of :data:`DEFINITIONS` for one target.

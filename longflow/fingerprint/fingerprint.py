@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from longflow.data.dataset import DatasetDescription, Series, training_series
 from longflow.errors import DataError, LongflowError
@@ -14,7 +14,7 @@ from longflow.fingerprint.spatial import SpatialFingerprint, combine, examine_su
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
 from longflow.parallel import Progress, for_each_subject
 from longflow.paths import DatasetPaths
-from longflow.plans import explain
+from longflow.plans import validated
 
 FINGERPRINT_VERSION = "1"
 
@@ -54,7 +54,7 @@ def extract_fingerprint(
     """
     paths = DatasetPaths(dataset_name)
     description, series = training_series(paths.raw)
-    series = [with_images for one in series if (with_images := _with_images(one)).scans]
+    series = _with_images(series)
     if not series:
         raise DataError(
             f"None of the images of {paths.raw / 'imagesTr'} exists. longflow_verify lists what is missing."
@@ -102,10 +102,7 @@ def read_fingerprint(path: Path) -> Fingerprint:
     :raises DataError: the file is missing or not JSON.
     :raises ConfigurationError: a key is unknown, missing or out of its range; all problems are listed.
     """
-    try:
-        return Fingerprint.model_validate(read_json(path))
-    except ValidationError as error:
-        raise explain(error, path) from error
+    return validated(Fingerprint, read_json(path), path)
 
 
 def current_fingerprint(dataset_name: str) -> tuple[Fingerprint, DatasetDescription]:
@@ -121,8 +118,7 @@ def current_fingerprint(dataset_name: str) -> tuple[Fingerprint, DatasetDescript
             f"longflow_extract_fingerprint -d {dataset_name}"
         )
     fingerprint = read_fingerprint(paths.fingerprint)
-    with_images = [found for one in series if (found := _with_images(one)).scans]
-    if fingerprint.raw_digest != raw_digest(description, with_images):
+    if fingerprint.raw_digest != raw_digest(description, _with_images(series)):
         raise DataError(
             f"The raw data of {dataset_name} have changed since {paths.fingerprint} was made. Make it anew: "
             f"longflow_extract_fingerprint -d {dataset_name}"
@@ -130,5 +126,6 @@ def current_fingerprint(dataset_name: str) -> tuple[Fingerprint, DatasetDescript
     return fingerprint, description
 
 
-def _with_images(series: Series) -> Series:
-    return Series(series.subject, tuple(scan for scan in series.scans if scan.exists))
+def _with_images(series: list[Series]) -> list[Series]:
+    """The scans that have images, of the subjects that have such scans."""
+    return [found for one in series if (found := one.with_images()).scans]

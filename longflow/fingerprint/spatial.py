@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from acvl_utils.cropping_and_padding.bounding_boxes import bounding_box_to_slice, get_bbox_from_mask
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from pydantic import BaseModel, ConfigDict, Field
 
+from longflow.data.box import box_slices, nonzero_box
 from longflow.data.dataset import Scan, Series
 from longflow.data.images import Volume, check_same_grid, read_scan
 from longflow.data.problems import REGISTER
@@ -69,7 +68,7 @@ def examine_subject(work: tuple[Series, int]) -> SubjectFindings:
     :raises DataError: a file cannot be read, holds NaN or infinite voxels, or lies on another grid than its fellows.
     """
     series, samples_of_scan = work
-    scans = [scan for scan in series.scans if scan.exists]
+    scans = series.with_images().scans
     if not scans:
         raise DataError(f"Subject {series.subject} has no scan whose images exist. Check with longflow_verify.")
     volumes = [_read_channels(scan) for scan in scans]
@@ -85,10 +84,8 @@ def examine_subject(work: tuple[Series, int]) -> SubjectFindings:
             )
     images = [np.concatenate([volume.array for volume in channels]) for channels in volumes]
 
-    # the filled mask of the union is the union that all scans are cropped to
-    mask = create_nonzero_mask(np.stack([(image != 0).any(axis=0) for image in images]))
-    box = get_bbox_from_mask(mask) if mask.any() else [[0, size] for size in mask.shape]
-    crop = bounding_box_to_slice(box)
+    box = nonzero_box(images)
+    crop = box_slices(box)
 
     channels = range(len(images[0]))
     samples, counts = [[] for _ in channels], [0 for _ in channels]
@@ -102,8 +99,8 @@ def examine_subject(work: tuple[Series, int]) -> SubjectFindings:
             counts[channel] += int(body.sum())
     return SubjectFindings(
         spacing=first.geometry.array_spacing,
-        shape_before_crop=mask.shape,
-        shape_after_crop=tuple(int(stop - start) for start, stop in box),
+        shape_before_crop=images[0].shape[1:],
+        shape_after_crop=tuple(stop - start for start, stop in box),
         samples=[np.concatenate(drawn) for drawn in samples],
         counts=counts,
         data_types=[{volumes[scan][channel].data_type for scan in range(len(scans))} for channel in channels],

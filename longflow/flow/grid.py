@@ -8,6 +8,8 @@ are masked out of a regular sequence that ends right before the target (section 
 import torch
 from torch import Tensor
 
+from longflow.flow.masks import as_weights
+
 
 def grid_slots(times: Tensor, target_time: Tensor, spacing: float, length: int) -> Tensor:
     """q(t) = clip(1 + floor((t - g_1) / spacing + 1/2), 1, K) (CRONOS eq. 13), counted from 0.
@@ -29,7 +31,7 @@ def embed_on_grid(scans: Tensor, slots: Tensor, mask: Tensor, length: int) -> tu
     """
     latest = latest_in_slot(slots, mask, length)
     occupied = latest >= 0
-    return _take(scans, latest.clamp_min(0)) * _like(occupied, scans), occupied
+    return _take(scans, latest.clamp_min(0)) * as_weights(occupied, scans), occupied
 
 
 def latest_in_slot(slots: Tensor, mask: Tensor, length: int) -> Tensor:
@@ -66,7 +68,3 @@ def _take(stack: Tensor, index: Tensor) -> Tensor:
     """Entries of the second axis, sample by sample."""
     rows = torch.arange(stack.shape[0], device=stack.device).unsqueeze(1)
     return stack[rows, index]
-
-
-def _like(mask: Tensor, stack: Tensor) -> Tensor:
-    return mask.to(stack.dtype).view(*mask.shape, *([1] * (stack.ndim - 2)))

@@ -2,6 +2,8 @@
 
 from torch import Tensor
 
+from longflow.flow.masks import as_weights
+
 REDUCTIONS = ("last", "mean")
 
 
@@ -15,5 +17,5 @@ def reduce_scans(stack: Tensor, mask: Tensor) -> dict[str, Tensor]:
     :param mask: (batch, scans), True where a scan was observed.
     :returns: {"last", "mean"}: (batch, channels, *spatial).
     """
-    weight = mask.to(stack.dtype).view(*mask.shape, *([1] * (stack.ndim - 2)))
+    weight = as_weights(mask, stack)
     return {"last": stack[:, -1], "mean": (stack * weight).sum(1) / weight.sum(1)}

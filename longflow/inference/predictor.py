@@ -112,8 +112,8 @@ def wanted_forecasts(
     _check_any_image(all_series, folder)
     for series in all_series:
         problems += _missing_channels(series)
-        context = [scan for scan in series.scans if scan.exists]
-        for target in _targets(series, context, times, folder, description):
+        context = series.with_images().scans
+        for target in _targets(series, times, folder, description):
             earlier = tuple(scan for scan in context if scan.time < target.time)[-context_length:]
             if earlier:
                 wanted.append(Wanted(target, earlier))
@@ -145,9 +145,7 @@ def _check_any_image(all_series: list[Series], folder: Path) -> None:
         )
 
 
-def _targets(
-    series: Series, context: list[Scan], times: Sequence[float], folder: Path, description: DatasetDescription
-) -> list[Scan]:
+def _targets(series: Series, times: Sequence[float], folder: Path, description: DatasetDescription) -> list[Scan]:
     if not times:
         return [scan for scan in series.scans if not any(path.is_file() for path in scan.images)]
     cases = [(f"{series.subject}_t{time:.15g}", time) for time in dict.fromkeys(times)]

@@ -39,8 +39,7 @@ def predict_volume(
     :returns: one volume (channels, z, y, x), float32, for each of the method's reductions.
     """
     method = methods[0]
-    patch_size = tuple(method.configuration.patch_size)
-    tile = (1, *patch_size) if len(patch_size) == 2 else patch_size
+    tile = method.configuration.tile
     shape = tuple(max(size, edge) for size, edge in zip(context.shape[2:], tile, strict=True))
     padded, inside = pad_nd_image(np.ascontiguousarray(context), shape, "edge", return_slicer=True)
     times, horizon = relative_times(context_times, target_time, method.plans.temporal.time_scale)
@@ -48,7 +47,7 @@ def predict_volume(
     weight = compute_gaussian(tile, dtype=torch.float32, device=torch.device("cpu"))
     sums = {name: torch.zeros((context.shape[1], *shape)) for name in method.reductions}
     weights = torch.zeros(shape)
-    per_pass = SLICES_PER_PASS if len(patch_size) == 2 else 1
+    per_pass = SLICES_PER_PASS if len(method.configuration.patch_size) == 2 else 1
     for starts in _chunks(_tile_starts(shape, tile, tile_step_size), per_pass):
         windows = [tuple(slice(a, a + size) for a, size in zip(start, tile, strict=True)) for start in starts]
         patches = torch.from_numpy(np.stack([padded[(..., *window)] for window in windows]))

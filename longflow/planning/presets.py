@@ -1,12 +1,10 @@
 """Sizes of networks and runs: tiny (CPU, tests, demo), S, M, L."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 from longflow.errors import unknown_name
-from longflow.plans import TrainingPlan
-
-PresetName = Literal["tiny", "S", "M", "L"]
+from longflow.plans import PresetName, TrainingPlan
 
 
 @dataclass(frozen=True)

@@ -1,39 +1,16 @@
-"""From the file's grid to the plan's and back: cropping, transposition, resampling, and the inverse of each.
+"""From the file's grid to the plan's and back: transposition and resampling.
 
 Arrays on the file's grid have axes (z, y, x); after ``transpose_forward`` they have the plan's. Where a shape does not
 change, nothing is interpolated and voxels stay equal to the bit.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from acvl_utils.cropping_and_padding.bounding_boxes import get_bbox_from_mask
 from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
-
-Box = list[list[int]]
 
 #: nnU-Net's orders: cubic in the plane, nearest through it where slices are thick; labels linear per label
 IMAGE_ORDER, LABEL_ORDER, ORDER_THROUGH_PLANE = 3, 1, 0
-
-
-def nonzero_box(scans: Iterable[np.ndarray]) -> Box:
-    """The smallest box that holds every voxel that is not 0 in any channel of any scan.
-
-    :param scans: (channels, z, y, x) each, on one grid; a series of zeros alone keeps its whole grid.
-    :return: [start, stop] for z, y, x.
-    """
-    union = None
-    for scan in scans:
-        nonzero = (scan != 0).any(axis=0)
-        union = nonzero if union is None else union | nonzero
-    if not union.any():
-        return [[0, size] for size in union.shape]
-    return [[int(start), int(stop)] for start, stop in get_bbox_from_mask(union)]
-
-
-def box_slices(box: Box) -> tuple[slice, slice, slice]:
-    """A box as slices for the last three axes: ``array[..., *box_slices(box)]``."""
-    return tuple(slice(start, stop) for start, stop in box)
 
 
 def transposed(array: np.ndarray, order: Sequence[int]) -> np.ndarray:

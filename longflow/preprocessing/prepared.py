@@ -6,9 +6,9 @@ from typing import Any
 import blosc2
 import numpy as np
 
+from longflow.data.box import Box
 from longflow.data.images import Geometry
 from longflow.errors import DataError
-from longflow.preprocessing.grid import Box
 
 
 @dataclass

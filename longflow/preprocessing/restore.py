@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from longflow.data.box import box_slices
 from longflow.errors import DataError
-from longflow.preprocessing.grid import box_slices, inverse_order, resample_image, transposed
+from longflow.preprocessing.grid import inverse_order, resample_image, transposed
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.prepared import SeriesProperties
 
@@ -17,7 +18,7 @@ def to_input_space(volume: np.ndarray, properties: SeriesProperties, scan_index:
     """
     crop = _to_crop(volume, properties)
     whole = np.full((len(crop), *properties.shape_before_crop), np.nan, dtype=np.float32)
-    whole[(slice(None), *box_slices(properties.crop))] = from_normal(
+    whole[(..., *box_slices(properties.crop))] = from_normal(
         crop, properties.offset[scan_index], properties.scale[scan_index]
     )
     return whole
@@ -50,7 +51,7 @@ def export_forecast(
     change = _to_crop(np.asarray(prediction, np.float32) - np.asarray(last_context_prepared, np.float32), properties)
     forecast = np.array(last_context_raw, dtype=np.float32)
     scale = np.asarray(properties.scale[scan_index], dtype=np.float32)[:, None, None, None]
-    forecast[(slice(None), *box_slices(properties.crop))] += scale * change
+    forecast[(..., *box_slices(properties.crop))] += scale * change
     return forecast
 
 

@@ -115,7 +115,7 @@ def _read_plans_of(paths: DatasetPaths, plans_name: str) -> Plans:
     if not path.is_file():
         others = sorted(other.stem for other in paths.preprocessed.glob("*Plans*.json"))
         found = f" Found there: {', '.join(others)}." if others else ""
-        raise NotFoundError(f"{path} does not exist.{found} Run: longflow_plan -d {int(paths.name[7:10])}")
+        raise NotFoundError(f"{path} does not exist.{found} Run: longflow_plan -d {paths.id}")
     return read_plans(path)
 
 

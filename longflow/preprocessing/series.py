@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from longflow.data.box import box_slices, nonzero_box
 from longflow.data.dataset import Scan, Series
 from longflow.data.images import Geometry, Volume, check_same_grid, read_image, read_scan
 from longflow.data.problems import REGISTER
@@ -19,8 +20,6 @@ from longflow.errors import DataError
 from longflow.plans import Plans
 from longflow.preprocessing.grid import (
     block_means,
-    box_slices,
-    nonzero_box,
     resample_image,
     resample_labels,
     resampled_shape,
@@ -113,7 +112,7 @@ def prepare_volumes(
     geometry, arrays = volumes[0].geometry, [volume.array for volume in volumes]
 
     crop = nonzero_box(arrays)
-    inside = (slice(None), *box_slices(crop))
+    inside = (..., *box_slices(crop))
     offset, scale = normal_form_of_series([array[inside] for array in arrays], plans.channels)
     shape_after_crop = [stop - start for start, stop in crop]
     spacing = [geometry.array_spacing[axis] for axis in plans.transpose_forward]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from longflow.files import written_whole
+from longflow.files import write_csv
 from longflow.paths import FoldPaths
 
 
@@ -56,12 +56,7 @@ class Logbook:
     def add(self, record: EpochRecord) -> None:
         """Write an epoch down."""
         self.records.append(record)
-        with written_whole(self.paths.progress_csv) as temporary, open(temporary, "w", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(EpochRecord)])
-            writer.writeheader()
-            writer.writerows(
-                {key: "" if value is None else value for key, value in asdict(r).items()} for r in self.records
-            )
+        write_csv([field.name for field in fields(EpochRecord)], map(asdict, self.records), self.paths.progress_csv)
         for name in ("loss", "learning_rate", "nrmse", "lci_nrmse", "context_mean_nrmse", "data_wait_share"):
             if (value := getattr(record, name)) is not None:
                 self.board.add_scalar(name, value, record.iteration)

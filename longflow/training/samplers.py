@@ -73,8 +73,8 @@ class ForecastSamples(Dataset):
         subject, target = self._draw_target(generator, count or 1)
         context = draw_context(generator, target, self.plans.temporal.sequence_length, count)
         series = self._open(subject)
-        start = draw_patch_start(series, context[-1], target, self._tile(), generator)
-        stack = read_patch(series.images, [*context, target], start, self._tile())
+        start = draw_patch_start(series, context[-1], target, self.plan.tile, generator)
+        stack = read_patch(series.images, [*context, target], start, self.plan.tile)
         stack = torch.from_numpy(stack[:, :, 0] if len(self.plan.patch_size) == 2 else stack)
         stack = augment(stack, self.plans, self.plan, generator)
         all_times = series.properties.times
@@ -88,10 +88,6 @@ class ForecastSamples(Dataset):
         eligible = [subject for subject, count in self.scan_counts.items() if count > earlier]
         subject = eligible[generator.integers(len(eligible))]
         return subject, int(generator.integers(earlier, self.scan_counts[subject]))
-
-    def _tile(self) -> tuple[int, int, int]:
-        patch = tuple(self.plan.patch_size)
-        return (1, *patch) if len(patch) == 2 else patch
 
 
 def draw_patch_start(

@@ -10,12 +10,14 @@ import torch
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
+from longflow.evaluation.metrics import nrmse
 from longflow.files import write_json
 from longflow.inference.sliding_window import predict_volume
 from longflow.methods.forecasting.context_mean import ContextMean
 from longflow.methods.forecasting.lci import LastContextImage
 from longflow.methods.method import Method
 from longflow.paths import FoldPaths
+from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, export_forecast, load_prepared
 from longflow.training.splits import ForecastTarget
 
@@ -90,14 +92,10 @@ def prepared_nrmse(forecast: np.ndarray, series: PreparedSeries, target: Forecas
     """
     properties = series.properties
     last, truth = properties.cases.index(target.context[-1]), properties.cases.index(target.target)
-    wanted = series.images[truth]
-    errors = []
-    for channel in range(len(wanted)):
-        found = forecast[channel] * properties.scale[last][channel] + properties.offset[last][channel]
-        true = wanted[channel] * properties.scale[truth][channel] + properties.offset[truth][channel]
-        if np.ptp(true) > 0:
-            errors.append(float(np.sqrt(np.mean(np.square(found - true))) / np.ptp(true)))
-    return float(np.mean(errors)) if errors else float("nan")
+    found = from_normal(forecast, properties.offset[last], properties.scale[last])
+    true = from_normal(series.images[truth], properties.offset[truth], properties.scale[truth])
+    error = nrmse(found, true)
+    return float("nan") if error is None else error
 
 
 def write_validation_forecasts(

@@ -32,7 +32,9 @@ def test_series_are_sorted_by_subject_and_time(raw):
     assert [scan.case for scan in series[0].scans] == ["p1_1", "p1_2", "p1_0"]
     assert series[0].scans[0].images == (raw / "imagesTr" / "p1_1_0000.nii.gz",)
     assert series[0].scans[0].label == raw / "labelsTr" / "p1_1.nii.gz"
-    assert series[0].up_to(2).times == [30, 75]
+    assert series[0].with_images() == series[0]
+    series[0].scans[1].images[0].unlink()
+    assert series[0].with_images().times == [30, 99]
 
 
 def test_wanted_targets_and_missing_labels(raw):

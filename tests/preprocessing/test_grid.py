@@ -3,26 +3,12 @@ import pytest
 
 from longflow.preprocessing.grid import (
     block_means,
-    box_slices,
     inverse_order,
-    nonzero_box,
     resample_image,
     resample_labels,
     resampled_shape,
     transposed,
 )
-
-
-def test_the_box_holds_every_scan():
-    first, second = np.zeros((2, 8, 9, 10)), np.zeros((2, 8, 9, 10))
-    first[0, 2, 3, 4] = 1
-    second[1, 5, 1, 8] = -1  # in another channel, and below zero
-    assert nonzero_box([first, second]) == [[2, 6], [1, 4], [4, 9]]
-    assert first[(0, *box_slices([[2, 3], [3, 4], [4, 5]]))] == 1
-
-
-def test_a_series_of_zeros_keeps_its_grid():
-    assert nonzero_box([np.zeros((1, 3, 4, 5))]) == [[0, 3], [0, 4], [0, 5]]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0), (0, 2, 1)])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from longflow.flow.grid import embed_on_grid, fill_forward, grid_slots
 from longflow.flow.interpolant import broadcast_target, interpolate, velocity, velocity_loss
+from longflow.flow.masks import as_weights
 from longflow.flow.reduction import REDUCTIONS, reduce_scans
 from longflow.flow.solvers import integrate
 from longflow.methods.method import Batch, Method
@@ -43,7 +44,7 @@ class FlowMethod(Method):
 
     def velocity(self, batch: Batch, stack: Tensor, mask: Tensor, tau: Tensor) -> Tensor:
         """v_theta(X_tau), of the shape of ``stack``; the network sees zeros where ``mask`` is False."""
-        observed = stack * mask.to(stack.dtype).view(*mask.shape, *([1] * (stack.ndim - 2)))
+        observed = stack * as_weights(mask, stack)
         return self.network(observed.flatten(1, 2), self.code(batch, tau)).view_as(stack)
 
     def training_step(self, batch: Batch) -> Tensor:

@@ -127,7 +127,8 @@ class Library:
     def by_time(self, subject: str, time: float) -> Files | None:
         """The files of a subject's scan at a time, or None."""
         for other, case in self._moments.get(subject, []):
-            if math.isclose(time, other, rel_tol=1e-6, abs_tol=1e-6) and (files := self.by_case(case)):
+            # times may count from any fixed day, so large numbers can be a day apart
+            if math.isclose(time, other, rel_tol=1e-9, abs_tol=1e-6) and (files := self.by_case(case)):
                 return files
         return None
 

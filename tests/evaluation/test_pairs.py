@@ -46,6 +46,15 @@ def test_truth_by_subject_and_time(tmp_path, folders, description, write_forecas
     assert pair.target == (folders[0] / "s1_2_0000.nii.gz",)
 
 
+def test_large_times_a_day_apart_are_two_scans(tmp_path, paths, description, write_scan, write_table, write_forecast):
+    write_scan(paths.raw / "imagesTs", "s1_0", SCAN)
+    write_scan(paths.raw / "imagesTs", "s1_1", SCAN)
+    write_table(paths.raw / "imagesTs" / "scans.csv", ("s1_0", "s1", 9_738_000.0), ("s1_1", "s1", 9_738_001.0))
+    write_forecast(tmp_path / "out", "s1_t9738001", SCAN, ["s1_0"], target_time=9_738_001.0)
+    (pair,), _ = find_pairs(forecasts_of_folder(tmp_path / "out", description), dataset_folders(paths.raw), description)
+    assert pair.target[0].name == "s1_1_0000.nii.gz"
+
+
 @pytest.mark.parametrize(
     ("method", "expected"), [("tfm", "tfm"), (["tfm"], "tfm"), (["cronos", "tfm"], "cronos + tfm"), (None, "forecast")]
 )

@@ -95,6 +95,7 @@ def _show_results(home: Path, seconds: float) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``longflow_demo``."""
     return command.run(parser(), work, arguments)
 
 

@@ -1,4 +1,4 @@
-"""longflow_evaluate: forecasts against acquired scans, beside the last context image and the context mean."""
+"""``longflow_evaluate``: forecasts against acquired scans, beside the last context image and the context mean."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,7 +7,12 @@ from typing import Any
 
 from rich.markup import escape
 
-from longflow.cli.command import Parser, console, run
+from longflow.cli import command, flags
+
+EXAMPLE = """
+longflow_evaluate -d 101 -i out
+longflow_evaluate -d 101 -i out -r follow_up_scans
+"""
 
 #: (name in the results, heading, decimals, scale)
 SHOWN = (
@@ -22,17 +27,16 @@ METHOD_NAMES = {"forecast": "forecast", "lci": "LCI", "context_mean": "context m
 FIGURE = Path("figures") / "forecasts.png"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(
+def parser() -> command.Parser:
+    result = command.Parser(
         "longflow_evaluate",
         "Compare forecasts with the scans that were acquired, beside the last context image (LCI) and the mean of the "
         "context scans. Writes metrics.csv, metrics.json and a figure into the folder of the forecasts.",
-        """longflow_evaluate -d 101 -i out
-        longflow_evaluate -d 101 -i out -r follow_up_scans""",
+        EXAMPLE,
     )
-    parser.add_argument("-d", "--dataset", required=True, help="101 or Dataset101_Name")
-    parser.add_argument("-i", "--input", required=True, type=Path, help="folder that longflow_predict wrote")
-    parser.add_argument(
+    flags.add_dataset(result)
+    result.add_argument("-i", "--input", required=True, type=Path, help="folder that longflow_predict wrote")
+    result.add_argument(
         "-r",
         "--reference",
         type=Path,
@@ -40,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=[],
         help="folders with acquired scans, searched before the dataset's targetsTs, imagesTs and imagesTr",
     )
-    parser.add_argument("-np", "--processes", type=int, help="worker processes (default: one for each core)")
-    return run(parser, work, arguments)
+    flags.add_processes(result)
+    return result
 
 
 def work(options: argparse.Namespace) -> None:
@@ -62,17 +66,17 @@ def work(options: argparse.Namespace) -> None:
         results = evaluate_folder(options.input, folders, description, options.processes, progress)
     draw_forecasts(options.input, folders, description, options.input / FIGURE)
     _show(results)
-    console.print(f"Written: metrics.csv, metrics.json and {FIGURE} in {options.input}", highlight=False)
+    command.console.print(f"Written: metrics.csv, metrics.json and {FIGURE} in {options.input}", highlight=False)
 
 
 def _show(results: dict[str, Any]) -> None:
     overall = results["overall"]
-    console.print(_overall_table(overall, ", ".join(results["methods"])))
+    command.console.print(_overall_table(overall, ", ".join(results["methods"])))
     if len(results["by_horizon"]) > 1:
-        console.print(_horizon_table(results["by_horizon"], results["time_unit"]))
+        command.console.print(_horizon_table(results["by_horizon"], results["time_unit"]))
     better = overall["better_than_lci"]
     if better["share"] is not None:
-        console.print(
+        command.console.print(
             f"Better than LCI in {better['better']} of {better['targets']} targets ({better['share']:.0%}"
             + (f", interval {_span(better['interval'], '.0%')}" if better["interval"] else "")
             + ").",
@@ -85,7 +89,9 @@ def _show(results: dict[str, Any]) -> None:
         for key, heading, *_ in SHOWN
         if overall[method][key]["undefined"]
     ]:
-        console.print(f"Targets left out because a number is not defined: {'; '.join(undefined)}.", highlight=False)
+        command.console.print(
+            f"Targets left out because a number is not defined: {'; '.join(undefined)}.", highlight=False
+        )
 
 
 def _overall_table(overall: dict[str, Any], forecast_name: str):
@@ -158,4 +164,13 @@ def _show_difference(overall: dict[str, Any]) -> None:
         low, high = difference["interval"]
         verdict = "better than LCI" if high < 0 else "worse than LCI" if low > 0 else "no difference is within it"
         text += f" (95 % interval over subjects {_span([low, high], '+.4f')}: {verdict})"
-    console.print(f"{text}.", highlight=False)
+    command.console.print(f"{text}.", highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``longflow_evaluate``."""
+    return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

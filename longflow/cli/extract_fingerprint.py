@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from longflow.cli import command
+from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
 from longflow.paths import DatasetPaths, resolve_dataset_name
 
@@ -18,8 +18,8 @@ def parser() -> command.Parser:
         "Read all training scans of a dataset and write down its shapes, spacings, intensities and times.",
         EXAMPLE,
     )
-    result.add_argument("-d", "--dataset", required=True, help="id or name of the dataset, as 101")
-    result.add_argument("-np", "--processes", type=int, help="worker processes (default: all cores)")
+    flags.add_dataset(result)
+    flags.add_processes(result)
     result.add_argument("--overwrite", action="store_true", help="make it anew although it is up to date")
     return result
 
@@ -34,4 +34,9 @@ def work(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``longflow_extract_fingerprint``."""
     return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

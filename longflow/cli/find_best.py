@@ -1,23 +1,27 @@
-"""longflow_find_best: choose the model to predict with on the cross-validation."""
+"""``longflow_find_best``: choose the model to predict with on the cross-validation."""
 
 import argparse
 from collections.abc import Sequence
 
-from longflow.cli.command import Parser, console, run
+from longflow.cli import command, flags
+
+EXAMPLE = """
+longflow_find_best -d 101
+"""
 
 MOST_ROWS = 20
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = Parser(
+def parser() -> command.Parser:
+    result = command.Parser(
         "longflow_find_best",
         "Choose method, configuration, ensemble of two, reduction and shrinkage towards the last context image (LCI) "
         "by the lowest NRMSE on the cross-validation, and write the choice down for longflow_predict.",
-        "longflow_find_best -d 101",
+        EXAMPLE,
     )
-    parser.add_argument("-d", "--dataset", required=True, help="101 or Dataset101_Name")
-    parser.add_argument("-np", "--processes", type=int, help="worker processes (default: one for each core)")
-    return run(parser, work, arguments)
+    flags.add_dataset(result)
+    flags.add_processes(result)
+    return result
 
 
 def work(options: argparse.Namespace) -> None:
@@ -29,7 +33,7 @@ def work(options: argparse.Namespace) -> None:
     with progress_bar("Reading predictions") as progress:
         best = find_best(paths, options.processes, progress)
     _show(best)
-    console.print(f"Written: {paths.best} and {paths.best_table.name}", highlight=False)
+    command.console.print(f"Written: {paths.best} and {paths.best_table.name}", highlight=False)
 
 
 def _show(best: dict) -> None:
@@ -58,23 +62,23 @@ def _show(best: dict) -> None:
             f"{row['nrmse_unshrunk']:.5f}",
             style="bold" if row["candidate"] == best["candidate"] else None,
         )
-    console.print(table)
+    command.console.print(table)
     if len(best["table"]) > MOST_ROWS:
-        console.print(f"... and {len(best['table']) - MOST_ROWS} more in the file.")
-    console.print(
+        command.console.print(f"... and {len(best['table']) - MOST_ROWS} more in the file.")
+    command.console.print(
         f"Chosen: [bold]{escape(_short(best['candidate']))}[/] with s = {best['shrinkage']:.2f}; "
         f"NRMSE {best['nrmse']:.5f}, LCI {best['lci_nrmse']:.5f}.",
         highlight=False,
     )
     if best["nested"]:
-        console.print(
+        command.console.print(
             f"Chosen without the fold it is judged on: NRMSE {best['nested']['nrmse']:.5f}, "
             f"LCI {best['nested']['lci_nrmse']:.5f}. Still slightly optimistic: each fold's checkpoint was the best on "
             "its own validation targets. Only held-out subjects (imagesTs) are free of that.",
             highlight=False,
         )
     else:
-        console.print(
+        command.console.print(
             "With a single fold, choice and judgement rest on the same targets: the figure is slightly optimistic. "
             "Train further folds, or evaluate held-out subjects (imagesTs).",
             highlight=False,
@@ -86,3 +90,12 @@ def _short(candidate: str) -> str:
     from longflow.paths import PLANS_NAME
 
     return candidate.replace(f"__{PLANS_NAME}__", " ")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``longflow_find_best``."""
+    return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
-from longflow.cli import command
+from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
 from longflow.errors import ConfigurationError
 from longflow.paths import DATASET_NAME, DatasetPaths, known_datasets, raw_root
@@ -32,7 +32,7 @@ def parser() -> command.Parser:
         metavar="SUBJECT",
         help="subjects kept out of training: scans to imagesTs, targets to targetsTs (acdc: systole)",
     )
-    result.add_argument("-np", "--processes", type=int, help="worker processes (default: all cores)")
+    flags.add_processes(result)
     result.add_argument("--overwrite", action="store_true", help="replace a dataset of this name")
 
     acdc = result.add_argument_group("acdc")
@@ -116,3 +116,7 @@ def new_dataset_name(dataset: str, name: str | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``longflow_import``."""
     return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

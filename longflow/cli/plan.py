@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import get_args
 
-from longflow.cli import command
-from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
+from longflow.cli import command, flags
+from longflow.paths import DatasetPaths, resolve_dataset_name
+from longflow.plans import PresetName
 
 EXAMPLE = """
 longflow_plan -d 101
@@ -15,7 +17,7 @@ longflow_plan -d 101 --preset L --gpu_memory 40 -p longflowPlansL
 def add_planning_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that planning takes; shared with ``longflow_plan_and_preprocess``."""
     parser.add_argument(
-        "--preset", choices=["tiny", "S", "M", "L"], help="size (default: M with a CUDA GPU, tiny without one)"
+        "--preset", choices=get_args(PresetName), help="size (default: M with a CUDA GPU, tiny without one)"
     )
     parser.add_argument(
         "--gpu_memory",
@@ -23,7 +25,7 @@ def add_planning_flags(parser: argparse.ArgumentParser) -> None:
         metavar="GB",
         help="memory of a training step (default: tiny 0.5, S 4, M 8, L 24)",
     )
-    parser.add_argument("-p", "--plans", default=PLANS_NAME, help="name of the plans (default: %(default)s)")
+    flags.add_plans(parser)
 
 
 def parser() -> command.Parser:
@@ -32,7 +34,7 @@ def parser() -> command.Parser:
         "Decide time scale, temporal grid, spacing, patch, batch and network of a dataset from its fingerprint.",
         EXAMPLE,
     )
-    result.add_argument("-d", "--dataset", required=True, help="id or name of the dataset, as 101")
+    flags.add_dataset(result)
     add_planning_flags(result)
     return result
 
@@ -60,4 +62,9 @@ def plan_and_show(dataset_name: str, preset: str | None, gpu_memory: float | Non
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``longflow_plan``."""
     return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from longflow.cli import command
+from longflow.cli import command, flags
 from longflow.cli.plan import add_planning_flags
 from longflow.cli.progress import progress_bar
 from longflow.errors import DataError
@@ -24,7 +24,7 @@ def parser() -> command.Parser:
     result.add_argument("-d", "--dataset", nargs="+", required=True, help="ids or names, as 101 or Dataset101_Cine")
     add_planning_flags(result)
     result.add_argument("-c", "--configurations", nargs="+", metavar="NAME", help="to preprocess (default: all)")
-    result.add_argument("-np", "--processes", type=int, metavar="N", help="worker processes (default: all cores)")
+    flags.add_processes(result)
     result.add_argument("--overwrite", action="store_true", help="do everything again")
     result.add_argument("--no_verify", action="store_true", help="skip the check of the raw data")
     return result
@@ -77,4 +77,9 @@ def check(name: str, processes: int | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``longflow_plan_and_preprocess``."""
     return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

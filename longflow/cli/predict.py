@@ -1,13 +1,13 @@
-"""longflow_predict: forecast the wanted scans of a folder."""
+"""``longflow_predict``: forecast the wanted scans of a folder."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
-from longflow.cli import command
-from longflow.cli.train import checked_device, positive
+from longflow.cli import command, flags
 from longflow.errors import ConfigurationError
+from longflow.plans import Solver
 
 EXAMPLE = """
 longflow_predict -i in -o out                      # rows of in/scans.csv without an image are forecast
@@ -16,16 +16,16 @@ longflow_predict -i in -o out -d 101 -m tfm -f 0   # a certain model
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = command.Parser(
+def parser() -> command.Parser:
+    result = command.Parser(
         "longflow_predict",
         "Forecast the wanted scans of a folder. Finished ones are skipped when the command is run again. "
         "For research only, not for clinical decisions.",
         EXAMPLE,
     )
-    parser.add_argument("-i", "--input", type=Path, required=True, help="folder with images and scans.csv")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the forecasts")
-    parser.add_argument(
+    result.add_argument("-i", "--input", type=Path, required=True, help="folder with images and scans.csv")
+    result.add_argument("-o", "--output", type=Path, required=True, help="folder for the forecasts")
+    result.add_argument(
         "-t",
         "--times",
         type=time,
@@ -33,16 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=(),
         help="wanted times for every subject, in the dataset's time unit",
     )
-    parser.add_argument("-d", "--dataset", help="101 or Dataset101_Name (default: the one with a trained model)")
-    parser.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
-    parser.add_argument("-m", "--method", help="likewise")
-    parser.add_argument("-f", "--folds", type=int, nargs="+", help="folds to average (default: all that are trained)")
-    parser.add_argument("--solver", choices=SOLVERS, help="default: from the plans")
-    parser.add_argument("--steps", type=positive(int), help="steps of the solver (default: from the plans)")
-    parser.add_argument("--mirror", action="store_true", help="average over mirrored inputs (8 times the work in 3D)")
-    parser.add_argument("--device", help="cpu, cuda, mps (default: a GPU where there is one)")
-    parser.add_argument("--overwrite", action="store_true", help="make finished forecasts anew")
-    return command.run(parser, work, arguments)
+    result.add_argument("-d", "--dataset", help="101 or Dataset101_Name (default: the one with a trained model)")
+    result.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
+    result.add_argument("-m", "--method", help="likewise")
+    result.add_argument("-f", "--folds", type=int, nargs="+", help="folds to average (default: all that are trained)")
+    result.add_argument("--solver", choices=get_args(Solver), help="default: from the plans")
+    result.add_argument("--steps", type=flags.positive(int), help="steps of the solver (default: from the plans)")
+    result.add_argument("--mirror", action="store_true", help="average over mirrored inputs (8 times the work in 3D)")
+    flags.add_device(result)
+    result.add_argument("--overwrite", action="store_true", help="make finished forecasts anew")
+    return result
 
 
 def time(text: str) -> float:
@@ -56,12 +56,8 @@ def time(text: str) -> float:
         ) from error
 
 
-SOLVERS = ("euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "dopri5")
-
-
 def work(options: argparse.Namespace) -> None:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    command.let_threads_sleep()
     from longflow.cli.progress import progress_bar
     from longflow.inference.forecaster import Forecaster
     from longflow.inference.predictor import predict_folder
@@ -73,7 +69,7 @@ def work(options: argparse.Namespace) -> None:
         options.configuration,
         options.method,
         options.folds,
-        checked_device(options.device),
+        flags.checked_device(options.device),
         options.solver,
         options.steps,
         options.mirror,
@@ -90,6 +86,11 @@ def work(options: argparse.Namespace) -> None:
     command.console.print(
         f"{len(wanted)} forecast{'s are' if len(wanted) != 1 else ' is'} in {options.output}", highlight=False
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``longflow_predict``."""
+    return command.run(parser(), work, arguments)
 
 
 if __name__ == "__main__":

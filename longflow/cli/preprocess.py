@@ -1,10 +1,9 @@
-"""longflow_preprocess: scans to the grid and normal form of the plans."""
+"""``longflow_preprocess``: scans to the grid and normal form of the plans."""
 
 import argparse
 from collections.abc import Sequence
 
-from longflow.cli import command
-from longflow.paths import PLANS_NAME
+from longflow.cli import command, flags
 
 EXAMPLE = """
 longflow_preprocess -d 101
@@ -19,12 +18,10 @@ def parser() -> command.Parser:
         "kept: after an interruption, the same command goes on.",
         EXAMPLE,
     )
-    result.add_argument("-d", "--dataset", required=True, help="id or name, as 101 or Dataset101_Cine")
+    flags.add_dataset(result)
     result.add_argument("-c", "--configurations", nargs="+", metavar="NAME", help="default: all of the plans")
-    result.add_argument("-p", "--plans", default=PLANS_NAME, metavar="NAME", help="default: %(default)s")
-    result.add_argument(
-        "-np", "--processes", type=int, metavar="N", help="default: all cores, fewer if memory is short"
-    )
+    flags.add_plans(result)
+    flags.add_processes(result)
     result.add_argument("--overwrite", action="store_true", help="prepare every subject again")
     return result
 
@@ -47,4 +44,9 @@ def work(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``longflow_preprocess``."""
     return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,30 +1,46 @@
-"""The progress bar of all long work: what, how many, time gone, time left."""
+"""The progress bar of all long work: what, how much, time gone, time left."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from longflow.cli.command import error_console
+
+
+def bar_with(amount: ProgressColumn) -> Progress:
+    """A bar on stderr, its tasks with a field ``note``.
+
+    :param amount: the column that tells how much is done.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        amount,
+        TextColumn("[dim]{task.fields[note]}"),
+        TimeElapsedColumn(),
+        TextColumn("left:"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=error_console,
+    )
 
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
     """Show a bar; yield a function to be called with (finished, all, name of what was finished)."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("[dim]{task.fields[name]}"),
-        TimeElapsedColumn(),
-        TextColumn("left:"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=error_console) as bar:
-        task = bar.add_task(description, total=None, name="", visible=False)
+    with bar_with(MofNCompleteColumn()) as bar:
+        task = bar.add_task(description, total=None, note="", visible=False)
 
         def show(finished: int, total: int, name: str) -> None:
-            bar.update(task, completed=finished, total=total, name=escape(name), visible=True)
+            bar.update(task, completed=finished, total=total, note=escape(name), visible=True)
 
         yield show

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from rich.markup import escape
 from rich.table import Table
 
-from longflow.cli import command
+from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
 from longflow.data.problems import Problem
 from longflow.errors import DataError
@@ -27,8 +27,8 @@ def parser() -> command.Parser:
     result = command.Parser(
         "longflow_verify", "Check a raw dataset and show every problem that would stop or mislead training.", EXAMPLE
     )
-    result.add_argument("-d", "--dataset", required=True, help="101 or Dataset101_Name")
-    result.add_argument("-np", "--processes", type=int, help="worker processes (default: all cores)")
+    flags.add_dataset(result)
+    flags.add_processes(result)
     return result
 
 
@@ -98,3 +98,7 @@ def _advice(problems: list[Problem]) -> dict[str, set[str]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``longflow_verify``."""
     return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

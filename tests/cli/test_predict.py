@@ -1,11 +1,10 @@
 import shutil
-from typing import get_args
 
 import pytest
 
 from longflow.cli import predict
 from longflow.files import read_json
-from longflow.plans import Solver, read_plans
+from longflow.plans import read_plans
 from tests.training.conftest import _one_thread, dataset, template  # noqa: F401
 from tests.training.helpers import finished_model
 
@@ -88,7 +87,3 @@ def test_a_checkpoint_of_another_plan(images, dataset, tmp_path, capsys):  # noq
     model.plans.write_text(model.plans.read_text().replace('"time_scale": 10.0', '"time_scale": 11.0'))
     assert run(images, tmp_path / "out", "-t", "60") == 1
     assert "was trained with another plan" in capsys.readouterr().err
-
-
-def test_the_solvers_that_are_offered_are_those_that_exist():
-    assert set(predict.SOLVERS) == set(get_args(Solver))

@@ -1,0 +1,82 @@
+"""Flags that several commands have, and the values that flags take."""
+
+import argparse
+import re
+from collections.abc import Callable
+
+from longflow.errors import ConfigurationError
+from longflow.paths import PLANS_NAME
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """``-d``."""
+    parser.add_argument("-d", "--dataset", required=True, help="101 or Dataset101_Name")
+
+
+def add_plans(parser: argparse.ArgumentParser) -> None:
+    """``-p``."""
+    parser.add_argument(
+        "-p", "--plans", default=PLANS_NAME, metavar="NAME", help="name of the plans (default: %(default)s)"
+    )
+
+
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """``-np`` of commands whose work is a piece for each subject."""
+    parser.add_argument(
+        "-np",
+        "--processes",
+        type=positive(int),
+        metavar="N",
+        help="at most so many worker processes (default: one for each core)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """``--device``; :func:`checked_device` reads it."""
+    parser.add_argument("--device", help="cpu, cuda, mps (default: a GPU where there is one)")
+
+
+def checked_device(name: str | None) -> str:
+    """A device that exists; by default a GPU where there is one.
+
+    :raises ConfigurationError: torch cannot use it here.
+    """
+    import torch
+
+    from longflow.networks.precision import default_device
+
+    if name is None:
+        return str(default_device())
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigurationError(f"The device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
+    return name
+
+
+def duration(text: str) -> float:
+    """``90s``, ``20m``, ``2h``, ``1.5d`` or a number of seconds to seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
+    if not match or float(match[1]) == 0:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a time; examples: 90s, 20m, 2h")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
+
+
+def positive(kind: type) -> Callable[[str], float]:
+    """A parser of numbers above zero, ``int`` or ``float``."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a number") from error
+        if not value > 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above zero")
+        return value
+
+    return parse
+
+
+def count(text: str) -> int:
+    """A whole number from zero on."""
+    return 0 if text == "0" else positive(int)(text)

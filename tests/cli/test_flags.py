@@ -1,0 +1,39 @@
+import argparse
+
+import pytest
+
+from longflow.cli import flags
+from longflow.errors import ConfigurationError
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("2h", 7200), ("1.5d", 129_600), ("45", 45), (" 3 m ", 180)]
+)
+def test_durations(text, seconds):
+    assert flags.duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "h", "2 hours", "-5m", "0", "0s", "1h30m", "nan"])
+def test_what_is_no_duration(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="is not a time; examples: 90s, 20m, 2h"):
+        flags.duration(text)
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "nan", "many", ""])
+def test_what_is_not_above_zero(text):
+    for kind in (int, float):
+        with pytest.raises(argparse.ArgumentTypeError):
+            flags.positive(kind)(text)
+    assert flags.positive(int)("3") == 3 and flags.positive(float)("0.5") == 0.5
+
+
+def test_counts_begin_at_zero():
+    assert flags.count("0") == 0 and flags.count("4") == 4
+    with pytest.raises(argparse.ArgumentTypeError, match="-1 is not above zero"):
+        flags.count("-1")
+
+
+def test_a_device_that_is_not_there():
+    assert flags.checked_device("cpu") == "cpu"
+    with pytest.raises(ConfigurationError):
+        flags.checked_device("cuda:99")

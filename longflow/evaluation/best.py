@@ -228,7 +228,7 @@ def _check_same_targets(
     if different:
         raise DataError(
             f"In fold {fold}, {first.name} and {other.name} were not validated on the same targets and context scans "
-            f"({', '.join(different[:5])}), so they cannot be compared. Were splits, times or validation targets changed "
+            f"({', '.join(different[:5])}), so they cannot be compared. Were splits, times or targets changed "
             "between the two trainings? Then train the older one again. Do their plans differ in sequence_length? Then "
             "take the folder of one of them out of the results."
         )

@@ -76,6 +76,11 @@ def test_every_room_is_known():
     assert found <= set(ORDER)
 
 
+def test_every_room_says_what_it_is_for():
+    silent = [path for path in PACKAGE.rglob("__init__.py") if not ast.get_docstring(ast.parse(path.read_text()))]
+    assert not silent
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_room_imports_only_from_rooms_above_it(path):
     own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 
 from longflow.cli import command, flags
 from longflow.cli.plan import add_planning_flags
-from longflow.cli.progress import progress_bar
-from longflow.errors import DataError
 from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """
@@ -37,10 +35,10 @@ def work(options: argparse.Namespace) -> None:
 
 def prepare(name: str, options: argparse.Namespace) -> None:
     """All steps for one dataset; an error of the data stops before anything is written."""
-    from longflow.cli import extract_fingerprint, plan, preprocess
+    from longflow.cli import extract_fingerprint, plan, preprocess, verify
 
     if not options.no_verify:
-        check(name, options.processes)
+        verify.check(DatasetPaths(name), options.processes)
     step = argparse.Namespace(
         dataset=name,
         processes=options.processes,
@@ -51,29 +49,8 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     extract_fingerprint.work(step)
     plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans)
     preprocess.work(step)
-    flags = "" if options.plans == PLANS_NAME else f" -p {options.plans}"
-    command.console.print(f"Next: longflow_train {DatasetPaths(name).id} 3d_fullres 0{flags}", highlight=False)
-
-
-def check(name: str, processes: int | None) -> None:
-    """Show all problems of the raw data; errors end the command.
-
-    :raises DataError: there is an error among them.
-    """
-    from longflow.cli import verify
-    from longflow.data.integrity import verify_dataset
-
-    paths = DatasetPaths(name)
-    with progress_bar(f"Checking {name}") as progress:
-        problems = verify_dataset(paths.raw, processes, progress)
-    verify.write_problems(problems, paths)
-    if problems:
-        verify.show(problems, name)
-    if errors := sum(problem.severity == "error" for problem in problems):
-        raise DataError(
-            f"{name} cannot be used as it is: {errors} error{'s' if errors > 1 else ''} in the table above. Mend them, "
-            "then run the same command again."
-        )
+    with_plans = "" if options.plans == PLANS_NAME else f" -p {options.plans}"
+    command.console.print(f"Next: longflow_train {DatasetPaths(name).id} 3d_fullres 0{with_plans}", highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

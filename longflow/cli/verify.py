@@ -33,11 +33,20 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
+    paths = DatasetPaths(resolve_dataset_name(options.dataset))
+    check(paths, options.processes)
+    command.console.print(f"Next: longflow_plan_and_preprocess -d {paths.id}", highlight=False)
+
+
+def check(paths: DatasetPaths, processes: int | None) -> None:
+    """Show all problems of a raw dataset and write them down.
+
+    :raises DataError: there is an error among them.
+    """
     from longflow.data.integrity import verify_dataset
 
-    paths = DatasetPaths(resolve_dataset_name(options.dataset))
-    with progress_bar("Checking") as progress:
-        problems = verify_dataset(paths.raw, options.processes, progress)
+    with progress_bar(f"Checking {paths.name}") as progress:
+        problems = verify_dataset(paths.raw, processes, progress)
     write_problems(problems, paths)
     count = Counter(problem.severity for problem in problems)
     if not problems:
@@ -48,9 +57,8 @@ def work(options: argparse.Namespace) -> None:
     if count["error"]:
         raise DataError(
             f"{paths.name} cannot be used as it is: {_counted(count['error'], 'error')}, "
-            f"{_counted(count['warning'], 'warning')}. Mend the errors, then run longflow_verify again."
+            f"{_counted(count['warning'], 'warning')}. Mend the errors, then run the same command again."
         )
-    command.console.print(f"Next: longflow_plan_and_preprocess -d {paths.id}", highlight=False)
 
 
 def _counted(number: int, name: str) -> str:

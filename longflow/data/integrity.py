@@ -10,13 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Row, image_path, parse_time, read_description, rows_of_folder
-from longflow.data.problems import REGISTER, Problem, error, warning
+from longflow.data.problems import Problem, error, warning
 from longflow.data.tables import table_problems, time_unit_problems
 from longflow.data.voxels import FileToCheck, SubjectToCheck, check_subject
 from longflow.errors import ConfigurationError, DataError, LongflowError
 from longflow.parallel import Progress, for_each_subject
-
-__all__ = ["REGISTER", "Problem", "require_valid", "verify_dataset"]
 
 
 def verify_dataset(raw: Path, processes: int | None = None, progress: Progress | None = None) -> list[Problem]:
@@ -57,20 +55,6 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
         label_values |= values
     problems += _unused_labels(description, label_values, any(subject.has_labels for subject in work.values()))
     return _ordered(problems)
-
-
-def require_valid(raw: Path, processes: int | None = None, progress: Progress | None = None) -> list[Problem]:
-    """Check a dataset before work that takes long; returns the warnings.
-
-    :raises DataError: listing the errors.
-    """
-    problems = verify_dataset(raw, processes, progress)
-    errors = [problem for problem in problems if problem.severity == "error"]
-    if errors:
-        shown = "\n".join(f"  {problem}" for problem in errors[:10])
-        more = f"\n  ... and {len(errors) - 10} more: longflow_verify lists all." if len(errors) > 10 else ""
-        raise DataError(f"{raw} has {len(errors)} problem{'s' if len(errors) > 1 else ''}:\n{shown}{more}")
-    return problems
 
 
 def _ordered(problems: list[Problem]) -> list[Problem]:

@@ -1,0 +1,1 @@
+"""Forecasts against acquired scans: metrics, comparison with the baselines, choice of the best model."""

@@ -7,8 +7,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from longflow.data.integrity import require_valid, verify_dataset
-from longflow.errors import DataError
+from longflow.data.integrity import verify_dataset
 from tests.data.helpers import (
     SHAPE,
     edit_description,
@@ -41,7 +40,6 @@ def only(problems, severity="error"):
 
 def test_a_good_dataset_has_no_problem(raw):
     assert check(raw) == []
-    assert require_valid(raw, processes=1) == []
 
 
 def test_worker_processes_find_the_same_and_report_progress(raw):
@@ -366,14 +364,6 @@ def test_header_that_simpleitk_refuses(raw):
     problem = next(problem for problem in check(raw) if problem.severity == "error")
     assert (problem.file, problem.field) == (IMAGE, "header")
     assert "orthonormal" in problem.found
-
-
-def test_require_valid_lists_the_errors(raw):
-    (raw / IMAGE).write_bytes(b"")
-    edit_table(raw, "p2_1,p2,30", "p2_1,p2,soon")
-    with pytest.raises(DataError, match="has 2 problems") as raised:
-        require_valid(raw, processes=1)
-    assert IMAGE in str(raised.value) and "'soon'" in str(raised.value)
 
 
 def test_longiseg_dataset_is_read_as_it_is(raw):

@@ -1,0 +1,1 @@
+"""Importers: files in another layout to a raw dataset."""

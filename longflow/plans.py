@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from longflow.errors import ConfigurationError, unknown_name
+from longflow.errors import ConfigurationError, DataError, unknown_name
 from longflow.files import read_json, write_json
 
 PLANS_VERSION = "1"
@@ -248,6 +248,8 @@ def _explained(error: ValidationError, source: Path) -> ConfigurationError:
             lines.append(f"  {key}: this key is not known; a typo?")
         elif problem["type"] == "missing":
             lines.append(f"  {key}: missing")
+        elif problem["type"] == "string_pattern_mismatch":
+            lines.append(f"  {key}: expected letters, digits, - and _ only (found: {problem['input']!r})")
         else:
             found = problem["input"]
             shown = "" if isinstance(found, dict | BaseModel) else f" (found: {found!r})"
@@ -261,6 +263,8 @@ def read_plans(path: Path) -> Plans:
     :raises DataError: the file is missing or not JSON.
     :raises ConfigurationError: a key is unknown, missing or out of its range; all problems are listed.
     """
+    if not path.is_file():
+        raise DataError(f"{path} does not exist. longflow_plan_and_preprocess makes the plans of a dataset.")
     return validated(Plans, read_json(path), path)
 
 

@@ -110,8 +110,8 @@ FULL = "configurations.3d_fullres"
         (f"{FULL}.network.features_per_stage", [16, 32], "one entry per stage, but have 2, 3 and 3"),
         (f"{FULL}.network.features_per_stage", [16, 32, 60], r"multiples of 8 .*\[16, 32, 60\]"),
         ("channels.0.normal_form", "absolute", "needs numbers for offset and scale"),
-        (f"{FULL}.data_identifier", "../../elsewhere", "data_identifier: .*match pattern"),
-        ("configurations.3d/full", CONTENT["configurations"]["3d_fullres"], "configurations.3d/full.*match pattern"),
+        (f"{FULL}.data_identifier", "../../elsewhere", "data_identifier: expected letters, digits"),
+        ("configurations.3d/full", CONTENT["configurations"]["3d_fullres"], "configurations.3d/full.*: expected letters, digits"),
     ],
 )
 def test_an_edit_that_makes_no_sense_has_a_message_with_key_and_allowed_values(tmp_path, path, value, message):
@@ -128,7 +128,7 @@ def test_all_problems_are_listed(tmp_path):
 
 
 def test_missing_and_broken_files(tmp_path):
-    with pytest.raises(DataError, match="does not exist"):
+    with pytest.raises(DataError, match=r"does not exist. longflow_plan_and_preprocess makes"):
         read_plans(tmp_path / "plans.json")
     (tmp_path / "plans.json").write_text("{")
     with pytest.raises(DataError, match="not valid JSON"):

@@ -111,7 +111,11 @@ FULL = "configurations.3d_fullres"
         (f"{FULL}.network.features_per_stage", [16, 32, 60], r"multiples of 8 .*\[16, 32, 60\]"),
         ("channels.0.normal_form", "absolute", "needs numbers for offset and scale"),
         (f"{FULL}.data_identifier", "../../elsewhere", "data_identifier: expected letters, digits"),
-        ("configurations.3d/full", CONTENT["configurations"]["3d_fullres"], "configurations.3d/full.*: expected letters, digits"),
+        (
+            "configurations.3d/full",
+            CONTENT["configurations"]["3d_fullres"],
+            "configurations.3d/full.*: expected letters, digits",
+        ),
     ],
 )
 def test_an_edit_that_makes_no_sense_has_a_message_with_key_and_allowed_values(tmp_path, path, value, message):

@@ -80,11 +80,17 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
     missing = [key for key in SIDECAR_KEYS if not isinstance(sidecar, dict) or key not in sidecar]
     if missing:
         raise DataError(f"{path} has no {', '.join(missing)}. Is it the sidecar of a forecast?")
-    context = tuple(sidecar["context"])
-    if not context:
+    context = sidecar["context"]
+    if not context or not isinstance(context, list):
         raise DataError(f"{path} names no context scan, so there is no last context image to compare with.")
     if strange := [name for name in context if not isinstance(name, str) or not is_name(name)]:
         raise DataError(f"{path} names the context scan '{strange[0]}', expected a case: a name without slashes.")
+    times = sidecar.get("context_times", list(range(len(context))))
+    numbers = [sidecar["target_time"], sidecar["horizon"], *(times if isinstance(times, list) else [None])]
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise DataError(f"{path}: target_time, horizon and context_times must be numbers.")
+    if len(times) != len(context) or ("context_times" in sidecar and max(times) >= sidecar["target_time"]):
+        raise DataError(f"{path}: context_times must hold a time for each scan of context, all before target_time.")
     images = _scan_files(folder, case, description)
     if images is None:
         raise DataError(f"{folder} does not hold all {len(description.channels)} channels of the forecast {case}.")
@@ -93,8 +99,8 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
         subject=str(sidecar["subject"]),
         target_time=float(sidecar["target_time"]),
         horizon=float(sidecar["horizon"]),
-        context=context,
-        context_times=tuple(sidecar.get("context_times", range(len(context)))),
+        context=tuple(context),
+        context_times=tuple(times),
         method=_joined(sidecar.get("method", "forecast")),
         images=images,
     )

@@ -133,6 +133,22 @@ def test_sidecar_whose_context_leads_elsewhere(tmp_path, description, write_fore
         forecasts_of_folder(tmp_path, description)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target_time": "soon"}, "must be numbers"),
+        ({"context_times": 3}, "must be numbers"),
+        ({"context_times": [0.0, 1.0]}, "a time for each scan"),
+        ({"context_times": [2.0], "target_time": 2.0}, "all before target_time"),
+    ],
+)
+def test_sidecar_whose_times_cannot_be(tmp_path, description, write_forecast, changes, message):
+    """A context scan at or after the target would be a forecast that has seen the future."""
+    write_forecast(tmp_path, "s1_2", SCAN, ["s1_0"], **changes)
+    with pytest.raises(DataError, match=f"s1_2.json: .*{message}"):
+        forecasts_of_folder(tmp_path, description)
+
+
 def test_forecast_with_a_channel_missing(tmp_path, description, write_forecast):
     two = description.model_copy(update={"channel_names": {"0": "T1", "1": "T2"}})
     write_forecast(tmp_path, "s1_2", SCAN, ["s1_0"])

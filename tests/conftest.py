@@ -2,15 +2,16 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-# tiny tensors on many threads wait more than they compute; commands in a process of their own are left to choose
+# tiny tensors on several threads wait more than they compute; commands in a process of their own are left to choose
 THREADS_OF_THE_USER = os.environ.get("OMP_NUM_THREADS")
-os.environ["OMP_NUM_THREADS"] = THREADS_OF_THE_USER or str(min(2, os.cpu_count() or 1))
+os.environ["OMP_NUM_THREADS"] = THREADS_OF_THE_USER or "1"
 
 OWN_VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
 
@@ -26,6 +27,39 @@ def phantom_dataset(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("phantom")
     write_cohort(home / "raw" / DATASET_NAME, subjects=8, test_subjects=2, shape=(8, 32, 32), scans=(4, 4))
     return home
+
+
+@pytest.fixture
+def phantom_home(phantom_dataset, tmp_path, monkeypatch) -> Path:
+    """A LONGFLOW_HOME of one's own with the phantom cohort's raw data alone, and a wide screen."""
+    shutil.copytree(phantom_dataset / "raw", tmp_path / "raw")
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def _prepared_home(tmp_path_factory) -> Path:
+    from tests.training.helpers import make_dataset
+
+    home = tmp_path_factory.mktemp("prepared")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LONGFLOW_HOME", str(home))
+        make_dataset()
+    return home
+
+
+@pytest.fixture
+def dataset(_prepared_home, tmp_path, monkeypatch):
+    """A dataset that is ready for training, made once and copied for each test.
+
+    Six subjects of four scans, 5 x 10 x 12 voxels; plans of tests.methods.helpers; preprocessed.
+    """
+    from longflow.paths import DatasetPaths
+
+    shutil.copytree(_prepared_home, tmp_path / "home")
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path / "home"))
+    return DatasetPaths("Dataset001_Test")
 
 
 def run_command(*arguments: object, home: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess:

@@ -10,8 +10,6 @@ from longflow.paths import DatasetPaths, ModelPaths, known_datasets, resolve_dat
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    for name in ("longflow_raw", "longflow_preprocessed", "longflow_results"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     return tmp_path
 

@@ -14,8 +14,6 @@ GEOMETRY = Geometry((9, 8, 4), (1.0, 1.0, 3.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 
 def out(tmp_path, monkeypatch):
     """Forecasts of three subjects at two horizons, halfway between the last context image and the truth."""
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
-    for name in ("raw", "preprocessed", "results"):
-        monkeypatch.delenv(f"longflow_{name}", raising=False)
     raw = tmp_path / "raw" / "Dataset101_Tiny"
     write_description(
         DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="months"), raw / "dataset.json"

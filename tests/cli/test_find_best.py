@@ -32,8 +32,6 @@ BEST = {
 @pytest.fixture
 def dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
-    for name in ("raw", "preprocessed", "results"):
-        monkeypatch.delenv(f"longflow_{name}", raising=False)
     (tmp_path / "raw" / "Dataset101_Tiny").mkdir(parents=True)
 
 

@@ -12,8 +12,6 @@ from tests.data.importers.test_nifti4d import write_cine
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    for name in ("longflow_raw", "longflow_preprocessed", "longflow_results"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 

@@ -21,7 +21,6 @@ from longflow.plans import read_plans
 from longflow.training.run import RunSettings
 from longflow.training.trainer import train_fold
 from tests.conftest import OWN_VARIABLES
-from tests.training.conftest import _one_thread, dataset, template  # noqa: F401
 from tests.training.helpers import finished_model
 
 pytestmark = [
@@ -71,11 +70,11 @@ def send(process: subprocess.Popen, number: int, ready, at_most: float) -> int:
     return process.wait(timeout=60)
 
 
-def train(dataset, **settings):  # noqa: F811
+def train(dataset, **settings):
     return train_fold(dataset, "longflowPlans", "cronos", "3d_fullres", 0, RunSettings(**settings))
 
 
-def test_killed_training_goes_on_to_the_same_weights(dataset, tmp_path):  # noqa: F811
+def test_killed_training_goes_on_to_the_same_weights(dataset, tmp_path):
     home, whole = dataset.raw.parents[1], tmp_path / "whole"
     paths = train(dataset, iterations=ITERATIONS)
     paths.folder.rename(whole)
@@ -94,7 +93,7 @@ def test_killed_training_goes_on_to_the_same_weights(dataset, tmp_path):  # noqa
     assert not list(paths.folder.rglob(".unfinished-*"))
 
 
-def test_a_command_that_is_told_to_end_saves_and_goes_on(dataset):  # noqa: F811
+def test_a_command_that_is_told_to_end_saves_and_goes_on(dataset):
     code = "from longflow.cli.train import main; raise SystemExit(main())"
     paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
     process = start(dataset.raw.parents[1], code, 1, "3d_fullres", 0, "--iterations", 100_000, "--device", "cpu")
@@ -106,7 +105,7 @@ def test_a_command_that_is_told_to_end_saves_and_goes_on(dataset):  # noqa: F811
     assert paths.final.is_file() and not paths.latest.exists()
 
 
-def test_killed_prediction_goes_on_to_the_same_forecasts(dataset, tmp_path):  # noqa: F811
+def test_killed_prediction_goes_on_to_the_same_forecasts(dataset, tmp_path):
     finished_model(dataset, read_plans(dataset.plans()), random=True)
     folder = dataset.raw / "imagesTr"
     shutil.copy(dataset.raw / "scans.csv", folder / "scans.csv")

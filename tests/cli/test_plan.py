@@ -1,9 +1,10 @@
 from longflow.cli.extract_fingerprint import main as extract
 from longflow.cli.plan import main
-from tests.cli.test_extract_fingerprint import NAME, home  # noqa: F401  (a fixture)
+
+NAME = "Dataset900_Phantom"
 
 
-def test_the_steps_one_by_one(home, capsys):  # noqa: F811
+def test_the_steps_one_by_one(phantom_home, capsys):
     assert main(["-d", "900", "--preset", "tiny"]) == 1
     assert "longflow_extract_fingerprint" in capsys.readouterr().err
     assert extract(["-d", NAME, "-np", "1"]) == 0
@@ -11,7 +12,7 @@ def test_the_steps_one_by_one(home, capsys):  # noqa: F811
     assert "--gpu_memory" in capsys.readouterr().err
 
 
-def test_without_a_gpu_the_default_is_said(home, capsys, monkeypatch):  # noqa: F811
+def test_without_a_gpu_the_default_is_said(phantom_home, capsys, monkeypatch):
     monkeypatch.setattr("longflow.planning.run.default_preset", lambda: "tiny")
     assert extract(["-d", "900", "-np", "1"]) == 0
     assert main(["-d", "900", "--gpu_memory", "0.1"]) == 0

@@ -4,12 +4,11 @@ import pytest
 
 from longflow.cli import extract_fingerprint, plan, plan_and_preprocess
 from longflow.paths import DatasetPaths
-from tests.cli.test_extract_fingerprint import home  # noqa: F401  (a fixture)
 
 NAME = "Dataset900_Phantom"
 
 
-def test_everything_between_raw_data_and_training(home, capsys):  # noqa: F811
+def test_everything_between_raw_data_and_training(phantom_home, capsys):
     arguments = ["-d", "900", "--preset", "tiny", "--gpu_memory", "0.1", "-np", "1"]
     assert plan_and_preprocess.main(arguments) == 0
     shown = capsys.readouterr().out
@@ -24,8 +23,8 @@ def test_everything_between_raw_data_and_training(home, capsys):  # noqa: F811
     assert paths.fingerprint.stat().st_mtime_ns == before
 
 
-def test_errors_of_the_data_stop_before_planning(home, capsys):  # noqa: F811
-    image = next((home / "raw" / NAME / "imagesTr").iterdir())
+def test_errors_of_the_data_stop_before_planning(phantom_home, capsys):
+    image = next((phantom_home / "raw" / NAME / "imagesTr").iterdir())
     image.write_bytes(image.read_bytes()[:100])
     assert plan_and_preprocess.main(["-d", "900", "-np", "1"]) == 1
     written = capsys.readouterr()
@@ -35,6 +34,6 @@ def test_errors_of_the_data_stop_before_planning(home, capsys):  # noqa: F811
 
 
 @pytest.mark.parametrize("command", [extract_fingerprint, plan, plan_and_preprocess])
-def test_an_unknown_dataset_names_the_nearest(home, capsys, command):  # noqa: F811
+def test_an_unknown_dataset_names_the_nearest(phantom_home, capsys, command):
     assert command.main(["-d", "Dataset900_Fantom"]) == 1
     assert "Did you mean 'Dataset900_Phantom'" in capsys.readouterr().err.replace("\n", " ")

@@ -5,12 +5,11 @@ import pytest
 from longflow.cli import predict
 from longflow.files import read_json
 from longflow.plans import read_plans
-from tests.training.conftest import _one_thread, dataset, template  # noqa: F401
 from tests.training.helpers import finished_model
 
 
 @pytest.fixture
-def images(dataset):  # noqa: F811
+def images(dataset):
     """The training scans as an input folder, and a model that repeats the last one."""
     finished_model(dataset, read_plans(dataset.plans()))
     folder = dataset.raw / "imagesTr"
@@ -77,12 +76,12 @@ def test_input_and_output_are_two_folders(images, capsys):
     assert "Input and output are the same folder" in capsys.readouterr().err
 
 
-def test_nothing_trained(dataset, tmp_path, capsys):  # noqa: F811
+def test_nothing_trained(dataset, tmp_path, capsys):
     assert run(dataset.raw / "imagesTr", tmp_path / "out", "-t", "60") == 1
     assert "No model has been trained yet" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_another_plan(images, dataset, tmp_path, capsys):  # noqa: F811
+def test_a_checkpoint_of_another_plan(images, dataset, tmp_path, capsys):
     model = dataset.model("cronos", "longflowPlans", "3d_fullres")
     model.plans.write_text(model.plans.read_text().replace('"time_scale": 10.0', '"time_scale": 11.0'))
     assert run(images, tmp_path / "out", "-t", "60") == 1

@@ -2,9 +2,9 @@ import subprocess
 import sys
 
 import pytest
-from preprocessing.helpers import make_dataset
 
 from longflow.cli.preprocess import main
+from tests.preprocessing.helpers import make_dataset
 
 
 @pytest.fixture

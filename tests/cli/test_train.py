@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from longflow.cli import train
-from tests.training.conftest import _one_thread, dataset, template  # noqa: F401
 
 MODEL = "cronos__longflowPlans__3d_fullres"
 
@@ -45,19 +44,19 @@ def test_numbers_that_cannot_be(arguments, message, capsys):
         (("1", "3d_fullres", "0", "-m", "lci"), "'lci' has nothing to train"),
     ],
 )
-def test_what_does_not_exist_ends_with_1(dataset, arguments, message, capsys):  # noqa: F811
+def test_what_does_not_exist_ends_with_1(dataset, arguments, message, capsys):
     assert run(*arguments) == 1
     shown = capsys.readouterr().err
     assert message in " ".join(shown.split()) and "Traceback" not in shown
     assert not dataset.results.exists()
 
 
-def test_a_device_that_is_not_there(dataset, capsys):  # noqa: F811
+def test_a_device_that_is_not_there(dataset, capsys):
     assert train.main(["1", "3d_fullres", "0", "--device", "tpu"]) == 1
     assert "The device 'tpu' cannot be used here" in capsys.readouterr().err
 
 
-def test_all_folds_one_after_the_other_and_again(dataset, capsys):  # noqa: F811
+def test_all_folds_one_after_the_other_and_again(dataset, capsys):
     assert run("1", "3d_fullres", "all", "--iterations", "1") == 0
     assert dataset.model("cronos", "longflowPlans", "3d_fullres").finished_folds() == [0, 1, 2, 3, 4]
     assert capsys.readouterr().out.count("Trained: ") == 5
@@ -68,7 +67,7 @@ def test_all_folds_one_after_the_other_and_again(dataset, capsys):  # noqa: F811
     assert fold.final.stat().st_mtime_ns == before and "is finished" in capsys.readouterr().err
 
 
-def test_a_fault_of_ours_ends_with_2(dataset, monkeypatch, capsys):  # noqa: F811
+def test_a_fault_of_ours_ends_with_2(dataset, monkeypatch, capsys):
     def fails(*_, **__):
         raise RuntimeError("oops")
 
@@ -77,7 +76,7 @@ def test_a_fault_of_ours_ends_with_2(dataset, monkeypatch, capsys):  # noqa: F81
     assert "fault of longflow: RuntimeError: oops" in capsys.readouterr().err
 
 
-def test_stopped_ends_with_130(dataset, monkeypatch, capsys):  # noqa: F811
+def test_stopped_ends_with_130(dataset, monkeypatch, capsys):
     from longflow.training.run import Stopped
 
     def stops(*_, **__):

@@ -10,8 +10,6 @@ from tests.data.helpers import SHAPE, edit_table, write_dataset, write_image
 
 @pytest.fixture
 def raw(tmp_path, monkeypatch):
-    for name in ("longflow_raw", "longflow_preprocessed", "longflow_results"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
     return write_dataset(tmp_path / "raw" / "Dataset001_Tiny")

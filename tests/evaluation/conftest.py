@@ -1,6 +1,5 @@
 """A tiny dataset on disk: two channels or one, a few voxels, forecasts with sidecars."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +15,6 @@ SHAPE = (4, 8, 9)
 GEOMETRY = Geometry((9, 8, 4), (1.0, 1.0, 3.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
 
 
-@pytest.fixture(autouse=True)
-def _heard(monkeypatch):
-    """Commands that ran before keep longflow's messages to themselves; caplog listens further up."""
-    monkeypatch.setattr(logging.getLogger("longflow"), "propagate", True)
-
-
 @pytest.fixture
 def description() -> DatasetDescription:
     return DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="months")
@@ -31,8 +24,6 @@ def description() -> DatasetDescription:
 def paths(tmp_path: Path, monkeypatch, description) -> DatasetPaths:
     """A dataset with an empty raw folder and nothing trained."""
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
-    for name in ("raw", "preprocessed", "results"):
-        monkeypatch.delenv(f"longflow_{name}", raising=False)
     paths = DatasetPaths("Dataset101_Tiny")
     (paths.raw / "imagesTr").mkdir(parents=True)
     write_description(description, paths.raw / "dataset.json")

@@ -16,8 +16,7 @@ from longflow.evaluation.best import (
 )
 from longflow.evaluation.metrics import nrmse
 from longflow.files import read_json, write_json
-
-from .conftest import SHAPE
+from tests.evaluation.conftest import SHAPE
 
 FOLDS = {0: ["s1", "s2"], 1: ["s3", "s4"]}
 

@@ -8,8 +8,7 @@ from longflow.errors import DataError
 from longflow.evaluation.evaluate import COLUMNS, evaluate_folder
 from longflow.evaluation.metrics import target_metrics
 from longflow.files import read_json
-
-from .conftest import GEOMETRY, SHAPE
+from tests.evaluation.conftest import GEOMETRY, SHAPE
 
 
 @pytest.fixture

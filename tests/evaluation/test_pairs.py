@@ -11,8 +11,7 @@ from longflow.evaluation.pairs import (
     peak_bytes,
     read_like,
 )
-
-from .conftest import GEOMETRY, SHAPE
+from tests.evaluation.conftest import GEOMETRY, SHAPE
 
 SCAN = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
 

@@ -1,14 +1,12 @@
 """Small plans and raw datasets for the tests of this room."""
 
-from pathlib import Path
-
 import numpy as np
-import SimpleITK as sitk
 
-from longflow.data.images import Geometry, Volume
+from longflow.data.images import Geometry, Volume, write_volume
 from longflow.files import write_json
 from longflow.paths import DatasetPaths
 from longflow.plans import Plans, write_plans
+from tests.methods.helpers import minimal_plans
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 
@@ -21,49 +19,21 @@ def make_plans(
     patch_size=(4, 8, 8),
     configurations=None,
 ) -> Plans:
-    """Plans that say nothing but what preprocessing reads."""
+    """Minimal plans with what preprocessing reads; ``configurations`` holds changes of each, by name."""
     form = {"offset": 40.0, "scale": 250.0} if normal_form == "absolute" else {}
-    configuration = {
-        "data_identifier": "3d_fullres",
-        "spacing": list(spacing),
-        "median_image_size": [8, 16, 16],
-        "patch_size": list(patch_size),
-        "batch_size": 1,
-        "network": {
-            "features_per_stage": [8],
-            "strides": [[1] * len(patch_size)],
-            "kernel_sizes": [[3] * len(patch_size)],
-            "attention": False,
-        },
-    }
-    grid = {"spacing": 1, "length": 2, "overwritten": 0, "rounding_error": 0, "filled": 0, "clipped": 0, "score": 0}
+    content = minimal_plans().model_dump()
+    configuration = {**content["configurations"]["3d_fullres"], "spacing": spacing, "patch_size": patch_size}
     return Plans.model_validate(
         {
+            **content,
             "dataset_name": "Dataset901_Test",
-            "plans_name": "longflowPlans",
-            "task": "forecast",
-            "preset": "tiny",
-            "gpu_memory": 1,
             "channel_names": list(channels),
-            "file_ending": ".nii.gz",
             "transpose_forward": list(transpose),
             "transpose_backward": [int(axis) for axis in np.argsort(transpose)],
-            "temporal": {
-                "time_unit": "days",
-                "time_scale": 1,
-                "sequence_length": 2,
-                "shortest_interval": 1,
-                "longest_span": 2,
-                "longest_horizon": 1,
-                "grid": grid,
-                "regular": True,
-                "reasons": [],
-            },
             "channels": [{"name": name, "normal_form": normal_form, **form} for name in channels],
             "configurations": {
                 name: {**configuration, **changes} for name, changes in (configurations or {"3d_fullres": {}}).items()
             },
-            "training": {"epochs": 1, "iterations_per_epoch": 1, "learning_rate": 1e-4},
         }
     )
 
@@ -94,15 +64,6 @@ def make_volume(
     return Volume(array, geometry, data_type)
 
 
-def write_image(array: np.ndarray, geometry: Geometry, path: Path) -> None:
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(geometry.spacing)
-    image.SetOrigin(geometry.origin)
-    image.SetDirection(geometry.direction)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sitk.WriteImage(image, str(path))
-
-
 def make_dataset(subjects=2, scans=2, shape=(6, 20, 24), plans: Plans | None = None) -> DatasetPaths:
     """A raw dataset with plans, below the roots that the environment names; first scans have labels."""
     paths = DatasetPaths("Dataset901_Test")
@@ -113,11 +74,11 @@ def make_dataset(subjects=2, scans=2, shape=(6, 20, 24), plans: Plans | None = N
             case = f"s{subject}_{scan}"
             volume = make_volume(shape, seed=10 * subject + scan, border=2)
             image = paths.raw / "imagesTr" / f"{case}_0000.nii.gz"
-            write_image(volume.array[0].astype(np.int16), volume.geometry, image)
+            write_volume(volume.array[0], volume.geometry, "int16", image)
             lines.append(f"{case},s{subject},{scan}")
             if scan == 0:
-                label = (volume.array[0] > 500).astype(np.uint8)
-                write_image(label, volume.geometry, paths.raw / "labelsTr" / f"{case}.nii.gz")
+                label = paths.raw / "labelsTr" / f"{case}.nii.gz"
+                write_volume(volume.array[0] > 500, volume.geometry, "uint8", label)
     write_json({**description, "labels": {"background": 0, "bright": 1}}, paths.raw / "dataset.json")
     (paths.raw / "scans.csv").write_text("\n".join(lines) + "\n")
     write_plans(plans or make_plans(spacing=(4.0, 1.0, 1.0)), paths.plans())

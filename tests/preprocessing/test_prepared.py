@@ -4,8 +4,7 @@ import pytest
 
 from longflow.errors import DataError
 from longflow.preprocessing.series import SeriesProperties, prepare_volumes
-
-from .helpers import make_plans, make_volume
+from tests.preprocessing.helpers import make_plans, make_volume
 
 
 @pytest.fixture

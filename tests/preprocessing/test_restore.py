@@ -4,8 +4,7 @@ import pytest
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
 from longflow.preprocessing.series import export_forecast, prepare_volumes, to_input_space
-
-from .helpers import OBLIQUE, make_plans, make_volume
+from tests.preprocessing.helpers import OBLIQUE, make_plans, make_volume
 
 
 def prepare(volumes, plans):

@@ -16,8 +16,7 @@ from longflow.plans import read_plans, write_plans
 from longflow.preprocessing import run
 from longflow.preprocessing.run import preprocess_dataset
 from longflow.preprocessing.series import load_prepared, prepare_series, prepared_subjects
-
-from .helpers import make_dataset, make_plans
+from tests.preprocessing.helpers import make_dataset, make_plans
 
 NAME = "Dataset901_Test"
 PREPARE = run._prepare
@@ -82,7 +81,7 @@ def test_a_subject_that_left_the_dataset_leaves_the_cache(dataset):
 
 def test_configurations_with_one_identifier_are_done_once(dataset):
     flat = {"patch_size": [8, 8], "network": {**make_plans().configurations["3d_fullres"].network.model_dump()}}
-    flat["network"].update(strides=[[1, 1]], kernel_sizes=[[3, 3]])
+    flat["network"].update(strides=[[1, 1], [2, 2]], kernel_sizes=[[3, 3], [3, 3]])
     coarse = {"data_identifier": "3d_lowres", "spacing": [4.0, 2.0, 2.0]}
     plans = make_plans(spacing=(4.0, 1.0, 1.0), configurations={"2d": flat, "3d_fullres": {}, "3d_lowres": coarse})
     write_plans(plans, dataset.plans())

@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 
 from longflow.data.dataset import Scan, Series, training_series
-from longflow.data.images import read_scan
+from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
 from longflow.preprocessing.series import prepare_series, prepare_volumes, series_digest
-
-from .helpers import make_dataset, make_plans, make_volume, write_image
+from tests.preprocessing.helpers import make_dataset, make_plans, make_volume
 
 
 def prepare(volumes, plans, **further):
@@ -81,7 +80,7 @@ def test_a_scan_with_some_channels_only_is_an_error(dataset):
 def test_scans_on_different_grids_are_an_error(dataset):
     volume = make_volume(spacing=(4.0, 1.5, 1.0), seed=5)
     moved = dataset.raw / "imagesTr" / "s0_1_0000.nii.gz"
-    write_image(volume.array[0], volume.geometry, moved)
+    write_volume(volume.array[0], volume.geometry, "float32", moved)
     _, (series,) = training_series(dataset.raw)
     with pytest.raises(
         DataError, match=r"s0_1_0000\.nii\.gz: spacing is 1 x 1.5 x 4, but .*s0_0_0000\.nii\.gz .* has 1 x 1 x 4"
@@ -92,7 +91,7 @@ def test_scans_on_different_grids_are_an_error(dataset):
 def test_a_label_on_another_grid_is_an_error(dataset):
     volume = make_volume(shape=(6, 20, 25))
     label = dataset.raw / "labelsTr" / "s0_0.nii.gz"
-    write_image((volume.array[0] > 0).astype(np.uint8), volume.geometry, label)
+    write_volume(volume.array[0] > 0, volume.geometry, "uint8", label)
     _, (series,) = training_series(dataset.raw)
     with pytest.raises(DataError, match=r"s0_0\.nii\.gz: size is 25 x 20 x 6, but its image, .* has 24 x 20 x 6"):
         prepare_series(series, make_plans(), "3d_fullres")
@@ -126,5 +125,5 @@ def test_the_digest_knows_what_matters(dataset):
     assert digest != series_digest(series, make_plans(normal_form="per_scan"), "3d_fullres")
     assert digest != series_digest(series, make_plans(transpose=(1, 0, 2)), "3d_fullres")
     volume = make_volume(seed=7)
-    write_image(volume.array[0], volume.geometry, series.scans[0].images[0])
+    write_volume(volume.array[0], volume.geometry, "float32", series.scans[0].images[0])
     assert digest != series_digest(series, make_plans(), "3d_fullres")

@@ -9,8 +9,7 @@ import pytest
 from longflow.errors import DataError
 from longflow.preprocessing.series import load_prepared, prepare_volumes, prepared_subjects, save_prepared
 from longflow.preprocessing.store import chunks_and_blocks, read_properties, remove_prepared, size_on_disk
-
-from .helpers import make_plans, make_volume
+from tests.preprocessing.helpers import make_plans, make_volume
 
 
 @pytest.fixture

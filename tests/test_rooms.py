@@ -26,7 +26,6 @@ TESTED_ELSEWHERE = {
     "longflow/methods/forecasting/_flow.py": "methods/forecasting/test_flows.py",
     "longflow/networks/precision.py": "networks/test_film_unet.py",
     "longflow/demo/law.py": "demo/test_phantom.py",
-    "longflow/cli/demo.py": "demo/test_run.py",
 }
 #: test files that test several files, or the whole
 TESTS_OF_SEVERAL = {

@@ -30,6 +30,7 @@ def parser() -> command.Parser:
         default=Path("longflow_demo"),
         help="where everything is written (default: ./longflow_demo)",
     )
+    # with the default, everything together stays under six minutes on two cores
     result.add_argument("--max_time", default="200s", help="training time, as 200s, 10m, 2h (default: %(default)s)")
     return result
 

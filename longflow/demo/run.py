@@ -16,8 +16,6 @@ from longflow.demo.phantom import expected_scan
 from longflow.evaluation.metrics import nrmse
 from longflow.paths import DatasetPaths
 
-#: training time with which everything together stays under six minutes on two cores
-MAX_TIME = "200s"
 CONFIGURATION = "3d_fullres"
 
 
@@ -45,7 +43,7 @@ def forecast_folder(home: Path) -> Path:
     return home / "forecasts"
 
 
-def demo_commands(home: Path, max_time: str = MAX_TIME) -> list[Command]:
+def demo_commands(home: Path, max_time: str) -> list[Command]:
     """What the demo runs, in order."""
     dataset = DatasetPaths(DATASET_NAME).id
     wanted, forecasts = str(raw_folder(home) / "imagesTs"), str(forecast_folder(home))

@@ -88,7 +88,7 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
     while waiting:
         under_way: dict[Future, str] = {}
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent)
+        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
         try:
             names = iter(list(waiting))
             while True:
@@ -115,7 +115,7 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def end_with_parent() -> None:
+def _end_with_parent() -> None:
     """In a worker: end when the parent ends, even if that was killed; else the worker would wait for work for ever."""
     parent = multiprocessing.parent_process()
 

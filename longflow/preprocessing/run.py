@@ -32,12 +32,24 @@ WORKER_BYTES = 720 * 2**20
 
 
 @dataclass(frozen=True)
+class Output:
+    """Where the subjects of one resolution are stored.
+
+    :param configuration: that has this resolution. :param patch_size: shapes the chunks.
+    """
+
+    configuration: str
+    folder: Path
+    patch_size: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Job:
-    """What is to be prepared of a subject: for each configuration, the folder and the patch that shapes its chunks."""
+    """What is to be prepared of a subject."""
 
     series: Series
     plans: Plans
-    outputs: tuple[tuple[str, Path, tuple[int, ...]], ...]
+    outputs: tuple[Output, ...]
 
 
 @dataclass(frozen=True)
@@ -97,17 +109,18 @@ def preprocess_dataset(
     for _ in for_each_subject(_prepare, jobs, processes, progress):
         pass
     return Summary(
-        folders=tuple(folder for _, folder, _ in outputs),
+        folders=tuple(output.folder for output in outputs),
         prepared=len(jobs),
         kept=len(series) - len(jobs),
-        size=sum(size_on_disk(folder) for _, folder, _ in outputs),
+        size=sum(size_on_disk(output.folder) for output in outputs),
     )
 
 
 def _prepare(job: Job) -> None:
     """Prepare and store one subject; runs in a worker."""
-    for configuration, folder, patch_size in job.outputs:
-        save_prepared(prepare_series(job.series, job.plans, configuration), folder, patch_size)
+    for output in job.outputs:
+        prepared = prepare_series(job.series, job.plans, output.configuration)
+        save_prepared(prepared, output.folder, output.patch_size)
 
 
 def _read_plans_of(paths: DatasetPaths, plans_name: str) -> Plans:
@@ -119,10 +132,8 @@ def _read_plans_of(paths: DatasetPaths, plans_name: str) -> Plans:
     return read_plans(path)
 
 
-def _outputs(
-    plans: Plans, paths: DatasetPaths, plans_name: str, configurations: list[str] | None
-) -> list[tuple[str, Path, tuple[int, ...]]]:
-    """(configuration, folder, patch) for each resolution; where 2d and 3d share one, the 3d patch shapes the chunks."""
+def _outputs(plans: Plans, paths: DatasetPaths, plans_name: str, configurations: list[str] | None) -> list[Output]:
+    """One for each resolution; where 2d and 3d share it, the 3d patch shapes the chunks."""
     chosen: dict[str, str] = {}
     for name in configurations or plans.configurations:
         plan = plans.configuration(name)
@@ -135,7 +146,7 @@ def _outputs(
         if len(plan.patch_size) > len(plans.configuration(other).patch_size):
             chosen[plan.data_identifier] = name
     return [
-        (name, paths.cache(plans_name, identifier), tuple(plans.configuration(name).patch_size))
+        Output(name, paths.cache(plans_name, identifier), tuple(plans.configuration(name).patch_size))
         for identifier, name in chosen.items()
     ]
 
@@ -151,22 +162,21 @@ def _with_images(all_series: list[Series]) -> list[Series]:
     return series
 
 
-def _remove_strangers(outputs: list[tuple[str, Path, tuple[int, ...]]], series: list[Series]) -> None:
+def _remove_strangers(outputs: list[Output], series: list[Series]) -> None:
     """Remove cached subjects that are no longer in the dataset."""
     known = {one.subject for one in series}
-    for _, folder, _ in outputs:
-        for subject in sorted(set(prepared_subjects(folder)) - known):
-            logger.info("%s is no longer in the dataset: removed from %s", subject, folder)
-            remove_prepared(folder, subject)
+    for output in outputs:
+        for subject in sorted(set(prepared_subjects(output.folder)) - known):
+            logger.info("%s is no longer in the dataset: removed from %s", subject, output.folder)
+            remove_prepared(output.folder, subject)
 
 
-def _up_to_date(series: Series, plans: Plans, output: tuple[str, Path, tuple[int, ...]]) -> bool:
-    configuration, folder, _ = output
+def _up_to_date(series: Series, plans: Plans, output: Output) -> bool:
     try:
-        found = read_properties(folder, series.subject)
+        found = read_properties(output.folder, series.subject)
     except DataError:  # damaged: do it again
         return False
-    return found is not None and found.get("digest") == series_digest(series, plans, configuration)
+    return found is not None and found.get("digest") == series_digest(series, plans, output.configuration)
 
 
 def _estimated_bytes(job: Job) -> tuple[int, int]:
@@ -177,8 +187,8 @@ def _estimated_bytes(job: Job) -> tuple[int, int]:
     order, channels = job.plans.transpose_forward, len(job.plans.channels)
     labelled = any(scan.label is not None for scan in scans)
     disk, memory = 0, 0
-    for configuration, _, _ in job.outputs:
-        target = job.plans.configuration(configuration).spacing
+    for output in job.outputs:
+        target = job.plans.configuration(output.configuration).spacing
         prepared = resampled_shape([shape[axis] for axis in order], [spacing[axis] for axis in order], target)
         before, after = math.prod(shape), math.prod(prepared)
         disk += int(len(scans) * after * (4 * channels * COMPRESSION + 0.2 * labelled))

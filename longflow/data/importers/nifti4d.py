@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -61,25 +62,8 @@ def import_nifti4d(
     scans = []
     for subject, path in files.items():
         mask = source / labels.replace(PLACE, subject) if labels else None
-        first_target = len(moments[subject]) - test_targets
-        if subject in test and not 1 <= first_target < len(moments[subject]):
-            raise ConfigurationError(
-                f"--test_targets {test_targets}: {path} has {len(moments[subject])} frames, of which at least one must "
-                "be context and at least one a target."
-            )
-        for frame, time in enumerate(moments[subject]):
-            scans.append(
-                ImportedScan(
-                    case=f"{subject}_frame{frame:03d}",
-                    subject=subject,
-                    time=time,
-                    image=path,
-                    frame=frame,
-                    label=mask if mask and mask.is_file() else None,
-                    label_frame=frame,
-                    part="training" if subject not in test else "context" if frame < first_target else "target",
-                )
-            )
+        frames = _scans_of_subject(subject, path, mask if mask and mask.is_file() else None, moments[subject])
+        scans += _as_test(frames, test_targets) if subject in test else frames
     if labels and not any(scan.label for scan in scans):
         raise DataError(f"No file of {source} has a name as --labels {labels}, with a subject for {PLACE}.")
     return import_dataset(
@@ -104,6 +88,35 @@ def import_nifti4d(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def _scans_of_subject(subject: str, path: Path, mask: Path | None, times: list[float]) -> list[ImportedScan]:
+    """A training scan for each frame of a 4D file."""
+    return [
+        ImportedScan(
+            case=f"{subject}_frame{frame:03d}",
+            subject=subject,
+            time=time,
+            image=path,
+            frame=frame,
+            label=mask,
+            label_frame=frame,
+        )
+        for frame, time in enumerate(times)
+    ]
+
+
+def _as_test(scans: list[ImportedScan], targets: int) -> list[ImportedScan]:
+    """The scans of a test subject: the last ``targets`` of them are wanted."""
+    first_target = len(scans) - targets
+    if not 1 <= first_target < len(scans):
+        raise ConfigurationError(
+            f"--test_targets {targets}: {scans[0].image} has {len(scans)} frames, of which at least one must be "
+            "context and at least one a target."
+        )
+    return [
+        replace(scan, part="context" if position < first_target else "target") for position, scan in enumerate(scans)
+    ]
 
 
 def subjects_of_folder(source: Path, pattern: str) -> dict[str, Path]:

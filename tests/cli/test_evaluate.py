@@ -3,11 +3,9 @@ import pytest
 
 from longflow.cli import evaluate
 from longflow.data.dataset import DatasetDescription, write_description
-from longflow.data.images import Geometry, write_volume
+from longflow.data.images import write_volume
 from longflow.files import write_json
-
-SHAPE = (4, 8, 9)
-GEOMETRY = Geometry((9, 8, 4), (1.0, 1.0, 3.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
+from tests.evaluation.conftest import GEOMETRY, SHAPE
 
 
 @pytest.fixture

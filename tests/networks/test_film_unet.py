@@ -5,6 +5,7 @@ from torch import nn
 from longflow.networks.film_unet import FiLMUNet, film_residual
 from longflow.networks.precision import autocast, computes_bf16
 from longflow.plans import NetworkPlan
+from tests.networks.helpers import awake
 
 ANISOTROPIC = NetworkPlan(
     features_per_stage=[8, 8, 16],
@@ -17,16 +18,7 @@ FLAT = NetworkPlan(features_per_stage=[8, 16], strides=[[1, 1], [2, 2]], kernel_
 
 def network(plan: NetworkPlan, channels: int = 6) -> FiLMUNet:
     torch.manual_seed(0)
-    net = FiLMUNet(channels, plan, code_size=12)
-    return net
-
-
-def awake(net: FiLMUNet) -> FiLMUNet:
-    """With weights where a fresh network has zeros, so that everything shows in the output."""
-    for parameter in net.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.1)
-    return net
+    return FiLMUNet(channels, plan, code_size=12)
 
 
 @pytest.mark.parametrize(("plan", "shape"), [(ANISOTROPIC, (6, 16, 24)), (FLAT, (16, 24))])

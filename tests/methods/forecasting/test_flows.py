@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
 
 from longflow.methods.method import build_method
 from tests.methods.helpers import minimal_plans, random_batch
+from tests.networks.helpers import awake
 
 FLOWS = ("cronos", "cronos_discrete", "tfm")
 
@@ -16,14 +16,6 @@ def flow(name: str, **plan):
     torch.manual_seed(0)
     plans = minimal_plans(**plan)
     return build_method(name, plans, next(iter(plans.configurations)))
-
-
-def awake(method):
-    """With weights where a fresh network has zeros."""
-    for parameter in method.parameters():
-        if not parameter.any():
-            nn.init.normal_(parameter, std=0.1)
-    return method
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -69,15 +61,20 @@ def test_coupling_is_paired(name):
     assert method.training_step(swapped).item() > max(apart) + 1
 
 
-@pytest.mark.parametrize("name", FLOWS)
-def test_padding_changes_neither_loss_nor_forecast(name):
-    method, batch = awake(flow(name)).eval(), random_batch(scans=3)
-    padded = replace(
+def with_padding(batch):
+    """The same batch with a place in front that was not observed."""
+    return replace(
         batch,
         context=torch.cat([torch.zeros(2, 1, 1, 4, 8, 8), batch.context], 1),
         context_times=torch.cat([torch.full((2, 1), 77.0), batch.context_times], 1),
         context_mask=torch.cat([torch.zeros(2, 1, dtype=torch.bool), batch.context_mask], 1),
     )
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_padding_changes_neither_loss_nor_forecast(name):
+    method, batch = awake(flow(name)).eval(), random_batch(scans=3)
+    padded = with_padding(batch)
     method.steps = 1
     torch.testing.assert_close(method.predict(padded)["mean"], method.predict(batch)["mean"])
     torch.manual_seed(1)
@@ -89,11 +86,6 @@ def test_padding_changes_neither_loss_nor_forecast(name):
 def test_padding_of_cronos_stays_out_of_several_steps_too():
     """Only the velocity of padded places could leak into later steps; the network must not see it."""
     method, batch = awake(flow("cronos")).eval(), random_batch(scans=3)
-    padded = replace(
-        batch,
-        context=torch.cat([torch.zeros(2, 1, 1, 4, 8, 8), batch.context], 1),
-        context_times=torch.cat([torch.full((2, 1), 77.0), batch.context_times], 1),
-        context_mask=torch.cat([torch.zeros(2, 1, dtype=torch.bool), batch.context_mask], 1),
-    )
+    padded = with_padding(batch)
     method.steps = 4
     torch.testing.assert_close(method.predict(padded)["last"], method.predict(batch)["last"])

@@ -5,9 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.markup import escape
+from rich.table import Table
 
 from longflow.cli import command, flags
+from longflow.cli.progress import progress_bar
+from longflow.errors import NotFoundError
+from longflow.paths import DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """
 longflow_evaluate -d 101 -i out
@@ -49,12 +54,9 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
-    from longflow.cli.progress import progress_bar
     from longflow.data.dataset import read_description
-    from longflow.errors import NotFoundError
     from longflow.evaluation.evaluate import evaluate_folder
     from longflow.evaluation.pairs import dataset_folders
-    from longflow.paths import DatasetPaths, resolve_dataset_name
     from longflow.report.forecasts import draw_forecasts
 
     raw = DatasetPaths(resolve_dataset_name(options.dataset)).raw
@@ -94,11 +96,8 @@ def _show(results: dict[str, Any]) -> None:
         )
 
 
-def _overall_table(overall: dict[str, Any], forecast_name: str):
+def _overall_table(overall: dict[str, Any], forecast_name: str) -> Table:
     """A row for each number, a column for each method and for the forecast's difference to LCI."""
-    from rich import box
-    from rich.table import Table
-
     title = f"{overall['targets']} targets of {overall['subjects']} subjects: mean over subjects, 95 % interval"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
@@ -111,11 +110,8 @@ def _overall_table(overall: dict[str, Any], forecast_name: str):
     return table
 
 
-def _horizon_table(bins: list[dict[str, Any]], time_unit: str):
+def _horizon_table(bins: list[dict[str, Any]], time_unit: str) -> Table:
     """A row for each bin of horizons."""
-    from rich import box
-    from rich.table import Table
-
     table = Table(
         title="By horizon: mean over subjects", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True
     )

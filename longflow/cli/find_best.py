@@ -3,7 +3,13 @@
 import argparse
 from collections.abc import Sequence
 
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
 from longflow.cli import command, flags
+from longflow.cli.progress import progress_bar
+from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """
 longflow_find_best -d 101
@@ -25,9 +31,7 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
-    from longflow.cli.progress import progress_bar
     from longflow.evaluation.best import find_best
-    from longflow.paths import DatasetPaths, resolve_dataset_name
 
     paths = DatasetPaths(resolve_dataset_name(options.dataset))
     with progress_bar("Reading predictions") as progress:
@@ -37,10 +41,6 @@ def work(options: argparse.Namespace) -> None:
 
 
 def _show(best: dict) -> None:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
     table = Table(
         title=f"{best['dataset']}: {best['targets']} validation targets of {best['subjects']} subjects, "
         f"fold{'s' if len(best['folds']) > 1 else ''} {', '.join(map(str, best['folds']))}",
@@ -87,8 +87,6 @@ def _show(best: dict) -> None:
 
 def _short(candidate: str) -> str:
     """A candidate without the name of the plans where that is the usual one."""
-    from longflow.paths import PLANS_NAME
-
     return candidate.replace(f"__{PLANS_NAME}__", " ")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from longflow.cli import command, flags
+from longflow.cli.progress import progress_bar
 from longflow.errors import ConfigurationError
 from longflow.plans import Solver
 
@@ -58,7 +59,6 @@ def time(text: str) -> float:
 
 def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
-    from longflow.cli.progress import progress_bar
     from longflow.inference.forecaster import Forecaster
     from longflow.inference.predictor import predict_folder
 

@@ -4,6 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from longflow.cli import command, flags
+from longflow.cli.progress import progress_bar
+from longflow.paths import resolve_dataset_name
 
 EXAMPLE = """
 longflow_preprocess -d 101
@@ -27,8 +29,6 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
-    from longflow.cli.progress import progress_bar
-    from longflow.paths import resolve_dataset_name
     from longflow.preprocessing.run import preprocess_dataset
 
     name = resolve_dataset_name(options.dataset)

@@ -3,8 +3,13 @@
 import argparse
 from collections.abc import Sequence
 
+from rich.progress import TaskProgressColumn
+
 from longflow.cli import command, flags
+from longflow.cli.progress import bar_with
 from longflow.errors import ConfigurationError
+from longflow.paths import DatasetPaths, resolve_dataset_name
+from longflow.plans import Plans, read_plans
 
 EXAMPLE = """
 longflow_train 101 3d_fullres 0                      # CRONOS, fold 0, as planned
@@ -46,8 +51,6 @@ def parser() -> command.Parser:
 def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
     from longflow.methods.method import method_class
-    from longflow.paths import DatasetPaths, resolve_dataset_name
-    from longflow.plans import read_plans
     from longflow.training.run import RunSettings
 
     dataset = DatasetPaths(resolve_dataset_name(options.dataset))
@@ -69,11 +72,8 @@ def work(options: argparse.Namespace) -> None:
         _train(dataset, options, fold, settings)
 
 
-def _train(dataset, options: argparse.Namespace, fold: int, settings) -> None:
+def _train(dataset: DatasetPaths, options: argparse.Namespace, fold: int, settings) -> None:
     """One fold with a progress bar."""
-    from rich.progress import TaskProgressColumn
-
-    from longflow.cli.progress import bar_with
     from longflow.report.figures import progress_figure
     from longflow.training.trainer import train_fold
 
@@ -102,7 +102,7 @@ def _train(dataset, options: argparse.Namespace, fold: int, settings) -> None:
     command.console.print(f"Trained: {paths.folder}", highlight=False)
 
 
-def folds_of(text: str, dataset, plans) -> list[int]:
+def folds_of(text: str, dataset: DatasetPaths, plans: Plans) -> list[int]:
     """``all`` or a number to the folds that are meant."""
     if text == "all":
         from longflow.training.trainer import number_of_folds

@@ -125,6 +125,7 @@ class NetworkPlan(_Strict):
 
     @property
     def dimensions(self) -> int:
+        """2 or 3."""
         return len(self.strides[0])
 
 

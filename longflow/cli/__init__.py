@@ -1,1 +1,1 @@
-"""The commands: one module each with arguments, messages and exit codes; the work is done by the other rooms."""
+"""The commands: a module each with its ``parser()``, ``work(options)`` and ``main()``; other rooms do the work."""

@@ -93,6 +93,7 @@ class Series:
 
     @property
     def times(self) -> list[float]:
+        """Time of each scan, ascending."""
         return [scan.time for scan in self.scans]
 
     def with_images(self) -> "Series":

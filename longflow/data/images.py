@@ -29,6 +29,7 @@ class Geometry:
 
     @classmethod
     def of(cls, image: sitk.Image) -> "Geometry":
+        """The grid of an image."""
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
     @property

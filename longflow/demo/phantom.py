@@ -157,7 +157,7 @@ def _ellipse_depth(y, x, half_y: float, half_x: float) -> np.ndarray:
 
 def _body(subject: Subject, grid: _Grid, heart: _Frame) -> np.ndarray:
     """Torso with fat, chest wall, lungs, mediastinum, liver, spine and aorta; drawn towards the heart in systole."""
-    pull = _pull(grid, heart)
+    pull = _pull(heart)
     z = grid.z
     y = grid.y + pull * heart.v
     x = grid.x + pull * heart.u
@@ -190,7 +190,7 @@ def _body(subject: Subject, grid: _Grid, heart: _Frame) -> np.ndarray:
     return _mix(image, _cover(aorta, edge), ATRIAL_BLOOD)
 
 
-def _pull(grid: _Grid, heart: _Frame) -> np.ndarray:
+def _pull(heart: _Frame) -> np.ndarray:
     """Relative shift by which the surroundings follow the epicardium: R / r - 1, fading with the distance."""
     released = (heart.R_outer**2 - heart.outer**2) * np.exp(-np.clip(-heart.Z, 0, None) / 10)
     far = np.maximum(heart.r, heart.outer + 1)

@@ -36,10 +36,12 @@ class Command:
 
 
 def raw_folder(home: Path) -> Path:
+    """Where the cohort is written."""
     return home / "raw" / DATASET_NAME
 
 
 def forecast_folder(home: Path) -> Path:
+    """Where the forecasts of the held-out subjects, their numbers and their figure are written."""
     return home / "forecasts"
 
 

@@ -25,6 +25,7 @@ class Distribution(BaseModel):
 
     @classmethod
     def of(cls, values: np.ndarray | list[float]) -> "Distribution":
+        """The distribution of some numbers."""
         if len(values) == 0:
             return cls(count=0)
         names = list(cls.model_fields)[1:]

@@ -43,6 +43,7 @@ class Wanted:
 
     @property
     def horizon(self) -> float:
+        """Target time minus last context time, in time units."""
         return self.target.time - self.context[-1].time
 
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,7 @@ from longflow.data.problems import REGISTER
 from longflow.errors import ConfigurationError, DataError, LongflowError
 from longflow.files import read_json, write_json
 from longflow.inference.forecaster import Forecaster
+from longflow.parallel import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def predict_folder(
     output_folder: Path,
     times: Sequence[float] = (),
     overwrite: bool = False,
-    progress: Callable[[int, int, str], None] = lambda *_: None,
+    progress: Progress = lambda *_: None,
 ) -> list[Wanted]:
     """Make every wanted forecast of a folder; finished ones are skipped.
 

@@ -17,7 +17,7 @@ from longflow.data.images import read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json
 from longflow.inference.forecaster import Forecaster
-from longflow.inference.predictor import predict_folder, wanted_forecasts
+from longflow.inference.predictor import predict_folder
 from longflow.plans import read_plans
 from tests.training.helpers import SHAPE, TIMES, finished_model, geometry, make_dataset, scan_array
 
@@ -107,11 +107,6 @@ def test_times_for_every_subject_instead(forecaster, folder, tmp_path):
     assert [item.target.case for item in wanted] == ["a_t35", "a_t12.5", "b_t35", "b_t12.5"]
     assert [len(item.context) for item in wanted] == [3, 2, 3, 2]
     assert read_json(tmp_path / "out" / "a_t12.5.json")["context"] == ["a_0", "a_1"]
-
-
-def test_long_times_are_told_apart(dataset, folder):
-    wanted = wanted_forecasts(folder, read_description(dataset.raw / "dataset.json"), [1_000_001, 1_000_002.5], 4)
-    assert [item.target.case for item in wanted[:2]] == ["a_t1000001", "a_t1000002.5"]
 
 
 def test_the_output_is_a_valid_input(dataset, forecaster, folder, tmp_path):

@@ -14,6 +14,9 @@ from longflow.plans import NormalForm, Task, TimeUnit, validated
 
 REQUIRED_COLUMNS = ("case", "subject", "time")
 
+#: ``{name}.json`` in a folder of forecasts is not a sidecar
+RESERVED_NAMES = ("dataset", "metrics")
+
 #: what spreadsheets write instead of commas, mostly where the decimal sign is a comma
 SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
@@ -172,8 +175,12 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def is_name(text: str) -> bool:
-    """Whether a case or subject can be part of a file's name: nothing that leads to another folder or hides."""
-    return bool(text) and text[0] != "." and not any(letter in "/\\" or ord(letter) < 32 for letter in text)
+    """Whether a case or subject can be part of a file's name.
+
+    Nothing that leads to another folder or hides, and not a name that a folder of forecasts uses itself.
+    """
+    safe = bool(text) and text[0] != "." and not any(letter in "/\\" or ord(letter) < 32 for letter in text)
+    return safe and text not in RESERVED_NAMES
 
 
 def parse_time(text: str) -> float | None:

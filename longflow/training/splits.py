@@ -18,6 +18,9 @@ SEED = 12345
 #: a fold validates at least about this many forecasts, with as many targets per subject as that takes
 TARGETS_PER_FOLD = 8
 
+#: most scans of a validation forecast's context
+LONGEST_CONTEXT = 8
+
 
 @dataclass(frozen=True)
 class Split:
@@ -71,13 +74,14 @@ def split_of_fold(splits: list[Split], fold: int, path: Path) -> Split:
 
 
 def read_or_draw_targets(
-    paths: DatasetPaths, splits: list[Split], scans: dict[str, list[str]], most: int
+    paths: DatasetPaths, splits: list[Split], scans: dict[str, list[str]]
 ) -> list[list[ForecastTarget]]:
-    """The validation forecasts of every fold: drawn once from one seed, stored, the same for every method (CRONOS C.2).
+    """The validation forecasts of every fold: drawn once from one seed and stored (CRONOS C.2).
 
-    Drawn anew where the stored ones do not fit the splits or scans any more.
+    They depend on the dataset alone, so that every method and every plan is judged by the same ones; a model that
+    takes fewer scans than a context has uses the latest. Drawn anew where they do not fit the splits or scans any more.
 
-    :param most: most context scans that a sample may hold.
+    :param scans: cases of each subject, in order of time.
     :returns: a list for each fold.
     """
     if paths.validation_targets.is_file():
@@ -86,15 +90,11 @@ def read_or_draw_targets(
             [ForecastTarget(entry["subject"], entry["target"], tuple(entry["context"])) for entry in fold]
             for fold in stored["folds"]
         ]
-        if stored["most_context_scans"] == most and _targets_fit(folds, splits, scans):
+        if _targets_fit(folds, splits, scans):
             return folds
     generator = np.random.default_rng(SEED)
-    folds = [_draw_targets(split, scans, most, generator) for split in splits]
-    content = {
-        "seed": SEED,
-        "most_context_scans": most,
-        "folds": [[asdict(target) for target in fold] for fold in folds],
-    }
+    folds = [_draw_targets(split, scans, generator) for split in splits]
+    content = {"seed": SEED, "folds": [[asdict(target) for target in fold] for fold in folds]}
     write_json(content, paths.validation_targets)
     return folds
 
@@ -112,9 +112,7 @@ def draw_context(generator: np.random.Generator, earlier: int, most: int, count:
     return sorted(first + int(position) for position in generator.choice(earlier - first, size, replace=False))
 
 
-def _draw_targets(
-    split: Split, scans: dict[str, list[str]], most: int, generator: np.random.Generator
-) -> list[ForecastTarget]:
+def _draw_targets(split: Split, scans: dict[str, list[str]], generator: np.random.Generator) -> list[ForecastTarget]:
     """Targets spread evenly over each subject's series, with a random context each."""
     targets = []
     per_subject = ceil(TARGETS_PER_FOLD / len(split.val))
@@ -122,17 +120,23 @@ def _draw_targets(
         cases = scans[subject]
         count = min(per_subject, len(cases) - 1)
         for position in np.unique(np.linspace(len(cases) - 1, 1, count).round().astype(int)):
-            context = draw_context(generator, int(position), most)
+            context = draw_context(generator, int(position), LONGEST_CONTEXT)
             targets.append(ForecastTarget(subject, cases[position], tuple(cases[index] for index in context)))
     return targets
 
 
 def _targets_fit(folds: list[list[ForecastTarget]], splits: list[Split], scans: dict[str, list[str]]) -> bool:
+    """Whether stored targets are of these splits and scans, each after its context."""
     return len(folds) == len(splits) and all(
         {target.subject for target in fold} == set(split.val)
-        and all({target.target, *target.context} <= set(scans[target.subject]) for target in fold)
+        and all(_in_order((*target.context, target.target), scans[target.subject]) for target in fold)
         for fold, split in zip(folds, splits, strict=True)
     )
+
+
+def _in_order(some: tuple[str, ...], cases: list[str]) -> bool:
+    """Whether ``some`` of the ``cases`` stand there, in the same order and without repetition."""
+    return [case for case in cases if case in some] == list(some)
 
 
 def _read_splits(path: Path) -> list[dict[str, list[str]]]:

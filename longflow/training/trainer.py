@@ -74,7 +74,7 @@ def train_fold(
     scans = _prepared_scans(cache)
     splits = read_or_make_splits(dataset, scans)
     split = split_of_fold(splits, fold, dataset.splits)
-    targets = read_or_draw_targets(dataset, splits, scans, plans.temporal.sequence_length)[fold]
+    targets = read_or_draw_targets(dataset, splits, scans)[fold]
     if paths.final.is_file() and not overwrite:
         logger.info(
             "Fold %d of %s is finished (%s). Train it again with --overwrite.", fold, model.folder.name, paths.final

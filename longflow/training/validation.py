@@ -75,9 +75,12 @@ def is_constant(series: PreparedSeries, target: ForecastTarget) -> bool:
 def forecast_target(
     method: Method, series: PreparedSeries, target: ForecastTarget, device: torch.device
 ) -> dict[str, np.ndarray]:
-    """The forecast of a stored target, on the prepared grid in the normal form."""
+    """The forecast of a stored target, on the prepared grid in the normal form.
+
+    Of the context the latest scans are used, as many as the method was planned for.
+    """
     position = {case: index for index, case in enumerate(series.properties.cases)}
-    indices = [position[case] for case in target.context]
+    indices = [position[case] for case in target.context[-method.plans.temporal.sequence_length :]]
     times = [series.properties.times[index] for index in indices]
     context = np.stack([series.images[index] for index in indices])
     target_time = series.properties.times[position[target.target]]

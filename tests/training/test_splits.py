@@ -6,6 +6,7 @@ import pytest
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.paths import DatasetPaths
 from longflow.training.splits import (
+    LONGEST_CONTEXT,
     Split,
     draw_context,
     read_or_draw_targets,
@@ -86,8 +87,8 @@ def test_a_fold_that_does_not_exist(paths, fold):
         split_of_fold(read_or_make_splits(paths, SCANS), fold, paths.splits)
 
 
-def targets_of(paths, most=3, scans=SCANS):
-    return read_or_draw_targets(paths, read_or_make_splits(paths, scans), scans, most)
+def targets_of(paths, scans=SCANS):
+    return read_or_draw_targets(paths, read_or_make_splits(paths, scans), scans)
 
 
 def test_targets_lie_after_their_context_and_belong_to_one_subject(paths):
@@ -98,7 +99,7 @@ def test_targets_lie_after_their_context_and_belong_to_one_subject(paths):
         for target in fold:
             cases = SCANS[target.subject]
             positions = [cases.index(case) for case in target.context]
-            assert 1 <= len(positions) <= 3 and positions == sorted(set(positions))
+            assert 1 <= len(positions) <= LONGEST_CONTEXT and positions == sorted(set(positions))
             assert positions[-1] < cases.index(target.target)
         # the last scan of every subject, and more where there are few subjects
         assert {SCANS[subject][-1] for subject in split.val} <= {target.target for target in fold}
@@ -115,15 +116,15 @@ def test_targets_are_drawn_once_and_reused(paths):
 
 def test_targets_are_drawn_anew_where_they_do_not_fit_any_more(paths):
     targets_of(paths)
-    assert json.loads(paths.validation_targets.read_text())["most_context_scans"] == 3
-    targets_of(paths, most=1)
-    assert all(len(target.context) == 1 for fold in targets_of(paths, most=1) for target in fold)
     own(paths, [{"train": ["s00", "s01"], "val": ["s07"]}])
-    (fold,) = targets_of(paths, most=1)
+    (fold,) = targets_of(paths)
     assert {target.subject for target in fold} == {"s07"}
     fewer = {**SCANS, "s07": ["s07_0", "s07_1"]}
-    (fold,) = targets_of(paths, most=1, scans=fewer)
+    (fold,) = targets_of(paths, scans=fewer)
     assert [(target.target, target.context) for target in fold] == [("s07_1", ("s07_0",))]
+    corrected = {**SCANS, "s07": ["s07_1", "s07_0"]}
+    (fold,) = targets_of(paths, scans=corrected)
+    assert [(target.target, target.context) for target in fold] == [("s07_0", ("s07_1",))]
 
 
 def test_context_sizes_are_uniform_and_so_are_the_subsets():

@@ -33,6 +33,17 @@ class WorkerError(LongflowError):
     """A worker process ended without an answer; holds the case it worked on and the cause."""
 
 
+def some(names: Iterable[object], most: int = 5) -> str:
+    """The first few of some names, for people.
+
+    >>> some(["a", "b", "c", "d"], most=2)
+    'a, b and 2 more'
+    """
+    shown = [str(name) for name in names]
+    more = f" and {len(shown) - most} more" if len(shown) > most else ""
+    return ", ".join(shown[:most]) + more
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> NotFoundError:
     """The error for a name that is not among the known ones, with the nearest match named.
 

@@ -13,7 +13,7 @@ from longflow.data.dataset import DatasetDescription, Row, image_path, parse_tim
 from longflow.data.problems import Problem, error, warning
 from longflow.data.tables import table_problems, time_unit_problems
 from longflow.data.voxels import FileToCheck, SubjectToCheck, check_subject
-from longflow.errors import ConfigurationError, DataError, LongflowError
+from longflow.errors import ConfigurationError, DataError, LongflowError, some
 from longflow.parallel import Progress, for_each_subject
 
 
@@ -25,7 +25,8 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
     :param progress: called with (subjects done, all subjects, name).
     """
     if not (raw / "imagesTr").is_dir():
-        found = "no such folder" if not raw.is_dir() else f"holds {_listing(raw)}"
+        held = sorted(entry.name for entry in raw.iterdir()) if raw.is_dir() else []
+        found = f"holds {some(held, most=4) or 'nothing'}" if raw.is_dir() else "no such folder"
         return [
             error(
                 str(raw),
@@ -64,11 +65,6 @@ def _ordered(problems: list[Problem]) -> list[Problem]:
 def _natural(text: str) -> list[str | int]:
     """A key that puts line 2 before line 10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
-
-
-def _listing(folder: Path, most: int = 4) -> str:
-    names = sorted(entry.name for entry in folder.iterdir())
-    return (", ".join(names[:most]) + (" ..." if len(names) > most else "")) or "nothing"
 
 
 def _check_description(raw: Path) -> tuple[DatasetDescription | None, list[Problem]]:
@@ -265,7 +261,7 @@ class _Part:
                 warning(
                     self.labels.name,
                     "labels",
-                    f"{len(without)} of {len(self.rows)} scans have none ({_some(without)})",
+                    f"{len(without)} of {len(self.rows)} scans have none ({some(without, most=2)})",
                     "a label image for each scan",
                     "Forecasting needs none; segmentation learns from the scans that have one.",
                 )
@@ -339,10 +335,6 @@ def _files(folder: Path) -> list[Path]:
 
 def _numbers(values: set[int]) -> str:
     return ", ".join(f"{value:04d}" for value in sorted(values))
-
-
-def _some(names: list[str], most: int = 2) -> str:
-    return ", ".join(names[:most]) + (" ..." if len(names) > most else "")
 
 
 def _leaks(parts: list[_Part]) -> list[Problem]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from longflow.data.dataset import Row, is_name, parse_time
 from longflow.data.problems import Problem, error, warning
+from longflow.errors import some
 
 DATE = re.compile(r"^\d{1,4}([-./])\d{1,2}\1\d{1,4}([T ].*)?$")
 COUNT_DAYS = (
@@ -118,7 +119,7 @@ def time_unit_problems(times: list[tuple[str, float]], unit: str, table: str) ->
     if not times:
         return []
     values = [time for _, time in times]
-    shown = ", ".join(f"{value:.10g}" for value in values[:3]) + (" ..." if len(values) > 3 else "")
+    shown = some((f"{value:.10g}" for value in values), most=3)
     of_visits = unit in ("days", "weeks", "months", "years", "visits")
     if all(_is_calendar_date(value) for value in values):
         kind = error if of_visits else warning

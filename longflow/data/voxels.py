@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from longflow.data.images import Geometry, by_axis, reader_words
 from longflow.data.nifti import describe_infinite, is_nifti, read_nifti_array
 from longflow.data.problems import REGISTER, Problem, error, warning
-from longflow.errors import DataError
+from longflow.errors import DataError, some
 
 
 @dataclass(frozen=True)
@@ -127,14 +127,12 @@ def _check_labels(array: np.ndarray, file: FileToCheck, known: set[int]) -> tupl
     if len(values) < len(found):
         odd = [f"{value:g}" for value in found if not np.isfinite(value) or value != int(value)]
         advice = "Was it resampled with interpolation? Use nearest neighbour."
-        shown = ", ".join(odd[:3]) + (" ..." if len(odd) > 3 else "")
-        return [error(file.shown, "label values", shown, "whole numbers", advice)], values
+        return [error(file.shown, "label values", some(odd, most=3), "whole numbers", advice)], values
     unknown = sorted(values - known)
     if unknown:
         advice = "Name the value under labels in dataset.json, or correct the label image."
-        shown = ", ".join(map(str, unknown[:5])) + (" ..." if len(unknown) > 5 else "")
         allowed = ", ".join(map(str, sorted(known)))
-        return [error(file.shown, "label values", shown, allowed, advice)], values
+        return [error(file.shown, "label values", some(unknown), allowed, advice)], values
     return [], values
 
 

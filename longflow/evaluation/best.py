@@ -24,7 +24,7 @@ import numpy as np
 
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.data.images import read_scan
-from longflow.errors import DataError, NotFoundError
+from longflow.errors import DataError, NotFoundError, some
 from longflow.evaluation.comparison import CONTEXT_MEAN, LCI
 from longflow.evaluation.metrics import value_range
 from longflow.evaluation.pairs import (
@@ -228,7 +228,7 @@ def _check_same_targets(
     if different:
         raise DataError(
             f"In fold {fold}, {first.name} and {other.name} were not validated on the same targets and context scans "
-            f"({', '.join(different[:5])}), so they cannot be compared. Were splits, times or targets changed "
+            f"({some(different)}), so they cannot be compared. Were splits, times or targets changed "
             "between the two trainings? Then train the older one again. Do their plans differ in sequence_length? Then "
             "take the folder of one of them out of the results."
         )
@@ -294,7 +294,7 @@ def nrmse_curves(
     """
     kept = [index for index, one in enumerate(sums) if (one.ranges > 0).any()]
     if not kept:
-        raise DataError(f"All validation targets are constant images (subjects {', '.join(sorted(set(names))[:5])}).")
+        raise DataError(f"All validation targets are constant images (subjects {some(sorted(set(names)))}).")
     return np.array([[sums[index].nrmse(candidate.members) for index in kept] for candidate in candidates]), kept
 
 

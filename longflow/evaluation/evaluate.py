@@ -7,6 +7,7 @@ from typing import Any
 
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import read_scan
+from longflow.errors import some
 from longflow.evaluation.comparison import COMPARISON_DEFINITIONS, CONTEXT_MEAN, FORECAST, LCI, Row, compare
 from longflow.evaluation.metrics import CHANGED_THRESHOLD, DEFINITIONS, target_metrics
 from longflow.evaluation.pairs import (
@@ -51,14 +52,14 @@ def evaluate_folder(
     pairs, without_truth = find_pairs(forecasts, references, description)
     if without_truth:
         share = f"{len(without_truth)} of {len(forecasts)}"
-        logger.warning("%s forecasts have no acquired scan to be compared with: %s", share, _few(without_truth))
+        logger.warning("%s forecasts have no acquired scan to be compared with: %s", share, some(without_truth))
     seen = sorted({pair.forecast.subject for pair in pairs} & subjects_of_training(references))
     if seen:
         logger.warning(
             "%d of the subjects stand in imagesTr (%s): the model may have been trained or chosen on them. "
             "Numbers of such subjects say nothing about new ones.",
             len(seen),
-            _few(seen),
+            some(seen),
         )
     rows = evaluate_pairs(pairs, processes, progress)
     results = {
@@ -105,7 +106,3 @@ def evaluate_pair(pair: Pair) -> list[Row]:
         }
         for method, volume in volumes.items()
     ]
-
-
-def _few(cases: Sequence[str], most: int = 5) -> str:
-    return ", ".join(cases[:most]) + (f" and {len(cases) - most} more" if len(cases) > most else "")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Scan, Series, image_path, series_of_folder
-from longflow.errors import DataError
+from longflow.errors import DataError, some
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _check_any_image(all_series: list[Series], folder: Path) -> None:
         held = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
         raise DataError(
             f"{folder} has a table but none of its images. Looked for {expected[0].name} and so on; the folder holds "
-            f"{', '.join(held[:4])}{' ...' if len(held) > 4 else ''}. Give the folder of the images, as imagesTs, and "
+            f"{some(held, most=4)}. Give the folder of the images, as imagesTs, and "
             "mind capital letters."
         )
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from longflow.errors import ModelError
+from longflow.errors import ModelError, some
 from longflow.files import written_whole
 from longflow.methods.method import Method, build_method
 from longflow.plans import Plans
@@ -102,5 +102,5 @@ def load_weights(method: Method, weights: dict[str, Tensor], path: Path) -> None
         if weights[name].shape != tensor.shape:
             raise ModelError(f"{path}: {name} has shape {list(weights[name].shape)}, expected {list(tensor.shape)}.")
     if extra := sorted(set(weights) - set(wanted)):
-        raise ModelError(f"{path} holds tensors that the method does not have: {', '.join(extra[:3])}.")
+        raise ModelError(f"{path} holds tensors that the method does not have: {some(extra, most=3)}.")
     method.load_state_dict(weights)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.errors import ConfigurationError, DataError, NotFoundError, some
 from longflow.files import read_json, write_json
 from longflow.paths import DatasetPaths
 from longflow.plans import CONTEXT_WINDOW
@@ -161,7 +161,7 @@ def _check_splits(splits: list[Split], scans: dict[str, list[str]], path: Path) 
             )
         if unknown := sorted({*split.train, *split.val} - set(scans)):
             raise ConfigurationError(
-                f"{path}, fold {fold}: {', '.join(unknown[:5])} is not a subject with at least two scans of this "
+                f"{path}, fold {fold}: {some(unknown)} is not a subject with at least two scans of this "
                 "dataset. Splits name subjects (the column of scans.csv), not cases."
             )
         if not split.train or not split.val:

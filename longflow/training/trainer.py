@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from longflow.data.dataset import training_series
-from longflow.errors import ConfigurationError, DataError
+from longflow.errors import ConfigurationError, DataError, some
 from longflow.files import read_json, write_json
 from longflow.methods.method import Batch, method_class
 from longflow.methods.weights import load_weights, read_checkpoint, write_checkpoint
@@ -136,9 +136,7 @@ def _prepared_scans(cache: Path) -> dict[str, list[str]]:
     cases = {subject: load_prepared(cache, subject).properties.cases for subject in subjects}
     alone = sorted(subject for subject, found in cases.items() if len(found) < 2)
     if alone:
-        logger.info(
-            "%d subjects with one scan are left out: a forecast needs two (%s).", len(alone), ", ".join(alone[:5])
-        )
+        logger.info("%d subjects with one scan are left out: a forecast needs two (%s).", len(alone), some(alone))
     return {subject: found for subject, found in cases.items() if len(found) > 1}
 
 

@@ -9,7 +9,7 @@ import torch
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.images import read_scan, write_volume
-from longflow.errors import DataError
+from longflow.errors import DataError, some
 from longflow.evaluation.metrics import nrmse
 from longflow.files import write_json
 from longflow.inference.sliding_window import predict_volume
@@ -57,7 +57,7 @@ def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], de
             errors.setdefault(name, {}).setdefault(target.subject, []).append(prepared_nrmse(forecast, series, target))
     if not errors:
         raise DataError(
-            f"Every validation target ({', '.join(target.target for target in targets[:5])} ...) is constant: there is "
+            f"Every validation target ({some(target.target for target in targets)}) is constant: there is "
             "nothing to score. Look at the images (longflow_verify), or give other splits."
         )
     means = {

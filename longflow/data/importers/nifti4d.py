@@ -12,7 +12,7 @@ from longflow.data.dataset import parse_time
 from longflow.data.images import by_axis
 from longflow.data.importers.writing import ImportedScan, import_dataset
 from longflow.data.nifti import NIBABEL_ERRORS
-from longflow.errors import ConfigurationError, DataError, unknown_name
+from longflow.errors import ConfigurationError, DataError, some, unknown_name
 from longflow.files import read_json
 from longflow.parallel import Progress
 
@@ -132,10 +132,10 @@ def subjects_of_folder(source: Path, pattern: str) -> dict[str, Path]:
         if match := fits.match(path.relative_to(source).as_posix()):
             found[match.group(1)] = path
     if not found:
-        present = sorted(path.name for path in source.iterdir())[:5]
+        present = sorted(path.name for path in source.iterdir())
         raise DataError(
-            f"{source} has no file with a name as {pattern}. It holds {', '.join(present) or 'nothing'}"
-            f"{' ...' if len(present) == 5 else ''}. Give the pattern with --images."
+            f"{source} has no file with a name as {pattern}. It holds {some(present) or 'nothing'}. Give "
+            "the pattern with --images."
         )
     return found
 

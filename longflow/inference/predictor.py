@@ -22,6 +22,7 @@ from longflow.data.images import check_same_grid, read_scan, write_volume
 from longflow.data.problems import REGISTER
 from longflow.errors import ConfigurationError, DataError, LongflowError
 from longflow.files import read_json, write_json
+from longflow.flow.solvers import ORDERS, count_evaluations
 from longflow.inference.forecaster import Forecaster
 from longflow.inference.wanted import Wanted, wanted_forecasts
 from longflow.parallel import Progress
@@ -211,6 +212,7 @@ def _settings(forecaster: Forecaster) -> dict[str, Any]:
         "shrinkage": forecaster.selection.shrinkage,
         "solver": method.solver,
         "steps": method.steps,
+        "function_evaluations": count_evaluations(method.solver, method.steps) if method.solver in ORDERS else None,
         "mirror": forecaster.mirror,
     }
 

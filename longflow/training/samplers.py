@@ -9,6 +9,7 @@ import torch
 from skimage.filters import threshold_otsu
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from longflow.errors import unknown_name
 from longflow.inference.sliding_window import relative_times
 from longflow.methods.method import Batch, Method
 from longflow.plans import Plans
@@ -161,4 +162,6 @@ def training_loader(samples: Dataset, first: int, step: int, workers: int, pin: 
 
 def sampler_of(method: Method) -> type[Dataset]:
     """The samples that a method wants."""
+    if method.samples not in SAMPLERS:
+        raise unknown_name("kind of samples", method.samples, SAMPLERS, hint="(The attribute 'samples' of a method.)")
     return SAMPLERS[method.samples]

@@ -96,6 +96,7 @@ def test_a_sidecar_says_what_was_made_from_what(forecaster, folder, tmp_path):
         "shrinkage": 1.0,
         "solver": "euler",
         "steps": 10,
+        "function_evaluations": 10,
         "mirror": False,
         "warnings": [],
     }

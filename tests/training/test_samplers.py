@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from longflow.errors import NotFoundError
+from longflow.methods import Method
 from longflow.plans import read_plans
 from longflow.preprocessing.patches import read_patch
 from longflow.preprocessing.series import load_prepared, prepared_subjects
 from longflow.training import samplers
-from longflow.training.samplers import ForecastSamples, body_of, draw_patch_start, training_loader
+from longflow.training.samplers import ForecastSamples, body_of, draw_patch_start, sampler_of, training_loader
 from tests.training.helpers import make_dataset
 
 
@@ -141,3 +143,11 @@ def test_the_body_is_what_is_bright_in_any_channel():
     coarse[:, 1, 0, 3, 3] = 7
     assert np.argwhere(body_of(coarse)).tolist() == [[0, 0, 0], [0, 3, 3]]
     assert body_of(np.ones((1, 1, 2, 2, 2))).all()
+
+
+def test_samples_that_nobody_draws_are_named():
+    class Strange(Method):
+        samples = "forcast"
+
+    with pytest.raises(NotFoundError, match=r"no kind of samples 'forcast'\. Did you mean 'forecast'"):
+        sampler_of(Strange.__new__(Strange))

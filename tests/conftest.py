@@ -2,9 +2,13 @@
 
 import logging
 import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,21 @@ THREADS_OF_THE_USER = os.environ.get("OMP_NUM_THREADS")
 os.environ["OMP_NUM_THREADS"] = THREADS_OF_THE_USER or "1"
 
 OWN_VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
+
+
+@contextmanager
+def small_disk(bytes_that_fit: int) -> Iterator[None]:
+    """Within the block no file of this process can grow further: writing fails as on a full disk.
+
+    Nothing may be reported inside it: the output of the tests can itself be a file.
+    """
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_that_fit, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
 @pytest.fixture(scope="session")

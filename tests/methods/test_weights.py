@@ -1,12 +1,10 @@
-import resource
-import signal
-
 import pytest
 import torch
 
 from longflow.errors import DataError, ModelError
 from longflow.methods.method import build_method
 from longflow.methods.weights import Checkpoint, load_method, read_checkpoint, write_checkpoint
+from tests.conftest import small_disk
 from tests.methods.helpers import minimal_plans
 
 
@@ -67,16 +65,10 @@ def test_missing_and_superfluous_tensors_are_named(tmp_path):
 
 
 def test_a_full_disk_leaves_the_earlier_file(tmp_path):
-    """No file of this process can grow beyond 1 kB: writing fails as on a full disk."""
     path = tmp_path / "a.safetensors"
     method = saved(path)
     before = path.read_bytes()
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, limits[1]))
-    try:
-        with pytest.raises(DataError, match=r"a\.safetensors could not be written: .*Free some space"):
-            write_checkpoint(Checkpoint(dict(method.state_dict()), {}), path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
+    message = r"a\.safetensors could not be written: .*Free some space"
+    with pytest.raises(DataError, match=message), small_disk(1024):
+        write_checkpoint(Checkpoint(dict(method.state_dict()), {}), path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

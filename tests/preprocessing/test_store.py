@@ -1,5 +1,3 @@
-import resource
-import signal
 from contextlib import suppress
 
 import blosc2
@@ -9,6 +7,7 @@ import pytest
 from longflow.errors import DataError
 from longflow.preprocessing.series import load_prepared, prepare_volumes, prepared_subjects, save_prepared
 from longflow.preprocessing.store import chunks_and_blocks, read_properties, remove_prepared, size_on_disk
+from tests.conftest import small_disk
 from tests.preprocessing.helpers import make_plans, make_volume
 
 
@@ -128,17 +127,8 @@ def test_a_subject_that_is_no_file_name_is_an_error(tmp_path, prepared, subject)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.fixture
-def small_disk():
-    """No file of this process can grow beyond 8 kB: writing fails as on a full disk."""
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
-
-
-def test_a_full_disk_leaves_nothing_half_written(tmp_path, prepared, small_disk):
-    with pytest.raises(DataError, match=r"s1_images\.b2nd could not be written.*Free some space"):
+def test_a_full_disk_leaves_nothing_half_written(tmp_path, prepared):
+    message = r"s1_images\.b2nd could not be written.*Free some space"
+    with pytest.raises(DataError, match=message), small_disk(8192):
         save_prepared(prepared, tmp_path)
     assert prepared_subjects(tmp_path) == [] and not list(tmp_path.iterdir())

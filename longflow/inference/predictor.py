@@ -103,7 +103,7 @@ def is_finished(item: Wanted, folder: Path, description: DatasetDescription) -> 
     sidecar = folder / f"{item.target.case}.json"
     if not sidecar.is_file():
         return False
-    content, expected = read_json(sidecar), _what_from_what(item)
+    content, expected = read_json(sidecar), item.described()
     return {key: content.get(key) for key in expected} == expected and all(
         image_path(folder, item.target.case, channel, description).is_file()
         for channel in range(len(description.channels))
@@ -176,7 +176,7 @@ def sidecar_content(forecaster: Forecaster, item: Wanted) -> dict[str, Any]:
         )
         logger.warning("%s: %s", item.target.case, warnings[-1])
     return {
-        **_what_from_what(item),
+        **item.described(),
         "time_unit": plans.temporal.time_unit,
         "horizon_outside_training": outside,
         **_settings(forecaster),
@@ -184,17 +184,6 @@ def sidecar_content(forecaster: Forecaster, item: Wanted) -> dict[str, Any]:
         "intended_use": "research only, not for clinical decisions",
         "longflow_version": __version__,
         "versions": {name: version(name) for name in ("torch", "nnunetv2", "torchdiffeq", "SimpleITK")},
-    }
-
-
-def _what_from_what(item: Wanted) -> dict[str, Any]:
-    return {
-        "case": item.target.case,
-        "subject": item.target.subject,
-        "target_time": item.target.time,
-        "horizon": item.horizon,
-        "context": [scan.case for scan in item.context],
-        "context_times": [scan.time for scan in item.context],
     }
 
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from longflow.data.dataset import DatasetDescription, Scan, Series, image_path, series_of_folder
 from longflow.errors import DataError, some
@@ -20,6 +21,17 @@ class Wanted:
     def horizon(self) -> float:
         """Target time minus last context time, in time units."""
         return self.target.time - self.context[-1].time
+
+    def described(self) -> dict[str, Any]:
+        """What is forecast from what, as it stands in a sidecar."""
+        return {
+            "case": self.target.case,
+            "subject": self.target.subject,
+            "target_time": self.target.time,
+            "horizon": self.horizon,
+            "context": [scan.case for scan in self.context],
+            "context_times": [scan.time for scan in self.context],
+        }
 
 
 def wanted_forecasts(

@@ -12,13 +12,13 @@ from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError, some
 from longflow.evaluation.metrics import nrmse
 from longflow.files import write_json
+from longflow.inference.forecaster import restore
 from longflow.inference.sliding_window import predict_volume
-from longflow.methods.forecasting.context_mean import ContextMean
-from longflow.methods.forecasting.lci import LastContextImage
+from longflow.inference.wanted import Wanted
 from longflow.methods.method import Method
 from longflow.paths import FoldPaths
 from longflow.preprocessing.normal_form import from_normal
-from longflow.preprocessing.series import PreparedSeries, export_forecast, load_prepared
+from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.training.splits import ForecastTarget
 
 
@@ -44,15 +44,14 @@ def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], de
 
     :param method: in evaluation mode on ``device``. :param folder: of the prepared subjects.
     """
-    baselines = [kind(method.plans, name_of(method)).to(device) for kind in (LastContextImage, ContextMean)]
     errors: dict[str, dict[str, list[float]]] = {}
     for target in targets:
         series = load_prepared(folder, target.subject)
         if is_constant(series, target):
             continue
-        forecasts = forecast_target(method, series, target, device)
-        for name, baseline in zip(("lci", "context_mean"), baselines, strict=True):
-            forecasts[name] = forecast_target(baseline, series, target, device)["forecast"]
+        context, times = context_of(method, series, target)
+        forecasts = forecast_target(method, context, times, series, target, device)
+        forecasts |= {"lci": context[-1], "context_mean": context.mean(0)}
         for name, forecast in forecasts.items():
             errors.setdefault(name, {}).setdefault(target.subject, []).append(prepared_nrmse(forecast, series, target))
     if not errors:
@@ -72,20 +71,27 @@ def is_constant(series: PreparedSeries, target: ForecastTarget) -> bool:
     return all(np.ptp(channel) == 0 for channel in wanted)
 
 
-def forecast_target(
-    method: Method, series: PreparedSeries, target: ForecastTarget, device: torch.device
-) -> dict[str, np.ndarray]:
-    """The forecast of a stored target, on the prepared grid in the normal form.
+def context_of(method: Method, series: PreparedSeries, target: ForecastTarget) -> tuple[np.ndarray, list[float]]:
+    """The context scans that a method uses, (scans, channels, z, y, x), and their times in time units.
 
-    Of the context the latest scans are used, as many as the method was planned for.
+    They are the latest, as many as the method was planned for.
     """
-    position = {case: index for index, case in enumerate(series.properties.cases)}
-    indices = [position[case] for case in target.context[-method.plans.temporal.sequence_length :]]
-    times = [series.properties.times[index] for index in indices]
-    context = np.stack([series.images[index] for index in indices])
-    target_time = series.properties.times[position[target.target]]
-    step = method.plans.inference.tile_step_size
-    return predict_volume([method], context, times, target_time, device, step)
+    cases = series.properties.cases
+    indices = [cases.index(case) for case in target.context[-method.plans.temporal.sequence_length :]]
+    return np.stack([series.images[index] for index in indices]), [series.properties.times[index] for index in indices]
+
+
+def forecast_target(
+    method: Method,
+    context: np.ndarray,
+    times: Sequence[float],
+    series: PreparedSeries,
+    target: ForecastTarget,
+    device: torch.device,
+) -> dict[str, np.ndarray]:
+    """The forecast of a stored target from its context, on the prepared grid in the normal form."""
+    target_time = series.properties.times[series.properties.cases.index(target.target)]
+    return predict_volume([method], context, times, target_time, device, method.plans.inference.tile_step_size)
 
 
 def prepared_nrmse(forecast: np.ndarray, series: PreparedSeries, target: ForecastTarget) -> float:
@@ -117,30 +123,14 @@ def write_validation_forecasts(
     for target in targets:
         series = load_prepared(folder, target.subject)
         last = series.properties.cases.index(target.context[-1])
-        raw = read_scan(scans[target.context[-1]].images)
-        forecasts = forecast_target(method, series, target, device)
+        wanted = Wanted(scans[target.target], tuple(scans[case] for case in target.context))
+        raw = read_scan(wanted.context[-1].images)
+        context, times = context_of(method, series, target)
+        forecasts = forecast_target(method, context, times, series, target, device)
         for reduction, forecast in forecasts.items():
-            restored = export_forecast(forecast, np.asarray(series.images[last]), raw.array, series.properties, last)
+            restored = restore(forecast, series, last, raw.array)
             out = paths.validation(reduction)
             for channel, array in enumerate(restored):
                 write_volume(array, raw.geometry, raw.data_type, image_path(out, target.target, channel, description))
-            write_json(_sidecar(target, scans, reduction, description), out / f"{target.target}.json")
-
-
-def _sidecar(target: ForecastTarget, scans: dict[str, Scan], reduction: str, description: DatasetDescription) -> dict:
-    times = [scans[case].time for case in target.context]
-    return {
-        "case": target.target,
-        "subject": target.subject,
-        "target_time": scans[target.target].time,
-        "time_unit": description.time_unit,
-        "horizon": scans[target.target].time - times[-1],
-        "context": list(target.context),
-        "context_times": times,
-        "reduction": reduction,
-    }
-
-
-def name_of(method: Method) -> str:
-    """The name of the configuration that a method was built for."""
-    return next(name for name, plan in method.plans.configurations.items() if plan is method.configuration)
+            sidecar = {**wanted.described(), "time_unit": description.time_unit, "reduction": reduction}
+            write_json(sidecar, out / f"{target.target}.json")

@@ -102,12 +102,20 @@ class ChannelPlan(_Strict):
 
 
 class NetworkPlan(_Strict):
-    """Topology, from nnU-Net's rules; the number of dimensions is the length of a stride."""
+    """Topology, from nnU-Net's rules; the number of dimensions is the length of a stride.
+
+    ``encoder`` and ``blocks_per_stage`` are of nnU-Net's U-Nets (task ``segment``); a flow network has one residual
+    block at each stage.
+    """
 
     features_per_stage: list[PositiveInt]
     strides: list[list[PositiveInt]]
     kernel_sizes: list[list[PositiveInt]]
     attention: bool = Field(description="windowed self-attention at the bottleneck (CRONOS C.3)")
+    encoder: Literal["plain", "residual"] = "plain"
+    blocks_per_stage: list[PositiveInt] = Field(
+        default=[], description="convolutions (plain) or residual blocks of each encoder stage; two where it is empty"
+    )
 
     @model_validator(mode="after")
     def _one_entry_per_stage(self) -> "NetworkPlan":
@@ -116,6 +124,10 @@ class NetworkPlan(_Strict):
             raise ValueError(
                 "features_per_stage, strides and kernel_sizes need one entry per stage, but have "
                 f"{len(self.features_per_stage)}, {len(self.strides)} and {len(self.kernel_sizes)}"
+            )
+        if self.blocks_per_stage and len(self.blocks_per_stage) not in stages:
+            raise ValueError(
+                f"blocks_per_stage needs one entry per stage ({len(self.strides)}), found {self.blocks_per_stage}"
             )
         if any(features % 8 for features in self.features_per_stage):
             raise ValueError(
@@ -195,6 +207,8 @@ class Plans(_Strict):
     preset: PresetName
     gpu_memory: PositiveFloat = Field(description="GB that a training step may take")
     channel_names: list[str]
+    labels: dict[str, int | list[int]] = Field(default={}, description="as in dataset.json, nnU-Net's regions included")
+    regions_class_order: list[int] = Field(default=[], description="as in dataset.json; empty without regions")
     file_ending: str
     transpose_forward: list[int] = Field(min_length=3, max_length=3)
     transpose_backward: list[int] = Field(min_length=3, max_length=3)
@@ -224,8 +238,11 @@ class Plans(_Strict):
             "transpose": self.transpose_forward,
             "spacing": plan.spacing,
             "patch_size": plan.patch_size,
-            "network": plan.network.model_dump(),
+            # what a network does not have (flows have no encoder kind) says nothing about its weights
+            "network": plan.network.model_dump(exclude_defaults=True),
         }
+        if self.task == "segment":
+            content["labels"] = [self.labels, self.regions_class_order]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

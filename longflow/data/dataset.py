@@ -33,6 +33,7 @@ class DatasetDescription(BaseModel):
     file_ending: str
     time_unit: TimeUnit
     labels: dict[str, int | list[int]] = {}
+    regions_class_order: list[int] = Field(default=[], description="nnU-Net's; needed where labels are regions")
     task: Task = "forecast"
     normalization: dict[str, NormalForm] = Field(default={}, description="normal form by channel index, to override")
 

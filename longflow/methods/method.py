@@ -9,7 +9,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from pkgutil import iter_modules
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +17,27 @@ from torch import Tensor, nn
 from longflow.errors import ConfigurationError, unknown_name
 from longflow.plans import Plans
 
+Options = dict[str, bool | int | float | str]
+
 ENTRY_POINT_GROUP = "longflow.methods"
 
 
+class OnDevice:
+    """What a batch of tensors can do: move to a device."""
+
+    def to(self, device: torch.device | str):
+        """The same batch on another device; lists of tensors are moved too."""
+        return replace(self, **{name: _moved(value, device) for name, value in vars(self).items()})
+
+
+def _moved(value, device):
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    return [_moved(one, device) for one in value] if isinstance(value, list) else value
+
+
 @dataclass
-class Batch:
+class Batch(OnDevice):
     """Samples of one forecast each, in the normal form, on one device.
 
     Times are relative to each sample's last context scan and in units of the plan's ``time_scale``: the last context
@@ -41,12 +57,51 @@ class Batch:
     target_time: Tensor
     target: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        moved = {
-            name: value.to(device, non_blocking=True) for name, value in vars(self).items() if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+
+@dataclass
+class ScanBatch(OnDevice):
+    """Patches of single scans, of neighbouring scans j and j + 1 of a subject, or of both, in the normal form.
+
+    :param image: (batch, channels, *spatial), augmented; None where only pairs were asked for.
+    :param labels: nnU-Net's targets, finest first: (batch, 1 or regions, *spatial of the scale) for each scale of deep
+        supervision. None where labels are to be predicted.
+    :param pair: (pairs, 2, channels, *spatial): both scans under one spatial draw A_g and an intensity draw A_i each.
+        None where none was asked for.
+    :param clean_pair: the same under the spatial draw alone, A_g(x).
+    :param pair_times: (pairs, 2): times in units of the plan's ``time_scale``, the first of each pair at 0.
+    :param position: (pairs,): where the centre of the patch lies along the image's first axis, 0 to 1.
+    :param subject: (pairs,): number of the subject, to tell subjects of a batch apart.
+    """
+
+    image: Tensor | None = None
+    labels: list[Tensor] | None = None
+    pair: Tensor | None = None
+    clean_pair: Tensor | None = None
+    pair_times: Tensor | None = None
+    position: Tensor | None = None
+    subject: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is optimised.
+
+    :param schedule: of the learning rate after the warm-up: "cosine", "linear", or "polynomial" (nnU-Net's, exponent
+        0.9), all to zero.
+    :param warmup: share of the run during which the rate rises. :param betas: of Adam; the first is SGD's momentum.
+    :param ema_decay: of the averaged weights that are validated and kept; 0: the weights as they are.
+    :param keep: "best": the weights of the best validation; "last": those at the end, which validation did not choose.
+    """
+
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Literal["cosine", "linear", "polynomial"] = "cosine"
+    warmup: float = 0.0
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.0
+    keep: Literal["best", "last"] = "best"
 
 
 class Method(nn.Module):
@@ -55,25 +110,50 @@ class Method(nn.Module):
     Subclasses set the class attributes and implement :meth:`training_step` and :meth:`predict`. The plans in use are
     ``self.plans`` and ``self.configuration``.
 
-    :cvar task: "forecast", ...
+    :cvar task: "forecast", "segment".
     :cvar summary: one line for ``--help`` and tables.
-    :cvar samples: which samples training draws: "forecast" (a target and a subset of its earlier scans).
-    :cvar trains: False for a method that has nothing to learn.
+    :cvar samples: which samples training draws: "forecast" (a target and a subset of its earlier scans), "labelled"
+        (patches of labelled scans), "pairs" (neighbouring scans), "labelled_pairs" (both).
+    :cvar validation: how it is validated: "forecast" (stored targets), "labels" (labelled scans), "loss" (its training
+        loss on stored draws from the validation subjects).
+    :cvar trains: False for a method that has nothing to learn. :cvar predicts: False for pretraining.
     :cvar reductions: names of the volumes that :meth:`predict` returns; the first is the default.
+    :cvar mirrors: whether predictions are averaged over mirrored inputs where the user does not say.
+    :cvar options: what of the method can be changed by ``longflow_train --set NAME=VALUE``, with the defaults; stored
+        with the weights. The value has the default's type. An option ``augmentation`` switches off all augmentation.
     """
 
     task: ClassVar[str]
     summary: ClassVar[str]
     samples: ClassVar[str] = "forecast"
+    validation: ClassVar[str] = "forecast"
     trains: ClassVar[bool] = True
+    predicts: ClassVar[bool] = True
+    mirrors: ClassVar[bool] = False
     reductions: ClassVar[tuple[str, ...]] = ("forecast",)
+    options: ClassVar[Options] = {}
 
-    def __init__(self, plans: Plans, configuration: str):
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
         super().__init__()
         self.plans = plans
         self.configuration = plans.configuration(configuration)
+        self.options = {**type(self).options, **(options or {})}
+        #: parts of the loss of the last training step, to be logged
+        self.terms: dict[str, Tensor] = {}
         self.solver = plans.inference.solver
         self.steps = plans.inference.steps
+
+    @property
+    def recipe(self) -> Recipe:
+        """How it is optimised; by default as the plan says."""
+        training = self.plans.training
+        return Recipe(
+            learning_rate=training.learning_rate,
+            weight_decay=training.weight_decay,
+            warmup=training.warmup,
+            gradient_clip=training.gradient_clip,
+            ema_decay=training.ema_decay,
+        )
 
     def training_step(self, batch: Batch) -> Tensor:
         """The loss of a batch that has targets: a scalar with a gradient."""
@@ -90,7 +170,10 @@ class Method(nn.Module):
 
 #: the folders of methods that come with longflow; a method is a module in one of them, named as on the command line,
 #: whose attribute ``METHOD`` is its class
-_FAMILIES = ("forecasting",)
+_FAMILIES = ("forecasting", "segmentation", "pretraining")
+
+#: the method that a task is done with where the user names none
+DEFAULT_METHODS = {"forecast": "cronos", "segment": "unet"}
 
 
 def _own_modules() -> dict[str, str]:
@@ -131,10 +214,11 @@ def method_class(name: str) -> type[Method]:
     return found
 
 
-def build_method(name: str, plans: Plans, configuration: str) -> Method:
+def build_method(name: str, plans: Plans, configuration: str, options: Options | None = None) -> Method:
     """A fresh method for a plan.
 
-    :raises ConfigurationError: the method serves another task than the plan.
+    :param options: those of the method's ``options`` that differ from its defaults.
+    :raises ConfigurationError: the method serves another task than the plan, or has no such option.
     """
     kind = method_class(name)
     if kind.task != plans.task:
@@ -142,4 +226,26 @@ def build_method(name: str, plans: Plans, configuration: str) -> Method:
             f"The method '{name}' is for the task '{kind.task}', but {plans.dataset_name} is planned for "
             f"'{plans.task}'."
         )
-    return kind(plans, configuration)
+    return kind(plans, configuration, checked_options(name, options)) if options else kind(plans, configuration)
+
+
+def checked_options(name: str, options: dict[str, object]) -> Options:
+    """Options of a method, given as values or as text, in the types of its defaults.
+
+    :raises NotFoundError: the method has no such option. :raises ConfigurationError: a value is not of its type.
+    """
+    known = method_class(name).options
+    checked: Options = {}
+    for option, value in options.items():
+        if option not in known:
+            raise unknown_name("option", option, known, hint=f"(Options of the method '{name}'.)")
+        kind = type(known[option])
+        words = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
+        try:
+            checked[option] = words[str(value).lower()] if kind is bool else kind(value)
+        except (KeyError, ValueError, TypeError) as error:
+            wanted = {bool: "on or off", int: "a whole number", float: "a number", str: "a word"}[kind]
+            raise ConfigurationError(
+                f"The option '{option}' of the method '{name}' is '{value}', expected {wanted}."
+            ) from error
+    return checked

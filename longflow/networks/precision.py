@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor, nn
 
 
 def computes_bf16(device: torch.device | str) -> bool:
@@ -26,6 +27,25 @@ def bf16_gradient_is_wrong(spatial: Sequence[int], kernel: Sequence[int]) -> boo
     numbers that look like gradients. Other sizes, 2D and float32 are right (tests/networks/test_film_unet.py).
     """
     return len(spatial) == 3 and spatial[0] == 2 and kernel[0] > 1
+
+
+class GuardedConv3d(nn.Conv3d):
+    """A 3D convolution that leaves bf16 where a CPU would compute its gradient wrongly."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As :class:`torch.nn.Conv3d`."""
+        if x.device.type == "cpu" and bf16_gradient_is_wrong(x.shape[2:], self.kernel_size):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+
+def guard_convolutions(network: nn.Module) -> nn.Module:
+    """The network of another library with its 3D convolutions guarded; parameters and their names stay."""
+    for module in network.modules():
+        if type(module) is nn.Conv3d:
+            module.__class__ = GuardedConv3d
+    return network
 
 
 def autocast(device: torch.device | str) -> AbstractContextManager:

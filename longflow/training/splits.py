@@ -31,6 +31,19 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Cohort:
+    """The subjects that samples are drawn from.
+
+    :param folder: of the prepared subjects. :param scans: cases of each subject, in order of time.
+    :param labelled: the subjects whose labels may be used; None: all.
+    """
+
+    folder: Path
+    scans: dict[str, list[str]]
+    labelled: frozenset[str] | None = None
+
+
+@dataclass(frozen=True)
 class ForecastTarget:
     """A forecast whose truth is known: a target scan, and the scans that it is to be made from, in order of time."""
 

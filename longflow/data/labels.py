@@ -1,0 +1,47 @@
+"""Structures and labels, by nnU-Net's label handling: plain labels, regions, the ignore label."""
+
+from collections.abc import Mapping, Sequence
+
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+
+from longflow.errors import ConfigurationError
+
+Labels = Mapping[str, int | Sequence[int]]
+
+#: names of ``labels`` in dataset.json that are no structures
+NO_STRUCTURE = ("background", "ignore")
+
+
+def label_manager(labels: Labels, regions_class_order: Sequence[int]) -> LabelManager:
+    """nnU-Net's label handling.
+
+    :param labels: as in dataset.json. :param regions_class_order: likewise; empty without regions.
+    :raises ConfigurationError: what dataset.json says of labels cannot be used.
+    """
+    if not structures(labels):
+        raise ConfigurationError(
+            "dataset.json names no structure in 'labels'. Expected for example "
+            '{"background": 0, "left ventricle": 1}: the names and values of the label images.'
+        )
+    content = {name: list(value) if isinstance(value, Sequence) else value for name, value in labels.items()}
+    try:
+        return LabelManager(content, list(regions_class_order) or None)
+    except (AssertionError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"'labels' in dataset.json cannot be used: {content}, regions_class_order {list(regions_class_order)}. "
+            "Expected a 'background' with 0, labels counted without a gap, 'ignore' (if any) the highest, and "
+            f"regions_class_order where a label is a list ({error})."
+        ) from error
+
+
+def structures(labels: Labels) -> dict[str, tuple[int, ...]]:
+    """What is segmented: label values of every structure by its name; several values where it is a region.
+
+    >>> structures({"background": 0, "whole": [1, 2], "core": [2], "ignore": 3})
+    {'whole': (1, 2), 'core': (2,)}
+    """
+    return {
+        name: tuple(value) if isinstance(value, Sequence) else (value,)
+        for name, value in labels.items()
+        if name not in NO_STRUCTURE
+    }

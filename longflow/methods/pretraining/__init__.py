@@ -1,0 +1,1 @@
+"""Self-supervised pretraining of segmentation networks on unlabelled series."""

@@ -1,0 +1,30 @@
+"""What pretraining methods share."""
+
+from longflow.methods.method import Method, Options, Recipe
+from longflow.networks.unet import UNet
+from longflow.plans import Plans
+
+
+class PretrainingMethod(Method):
+    """Learns the weights of the U-Net that segmentation starts from; predicts nothing.
+
+    ``self.network`` is the network of ``unet`` but for its last layers, which here give the image's channels
+    (reconstruction); ``--pretrained`` loads all else. Optimised as Ren et al. (section 4, implementation details): Adam
+    with beta 0.9 and 0.999, learning rate 2e-4 decaying linearly, the best weights on validation subjects kept.
+    """
+
+    task = "segment"
+    samples = "pairs"
+    validation = "loss"
+    predicts = False
+    reductions = ()
+
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
+        super().__init__(plans, configuration, options)
+        channels = len(plans.channel_names)
+        self.network = UNet(channels, channels, self.configuration.network)
+
+    @property
+    def recipe(self) -> Recipe:
+        """Ren et al., implementation details."""
+        return Recipe(optimizer="adam", learning_rate=2e-4, betas=(0.9, 0.999), schedule="linear", keep="best")

@@ -1,0 +1,1 @@
+"""Methods that label every voxel of a scan."""

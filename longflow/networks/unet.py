@@ -1,0 +1,101 @@
+"""nnU-Net's U-Nets, plain and residual, as its planner describes them; with their features within reach."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+from torch import Tensor, nn
+
+from longflow.networks.precision import guard_convolutions
+from longflow.plans import NetworkPlan
+
+#: convolutions of a stage where the plan does not say
+PLAIN_BLOCKS = 2
+#: convolutions of a decoder stage: nnU-Net's numbers
+DECODER_BLOCKS = {"plain": 2, "residual": 1}
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the layers of a U-Net see: (batch, features, *spatial) of each stage.
+
+    :param encoder: from the finest to the bottleneck. :param decoder: from the coarsest to the finest.
+    """
+
+    encoder: list[Tensor]
+    decoder: list[Tensor]
+
+
+class UNet(nn.Module):
+    """An nnU-Net architecture. ``self.unet`` is the library's own network, so weights fit nnU-Net's by name.
+
+    :param in_channels: of the image. :param outputs: classes or regions, or channels to reconstruct.
+    :param plan: features, strides, kernel sizes, encoder, blocks.
+    """
+
+    def __init__(self, in_channels: int, outputs: int, plan: NetworkPlan):
+        super().__init__()
+        architecture = describe_architecture(plan)
+        network = get_network_from_plans(
+            architecture["network_class_name"],
+            architecture["arch_kwargs"],
+            architecture["_kw_requires_import"],
+            in_channels,
+            outputs,
+            allow_init=True,
+            deep_supervision=True,
+        )
+        self.unet = guard_convolutions(network)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """(batch, in_channels, *spatial) to logits (batch, outputs, *spatial of the scale), finest first, float32."""
+        return self.logits(self.features(image))
+
+    def features(self, image: Tensor) -> Features:
+        """The output of every encoder and decoder stage."""
+        image = image.contiguous(memory_format=torch.channels_last if image.ndim == 4 else torch.channels_last_3d)
+        encoder, decoder = self.unet.encoder(image), []
+        x = encoder[-1]
+        layers = zip(self.unet.decoder.transpconvs, self.unet.decoder.stages, reversed(encoder[:-1]), strict=True)
+        for upsample, stage, skip in layers:
+            x = stage(torch.cat((upsample(x), skip), 1))
+            decoder.append(x)
+        return Features(encoder, decoder)
+
+    def logits(self, features: Features) -> list[Tensor]:
+        """Outputs of deep supervision, finest first, float32."""
+        layers = zip(self.unet.decoder.seg_layers, features.decoder, strict=True)
+        return [layer(stage).float() for layer, stage in layers][::-1]
+
+    def finest(self, image: Tensor) -> Tensor:
+        """The finest output alone, (batch, outputs, *spatial), float32."""
+        return self.unet.decoder.seg_layers[-1](self.features(image).decoder[-1]).float()
+
+
+def describe_architecture(plan: NetworkPlan) -> dict[str, Any]:
+    """The network in the words of nnU-Net's plans: class name, arguments, which of them are names to import."""
+    dimensions, stages = plan.dimensions, len(plan.strides)
+    residual = plan.encoder == "residual"
+    blocks = plan.blocks_per_stage or [PLAIN_BLOCKS] * stages
+    return {
+        "network_class_name": "dynamic_network_architectures.architectures.unet."
+        + ("ResidualEncoderUNet" if residual else "PlainConvUNet"),
+        "arch_kwargs": {
+            "n_stages": stages,
+            "features_per_stage": list(plan.features_per_stage),
+            "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
+            "kernel_sizes": plan.kernel_sizes,
+            "strides": plan.strides,
+            "n_blocks_per_stage" if residual else "n_conv_per_stage": list(blocks),
+            "n_conv_per_stage_decoder": [DECODER_BLOCKS[plan.encoder]] * (stages - 1),
+            "conv_bias": True,
+            "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",
+            "norm_op_kwargs": {"eps": 1e-5, "affine": True},
+            "dropout_op": None,
+            "dropout_op_kwargs": None,
+            "nonlin": "torch.nn.LeakyReLU",
+            "nonlin_kwargs": {"inplace": True},
+        },
+        "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+    }

@@ -1,0 +1,107 @@
+"""Supervised segmentation as nnU-Net does it (Isensee et al., Nature Methods 2021)."""
+
+import torch
+from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
+from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
+from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from torch import Tensor, nn
+
+from longflow.data.labels import label_manager
+from longflow.methods.method import Method, Options, Recipe, ScanBatch
+from longflow.networks.unet import UNet
+from longflow.plans import Plans
+
+#: of soft Dice, in numerator and denominator: nnU-Net's
+DICE_SMOOTH = 1e-5
+
+#: weight of the coarsest output where several processes train: torch's wrapper wants every parameter to have a
+#: gradient. nnU-Net's number; a single process has 0
+UNUSED_OUTPUT_WEIGHT = 1e-6
+
+
+class Unet(Method):
+    """nnU-Net's network, loss and optimisation.
+
+    The loss is soft Dice plus cross-entropy with deep supervision (nnUNetTrainer); the weights at the end of training
+    are kept, so that the validation subjects choose nothing.
+    """
+
+    task = "segment"
+    summary = "supervised segmentation, as nnU-Net"
+    samples = "labelled"
+    validation = "labels"
+    reductions = ("logits",)
+    mirrors = True
+
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
+        super().__init__(plans, configuration, options)
+        self.label_manager = label_manager(plans.labels, plans.regions_class_order)
+        network = self.configuration.network
+        self.network = UNet(len(plans.channel_names), self.label_manager.num_segmentation_heads, network)
+        self.supervised_loss = supervised_loss(
+            self.label_manager, len(network.strides) - 1, uses_batch_dice(plans, configuration)
+        )
+
+    @property
+    def recipe(self) -> Recipe:
+        """nnU-Net's: SGD with Nesterov momentum, polynomial decay."""
+        return Recipe(
+            optimizer="sgd",
+            learning_rate=1e-2,
+            weight_decay=3e-5,
+            betas=(0.99, 0.999),
+            schedule="polynomial",
+            gradient_clip=12.0,
+            ema_decay=0.0,
+            keep="last",
+        )
+
+    def training_step(self, batch: ScanBatch) -> Tensor:
+        """nnU-Net's loss over all scales."""
+        loss = self.supervised_loss(self.network(batch.image), batch.labels)
+        self.terms = {"supervised": loss.detach()}
+        return loss
+
+    def predict(self, batch: ScanBatch) -> dict[str, Tensor]:
+        """The finest logits, (batch, classes or regions, *spatial)."""
+        return {"logits": self.network.finest(batch.image)}
+
+
+def uses_batch_dice(plans: Plans, configuration: str) -> bool:
+    """Whether soft Dice is taken over the batch as one volume, as nnU-Net's planner decides.
+
+    In 2D, and in the full resolution where a low one was planned: a patch then shows little of the image, and
+    structures are often absent from it.
+    """
+    if plans.configuration(configuration).network.dimensions == 2:
+        return True
+    return configuration != "3d_lowres" and "3d_lowres" in plans.configurations
+
+
+def supervised_loss(labels: LabelManager, outputs: int, batch_dice: bool) -> nn.Module:
+    """nnU-Net's loss of lists of logits and targets, finest first.
+
+    Soft Dice plus cross-entropy on labels (background left out of Dice), or soft Dice plus binary cross-entropy where
+    there are regions. Outputs are weighted by 1, 1/2, 1/4, ...; the coarsest of several is left out.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    dice = {"batch_dice": batch_dice, "smooth": DICE_SMOOTH, "ddp": distributed}
+    if labels.has_regions:
+        loss = DC_and_BCE_loss(
+            {},
+            {**dice, "do_bg": True},
+            use_ignore_label=labels.has_ignore_label,
+            dice_class=MemoryEfficientSoftDiceLoss,
+        )
+    else:
+        loss = DC_and_CE_loss(
+            {**dice, "do_bg": False}, {}, ignore_label=labels.ignore_label, dice_class=MemoryEfficientSoftDiceLoss
+        )
+    weights = [0.5**scale for scale in range(outputs)]
+    if outputs > 1:
+        weights[-1] = UNUSED_OUTPUT_WEIGHT if distributed else 0.0
+    return DeepSupervisionWrapper(loss, [weight / sum(weights) for weight in weights])
+
+
+METHOD = Unet

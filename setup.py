@@ -45,6 +45,7 @@ setup(
         "numpy",
         "scipy",
         "scikit-image>=0.22",
+        "surface-distance>=0.1",
         "blosc2>=3",
         "safetensors>=0.4",
         "pydantic>=2.5",

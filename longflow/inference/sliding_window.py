@@ -1,6 +1,8 @@
 """A whole volume from overlapping patches with Gaussian weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import combinations, product
 
 import numpy as np
@@ -9,11 +11,18 @@ from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import Tensor
 
-from longflow.methods.method import Batch, Method
+from longflow.errors import ModelError
+from longflow.methods.method import Batch, Method, ScanBatch
 from longflow.networks.precision import autocast
 
-#: slices that a 2D network takes at once
+#: slices that a 2D network takes at once in a forecast
 SLICES_PER_PASS = 8
+
+#: nnU-Net's factor on the Gaussian of labels, which keeps half precision away from its smallest numbers
+LOGITS_WEIGHT = 10
+
+#: patches (tiles, ..., *tile) to volumes by name, (tiles, channels, *tile) each
+PredictPatches = Callable[[Tensor], dict[str, Tensor]]
 
 
 def predict_volume(
@@ -40,24 +49,58 @@ def predict_volume(
     """
     method = methods[0]
     tile = method.configuration.tile
-    shape = tuple(max(size, edge) for size, edge in zip(context.shape[2:], tile, strict=True))
-    padded, inside = pad_nd_image(np.ascontiguousarray(context), shape, "edge", return_slicer=True)
+    padded, inside = _padded(context, tile, "edge")
     times, horizon = relative_times(context_times, target_time, method.plans.temporal.time_scale)
 
+    def predict_changes(patches: Tensor) -> dict[str, Tensor]:
+        forecasts = _forecast_patches(methods, patches, times, horizon, device, mirror)
+        return {name: forecasts[name] - patches[:, -1] for name in method.reductions}
+
     weight = compute_gaussian(tile, dtype=torch.float32, device=torch.device("cpu"))
-    sums = {name: torch.zeros((context.shape[1], *shape)) for name in method.reductions}
-    weights = torch.zeros(shape)
     per_pass = SLICES_PER_PASS if len(method.configuration.patch_size) == 2 else 1
-    for starts in _chunks(_tile_starts(shape, tile, tile_step_size), per_pass):
-        windows = [tuple(slice(a, a + size) for a, size in zip(start, tile, strict=True)) for start in starts]
-        patches = torch.from_numpy(np.stack([padded[(..., *window)] for window in windows]))
-        forecasts = _predict_patches(methods, patches, times, horizon, device, mirror)
-        for position, window in enumerate(windows):
-            weights[window] += weight
-            for name, total in sums.items():
-                total[(slice(None), *window)] += (forecasts[name][position] - patches[position, -1]) * weight
+    changes = _weighted_mean(padded, tile, tile_step_size, per_pass, weight, predict_changes)
     last = torch.from_numpy(padded[-1])
-    return {name: (last + total / weights).numpy()[(slice(None), *inside[2:])] for name, total in sums.items()}
+    return {name: (last + change).numpy()[(slice(None), *inside)] for name, change in changes.items()}
+
+
+@torch.inference_mode()
+def predict_logits(
+    methods: Sequence[Method],
+    image: np.ndarray,
+    device: torch.device | str,
+    tile_step_size: float = 0.5,
+    mirror: bool = False,
+) -> np.ndarray:
+    """Logits of a scan with the mean of several folds of one method, to the bit those of nnU-Net's predictor.
+
+    Its tiles one at a time, its padding with zeros, its Gaussian, and like it sums in half precision, one fold after
+    the other, so that an exported model gives the same labels there. For the same reason the precision is nnU-Net's:
+    float32 on a CPU, also where bf16 would be faster; half precision on CUDA. Sums are kept on the CPU.
+
+    :param methods: the same method with the weights of different folds, in evaluation mode on ``device``.
+    :param image: (channels, z, y, x), prepared, in the normal form.
+    :param mirror: average over all mirrored inputs (8 times the work in 3D).
+    :returns: (outputs, z, y, x), float16.
+    :raises ModelError: a logit is not a finite number.
+    """
+    configuration = methods[0].configuration
+    padded, inside = _padded(image, configuration.tile, "constant")
+    weight = compute_gaussian(
+        tuple(configuration.patch_size), value_scaling_factor=LOGITS_WEIGHT, device=torch.device("cpu")
+    )
+    logits = None
+    for method in methods:
+        predict = partial(_logits_of_patches, method, device=device, mirror=mirror)
+        found = _weighted_mean(padded, configuration.tile, tile_step_size, 1, weight, predict)["logits"]
+        logits = found if logits is None else logits.add_(found)
+    if len(methods) > 1:
+        logits /= len(methods)
+    if not torch.isfinite(logits).all():
+        raise ModelError(
+            "The network's outputs are not finite numbers, or beyond what half precision holds: its training has "
+            "diverged, or the image has intensities far from those it was trained on."
+        )
+    return logits.numpy()[(slice(None), *inside)]
 
 
 def relative_times(times: Sequence[float], target_time: float, time_scale: float) -> tuple[list[float], float]:
@@ -65,8 +108,39 @@ def relative_times(times: Sequence[float], target_time: float, time_scale: float
     return [(time - times[-1]) / time_scale for time in times], (target_time - times[-1]) / time_scale
 
 
+def _padded(volume: np.ndarray, tile: Sequence[int], mode: str) -> tuple[np.ndarray, tuple[slice, ...]]:
+    """A volume (..., z, y, x) that is nowhere smaller than a tile, and where in it the given one lies."""
+    shape = tuple(max(size, edge) for size, edge in zip(volume.shape[-3:], tile, strict=True))
+    padded, inside = pad_nd_image(np.ascontiguousarray(volume), shape, mode, return_slicer=True)
+    return padded, inside[-3:]
+
+
+def _weighted_mean(
+    volume: np.ndarray, tile: tuple[int, ...], step: float, per_pass: int, weight: Tensor, predict: PredictPatches
+) -> dict[str, Tensor]:
+    """What is predicted for overlapping tiles of a volume (..., z, y, x): (channels, z, y, x) for each name.
+
+    :param per_pass: tiles that are predicted at once. :param weight: of each voxel of a tile, on the CPU; sums are kept
+        in its type.
+    """
+    shape = volume.shape[-3:]
+    sums: dict[str, Tensor] = {}
+    weights = torch.zeros(shape, dtype=weight.dtype)
+    for starts in _chunks(_tile_starts(shape, tile, step), per_pass):
+        windows = [tuple(slice(a, a + size) for a, size in zip(start, tile, strict=True)) for start in starts]
+        predicted = predict(torch.from_numpy(np.stack([volume[(..., *window)] for window in windows])))
+        for name, values in predicted.items():
+            if name not in sums:
+                sums[name] = torch.zeros((values.shape[1], *shape), dtype=weight.dtype)
+            for position, window in enumerate(windows):
+                sums[name][(slice(None), *window)] += values[position] * weight
+        for window in windows:
+            weights[window] += weight
+    return {name: total.div_(weights) for name, total in sums.items()}
+
+
 @torch.inference_mode()
-def _predict_patches(
+def _forecast_patches(
     methods: Sequence[Method],
     patches: Tensor,
     times: Sequence[float],
@@ -76,9 +150,8 @@ def _predict_patches(
 ) -> dict[str, Tensor]:
     """Mean over folds and mirrorings. patches: (tiles, scans, channels, *tile); 2D networks get the z axis removed."""
     flat = len(methods[0].configuration.patch_size) == 2
-    stack = patches.squeeze(3) if flat else patches
-    axes = range(3, stack.ndim)
-    flips = [flip for count in range(len(axes) + 1) for flip in combinations(axes, count)] if mirror else [()]
+    stack = patches.squeeze(-3) if flat else patches
+    flips = _flips(stack.ndim - 3, mirror)
     tiles, scans = stack.shape[:2]
     total: dict[str, Tensor] = {}
     for flip in flips:
@@ -92,11 +165,42 @@ def _predict_patches(
             with autocast(device):
                 forecasts = method.predict(batch)
             for name, forecast in forecasts.items():
-                # a forecast has no scan axis: its spatial axes lie one further to the front
-                restored = forecast.float().flip([axis - 1 for axis in flip]).cpu()
+                restored = forecast.float().flip(flip).cpu()
                 total[name] = total[name] + restored if name in total else restored
     count = len(flips) * len(methods)
-    return {name: (value.unsqueeze(2) if flat else value) / count for name, value in total.items()}
+    return {name: (value.unsqueeze(-3) if flat else value) / count for name, value in total.items()}
+
+
+def _logits_of_patches(method: Method, patches: Tensor, device: torch.device | str, mirror: bool) -> dict[str, Tensor]:
+    """Mean over mirrorings, (tiles, outputs, *tile), as "logits". patches: (tiles, channels, *tile)."""
+    flat = len(method.configuration.patch_size) == 2
+    image = (patches.squeeze(-3) if flat else patches).to(device)
+    flips = _flips(image.ndim - 2, mirror)
+    total: Tensor | None = None
+    for flip in flips:
+        with _nnunet_autocast(device):
+            logits = method.predict(ScanBatch(image=image.flip(flip)))["logits"]
+        # what half precision has computed, nnU-Net goes on adding in half precision
+        logits = (logits.half() if image.is_cuda else logits).flip(flip)
+        total = logits if total is None else total + logits
+    mean = (total / len(flips)).cpu()
+    return {"logits": mean.unsqueeze(-3) if flat else mean}
+
+
+def _nnunet_autocast(device: torch.device | str) -> AbstractContextManager:
+    """The precision in which nnU-Net predicts: torch's default (half) on CUDA, float32 elsewhere."""
+    kind = torch.device(device).type
+    return torch.autocast(kind) if kind == "cuda" else nullcontext()
+
+
+def _flips(axes: int, mirror: bool) -> list[tuple[int, ...]]:
+    """Axes, counted from the last (-1), that are mirrored at once: none alone, or every choice of them.
+
+    >>> _flips(2, True)
+    [(), (-2,), (-1,), (-2, -1)]
+    """
+    last = range(-axes, 0)
+    return [flip for count in range(axes + 1) for flip in combinations(last, count)] if mirror else [()]
 
 
 def _tile_starts(shape: tuple[int, ...], tile: tuple[int, ...], step: float) -> Iterator[tuple[int, ...]]:

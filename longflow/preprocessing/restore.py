@@ -1,12 +1,18 @@
 """Back to the files' grid and units."""
 
 import numpy as np
+from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
 from longflow.data.box import box_slices
+from longflow.data.labels import label_manager
 from longflow.errors import DataError
-from longflow.preprocessing.grid import inverse_order, resample_image, transposed
+from longflow.plans import Plans
+from longflow.preprocessing.grid import ORDER_THROUGH_PLANE, inverse_order, resample_image, transposed
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.prepared import SeriesProperties
+
+#: nnU-Net's order of interpolation for the outputs of a network
+LOGITS_ORDER = 1
 
 
 def to_input_space(volume: np.ndarray, properties: SeriesProperties, scan_index: int) -> np.ndarray:
@@ -55,14 +61,51 @@ def export_forecast(
     return forecast
 
 
+def labels_of_logits(logits: np.ndarray, plans: Plans) -> np.ndarray:
+    """Labels on the grid of the logits, by nnU-Net's label handling (regions in their order).
+
+    :param logits: (outputs, z, y, x), one output for each label or region of the plans.
+    :return: int16 (z, y, x).
+    """
+    manager = label_manager(plans.labels, plans.regions_class_order)
+    return np.asarray(manager.convert_logits_to_segmentation(logits)).astype(np.int16)
+
+
+def export_labels(logits: np.ndarray, properties: SeriesProperties, plans: Plans) -> np.ndarray:
+    """Labels on the files' grid, as nnU-Net exports them: the logits are resampled, then labelled.
+
+    :param logits: (outputs, z, y, x), prepared. :param properties: of the prepared scan.
+    :return: int16 (z, y, x) on the files' grid; 0 outside the crop.
+    """
+    _check_shape(logits, properties)
+    resampled = resample_data_or_seg_to_shape(
+        logits,
+        properties.transposed_crop_shape,
+        properties.spacing,
+        properties.transposed_spacing,
+        is_seg=False,
+        order=LOGITS_ORDER,
+        order_z=ORDER_THROUGH_PLANE,
+        force_separate_z=None,
+    )
+    labels = labels_of_logits(resampled, plans)
+    whole = np.zeros(properties.shape_before_crop, dtype=np.int16)
+    whole[box_slices(properties.crop)] = transposed(labels[None], inverse_order(properties.transpose))[0]
+    return whole
+
+
 def _to_crop(volume: np.ndarray, properties: SeriesProperties) -> np.ndarray:
     """(channels, z, y, x) prepared to the crop on the files' grid: resampling and transposition undone."""
+    _check_shape(volume, properties)
+    resampled = resample_image(
+        volume, properties.transposed_crop_shape, properties.spacing, properties.transposed_spacing
+    )
+    return transposed(resampled, inverse_order(properties.transpose))
+
+
+def _check_shape(volume: np.ndarray, properties: SeriesProperties) -> None:
     if list(volume.shape[1:]) != list(properties.shape):
         raise DataError(
             f"A volume of {list(volume.shape[1:])} voxels does not fit the prepared series of {properties.subject}, "
             f"which has {list(properties.shape)}."
         )
-    resampled = resample_image(
-        volume, properties.transposed_crop_shape, properties.spacing, properties.transposed_spacing
-    )
-    return transposed(resampled, inverse_order(properties.transpose))

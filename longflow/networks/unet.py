@@ -54,7 +54,9 @@ class UNet(nn.Module):
 
     def features(self, image: Tensor) -> Features:
         """The output of every encoder and decoder stage."""
-        image = image.contiguous(memory_format=torch.channels_last if image.ndim == 4 else torch.channels_last_3d)
+        if self.training:
+            # faster; not in prediction, whose last bits would then not be nnU-Net's
+            image = image.contiguous(memory_format=torch.channels_last if image.ndim == 4 else torch.channels_last_3d)
         encoder, decoder = self.unet.encoder(image), []
         x = encoder[-1]
         layers = zip(self.unet.decoder.transpconvs, self.unet.decoder.stages, reversed(encoder[:-1]), strict=True)

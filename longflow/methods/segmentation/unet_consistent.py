@@ -3,7 +3,7 @@
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from longflow.errors import ConfigurationError
 from longflow.methods.method import Options, Recipe, ScanBatch
@@ -61,23 +61,34 @@ class UnetConsistent(Unet):
             )
         pairs = len(batch.pair)
         logits = self.network.finest(batch.pair.flatten(0, 1))
-        shares = torch.sigmoid(logits) if self.label_manager.has_regions else torch.softmax(logits, 1)[:, 1:]
-        shares = shares.unflatten(0, (pairs, 2))
-        return consistency_loss(shares[:, 0], shares[:, 1])
+        if self.label_manager.has_regions:
+            shares = torch.sigmoid(logits)
+            decisions = shares > 0.5
+        else:
+            shares = torch.softmax(logits, 1)
+            decisions = nn.functional.one_hot(logits.argmax(1), logits.shape[1]).movedim(-1, 1)
+            shares, decisions = shares[:, 1:], decisions[:, 1:]
+        return consistency_loss(shares.unflatten(0, (pairs, 2)), decisions.unflatten(0, (pairs, 2)))
 
 
-def consistency_loss(first: Tensor, second: Tensor) -> Tensor:
-    """L_cs = 1 - Dice(G(x_j), G(x_j+1)) (Ren et al., eq. 6), the mean over pairs and structures.
+def consistency_loss(shares: Tensor, decisions: Tensor) -> Tensor:
+    """L_cs = 1 - Dice(G(x_j), G(x_j+1)) (Ren et al., eq. 6), the mean over pairs, their two directions and structures.
 
-    Dice(p, q) = (2 sum pq + s) / (sum p + sum q + s), with the s of L_sup, the sums over the voxels. The paper leaves
-    open what its Dice is of hard or soft maps and of which classes; here as in L_sup: soft, without the background
-    (which would hide small structures), and with a gradient to both predictions, since neither scan is the reference.
+    The paper leaves open whether its Dice is of soft or hard maps. Its authors' published code takes each scan's
+    probabilities p against the other scan's decision d, once in each direction, which is done here:
 
-    :param first: probabilities of the structures, (pairs, structures, *spatial). :param second: likewise.
+        Dice(p, d) = (2 sum p d + s) / (sum p + sum d + s)
+
+    over the voxels, with the s of L_sup. So both predictions have a gradient, and each is drawn towards what the other
+    decided; a decision has none. Their code counts the background as a structure; here, as in L_sup, it is left out.
+
+    :param shares: probabilities of the structures, (pairs, 2, structures, *spatial).
+    :param decisions: 1 where the structure is predicted and 0 elsewhere, likewise.
     """
-    voxels = tuple(range(2, first.ndim))
-    overlap = (first * second).sum(voxels)
-    total = first.sum(voxels) + second.sum(voxels)
+    other = decisions.flip(1).to(shares.dtype)
+    voxels = tuple(range(3, shares.ndim))
+    overlap = (shares * other).sum(voxels)
+    total = shares.sum(voxels) + other.sum(voxels)
     return 1 - ((2 * overlap + DICE_SMOOTH) / (total + DICE_SMOOTH)).mean()
 
 

@@ -1,0 +1,91 @@
+"""Which subjects' labels a training may use, and which of their scans have one."""
+
+from pathlib import Path
+
+import numpy as np
+
+from longflow.errors import ConfigurationError, DataError, NotFoundError, some
+from longflow.preprocessing.series import PreparedSeries, load_prepared, prepared_subjects
+from longflow.training.splits import Cohort
+
+
+def choose_labelled(value: str, cohort: Cohort, seed: int) -> list[str]:
+    """The subjects whose labels a fold may use (``--labelled_subjects``); the others serve self-supervised losses.
+
+    The subjects of a smaller number are among those of a larger one, if the seed is the same.
+
+    :param value: how many, drawn from the seed among the training subjects that have labels; or the path of a file
+        that names them, one in each line.
+    :param cohort: of training.
+    :returns: sorted.
+    :raises NotFoundError: there is no such file.
+    :raises ConfigurationError: the number is not between 1 and the number of subjects with labels, or the file names
+        nobody, unknown subjects, subjects of the validation or subjects without labels.
+    """
+    labelled = sorted({subject for subject, _ in labelled_scans(cohort)})
+    if value.strip().lstrip("+-").isdigit():
+        return _drawn(int(value), labelled, seed)
+    path = Path(value)
+    if not path.is_file():
+        raise NotFoundError(
+            f"--labelled_subjects {value}: expected a number of subjects, or a text file with one subject in each "
+            "line; there is no such file."
+        )
+    return _listed(path, labelled, cohort)
+
+
+def _drawn(count: int, labelled: list[str], seed: int) -> list[str]:
+    if not 1 <= count <= len(labelled):
+        raise ConfigurationError(
+            f"--labelled_subjects {count}: {len(labelled)} training subjects of this fold have labels; expected a "
+            f"number from 1 to {len(labelled)}."
+        )
+    return sorted(np.random.default_rng(seed).permutation(labelled)[:count].tolist())
+
+
+def _listed(path: Path, labelled: list[str], cohort: Cohort) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path} is not a text file in UTF-8 with one subject in each line.") from error
+    listed = sorted({line.strip() for line in lines if line.strip()})
+    if not listed:
+        raise ConfigurationError(f"{path} names no subject; expected one in each line.")
+    known = set(prepared_subjects(cohort.folder))
+    reasons = {
+        "is no subject of this dataset (the column 'subject' of scans.csv)": set(listed) - known,
+        "belongs to the validation of this fold, whose labels must not be trained on": known - set(cohort.scans),
+        "has no label in labelsTr": set(cohort.scans) - set(labelled),
+    }
+    for reason, subjects in reasons.items():
+        if wrong := [subject for subject in listed if subject in subjects]:
+            raise ConfigurationError(f"{path}: {some(wrong)} {reason}.")
+    return listed
+
+
+def labelled_scans(cohort: Cohort) -> list[tuple[str, int]]:
+    """(subject, position in its series) of every scan of a cohort that has a label and may be used with it."""
+    subjects = [subject for subject in cohort.scans if cohort.labelled is None or subject in cohort.labelled]
+    return [(subject, scan) for subject in subjects for scan in scans_with_label(load_prepared(cohort.folder, subject))]
+
+
+def require_labelled_scans(cohort: Cohort, purpose: str) -> list[tuple[str, int]]:
+    """As :func:`labelled_scans`, but at least one.
+
+    :param purpose: for the message, as "to train". :raises DataError: there is none.
+    """
+    found = labelled_scans(cohort)
+    if not found:
+        raise DataError(
+            f"None of the {len(cohort.scans)} subjects {purpose} ({some(cohort.scans)}) has a label. Add label images "
+            "named as their scans to labelsTr and run longflow_preprocess, or give other subjects in "
+            "splits_final.json."
+        )
+    return found
+
+
+def scans_with_label(series: PreparedSeries) -> list[int]:
+    """Positions of the scans that have a label: the segmentation of the others is -1 everywhere."""
+    if series.segmentations is None:
+        return []
+    return [scan for scan in range(len(series.properties.cases)) if int(series.segmentations[scan, 0, 0, 0]) != -1]

@@ -1,8 +1,15 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
+from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
 
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
+from longflow.plans import Plans
+from longflow.preprocessing.restore import export_labels, labels_of_logits
 from longflow.preprocessing.series import export_forecast, prepare_volumes, to_input_space
 from tests.preprocessing.helpers import OBLIQUE, make_plans, make_volume
 
@@ -108,3 +115,62 @@ def test_what_does_not_fit_is_an_error():
         to_input_space(image[..., 1:], prepared.properties, 0)
     with pytest.raises(DataError, match=r"case0 has .* its file has changed"):
         export_forecast(image, image, volume.array[:, 1:], prepared.properties, 0)
+
+
+PLAIN = {"labels": {"background": 0, "core": 1, "rim": 2, "ignore": 3}}
+REGIONS = {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]}
+
+
+def segmentation_plans(content, **kind):
+    return Plans.model_validate({**make_plans(**kind).model_dump(), **content, "task": "segment"})
+
+
+def by_nnunet(logits, properties, plans):
+    """Labels on the files' grid, by nnU-Net's own export, with what its plans say of resampling by default."""
+    transpose = plans.transpose_forward
+
+    def resample(data, shape, present, target):
+        return resample_data_or_seg_to_shape(data, shape, present, target, False, 1, 0, None)
+
+    return convert_predicted_logits_to_segmentation_with_correct_shape(
+        logits,
+        SimpleNamespace(transpose_forward=transpose, transpose_backward=plans.transpose_backward),
+        SimpleNamespace(spacing=plans.configuration("3d_fullres").spacing, resampling_fn_probabilities=resample),
+        LabelManager(plans.labels, plans.regions_class_order or None),
+        {
+            "spacing": properties.geometry.array_spacing,
+            "shape_before_cropping": [properties.shape_before_crop[axis] for axis in transpose],
+            "shape_after_cropping_and_before_resampling": [properties.shape_after_crop[axis] for axis in transpose],
+            "bbox_used_for_cropping": [properties.crop[axis] for axis in transpose],
+        },
+        num_threads_torch=1,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("content", [PLAIN, REGIONS], ids=["labels", "regions"])
+@pytest.mark.parametrize("border", [0, 2])
+def test_labels_are_those_that_nnunet_exports(kind, content, border):
+    plans = segmentation_plans(content, **KINDS[kind])
+    properties = prepare([make_volume(border=border)], plans).properties
+    outputs = len(plans.labels) - 1
+    logits = np.random.default_rng(0).normal(size=(outputs, *properties.shape)).astype(np.float16)
+    found = export_labels(logits, properties, plans)
+    assert found.dtype == np.int16 and list(found.shape) == properties.shape_before_crop
+    assert set(np.unique(found)) == {0, 1, 2}
+    assert np.array_equal(found, by_nnunet(logits, properties, plans))
+
+
+def test_the_greatest_logit_wins_and_later_regions_lie_on_top():
+    logits = np.array([[3, -1, 0], [2, 1, -1], [1, 0, 2]], np.float16).reshape(3, 1, 1, 3)
+    assert labels_of_logits(logits, segmentation_plans(PLAIN)).tolist() == [[[0, 1, 2]]]
+    logits = np.array([[1, 1, -1, -1], [1, -1, 1, -1]], np.float16).reshape(2, 1, 1, 4)
+    labels = labels_of_logits(logits, segmentation_plans(REGIONS))
+    assert labels.tolist() == [[[2, 1, 2, 0]]] and labels.dtype == np.int16
+
+
+def test_logits_of_another_scan_are_an_error():
+    plans = segmentation_plans(PLAIN)
+    properties = prepare([make_volume(border=2)], plans).properties
+    with pytest.raises(DataError, match="does not fit the prepared series of s"):
+        export_labels(np.zeros((3, 2, 2, 2), np.float16), properties, plans)

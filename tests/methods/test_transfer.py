@@ -1,0 +1,242 @@
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+from longflow.errors import ConfigurationError, ModelError
+from longflow.methods.method import Method, build_method
+from longflow.methods.transfer import load_pretrained
+from longflow.methods.weights import Checkpoint, write_checkpoint
+from longflow.networks.unet import UNet, describe_architecture
+from tests.methods.helpers import minimal_plans
+from tests.methods.segmentation.helpers import segmentation_plans
+
+
+def network(plans, name="unet", seed=0) -> Method:
+    torch.manual_seed(seed)
+    return build_method(name, plans, next(iter(plans.configurations)))
+
+
+def longflow_file(method: Method, path, name="unet"):
+    weights = {f"weights.{key}": value for key, value in method.state_dict().items()}
+    write_checkpoint(Checkpoint(weights, {"method": name}), path / "checkpoint_final.safetensors")
+    return path / "checkpoint_final.safetensors"
+
+
+def torch_file(weights, path, **content):
+    torch.save({"network_weights": weights, **content}, path / "checkpoint_final.pth")
+    return path / "checkpoint_final.pth"
+
+
+def same(method: Method, other: Method, part: str = "") -> bool:
+    mine, theirs = method.state_dict(), other.state_dict()
+    return all(torch.equal(mine[key], theirs[key]) for key in mine if part in key)
+
+
+@pytest.mark.parametrize("encoder", ["plain", "residual"])
+def test_a_segmentation_of_longflow_is_taken_over_whole(tmp_path, encoder):
+    plans = segmentation_plans(encoder=encoder)
+    source, method = network(plans), network(plans, "unet_consistent", seed=1)
+    transfer = load_pretrained(method, longflow_file(source, tmp_path))
+    assert same(method, source)
+    assert not transfer.skipped
+    assert sorted(transfer.loaded) == sorted(name for name, _ in method.network.unet.named_parameters())
+
+
+class Pretrained(Method):
+    """Like pretraining methods: the same network with the image's channels as outputs, and something more."""
+
+    task, predicts = "segment", False
+
+    def __init__(self, plans, configuration):
+        super().__init__(plans, configuration)
+        self.network = UNet(1, 3, self.configuration.network)
+        self.projector = torch.nn.Linear(2, 2)
+
+
+def test_output_layers_of_a_pretraining_are_not_taken_over_even_if_they_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr("longflow.methods.transfer.method_class", lambda name: Pretrained)
+    plans = segmentation_plans()
+    method, source = network(plans), Pretrained(plans, "3d_fullres")
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    transfer = load_pretrained(method, longflow_file(source, tmp_path, "spatiotemporal"))
+    assert same(method, source, "encoder")
+    assert same(method, source, "transpconvs")
+    outputs = [name for name in before if ".seg_layers." in name]
+    assert all(torch.equal(method.state_dict()[name], before[name]) for name in outputs)
+    assert {name for name, why in transfer.skipped if "pretraining" in why} == {
+        name.removeprefix("network.unet.") for name in outputs
+    }
+
+
+def test_output_layers_of_other_structures_start_anew(tmp_path):
+    other = segmentation_plans()
+    other.labels = {"background": 0, "all": 1}
+    source, method = network(other), network(segmentation_plans(), seed=1)
+    transfer = load_pretrained(method, longflow_file(source, tmp_path))
+    assert same(method, source, "encoder")
+    assert ("decoder.seg_layers.1.weight", "shape [2, 8, 1, 1, 1], expected [3, 8, 1, 1, 1]") in transfer.skipped
+
+
+def test_a_checkpoint_of_nnunet_is_taken_over_with_its_numpy_numbers_and_wrappers(tmp_path):
+    plans = segmentation_plans()
+    method = network(plans)
+    words = describe_architecture(plans.configurations["3d_fullres"].network)
+    theirs = get_network_from_plans(
+        words["network_class_name"], words["arch_kwargs"], words["_kw_requires_import"], 1, 3, deep_supervision=True
+    )
+    for prefix in ("", "module.", "_orig_mod."):
+        weights = {f"{prefix}{name}": torch.randn_like(value) for name, value in theirs.state_dict().items()}
+        log = {"train_losses": [np.float64(0.1), np.float32(0.2)], "epoch": np.int64(3)}
+        path = torch_file(weights, tmp_path, _best_ema=np.float64(0.5), logging=log, init_args={"fold": 0})
+        transfer = load_pretrained(method, path)
+        assert not transfer.skipped
+        own = method.network.unet.state_dict()
+        assert all(torch.equal(own[name], weights[prefix + name]) for name in transfer.loaded)
+
+
+def test_numbers_written_with_numpy_1_are_read(tmp_path):
+    method = network(segmentation_plans())
+    path, old = torch_file(method.network.unet.state_dict(), tmp_path, _best_ema=np.float64(0.5)), tmp_path / "old.pth"
+    with zipfile.ZipFile(path) as new, zipfile.ZipFile(old, "w") as file:
+        for name in new.namelist():
+            file.writestr(name, new.read(name).replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    assert not load_pretrained(method, old).skipped
+
+
+def test_an_encoder_that_only_the_decoder_names_is_found(tmp_path):
+    plans = segmentation_plans()
+    source, method = network(plans), network(plans, seed=1)
+    weights = {name: value for name, value in source.network.unet.state_dict().items() if name.startswith("decoder.")}
+    assert any(name.startswith("decoder.encoder.") for name in weights)
+    load_pretrained(method, torch_file(weights, tmp_path))
+    assert same(method, source)
+
+
+def test_a_checkpoint_of_nnssl_is_read_by_its_adaptation_plan(tmp_path):
+    plans = segmentation_plans(encoder="residual")
+    source, method = network(plans), network(plans, seed=1)
+    weights = {
+        name.replace("encoder.stages.", "student.blocks.").replace("encoder.stem.", "student.start."): value
+        for name, value in source.network.unet.state_dict().items()
+        if name.startswith("encoder.")
+    }
+    weights["mask_token"] = torch.zeros(1)
+    plan = {"key_to_encoder": "student.blocks", "key_to_stem": "student.start", "pretrain_num_input_channels": 1}
+    transfer = load_pretrained(method, torch_file(weights, tmp_path, nnssl_adaptation_plan=plan))
+    assert same(method, source, "unet.encoder")
+    reasons = dict(transfer.skipped)
+    assert reasons["mask_token"] == "this network has no such layer"
+    assert reasons["decoder.transpconvs.0.weight"] == "not in the file"
+    assert "pretraining" in reasons["decoder.seg_layers.0.weight"]
+    assert all(name.startswith("encoder.") for name in transfer.loaded)
+
+
+def test_weights_of_another_dimension_are_refused(tmp_path):
+    path = longflow_file(network(segmentation_plans(2)), tmp_path)
+    with pytest.raises(ModelError, match="a 2D network, but the configuration in use is 3D"):
+        load_pretrained(network(segmentation_plans(3)), path)
+
+
+def test_weights_of_another_number_of_channels_are_refused(tmp_path):
+    path = longflow_file(network(segmentation_plans(channels=2)), tmp_path)
+    message = (
+        r"images of 2 channels, but this dataset has 1 channel .*found \[8, 2, 3, 3, 3\], expected \[8, 1, 3, 3, 3\]"
+    )
+    with pytest.raises(ModelError, match=message):
+        load_pretrained(network(segmentation_plans()), path)
+
+
+def test_weights_of_another_plan_are_refused_with_what_differs(tmp_path):
+    plans = segmentation_plans()
+    plans.configurations["3d_fullres"].network.features_per_stage = [16, 32, 32]
+    method = network(segmentation_plans())
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    with pytest.raises(ModelError, match="another plan") as caught:
+        load_pretrained(method, longflow_file(network(plans), tmp_path))
+    message = str(caught.value)
+    assert "Found: a plain encoder of 3 stages with [16, 32, 32] features" in message
+    assert "expected: a plain encoder of 3 stages with [8, 8, 16] features" in message
+    assert "has shape [16, 1, 3, 3, 3], expected [8, 1, 3, 3, 3]" in message
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+def test_another_encoder_is_another_plan(tmp_path):
+    path = longflow_file(network(segmentation_plans(encoder="residual")), tmp_path)
+    with pytest.raises(ModelError, match="Found: a residual encoder of 3 stages"):
+        load_pretrained(network(segmentation_plans()), path)
+
+
+def test_one_stage_less_is_a_start_and_the_missing_one_is_named(tmp_path):
+    plans = segmentation_plans()
+    wide = segmentation_plans()
+    wide.configurations["3d_fullres"].network.features_per_stage = [8, 8, 32]
+    source, method = network(wide), network(plans, seed=1)
+    transfer = load_pretrained(method, longflow_file(source, tmp_path))
+    assert same(method, source, "unet.encoder.stages.0")
+    assert any(name.startswith("encoder.stages.2") and "shape" in why for name, why in transfer.skipped)
+
+
+def test_a_forecasting_model_is_refused_in_both_roles(tmp_path):
+    plans = minimal_plans()
+    forecasting = build_method("cronos", plans, "3d_fullres")
+    with pytest.raises(ModelError, match="trained by the method 'cronos'"):
+        load_pretrained(network(segmentation_plans()), longflow_file(forecasting, tmp_path, "cronos"))
+    with pytest.raises(ConfigurationError, match="for segmentation"):
+        load_pretrained(forecasting, longflow_file(network(segmentation_plans()), tmp_path))
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"no checkpoint"])
+def test_a_damaged_file_is_explained(tmp_path, damage):
+    method = network(segmentation_plans())
+    path = torch_file(method.network.unet.state_dict(), tmp_path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ModelError, match="damaged"):
+        load_pretrained(method, path)
+
+
+class Evil:
+    ran = False
+
+    def __reduce__(self):
+        return (exec, ("from tests.methods import test_transfer; test_transfer.Evil.ran = True",))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_file_is_never_run(tmp_path, zipped):
+    method, path = network(segmentation_plans()), tmp_path / "evil.pth"
+    if zipped:
+        torch.save({"network_weights": Evil()}, path)
+    else:
+        path.write_bytes(pickle.dumps({"network_weights": Evil()}))
+    with pytest.raises(ModelError, match=r"evil\.pth"):
+        load_pretrained(method, path)
+    assert not Evil.ran
+
+
+def test_an_object_that_is_no_weight_is_refused_by_name(tmp_path):
+    method, path = network(segmentation_plans()), tmp_path / "a.pth"
+    torch.save({"network_weights": method.network.unet.state_dict(), "more": tmp_path}, path)
+    with pytest.raises(ModelError, match=r"more than weights \(pathlib"):
+        load_pretrained(method, path)
+
+
+@pytest.mark.parametrize("content", [{"state_dict": {}}, [1], {"network_weights": {"a": 1}}])
+def test_a_file_without_network_weights_is_explained(tmp_path, content):
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ModelError, match="no 'network_weights'"):
+        load_pretrained(network(segmentation_plans()), tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("name", ["missing.pth", "missing.safetensors"])
+def test_a_missing_file_is_named(tmp_path, name):
+    with pytest.raises(ModelError, match="does not exist"):
+        load_pretrained(network(segmentation_plans()), tmp_path / name)
+
+
+def test_a_file_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="not a checkpoint"):
+        load_pretrained(network(segmentation_plans()), tmp_path / "weights.h5")

@@ -26,7 +26,7 @@ class ContextRestoration(PretrainingMethod):
     Both scans of a pair are images like any other: the method knows nothing of time. What is swapped is the augmented
     image, and what is to be restored is that same image, so that order alone has to be learned.
 
-    ``options``: ``swapped`` is the share of an image's voxels that the swaps of a step move (a voxel that is moved twice
+    ``options``: ``swapped`` is the share of the voxels that the swaps of a step move (a voxel that is moved twice
     counts twice); the paper gives no number.
     """
 

@@ -1,0 +1,74 @@
+"""Positional contrastive learning: slices from about the same place of the body are alike, whoever's they are.
+
+Zeng, Wu, Hu, Xu, Yuan, Huang, Zhuang, Hu & Shi, "Positional contrastive learning for volumetric medical image
+segmentation", MICCAI 2021 (reference 63 of Ren et al.).
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from longflow.methods.method import Options, ScanBatch
+from longflow.methods.pretraining._pretraining import PretrainingMethod
+from longflow.plans import Plans
+
+#: size of the space in which slices are compared, and the temperature there (the authors' public code)
+WIDTH = 512
+TEMPERATURE = 0.1
+
+
+class PCL(PretrainingMethod):
+    """Zeng et al.: contrastive learning in which two slices are a positive pair if their positions are near.
+
+    Only the encoder is trained: its bottleneck is averaged over space, and a head of two layers (as wide as the
+    bottleneck, then ``WIDTH``) makes of it the vector that is compared.
+
+    What was chosen here:
+
+    - The two scans of a pair are two volumes under one spatial and two intensity draws, at the same position: they take
+      the place of the original's two views of one slice, which are a positive pair whatever the threshold.
+    - Patches are slices with the configuration ``2d``, as in the paper. With a 3D configuration the position is that
+      of the patch's centre along the first axis.
+    - With one pair alone there is nothing to contrast: the loss is 0 and trains nothing. Take a configuration with
+      several pairs in a batch (``2d``).
+
+    ``options``: ``threshold`` is the distance of positions (0 to 1 along the volume) below which two slices are a
+    positive pair; the authors use 0.1 for CT of the whole heart and 0.35 for ACDC's few slices.
+    """
+
+    summary = "pretraining: slices of near positions are alike (Zeng et al. 2021)"
+    options: ClassVar[Options] = {"threshold": 0.1}
+
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
+        super().__init__(plans, configuration, options)
+        features = self.configuration.network.features_per_stage[-1]
+        self.head = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, WIDTH))
+
+    def training_step(self, batch: ScanBatch) -> Tensor:
+        """The contrastive loss of all scans of all pairs."""
+        bottleneck = self.network.features(batch.pair.flatten(0, 1)).encoder[-1]
+        vectors = nn.functional.normalize(self.head(bottleneck.float().flatten(2).mean(2)).float(), dim=1)
+        loss = positional_contrast(vectors, batch.position.repeat_interleave(2), self.options["threshold"])
+        self.terms = {"contrast": loss.detach()}
+        return loss
+
+
+def positional_contrast(vectors: Tensor, positions: Tensor, threshold: float) -> Tensor:
+    """The paper's loss: for each slice the mean over its positives of -log(exp(s / t) / sum of exp(s' / t)).
+
+    s is the cosine similarity; the sum is over all other slices, positives included, as in the supervised contrastive
+    loss (Khosla et al. 2020) on which the authors' code rests.
+
+    :param vectors: (slices, width), of length 1. :param positions: (slices,), of which each has a positive.
+    """
+    itself = torch.eye(len(positions), dtype=torch.bool, device=positions.device)
+    distance = (positions[:, None] - positions).abs()
+    near = ((distance < threshold) | (distance == 0)) & ~itself
+    with torch.autocast(vectors.device.type, enabled=False):
+        similarity = (vectors @ vectors.T / TEMPERATURE).masked_fill(itself, -torch.inf)
+    surprise = torch.logsumexp(similarity, 1, keepdim=True) - similarity
+    return (surprise.masked_fill(~near, 0).sum(1) / near.sum(1)).mean()
+
+
+METHOD = PCL

@@ -59,28 +59,36 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
         "subjects": len({row["subject"] for row in rows}),
         "targets": len(by_method[FORECAST]),
         **{
-            method: {name: _summary(of_method, [row[name] for row in of_method]) for name in DEFINITIONS}
+            method: {
+                name: summary([row["subject"] for row in of_method], [row[name] for row in of_method])
+                for name in DEFINITIONS
+            }
             for method, of_method in by_method.items()
         },
         "difference_to_lci": {
-            name: _summary(by_method[FORECAST], _differences(by_method, name)) for name in DEFINITIONS
+            name: summary([row["subject"] for row in by_method[FORECAST]], _differences_to_lci(by_method, name))
+            for name in DEFINITIONS
         },
         "better_than_lci": _share_better(by_method),
     }
 
 
-def _differences(by_method: dict[str, list[Row]], name: str) -> list[float | None]:
+def _differences_to_lci(by_method: dict[str, list[Row]], name: str) -> list[float | None]:
     """Forecast - LCI of each forecast's row; None where either is not defined."""
     lci = {row["case"]: row[name] for row in by_method[LCI]}
-    return [
-        None if row[name] is None or lci[row["case"]] is None else row[name] - lci[row["case"]]
-        for row in by_method[FORECAST]
-    ]
+    forecasts = by_method[FORECAST]
+    return differences([row[name] for row in forecasts], [lci[row["case"]] for row in forecasts])
+
+
+def differences(one: Sequence[float | None], other: Sequence[float | None]) -> list[float | None]:
+    """One - other, value by value; None where either is not defined."""
+    return [None if a is None or b is None else a - b for a, b in zip(one, other, strict=True)]
 
 
 def _share_better(by_method: dict[str, list[Row]]) -> dict[str, Any]:
-    differences = _differences(by_method, "nrmse")
-    better = [None if difference is None else float(difference < 0) for difference in differences]
+    better = [
+        None if difference is None else float(difference < 0) for difference in _differences_to_lci(by_method, "nrmse")
+    ]
     defined = [value for value in better if value is not None]
     subjects = [row["subject"] for row in by_method[FORECAST]]
     targets = Counter(subject for subject, value in zip(subjects, better, strict=True) if value is not None)
@@ -95,9 +103,9 @@ def _share_better(by_method: dict[str, list[Row]]) -> dict[str, Any]:
     }
 
 
-def _summary(rows: Sequence[Row], values: Sequence[float | None]) -> dict[str, Any]:
-    """Mean, median and interval over subjects of values that belong to rows."""
-    per_subject = list(subject_means([row["subject"] for row in rows], values).values())
+def summary(subjects: Sequence[str], values: Sequence[float | None]) -> dict[str, Any]:
+    """Mean, median and interval over subjects of values, each of a subject; undefined ones are counted."""
+    per_subject = list(subject_means(subjects, values).values())
     return {
         "mean": float(np.mean(per_subject)) if per_subject else None,
         "median": float(np.median(per_subject)) if per_subject else None,

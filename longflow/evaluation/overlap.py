@@ -15,8 +15,8 @@ from longflow.errors import DataError
 
 #: what each number means, in the order of tables; written beside every result
 DEFINITIONS = {
-    "dice": "2 |found n true| / (|found| + |true|), 0 to 1; undefined where the structure is in neither",
-    "iou": "|found n true| / |found u true|, 0 to 1; undefined where the structure is in neither",
+    "dice": "2 |found ∩ true| / (|found| + |true|), 0 to 1; undefined where the structure is in neither",
+    "iou": "|found ∩ true| / |found ∪ true|, 0 to 1; undefined where the structure is in neither",
     "hd95": (
         "mm; the larger of the two 95th percentiles, weighted by area, of the distances from each surface to the "
         "other (surface-distance); undefined where the structure is missing in one of them or in both"
@@ -25,7 +25,7 @@ DEFINITIONS = {
 
 
 def dice(found: np.ndarray, true: np.ndarray) -> float | None:
-    """2 |A n B| / (|A| + |B|), 0 to 1 (Dice, Ecology 26, 1945); None where both masks are empty.
+    """2 |A ∩ B| / (|A| + |B|), 0 to 1 (Dice, Ecology 26, 1945); None where both masks are empty.
 
     :raises DataError: the masks have different shapes.
     """
@@ -35,7 +35,7 @@ def dice(found: np.ndarray, true: np.ndarray) -> float | None:
 
 
 def iou(found: np.ndarray, true: np.ndarray) -> float | None:
-    """|A n B| / |A u B|, 0 to 1 (the Jaccard index); None where both masks are empty.
+    """|A ∩ B| / |A ∪ B|, 0 to 1 (the Jaccard index); None where both masks are empty.
 
     :raises DataError: the masks have different shapes.
     """

@@ -200,7 +200,7 @@ class FoldPaths:
 
     @property
     def best(self) -> Path:
-        """Averaged weights at the lowest validation NRMSE so far."""
+        """Averaged weights at the best validation so far (or the last, as the method's recipe says)."""
         return self.folder / "checkpoint_best.safetensors"
 
     @property
@@ -212,6 +212,16 @@ class FoldPaths:
     def run(self) -> Path:
         """The flags, versions and machine of the run."""
         return self.folder / "run.json"
+
+    @property
+    def pretrained(self) -> Path:
+        """The weights that the fold was begun with: which tensors were loaded, which skipped and why."""
+        return self.folder / "pretrained.json"
+
+    @property
+    def labelled_subjects(self) -> Path:
+        """The subjects whose labels the fold was trained with, where they were chosen."""
+        return self.folder / "labelled_subjects.json"
 
     @property
     def log(self) -> Path:

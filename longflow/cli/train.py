@@ -28,12 +28,34 @@ def parser() -> command.Parser:
     result.add_argument("dataset", help="101 or Dataset101_Name")
     result.add_argument("configuration", help="2d, 3d_lowres or 3d_fullres")
     result.add_argument("fold", help="0 to 4, or all")
-    result.add_argument("-m", "--method", default="cronos", help="default: cronos; an unknown name lists all")
+    result.add_argument(
+        "-m", "--method", help="default: cronos for forecasts, unet for segmentation; an unknown name lists all"
+    )
     flags.add_plans(result)
     result.add_argument("--epochs", type=flags.positive(int), help="default: from the plans")
     result.add_argument("--iterations", type=flags.positive(int), help="number of steps, instead of --epochs")
     result.add_argument("--max_time", type=flags.duration, help="time budget (90s, 20m, 2h), instead of --epochs")
     result.add_argument("--lr", type=flags.positive(float), help="learning rate (default: from the plans)")
+    result.add_argument(
+        "--pretrained",
+        metavar="METHOD|FILE",
+        help="weights to begin with: a method trained on the same fold (spatiotemporal), or a checkpoint of longflow, "
+        "nnU-Net or nnssl",
+    )
+    result.add_argument(
+        "--labelled_subjects",
+        metavar="N|FILE",
+        help="use the labels of so many training subjects only, drawn from the seed, or of those that a file names, "
+        "one a line",
+    )
+    result.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="options",
+        metavar="NAME=VALUE",
+        help="change an option of the method; an unknown name lists them",
+    )
     result.add_argument("--seed", type=int, default=0, help="default: 0")
     flags.add_device(result)
     result.add_argument(
@@ -50,13 +72,14 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
-    from longflow.methods.method import method_class
+    from longflow.methods.method import DEFAULT_METHODS, checked_options, method_class
     from longflow.training.run import RunSettings
 
     dataset = DatasetPaths(resolve_dataset_name(options.dataset))
-    method_class(options.method)
     plans = read_plans(dataset.plans(options.plans))
     plans.configuration(options.configuration)
+    options.method = options.method or DEFAULT_METHODS[plans.task]
+    method_class(options.method)
     device = flags.checked_device(options.device)
     settings = RunSettings(
         epochs=options.epochs,
@@ -67,6 +90,9 @@ def work(options: argparse.Namespace) -> None:
         device=device,
         workers=default_workers(device) if options.workers is None else options.workers,
         compile=options.compile,
+        options=checked_options(options.method, dict(map(_name_and_value, options.options))),
+        pretrained=options.pretrained,
+        labelled_subjects=options.labelled_subjects,
     )
     for fold in folds_of(options.fold, dataset, plans):
         _train(dataset, options, fold, settings)
@@ -81,8 +107,7 @@ def _train(dataset: DatasetPaths, options: argparse.Namespace, fold: int, settin
         task = bar.add_task(f"{options.method} fold {fold}", total=1.0, note="")
 
         def show(share: float, state) -> None:
-            found = f"NRMSE {state.best_nrmse:.4f}, LCI {state.lci_nrmse:.4f}" if state.best_nrmse is not None else ""
-            bar.update(task, completed=share, note=f"step {state.iteration} {found}")
+            bar.update(task, completed=share, note=f"step {state.iteration} {state.note}")
 
         def draw(paths) -> None:
             progress_figure(paths.progress_csv, paths.progress_png)
@@ -100,6 +125,13 @@ def _train(dataset: DatasetPaths, options: argparse.Namespace, fold: int, settin
         )
         bar.update(task, completed=1.0)
     command.console.print(f"Trained: {paths.folder}", highlight=False)
+
+
+def _name_and_value(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ConfigurationError(f"--set {text}: expected NAME=VALUE, as --set reconstruction=0.")
+    return name.strip(), value.strip()
 
 
 def folds_of(text: str, dataset: DatasetPaths, plans: Plans) -> list[int]:

@@ -88,7 +88,7 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
     """
     checkpoint = read_checkpoint(path)
     check_identity(checkpoint.header, path, name, plans, configuration)
-    method = build_method(name, plans, configuration)
+    method = build_method(name, plans, configuration, checkpoint.header.get("options"))
     load_weights(method, checkpoint.part("weights"), path)
     return method.eval()
 

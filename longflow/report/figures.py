@@ -115,39 +115,29 @@ def _number(value: float | None) -> str:
 
 
 def progress_figure(progress_csv: Path, path: Path) -> None:
-    """Write the course of a training: loss, validation NRMSE beside the baselines', time per epoch and waiting.
+    """Write the course of a training: loss and its terms, what validation found, time per epoch and waiting.
 
-    :param progress_csv: columns epoch, iteration, seconds, loss, learning_rate, nrmse, lci_nrmse, context_mean_nrmse,
-        epoch_seconds, data_wait_share (0 to 1); empty cells are not drawn.
+    :param progress_csv: columns epoch, loss, epoch_seconds, data_wait_share (0 to 1); columns ``loss_*`` are drawn
+        beside the loss, the NRMSE of the baselines as lines, every other one that training does not write for all
+        methods as a result of validation. Empty cells are not drawn.
     :raises DataError: the file is missing, empty or lacks a column.
     """
     columns = _read_progress(progress_csv)
     epoch = columns["epoch"]
     marker = "o" if len(epoch) < 30 else None
-    figure, (losses, errors, times) = plt.subplots(3, 1, figsize=(8, 9), sharex=True, layout="constrained")
+    figure, (losses, found, times) = plt.subplots(3, 1, figsize=(8, 9), sharex=True, layout="constrained")
 
-    losses.plot(epoch, columns["loss"], color=FORECAST_COLOUR, marker=marker, markersize=3)
+    losses.plot(epoch, columns["loss"], color=FORECAST_COLOUR, marker=marker, markersize=3, label="loss")
+    terms = [name for name in columns if name.startswith("loss_")]
+    for name in terms:
+        losses.plot(epoch, columns[name], linewidth=1, label=name.removeprefix("loss_").replace("_", " "))
     losses.set_ylabel("training loss")
-    if np.nanmin(columns["loss"], initial=np.inf) > 0:
+    if terms:
+        losses.legend(fontsize=8)
+    elif np.nanmin(columns["loss"], initial=np.inf) > 0:
         losses.set_yscale("log")
 
-    validated = np.isfinite(columns["nrmse"])
-    errors.plot(
-        epoch[validated], columns["nrmse"][validated], color=FORECAST_COLOUR, marker="o", markersize=3, label="forecast"
-    )
-    for name, label, colour, style in (
-        ("lci_nrmse", "last context image (LCI)", LCI_COLOUR, "--"),
-        ("context_mean_nrmse", "context mean", CONTEXT_MEAN_COLOUR, ":"),
-    ):
-        known = columns[name][np.isfinite(columns[name])]
-        if len(known):
-            errors.axhline(known[-1], color=colour, linestyle=style, label=f"{label}: {known[-1]:.4f}")
-    if validated.any():
-        best = np.nanargmin(columns["nrmse"])
-        errors.set_title(f"lowest: {columns['nrmse'][best]:.4f} in epoch {epoch[best]:g}", fontsize=9, loc="right")
-        errors.legend(fontsize=8)
-    errors.set_ylabel("validation NRMSE")
-
+    _draw_validation(found, epoch, columns)
     times.plot(epoch, columns["epoch_seconds"], color=FORECAST_COLOUR, marker=marker, markersize=3)
     times.set_ylabel("seconds per epoch", color=FORECAST_COLOUR)
     times.set_ylim(0, 1.1 * max(np.nanmax(columns["epoch_seconds"], initial=0), 1e-3))
@@ -156,15 +146,45 @@ def progress_figure(progress_csv: Path, path: Path) -> None:
     waiting.plot(epoch, 100 * columns["data_wait_share"], color=LCI_COLOUR, linestyle="--")
     waiting.set_ylabel("% of it spent waiting for data", color=LCI_COLOUR)
     waiting.set_ylim(0, 100)
-    for axis in (losses, errors, times):
+    for axis in (losses, found, times):
         axis.grid(alpha=0.3)
     times.xaxis.get_major_locator().set_params(integer=True)
     _save(figure, path)
 
 
-PROGRESS_COLUMNS = (
-    "epoch", "loss", "nrmse", "lci_nrmse", "context_mean_nrmse", "epoch_seconds", "data_wait_share",
-)  # fmt: skip
+#: baselines, which do not change: their names on the figure, colours and lines
+BASELINES = {
+    "lci_nrmse": ("last context image (LCI)", LCI_COLOUR, "--"),
+    "context_mean_nrmse": ("context mean", CONTEXT_MEAN_COLOUR, ":"),
+}
+PROGRESS_COLUMNS = ("epoch", "loss", "epoch_seconds", "data_wait_share")
+OTHER_COLUMNS = ("iteration", "seconds", "learning_rate")
+
+
+def _draw_validation(axes, epoch: np.ndarray, columns: dict[str, np.ndarray]) -> None:
+    """The first column in full colour, with its best value as the title; parts of it thin; baselines as lines."""
+    names = [
+        name
+        for name in columns
+        if not name.startswith("loss_") and name not in (*PROGRESS_COLUMNS, *OTHER_COLUMNS, *BASELINES)
+    ]
+    for name in names:
+        first = name == names[0]
+        known = np.isfinite(columns[name])
+        style = {"color": FORECAST_COLOUR, "marker": "o", "markersize": 3} if first else {"linewidth": 1}
+        axes.plot(epoch[known], columns[name][known], label=name.replace("_", " "), **style)
+        if first and known.any():
+            higher = name.startswith("dice")
+            best = (np.nanargmax if higher else np.nanargmin)(columns[name])
+            title = f"{'highest' if higher else 'lowest'}: {columns[name][best]:.4f} in epoch {epoch[best]:g}"
+            axes.set_title(title, fontsize=9, loc="right")
+    for name, (label, colour, style) in BASELINES.items():
+        known = columns[name][np.isfinite(columns[name])] if name in columns else []
+        if len(known):
+            axes.axhline(known[-1], color=colour, linestyle=style, label=f"{label}: {known[-1]:.4f}")
+    if axes.has_data():
+        axes.legend(fontsize=8)
+    axes.set_ylabel("validation")
 
 
 def _read_progress(path: Path) -> dict[str, np.ndarray]:
@@ -177,7 +197,7 @@ def _read_progress(path: Path) -> dict[str, np.ndarray]:
     if missing := [name for name in PROGRESS_COLUMNS if name not in records[0]]:
         raise DataError(f"{path} has no column {', '.join(missing)}. Found: {', '.join(records[0])}.")
     try:
-        return {name: np.array([float(one[name] or "nan") for one in records]) for name in PROGRESS_COLUMNS}
+        return {name: np.array([float(one[name] or "nan") for one in records]) for name in records[0]}
     except ValueError as error:
         raise DataError(f"{path} holds something that is not a number: {error}.") from error
 

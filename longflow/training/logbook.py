@@ -2,7 +2,7 @@
 
 import csv
 import logging
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
@@ -13,10 +13,11 @@ from longflow.paths import FoldPaths
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One line of progress.csv. The NRMSE fields are None in epochs without a validation.
+    """One line of progress.csv.
 
     :param seconds: trained so far, over all sittings. :param epoch_seconds: of this epoch, validation included.
     :param data_wait_share: share of the training time of this epoch spent waiting for data.
+    :param found: further columns: terms of the loss, and what the validation found; None in epochs without one.
     """
 
     epoch: int
@@ -24,11 +25,18 @@ class EpochRecord:
     seconds: float
     loss: float
     learning_rate: float
-    nrmse: float | None
-    lci_nrmse: float | None
-    context_mean_nrmse: float | None
     epoch_seconds: float
     data_wait_share: float
+    found: dict[str, float | None] = field(default_factory=dict)
+
+    @property
+    def row(self) -> dict[str, float | None]:
+        """As it stands in progress.csv."""
+        return {name: getattr(self, name) for name in COLUMNS} | self.found
+
+
+#: the columns of every progress.csv
+COLUMNS = [column.name for column in fields(EpochRecord) if column.name != "found"]
 
 
 class Logbook:
@@ -56,9 +64,11 @@ class Logbook:
     def add(self, record: EpochRecord) -> None:
         """Write an epoch down."""
         self.records.append(record)
-        write_csv([field.name for field in fields(EpochRecord)], map(asdict, self.records), self.paths.progress_csv)
-        for name in ("loss", "learning_rate", "nrmse", "lci_nrmse", "context_mean_nrmse", "data_wait_share"):
-            if (value := getattr(record, name)) is not None:
+        rows = [one.row for one in self.records]
+        columns = list(dict.fromkeys(name for row in rows for name in row))
+        write_csv(columns, ({name: row.get(name) for name in columns} for row in rows), self.paths.progress_csv)
+        for name in ("loss", "learning_rate", "data_wait_share", *record.found):
+            if (value := record.row[name]) is not None:
                 self.board.add_scalar(name, value, record.iteration)
         self.board.flush()
 
@@ -76,14 +86,11 @@ def read_progress(path: Path) -> list[EpochRecord]:
     if not path.is_file():
         return []
     with open(path, newline="") as file:
-        return [
-            EpochRecord(
-                **{
-                    field.name: None
-                    if row[field.name] == ""
-                    else (int if field.type is int else float)(row[field.name])
-                    for field in fields(EpochRecord)
-                }
-            )
-            for row in csv.DictReader(file)
-        ]
+        return [_record(row) for row in csv.DictReader(file)]
+
+
+def _record(row: dict[str, str]) -> EpochRecord:
+    numbers = {name: None if text == "" else float(text) for name, text in row.items()}
+    counted = {name: int(numbers.pop(name)) for name in ("epoch", "iteration")}
+    known = {name: numbers.pop(name) for name in COLUMNS if name not in counted}
+    return EpochRecord(**counted, **known, found=numbers)

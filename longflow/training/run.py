@@ -1,21 +1,20 @@
 """A run: its settings, its state, and both on disk."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from longflow.methods.method import Method, build_method
+from longflow.methods.method import Method, Options, Recipe, build_method
 from longflow.methods.weights import Checkpoint, check_identity, load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import computes_bf16
 from longflow.paths import FoldPaths
 from longflow.plans import Plans
 from longflow.training.distributed import Processes
-from longflow.training.splits import ForecastTarget
+from longflow.training.validation import Score, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,9 @@ class RunSettings:
     :param max_time: seconds; the schedule then runs on the share of the budget that is used, and ``epochs`` is ignored.
     :param iterations: total number, instead of ``epochs``.
     :param workers: processes that prepare batches; 0 prepares them between the steps.
-    :param checkpoint_every: seconds between checkpoints.
+    :param checkpoint_every: seconds between checkpoints. :param options: of the method.
+    :param pretrained: weights to begin with: a method whose same fold is finished, or a file.
+    :param labelled_subjects: how many training subjects' labels may be used, or a file that names them; None: all.
     """
 
     epochs: int | None = None
@@ -39,20 +40,27 @@ class RunSettings:
     workers: int = 0
     compile: bool = False
     checkpoint_every: float = 600.0
+    options: Options = field(default_factory=dict)
+    pretrained: str | None = None
+    labelled_subjects: str | None = None
 
 
 @dataclass
 class State:
-    """Where a run stands; written with every checkpoint."""
+    """Where a run stands; written with every checkpoint.
+
+    :param best_value: of the best validation so far. :param note: what the last validation found, in words.
+    :param loss_sums: of the loss and its terms since the last record.
+    """
 
     iteration: int = 0
     seconds: float = 0.0
     validation_seconds: float = 0.0
-    best_nrmse: float | None = None
-    lci_nrmse: float | None = None
+    best_value: float | None = None
     best_iteration: int = 0
     validated_iteration: int = 0
-    loss_sum: float = 0.0
+    note: str = ""
+    loss_sums: dict[str, float] = field(default_factory=dict)
     loss_count: int = 0
 
 
@@ -65,8 +73,7 @@ class Run:
     """Everything the loop works with.
 
     :param step: the method, or what wraps it for several processes or compilation. :param average: of the weights.
-    :param header: what every checkpoint says of itself.
-    :param cache: folder of the prepared subjects. :param targets: what is validated.
+    :param recipe: how the method is optimised. :param header: what every checkpoint says of itself.
     """
 
     paths: FoldPaths
@@ -77,9 +84,9 @@ class Run:
     step: Callable[..., Tensor]
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor]
+    recipe: Recipe
     header: dict
-    cache: Path
-    targets: Sequence[ForecastTarget]
+    validation: Validation
     state: State = field(default_factory=State)
 
     @property
@@ -89,7 +96,7 @@ class Run:
     @property
     def learning_rate(self) -> float:
         """The highest rate of the schedule."""
-        return self.settings.learning_rate or self.plans.training.learning_rate
+        return self.settings.learning_rate or self.recipe.learning_rate
 
     @property
     def total_iterations(self) -> int:
@@ -117,24 +124,26 @@ def set_up_run(
     configuration: str,
     settings: RunSettings,
     processes: Processes,
-    cache: Path,
-    targets: Sequence[ForecastTarget],
+    validation: Validation,
 ) -> Run:
     """Network, optimizer and averaged weights, from the seed."""
     torch.manual_seed(settings.seed)
     plan = plans.configuration(configuration)
     layout = torch.channels_last_3d if len(plan.patch_size) == 3 else torch.channels_last
-    method = build_method(method_name, plans, configuration).to(processes.device).to(memory_format=layout)
-    module: nn.Module = DistributedDataParallel(method) if processes.count > 1 else method
+    method = build_method(method_name, plans, configuration, settings.options)
+    method = method.to(processes.device).to(memory_format=layout)
+    # the coarsest output of deep supervision has no weight in the loss
+    module: nn.Module = DistributedDataParallel(method, find_unused_parameters=True) if processes.count > 1 else method
     header = {
         "method": method_name,
         "configuration": configuration,
         "plan_identity": plans.identity(configuration),
         "dataset": plans.dataset_name,
         "seed": settings.seed,
+        "options": method.options,
         "precision": "bf16" if computes_bf16(processes.device) else "float32",
     }
-    rate = settings.learning_rate or plans.training.learning_rate
+    recipe = method.recipe
     return Run(
         paths=paths,
         plans=plans,
@@ -142,12 +151,21 @@ def set_up_run(
         processes=processes,
         method=method,
         step=compiled(module) if settings.compile else module,
-        optimizer=torch.optim.AdamW(method.parameters(), lr=rate, weight_decay=plans.training.weight_decay),
+        optimizer=optimizer_of(recipe, method.parameters(), settings.learning_rate or recipe.learning_rate),
         average={name: tensor.detach().clone() for name, tensor in method.state_dict().items()},
+        recipe=recipe,
         header=header,
-        cache=cache,
-        targets=targets,
+        validation=validation,
     )
+
+
+def optimizer_of(recipe: Recipe, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    """The optimizer of a recipe; SGD has Nesterov's momentum, as nnU-Net's."""
+    common = {"lr": learning_rate, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters, momentum=recipe.betas[0], nesterov=True, **common)
+    kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, betas=recipe.betas, **common)
 
 
 def compiled(module: nn.Module) -> Callable[..., Tensor]:
@@ -168,10 +186,10 @@ def compiled(module: nn.Module) -> Callable[..., Tensor]:
     return step
 
 
-def averaged_weights(run: Run, nrmse: float) -> Checkpoint:
+def averaged_weights(run: Run, score: Score) -> Checkpoint:
     """The averaged weights as a checkpoint that prediction can use."""
     tensors = {f"weights.{name}": tensor for name, tensor in run.average.items()}
-    return Checkpoint(tensors, {**run.header, "iteration": run.state.iteration, "nrmse": nrmse})
+    return Checkpoint(tensors, {**run.header, "iteration": run.state.iteration, "validation": score.columns})
 
 
 def save_state(run: Run) -> None:

@@ -1,5 +1,6 @@
 """Who is trained on and who validates, and which forecasts are validated: both drawn once and stored."""
 
+import logging
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
@@ -10,13 +11,19 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from longflow.errors import ConfigurationError, DataError, NotFoundError, some
 from longflow.files import read_json, write_json
 from longflow.paths import DatasetPaths
-from longflow.plans import CONTEXT_WINDOW
+from longflow.plans import CONTEXT_WINDOW, Task
+from longflow.preprocessing.series import load_prepared, prepared_subjects
+
+logger = logging.getLogger(__name__)
 
 FOLDS = 5
 SEED = 12345
 
 #: a fold validates at least about this many forecasts, with as many targets per subject as that takes
 TARGETS_PER_FOLD = 8
+
+#: scans that a subject must have to be of use; the others are left out of the splits
+FEWEST_SCANS: dict[Task, int] = {"forecast": 2, "translate": 2, "segment": 1}
 
 #: most scans of a validation forecast's context
 LONGEST_CONTEXT = 8
@@ -52,23 +59,53 @@ class ForecastTarget:
     context: tuple[str, ...]
 
 
-def read_or_make_splits(paths: DatasetPaths, scans: dict[str, list[str]]) -> list[Split]:
+def prepared_scans(cache: Path, task: Task) -> dict[str, list[str]]:
+    """Cases of every prepared subject that has enough scans for the task, in order of time.
+
+    :param cache: folder of the prepared subjects.
+    """
+    subjects = prepared_subjects(cache) if cache.is_dir() else []
+    if not subjects:
+        raise DataError(
+            f"{cache} holds no preprocessed subject. Run longflow_preprocess (or longflow_plan_and_preprocess) first."
+        )
+    cases = {subject: load_prepared(cache, subject).properties.cases for subject in subjects}
+    left_out = sorted(subject for subject, found in cases.items() if len(found) < FEWEST_SCANS[task])
+    if left_out:
+        logger.info("%d subjects with one scan are left out: a %s needs two (%s).", len(left_out), task, some(left_out))
+    return {subject: found for subject, found in cases.items() if len(found) >= FEWEST_SCANS[task]}
+
+
+def cohorts_of_fold(dataset: DatasetPaths, task: Task, cache: Path, fold: int) -> tuple[Cohort, Cohort]:
+    """Those who are trained on and those who validate.
+
+    :raises NotFoundError: there is no such fold.
+    """
+    scans = prepared_scans(cache, task)
+    split = split_of_fold(read_or_make_splits(dataset, scans, task), fold, dataset.splits)
+    training, validation = (
+        Cohort(cache, {subject: scans[subject] for subject in side}) for side in (split.train, split.val)
+    )
+    return training, validation
+
+
+def read_or_make_splits(paths: DatasetPaths, scans: dict[str, list[str]], task: Task = "forecast") -> list[Split]:
     """The splits of a dataset; made by nnU-Net's rule on subjects where none are stored yet.
 
     A user's own ``splits_final.json`` is honoured and checked. With fewer than five subjects each is a fold.
 
-    :param scans: cases of each subject that can be forecast (at least two scans), in order of time.
+    :param scans: cases of each subject of use, in order of time.
     :raises ConfigurationError: a stored split names an unknown subject, leaks, or leaves a side empty.
     """
     if paths.splits.is_file():
         splits = [Split(tuple(entry["train"]), tuple(entry["val"])) for entry in _read_splits(paths.splits)]
-        _check_splits(splits, scans, paths.splits)
+        _check_splits(splits, scans, paths.splits, FEWEST_SCANS[task])
         return splits
     subjects = sorted(scans)
     if len(subjects) < 2:
         raise DataError(
-            f"{paths.name} has {len(subjects)} subject(s) with at least two scans; at least two are needed, one to "
-            "train on and one to validate on."
+            f"{paths.name} has {len(subjects)} subject(s) with at least {FEWEST_SCANS[task]} scan(s); at least two are "
+            "needed, one to train on and one to validate on."
         )
     made = generate_crossval_split(subjects, seed=SEED, n_splits=min(FOLDS, len(subjects)))
     splits = [Split(tuple(map(str, fold["train"])), tuple(map(str, fold["val"]))) for fold in made]
@@ -165,7 +202,7 @@ def _read_splits(path: Path) -> list[dict[str, list[str]]]:
     return content
 
 
-def _check_splits(splits: list[Split], scans: dict[str, list[str]], path: Path) -> None:
+def _check_splits(splits: list[Split], scans: dict[str, list[str]], path: Path, fewest: int) -> None:
     for fold, split in enumerate(splits):
         if leaked := sorted(set(split.train) & set(split.val)):
             raise ConfigurationError(
@@ -174,8 +211,8 @@ def _check_splits(splits: list[Split], scans: dict[str, list[str]], path: Path) 
             )
         if unknown := sorted({*split.train, *split.val} - set(scans)):
             raise ConfigurationError(
-                f"{path}, fold {fold}: {some(unknown)} is not a subject with at least two scans of this "
-                "dataset. Splits name subjects (the column of scans.csv), not cases."
+                f"{path}, fold {fold}: {some(unknown)} is not a subject with at least {fewest} scan(s) of "
+                "this dataset. Splits name subjects (the column of scans.csv), not cases."
             )
         if not split.train or not split.val:
             raise ConfigurationError(f"{path}, fold {fold}: both train and val need at least one subject.")

@@ -5,20 +5,18 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from longflow.data.dataset import training_series
-from longflow.errors import ConfigurationError, DataError, some
+from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
-from longflow.methods.method import Batch, method_class
+from longflow.methods.method import Batch, Recipe, method_class
 from longflow.methods.weights import load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import autocast
 from longflow.paths import DatasetPaths, FoldPaths
 from longflow.plans import Plans, read_plans, write_plans
-from longflow.preprocessing.series import load_prepared, prepared_subjects
+from longflow.preprocessing.series import prepared_subjects
 from longflow.training.distributed import Processes
 from longflow.training.logbook import EpochRecord, Logbook
 from longflow.training.run import (
@@ -32,14 +30,17 @@ from longflow.training.run import (
     set_up_run,
 )
 from longflow.training.samplers import sampler_of, training_loader
-from longflow.training.splits import read_or_draw_targets, read_or_make_splits, split_of_fold
+from longflow.training.splits import cohorts_of_fold, prepared_scans, read_or_make_splits
+from longflow.training.start import begin_with, check_same_settings, pretrained_file, with_labelled_subjects
 from longflow.training.stop import StopSignal
-from longflow.training.validation import ValidationScore, validate, write_validation_forecasts
+from longflow.training.validation import Score, validation_of
 
 logger = logging.getLogger(__name__)
 
 #: with a time budget, validation begins after this share of it and takes about as large a share of the time
 VALIDATION_SHARE = 0.1
+#: nnU-Net's exponent
+POLYNOMIAL = 0.9
 
 
 def train_fold(
@@ -62,7 +63,8 @@ def train_fold(
     """
     plans = read_plans(dataset.plans(plans_name))
     plan = plans.configuration(configuration)
-    if not method_class(method_name).trains:
+    kind = method_class(method_name)
+    if not kind.trains:
         raise ConfigurationError(
             f"The method '{method_name}' has nothing to train; longflow_evaluate shows it beside others."
         )
@@ -71,42 +73,49 @@ def train_fold(
 
     # data
     cache = dataset.cache(plans_name, plan.data_identifier)
-    scans = _prepared_scans(cache)
-    splits = read_or_make_splits(dataset, scans)
-    split = split_of_fold(splits, fold, dataset.splits)
-    targets = read_or_draw_targets(dataset, splits, scans)[fold]
+    training, validating = cohorts_of_fold(dataset, plans.task, cache, fold)
+    if paths.run.is_file() and not overwrite:
+        check_same_settings(paths, settings)
     if paths.final.is_file() and not overwrite:
         logger.info(
             "Fold %d of %s is finished (%s). Train it again with --overwrite.", fold, model.folder.name, paths.final
         )
         return paths
+    going_on = paths.latest.is_file() and not overwrite
+    pretrained = None if going_on or not settings.pretrained else pretrained_file(dataset, settings, model, fold)
+    training = with_labelled_subjects(training, paths, settings, going_on)
 
     # model
     processes = Processes.start(settings.device)
-    run = set_up_run(paths, method_name, plans, configuration, settings, processes, cache, targets)
+    validation = validation_of(kind, dataset, plans, configuration, fold, validating, processes.device)
+    run = set_up_run(paths, method_name, plans, configuration, settings, processes, validation)
     if overwrite and processes.first:
         # without these the fold is begun anew: stopped now and started without --overwrite, it goes on
         for path in (paths.final, paths.latest, paths.best):
             path.unlink(missing_ok=True)
-    if not overwrite and paths.latest.is_file():
+    if going_on:
         load_state(run)
         logger.info("Going on from iteration %d (%s).", run.state.iteration, paths.latest)
+    elif pretrained:
+        begin_with(run, pretrained)
     if processes.first:
         paths.folder.mkdir(parents=True, exist_ok=True)
         write_plans(plans, model.plans)
         write_json(read_json(dataset.raw / "dataset.json"), model.dataset_json)
         write_json({"settings": asdict(settings), **run.header, "torch": torch.__version__}, paths.run)
+        if training.labelled is not None:
+            write_json(sorted(training.labelled), paths.labelled_subjects)
 
     # loop
-    counts = {subject: len(scans[subject]) for subject in split.train}
-    samples = sampler_of(run.method)(cache, counts, plans, configuration, settings.seed)
+    augmented = bool(run.method.options.get("augmentation", True))
+    samples = sampler_of(run.method)(training, plans, configuration, settings.seed, augmented)
     log = Logbook(paths, run.state.iteration) if processes.first else None
     try:
         with StopSignal() as stop:
             _loop(run, samples, log, stop, on_progress, after_epoch)
         if processes.first:
             save_state(run)
-            _finish(run, dataset)
+            _finish(run)
             paths.latest.unlink(missing_ok=True)
         processes.end()
     except Stopped:
@@ -123,21 +132,7 @@ def number_of_folds(dataset: DatasetPaths, plans: Plans) -> int:
     identifiers = sorted({plan.data_identifier for plan in plans.configurations.values()})
     caches = [dataset.cache(plans.plans_name, identifier) for identifier in identifiers]
     prepared = next((cache for cache in caches if cache.is_dir() and prepared_subjects(cache)), caches[0])
-    return len(read_or_make_splits(dataset, _prepared_scans(prepared)))
-
-
-def _prepared_scans(cache: Path) -> dict[str, list[str]]:
-    """Cases of every prepared subject that has at least two scans, in order of time."""
-    subjects = prepared_subjects(cache) if cache.is_dir() else []
-    if not subjects:
-        raise DataError(
-            f"{cache} holds no preprocessed subject. Run longflow_preprocess (or longflow_plan_and_preprocess) first."
-        )
-    cases = {subject: load_prepared(cache, subject).properties.cases for subject in subjects}
-    alone = sorted(subject for subject, found in cases.items() if len(found) < 2)
-    if alone:
-        logger.info("%d subjects with one scan are left out: a forecast needs two (%s).", len(alone), some(alone))
-    return {subject: found for subject, found in cases.items() if len(found) > 1}
+    return len(read_or_make_splits(dataset, prepared_scans(prepared, plans.task), plans.task))
 
 
 def _loop(run: Run, samples, log: Logbook | None, stop: StopSignal, on_progress, after_epoch) -> None:
@@ -153,11 +148,12 @@ def _loop(run: Run, samples, log: Logbook | None, stop: StopSignal, on_progress,
         begun = time.monotonic()
         batch = next(batches).to(run.device)
         fetched = time.monotonic()
-        loss = _train_step(run, batch, progress)
+        losses = _train_step(run, batch, progress)
         seconds = time.monotonic() - begun
         waited, worked = waited + fetched - begun, worked + seconds
         state.iteration += 1
-        state.loss_sum += loss
+        for name, value in losses.items():
+            state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
         state.loss_count += 1
         state.seconds += seconds
 
@@ -178,12 +174,12 @@ def _loop(run: Run, samples, log: Logbook | None, stop: StopSignal, on_progress,
             raise Stopped
 
 
-def _train_step(run: Run, batch: Batch, progress: float) -> float:
-    """One update. All that is random in it depends on the seed, the iteration and the process."""
+def _train_step(run: Run, batch: Batch, progress: float) -> dict[str, float]:
+    """One update; its loss and the terms of it. All that is random depends on seed, iteration and process."""
     seed, processes = run.settings.seed, run.processes
     torch.manual_seed(seed * 1_000_003 + run.state.iteration * processes.count + processes.index)
     for group in run.optimizer.param_groups:
-        group["lr"] = run.learning_rate * schedule(progress, run.plans.training.warmup)
+        group["lr"] = run.learning_rate * schedule(progress, run.recipe)
     with autocast(run.device):
         loss = run.step(batch)
     value = loss.item()
@@ -194,21 +190,25 @@ def _train_step(run: Run, batch: Batch, progress: float) -> float:
         )
     run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    nn.utils.clip_grad_norm_(run.method.parameters(), run.plans.training.gradient_clip)
+    nn.utils.clip_grad_norm_(run.method.parameters(), run.recipe.gradient_clip)
     run.optimizer.step()
-    update_average(run.average, run.method.state_dict(), run.plans.training.ema_decay, run.state.iteration)
-    return value
+    update_average(run.average, run.method.state_dict(), run.recipe.ema_decay, run.state.iteration)
+    return {"loss": value, **{f"loss_{name}": float(term) for name, term in run.method.terms.items()}}
 
 
-def schedule(progress: float, warmup: float) -> float:
-    """Share of the learning rate: a linear rise over ``warmup`` of the run, then a cosine to zero.
+def schedule(progress: float, recipe: Recipe) -> float:
+    """Share of the learning rate: a linear rise over the warm-up, then the recipe's way to zero.
 
-    >>> schedule(0.05, 0.1), schedule(0.1, 0.1), round(schedule(0.55, 0.1), 6), round(schedule(1.0, 0.1), 6)
+    >>> recipe = Recipe(schedule="cosine", warmup=0.1)
+    >>> schedule(0.05, recipe), schedule(0.1, recipe), round(schedule(0.55, recipe), 6), round(schedule(1.0, recipe), 6)
     (0.5, 1.0, 0.5, 0.0)
     """
-    if progress < warmup:
-        return max(progress, 1e-3) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+    if progress < recipe.warmup:
+        return max(progress, 1e-3) / recipe.warmup
+    rest = max(0.0, 1 - (progress - recipe.warmup) / (1 - recipe.warmup))
+    if recipe.schedule == "cosine":
+        return 0.5 * (1 - math.cos(math.pi * rest))
+    return rest**POLYNOMIAL if recipe.schedule == "polynomial" else rest
 
 
 @torch.no_grad()
@@ -230,18 +230,19 @@ def _may_validate(run: Run) -> bool:
     return not (early or spent)
 
 
-def _validate(run: Run) -> ValidationScore:
-    """Score the averaged weights; keep them if they are the best so far."""
+def _validate(run: Run) -> Score:
+    """Score the averaged weights; keep them if they are the best so far, or if the last are to be kept."""
     begun, state, method = time.monotonic(), run.state, run.method
     current = {name: tensor.detach().clone() for name, tensor in method.state_dict().items()}
     method.load_state_dict(run.average)
-    score = validate(method.eval(), run.cache, run.targets, run.device)
+    score = run.validation.score(method.eval())
     method.load_state_dict(current)
     method.train()
-    state.lci_nrmse = score.lci
-    if state.best_nrmse is None or math.isnan(state.best_nrmse) or score.best < state.best_nrmse:
-        state.best_nrmse, state.best_iteration = score.best, state.iteration
-        write_checkpoint(averaged_weights(run, score.best), run.paths.best)
+    state.note = score.note
+    better = state.best_value is None or math.isnan(state.best_value) or score.value < state.best_value
+    if better or run.recipe.keep == "last":
+        state.best_value, state.best_iteration = score.value, state.iteration
+        write_checkpoint(averaged_weights(run, score), run.paths.best)
     state.validated_iteration = state.iteration
     used = time.monotonic() - begun
     state.seconds += used
@@ -249,41 +250,35 @@ def _validate(run: Run) -> ValidationScore:
     return score
 
 
-def _record(run: Run, log: Logbook, score: ValidationScore | None, epoch_seconds: float, wait_share: float) -> None:
+def _record(run: Run, log: Logbook, score: Score | None, epoch_seconds: float, wait_share: float) -> None:
     """Write an epoch down and begin the next."""
     state = run.state
+    means = {name: value / max(state.loss_count, 1) for name, value in state.loss_sums.items()}
     record = EpochRecord(
         epoch=math.ceil(state.iteration / run.plans.training.iterations_per_epoch),
         iteration=state.iteration,
         seconds=state.seconds,
-        loss=state.loss_sum / max(state.loss_count, 1),
+        loss=means.pop("loss"),
         learning_rate=run.optimizer.param_groups[0]["lr"],
-        nrmse=score.best if score else None,
-        lci_nrmse=score.lci if score else None,
-        context_mean_nrmse=score.context_mean if score else None,
         epoch_seconds=epoch_seconds,
         data_wait_share=wait_share,
+        found={**means, **(score.columns if score else {})},
     )
-    state.loss_sum, state.loss_count = 0.0, 0
+    state.loss_sums, state.loss_count = {}, 0
     log.add(record)
-    found = f", NRMSE {score.best:.4f} (LCI {score.lci:.4f}, context mean {score.context_mean:.4f})" if score else ""
+    found = f", {score.note}" if score else ""
     logger.debug("Epoch %d, iteration %d: loss %.5f%s", record.epoch, record.iteration, record.loss, found)
 
 
-def _finish(run: Run, dataset: DatasetPaths) -> None:
-    """Validate the last weights, write the out-of-fold forecasts of the best ones, mark the fold as finished."""
+def _finish(run: Run) -> None:
+    """Validate the last weights, write the out-of-fold predictions of those kept, mark the fold as finished."""
     if run.state.validated_iteration != run.state.iteration:
         _validate(run)
-    best = read_checkpoint(run.paths.best)
-    load_weights(run.method, best.part("weights"), run.paths.best)
-    description, series = training_series(dataset.raw)
-    scans = {scan.case: scan for one in series for scan in one.scans}
-    write_validation_forecasts(run.method.eval(), run.cache, run.targets, scans, description, run.paths, run.device)
-    write_checkpoint(best, run.paths.final)
+    kept = read_checkpoint(run.paths.best)
+    load_weights(run.method, kept.part("weights"), run.paths.best)
+    run.validation.finish(run.method.eval(), run.paths)
+    write_checkpoint(kept, run.paths.final)
     logger.info(
-        "Fold finished: best validation NRMSE %.4f (LCI %.4f) at iteration %d of %d.",
-        run.state.best_nrmse,
-        run.state.lci_nrmse,
-        run.state.best_iteration,
-        run.state.iteration,
+        "Fold finished: %s at iteration %d; kept are the weights of iteration %d.",
+        *(run.state.note, run.state.validated_iteration, run.state.best_iteration),
     )

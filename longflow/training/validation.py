@@ -1,136 +1,62 @@
-"""Validation during training and at its end: whole volumes, by the same code as prediction, on the stored targets."""
+"""How a method is validated during training and at its end: what a kind of validation offers, and which there are."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from importlib import import_module
+from typing import Protocol
 
-import numpy as np
 import torch
 
-from longflow.data.dataset import DatasetDescription, Scan, image_path
-from longflow.data.images import read_scan, write_volume
-from longflow.errors import DataError, some
-from longflow.evaluation.metrics import nrmse
-from longflow.files import write_json
-from longflow.inference.forecaster import restore
-from longflow.inference.sliding_window import predict_volume
-from longflow.inference.wanted import Wanted
+from longflow.errors import unknown_name
 from longflow.methods.method import Method
-from longflow.paths import FoldPaths
-from longflow.preprocessing.normal_form import from_normal
-from longflow.preprocessing.series import PreparedSeries, load_prepared
-from longflow.training.splits import ForecastTarget
+from longflow.paths import DatasetPaths, FoldPaths
+from longflow.plans import Plans
+from longflow.training.splits import Cohort
+
+#: what ``Method.validation`` may name: module and class; only the one that is used is imported
+VALIDATIONS = {
+    "forecast": ("forecast_validation", "ForecastValidation"),
+    "labels": ("label_validation", "LabelValidation"),
+    "loss": ("loss_validation", "LossValidation"),
+}
 
 
 @dataclass(frozen=True)
-class ValidationScore:
-    """Mean NRMSE over subjects on the prepared grid, in the files' units.
+class Score:
+    """What a validation found.
 
-    :param nrmse: of each reduction of the method. :param lci: of the last context image.
-    :param context_mean: of the mean of the context.
+    :param value: by which weights are compared; lower is better. :param columns: of progress.csv.
+    :param note: a few words for the progress bar and the log.
     """
 
-    nrmse: dict[str, float]
-    lci: float
-    context_mean: float
-
-    @property
-    def best(self) -> float:
-        return min(self.nrmse.values())
+    value: float
+    columns: dict[str, float]
+    note: str
 
 
-def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], device: torch.device) -> ValidationScore:
-    """Score a method on the validation targets of a fold.
+class Validation(Protocol):
+    """Made once per run of (dataset, plans, configuration, fold, validation cohort, device)."""
 
-    :param method: in evaluation mode on ``device``. :param folder: of the prepared subjects.
-    """
-    errors: dict[str, dict[str, list[float]]] = {}
-    for target in targets:
-        series = load_prepared(folder, target.subject)
-        if is_constant(series, target):
-            continue
-        context, times = context_of(method, series, target)
-        forecasts = forecast_target(method, context, times, series, target, device)
-        forecasts |= {"lci": context[-1], "context_mean": context.mean(0)}
-        for name, forecast in forecasts.items():
-            errors.setdefault(name, {}).setdefault(target.subject, []).append(prepared_nrmse(forecast, series, target))
-    if not errors:
-        raise DataError(
-            f"Every validation target ({some(target.target for target in targets)}) is constant: there is "
-            "nothing to score. Look at the images (longflow_verify), or give other splits."
+    def score(self, method: Method) -> Score:
+        """How good a method is, in evaluation mode, on what is the same every time."""
+
+    def finish(self, method: Method, paths: FoldPaths) -> None:
+        """Write the out-of-fold predictions of the finished method."""
+
+
+def validation_of(
+    method: Method | type[Method],
+    dataset: DatasetPaths,
+    plans: Plans,
+    configuration: str,
+    fold: int,
+    cohort: Cohort,
+    device: torch.device,
+) -> Validation:
+    """The validation that a method wants."""
+    if method.validation not in VALIDATIONS:
+        raise unknown_name(
+            "kind of validation", method.validation, VALIDATIONS, hint="(The attribute 'validation' of a method.)"
         )
-    means = {
-        name: float(np.mean([np.mean(values) for values in subjects.values()])) for name, subjects in errors.items()
-    }
-    return ValidationScore({name: means[name] for name in method.reductions}, means["lci"], means["context_mean"])
-
-
-def is_constant(series: PreparedSeries, target: ForecastTarget) -> bool:
-    """Whether the target has no range in any channel, so that there is no NRMSE of it."""
-    wanted = series.images[series.properties.cases.index(target.target)]
-    return all(np.ptp(channel) == 0 for channel in wanted)
-
-
-def context_of(method: Method, series: PreparedSeries, target: ForecastTarget) -> tuple[np.ndarray, list[float]]:
-    """The context scans that a method uses, (scans, channels, z, y, x), and their times in time units.
-
-    They are the latest, as many as the method was planned for.
-    """
-    cases = series.properties.cases
-    indices = [cases.index(case) for case in target.context[-method.plans.temporal.sequence_length :]]
-    return np.stack([series.images[index] for index in indices]), [series.properties.times[index] for index in indices]
-
-
-def forecast_target(
-    method: Method,
-    context: np.ndarray,
-    times: Sequence[float],
-    series: PreparedSeries,
-    target: ForecastTarget,
-    device: torch.device,
-) -> dict[str, np.ndarray]:
-    """The forecast of a stored target from its context, on the prepared grid in the normal form."""
-    target_time = series.properties.times[series.properties.cases.index(target.target)]
-    return predict_volume([method], context, times, target_time, device, method.plans.inference.tile_step_size)
-
-
-def prepared_nrmse(forecast: np.ndarray, series: PreparedSeries, target: ForecastTarget) -> float:
-    """RMSE over the target's range, in the files' units on the prepared grid; the mean over channels.
-
-    The forecast is mapped back with the last context scan's intensity map, the truth with its own.
-    """
-    properties = series.properties
-    last, truth = properties.cases.index(target.context[-1]), properties.cases.index(target.target)
-    found = from_normal(forecast, properties.offset[last], properties.scale[last])
-    true = from_normal(series.images[truth], properties.offset[truth], properties.scale[truth])
-    error = nrmse(found, true)
-    return float("nan") if error is None else error
-
-
-def write_validation_forecasts(
-    method: Method,
-    folder: Path,
-    targets: Sequence[ForecastTarget],
-    scans: dict[str, Scan],
-    description: DatasetDescription,
-    paths: FoldPaths,
-    device: torch.device,
-) -> None:
-    """Write the out-of-fold forecasts of a fold under every reduction, as ``longflow_predict`` would write them.
-
-    :param scans: of the raw dataset, by case.
-    """
-    for target in targets:
-        series = load_prepared(folder, target.subject)
-        last = series.properties.cases.index(target.context[-1])
-        wanted = Wanted(scans[target.target], tuple(scans[case] for case in target.context))
-        raw = read_scan(wanted.context[-1].images)
-        context, times = context_of(method, series, target)
-        forecasts = forecast_target(method, context, times, series, target, device)
-        for reduction, forecast in forecasts.items():
-            restored = restore(forecast, series, last, raw.array)
-            out = paths.validation(reduction)
-            for channel, array in enumerate(restored):
-                write_volume(array, raw.geometry, raw.data_type, image_path(out, target.target, channel, description))
-            sidecar = {**wanted.described(), "time_unit": description.time_unit, "reduction": reduction}
-            write_json(sidecar, out / f"{target.target}.json")
+    module, name = VALIDATIONS[method.validation]
+    kind = getattr(import_module(f"longflow.training.{module}"), name)
+    return kind(dataset, plans, configuration, fold, cohort, device)

@@ -73,7 +73,7 @@ def test_folds_share_splits_and_targets(home):
                 written = {path.stem for path in model.fold(fold).validation(reduction).glob("*.json")}
                 assert written == targets[fold]
             (record,) = read_progress(model.fold(fold).progress_csv)
-            assert record.iteration == 4 and record.lci_nrmse > 0
+            assert record.iteration == 4 and record.found["lci_nrmse"] > 0
             assert model.fold(fold).progress_png.is_file() and model.fold(fold).log.read_text()
 
 

@@ -106,7 +106,7 @@ def test_progress_before_the_first_validation(tmp_path):
     [
         (None, "does not exist"),
         (HEADER, "no line below its header"),
-        ("epoch,loss\n0,1", "has no column nrmse, lci_nrmse"),
+        ("epoch,loss\n0,1", "has no column epoch_seconds, data_wait_share"),
         (f"{HEADER}\n0,9,1,many,1e-4,,,,1.0,0.1", "not a number: .*'many'"),
     ],
 )

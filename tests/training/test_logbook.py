@@ -8,7 +8,7 @@ from longflow.training.logbook import EpochRecord, Logbook, read_progress
 
 
 def record(epoch, nrmse=0.5):
-    return EpochRecord(epoch, 10 * epoch, 1.5 * epoch, 0.25, 1e-4, nrmse, 0.6, 0.7, 1.5, 0.1)
+    return EpochRecord(epoch, 10 * epoch, 1.5 * epoch, 0.25, 1e-4, 1.5, 0.1, {"nrmse": nrmse, "lci_nrmse": 0.6})
 
 
 @pytest.fixture
@@ -60,6 +60,16 @@ def test_messages_go_to_the_file_until_the_book_is_closed(paths):
     log.close()
     text = paths.log.read_text()
     assert "WARNING heard\n" in text and "heard again" in text and "not heard" not in text
+
+
+def test_columns_that_come_later_are_empty_before(paths):
+    """Terms of the loss are there from the first epoch on; a validation may come later."""
+    log = Logbook(paths, 0)
+    log.add(EpochRecord(1, 10, 1.5, 0.25, 1e-4, 1.5, 0.1, {"loss_dice": 0.3}))
+    log.add(EpochRecord(2, 20, 3.0, 0.20, 1e-4, 1.5, 0.1, {"loss_dice": 0.2, "dice": 0.8}))
+    log.close()
+    first, second = read_progress(paths.progress_csv)
+    assert first.found == {"loss_dice": 0.3, "dice": None} and second.found == {"loss_dice": 0.2, "dice": 0.8}
 
 
 def test_no_file_no_records(paths):

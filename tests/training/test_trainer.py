@@ -6,15 +6,18 @@ import time
 
 import pytest
 import torch
+from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from longflow.errors import ConfigurationError, DataError, ModelError, NotFoundError
 from longflow.files import read_json, written_whole
 from longflow.methods.forecasting.cronos import Cronos
+from longflow.methods.method import Recipe
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing.series import load_prepared, save_prepared
 from longflow.training import run as run_of
 from longflow.training import trainer
+from longflow.training.forecast_validation import ForecastValidation
 from longflow.training.logbook import read_progress
 from longflow.training.run import RunSettings, Stopped
 from longflow.training.trainer import number_of_folds, schedule, train_fold
@@ -59,9 +62,9 @@ def test_a_finished_fold_has_everything(dataset):
     records = read_progress(paths.progress_csv)
     assert [(entry.epoch, entry.iteration) for entry in records] == [(1, 2), (2, 4), (3, 5)]
     assert all(math.isfinite(entry.loss) and 0 <= entry.data_wait_share <= 1 for entry in records)
-    assert len({entry.lci_nrmse for entry in records}) == 1
+    assert len({entry.found["lci_nrmse"] for entry in records}) == 1
     header = read_checkpoint(paths.final).header
-    assert header["nrmse"] == min(entry.nrmse for entry in records)
+    assert header["validation"]["nrmse"] == min(entry.found["nrmse"] for entry in records)
     assert header["iteration"] in {entry.iteration for entry in records}
     log = paths.log.read_text()
     assert "Epoch 1, iteration 2: loss" in log and "Fold finished" in log
@@ -86,7 +89,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(dataset, tmp_path,
     assert seen == list(range(stops[-1] + 1, 6))
     for name in ("checkpoint_final.safetensors", "checkpoint_best.safetensors"):
         assert same(expected / name, whole.folder / name)
-    timeless = ("epoch", "iteration", "loss", "learning_rate", "nrmse", "lci_nrmse", "context_mean_nrmse")
+    timeless = ("epoch", "iteration", "loss", "learning_rate", "found")
     for one, other in zip(read_progress(expected / "progress.csv"), read_progress(whole.progress_csv), strict=True):
         assert [getattr(one, name) for name in timeless] == [getattr(other, name) for name in timeless]
     written = sorted(path.relative_to(expected) for path in expected.rglob("validation/*/*"))
@@ -214,11 +217,30 @@ def test_a_time_budget_is_kept_and_the_schedule_ends_with_it(dataset):
 
 
 def test_the_rate_rises_and_then_falls_as_a_cosine():
-    assert 0 < schedule(0, 0.1) < 0.02
-    assert [schedule(share, 0.1) for share in (0.025, 0.05, 0.1)] == pytest.approx([0.25, 0.5, 1])
+    cosine = Recipe(schedule="cosine", warmup=0.1)
+    assert 0 < schedule(0, cosine) < 0.02
+    assert [schedule(share, cosine) for share in (0.025, 0.05, 0.1)] == pytest.approx([0.25, 0.5, 1])
     for share in (0.2, 0.5, 0.9):
-        assert schedule(share, 0.1) == pytest.approx(math.cos(math.pi / 2 * (share - 0.1) / 0.9) ** 2)
-    assert schedule(1, 0.1) == pytest.approx(0) and schedule(0, 0) == 1
+        assert schedule(share, cosine) == pytest.approx(math.cos(math.pi / 2 * (share - 0.1) / 0.9) ** 2)
+    assert schedule(1, cosine) == pytest.approx(0) and schedule(0, Recipe(schedule="cosine")) == 1
+
+
+def test_the_other_schedules_fall_as_they_are_named():
+    for share in (0, 0.25, 0.9, 1):
+        assert schedule(share, Recipe(schedule="linear")) == pytest.approx(1 - share)
+        assert schedule(share, Recipe(schedule="polynomial")) == pytest.approx((1 - share) ** 0.9)
+    assert schedule(1.01, Recipe(schedule="polynomial")) == 0  # a time budget is overrun by part of a step
+
+
+def test_the_schedule_is_nnunets(monkeypatch):
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1e-2)
+    theirs = PolyLRScheduler(optimizer, 1e-2, 50)
+    for epoch in (0, 7, 49):
+        theirs.step(epoch)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(
+            1e-2 * schedule(epoch / 50, Recipe(schedule="polynomial"))
+        )
 
 
 def test_the_average_against_its_closed_form():
@@ -238,13 +260,13 @@ def test_the_average_against_its_closed_form():
 
 def test_the_averaged_weights_are_what_is_scored_and_kept(dataset, monkeypatch):
     scored = []
-    original = trainer.validate
+    original = ForecastValidation.score
 
-    def note(method, *rest):
+    def note(self, method):
         scored.append({name: tensor.clone() for name, tensor in method.state_dict().items()})
-        return original(method, *rest)
+        return original(self, method)
 
-    monkeypatch.setattr(trainer, "validate", note)
+    monkeypatch.setattr(ForecastValidation, "score", note)
     averages = []
     update = trainer.update_average
 

@@ -1,0 +1,82 @@
+"""What a fold begins with: settings that it keeps, pretrained weights, the subjects whose labels it may use."""
+
+import logging
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from longflow.errors import ConfigurationError, NotFoundError
+from longflow.files import read_json, write_json
+from longflow.methods.method import known_methods
+from longflow.methods.transfer import load_pretrained
+from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
+from longflow.training.labelled_subjects import choose_labelled
+from longflow.training.run import Run, RunSettings
+from longflow.training.splits import Cohort
+
+logger = logging.getLogger(__name__)
+
+#: settings that a fold is begun with and keeps
+KEPT_SETTINGS = ("options", "pretrained", "labelled_subjects")
+
+
+def check_same_settings(paths: FoldPaths, settings: RunSettings) -> None:
+    """Weights of a fold that was begun with other data, options or first weights are not what was asked for.
+
+    :raises ConfigurationError: says which setting differs.
+    """
+    begun, wanted = read_json(paths.run).get("settings", {}), asdict(settings)
+    for name in KEPT_SETTINGS:
+        if begun.get(name, wanted[name]) != wanted[name]:
+            raise ConfigurationError(
+                f"{paths.folder} was begun with {name} = {begun[name]}, this command has {wanted[name]}. Give the same "
+                "flags to go on, train it anew with --overwrite, or keep both by setting longflow_results to another "
+                "folder."
+            )
+
+
+def pretrained_file(dataset: DatasetPaths, settings: RunSettings, model: ModelPaths, fold: int) -> Path:
+    """The weights that ``--pretrained`` means: a file, or a method whose same fold is finished.
+
+    The same fold, because another one has seen the subjects that validate here.
+    """
+    if (file := Path(settings.pretrained)).is_file():
+        return file
+    if settings.pretrained not in known_methods():
+        raise NotFoundError(
+            f"'{settings.pretrained}' is neither a file nor a method. --pretrained takes the name of a method trained "
+            "on this dataset (spatiotemporal, ...) or the file of a checkpoint (longflow's, nnU-Net's, nnssl's)."
+        )
+    source = dataset.model(settings.pretrained, model.plans_name, model.configuration)
+    if not source.fold(fold).final.is_file():
+        raise NotFoundError(
+            f"Fold {fold} of {source.folder.name} is not trained to its end; finished are: "
+            f"{', '.join(map(str, source.finished_folds())) or 'none'}. Run first: longflow_train {dataset.id} "
+            f"{model.configuration} {fold} -m {settings.pretrained}"
+        )
+    return source.fold(fold).final
+
+
+def with_labelled_subjects(training: Cohort, paths: FoldPaths, settings: RunSettings, going_on: bool) -> Cohort:
+    """The training subjects, of whom only the chosen ones' labels may be used; chosen once and stored."""
+    if settings.labelled_subjects is None:
+        return training
+    if going_on and paths.labelled_subjects.is_file():
+        chosen = read_json(paths.labelled_subjects)
+    else:
+        chosen = choose_labelled(settings.labelled_subjects, training, settings.seed)
+    return replace(training, labelled=frozenset(chosen))
+
+
+def begin_with(run: Run, file: Path) -> None:
+    """Put pretrained weights into a run, and say which were used."""
+    transfer = load_pretrained(run.method, file)
+    for name, tensor in run.method.state_dict().items():
+        run.average[name].copy_(tensor)
+    logger.info(
+        "Pretrained weights of %s: %d tensors loaded, %d skipped.", file, len(transfer.loaded), len(transfer.skipped)
+    )
+    for name in transfer.loaded:
+        logger.debug("loaded: %s", name)
+    for name, why in transfer.skipped:
+        logger.debug("skipped: %s (%s)", name, why)
+    write_json({"file": str(file), "loaded": transfer.loaded, "skipped": transfer.skipped}, run.paths.pretrained)

@@ -29,6 +29,7 @@ Task = Literal["forecast", "translate", "segment"]
 Solver = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "dopri5"]
 PresetName = Literal["tiny", "S", "M", "L"]
 NormalForm = Literal["absolute", "per_subject", "per_scan"]
+Encoder = Literal["plain", "residual"]
 
 #: time units in which the scans of a subject belong to one acquisition, so that they share one intensity map
 ONE_ACQUISITION = ("s", "ms", "frames", "cycles")
@@ -86,12 +87,14 @@ class ChannelPlan(_Strict):
 
     ``offset`` and ``scale`` are fixed numbers for ``absolute`` (CT) and ``null`` otherwise, where each subject's
     first scan (``per_subject``) or each scan (``per_scan``) has its own mean and standard deviation.
+    ``clip`` is what intensities are limited to before, in input units: for segmentation of CT, as nnU-Net does.
     """
 
     name: str
     normal_form: NormalForm
     offset: float | None = None
     scale: PositiveFloat | None = None
+    clip: tuple[float, float] | None = None
     reason: str = ""
 
     @model_validator(mode="after")
@@ -99,6 +102,11 @@ class ChannelPlan(_Strict):
         if self.normal_form == "absolute" and (self.offset is None or self.scale is None):
             raise ValueError("normal_form 'absolute' needs numbers for offset and scale")
         return self
+
+    def numbers(self) -> dict[str, Any]:
+        """What the prepared voxels depend on, for hashes."""
+        # without the key where nothing is clipped: hashes of forecasting plans stay what they were
+        return self.model_dump(exclude={"reason"} if self.clip else {"reason", "clip"})
 
 
 class NetworkPlan(_Strict):
@@ -112,7 +120,7 @@ class NetworkPlan(_Strict):
     strides: list[list[PositiveInt]]
     kernel_sizes: list[list[PositiveInt]]
     attention: bool = Field(description="windowed self-attention at the bottleneck (CRONOS C.3)")
-    encoder: Literal["plain", "residual"] = "plain"
+    encoder: Encoder = "plain"
     blocks_per_stage: list[PositiveInt] = Field(
         default=[], description="convolutions (plain) or residual blocks of each encoder stage; two where it is empty"
     )
@@ -233,7 +241,7 @@ class Plans(_Strict):
         plan = self.configuration(configuration)
         content = {
             "task": self.task,
-            "channels": [channel.model_dump(exclude={"reason"}) for channel in self.channels],
+            "channels": [channel.numbers() for channel in self.channels],
             "temporal": self.temporal.model_dump(exclude={"reasons", "runners_up"}),
             "transpose": self.transpose_forward,
             "spacing": plan.spacing,

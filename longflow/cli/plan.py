@@ -6,11 +6,12 @@ from typing import get_args
 
 from longflow.cli import command, flags
 from longflow.paths import DatasetPaths, resolve_dataset_name
-from longflow.plans import PresetName
+from longflow.plans import Encoder, PresetName
 
 EXAMPLE = """
 longflow_plan -d 101
 longflow_plan -d 101 --preset L --gpu_memory 40 -p longflowPlansL
+longflow_plan -d 103 --encoder residual -p longflowPlansResidual
 """
 
 
@@ -23,7 +24,12 @@ def add_planning_flags(parser: argparse.ArgumentParser) -> None:
         "--gpu_memory",
         type=float,
         metavar="GB",
-        help="memory of a training step (default: tiny 0.5, S 4, M 8, L 24)",
+        help="memory of a training step (default: tiny 0.5, or 2 to segment; S 4, M 8, L 24)",
+    )
+    parser.add_argument(
+        "--encoder",
+        choices=get_args(Encoder),
+        help="of nnU-Net's U-Net, for the task segment alone (default: plain)",
     )
     flags.add_plans(parser)
 
@@ -31,7 +37,7 @@ def add_planning_flags(parser: argparse.ArgumentParser) -> None:
 def parser() -> command.Parser:
     result = command.Parser(
         "longflow_plan",
-        "Decide time scale, temporal grid, spacing, patch, batch and network of a dataset from its fingerprint.",
+        "Decide time scale, spacing, patch, batch and network of a dataset from its fingerprint, each with its reason.",
         EXAMPLE,
     )
     flags.add_dataset(result)
@@ -41,10 +47,12 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     name = resolve_dataset_name(options.dataset)
-    plan_and_show(name, options.preset, options.gpu_memory, options.plans)
+    plan_and_show(name, options.preset, options.gpu_memory, options.plans, options.encoder)
 
 
-def plan_and_show(dataset_name: str, preset: str | None, gpu_memory: float | None, plans_name: str) -> None:
+def plan_and_show(
+    dataset_name: str, preset: str | None, gpu_memory: float | None, plans_name: str, encoder: Encoder | None
+) -> None:
     """Plan a dataset and print the summary."""
     from longflow.planning.run import default_preset, plan_dataset
     from longflow.planning.summary import summarize
@@ -54,7 +62,7 @@ def plan_and_show(dataset_name: str, preset: str | None, gpu_memory: float | Non
         found = "a CUDA GPU was found" if preset == "M" else "no CUDA GPU was found"
         command.console.print(f"Preset {preset}: {found}. Another one: --preset tiny|S|M|L", highlight=False)
     with command.console.status("Planning: training steps are gone through to find their memory ..."):
-        planned = plan_dataset(dataset_name, preset, gpu_memory, plans_name)
+        planned = plan_dataset(dataset_name, preset, gpu_memory, plans_name, encoder)
     command.console.print(summarize(planned.fingerprint, planned.plans), highlight=False)
     if planned.previous:
         command.console.print(f"Plans of this name said something else; they are kept as {planned.previous}")

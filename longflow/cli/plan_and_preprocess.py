@@ -47,7 +47,7 @@ def prepare(name: str, options: argparse.Namespace) -> None:
         configurations=options.configurations,
     )
     extract_fingerprint.work(step)
-    plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans)
+    plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans, options.encoder)
     preprocess.work(step)
     with_plans = "" if options.plans == PLANS_NAME else f" -p {options.plans}"
     command.console.print(f"Next: longflow_train {DatasetPaths(name).id} 3d_fullres 0{with_plans}", highlight=False)

@@ -170,6 +170,24 @@ def read_scan(paths: tuple[Path, ...]) -> Volume:
     return Volume(array, geometry, sitk.GetArrayViewFromImage(images[0]).dtype.name)
 
 
+def read_label(path: Path | None, image: Path, geometry: Geometry) -> np.ndarray | None:
+    """The label image of a scan, (z, y, x) int16; None where there is none.
+
+    :param image: the scan's first file, and :param geometry: its grid, on which the label must lie.
+    :raises DataError: the label lies on another grid, or holds values that are not whole numbers of 16 bits.
+    """
+    if path is None or not path.is_file():
+        return None
+    found = read_image(path)
+    advice = "A label image must lie on the grid of its scan."
+    check_same_grid(Geometry.of(found), path, geometry, f"its image, {image},", advice)
+    array = sitk.GetArrayFromImage(found)
+    labels = array.astype(np.int16)
+    if not np.array_equal(labels, array):
+        raise DataError(f"{path} holds values that are not whole numbers between -32768 and 32767.")
+    return labels
+
+
 def write_volume(array: np.ndarray, geometry: Geometry, data_type: str, path: Path) -> None:
     """Write one channel (z, y, x), rounded and clipped to the range of an integer type, whole or not at all."""
     image = sitk.GetImageFromArray(as_type(array, data_type))

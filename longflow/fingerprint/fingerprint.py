@@ -3,14 +3,14 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from longflow.data.dataset import DatasetDescription, Series, training_series
 from longflow.errors import DataError, LongflowError
 from longflow.files import read_json, write_json
-from longflow.fingerprint.spatial import SpatialFingerprint, combine, examine_subject, samples_of_scan
+from longflow.fingerprint.spatial import Foreground, SpatialFingerprint, combine, examine_subject, samples_of_scan
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
 from longflow.parallel import Progress, for_each_subject
 from longflow.paths import DatasetPaths
@@ -69,13 +69,14 @@ def extract_fingerprint(
             return known
 
     samples = samples_of_scan(sum(len(one.scans) for one in series))
-    work = {one.subject: (one, samples) for one in series}
+    foreground = _foreground(description, series)
+    work = {one.subject: (one, samples, foreground) for one in series}
     found = dict(for_each_subject(examine_subject, work, processes, progress))
     fingerprint = Fingerprint(
         dataset_name=dataset_name,
         raw_digest=digest,
         subjects=[one.subject for one in series],
-        spatial=combine([found[one.subject] for one in series]),
+        spatial=combine([found[one.subject] for one in series], foreground),
         temporal=temporal_fingerprint(series, description.time_unit),
     )
     write_json(fingerprint.model_dump(mode="json"), paths.fingerprint)
@@ -83,8 +84,8 @@ def extract_fingerprint(
 
 
 def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
-    """A short hash of a raw dataset's table, channels and sizes of image files: another one means other data."""
-    content = {
+    """A short hash of a raw dataset's table, channels and sizes of files: another one means other data."""
+    content: dict[str, Any] = {
         "channels": description.channels,
         "time_unit": description.time_unit,
         "scans": [
@@ -93,7 +94,16 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
             for scan in one.scans
         ],
     }
+    if _foreground(description, series) == "labels":
+        labels = [scan.label for one in series for scan in one.scans if scan.label is not None]
+        content["labels"] = [[path.name, path.stat().st_size] for path in labels if path.is_file()]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+
+
+def _foreground(description: DatasetDescription, series: list[Series]) -> Foreground:
+    """Labels where the task is to segment and a scan has one: intensities are then what nnU-Net takes."""
+    labelled = any(scan.label is not None and scan.label.is_file() for one in series for scan in one.scans)
+    return "labels" if description.task == "segment" and labelled else "bodies"
 
 
 def read_fingerprint(path: Path) -> Fingerprint:

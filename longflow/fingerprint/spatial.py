@@ -1,6 +1,7 @@
 """What the images are like: shapes, spacings, types and intensities, in nnU-Net's terms."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
@@ -8,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from longflow.data.box import box_slices, nonzero_box
 from longflow.data.dataset import Scan, Series
-from longflow.data.images import Volume, check_same_grid, read_scan
+from longflow.data.images import Volume, check_same_grid, read_label, read_scan
 from longflow.data.problems import REGISTER
 from longflow.errors import DataError
 
@@ -16,8 +17,12 @@ from longflow.errors import DataError
 SAMPLES_OF_DATASET, SAMPLES_OF_SCAN = 5_000_000, 10_000
 
 
+#: where intensities are taken: within bodies, or, as in nnU-Net, within all that is labelled
+Foreground = Literal["bodies", "labels"]
+
+
 class ChannelIntensities(BaseModel):
-    """Intensities of a channel within the bodies of all scans, in file units; names are nnU-Net's."""
+    """Intensities of a channel within the foreground of all scans, in file units; names are nnU-Net's."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -28,7 +33,7 @@ class ChannelIntensities(BaseModel):
     max: float
     percentile_99_5: float
     percentile_00_5: float
-    count: int = Field(ge=0, description="voxels within bodies, over all scans")
+    count: int = Field(ge=0, description="voxels of the foreground, over all scans")
     data_types: list[str] = Field(description="types found in the files")
 
 
@@ -41,6 +46,7 @@ class SpatialFingerprint(BaseModel):
     shapes_before_crop: list[list[int]] = Field(description="voxels, one entry per subject")
     shapes_after_crop: list[list[int]] = Field(description="voxels of the box that holds all scans of the subject")
     median_relative_size_after_cropping: float = Field(gt=0, le=1)
+    foreground: Foreground = "bodies"
     foreground_intensity_properties_per_channel: dict[str, ChannelIntensities]
 
 
@@ -48,8 +54,8 @@ class SpatialFingerprint(BaseModel):
 class SubjectFindings:
     """What one subject adds to the fingerprint.
 
-    :param samples: per channel, intensities drawn within the bodies of its scans.
-    :param counts: per channel, voxels within the bodies. :param data_types: per channel, types found in its files.
+    :param samples: per channel, intensities drawn within the foreground of its scans.
+    :param counts: per channel, voxels of the foreground. :param data_types: per channel, types found in its files.
     """
 
     spacing: tuple[float, ...]
@@ -60,14 +66,14 @@ class SubjectFindings:
     data_types: list[set[str]]
 
 
-def examine_subject(work: tuple[Series, int]) -> SubjectFindings:
+def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
     """Read all scans of a subject, crop them to one box, sample intensities.
 
-    :param work: the series, and how many intensities to draw of each scan and channel. (One argument, so that worker
-        processes can be given it.)
+    :param work: the series, how many intensities to draw of each scan and channel, and where; of labels, scans without
+        one give none. (One argument, so that worker processes can be given it.)
     :raises DataError: a file cannot be read, holds NaN or infinite voxels, or lies on another grid than its fellows.
     """
-    series, samples_of_scan = work
+    series, samples_of_scan, foreground = work
     scans = series.with_images().scans
     if not scans:
         raise DataError(f"Subject {series.subject} has no scan whose images exist. Check with longflow_verify.")
@@ -89,19 +95,23 @@ def examine_subject(work: tuple[Series, int]) -> SubjectFindings:
 
     channels = range(len(images[0]))
     samples, counts = [[] for _ in channels], [0 for _ in channels]
-    for image in images:
+    for scan, image in zip(scans, images, strict=True):
+        labels = read_label(scan.label, scan.images[0], first.geometry) if foreground == "labels" else None
+        if foreground == "labels" and labels is None:
+            continue
         for channel in channels:
-            body = body_mask(image[channel][crop])
+            voxels = image[channel][crop]
+            inside = body_mask(voxels) if labels is None else labels[crop] > 0
             drawn, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
-                body[None], image[channel][crop][None], num_samples=samples_of_scan
+                inside[None], voxels[None], num_samples=samples_of_scan
             )
-            samples[channel].append(drawn[0])
-            counts[channel] += int(body.sum())
+            samples[channel].append(np.asarray(drawn[0], dtype=np.float32))
+            counts[channel] += int(inside.sum())
     return SubjectFindings(
         spacing=first.geometry.array_spacing,
         shape_before_crop=images[0].shape[1:],
         shape_after_crop=tuple(stop - start for start, stop in box),
-        samples=[np.concatenate(drawn) for drawn in samples],
+        samples=[np.concatenate(drawn) if drawn else np.zeros(0, np.float32) for drawn in samples],
         counts=counts,
         data_types=[{volumes[scan][channel].data_type for scan in range(len(scans))} for channel in channels],
     )
@@ -116,11 +126,20 @@ def body_mask(image: np.ndarray) -> np.ndarray:
     return mask if mask.any() else np.ones(image.shape, dtype=bool)
 
 
-def combine(findings: list[SubjectFindings]) -> SpatialFingerprint:
-    """The fingerprint of all subjects, in their order."""
+def combine(findings: list[SubjectFindings], foreground: Foreground = "bodies") -> SpatialFingerprint:
+    """The fingerprint of all subjects, in their order.
+
+    :param foreground: where their intensities were taken.
+    :raises DataError: no voxel is labelled.
+    """
     properties = {}
     for channel in range(len(findings[0].samples)):
         samples = np.concatenate([found.samples[channel] for found in findings])
+        if not len(samples):
+            raise DataError(
+                "The label images in labelsTr hold nothing but background (0). Expected the values that 'labels' in "
+                "dataset.json names; without labels, take the folder away."
+            )
         low, median, high = np.percentile(samples, (0.5, 50, 99.5))
         properties[str(channel)] = ChannelIntensities(
             mean=float(samples.mean(dtype=np.float64)),
@@ -139,6 +158,7 @@ def combine(findings: list[SubjectFindings]) -> SpatialFingerprint:
         shapes_before_crop=[list(found.shape_before_crop) for found in findings],
         shapes_after_crop=[list(found.shape_after_crop) for found in findings],
         median_relative_size_after_cropping=float(np.median(relative)),
+        foreground=foreground,
         foreground_intensity_properties_per_channel=properties,
     )
 

@@ -3,7 +3,7 @@
 The step is run on fake tensors (shapes without contents) and every tensor that it makes is counted from its making to
 its end: parameters, the batch, all that autograd really saves for backward, gradients and what is alive beside them for
 a moment. So the figure is that of the network, number of scans, batch and precision that will be trained. Added to it
-is what a step does not make: Adam's two moments and the averaged weights.
+is what a step does not make: the optimizer's moments and the averaged weights.
 
 On a CPU the figure is resident memory, which holds two things more; both were measured with ``benchmarks/memory.py``.
 """
@@ -16,12 +16,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from longflow.methods.method import Batch, build_method
+from longflow.data.labels import label_manager, structures
+from longflow.methods.method import Batch, Method, ScanBatch, build_method
 from longflow.plans import Plans
 
 GB = 1024**3
-#: Adam's first and second moment, and the exponential moving average of the weights
-COPIES_OF_WEIGHTS = 3
+#: what optimizers keep of each weight: Adam's first and second moment, the momentum of SGD
+MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}
 #: what the weights' update holds for a moment: two lists of the parameters' size
 UPDATE_COPIES = 2
 #: glibc takes blocks up to this size from its heap, which is full of holes after a step; larger ones come from the
@@ -94,13 +95,20 @@ def training_memory(
         if not model.trains:
             return 0.0
         memory.fragments = True
-        batch = largest_batch(plans, plan.patch_size, batch_size or plan.batch_size)
+        batch = _batch_of(model, plans, configuration, batch_size or plan.batch_size)
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
             loss = model.training_step(batch)
         loss.backward()
         del loss
         peak = max(memory.peak, memory.live + UPDATE_COPIES * weights)
-    return peak + COPIES_OF_WEIGHTS * weights
+    recipe = model.recipe
+    return peak + (MOMENTS[recipe.optimizer] + (recipe.ema_decay > 0)) * weights
+
+
+def _batch_of(method: Method, plans: Plans, configuration: str, batch_size: int) -> Batch | ScanBatch:
+    if method.samples == "forecast":
+        return largest_batch(plans, plans.configuration(configuration).patch_size, batch_size)
+    return largest_scan_batch(plans, configuration, batch_size, method.samples)
 
 
 def largest_batch(plans: Plans, patch_size: list[int], batch_size: int, device: str = "cpu") -> Batch:
@@ -117,3 +125,36 @@ def largest_batch(plans: Plans, patch_size: list[int], batch_size: int, device: 
         target_time=torch.full((batch_size,), horizon, device=device),
         target=torch.rand(batch_size, channels, *patch_size, device=device),
     )
+
+
+def largest_scan_batch(plans: Plans, configuration: str, batch_size: int, samples: str) -> ScanBatch:
+    """A batch of patches for segmentation or pretraining, with contents that mean nothing.
+
+    :param samples: "labelled", "pairs", or "labelled_pairs" for both.
+    """
+    plan = plans.configuration(configuration)
+    channels, patch_size = len(plans.channel_names), plan.patch_size
+    batch = ScanBatch()
+    if samples != "pairs":
+        batch.image = torch.rand(batch_size, channels, *patch_size)
+        batch.labels = [torch.zeros(batch_size, *size) for size in _label_sizes(plans, configuration)]
+    if samples != "labelled":
+        pairs = max(1, batch_size // 2)
+        batch.pair = torch.rand(pairs, 2, channels, *patch_size)
+        batch.clean_pair = torch.rand(pairs, 2, channels, *patch_size)
+        batch.pair_times = torch.arange(2.0).repeat(pairs, 1)
+        batch.position = torch.rand(pairs)
+        batch.subject = torch.arange(pairs)
+    return batch
+
+
+def _label_sizes(plans: Plans, configuration: str) -> list[tuple[int, ...]]:
+    """Shape of a sample's labels at each scale of deep supervision, finest first: (1 or regions, *spatial)."""
+    plan = plans.configuration(configuration)
+    manager = label_manager(plans.labels, plans.regions_class_order)
+    maps = len(structures(plans.labels)) if manager.has_regions else 1
+    sizes, divisor = [], [1] * len(plan.patch_size)
+    for stride in plan.network.strides[:-1]:
+        divisor = [whole * step for whole, step in zip(divisor, stride, strict=True)]
+        sizes.append((maps, *(size // step for size, step in zip(plan.patch_size, divisor, strict=True))))
+    return sizes

@@ -3,19 +3,24 @@
 import torch
 
 from longflow.data.dataset import DatasetDescription
+from longflow.data.labels import label_manager, structures
 from longflow.errors import ConfigurationError
 from longflow.fingerprint.fingerprint import Fingerprint
+from longflow.methods.method import known_methods, method_class
 from longflow.networks.precision import computes_bf16, default_device
 from longflow.paths import PLANS_NAME
 from longflow.planning.channels import plan_channels
 from longflow.planning.memory import GB, training_memory
-from longflow.planning.presets import preset
+from longflow.planning.presets import preset, segmentation_preset
 from longflow.planning.spatial import plan_space
 from longflow.planning.temporal import plan_time
-from longflow.plans import ConfigurationPlan, NetworkPlan, Plans
+from longflow.plans import ConfigurationPlan, Encoder, NetworkPlan, Plans
 
 #: the methods whose training steps must fit the memory, by task; the largest decides the patch
-PLANNED_METHODS = {"forecast": ("cronos", "cronos_discrete", "tfm")}
+PLANNED_METHODS = {
+    "forecast": ("cronos", "cronos_discrete", "tfm"),
+    "segment": ("unet", "unet_consistent", "spatiotemporal"),
+}
 
 
 def make_plans(
@@ -24,14 +29,22 @@ def make_plans(
     preset_name: str,
     gpu_memory: float | None = None,
     plans_name: str = PLANS_NAME,
+    encoder: Encoder | None = None,
 ) -> Plans:
     """Decide everything for a dataset.
 
     :param gpu_memory: GB that a training step may take; None: the preset's.
+    :param encoder: of nnU-Net's U-Nets, for the task "segment"; None: plain.
     :raises DataError: the dataset cannot serve its task (no subject has two scans).
     :raises ConfigurationError: nothing fits the memory, or dataset.json asks for what cannot be.
     """
-    size = preset(preset_name)
+    segments = description.task == "segment"
+    if encoder is not None and not segments:
+        raise ConfigurationError(
+            f"--encoder {encoder} is for the task 'segment', but {fingerprint.dataset_name} has the task "
+            f"'{description.task}' (dataset.json), whose networks have one kind of encoder. Leave it out."
+        )
+    size = segmentation_preset(preset_name, encoder or "plain") if segments else preset(preset_name)
     if description.task not in PLANNED_METHODS:
         raise ConfigurationError(
             f"dataset.json asks for the task '{description.task}', which longflow cannot plan for yet. "
@@ -44,6 +57,7 @@ def make_plans(
         preset=size.name,
         gpu_memory=size.gpu_memory if gpu_memory is None else gpu_memory,
         channel_names=description.channels,
+        **(_labels(description) if segments else {}),
         file_ending=description.file_ending,
         transpose_forward=[0, 1, 2],
         transpose_backward=[0, 1, 2],
@@ -52,8 +66,9 @@ def make_plans(
         configurations={},
         training=size.training.model_copy(),
     )
-    steps = TrainingSteps(plans)
-    space = plan_space(fingerprint.spatial, size, steps.largest, plans.gpu_memory * GB)
+    scans = [len(times) for times in fingerprint.temporal.times]
+    steps = TrainingSteps(plans, has_pairs=max(scans) > 1)
+    space = plan_space(fingerprint.spatial, size, steps.largest, plans.gpu_memory * GB, sum(scans))
     for plan in space.configurations.values():
         by_method = steps.by_method(plan.patch_size, plan.network, plan.batch_size)
         plan.memory_estimate = {method: round(needed / GB, 3) for method, needed in by_method.items()}
@@ -64,6 +79,29 @@ def make_plans(
             "configurations": space.configurations,
         }
     )
+
+
+def _labels(description: DatasetDescription) -> dict[str, dict | list]:
+    """What the plans keep of the labels; a dataset without structures can serve pretraining.
+
+    :raises ConfigurationError: the labels cannot be used.
+    """
+    if structures(description.labels):
+        label_manager(description.labels, description.regions_class_order)
+    return {"labels": description.labels, "regions_class_order": description.regions_class_order}
+
+
+def planned_methods(plans: Plans, has_pairs: bool) -> list[str]:
+    """Those of :data:`PLANNED_METHODS` that can be trained: without structures, pretraining alone.
+
+    :param has_pairs: whether a subject has two scans; without, what segments single scans alone.
+    """
+    methods = [method for method in PLANNED_METHODS[plans.task] if method in known_methods()]
+    if plans.task == "segment" and not structures(plans.labels):
+        return [method for method in methods if not method_class(method).predicts]
+    if plans.task == "segment" and not has_pairs:
+        return [method for method in methods if method_class(method).samples == "labelled"]
+    return methods
 
 
 def training_device(preset_name: str) -> tuple[str, bool]:
@@ -77,27 +115,35 @@ def training_device(preset_name: str) -> tuple[str, bool]:
     return kind, computes_bf16(torch.device(kind))
 
 
+def _heaviest(plans: Plans, methods: list[str]) -> list[str]:
+    if plans.task == "forecast":  # the method whose stack of scans is the largest
+        temporal = plans.temporal
+        return ["cronos_discrete" if temporal.grid.length >= temporal.sequence_length else "cronos"]
+    if "unet_consistent" in methods:  # which does all that unet does, and more
+        return [method for method in methods if method != "unet"]
+    return methods
+
+
 class TrainingSteps:
     """Bytes of training steps of the planned methods; remembered, because planning asks for the same ones again."""
 
-    def __init__(self, plans: Plans):
-        self.plans = plans
+    def __init__(self, plans: Plans, has_pairs: bool):
+        # a loss with an ignore label asks what voxels hold, which none of these has
+        labels = {name: value for name, value in plans.labels.items() if name != "ignore"}
+        self.plans = plans.model_copy(update={"labels": labels})
         self.device, self.bf16 = training_device(plans.preset)
-        temporal = plans.temporal
-        grid_is_longer = temporal.grid.length >= temporal.sequence_length
-        #: the method whose stack is the largest
-        self.heaviest = "cronos_discrete" if grid_is_longer else "cronos"
+        self.methods = planned_methods(plans, has_pairs)
+        #: the methods of which one is the largest
+        self.heaviest = _heaviest(plans, self.methods)
         self._known: dict[str, float] = {}
 
     def largest(self, patch_size: list[int], network: NetworkPlan, batch_size: int) -> float:
         """Of the method that takes most."""
-        return self._of(self.heaviest, patch_size, network, batch_size)
+        return max((self._of(method, patch_size, network, batch_size) for method in self.heaviest), default=0.0)
 
     def by_method(self, patch_size: list[int], network: NetworkPlan, batch_size: int) -> dict[str, float]:
         """Of every planned method."""
-        return {
-            method: self._of(method, patch_size, network, batch_size) for method in PLANNED_METHODS[self.plans.task]
-        }
+        return {method: self._of(method, patch_size, network, batch_size) for method in self.methods}
 
     def _of(self, method: str, patch_size: list[int], network: NetworkPlan, batch_size: int) -> float:
         trial = ConfigurationPlan(

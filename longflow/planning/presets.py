@@ -1,10 +1,11 @@
 """Sizes of networks and runs: tiny (CPU, tests, demo), S, M, L."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from longflow.errors import unknown_name
-from longflow.plans import PresetName, TrainingPlan
+from longflow.plans import Encoder, PresetName, TrainingPlan
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,10 @@ class Preset:
     :param attention: windowed self-attention at the bottleneck.
     :param longest_sequence: most context scans that a sample holds; CRONOS has 7 and 11.
     :param batch_size: samples of a step: as many as memory allows between the two; CRONOS has 4.
+    :param most_features: of a stage, by the number of dimensions; empty: no limit.
+    :param encoder: kind of encoder, and :param blocks: of each of its stages; empty: the network's own number.
+    :param fewest_stages: that the network can be built of.
+    :param dataset_share: most voxels that a batch may hold, as a share of the dataset's; None: no limit.
     """
 
     name: PresetName
@@ -29,11 +34,17 @@ class Preset:
     longest_sequence: int
     batch_size: tuple[int, int]
     training: TrainingPlan
+    most_features: Mapping[int, int] = field(default_factory=dict)
+    encoder: Encoder = "plain"
+    blocks: tuple[int, ...] = ()
+    fewest_stages: int = 1
+    dataset_share: float | None = None
 
-    def features(self, stages: int) -> list[int]:
+    def features(self, stages: int, dimensions: int = 3) -> list[int]:
         """Features per stage."""
         rates = self.expansion + self.expansion[-1:] * stages
-        return [self.base_features * rates[stage] for stage in range(stages)]
+        most = self.most_features.get(dimensions, self.base_features * max(rates))
+        return [min(most, self.base_features * rates[stage]) for stage in range(stages)]
 
 
 _PAPER_TRAINING = TrainingPlan(epochs=1000, iterations_per_epoch=250, learning_rate=1e-4)
@@ -88,9 +99,52 @@ PRESETS = {
     )
 }
 
+#: nnU-Net's numbers (ExperimentPlanner, ResEncUNetPlanner); its planners read folders when they are made, so the
+#: numbers are written here, and tests/planning/test_presets.py compares them with its
+NNUNET_BASE_FEATURES = 32
+NNUNET_MOST_FEATURES = {2: 512, 3: 320}
+NNUNET_BLOCKS: dict[Encoder, tuple[int, ...]] = {"plain": (2,) * 14, "residual": (1, 3, 4, *(6,) * 10)}
+NNUNET_SMALLEST_BATCH = 2
+NNUNET_DATASET_SHARE = 0.05
+#: no planned network has more stages than nnU-Net has numbers of blocks for
+NNUNET_MOST_STAGES = min(len(blocks) for blocks in NNUNET_BLOCKS.values())
+#: nnU-Net has no upper limit but the memory and the share of the dataset; this one ends the search
+MOST_SAMPLES = 64
+
+#: stages of the smallest U-Net, for tests and CPUs; and its memory, most of which the projectors of pretraining take
+TINY_STAGES, TINY_MEMORY = 4, 2
+
+#: steps as in nnUNetTrainer; of the rest, each method has its own recipe
+_NNUNET_TRAINING = TrainingPlan(
+    epochs=1000, iterations_per_epoch=250, learning_rate=1e-2, weight_decay=3e-5, warmup=0, ema_decay=0
+)
+
 
 def preset(name: str) -> Preset:
     """A preset by name; an unknown one is an error that names the nearest."""
     if name not in PRESETS:
         raise unknown_name("preset", name, get_args(PresetName))
     return PRESETS[name]
+
+
+def segmentation_preset(name: str, encoder: Encoder = "plain") -> Preset:
+    """A preset for nnU-Net's U-Nets: its numbers within the preset's memory; tiny is smaller in all."""
+    tiny = name == "tiny"
+    size = preset(name)
+    return replace(
+        size,
+        gpu_memory=TINY_MEMORY if tiny else size.gpu_memory,
+        base_features=16 if tiny else NNUNET_BASE_FEATURES,
+        expansion=tuple(2**stage for stage in range(NNUNET_MOST_STAGES)),
+        max_stages=TINY_STAGES if tiny else NNUNET_MOST_STAGES,
+        attention=False,
+        batch_size=size.batch_size if tiny else (NNUNET_SMALLEST_BATCH, MOST_SAMPLES),
+        training=_NNUNET_TRAINING.model_copy(
+            update={"epochs": size.training.epochs, "iterations_per_epoch": size.training.iterations_per_epoch}
+        ),
+        most_features=NNUNET_MOST_FEATURES,
+        encoder=encoder,
+        blocks=NNUNET_BLOCKS[encoder],
+        fewest_stages=2,
+        dataset_share=NNUNET_DATASET_SHARE,
+    )

@@ -9,7 +9,7 @@ from longflow.fingerprint.fingerprint import Fingerprint, current_fingerprint
 from longflow.networks.precision import default_device
 from longflow.paths import PLANS_NAME, DatasetPaths
 from longflow.planning.plan import make_plans
-from longflow.plans import Plans, write_plans
+from longflow.plans import Encoder, Plans, write_plans
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,16 @@ def default_preset() -> str:
 
 
 def plan_dataset(
-    dataset_name: str, preset: str | None = None, gpu_memory: float | None = None, plans_name: str = PLANS_NAME
+    dataset_name: str,
+    preset: str | None = None,
+    gpu_memory: float | None = None,
+    plans_name: str = PLANS_NAME,
+    encoder: Encoder | None = None,
 ) -> Planned:
     """Make and write the plans of a dataset whose fingerprint is up to date.
 
     :param preset: None: :func:`default_preset`. :param gpu_memory: GB; None: the preset's.
+    :param encoder: for the task "segment" alone; None: plain.
     """
     if "__" in plans_name or "/" in plans_name or not plans_name:
         raise ConfigurationError(
@@ -44,7 +49,7 @@ def plan_dataset(
     if gpu_memory is not None and gpu_memory <= 0:
         raise ConfigurationError(f"--gpu_memory is {gpu_memory:g} GB, expected a number above 0.")
     fingerprint, description = current_fingerprint(dataset_name)
-    plans = make_plans(fingerprint, description, preset or default_preset(), gpu_memory, plans_name)
+    plans = make_plans(fingerprint, description, preset or default_preset(), gpu_memory, plans_name, encoder)
     paths = DatasetPaths(dataset_name)
     previous = _keep_previous(plans, paths.plans(plans_name), paths.plans(f"{plans_name}_previous"))
     write_plans(plans, paths.plans(plans_name))

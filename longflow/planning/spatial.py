@@ -47,10 +47,12 @@ class Resolution:
     """The target grid of a dataset.
 
     :param spacing: mm, after transposition. :param median_shape: voxels at that spacing, after transposition.
+    :param scans: of the dataset.
     """
 
     spacing: np.ndarray
     median_shape: np.ndarray
+    scans: int
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,12 @@ class SpatialPlan:
     configurations: dict[str, ConfigurationPlan]
 
 
-def plan_space(fingerprint: SpatialFingerprint, preset: Preset, memory: Memory, budget: float) -> SpatialPlan:
+def plan_space(
+    fingerprint: SpatialFingerprint, preset: Preset, memory: Memory, budget: float, scans: int
+) -> SpatialPlan:
     """Target spacing, axes and all configurations of a dataset.
 
-    :param memory: bytes of a training step. :param budget: bytes that it may take.
+    :param memory: bytes of a training step. :param budget: bytes that it may take. :param scans: of all subjects.
     :raises ConfigurationError: not even the smallest patch fits the budget.
     """
     rules = SpacingRules(fingerprint)
@@ -75,7 +79,7 @@ def plan_space(fingerprint: SpatialFingerprint, preset: Preset, memory: Memory, 
         compute_new_shape(shape, old, spacing)
         for old, shape in zip(fingerprint.spacings, fingerprint.shapes_after_crop, strict=True)
     ]
-    full = Resolution(spacing[forward], np.maximum(np.median(shapes, axis=0), 1)[forward])
+    full = Resolution(spacing[forward], np.maximum(np.median(shapes, axis=0), 1)[forward], scans)
     spacing_reason = _spacing_reason(fingerprint, spacing, forward)
 
     configurations = {"2d": plan_configuration(full, preset, memory, budget, dimensions=2)}
@@ -110,6 +114,7 @@ def plan_configuration(
     smallest_batch, largest_batch = preset.batch_size
     if dimensions == 2:
         largest_batch *= MORE_SLICES
+    most = f"the preset allows {smallest_batch} to {largest_batch}"
 
     candidates = shrinking_patches(spacing, median_shape, preset)
     fitting = _first(len(candidates), lambda index: memory(*candidates[index], smallest_batch) <= budget)
@@ -121,6 +126,11 @@ def plan_configuration(
             f"voxels, but --gpu_memory is {budget / GB:g} GB. Give it more memory, or choose a smaller --preset."
         )
     patch_size, network = candidates[fitting]
+    if preset.dataset_share:
+        share = preset.dataset_share * resolution.scans * np.prod(resolution.median_shape) / np.prod(patch_size)
+        if round(share) < largest_batch:
+            largest_batch = max(round(share), smallest_batch)
+            most = f"at most {preset.dataset_share:.0%} of the dataset's voxels, or {smallest_batch}, as in nnU-Net"
     batches = range(largest_batch, smallest_batch, -1)
     fitting = _first(len(batches), lambda index: memory(patch_size, network, batches[index]) <= budget)
     batch_size = smallest_batch if fitting is None else batches[fitting]
@@ -133,7 +143,7 @@ def plan_configuration(
         network=network,
         reasons=[
             _patch_reason(patch_size, median_shape, budget),
-            _batch_reason(batch_size, smallest_batch, largest_batch),
+            _batch_reason(batch_size, largest_batch, most),
         ],
     )
 
@@ -153,7 +163,7 @@ def plan_lowres(
         spacing[finer if finer.any() else slice(None)] *= SPACING_STEP
         shape = full.spacing / spacing * full.median_shape
         voxels = np.prod(shape)
-        resolution = Resolution(spacing.copy(), np.maximum(np.round(shape), 1))
+        resolution = Resolution(spacing.copy(), np.maximum(np.round(shape), 1), full.scans)
         # a patch never grows while the image shrinks: the share it can reach tells whether planning it is worthwhile
         if np.prod(fullres.patch_size) / voxels < LOWRES_THRESHOLD / 2:
             continue
@@ -176,10 +186,12 @@ def fit_network(spacing: Sequence[float], patch_size: Sequence[int], preset: Pre
     strides = [[int(step) for step in stride] for stride in strides[: preset.max_stages]]
     kernels = [[int(size) for size in kernel] for kernel in kernels[: preset.max_stages]]
     network = NetworkPlan(
-        features_per_stage=preset.features(len(strides)),
+        features_per_stage=preset.features(len(strides), len(spacing)),
         strides=strides,
         kernel_sizes=kernels,
         attention=preset.attention,
+        encoder=preset.encoder,
+        blocks_per_stage=list(preset.blocks[: len(strides)]),
     )
     return [int(size) for size in pad_shape(patch_size, list(np.prod(strides, axis=0)))], network
 
@@ -187,10 +199,19 @@ def fit_network(spacing: Sequence[float], patch_size: Sequence[int], preset: Pre
 def shrinking_patches(
     spacing: Sequence[float], median_shape: Sequence[float], preset: Preset
 ) -> list[tuple[list[int], NetworkPlan]]:
-    """nnU-Net's patches from the largest to the smallest, each with its network."""
+    """nnU-Net's patches from the largest to the smallest, each with its network.
+
+    :raises ConfigurationError: the images are too small for a network of the fewest stages.
+    """
     patches = [fit_network(spacing, first_patch(spacing, median_shape), preset)]
     while smaller := next_patch(spacing, patches[-1][0], median_shape, preset):
         patches.append(fit_network(spacing, smaller, preset))
+    patches = [(patch, network) for patch, network in patches if len(network.strides) >= preset.fewest_stages]
+    if not patches:
+        raise ConfigurationError(
+            f"Images of {by_axis(median_shape, digits=4)} voxels are too small for a U-Net, which needs at least "
+            f"{2 * SMALLEST_FEATURE_MAP} voxels along one axis."
+        )
     return patches
 
 
@@ -246,10 +267,10 @@ def _patch_reason(patch_size: Sequence[int], median_shape: Sequence[float], budg
     return f"{sizes}: the largest that fits {budget / GB:g} GB."
 
 
-def _batch_reason(batch_size: int, smallest: int, largest: int) -> str:
+def _batch_reason(batch_size: int, largest: int, most: str) -> str:
     if batch_size == largest:
-        return f"Batch size {batch_size}: the most that the preset allows."
-    return f"Batch size {batch_size}: one more would not fit (the preset allows {smallest} to {largest})."
+        return f"Batch size {batch_size}: {most}."
+    return f"Batch size {batch_size}: one more would not fit ({most})."
 
 
 def _lowres_reason(fullres: ConfigurationPlan, lowres: ConfigurationPlan | None) -> str:

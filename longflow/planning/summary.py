@@ -5,6 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from longflow.data.images import by_axis
+from longflow.data.labels import structures
 from longflow.fingerprint.fingerprint import Fingerprint
 from longflow.fingerprint.temporal import Distribution
 from longflow.plans import ConfigurationPlan, Plans
@@ -15,6 +16,7 @@ def summarize(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
     return Group(
         Text(f"{plans.dataset_name}, preset {plans.preset}, {plans.gpu_memory:g} GB", style="bold"),
         _found(fingerprint, plans),
+        *([_structures(plans)] if plans.task == "segment" else []),
         _time(plans),
         _intensities(plans),
         _configurations(plans),
@@ -51,6 +53,17 @@ def _time(plans: Plans) -> RenderableType:
     return table
 
 
+def _structures(plans: Plans) -> RenderableType:
+    table = _key_table("Structures")
+    for name, values in structures(plans.labels).items():
+        table.add_row(name, " + ".join(map(str, values)))
+    if "ignore" in plans.labels:
+        table.add_row("ignored", f"voxels of {plans.labels['ignore']}")
+    if not structures(plans.labels):
+        table.add_row("none", "dataset.json names no labels: the scans can serve pretraining alone")
+    return table
+
+
 def _intensities(plans: Plans) -> RenderableType:
     table = _key_table("Intensities")
     for channel in plans.channels:
@@ -59,8 +72,10 @@ def _intensities(plans: Plans) -> RenderableType:
 
 
 def _configurations(plans: Plans) -> RenderableType:
+    encoders = {plan.network.encoder for plan in plans.configurations.values()}
+    network = f"features ({', '.join(sorted(encoders))} U-Net)" if plans.task == "segment" else "features"
     table = Table(title="Configurations", title_justify="left", title_style="bold", box=None, pad_edge=False)
-    for name in ("", "spacing, mm", "median image", "patch", "batch", "features", "strides", "memory, GB"):
+    for name in ("", "spacing, mm", "median image", "patch", "batch", network, "strides", "memory, GB"):
         table.add_column(name)
     for name, plan in plans.configurations.items():
         table.add_row(
@@ -86,10 +101,10 @@ def _configurations(plans: Plans) -> RenderableType:
 def _training(plans: Plans) -> RenderableType:
     table = _key_table("Training")
     training = plans.training
+    steps = f"{training.epochs} epochs of {training.iterations_per_epoch} iterations"
+    rate = "each method's own" if plans.task == "segment" else f"{training.learning_rate:g}"
     table.add_row(
-        "by default",
-        f"{training.epochs} epochs of {training.iterations_per_epoch} iterations, learning rate "
-        f"{training.learning_rate:g} (longflow_train --epochs, --iterations, --lr, --max_time)",
+        "by default", f"{steps}, learning rate {rate} (longflow_train --epochs, --iterations, --lr, --max_time)"
     )
     return table
 

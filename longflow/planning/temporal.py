@@ -51,13 +51,13 @@ def plan_time(fingerprint: TemporalFingerprint, longest_sequence: int, task: Tas
     :raises DataError: the task is to forecast, and no subject has two scans.
     """
     times = [np.asarray(one, dtype=np.float64) for one in fingerprint.times if len(one) > 1]
+    if task == "segment":
+        return _for_pairs(fingerprint, times)
     if not times:
-        if task == "forecast":
-            raise DataError(
-                f"None of the {len(fingerprint.times)} subjects has two scans, so there is nothing to forecast. "
-                "Expected: several scans of a subject share one name in the column 'subject' of scans.csv."
-            )
-        return _without_time(fingerprint)
+        raise DataError(
+            f"None of the {len(fingerprint.times)} subjects has two scans, so there is nothing to forecast. "
+            "Expected: several scans of a subject share one name in the column 'subject' of scans.csv."
+        )
     intervals = np.concatenate([np.diff(one) for one in times])
     time_scale = float(np.median(intervals))
     sequence_length, length_reason = choose_sequence_length([len(one) for one in times], longest_sequence)
@@ -237,18 +237,31 @@ def _clean(value: float) -> float:
     return round(value, 9) + 0.0
 
 
-def _without_time(fingerprint: TemporalFingerprint) -> TemporalPlan:
-    grid = GridPlan(spacing=1, length=1, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0)
+def _for_pairs(fingerprint: TemporalFingerprint, times: list[np.ndarray]) -> TemporalPlan:
+    """What segmentation needs: the time scale alone, in which pairs of neighbouring scans are seen.
+
+    :param times: of the subjects that have two scans or more.
+    """
+    unit, subjects = fingerprint.time_unit, len(fingerprint.times)
+    intervals = np.concatenate([np.diff(one) for one in times]) if times else np.ones(1)
+    scale = float(np.median(intervals))
+    longest_span = float(max((one[-1] - one[0] for one in times), default=1))
+    reason = "Scans by themselves: no subject has two, so nothing can be learned from neighbouring scans."
+    if times:
+        reason = (
+            f"Time scale {scale:g} {unit}: the median of {len(intervals)} intervals of the {len(times)} of {subjects} "
+            "subjects that have two scans or more; pairs of neighbouring scans are drawn from them."
+        )
     return TemporalPlan(
-        time_unit=fingerprint.time_unit,
-        time_scale=1,
+        time_unit=unit,
+        time_scale=scale,
         sequence_length=1,
-        shortest_interval=1,
-        longest_span=1,
-        longest_horizon=1,
-        grid=grid,
+        shortest_interval=float(np.percentile(intervals, 5)),
+        longest_span=longest_span,
+        longest_horizon=longest_span,
+        grid=GridPlan(spacing=scale, length=1, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0),
         regular=False,
-        reasons=["No subject has two scans: there is no time to plan for."],
+        reasons=[reason],
     )
 
 

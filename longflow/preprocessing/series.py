@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from longflow.data.box import box_slices, nonzero_box
 from longflow.data.dataset import Scan, Series
-from longflow.data.images import Geometry, Volume, check_same_grid, read_image, read_scan
+from longflow.data.images import Volume, check_same_grid, read_label, read_scan
 from longflow.data.problems import REGISTER
 from longflow.errors import DataError
 from longflow.plans import Plans
@@ -67,7 +66,9 @@ def prepare_series(series: Series, plans: Plans, configuration_name: str) -> Pre
         volumes,
         plans,
         configuration_name,
-        labels=[_read_label(scan, volume.geometry) for scan, volume in zip(scans, volumes, strict=True)],
+        labels=[
+            read_label(scan.label, scan.images[0], volume.geometry) for scan, volume in zip(scans, volumes, strict=True)
+        ],
         sources=[str(scan.images[0]) for scan in scans],
     )
     prepared.properties.digest = series_digest(series, plans, configuration_name)
@@ -195,17 +196,3 @@ def _check_volumes(subject: str, volumes: Sequence[Volume], sources: list[str], 
         if not np.isfinite(volume.array).all():
             count = int(np.size(volume.array) - np.isfinite(volume.array).sum())
             raise DataError(f"{source} has {count} voxels that are NaN or infinite, expected finite numbers only.")
-
-
-def _read_label(scan: Scan, geometry: Geometry) -> np.ndarray | None:
-    """The label of a scan, (z, y, x) int16, which must lie on the scan's grid."""
-    if scan.label is None or not scan.label.is_file():
-        return None
-    image = read_image(scan.label)
-    advice = "A label image must lie on the grid of its scan."
-    check_same_grid(Geometry.of(image), scan.label, geometry, f"its image, {scan.images[0]},", advice)
-    array = sitk.GetArrayFromImage(image)
-    labels = array.astype(np.int16)
-    if not np.array_equal(labels, array):
-        raise DataError(f"{scan.label} holds values that are not whole numbers between -32768 and 32767.")
-    return labels

@@ -1,7 +1,16 @@
+import inspect
+import json
+
 import pytest
+from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner
+from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
+    ResEncUNetPlanner,
+)
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from longflow.errors import NotFoundError
-from longflow.planning.presets import PRESETS, preset
+from longflow.networks.unet import DECODER_BLOCKS
+from longflow.planning.presets import NNUNET_BLOCKS, NNUNET_MOST_STAGES, PRESETS, preset, segmentation_preset
 
 
 def test_features_grow_as_in_the_paper():
@@ -17,3 +26,40 @@ def test_sizes_grow():
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(NotFoundError, match="Did you mean 'tiny'"):
         preset("tinny")
+
+
+@pytest.mark.parametrize("encoder", ["plain", "residual"])
+def test_numbers_of_segmentation_are_those_of_nnunets_planner(encoder, tmp_path, monkeypatch):
+    kind = {"plain": default_experiment_planner.ExperimentPlanner, "residual": ResEncUNetPlanner}[encoder]
+    name = "Dataset950_MadeUp"
+    (tmp_path / name / "imagesTr").mkdir(parents=True)
+    (tmp_path / name / "dataset.json").write_text(json.dumps({"file_ending": ".nii.gz", "dataset": {}}))
+    (tmp_path / name / "dataset_fingerprint.json").write_text("{}")
+    monkeypatch.setattr(default_experiment_planner, "maybe_convert_to_dataset_name", lambda name: name)
+    for folder in ("nnUNet_raw", "nnUNet_preprocessed"):
+        monkeypatch.setattr(default_experiment_planner, folder, str(tmp_path))
+    planner, size = kind(name), segmentation_preset("M", encoder)
+    assert size.gpu_memory == planner.UNet_vram_target_GB
+    assert size.base_features == planner.UNet_base_num_features
+    assert size.most_features == {2: planner.UNet_max_features_2d, 3: planner.UNet_max_features_3d}
+    assert size.batch_size[0] == planner.UNet_min_batch_size
+    assert size.dataset_share == planner.max_dataset_covered
+    assert NNUNET_BLOCKS[encoder] == planner.UNet_blocks_per_stage_encoder
+    assert len(set(planner.UNet_blocks_per_stage_decoder)) == 1
+    assert DECODER_BLOCKS[encoder] == planner.UNet_blocks_per_stage_decoder[0]
+
+
+def test_steps_of_segmentation_are_those_of_nnunets_trainer():
+    source = inspect.getsource(nnUNetTrainer.__init__)
+    training = segmentation_preset("L").training
+    assert f"self.num_epochs = {training.epochs}" in source
+    assert f"self.num_iterations_per_epoch = {training.iterations_per_epoch}" in source
+
+
+def test_a_tiny_segmentation_network_is_small():
+    size = segmentation_preset("tiny")
+    assert size.features(size.max_stages) == [16, 32, 64, 128]
+    assert size.batch_size == (2, 2)
+    assert segmentation_preset("S").max_stages == NNUNET_MOST_STAGES
+    with pytest.raises(NotFoundError, match="Did you mean 'tiny'"):
+        segmentation_preset("tinny")

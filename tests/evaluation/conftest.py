@@ -70,3 +70,26 @@ def write_table() -> Callable[..., None]:
         write_scans([Scan(case, subject, time, ()) for case, subject, time in rows], path)
 
     return write
+
+
+@pytest.fixture
+def labelled() -> DatasetDescription:
+    """A dataset of task segment: two structures, a region of both, voxels that nobody knows the truth of."""
+    return DatasetDescription(
+        channel_names={"0": "MR"},
+        file_ending=".nii.gz",
+        time_unit="months",
+        task="segment",
+        labels={"background": 0, "whole": [1, 2], "core": 2, "ignore": 3},
+        regions_class_order=[1, 2],
+    )
+
+
+@pytest.fixture
+def write_labels() -> Callable[..., None]:
+    """Write a label map (z, y, x)."""
+
+    def write(folder: Path, case: str, array: np.ndarray, geometry: Geometry = GEOMETRY, kind: str = "uint8") -> None:
+        write_volume(array, geometry, kind, folder / f"{case}.nii.gz")
+
+    return write

@@ -21,8 +21,9 @@ MOST_ROWS = 20
 def parser() -> command.Parser:
     result = command.Parser(
         "longflow_find_best",
-        "Choose method, configuration, ensemble of two, reduction and shrinkage towards the last context image (LCI) "
-        "by the lowest NRMSE on the cross-validation, and write the choice down for longflow_predict.",
+        "Choose the model to predict with on the cross-validation, and write the choice down for longflow_predict. "
+        "Forecasts: method, configuration, ensemble of two, reduction and shrinkage towards the last context image "
+        "(LCI) by the lowest NRMSE. Segmentation: method and configuration by the highest mean Dice; no ensembles.",
         EXAMPLE,
     )
     flags.add_dataset(result)
@@ -31,12 +32,16 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
+    from longflow.data.dataset import read_description
     from longflow.evaluation.best import find_best
+    from longflow.evaluation.best_segmentation import find_best_segmentation
 
     paths = DatasetPaths(resolve_dataset_name(options.dataset))
+    segments = read_description(paths.raw / "dataset.json").task == "segment"
+    choose, show = (find_best_segmentation, _show_segmentation) if segments else (find_best, _show)
     with progress_bar("Reading predictions") as progress:
-        best = find_best(paths, options.processes, progress)
-    _show(best)
+        best = choose(paths, options.processes, progress)
+    show(best)
     command.console.print(f"Written: {paths.best} and {paths.best_table.name}", highlight=False)
 
 
@@ -83,6 +88,42 @@ def _show(best: dict) -> None:
             "Train further folds, or evaluate held-out subjects (imagesTs).",
             highlight=False,
         )
+
+
+def _show_segmentation(best: dict) -> None:
+    table = Table(
+        title=f"{best['dataset']}: {best['scans']} validation scans of {best['subjects']} subjects, "
+        f"fold{'s' if len(best['folds']) > 1 else ''} {', '.join(map(str, best['folds']))}",
+        title_justify="left",
+        caption="Mean over structures, then over subjects; 95 % intervals over subjects.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("model", overflow="fold")
+    for name in ("Dice", "95 % interval", "difference\nto the best", "95 % interval"):
+        table.add_column(name, justify="right")
+    for row in best["table"][:MOST_ROWS]:
+        chosen = row["candidate"] == best["candidate"]
+        table.add_row(
+            escape(_short(row["candidate"])),
+            f"{row['dice']:.4f}",
+            _interval(row["from"], row["to"], ".4f"),
+            "" if chosen else f"{row['difference_to_best']:+.4f}",
+            "" if chosen else _interval(row["difference_from"], row["difference_to"], "+.4f"),
+            style="bold" if chosen else None,
+        )
+    command.console.print(table)
+    if len(best["table"]) > MOST_ROWS:
+        command.console.print(f"... and {len(best['table']) - MOST_ROWS} more in the file.")
+    command.console.print(
+        f"Chosen: [bold]{escape(_short(best['candidate']))}[/], Dice {best['dice']:.4f}. Where the interval of a "
+        "difference holds 0, the data do not tell these models apart.",
+        highlight=False,
+    )
+
+
+def _interval(low: float | None, high: float | None, form: str) -> str:
+    return "" if low is None else f"{low:{form}} to {high:{form}}"
 
 
 def _short(candidate: str) -> str:

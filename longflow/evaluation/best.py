@@ -122,7 +122,7 @@ def find_best(paths: DatasetPaths, processes: int | None = None, progress: Progr
     :raises NotFoundError: nothing is trained yet.
     :raises DataError: validation predictions are missing or differ between models in targets or context.
     """
-    models, folds = comparable_models(paths)
+    models, folds = comparable_models(paths, paths.models())
     description = read_description(paths.raw / "dataset.json")
     sources, targets = collect_targets(models, folds, paths, description)
     candidates = all_candidates(sources)
@@ -155,12 +155,11 @@ def find_best(paths: DatasetPaths, processes: int | None = None, progress: Progr
     return best
 
 
-def comparable_models(paths: DatasetPaths) -> tuple[list[ModelPaths], list[int]]:
-    """The models with the most finished folds, and those folds; others are left out with a warning.
+def comparable_models(paths: DatasetPaths, models: Sequence[ModelPaths]) -> tuple[list[ModelPaths], list[int]]:
+    """Those of some models with the most finished folds, and those folds; others are left out with a warning.
 
     Models can only be compared on the same targets, hence on the same folds.
     """
-    models = paths.models()
     if not models:
         raise NotFoundError(
             f"No model of {paths.name} is trained to its end: nothing found in {paths.results.resolve()}. "

@@ -250,17 +250,17 @@ def summarise(rows: Rows, structures: Sequence[str]) -> dict[str, Any]:
 
 def mean_over_structures(rows: Sequence[Row], name: str) -> dict[str, Any]:
     """A number over subjects: mean over a subject's scans, then over its structures, then over subjects."""
-    of_structure = [
-        subject_means(
-            *zip(*[(row["subject"], row[name]) for row in rows if row["structure"] == structure], strict=True)
-        )
-        for structure in dict.fromkeys(row["structure"] for row in rows)
-    ]
-    values = [(subject, value) for means in of_structure for subject, value in means.items()]
-    return {
-        **summary([subject for subject, _ in values], [value for _, value in values]),
-        "undefined": sum(row[name] is None for row in rows),
-    }
+    means = subject_values(rows, name)
+    return {**summary(list(means), list(means.values())), "undefined": sum(row[name] is None for row in rows)}
+
+
+def subject_values(rows: Sequence[Row], name: str) -> dict[str, float]:
+    """A number of each subject: mean over its scans, then over its structures; subjects without any are left out."""
+    pairs = []
+    for structure in dict.fromkeys(row["structure"] for row in rows):
+        own = [row for row in rows if row["structure"] == structure]
+        pairs += subject_means([row["subject"] for row in own], [row[name] for row in own]).items()
+    return subject_means([subject for subject, _ in pairs], [value for _, value in pairs])
 
 
 def _summarise_structure(rows: Rows, name: str) -> dict[str, Any]:

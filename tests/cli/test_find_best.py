@@ -1,6 +1,7 @@
 import pytest
 
 from longflow.cli import find_best
+from longflow.data.dataset import DatasetDescription, write_description
 
 BEST = {
     "dataset": "Dataset101_Tiny",
@@ -32,7 +33,11 @@ BEST = {
 @pytest.fixture
 def dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
-    (tmp_path / "raw" / "Dataset101_Tiny").mkdir(parents=True)
+    raw = tmp_path / "raw" / "Dataset101_Tiny"
+    write_description(
+        DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="months"), raw / "dataset.json"
+    )
+    return raw
 
 
 def test_shows_the_choice_and_its_honest_estimate(dataset, monkeypatch, capsys):
@@ -67,3 +72,38 @@ def test_nothing_trained_is_the_users_affair(dataset, capsys):
 def test_unknown_dataset(dataset, capsys):
     assert find_best.main(["-d", "Dataset101_Tyni"]) == 1
     assert "Did you mean 'Dataset101_Tiny'" in capsys.readouterr().err
+
+
+SEGMENTATION = {
+    "dataset": "Dataset101_Tiny",
+    "candidate": "unet__longflowPlans__3d_fullres",
+    "dice": 0.9,
+    "folds": [0],
+    "subjects": 4,
+    "scans": 8,
+    "table": [
+        {
+            "candidate": f"{name}__longflowPlans__3d_fullres",
+            "dice": value,
+            "from": value - 0.01,
+            "to": value + 0.01,
+            "difference_to_best": value - 0.9,
+            "difference_from": difference,
+            "difference_to": difference,
+        }
+        for name, value, difference in (("unet", 0.9, 0.0), ("unet_consistent", 0.85, None))
+    ],
+}
+
+
+def test_segmentation_models_are_ranked_by_dice(dataset, monkeypatch, capsys):
+    description = DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="days", task="segment")
+    write_description(description, dataset / "dataset.json")
+    choose = lambda paths, processes, progress: SEGMENTATION  # noqa: E731
+    monkeypatch.setattr("longflow.evaluation.best_segmentation.find_best_segmentation", choose)
+    assert find_best.main(["-d", "101"]) == 0
+    shown = capsys.readouterr().out
+    assert "8 validation scans of 4 subjects, fold 0" in shown
+    assert "0.8900 to 0.9100" in shown
+    assert "-0.0500" in shown
+    assert "Chosen: unet 3d_fullres, Dice 0.9000" in shown

@@ -1,12 +1,13 @@
-"""longflow: self-configuring forecasting of longitudinal 3D medical images by flow matching."""
+"""longflow: self-configuring forecasting and segmentation of longitudinal 3D medical images."""
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from longflow.inference.forecaster import Forecaster
+    from longflow.inference.segmenter import Segmenter
 
 __version__ = "0.1.0"
-__all__ = ["Forecaster", "__version__"]
+__all__ = ["Forecaster", "Segmenter", "__version__"]
 
 
 def __getattr__(name: str):
@@ -15,4 +16,8 @@ def __getattr__(name: str):
         from longflow.inference.forecaster import Forecaster
 
         return Forecaster
+    if name == "Segmenter":
+        from longflow.inference.segmenter import Segmenter
+
+        return Segmenter
     raise AttributeError(f"module 'longflow' has no attribute '{name}'")

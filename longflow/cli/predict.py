@@ -1,4 +1,4 @@
-"""``longflow_predict``: forecast the wanted scans of a folder."""
+"""``longflow_predict``: forecast the wanted scans of a folder, or segment those that are there."""
 
 import argparse
 from collections.abc import Sequence
@@ -7,32 +7,33 @@ from typing import get_args
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.errors import ConfigurationError
 from longflow.plans import Solver
 
 EXAMPLE = """
 longflow_predict -i in -o out                      # rows of in/scans.csv without an image are forecast
 longflow_predict -i in -o out -t 365 730           # these times, for every subject
 longflow_predict -i in -o out -d 101 -m tfm -f 0   # a certain model
+longflow_predict -i in -o out -d 103               # a model that segments: labels of every scan, and volumes.csv
 """
 
 
 def parser() -> command.Parser:
     result = command.Parser(
         "longflow_predict",
-        "Forecast the wanted scans of a folder. Finished ones are skipped when the command is run again. "
+        "Forecast the wanted scans of a folder, or segment those that are there, as the model was trained to. Finished "
+        "ones are skipped when the command is run again. "
         "For research only, not for clinical decisions.",
         EXAMPLE,
     )
     result.add_argument("-i", "--input", type=Path, required=True, help="folder with images and scans.csv")
-    result.add_argument("-o", "--output", type=Path, required=True, help="folder for the forecasts")
+    result.add_argument("-o", "--output", type=Path, required=True, help="folder for the predictions")
     result.add_argument(
         "-t",
         "--times",
         type=time,
         nargs="+",
         default=(),
-        help="wanted times for every subject, in the dataset's time unit",
+        help="wanted times for every subject, in the dataset's time unit; for forecasts",
     )
     result.add_argument("-d", "--dataset", help="101 or Dataset101_Name (default: the one with a trained model)")
     result.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
@@ -40,9 +41,13 @@ def parser() -> command.Parser:
     result.add_argument("-f", "--folds", type=int, nargs="+", help="folds to average (default: all that are trained)")
     result.add_argument("--solver", choices=get_args(Solver), help="default: from the plans")
     result.add_argument("--steps", type=flags.positive(int), help="steps of the solver (default: from the plans)")
-    result.add_argument("--mirror", action="store_true", help="average over mirrored inputs (8 times the work in 3D)")
+    result.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="average over mirrored inputs, 8 times the work in 3D (default: as the method has it)",
+    )
     flags.add_device(result)
-    result.add_argument("--overwrite", action="store_true", help="make finished forecasts anew")
+    result.add_argument("--overwrite", action="store_true", help="make finished predictions anew")
     return result
 
 
@@ -59,32 +64,25 @@ def time(text: str) -> float:
 
 def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
-    from longflow.inference.forecaster import Forecaster
     from longflow.inference.predictor import predict_folder
+    from longflow.inference.selection import select
+    from longflow.inference.tasks import load_predictor
 
-    if options.output.resolve() == options.input.resolve():
-        raise ConfigurationError("Input and output are the same folder; forecasts would stand among the scans.")
-    forecaster = Forecaster.load(
-        options.dataset,
-        options.configuration,
-        options.method,
-        options.folds,
-        flags.checked_device(options.device),
-        options.solver,
-        options.steps,
-        options.mirror,
-    )
-    selection = forecaster.selection
+    folds = None if options.folds is None else tuple(options.folds)
+    selection = select(options.dataset, options.configuration, options.method, folds)
+    device = flags.checked_device(options.device)
+    predictor = load_predictor(selection, device, options.mirror, options.solver, options.steps)
     for member in selection.members:
         folds = ", ".join(map(str, member.folds))
         command.console.print(
             f"Model: {selection.dataset.name} / {member.model.folder.name}, folds {folds} ({selection.origin})",
             highlight=False,
         )
-    with progress_bar("Forecasting") as progress:
-        wanted = predict_folder(forecaster, options.input, options.output, options.times, options.overwrite, progress)
+    with progress_bar(predictor.doing) as progress:
+        wanted = predict_folder(predictor, options.input, options.output, options.times, options.overwrite, progress)
+    one, several = predictor.noun
     command.console.print(
-        f"{len(wanted)} forecast{'s are' if len(wanted) != 1 else ' is'} in {options.output}", highlight=False
+        f"{len(wanted)} {one + ' is' if len(wanted) == 1 else several + ' are'} in {options.output}", highlight=False
     )
 
 

@@ -1,52 +1,58 @@
-"""The Python interface: scans and times in, a forecast out, in memory."""
+"""Forecasts: scans and times in, a later scan out, in memory (the Python interface) and for folders."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import get_args
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 
-from longflow.data.images import Geometry, Volume, as_type
-from longflow.errors import ConfigurationError, DataError, unknown_name
-from longflow.inference.selection import Member, Selection, select
+from longflow.data.dataset import DatasetDescription, Scan, image_path
+from longflow.data.images import Volume, as_type, check_same_grid, read_scan, write_volume
+from longflow.data.problems import REGISTER
+from longflow.errors import ConfigurationError, DataError
+from longflow.flow.solvers import ORDERS, count_evaluations
+from longflow.inference.in_memory import image_like, volume_of
+from longflow.inference.models import LoadedMember, Models, load_models
+from longflow.inference.predictor import Predictor
+from longflow.inference.selection import Selection, select
 from longflow.inference.sliding_window import predict_volume
-from longflow.methods.method import Method, build_method, method_class
-from longflow.methods.weights import load_method
-from longflow.networks.precision import default_device
-from longflow.plans import Plans, Solver, read_plans
+from longflow.inference.wanted import Wanted, wanted_forecasts
 from longflow.preprocessing.series import PreparedSeries, export_forecast, prepare_volumes
 
 
-@dataclass
-class LoadedMember:
-    """A model of the ensemble with its folds on the device."""
+@dataclass(frozen=True)
+class Context:
+    """The scans that forecasts of a subject are made from, read and prepared once for all targets.
 
-    member: Member
-    plans: Plans
-    methods: list[Method]
+    :param times: ascending. :param prepared: of each member, its latest scans.
+    """
 
-    @property
-    def configuration(self) -> str:
-        return self.member.model.configuration
+    subject: str
+    times: list[float]
+    volumes: list[Volume]
+    prepared: list[PreparedSeries]
 
 
-@dataclass
-class Forecaster:
+class Forecaster(Predictor):
     """A trained model, ready to forecast.
 
     >>> forecaster = Forecaster.load(dataset=101)                                    # doctest: +SKIP
     >>> forecast = forecaster.predict([scan_a, scan_b], times=[0, 210], target=400)  # doctest: +SKIP
-
-    :param selection: which models, folds, reduction and shrinkage.
     """
 
-    selection: Selection
-    device: torch.device
-    members: list[LoadedMember] = field(default_factory=list)
-    tile_step_size: float | None = None
-    mirror: bool = False
+    task = "forecast"
+    noun = ("forecast", "forecasts")
+    doing = "Forecasting"
+
+    def __init__(self, models: Models):
+        self.models = models
+        reduction = models.selection.reduction
+        for member in models.members if reduction is not None else ():
+            _known_reduction(member, reduction)
+        self._latest: tuple[tuple[Scan, ...], Context] | None = None
 
     @classmethod
     def load(
@@ -58,30 +64,30 @@ class Forecaster:
         device: str | None = None,
         solver: str | None = None,
         steps: int | None = None,
-        mirror: bool = False,
+        mirror: bool | None = None,
     ) -> "Forecaster":
         """Load a trained model; what is not given is found as ``longflow_predict`` finds it.
 
         :param device: "cpu", "cuda", "cuda:1", "mps"; by default a GPU where there is one.
         :param solver: as in the plans; by default the plan's. :param steps: of the solver.
+        :param mirror: average over mirrored inputs; by default as the method has it.
         :raises LongflowError: nothing trained fits, or several models do.
         """
-        if solver is not None and solver not in get_args(Solver):
-            raise unknown_name("solver", solver, get_args(Solver))
         name = None if dataset is None else str(dataset)
         chosen = select(name, configuration, method, None if folds is None else tuple(folds))
-        forecaster = cls(chosen, torch.device(device) if device else default_device(), mirror=mirror)
-        for member in chosen.members:
-            forecaster.members.append(_load(member, forecaster.device, solver, steps))
-        if chosen.reduction is not None:
-            for member in forecaster.members:
-                _known_reduction(member, chosen.reduction)
-        return forecaster
+        return cls.of(chosen, device, mirror, solver, steps)
 
-    @property
-    def plans(self) -> Plans:
-        """The plans of the first member: all members share channels and time unit."""
-        return self.members[0].plans
+    @classmethod
+    def of(
+        cls,
+        selection: Selection,
+        device: torch.device | str | None = None,
+        mirror: bool | None = None,
+        solver: str | None = None,
+        steps: int | None = None,
+    ) -> "Forecaster":
+        """Load what was selected."""
+        return cls(load_models(selection, cls.task, device, mirror, solver, steps))
 
     def predict(
         self,
@@ -110,56 +116,126 @@ class Forecaster:
                 "finite numbers."
             )
         order = np.argsort(times, kind="stable")
-        volumes = [_volume(scans[index], spacing) for index in order]
+        volumes = [volume_of(scans[index], spacing) for index in order]
         forecast = self.forecast("subject", [float(times[index]) for index in order], volumes, float(target))
         last = volumes[-1]
         forecast = as_type(forecast, last.data_type)
         if not isinstance(scans[0], sitk.Image):
             return forecast.reshape(np.shape(scans[0]))
-        images = [sitk.GetImageFromArray(channel) for channel in forecast]
-        image = images[0] if len(images) == 1 else sitk.Compose(images)
-        image.CopyInformation(scans[order[-1]])
-        return image
+        return image_like(forecast, scans[order[-1]])
 
     def forecast(self, subject: str, times: Sequence[float], volumes: Sequence[Volume], target: float) -> np.ndarray:
         """The forecast (channels, z, y, x), float32, on the grid and in the units of the last volume.
 
         :param times: of the volumes, ascending. :param target: after the last of them.
         """
-        channels = len(self.plans.channel_names)
+        return self.forecast_from(self.prepare(subject, times, volumes), target)
+
+    def prepare(self, subject: str, times: Sequence[float], volumes: Sequence[Volume]) -> Context:
+        """What forecasts at any time after the last of the volumes are made from."""
+        plans = self.models.plans
         for volume in volumes:
-            if volume.array.shape[0] != channels:
+            if volume.array.shape[0] != len(plans.channel_names):
                 raise DataError(
-                    f"A scan of {subject} has {volume.array.shape[0]} channels, but the model has {channels}: "
-                    f"{', '.join(self.plans.channel_names)}."
+                    f"A scan of {subject} has {volume.array.shape[0]} channels, but the model has "
+                    f"{len(plans.channel_names)}: {', '.join(plans.channel_names)}."
                 )
-        if not target > times[-1]:
-            raise DataError(
-                f"The wanted time {target:g} of {subject} is not after its last context scan ({times[-1]:g} "
-                f"{self.plans.temporal.time_unit}). Forecasts lie in the future of the scans they are made from."
+        prepared = []
+        for member in self.models.members:
+            latest = slice(-member.plans.temporal.sequence_length, None)
+            cases = [f"{subject}_{position}" for position in range(len(times[latest]))]
+            prepared.append(
+                prepare_volumes(subject, cases, times[latest], volumes[latest], member.plans, member.configuration)
             )
-        last = volumes[-1].array
+        return Context(subject, list(times), list(volumes), prepared)
+
+    def forecast_from(self, context: Context, target: float) -> np.ndarray:
+        """As :meth:`forecast`, from scans that are prepared."""
+        if not target > context.times[-1]:
+            raise DataError(
+                f"The wanted time {target:g} of {context.subject} is not after its last context scan "
+                f"({context.times[-1]:g} {self.models.plans.temporal.time_unit}). Forecasts lie in the future of the "
+                "scans they are made from."
+            )
+        last = context.volumes[-1].array
         total = np.zeros_like(last, dtype=np.float32)
-        for member in self.members:
-            total += self._member_forecast(member, subject, times, volumes, target)
-        return last + self.selection.shrinkage * (total / len(self.members) - last)
+        for member, prepared in zip(self.models.members, context.prepared, strict=True):
+            total += self._member_forecast(member, prepared, target, last)
+        return last + self.models.selection.shrinkage * (total / len(self.models.members) - last)
 
     def context_length(self) -> int:
         """How many of the latest scans are used at most."""
-        return max(member.plans.temporal.sequence_length for member in self.members)
+        return max(member.plans.temporal.sequence_length for member in self.models.members)
 
     def _member_forecast(
-        self, member: LoadedMember, subject: str, times: Sequence[float], volumes: Sequence[Volume], target: float
+        self, member: LoadedMember, prepared: PreparedSeries, target: float, last: np.ndarray
     ) -> np.ndarray:
-        length = member.plans.temporal.sequence_length
-        times, volumes = list(times[-length:]), list(volumes[-length:])
-        cases = [f"{subject}_{position}" for position in range(len(times))]
-        prepared = prepare_volumes(subject, cases, times, volumes, member.plans, member.configuration)
-        tile_step = self.tile_step_size or member.plans.inference.tile_step_size
+        times = prepared.properties.times
         context = np.asarray(prepared.images[...], dtype=np.float32)
-        forecasts = predict_volume(member.methods, context, times, target, self.device, tile_step, self.mirror)
-        reduction = self.selection.reduction or member.methods[0].reductions[0]
-        return restore(forecasts[reduction], prepared, len(times) - 1, volumes[-1].array)
+        forecasts = predict_volume(
+            member.methods,
+            context,
+            times,
+            target,
+            self.models.device,
+            member.plans.inference.tile_step_size,
+            self.models.mirror,
+        )
+        reduction = self.models.selection.reduction or member.methods[0].reductions[0]
+        return restore(forecasts[reduction], prepared, len(times) - 1, last)
+
+    def wanted(self, folder: Path, description: DatasetDescription, times: Sequence[float]) -> list[Wanted]:
+        """The rows without an image, or ``times`` for every subject."""
+        self._latest = None  # its files may have changed since
+        return wanted_forecasts(folder, description, times, self.context_length())
+
+    def files(self, item: Wanted, folder: Path, description: DatasetDescription) -> list[Path]:
+        """``{case}_{channel:04d}{file_ending}``, as every scan."""
+        channels = range(len(description.channels))
+        return [image_path(folder, item.target.case, channel, description) for channel in channels]
+
+    def make(self, item: Wanted, folder: Path, description: DatasetDescription) -> dict[str, Any]:
+        """Write the forecast, in the units of the last context scan; its horizon is judged in the sidecar."""
+        context = self._read(item.context)
+        forecast = self.forecast_from(context, item.target.time)
+        last = context.volumes[-1]
+        for array, path in zip(forecast, self.files(item, folder, description), strict=True):
+            write_volume(array, last.geometry, last.data_type, path)
+        temporal = self.models.plans.temporal
+        outside = item.horizon > temporal.longest_horizon
+        warning = (
+            f"The horizon of {item.horizon:g} {temporal.time_unit} is longer than any that the model was trained on "
+            f"({temporal.longest_horizon:g}): an extrapolation."
+        )
+        return {"horizon_outside_training": outside, "warnings": [warning] if outside else []}
+
+    def finish(self, folder: Path) -> None:
+        """No further tables; the last subject's scans are let go."""
+        self._latest = None
+
+    def settings(self) -> dict[str, Any]:
+        """All that a forecast depends on beside its scans."""
+        selection, method = self.models.selection, self.models.members[0].methods[0]
+        return {
+            **super().settings(),
+            "reduction": selection.reduction or method.reductions[0],
+            "shrinkage": selection.shrinkage,
+            "solver": method.solver,
+            "steps": method.steps,
+            "function_evaluations": count_evaluations(method.solver, method.steps) if method.solver in ORDERS else None,
+        }
+
+    def _read(self, scans: tuple[Scan, ...]) -> Context:
+        """Scans from their files; those of the item before, which most often are the same, are kept."""
+        if self._latest is None or self._latest[0] != scans:
+            self._latest = None  # frees the memory first
+            volumes = []
+            for scan in scans:
+                volumes.append(read_scan(scan.images))
+                first = f"{scans[0].images[0]} of the same subject"
+                check_same_grid(volumes[-1].geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
+            self._latest = scans, self.prepare(scans[0].subject, [scan.time for scan in scans], volumes)
+        return self._latest[1]
 
 
 def restore(forecast: np.ndarray, prepared: PreparedSeries, last: int, raw: np.ndarray) -> np.ndarray:
@@ -168,46 +244,9 @@ def restore(forecast: np.ndarray, prepared: PreparedSeries, last: int, raw: np.n
     return export_forecast(forecast, last_context, raw, prepared.properties, last)
 
 
-def _load(member: Member, device: torch.device, solver: str | None, steps: int | None) -> LoadedMember:
-    """The methods of a member: one for each fold, or one without weights where there is nothing to train."""
-    model = member.model
-    plans = read_plans(model.plans)
-    if method_class(model.method).trains:
-        files = [model.fold(fold).final for fold in member.folds]
-        methods = [load_method(file, model.method, plans, model.configuration) for file in files]
-    else:
-        methods = [build_method(model.method, plans, model.configuration).eval()]
-    for method in methods:
-        method.to(device)
-        method.solver = solver or method.solver
-        method.steps = steps or method.steps
-    return LoadedMember(member, plans, methods)
-
-
 def _known_reduction(member: LoadedMember, reduction: str) -> None:
     known = member.methods[0].reductions
     if reduction not in known:
         raise ConfigurationError(
             f"The reduction '{reduction}' is not one of {member.member.model.method}: {', '.join(known)}."
         )
-
-
-def _volume(scan: np.ndarray | sitk.Image, spacing: Sequence[float] | None) -> Volume:
-    if isinstance(scan, sitk.Image):
-        array = sitk.GetArrayFromImage(scan)
-        array = np.moveaxis(array, -1, 0) if scan.GetNumberOfComponentsPerPixel() > 1 else array[None]
-        return Volume(array.astype(np.float32), Geometry.of(scan), array.dtype.name)
-    array = np.asarray(scan)
-    array = array[None] if array.ndim == 3 else array
-    if array.ndim != 4 or spacing is None or len(spacing) != 3:
-        raise DataError(
-            f"Arrays need the shape (z, y, x) or (channels, z, y, x) and a spacing of three numbers in mm, "
-            f"found shape {np.shape(scan)} and spacing {spacing}."
-        )
-    geometry = Geometry(
-        size=array.shape[:0:-1],
-        spacing=tuple(float(value) for value in reversed(spacing)),
-        origin=(0.0, 0.0, 0.0),
-        direction=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
-    )
-    return Volume(array.astype(np.float32), geometry, array.dtype.name)

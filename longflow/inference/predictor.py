@@ -1,31 +1,32 @@
-"""Forecasting a folder: the wanted targets, written as a folder that is valid input again."""
+"""Predicting a folder, whatever the task: what is wanted is made and written as a folder that is valid input again."""
 
 import logging
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+import torch
 
 from longflow import __version__
 from longflow.data.dataset import (
     DatasetDescription,
     Scan,
-    image_path,
     parse_time,
     read_description,
     read_rows,
     write_description,
     write_scans,
 )
-from longflow.data.images import check_same_grid, read_scan, write_volume
-from longflow.data.problems import REGISTER
 from longflow.errors import ConfigurationError, DataError, LongflowError
 from longflow.files import read_json, write_json
-from longflow.flow.solvers import ORDERS, count_evaluations
-from longflow.inference.forecaster import Forecaster
-from longflow.inference.wanted import Wanted, wanted_forecasts
+from longflow.inference.models import Models
+from longflow.inference.selection import Selection
+from longflow.inference.wanted import Item
 from longflow.parallel import Progress
+from longflow.plans import Task
 
 logger = logging.getLogger(__name__)
 
@@ -33,54 +34,111 @@ logger = logging.getLogger(__name__)
 OF_RAW_DATASET = ("imagesTr", "labelsTr", "imagesTs", "targetsTs", "labelsTs")
 
 
+class Predictor(ABC):
+    """What is special to a task: what a folder asks for, and how one of these is made.
+
+    :cvar task: of the models it works with. :cvar noun: what it makes, one and several. :cvar doing: for progress bars.
+    """
+
+    task: ClassVar[Task]
+    noun: ClassVar[tuple[str, str]]
+    doing: ClassVar[str]
+    models: Models
+
+    @classmethod
+    @abstractmethod
+    def of(
+        cls,
+        selection: Selection,
+        device: torch.device | str | None = None,
+        mirror: bool | None = None,
+        solver: str | None = None,
+        steps: int | None = None,
+    ) -> "Predictor":
+        """Load what was selected.
+
+        :param device: by default a GPU where there is one. :param mirror: by default as the method has it.
+        :param solver, steps: by default as the plans have them.
+        :raises LongflowError: the models cannot be loaded, or the task does not know one of the settings.
+        """
+
+    @abstractmethod
+    def wanted(self, folder: Path, description: DatasetDescription, times: Sequence[float]) -> list[Item]:
+        """What a folder asks for; files are not opened.
+
+        :param times: of the command line, for every subject; empty where none were given.
+        :raises LongflowError: nothing is wanted, or something that cannot be made; all problems at once.
+        """
+
+    @abstractmethod
+    def files(self, item: Item, folder: Path, description: DatasetDescription) -> list[Path]:
+        """The images of an item in the output folder."""
+
+    @abstractmethod
+    def make(self, item: Item, folder: Path, description: DatasetDescription) -> dict[str, Any]:
+        """Make an item and write its files.
+
+        :returns: what of it belongs into its sidecar; ``warnings``, a list of sentences, are logged too.
+        :raises LongflowError: its scans cannot be used.
+        """
+
+    def settings(self) -> dict[str, Any]:
+        """All that a prediction depends on beside its scans; those of one folder share it."""
+        return self.models.settings()
+
+    def finish(self, folder: Path) -> None:  # noqa: B027 - most tasks have no further tables
+        """Write further tables of an output folder, from its scans.csv and sidecars."""
+
+
 def predict_folder(
-    forecaster: Forecaster,
+    predictor: Predictor,
     input_folder: Path,
     output_folder: Path,
     times: Sequence[float] = (),
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
-) -> list[Wanted]:
-    """Make every wanted forecast of a folder; finished ones are skipped.
+) -> list[Item]:
+    """Make everything that a folder asks for; what is finished is skipped.
 
     What can be checked without reading voxels is checked for all subjects first. A subject whose images turn out to be
     unusable is reported at the end; the others are done all the same.
 
     :param times: wanted times for every subject, instead of the rows without an image.
-    :param progress: called with (finished, all, case) as forecasts are made.
-    :returns: the forecasts of this folder, made now or before.
-    :raises DataError: nothing is wanted, or some of the subjects could not be forecast (said for each).
+    :param progress: called with (finished, all, case) as items are made.
+    :returns: what the folder asked for, made now or before.
+    :raises DataError: nothing is wanted, or some of it could not be made (said for each).
     """
-    description = model_description(forecaster)
+    if output_folder.resolve() == input_folder.resolve():
+        raise ConfigurationError(
+            f"Input and output are the same folder; {predictor.noun[1]} would stand among the scans."
+        )
+    description = predictor.models.description
     _check_input_description(input_folder, description)
-    wanted = wanted_forecasts(input_folder, description, times, forecaster.context_length())
-    _check_output(output_folder, wanted)
+    wanted = predictor.wanted(input_folder, description, times)
+    _check_output(output_folder, wanted, predictor.noun)
     if not overwrite:
-        _check_settings(forecaster, wanted, output_folder)
-    failures = []
-    todo = [item for item in wanted if overwrite or not is_finished(item, output_folder, description)]
+        _check_settings(predictor.settings(), wanted, output_folder)
+    todo = [item for item in wanted if overwrite or not is_finished(predictor, item, output_folder, description)]
     if len(todo) < len(wanted):
-        logger.info("%d of %d forecasts are finished and kept.", len(wanted) - len(todo), len(wanted))
+        logger.info("%d of %d %s are finished and kept.", len(wanted) - len(todo), len(wanted), predictor.noun[1])
+    failures = []
     for number, item in enumerate(todo):
         progress(number, len(todo), item.target.case)
         try:
-            _make(forecaster, item, output_folder, description)
+            _make(predictor, item, output_folder, description)
         except LongflowError as error:
             failures.append(f"  {item.target.case}: {error}")
     progress(len(todo), len(todo), "")
-    done = [item for item in wanted if is_finished(item, output_folder, description)]
-    _write_table(done, output_folder, description)
+    done = [item for item in wanted if is_finished(predictor, item, output_folder, description)]
+    if done:
+        _write_table(done, output_folder, description)
+        predictor.finish(output_folder)
     if failures:
         raise DataError(
-            f"{len(failures)} of {len(wanted)} forecasts could not be made, the others are in {output_folder}:\n"
-            + "\n".join(failures)
+            f"{len(failures)} of {len(wanted)} {predictor.noun[1]} could not be made, the others are in "
+            f"{output_folder}:\n" + "\n".join(failures)
         )
     return wanted
-
-
-def model_description(forecaster: Forecaster) -> DatasetDescription:
-    """The dataset.json that the model was trained on."""
-    return read_description(forecaster.members[0].member.model.dataset_json)
 
 
 def _check_input_description(folder: Path, description: DatasetDescription) -> None:
@@ -98,47 +156,46 @@ def _check_input_description(folder: Path, description: DatasetDescription) -> N
             )
 
 
-def is_finished(item: Wanted, folder: Path, description: DatasetDescription) -> bool:
-    """Whether a forecast was made before; the sidecar is written last, and names what it was made from."""
+def is_finished(predictor: Predictor, item: Item, folder: Path, description: DatasetDescription) -> bool:
+    """Whether an item was made before; the sidecar is written last, and names what it was made from."""
     sidecar = folder / f"{item.target.case}.json"
     if not sidecar.is_file():
         return False
     content, expected = read_json(sidecar), item.described()
     return {key: content.get(key) for key in expected} == expected and all(
-        image_path(folder, item.target.case, channel, description).is_file()
-        for channel in range(len(description.channels))
+        path.is_file() for path in predictor.files(item, folder, description)
     )
 
 
-def _check_output(folder: Path, wanted: list[Wanted]) -> None:
-    """Forecasts are never written among acquired scans, nor their table over another one.
+def _check_output(folder: Path, wanted: list[Item], noun: tuple[str, str]) -> None:
+    """Predictions are never written among acquired scans, nor their table over another one.
 
     :raises ConfigurationError: the folder is a raw dataset or one of its folders, or has a table of other scans.
     :raises DataError: the folder cannot be made or written to.
     """
+    one, several = noun
     existing = next(place for place in (folder, *folder.resolve().parents) if place.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         what = "cannot be written to" if existing.is_dir() else "is a file"
-        raise DataError(f"{existing} {what}. Give another folder for the forecasts with -o.")
+        raise DataError(f"{existing} {what}. Give another folder for the {several} with -o.")
     of_raw = folder.resolve().name in OF_RAW_DATASET and (folder.resolve().parent / "dataset.json").is_file()
     if of_raw or any((folder / name).is_dir() for name in OF_RAW_DATASET):
         raise ConfigurationError(
-            f"{folder} belongs to a raw dataset. Forecasts would stand among its acquired scans; give another folder "
-            "with -o."
+            f"{folder} belongs to a raw dataset. {several.capitalize()} would stand among its acquired scans; give "
+            "another folder with -o."
         )
     table = folder / "scans.csv"
     known = {item.target.case for item in wanted}
     for row in read_rows(table) if table.is_file() else []:
         if row.case not in known and not (folder / f"{row.case}.json").is_file():
             raise ConfigurationError(
-                f"{table} names {row.case}, which is no forecast (there is no {row.case}.json). Forecasts are not "
-                "written over a table of other scans; give another folder with -o."
+                f"{table} names {row.case}, which is no {one} (there is no {row.case}.json). "
+                f"{several.capitalize()} are not written over a table of other scans; give another folder with -o."
             )
 
 
-def _check_settings(forecaster: Forecaster, wanted: list[Wanted], folder: Path) -> None:
-    """Forecasts of different models do not belong into one folder: they would be evaluated as one."""
-    settings = _settings(forecaster)
+def _check_settings(settings: dict[str, Any], wanted: list[Item], folder: Path) -> None:
+    """Predictions of different models do not belong into one folder: they would be evaluated as one."""
     for item in wanted:
         sidecar = folder / f"{item.target.case}.json"
         content = read_json(sidecar) if sidecar.is_file() else {}
@@ -146,76 +203,36 @@ def _check_settings(forecaster: Forecaster, wanted: list[Wanted], folder: Path) 
             if content.get(key, value) != value:
                 raise ConfigurationError(
                     f"{sidecar} was made with {key} {content[key]}, this command has {value}. Give another folder "
-                    "with -o, or make the forecasts anew with --overwrite."
+                    "with -o, or make everything anew with --overwrite."
                 )
 
 
-def _make(forecaster: Forecaster, item: Wanted, folder: Path, description: DatasetDescription) -> None:
-    volumes = []
-    for scan in item.context:
-        volumes.append(read_scan(scan.images))
-        first = f"{item.context[0].images[0]} of the same subject"
-        check_same_grid(volumes[-1].geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
-    forecast = forecaster.forecast(item.target.subject, [scan.time for scan in item.context], volumes, item.target.time)
-    last = volumes[-1]
-    for channel, array in enumerate(forecast):
-        write_volume(array, last.geometry, last.data_type, image_path(folder, item.target.case, channel, description))
-    write_json(sidecar_content(forecaster, item), folder / f"{item.target.case}.json")
-
-
-def sidecar_content(forecaster: Forecaster, item: Wanted) -> dict[str, Any]:
-    """What a reader of a forecast must know about it."""
-    plans = forecaster.plans
-    longest = plans.temporal.longest_horizon
-    outside = item.horizon > longest
-    warnings = []
-    if outside:
-        warnings.append(
-            f"The horizon of {item.horizon:g} {plans.temporal.time_unit} is longer than any that the model was trained "
-            f"on ({longest:g}): an extrapolation."
-        )
-        logger.warning("%s: %s", item.target.case, warnings[-1])
-    return {
+def _make(predictor: Predictor, item: Item, folder: Path, description: DatasetDescription) -> None:
+    """Make an item; its sidecar says what a reader must know about it, and that it is finished."""
+    found = predictor.make(item, folder, description)
+    for warning in found.get("warnings", []):
+        logger.warning("%s: %s", item.target.case, warning)
+    sidecar = {
         **item.described(),
-        "time_unit": plans.temporal.time_unit,
-        "horizon_outside_training": outside,
-        **_settings(forecaster),
-        "warnings": warnings,
+        "time_unit": predictor.models.plans.temporal.time_unit,
+        **predictor.settings(),
+        "warnings": [],
+        **found,
         "intended_use": "research only, not for clinical decisions",
         "longflow_version": __version__,
         "versions": {name: version(name) for name in ("torch", "nnunetv2", "torchdiffeq", "SimpleITK")},
     }
+    write_json(sidecar, folder / f"{item.target.case}.json")
 
 
-def _settings(forecaster: Forecaster) -> dict[str, Any]:
-    """All that a forecast depends on beside its scans."""
-    members, method = forecaster.members, forecaster.members[0].methods[0]
-    return {
-        "dataset": forecaster.selection.dataset.name,
-        "method": [member.member.model.method for member in members],
-        "configuration": [member.configuration for member in members],
-        "plans": [member.member.model.plans_name for member in members],
-        "plan_identity": [member.plans.identity(member.configuration) for member in members],
-        "folds": [list(member.member.folds) for member in members],
-        "reduction": forecaster.selection.reduction or method.reductions[0],
-        "shrinkage": forecaster.selection.shrinkage,
-        "solver": method.solver,
-        "steps": method.steps,
-        "function_evaluations": count_evaluations(method.solver, method.steps) if method.solver in ORDERS else None,
-        "mirror": forecaster.mirror,
-    }
-
-
-def _write_table(done: list[Wanted], folder: Path, description: DatasetDescription) -> None:
+def _write_table(done: list[Item], folder: Path, description: DatasetDescription) -> None:
     """The table and description that make the output a valid input folder; rows of earlier commands are kept."""
-    if not done:
-        return
     scans = [item.target for item in done]
     taken = {(scan.subject, scan.time) for scan in scans} | {scan.case for scan in scans}
     table = folder / "scans.csv"
     for row in read_rows(table) if table.is_file() else []:
         time = parse_time(row.time)
         if row.case not in taken and (row.subject, time) not in taken and (folder / f"{row.case}.json").is_file():
-            scans.append(Scan(row.case, row.subject, time, ()))
+            scans.append(Scan(row.case, row.subject, time, (), covariates=row.covariates))
     write_scans(scans, table)
     write_description(description, folder / "dataset.json")

@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from longflow.data.dataset import is_name
-from longflow.errors import ConfigurationError, NotFoundError, unknown_name
+from longflow.errors import ConfigurationError, NotFoundError, some, unknown_name
 from longflow.files import read_json
+from longflow.methods.method import known_methods, method_class
 from longflow.paths import DatasetPaths, ModelPaths, known_datasets, resolve_dataset_name
 
 
@@ -19,7 +20,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Selection:
-    """What to forecast with.
+    """What to predict with.
 
     :param members: their forecasts are averaged.
     :param reduction: name of the volume to take; None is the method's default.
@@ -43,12 +44,22 @@ def select(
     """The model that the flags mean, or the only one that they can mean.
 
     Without ``configuration``, ``method`` and ``folds`` the record of ``longflow_find_best`` is followed, where there is
-    one. Otherwise the flags must leave exactly one trained model.
+    one. Otherwise the flags must leave exactly one trained model. Pretraining predicts nothing and is never chosen.
 
-    :raises NotFoundError: nothing trained fits. :raises ConfigurationError: several would do; they are listed.
+    :raises NotFoundError: nothing trained fits, or pretraining alone.
+    :raises ConfigurationError: several would do (they are listed), or pretraining is asked for.
     """
     names = [resolve_dataset_name(dataset)] if dataset is not None else known_datasets()
-    trained = [DatasetPaths(name) for name in names if DatasetPaths(name).models()]
+    if method is not None:
+        _check_predicts(method)
+    trained = [DatasetPaths(name) for name in names if _predicting_models(DatasetPaths(name))]
+    pretrained = [model for name in names for model in DatasetPaths(name).models()]
+    if not trained and pretrained:
+        raise NotFoundError(
+            f"Only pretraining is finished: {some(model.folder.name for model in pretrained)}. It predicts nothing. "
+            "Train a model that starts from it: longflow_train DATASET CONFIGURATION FOLD --pretrained "
+            f"{pretrained[0].method}"
+        )
     if not trained:
         where = f"for {names[0]}" if dataset is not None else "yet"
         raise NotFoundError(
@@ -62,6 +73,23 @@ def select(
     if configuration is None and method is None and folds is None and paths.best.is_file():
         return recorded_best(paths)
     return _the_only_model(paths, configuration, method, folds)
+
+
+def _predicts(method: str) -> bool:
+    """False for pretraining; a method that is not installed here is complained about when it is loaded."""
+    return method not in known_methods() or method_class(method).predicts
+
+
+def _check_predicts(method: str) -> None:
+    if not _predicts(method):
+        raise ConfigurationError(
+            f"'{method}' is pretraining: it gives weights to start from and predicts nothing. Train a model with them "
+            f"(longflow_train ... --pretrained {method}) and predict with that."
+        )
+
+
+def _predicting_models(paths: DatasetPaths) -> list[ModelPaths]:
+    return [model for model in paths.models() if _predicts(model.method)]
 
 
 def recorded_best(paths: DatasetPaths) -> Selection:
@@ -80,6 +108,7 @@ def recorded_best(paths: DatasetPaths) -> Selection:
         for entry in best["members"]
     )
     for member in members:
+        _check_predicts(member.model.method)
         missing = set(member.folds) - set(member.model.finished_folds())
         if missing:
             raise NotFoundError(
@@ -112,7 +141,7 @@ def _is_record(best: Any) -> bool:
 def _the_only_model(
     paths: DatasetPaths, configuration: str | None, method: str | None, folds: tuple[int, ...] | None
 ) -> Selection:
-    models = paths.models()
+    models = _predicting_models(paths)
     for kind, wanted, flag in (("configuration", configuration, "-c"), ("method", method, "-m")):
         known = {getattr(model, kind) for model in models}
         if wanted is not None and wanted not in known:

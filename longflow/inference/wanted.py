@@ -1,13 +1,29 @@
-"""Which forecasts a folder asks for, and from which scans; files are not opened."""
+"""What a folder asks for: which predictions, and from which scans; files are not opened."""
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from longflow.data.dataset import DatasetDescription, Scan, Series, image_path, series_of_folder
 from longflow.errors import DataError, some
+
+logger = logging.getLogger(__name__)
+
+
+class Item(Protocol):
+    """One prediction to make, of whatever task.
+
+    :param target: what is written, as it will stand in the output's scans.csv.
+    """
+
+    target: Scan
+
+    def described(self) -> dict[str, Any]:
+        """What is made from what, as it stands in a sidecar: a prediction made from other scans is made anew."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +50,42 @@ class Wanted:
         }
 
 
+@dataclass(frozen=True)
+class WantedLabels:
+    """One scan to segment."""
+
+    target: Scan
+
+    def described(self) -> dict[str, Any]:
+        """What is segmented, as it stands in a sidecar."""
+        return {
+            "case": self.target.case,
+            "subject": self.target.subject,
+            "time": self.target.time,
+            "images": [path.name for path in self.target.images],
+        }
+
+
+def wanted_labels(folder: Path, description: DatasetDescription) -> list[WantedLabels]:
+    """The scans of a folder that have images; rows without an image (wanted forecasts) are left out, and said so.
+
+    :raises DataError: there is no scan; a scan lacks a channel or has one too many.
+    """
+    all_series = _series(folder, description)
+    if problems := [line for series in all_series for line in _wrong_channels(series, description)]:
+        raise DataError(f"{folder} cannot be segmented:\n" + "\n".join(problems))
+    scans = [scan for series in all_series for scan in series.scans]
+    wanted = [WantedLabels(scan) for scan in scans if scan.exists]
+    if not wanted:
+        raise DataError(
+            f"{folder} has no scan to segment: its scans.csv has no row with an image. Expected for each row the file "
+            f"{{case}}_0000{description.file_ending}."
+        )
+    if missing := [scan.case for scan in scans if not scan.exists]:
+        logger.info("%d rows without an image are left out: %s.", len(missing), some(missing))
+    return wanted
+
+
 def wanted_forecasts(
     folder: Path, description: DatasetDescription, times: Sequence[float], context_length: int
 ) -> list[Wanted]:
@@ -41,15 +93,11 @@ def wanted_forecasts(
 
     :raises DataError: nothing is wanted; a scan lacks a channel; a target has no earlier scan.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} does not exist or is not a folder.")
     if strange := [time for time in times if not math.isfinite(time)]:
         raise DataError(f"The wanted time {strange[0]} is not a finite number.")
     wanted, problems = [], []
-    all_series = series_of_folder(folder, description)
-    _check_any_image(all_series, folder)
-    for series in all_series:
-        problems += _missing_channels(series)
+    for series in _series(folder, description):
+        problems += _wrong_channels(series, description)
         context = series.with_images().scans
         for target in _targets(series, times, folder, description):
             earlier = tuple(scan for scan in context if scan.time < target.time)[-context_length:]
@@ -69,6 +117,14 @@ def wanted_forecasts(
             "without an image for each scan that should be forecast, or give times for every subject with -t."
         )
     return wanted
+
+
+def _series(folder: Path, description: DatasetDescription) -> list[Series]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist or is not a folder.")
+    all_series = series_of_folder(folder, description)
+    _check_any_image(all_series, folder)
+    return all_series
 
 
 def _check_any_image(all_series: list[Series], folder: Path) -> None:
@@ -94,11 +150,22 @@ def _targets(series: Series, times: Sequence[float], folder: Path, description: 
     ]
 
 
-def _missing_channels(series: Series) -> list[str]:
-    return [
-        f"  {scan.case}: the file {path.name} is missing, while other channels of the scan are there."
-        for scan in series.scans
-        if not scan.exists and any(path.is_file() for path in scan.images)
-        for path in scan.images
-        if not path.is_file()
-    ]
+def _wrong_channels(series: Series, description: DatasetDescription) -> list[str]:
+    """A line for each channel that a scan lacks, and for each scan with more channels than the model."""
+    problems = []
+    for scan in series.scans:
+        if not any(path.is_file() for path in scan.images):
+            continue
+        problems += [
+            f"  {scan.case}: the file {path.name} is missing, while other channels of the scan are there. Channels of "
+            f"the model: {', '.join(description.channels)}."
+            for path in scan.images
+            if not path.is_file()
+        ]
+        further = image_path(scan.images[0].parent, scan.case, len(description.channels), description)
+        if further.is_file():
+            problems.append(
+                f"  {scan.case}: {further.name} is one channel too many. Channels of the model: "
+                f"{', '.join(description.channels)}."
+            )
+    return problems

@@ -1,0 +1,112 @@
+"""Trained models on a device: plans, folds and methods of what was selected."""
+
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import torch
+
+from longflow.data.dataset import DatasetDescription, read_description
+from longflow.errors import ConfigurationError, unknown_name
+from longflow.inference.selection import Member, Selection
+from longflow.methods.method import Method, build_method, method_class
+from longflow.methods.weights import load_method
+from longflow.networks.precision import default_device
+from longflow.plans import Plans, Solver, Task, read_plans
+
+
+@dataclass
+class LoadedMember:
+    """A model of the ensemble with its folds on the device."""
+
+    member: Member
+    plans: Plans
+    methods: list[Method]
+
+    @property
+    def configuration(self) -> str:
+        return self.member.model.configuration
+
+
+@dataclass
+class Models:
+    """All that a prediction is made with.
+
+    :param selection: which models and folds, and why these.
+    :param members: the same models on the device.
+    :param mirror: average over mirrored inputs.
+    """
+
+    selection: Selection
+    device: torch.device
+    members: list[LoadedMember]
+    mirror: bool
+
+    @property
+    def plans(self) -> Plans:
+        """The plans of the first member: all members share task, channels and time unit."""
+        return self.members[0].plans
+
+    @property
+    def description(self) -> DatasetDescription:
+        """The dataset.json that was trained on."""
+        return read_description(self.members[0].member.model.dataset_json)
+
+    def settings(self) -> dict[str, Any]:
+        """What a prediction of any task depends on beside its scans, for sidecars."""
+        return {
+            "dataset": self.selection.dataset.name,
+            "method": [member.member.model.method for member in self.members],
+            "configuration": [member.configuration for member in self.members],
+            "plans": [member.member.model.plans_name for member in self.members],
+            "plan_identity": [member.plans.identity(member.configuration) for member in self.members],
+            "folds": [list(member.member.folds) for member in self.members],
+            "mirror": self.mirror,
+        }
+
+
+def task_of(selection: Selection) -> Task:
+    """What the selected model was planned for."""
+    return read_plans(selection.members[0].model.plans).task
+
+
+def load_models(
+    selection: Selection,
+    task: Task,
+    device: torch.device | str | None = None,
+    mirror: bool | None = None,
+    solver: str | None = None,
+    steps: int | None = None,
+) -> Models:
+    """Load what was selected.
+
+    :param device: "cpu", "cuda", "cuda:1", "mps"; by default a GPU where there is one.
+    :param mirror: by default as the method has it. :param solver, steps: of a flow; by default as the plans have them.
+    :raises LongflowError: the models are for another task, or their weights do not fit their plans.
+    """
+    if solver is not None and solver not in get_args(Solver):
+        raise unknown_name("solver", solver, get_args(Solver))
+    found = task_of(selection)
+    if found != task:
+        raise ConfigurationError(
+            f"{selection.members[0].model.folder.name} of {selection.dataset.name} is a model for the task '{found}', "
+            f"not for '{task}'."
+        )
+    device = torch.device(device) if device else default_device()
+    members = [_load(member, device, solver, steps) for member in selection.members]
+    return Models(selection, device, members, members[0].methods[0].mirrors if mirror is None else mirror)
+
+
+def _load(member: Member, device: torch.device, solver: str | None, steps: int | None) -> LoadedMember:
+    """The methods of a member: one for each fold, or one without weights where there is nothing to train."""
+    model = member.model
+    plans = read_plans(model.plans)
+    if method_class(model.method).trains:
+        files = [model.fold(fold).final for fold in member.folds]
+        methods = [load_method(file, model.method, plans, model.configuration) for file in files]
+    else:
+        methods = [build_method(model.method, plans, model.configuration).eval()]
+    for method in methods:
+        method.to(device)
+        method.solver = solver or method.solver
+        method.steps = steps or method.steps
+    return LoadedMember(member, plans, methods)

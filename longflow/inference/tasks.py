@@ -1,0 +1,33 @@
+"""Which predictor does which task."""
+
+import torch
+
+from longflow.errors import ConfigurationError
+from longflow.inference.forecaster import Forecaster
+from longflow.inference.models import task_of
+from longflow.inference.predictor import Predictor
+from longflow.inference.segmenter import Segmenter
+from longflow.inference.selection import Selection
+
+PREDICTORS: dict[str, type[Predictor]] = {kind.task: kind for kind in (Forecaster, Segmenter)}
+
+
+def load_predictor(
+    selection: Selection,
+    device: torch.device | str | None = None,
+    mirror: bool | None = None,
+    solver: str | None = None,
+    steps: int | None = None,
+) -> Predictor:
+    """The predictor of the task that the selected model was planned for, loaded.
+
+    :param mirror: by default as the method has it. :param solver, steps: by default as the plans have them.
+    :raises LongflowError: the model cannot be loaded or does not know one of the settings.
+    """
+    task = task_of(selection)
+    if task not in PREDICTORS:
+        raise ConfigurationError(
+            f"{selection.members[0].model.folder} is planned for '{task}', which this version cannot predict. Known: "
+            f"{', '.join(PREDICTORS)}."
+        )
+    return PREDICTORS[task].of(selection, device, mirror, solver, steps)

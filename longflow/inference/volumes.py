@@ -1,0 +1,44 @@
+"""Volumes of what was segmented: counted when a label map is made, gathered in one table."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from longflow.data.dataset import parse_time, read_rows
+from longflow.data.images import Geometry
+from longflow.files import read_json, write_csv
+
+COLUMNS = ("subject", "case", "time", "structure", "voxels", "volume_ml")
+
+
+def structure_volumes(
+    labels: np.ndarray, geometry: Geometry, structures: Mapping[str, Sequence[int]]
+) -> dict[str, dict[str, Any]]:
+    """Voxels and volume of each structure of a label map.
+
+    :param labels: (z, y, x). :param structures: label values of each by its name (``data.labels.structures``).
+    """
+    voxel_ml = float(np.prod(geometry.array_spacing)) / 1000
+    values, counts = np.unique(labels, return_counts=True)
+    found = {}
+    for name, wanted in structures.items():
+        voxels = int(counts[np.isin(values, wanted)].sum())
+        found[name] = {"voxels": voxels, "volume_ml": round(voxels * voxel_ml, 6)}
+    return found
+
+
+def write_volumes(folder: Path) -> None:
+    """``volumes.csv`` of a folder of label maps: all of its scans.csv, by subject, time and structure.
+
+    The volumes stand in the sidecars, so no label map is read again.
+    """
+    rows = []
+    for scan in read_rows(folder / "scans.csv"):
+        volumes = read_json(folder / f"{scan.case}.json").get("volumes", {})
+        for structure, volume in volumes.items():
+            place = {"subject": scan.subject, "case": scan.case, "time": scan.time, "structure": structure}
+            rows.append({**place, **{name: volume[name] for name in ("voxels", "volume_ml")}})
+    rows.sort(key=lambda row: (row["subject"], parse_time(row["time"]), row["case"]))
+    write_csv(COLUMNS, rows, folder / "volumes.csv")

@@ -28,6 +28,9 @@ IN_OBLONG_SLICES = (-np.pi / 12, np.pi / 12)
 OBLONG = 1.5
 ROOM_FOR_SCALING = (0.85, 1.25)
 
+#: voxels to either side that nnU-Net's strongest blurring looks at; it fails on patches that are not wider
+BLUR_REACH = 3
+
 #: what belongs to the spatial draw A_g of a pair
 SPATIAL = (SpatialTransform, MirrorTransform, Convert3DTo2DTransform, Convert2DTo3DTransform)
 
@@ -69,7 +72,7 @@ def build_transforms(plan: ConfigurationPlan, manager: LabelManager | None, augm
     whole = nnUNetTrainer.get_training_transforms(
         tuple(plan.patch_size), rotation, scales, mirror_axes, thin, use_mask_for_norm=None, **targets
     )
-    steps = [_repeatable(step) for step in whole.transforms]
+    steps = _steps(whole, plan)
     return ScanTransforms(
         read_size=read_size(plan),
         labelled=ComposeTransforms(steps),
@@ -78,11 +81,17 @@ def build_transforms(plan: ConfigurationPlan, manager: LabelManager | None, augm
     )
 
 
-def _repeatable(step: BasicTransform) -> BasicTransform:
-    """Blurring would otherwise choose between two algorithms by their speed at the time, whose results differ."""
-    if isinstance(step, RandomTransform) and isinstance(step.transform, GaussianBlurTransform):
-        step.transform.benchmark = False
-    return step
+def _steps(whole: ComposeTransforms, plan: ConfigurationPlan) -> list[BasicTransform]:
+    """nnU-Net's transforms with blurring that is repeatable, or without where the patch is too thin for its kernel."""
+    steps = []
+    for step in whole.transforms:
+        if isinstance(step, RandomTransform) and isinstance(step.transform, GaussianBlurTransform):
+            if min(plan.patch_size) <= BLUR_REACH:
+                continue
+            # it would choose between two algorithms by their speed at the time, whose results differ
+            step.transform.benchmark = False
+        steps.append(step)
+    return steps
 
 
 def rotation_range(plan: ConfigurationPlan) -> tuple[float, float]:

@@ -75,6 +75,7 @@ def shift_between(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         # not normalised: block means are too few for a spectrum without its amplitudes
         phase_cross_correlation(left, right, upsample_factor=4, normalization=None)[0]
         for left, right in zip(*centred, strict=True)
+        if left.any() and right.any()
     ]
     wide_enough = np.array(one.shape[1:]) >= FEWEST_BLOCKS
-    return np.mean(shifts, axis=0) * wide_enough
+    return np.mean(shifts, axis=0) * wide_enough if shifts else np.zeros(3)

@@ -10,7 +10,8 @@ class PretrainingMethod(Method):
 
     ``self.network`` is the network of ``unet`` but for its last layers, which here give the image's channels
     (reconstruction); ``--pretrained`` loads all else. Optimised as Ren et al. (section 4, implementation details): Adam
-    with beta 0.9 and 0.999, learning rate 2e-4 decaying linearly, the best weights on validation subjects kept.
+    with beta 0.9 and 0.999, learning rate 2e-4 decaying linearly, the best weights on validation subjects kept; with
+    nnU-Net's gradient clipping, which only stops what would explode (they clip nothing).
     """
 
     task = "segment"
@@ -27,4 +28,11 @@ class PretrainingMethod(Method):
     @property
     def recipe(self) -> Recipe:
         """Ren et al., implementation details."""
-        return Recipe(optimizer="adam", learning_rate=2e-4, betas=(0.9, 0.999), schedule="linear", keep="best")
+        return Recipe(
+            optimizer="adam",
+            learning_rate=2e-4,
+            betas=(0.9, 0.999),
+            schedule="linear",
+            gradient_clip=12.0,
+            keep="best",
+        )

@@ -31,10 +31,10 @@ class Spatiotemporal(PretrainingMethod):
     to C). Every layer has a projector and a predictor of its own, as there, since layers differ in their features. A
     stage of the decoder is looked at in the same places as that of the encoder which its skip connection comes from.
 
-    ``options`` are the weights of eq. 7 (lambda, alpha, mu, gamma, beta; a term of weight 0 is not computed), the layers
-    of interest, the width of projectors and predictors, the number M of places in each layer (a smaller map gives all
-    it has; PatchNCE's number, the paper gives none), and augmentation. The paper's mu is 1e-2 for ageing adults
-    (OASIS3) and 1e-3 for infants (IBIS).
+    ``options`` are the weights of eq. 7 (lambda, alpha, mu, gamma, beta; a term of weight 0 is not computed), the
+    layers of interest, the width of projectors and predictors, the number M of places in each layer (a smaller map
+    gives all it has; PatchNCE's number, the paper gives none), and augmentation. The paper's mu is 1e-2 for ageing
+    adults (OASIS3) and 1e-3 for infants (IBIS).
 
     Logged terms are without their weights. ``spread``, which is not optimised, tells collapse: see :func:`spread`.
     """

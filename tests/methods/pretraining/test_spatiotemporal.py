@@ -284,3 +284,9 @@ def test_options_that_cannot_be(options, words):
 def test_unknown_layers_are_named():
     with pytest.raises(NotFoundError, match="encoder_decoder"):
         small_method(layers="encoder_decoders")
+
+
+def test_it_is_optimised_as_in_the_paper():
+    recipe = small_method().recipe
+    assert (recipe.optimizer, recipe.learning_rate, recipe.betas) == ("adam", 2e-4, (0.9, 0.999))
+    assert (recipe.schedule, recipe.keep) == ("linear", "best")

@@ -5,6 +5,7 @@ import pytest
 from longflow.cli import predict
 from longflow.files import read_json
 from longflow.plans import read_plans
+from tests.inference.helpers import segmentation_model
 from tests.training.helpers import finished_model
 
 
@@ -86,3 +87,20 @@ def test_a_checkpoint_of_another_plan(images, dataset, tmp_path, capsys):
     model.plans.write_text(model.plans.read_text().replace('"time_scale": 10.0', '"time_scale": 11.0'))
     assert run(images, tmp_path / "out", "-t", "60") == 1
     assert "was trained with another plan" in capsys.readouterr().err
+
+
+def test_a_model_that_segments_is_used_by_the_same_command(dataset, images, tmp_path, capsys):
+    shutil.rmtree(dataset.results)
+    segmentation_model(dataset)
+    assert run(images, tmp_path / "out", "--no-mirror") == 0
+    assert "24 label maps are in" in capsys.readouterr().out
+    assert (tmp_path / "out" / "volumes.csv").is_file() and (tmp_path / "out" / "s5_3.nii.gz").is_file()
+    assert read_json(tmp_path / "out" / "s0_0.json")["mirror"] is False
+
+
+@pytest.mark.parametrize(("flags", "message"), [("-t 60", "Times (-t) are for forecasts"), ("--steps 3", "no solver")])
+def test_flags_of_forecasts_are_refused_by_a_model_that_segments(dataset, images, tmp_path, flags, message, capsys):
+    shutil.rmtree(dataset.results)
+    segmentation_model(dataset)
+    assert run(images, tmp_path / "out", *flags.split()) == 1
+    assert message in " ".join(capsys.readouterr().err.split()) and not (tmp_path / "out").exists()

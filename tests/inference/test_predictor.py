@@ -1,5 +1,6 @@
 import logging
 import shutil
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from longflow.data.images import read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json
 from longflow.inference.forecaster import Forecaster
-from longflow.inference.predictor import predict_folder
+from longflow.inference.predictor import Predictor, predict_folder
 from longflow.plans import read_plans
 from tests.training.helpers import SHAPE, TIMES, finished_model, geometry, make_dataset, scan_array
 
@@ -332,3 +333,82 @@ def test_a_folder_without_its_images_is_said_once(forecaster, folder, tmp_path):
     message = r"none of its images. Looked for a_0_0000.nii.gz and so on; the folder holds a_0_0000.NII.GZ, .* capital"
     with pytest.raises(DataError, match=message):
         predict_folder(forecaster, folder, tmp_path / "out")
+
+
+class Doubler(Predictor):
+    """A task that nobody knows: the volume of every scan twice, as ``{case}_twice``."""
+
+    task = "translate"
+    noun = ("double", "doubles")
+    doing = "Doubling"
+
+    def __init__(self, models):
+        self.models = models
+
+    @classmethod
+    def of(cls, selection, device=None, mirror=None, solver=None, steps=None):
+        raise NotImplementedError
+
+    def wanted(self, folder, description, times):
+        scans = [scan for series in series_of_folder(folder, description) for scan in series.with_images().scans]
+        return [Doubled(Scan(f"{scan.case}_twice", scan.subject, scan.time, ()), scan) for scan in scans]
+
+    def files(self, item, folder, description):
+        return [image_path(folder, item.target.case, 0, description)]
+
+    def make(self, item, folder, description):
+        volume = read_scan(item.source.images)
+        write_volume(2 * volume.array[0], volume.geometry, "int16", *self.files(item, folder, description))
+        return {"warnings": ["twice"], "factor": 2}
+
+    def finish(self, folder):
+        (folder / "finished").touch()
+
+
+@dataclass(frozen=True)
+class Doubled:
+    target: Scan
+    source: Scan
+
+    def described(self):
+        return {"case": self.target.case, "source": self.source.case}
+
+
+def test_a_new_task_needs_no_change_here(forecaster, folder, tmp_path, caplog):
+    out = tmp_path / "out"
+    doubler = Doubler(forecaster.models)
+    assert len(predict_folder(doubler, folder, out)) == 6
+    assert np.array_equal(
+        read_scan((out / "a_1_twice_0000.nii.gz",)).array, 2 * read_scan((folder / "a_1_0000.nii.gz",)).array
+    )
+    content = read_json(out / "a_1_twice.json")
+    assert (content["factor"], content["warnings"], content["source"]) == (2, ["twice"], "a_1")
+    assert "a_1_twice: twice" in caplog.text and (out / "finished").is_file()
+    again = predict_folder(doubler, out, tmp_path / "again")  # the output is a valid input
+    assert again[0].target.case == "a_0_twice_twice"
+
+
+def test_covariates_of_earlier_rows_are_kept(forecaster, folder, tmp_path):
+    out = tmp_path / "out"
+    predict_folder(forecaster, folder, out)
+    text = (out / "scans.csv").read_text().splitlines()
+    (out / "scans.csv").write_text("\n".join([text[0] + ",site", *(line + ",B" for line in text[1:])]) + "\n")
+    predict_folder(forecaster, folder, out, times=[50])
+    assert {row.case: row.covariates for row in read_rows(out / "scans.csv")}["a_3"] == {"site": "B"}
+
+
+def test_scans_are_read_once_for_all_times_of_a_subject(forecaster, folder, tmp_path, monkeypatch):
+    read = []
+
+    def noted(paths):
+        read.append(paths[0].name)
+        return read_scan(paths)
+
+    monkeypatch.setattr("longflow.inference.forecaster.read_scan", noted)
+    predict_folder(forecaster, folder, tmp_path / "out", times=[50, 60, 70])
+    assert sorted(read) == [f"{subject}_{index}_0000.nii.gz" for subject in SUBJECTS for index in range(3)]
+
+
+def test_input_and_output_are_two_folders(forecaster, folder):
+    with pytest.raises(ConfigurationError, match="Input and output are the same folder; forecasts would stand"):
+        predict_folder(forecaster, folder, folder / ".." / folder.name, overwrite=True)

@@ -127,3 +127,22 @@ def test_a_record_that_leads_elsewhere_is_refused(paths, changes):
     with pytest.raises(ConfigurationError, match=r"best.json is not what longflow_find_best writes"):
         select()
     assert select(method=model.method).members == (Member(model, (0,)),)
+
+
+def test_pretraining_is_never_chosen(paths):
+    trained(paths, "spatiotemporal")
+    with pytest.raises(NotFoundError, match=r"Only pretraining is finished: spatiotemporal__.*--pretrained spatiotemp"):
+        select()
+    model = trained(paths, "unet")
+    assert select().members == (Member(model, (0,)),)
+    with pytest.raises(ConfigurationError, match=r"'spatiotemporal' is pretraining: .*predicts nothing"):
+        select(method="spatiotemporal")
+    best(paths, (paths.model("spatiotemporal", "longflowPlans", "3d_fullres"), [0]))
+    with pytest.raises(ConfigurationError, match="'spatiotemporal' is pretraining"):
+        select()
+
+
+def test_a_method_that_is_not_installed_here_can_be_selected(paths):
+    """That it cannot be loaded is said when it is."""
+    model = trained(paths, "outside")
+    assert select().members == (Member(model, (0,)),)

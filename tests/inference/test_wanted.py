@@ -2,7 +2,7 @@ import pytest
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, write_scans
 from longflow.errors import DataError
-from longflow.inference.wanted import wanted_forecasts
+from longflow.inference.wanted import wanted_forecasts, wanted_labels
 
 DESCRIPTION = DatasetDescription(channel_names={"0": "T1", "1": "T2"}, file_ending=".nii.gz", time_unit="days")
 
@@ -44,3 +44,29 @@ def test_all_that_is_wrong_is_said_at_once(folder):
     with pytest.raises(DataError, match=r"s_10: the file s_10_0001\.nii\.gz is missing") as raised:
         found(folder, [-1])
     assert "s_t-1: subject s is wanted at time -1, but its first scan is at 0" in str(raised.value)
+
+
+def test_a_channel_too_many_is_an_error_for_every_task(folder):
+    image_path(folder, "s_20", 2, DESCRIPTION).touch()
+    for ask in (lambda: found(folder), lambda: wanted_labels(folder, DESCRIPTION)):
+        with pytest.raises(DataError, match=r"s_20: s_20_0002\.nii\.gz is one channel too many.*: T1, T2\."):
+            ask()
+
+
+def test_every_scan_that_is_there_is_to_be_segmented(folder, caplog):
+    with caplog.at_level("INFO"):
+        wanted = wanted_labels(folder, DESCRIPTION)
+    assert [item.target.case for item in wanted] == ["s_0", "s_10", "s_20", "s_30"]
+    assert "2 rows without an image are left out: s_25, s_40." in caplog.text
+    assert wanted[1].described()["images"] == ["s_10_0000.nii.gz", "s_10_0001.nii.gz"]
+
+
+def test_what_cannot_be_segmented(folder, tmp_path):
+    image_path(folder, "s_10", 1, DESCRIPTION).unlink()
+    with pytest.raises(DataError, match=r"cannot be segmented:\n  s_10: the file s_10_0001\.nii\.gz is missing"):
+        wanted_labels(folder, DESCRIPTION)
+    with pytest.raises(DataError, match="does not exist or is not a folder"):
+        wanted_labels(tmp_path / "nowhere", DESCRIPTION)
+    other = DESCRIPTION.model_copy(update={"file_ending": ".mha"})
+    with pytest.raises(DataError, match=r"none of its images. Looked for s_0_0000.mha"):
+        wanted_labels(folder, other)

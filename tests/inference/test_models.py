@@ -1,0 +1,47 @@
+import pytest
+
+from longflow.errors import ConfigurationError, ModelError, NotFoundError
+from longflow.inference.models import load_models, task_of
+from longflow.inference.selection import select
+from longflow.plans import read_plans
+from tests.inference.helpers import LABELS, segmentation_model
+from tests.training.helpers import finished_model
+
+
+@pytest.fixture
+def forecasting(dataset):
+    finished_model(dataset, read_plans(dataset.plans()), fold=0)
+    finished_model(dataset, read_plans(dataset.plans()), fold=1, seed=1)
+    return select()
+
+
+def test_a_method_for_each_fold_ready_to_predict(forecasting):
+    models = load_models(forecasting, "forecast", "cpu", solver="midpoint", steps=3)
+    (member,) = models.members
+    assert len(member.methods) == 2 and not any(method.training for method in member.methods)
+    assert {(method.solver, method.steps) for method in member.methods} == {("midpoint", 3)}
+    assert models.settings()["folds"] == [[0, 1]] and models.settings()["method"] == ["cronos"]
+
+
+def test_what_was_trained_on_is_known(dataset):
+    segmentation_model(dataset)
+    assert task_of(select()) == "segment"
+    models = load_models(select(), "segment", "cpu")
+    assert models.description.labels == LABELS and models.plans.task == "segment"
+
+
+@pytest.mark.parametrize("wanted", [None, True, False])
+def test_mirroring_is_the_method_s_unless_told(dataset, forecasting, wanted):
+    assert load_models(forecasting, "forecast", "cpu", mirror=wanted).mirror == bool(wanted)
+    segmentation_model(dataset)
+    assert load_models(select(method="unet"), "segment", "cpu", mirror=wanted).mirror == (wanted is not False)
+
+
+def test_what_does_not_fit(dataset, forecasting):
+    with pytest.raises(ConfigurationError, match="model for the task 'forecast', not for 'segment'"):
+        load_models(forecasting, "segment", "cpu")
+    with pytest.raises(NotFoundError, match="Did you mean 'euler'"):
+        load_models(forecasting, "forecast", "cpu", solver="eular")
+    forecasting.members[0].model.fold(1).final.write_text("")
+    with pytest.raises(ModelError, match="is damaged"):
+        load_models(forecasting, "forecast", "cpu")

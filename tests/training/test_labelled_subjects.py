@@ -87,12 +87,12 @@ def test_a_file_that_cannot_be_used(cohort, tmp_path, text, message):
 
 
 def test_a_file_that_is_not_text(cohort, tmp_path):
-    with pytest.raises(ConfigurationError, match="subjects.txt is not a text file"):
+    with pytest.raises(ConfigurationError, match=r"subjects.txt is not a text file"):
         choose_labelled(file_of(tmp_path, "ä", "latin-1"), cohort, 0)
 
 
 def test_neither_a_number_nor_a_file(cohort, tmp_path):
-    with pytest.raises(NotFoundError, match="three: expected a number .* or a text file"):
+    with pytest.raises(NotFoundError, match=r"three: expected a number .* or a text file"):
         choose_labelled("three", cohort, 0)
-    with pytest.raises(NotFoundError, match="2.5"):
+    with pytest.raises(NotFoundError, match=r"2\.5"):
         choose_labelled("2.5", cohort, 0)

@@ -58,8 +58,8 @@ def find_best_segmentation(
     means = {model: subject_values(rows[model], "dice") for model in models}
     if not all(means.values()):
         raise DataError(
-            f"No structure is in any of the {len(scans[models[0]])} validation scans of folds {some(folds)}, neither in "
-            "the label maps nor in the truth."
+            f"No structure is in any of the {len(scans[models[0]])} validation scans of folds {some(folds)}, "
+            "neither in the label maps nor in the truth."
         )
     table = _table(means, rows)
     chosen = next(model for model in models if model.folder.name == table[0]["candidate"])
@@ -117,8 +117,8 @@ def _check_same_scans(scans: dict[ModelPaths, list[LabelledScan]]) -> None:
         if different := sorted({scan.case for scan in expected} ^ {scan.case for scan in found}):
             raise DataError(
                 f"{first.folder.name} and {model.folder.name} were not validated on the same scans "
-                f"({some(different)}), so they cannot be compared. Were splits or labels changed between the two trainings? Then train the "
-                "older one again, or take its folder out of the results."
+                f"({some(different)}), so they cannot be compared. Were splits or labels changed between the two "
+                "trainings? Then train the older one again, or take its folder out of the results."
             )
 
 

@@ -66,7 +66,7 @@ def forecast_figure(panels: Sequence[Panel], path: Path, time_unit: str) -> None
         "units.\nNRMSE: over the whole volume, RMSE / range of the target.",
         fontsize=8,
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_panel(figure, row, panel: Panel, time_unit: str) -> None:
@@ -149,7 +149,7 @@ def progress_figure(progress_csv: Path, path: Path) -> None:
     for axis in (losses, found, times):
         axis.grid(alpha=0.3)
     times.xaxis.get_major_locator().set_params(integer=True)
-    _save(figure, path)
+    save(figure, path)
 
 
 #: baselines, which do not change: their names on the figure, colours and lines
@@ -202,7 +202,8 @@ def _read_progress(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path} holds something that is not a number: {error}.") from error
 
 
-def _save(figure, path: Path) -> None:
+def save(figure, path: Path) -> None:
+    """Write a figure whole or not at all, and close it."""
     try:
         with written_whole(path) as temporary:
             figure.savefig(temporary, dpi=150)

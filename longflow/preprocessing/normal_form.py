@@ -4,30 +4,44 @@ Three forms (``plans.channels``): ``absolute``, fixed numbers for all scans (CT)
 deviation of the subject's first scan, so that changes between the scans of one acquisition survive (contrast
 arrival); ``per_scan``, each scan's own, where the units of two visits cannot be compared (MR). A forecast has no
 statistics of its own: it is mapped back with the last context scan's numbers.
+
+To forecast, statistics are those of the nonzero region. To segment, they are those of nnU-Net's ``ZScoreNormalization``
+with ``use_mask_for_norm`` false, always (nnU-Net's planner sets it true where cropping takes a quarter of the images
+away): of all voxels of the scan's own nonzero box, whichever scans it is prepared beside.
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
-from longflow.plans import ChannelPlan
+from longflow.data.box import box_slices, nonzero_box
+from longflow.plans import ChannelPlan, Task
+
+#: whose voxels statistics are taken of
+Region = Literal["nonzero", "box"]
+
+
+def region_of_task(task: Task) -> Region:
+    """Where statistics are taken."""
+    return "box" if task == "segment" else "nonzero"
 
 
 def normal_form_of_series(
-    scans: Sequence[np.ndarray], channels: Sequence[ChannelPlan]
+    scans: Sequence[np.ndarray], channels: Sequence[ChannelPlan], region: Region = "nonzero"
 ) -> tuple[list[list[float]], list[list[float]]]:
     """Offset and scale of every scan and channel.
 
     :param scans: raw scans in order of time, (channels, z, y, x) each, cropped.
-    :param channels: the plan of each channel.
+    :param channels: the plan of each channel. :param region: where statistics are taken.
     :return: offsets and scales, a list per scan of a list per channel; a scale is never 0.
     """
     forms = {channel.normal_form for channel in channels}
     statistics: list[list[tuple[float, float]]] = []
     for position, scan in enumerate(scans):
         wanted = "per_scan" in forms or ("per_subject" in forms and position == 0)
-        statistics.append(region_statistics(scan) if wanted else [])
+        statistics.append(region_statistics(scan, region) if wanted else [])
     offsets, scales = [], []
     for position in range(len(scans)):
         numbers = [_numbers(channel, index, position, statistics) for index, channel in enumerate(channels)]
@@ -44,15 +58,17 @@ def _numbers(
     return statistics[0 if channel.normal_form == "per_subject" else position][index]
 
 
-def region_statistics(scan: np.ndarray) -> list[tuple[float, float]]:
-    """Mean and standard deviation of each channel of (channels, z, y, x) within nnU-Net's nonzero region.
+def region_statistics(scan: np.ndarray, region: Region = "nonzero") -> list[tuple[float, float]]:
+    """Mean and standard deviation of each channel of (channels, z, y, x).
+
+    :param region: "nonzero": within nnU-Net's nonzero region; "box": within the smallest box around it.
 
     A region that holds one value only (or none) has scale 1: it becomes 0, and can be mapped back.
     """
-    mask = create_nonzero_mask(scan)
+    inside = create_nonzero_mask(scan) if region == "nonzero" else box_slices(nonzero_box([scan]))
     numbers = []
     for channel in scan:
-        voxels = channel[mask]
+        voxels = channel[inside]
         if voxels.size == 0:
             numbers.append((0.0, 1.0))
             continue
@@ -61,6 +77,15 @@ def region_statistics(scan: np.ndarray) -> list[tuple[float, float]]:
         smallest = float(np.finfo(np.float32).eps * np.abs(voxels).max())
         numbers.append((mean, deviation if deviation > smallest else 1.0))
     return numbers
+
+
+def clipped(raw: np.ndarray, channels: Sequence[ChannelPlan]) -> np.ndarray:
+    """(channels, z, y, x) in raw units, limited to what the plan says; the same array where it says nothing."""
+    if not any(channel.clip for channel in channels):
+        return raw
+    limits = [channel.clip or (-np.inf, np.inf) for channel in channels]
+    low, high = (_per_channel(values) for values in zip(*limits, strict=True))
+    return np.clip(raw, low, high)
 
 
 def to_normal(raw: np.ndarray, offset: Sequence[float], scale: Sequence[float]) -> np.ndarray:

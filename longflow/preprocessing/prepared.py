@@ -9,6 +9,7 @@ import numpy as np
 from longflow.data.box import Box
 from longflow.data.images import Geometry
 from longflow.errors import DataError
+from longflow.preprocessing.class_locations import ClassLocations
 
 
 @dataclass
@@ -82,6 +83,7 @@ class PreparedSeries:
     :param segmentations: (scans, z, y, x), int16, -1 where a scan has no label; None if no scan has one.
     :param coarse: (scans, channels, z', y', x'), float32, means of ``images`` over blocks.
     :param coarse_block: voxels per block along z, y, x.
+    :param class_locations: where labelled scans have each label, for the task "segment"; None without labels.
     """
 
     properties: SeriesProperties
@@ -89,3 +91,4 @@ class PreparedSeries:
     segmentations: np.ndarray | blosc2.NDArray | None
     coarse: np.ndarray
     coarse_block: tuple[int, int, int] = field(default=(1, 1, 1))
+    class_locations: ClassLocations | None = None

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
 from longflow.data.box import box_slices, nonzero_box
 from longflow.data.dataset import Scan, Series
@@ -17,6 +18,7 @@ from longflow.data.images import Volume, check_same_grid, read_label, read_scan
 from longflow.data.problems import REGISTER
 from longflow.errors import DataError
 from longflow.plans import Plans
+from longflow.preprocessing.class_locations import find_locations, wanted_values
 from longflow.preprocessing.grid import (
     block_means,
     resample_image,
@@ -24,7 +26,7 @@ from longflow.preprocessing.grid import (
     resampled_shape,
     transposed,
 )
-from longflow.preprocessing.normal_form import normal_form_of_series, to_normal
+from longflow.preprocessing.normal_form import clipped, normal_form_of_series, region_of_task, to_normal
 from longflow.preprocessing.prepared import PreparedSeries, SeriesProperties
 from longflow.preprocessing.restore import export_forecast, to_input_space
 from longflow.preprocessing.store import load_prepared, prepared_subjects, save_prepared
@@ -43,7 +45,10 @@ __all__ = [
 ]
 
 #: raised whenever the same input would be prepared differently, so that older caches are redone
-FORMAT = 1
+FORMAT = 2
+
+#: nnU-Net's label of background beyond the nonzero region
+OUTSIDE = -1
 
 #: edge of a coarse block along the finest axis, in voxels
 COARSE_EDGE = 8
@@ -114,23 +119,29 @@ def prepare_volumes(
 
     crop = nonzero_box(arrays)
     inside = (..., *box_slices(crop))
-    offset, scale = normal_form_of_series([array[inside] for array in arrays], plans.channels)
+    offset, scale = normal_form_of_series(
+        [array[inside] for array in arrays], plans.channels, region_of_task(plans.task)
+    )
     shape_after_crop = [stop - start for start, stop in crop]
     spacing = [geometry.array_spacing[axis] for axis in plans.transpose_forward]
     shape = resampled_shape([shape_after_crop[axis] for axis in plans.transpose_forward], spacing, plan.spacing)
 
     images = np.empty((len(arrays), len(plans.channels), *shape), dtype=np.float32)
     for index, array in enumerate(arrays):
-        normal = to_normal(array[inside], offset[index], scale[index])
+        normal = to_normal(clipped(array[inside], plans.channels), offset[index], scale[index])
         images[index] = resample_image(transposed(normal, plans.transpose_forward), shape, spacing, plan.spacing)
 
-    segmentations = None
+    segmentations = locations = None
     if labels is not None and any(label is not None for label in labels):
         segmentations = np.full((len(arrays), *shape), -1, dtype=np.int16)
         for index, label in enumerate(labels):
             if label is not None:
-                label = transposed(label[None][inside], plans.transpose_forward)[0]
-                segmentations[index] = resample_labels(label, shape, spacing, plan.spacing)
+                label = transposed(_outside_marked(label, arrays[index])[None][inside], plans.transpose_forward)[0]
+                resampled = resample_labels(label, shape, spacing, plan.spacing)
+                segmentations[index] = np.where(resampled == OUTSIDE, 0, resampled)
+        if plans.task == "segment":
+            labelled = [None if label is None else segmentations[index] for index, label in enumerate(labels)]
+            locations = find_locations(labelled, wanted_values(plans.labels))
 
     properties = SeriesProperties(
         subject=subject,
@@ -148,7 +159,15 @@ def prepare_volumes(
         spacing=list(plan.spacing),
     )
     block = coarse_block(plan.spacing)
-    return PreparedSeries(properties, images, segmentations, block_means(images, block), block)
+    return PreparedSeries(properties, images, segmentations, block_means(images, block), block, locations)
+
+
+def _outside_marked(label: np.ndarray, scan: np.ndarray) -> np.ndarray:
+    """The background beyond the nonzero region as a label of its own, as nnU-Net has it while it resamples.
+
+    Resampling gives a voxel to the label with the largest share, so one background or two is not the same.
+    """
+    return np.where((label == 0) & ~create_nonzero_mask(scan), np.int16(OUTSIDE), label)
 
 
 def coarse_block(spacing: Sequence[float]) -> tuple[int, int, int]:
@@ -174,7 +193,9 @@ def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
         "scans": scans,
         "spacing": plans.configuration(configuration_name).spacing,
         "transpose": plans.transpose_forward,
-        "channels": [channel.model_dump(exclude={"reason"}) for channel in plans.channels],
+        "channels": [channel.numbers() for channel in plans.channels],
+        "task": plans.task,
+        "labels": wanted_values(plans.labels),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -3,6 +3,7 @@
     {subject}_images.b2nd   float32 (scans, channels, z, y, x), Blosc2
     {subject}_seg.b2nd      int16 (scans, z, y, x), Blosc2, where a scan has a label
     {subject}_coarse.npy    float32 (scans, channels, z', y', x'), block means of the images
+    {subject}_locations.npy int32 (places, 3), z, y, x of voxels of each label in each scan, for segmentation
     {subject}.json          the properties; written last: a subject is finished if and only if it exists
 
 Nothing is pickled. A Blosc2 chunk holds all scans over about a patch, and its blocks hold one scan and channel over a
@@ -10,7 +11,7 @@ small part of it; a read decompresses only the blocks that it touches.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import blosc2
@@ -18,6 +19,7 @@ import numpy as np
 
 from longflow.errors import DataError
 from longflow.files import read_json, write_json, written_whole
+from longflow.preprocessing.class_locations import ClassLocations
 from longflow.preprocessing.prepared import PreparedSeries, SeriesProperties
 
 BLOCK_VOXELS = 8192  # 32 kB of float32: a small share of a patch; half of it reads slower (benchmarks/preprocessing.py)
@@ -43,7 +45,9 @@ def save_prepared(prepared: PreparedSeries, folder: Path, patch_size: Sequence[i
     with written_whole(folder / f"{subject}_coarse.npy") as temporary:
         np.save(temporary, prepared.coarse, allow_pickle=False)
     content = {**prepared.properties.to_json(), "coarse_block": list(prepared.coarse_block)}
-    write_json({**content, "labelled": prepared.segmentations is not None}, finished)
+    content["labelled"] = prepared.segmentations is not None
+    content["locations"] = _save_locations(prepared.class_locations, folder / f"{subject}_locations.npy")
+    write_json(content, finished)
 
 
 def load_prepared(folder: Path, subject: str) -> PreparedSeries:
@@ -56,6 +60,7 @@ def load_prepared(folder: Path, subject: str) -> PreparedSeries:
     if content is None:
         raise DataError(f"Subject {subject} is not prepared in {folder}. Run longflow_preprocess.")
     coarse_block, labelled = content.pop("coarse_block"), content.pop("labelled")
+    rows = content.pop("locations", None)
     properties = SeriesProperties.from_json(content)
     shape = (len(properties.cases), len(properties.data_type), *properties.shape)
     images = _open_blosc2(folder / f"{subject}_images.b2nd", shape)
@@ -65,7 +70,60 @@ def load_prepared(folder: Path, subject: str) -> PreparedSeries:
         means = np.load(coarse, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise _damaged(coarse, str(error)) from error
-    return PreparedSeries(properties, images, segmentations, means, tuple(coarse_block))
+    locations = None if rows is None else StoredLocations(folder / f"{subject}_locations.npy", rows)
+    return PreparedSeries(properties, images, segmentations, means, tuple(coarse_block), locations)
+
+
+class StoredLocations(Mapping[int, dict[int, np.ndarray]]):
+    """The places of labels on disk; those of a scan are read when it is asked for.
+
+    :param path: of the places. :param rows: scan -> label value -> [start, stop], with keys as JSON has them.
+    :raises DataError: the file is damaged.
+    """
+
+    def __init__(self, path: Path, rows: Mapping[str, Mapping[str, Sequence[int]]]):
+        self._path = path
+        self._rows = {int(scan): {int(value): span for value, span in spans.items()} for scan, spans in rows.items()}
+        self._stop = max((stop for spans in self._rows.values() for _, stop in spans.values()), default=0)
+        self._open()
+
+    def __getitem__(self, scan: int) -> dict[int, np.ndarray]:
+        spans, places = self._rows[scan], self._open()
+        return {value: np.array(places[start:stop]) for value, (start, stop) in spans.items()}
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _open(self) -> np.ndarray:
+        if not self._stop:
+            return np.zeros((0, 3), dtype=np.int32)
+        try:
+            places = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise _damaged(self._path, str(error)) from error
+        if places.shape != (self._stop, 3):
+            raise _damaged(self._path, f"found shape {places.shape}, expected {(self._stop, 3)}")
+        return places
+
+
+def _save_locations(locations: ClassLocations | None, path: Path) -> dict[int, dict[int, list[int]]] | None:
+    """Write all places one after the other; where each scan's and label's begin and end is returned."""
+    if locations is None:
+        path.unlink(missing_ok=True)
+        return None
+    rows, arrays, start = {}, [np.zeros((0, 3), dtype=np.int32)], 0
+    for scan, by_value in locations.items():
+        rows[scan] = {}
+        for value, places in by_value.items():
+            rows[scan][value] = [start, start + len(places)]
+            start += len(places)
+            arrays.append(places)
+    with written_whole(path) as temporary:
+        np.save(temporary, np.concatenate(arrays), allow_pickle=False)
+    return rows
 
 
 def prepared_subjects(folder: Path) -> list[str]:
@@ -81,8 +139,8 @@ def read_properties(folder: Path, subject: str) -> dict | None:
 
 def remove_prepared(folder: Path, subject: str) -> None:
     """Delete the files of a subject, the mark of its end first."""
-    for name in (f"{subject}.json", f"{subject}_images.b2nd", f"{subject}_seg.b2nd", f"{subject}_coarse.npy"):
-        (Path(folder) / name).unlink(missing_ok=True)
+    for end in (".json", "_images.b2nd", "_seg.b2nd", "_coarse.npy", "_locations.npy"):
+        (Path(folder) / f"{subject}{end}").unlink(missing_ok=True)
 
 
 def size_on_disk(folder: Path) -> int:

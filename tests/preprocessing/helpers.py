@@ -38,6 +38,22 @@ def make_plans(
     )
 
 
+def segmentation_plans(
+    labels: dict,
+    spacing=(1.0, 1.0, 1.0),
+    transpose=(0, 1, 2),
+    normal_form="per_scan",
+    channels=("MR",),
+    regions_class_order=(),
+) -> Plans:
+    """Minimal plans of the task segment; what is absolute is clipped."""
+    content = make_plans(spacing, transpose, normal_form, channels).model_dump()
+    if normal_form == "absolute":
+        content["channels"] = [{**channel, "clip": (-300.0, 900.0)} for channel in content["channels"]]
+    further = {"task": "segment", "labels": labels, "regions_class_order": list(regions_class_order)}
+    return Plans.model_validate({**content, **further})
+
+
 def make_volume(
     shape=(6, 20, 24),
     spacing=(4.0, 1.0, 1.0),

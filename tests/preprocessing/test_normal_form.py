@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from longflow.plans import ChannelPlan
-from longflow.preprocessing.normal_form import from_normal, normal_form_of_series, region_statistics, to_normal
+from longflow.preprocessing.normal_form import (
+    clipped,
+    from_normal,
+    normal_form_of_series,
+    region_of_task,
+    region_statistics,
+    to_normal,
+)
 
 
 @pytest.fixture
@@ -65,3 +72,25 @@ def test_the_way_back_is_within_one_hounsfield_unit():
     raw = np.arange(-1024, 3072, dtype=np.float32).reshape(1, 16, 16, 16)
     back = from_normal(to_normal(raw, [40.0], [250.0]), [40.0], [250.0])
     assert np.abs(back - raw).max() < 1e-3
+
+
+def test_to_segment_statistics_are_those_of_the_whole_box_of_each_scan(scans):
+    """Zeros within the box count, those around it do not, wherever the other scans lie."""
+    moved = np.zeros_like(scans[0])
+    moved[:, 1:3, 2:5, 3:6] = 7
+    moved[:, 1, 2, 3] = 0
+    offset, scale = normal_form_of_series([scans[0], moved], channels("per_scan", "per_scan"), "box")
+    box = scans[0][0, :, 1:5, 1:5]
+    assert offset[0][0] == pytest.approx(box.mean()) and scale[0][0] == pytest.approx(box.std(), rel=1e-5)
+    assert offset[1][0] == pytest.approx(7 * 17 / 18)
+    assert scale[1][0] == pytest.approx(7 * np.sqrt(17) / 18)
+    assert region_of_task("segment") == "box" and region_of_task("forecast") == "nonzero"
+
+
+def test_clipping_is_per_channel():
+    raw = np.stack([np.linspace(-5, 5, 8, dtype=np.float32).reshape(2, 2, 2)] * 2)
+    with_limits = ChannelPlan(name="CT", normal_form="absolute", offset=0, scale=1, clip=(-1, 2))
+    result = clipped(raw, [with_limits, *channels("per_scan")])
+    assert (result[0].min(), result[0].max()) == (-1, 2)
+    assert np.array_equal(result[1], raw[1]) and result.dtype == np.float32
+    assert clipped(raw, channels("per_scan", "absolute")) is raw

@@ -2,12 +2,16 @@ import json
 
 import numpy as np
 import pytest
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from longflow.data.dataset import Scan, Series, training_series
-from longflow.data.images import read_scan, write_volume
+from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import DataError
 from longflow.preprocessing.series import prepare_series, prepare_volumes, series_digest
-from tests.preprocessing.helpers import make_dataset, make_plans, make_volume
+from tests.preprocessing.helpers import make_dataset, make_plans, make_volume, segmentation_plans
+
+LABELS = {"background": 0, "dark": 1, "bright": 2}
 
 
 def prepare(volumes, plans, **further):
@@ -127,3 +131,121 @@ def test_the_digest_knows_what_matters(dataset):
     volume = make_volume(seed=7)
     write_volume(volume.array[0], volume.geometry, "float32", series.scans[0].images[0])
     assert digest != series_digest(series, make_plans(), "3d_fullres")
+
+
+def nnunets(volume: Volume, label: np.ndarray, plans) -> tuple[np.ndarray, np.ndarray]:
+    """What ``DefaultPreprocessor`` makes of a scan: image (channels, z, y, x), segmentation (z, y, x)."""
+    plan = plans.configurations["3d_fullres"]
+    resampling = {"order_z": 0, "force_separate_z": None}
+    function = "resample_data_or_seg_to_shape"
+    absolute = plans.channels[0].normal_form == "absolute"
+    content = {
+        "dataset_name": plans.dataset_name,
+        "plans_name": plans.plans_name,
+        "transpose_forward": plans.transpose_forward,
+        "transpose_backward": plans.transpose_backward,
+        "label_manager": "LabelManager",
+        "image_reader_writer": "SimpleITKIO",
+        "foreground_intensity_properties_per_channel": {
+            str(index): {
+                "mean": channel.offset,
+                "std": channel.scale,
+                "percentile_00_5": channel.clip and channel.clip[0],
+                "percentile_99_5": channel.clip and channel.clip[1],
+            }
+            for index, channel in enumerate(plans.channels)
+        },
+        "configurations": {
+            "3d_fullres": {
+                "architecture": {},
+                "spacing": list(plan.spacing),
+                "normalization_schemes": ["CTNormalization" if absolute else "ZScoreNormalization"]
+                * len(plans.channels),
+                "use_mask_for_norm": [False] * len(plans.channels),
+                "resampling_fn_data": function,
+                "resampling_fn_data_kwargs": {"is_seg": False, "order": 3, **resampling},
+                "resampling_fn_seg": function,
+                "resampling_fn_seg_kwargs": {"is_seg": True, "order": 1, **resampling},
+            }
+        },
+    }
+    manager = PlansManager(content)
+    image, segmentation, _ = DefaultPreprocessor(verbose=False).run_case_npy(
+        volume.array,
+        label[None],
+        {"spacing": list(volume.geometry.array_spacing)},
+        manager,
+        manager.get_configuration("3d_fullres"),
+        {"labels": plans.labels, "channel_names": {}, "file_ending": ".nii.gz"},
+    )
+    # nnU-Net marks background beyond the nonzero region by -1 and turns it into 0 before training
+    return image, np.maximum(segmentation[0], 0)
+
+
+def labelled(volume: Volume) -> np.ndarray:
+    """Two labels by brightness, both with voxels where the image is zero."""
+    smooth = volume.array[0]
+    label = np.where(smooth > 700, 2, np.where(smooth < -100, 1, 0)).astype(np.int16)
+    label[1, 2:4, 2:4] = 1
+    return label
+
+
+@pytest.mark.parametrize("border", [0, 2], ids=["filled", "zero background"])
+@pytest.mark.parametrize(
+    ("spacing", "target", "transpose"),
+    [
+        ((1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (0, 1, 2)),
+        ((1.0, 1.0, 1.0), (0.8, 1.3, 1.1), (0, 1, 2)),
+        ((5.0, 1.0, 1.0), (5.0, 1.2, 0.9), (0, 1, 2)),
+        ((6.0, 1.0, 1.0), (4.0, 1.0, 1.5), (0, 1, 2)),
+        ((1.0, 1.0, 4.0), (4.0, 0.8, 1.2), (2, 0, 1)),
+    ],
+    ids=["native", "isotropic", "thick slices", "resampled through the plane", "other axis"],
+)
+@pytest.mark.parametrize("normal_form", ["per_scan", "absolute"])
+def test_a_scan_is_prepared_as_nnunet_does(spacing, target, transpose, border, normal_form):
+    volume = make_volume(shape=(9, 14, 12), spacing=spacing, border=border, channels=2, seed=3)
+    volume.array[1] *= 0.5
+    if border:  # a corner of the box is empty, too: statistics within the nonzero region would be others
+        volume.array[:, :5, :6, :6] = 0
+    plans = segmentation_plans(LABELS, target, transpose, normal_form, channels=("one", "two"))
+    label = labelled(volume)
+    expected, expected_label = nnunets(volume, label.copy(), plans)
+    prepared = prepare_volumes("s", ["a"], [0], [volume], plans, "3d_fullres", labels=[label])
+    assert prepared.images[0].shape == expected.shape
+    assert np.abs(prepared.images[0] - expected).max() < 1e-5
+    assert np.array_equal(prepared.segmentations[0], expected_label)
+    assert set(np.unique(prepared.segmentations)) == {0, 1, 2}
+
+
+def test_a_hole_of_zeros_counts_as_nnunet_counts_it():
+    volume = make_volume(shape=(8, 10, 10), spacing=(1.0, 1.0, 1.0), border=1)
+    volume.array[:, 3:5, 4:7, 4:7] = 0
+    plans = segmentation_plans(LABELS)
+    expected, _ = nnunets(volume, labelled(volume), plans)
+    prepared = prepare_volumes("s", ["a"], [0], [volume], plans, "3d_fullres")
+    assert np.abs(prepared.images[0] - expected).max() < 1e-5
+
+
+def test_regions_and_ignore_label_stay_integers():
+    volume = make_volume(shape=(9, 14, 12), spacing=(1.0, 1.0, 1.0))
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
+    plans = segmentation_plans(labels, (0.8, 1.3, 1.1), regions_class_order=[1, 2])
+    label = labelled(volume)
+    label[-3:] = 3
+    _, expected = nnunets(volume, label.copy(), plans.model_copy(update={"labels": {**LABELS, "ignore": 3}}))
+    prepared = prepare_volumes("s", ["a"], [0], [volume], plans, "3d_fullres", labels=[label])
+    assert np.array_equal(prepared.segmentations[0], expected)
+    assert set(np.unique(prepared.segmentations)) == {0, 1, 2, 3}
+    assert set(prepared.class_locations[0]) == {0, 1, 2}
+
+
+def test_the_other_scans_of_a_subject_change_the_crop_alone():
+    """A scan is segmented by itself: in a series it has the numbers that it has alone."""
+    small, large = make_volume(border=4, shape=(12, 16, 16), seed=1), make_volume(border=1, shape=(12, 16, 16), seed=2)
+    plans = segmentation_plans(LABELS, spacing=(4.0, 1.0, 1.0))
+    both = prepare_volumes("s", ["a", "b"], [0, 1], [small, large], plans, "3d_fullres")
+    alone = prepare_volumes("s", ["a"], [0], [small], plans, "3d_fullres")
+    assert both.properties.offset[0] == alone.properties.offset[0]
+    assert both.properties.scale[0] == alone.properties.scale[0]
+    assert np.array_equal(both.images[0][:, 3:-3, 3:-3, 3:-3], alone.images[0])

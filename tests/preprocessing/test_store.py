@@ -8,7 +8,7 @@ from longflow.errors import DataError
 from longflow.preprocessing.series import load_prepared, prepare_volumes, prepared_subjects, save_prepared
 from longflow.preprocessing.store import chunks_and_blocks, read_properties, remove_prepared, size_on_disk
 from tests.conftest import small_disk
-from tests.preprocessing.helpers import make_plans, make_volume
+from tests.preprocessing.helpers import make_plans, make_volume, segmentation_plans
 
 
 @pytest.fixture
@@ -132,3 +132,48 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path, prepared):
     with pytest.raises(DataError, match=message), small_disk(8192):
         save_prepared(prepared, tmp_path)
     assert prepared_subjects(tmp_path) == [] and not list(tmp_path.iterdir())
+
+
+@pytest.fixture
+def with_locations():
+    volumes = [make_volume(shape=(6, 20, 24), seed=seed) for seed in range(3)]
+    labels = [(volumes[0].array[0] > 500).astype(np.int16) + (volumes[0].array[0] > 900), None, None]
+    labels[2] = np.zeros_like(labels[0])
+    plans = segmentation_plans({"background": 0, "bright": 1, "brighter": 2}, spacing=(4.0, 1.0, 1.0))
+    return prepare_volumes("s1", ["a", "b", "c"], [0, 1, 2], volumes, plans, "3d_fullres", labels=labels)
+
+
+def same_locations(one, other):
+    assert set(one) == set(other)
+    for scan, by_value in one.items():
+        assert set(by_value) == set(other[scan])
+        assert all(np.array_equal(places, other[scan][value]) for value, places in by_value.items())
+
+
+def test_places_of_labels_are_kept(tmp_path, with_locations):
+    save_prepared(with_locations, tmp_path / "one")
+    loaded = load_prepared(tmp_path / "one", "s1")
+    same_locations(with_locations.class_locations, loaded.class_locations)
+    assert set(loaded.class_locations[0]) == {1, 2} and loaded.class_locations[2] == {}
+    save_prepared(loaded, tmp_path / "two")
+    same_locations(with_locations.class_locations, load_prepared(tmp_path / "two", "s1").class_locations)
+    with_locations.class_locations = None
+    save_prepared(with_locations, tmp_path / "one")
+    assert load_prepared(tmp_path / "one", "s1").class_locations is None
+    assert not (tmp_path / "one" / "s1_locations.npy").exists()
+    remove_prepared(tmp_path / "two", "s1")
+    assert not list((tmp_path / "two").iterdir())
+
+
+def test_no_voxel_of_any_label(tmp_path, with_locations):
+    with_locations.class_locations = {0: {}}
+    save_prepared(with_locations, tmp_path)
+    assert dict(load_prepared(tmp_path, "s1").class_locations) == {0: {}}
+
+
+@pytest.mark.parametrize("content", [np.zeros((3, 3), np.int32), np.array([{"a": 1}], dtype=object)])
+def test_damaged_places_are_named(tmp_path, with_locations, content):
+    save_prepared(with_locations, tmp_path)
+    np.save(tmp_path / "s1_locations.npy", content, allow_pickle=True)
+    with pytest.raises(DataError, match=r"s1_locations\.npy is damaged"):
+        load_prepared(tmp_path, "s1")

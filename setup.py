@@ -20,6 +20,7 @@ COMMANDS = {
     "longflow_find_best": "find_best",
     "longflow_predict": "predict",
     "longflow_evaluate": "evaluate",
+    "longflow_export": "export",
     "longflow_demo": "demo",
 }
 

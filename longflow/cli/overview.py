@@ -27,6 +27,7 @@ COMMANDS = (
     ("longflow_find_best", "choose the model by cross-validation"),
     ("longflow_predict", "forecast scans at wanted times"),
     ("longflow_evaluate", "measure forecasts beside the last scan"),
+    ("longflow_export", "write a segmentation as nnU-Net's model folder"),
 )
 
 

@@ -14,7 +14,7 @@ def segmentation_plans(dimensions: int = 3, channels: int = 1, encoder: str = "p
     """Plans for patches of 4 x 8 x 8 voxels (or 8 x 8) with two structures."""
     plans = minimal_plans(channels=channels, dimensions=dimensions)
     content = plans.model_dump()
-    content.update(task="segment", labels={"background": 0, "left": 1, "right": 2}, **changes)
+    content.update({"task": "segment", "labels": {"background": 0, "left": 1, "right": 2}, **changes})
     (configuration,) = content["configurations"].values()
     configuration["network"].update(
         features_per_stage=[8, 8, 16],

@@ -1,0 +1,164 @@
+"""Trained segmentation models as a folder that ``nnUNetv2_predict_from_modelfolder`` reads."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
+
+from longflow.errors import ConfigurationError
+from longflow.files import read_json, write_json, written_whole
+from longflow.inference.selection import Selection
+from longflow.methods.method import Method
+from longflow.methods.segmentation.unet import uses_batch_dice
+from longflow.methods.weights import load_method
+from longflow.networks.unet import UNet, describe_architecture
+from longflow.plans import ChannelPlan, Plans, read_plans
+from longflow.preprocessing.grid import IMAGE_ORDER, LABEL_ORDER, ORDER_THROUGH_PLANE
+from longflow.preprocessing.restore import LOGITS_ORDER
+
+#: nnU-Net's trainer whose network, preprocessing and mirroring a model of longflow has
+TRAINER = "nnUNetTrainer"
+
+#: limits of intensities that limit nothing: the largest numbers of float32
+NO_LIMITS = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
+
+
+def export_to_nnunet(selection: Selection, output: Path, overwrite: bool = False) -> list[int]:
+    """Write ``plans.json``, ``dataset.json`` and ``fold_X/checkpoint_final.pth`` for each selected fold.
+
+    nnU-Net then predicts the same labels as longflow. ``plans.json`` is written last, so that a folder in which the
+    command was killed is not taken for a model.
+
+    :returns: the exported folds.
+    :raises ConfigurationError: the model is not a segmentation, or an ensemble of several, or there is a model in the
+        output folder already.
+    """
+    if len(selection.members) > 1:
+        raise ConfigurationError(
+            "longflow_find_best chose an ensemble of two models, but a folder of nnU-Net's holds one. Say which with "
+            "-m and -c: "
+            + ", ".join(f"-m {one.model.method} -c {one.model.configuration}" for one in selection.members)
+        )
+    if (output / "plans.json").exists() and not overwrite:
+        raise ConfigurationError(f"{output} holds a model already. Give another folder, or --overwrite.")
+    (member,) = selection.members
+    model, name = member.model, member.model.configuration
+    plans = read_plans(model.plans)
+    converted = nnunet_plans(plans, name)
+    for fold in member.folds:
+        method = load_method(model.fold(fold).final, model.method, plans, name)
+        _write_weights(method, name, fold, output / f"fold_{fold}" / "checkpoint_final.pth")
+    write_json(nnunet_dataset(plans, read_json(model.dataset_json)), output / "dataset.json")
+    write_json(converted, output / "plans.json")
+    return list(member.folds)
+
+
+def nnunet_plans(plans: Plans, configuration: str) -> dict[str, Any]:
+    """The plans in nnU-Net's format, with this configuration alone.
+
+    :raises ConfigurationError: the plans are not for segmentation, or normalise in a way that nnU-Net does not have.
+    """
+    if plans.task != "segment":
+        raise ConfigurationError(
+            f"{plans.dataset_name} is planned for '{plans.task}'; nnU-Net can only take over models that segment."
+        )
+    plan = plans.configuration(configuration)
+    return {
+        "dataset_name": plans.dataset_name,
+        "plans_name": plans.plans_name,
+        "original_median_spacing_after_transp": plan.spacing,
+        "original_median_shape_after_transp": [round(size) for size in plan.median_image_size],
+        "image_reader_writer": "SimpleITKIO",
+        "transpose_forward": plans.transpose_forward,
+        "transpose_backward": plans.transpose_backward,
+        "configurations": {
+            configuration: {
+                "data_identifier": f"{plans.plans_name}_{plan.data_identifier}",
+                "preprocessor_name": "DefaultPreprocessor",
+                "batch_size": plan.batch_size,
+                "patch_size": plan.patch_size,
+                "median_image_size_in_voxels": plan.median_image_size[-plan.network.dimensions :],
+                # three numbers in 2D, too: nnU-Net then resamples between slices, as longflow does
+                "spacing": plan.spacing,
+                "normalization_schemes": [_scheme(channel) for channel in plans.channels],
+                # the statistics of the whole box, see preprocessing/normal_form.py
+                "use_mask_for_norm": [False for _ in plans.channels],
+                **_resampling("data", IMAGE_ORDER),
+                **_resampling("seg", LABEL_ORDER),
+                **_resampling("probabilities", LOGITS_ORDER),
+                "architecture": describe_architecture(plan.network),
+                "batch_dice": uses_batch_dice(plans, configuration),
+            }
+        },
+        "experiment_planner_used": "ExperimentPlanner",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": {
+            str(index): _intensities(channel) for index, channel in enumerate(plans.channels)
+        },
+    }
+
+
+def nnunet_dataset(plans: Plans, described: dict[str, Any]) -> dict[str, Any]:
+    """``dataset.json`` for nnU-Net.
+
+    :param described: the dataset's own, whose further keys are kept; what the model was planned with goes before them.
+    """
+    dataset = {
+        **described,
+        "channel_names": {str(index): name for index, name in enumerate(plans.channel_names)},
+        "labels": plans.labels,
+        "file_ending": plans.file_ending,
+    }
+    return dataset | ({"regions_class_order": plans.regions_class_order} if plans.regions_class_order else {})
+
+
+def _write_weights(method: Method, configuration: str, fold: int, path: Path) -> None:
+    if not method.predicts or not isinstance(getattr(method, "network", None), UNet):
+        raise ConfigurationError(
+            f"The method '{type(method).__name__}' does not segment with one of nnU-Net's networks. Export a model "
+            "of unet or unet_consistent (-m)."
+        )
+    axes = tuple(range(method.configuration.network.dimensions))
+    content = {
+        "network_weights": method.network.unet.state_dict(),
+        "trainer_name": TRAINER,
+        "init_args": {"configuration": configuration, "fold": fold},
+        "inference_allowed_mirroring_axes": axes if method.mirrors else None,
+    }
+    with written_whole(path) as temporary:
+        torch.save(content, temporary)
+
+
+def _scheme(channel: ChannelPlan) -> str:
+    if channel.normal_form == "per_subject":
+        raise ConfigurationError(
+            f"The channel '{channel.name}' has the normal form 'per_subject', which nnU-Net does not know: it sees "
+            "each scan alone. Plan with 'per_scan' or 'absolute' (normalization in dataset.json) and train again."
+        )
+    return {"absolute": "CTNormalization", "per_scan": "ZScoreNormalization"}[channel.normal_form]
+
+
+def _resampling(what: str, order: int) -> dict[str, Any]:
+    """nnU-Net's entries for one kind of volume."""
+    return {
+        f"resampling_fn_{what}": resample_data_or_seg_to_shape.__name__,
+        f"resampling_fn_{what}_kwargs": {
+            "is_seg": what == "seg",
+            "order": order,
+            "order_z": ORDER_THROUGH_PLANE,
+            "force_separate_z": None,
+        },
+    }
+
+
+def _intensities(channel: ChannelPlan) -> dict[str, float]:
+    """What CTNormalization reads: limits, mean and standard deviation; it reads nothing for other channels."""
+    low, high = channel.clip or NO_LIMITS
+    return {
+        "mean": channel.offset or 0.0,
+        "std": channel.scale or 1.0,
+        "percentile_00_5": low,
+        "percentile_99_5": high,
+    }

@@ -1,51 +1,60 @@
-"""``longflow_demo``: the whole way from dated scans to forecasts, on a phantom cohort."""
+"""``longflow_demo``: the whole way from dated scans to a result, on a phantom cohort."""
 
 import argparse
 import signal
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 from rich.table import Table
 
-from longflow.cli import command
+from longflow.cli import command, flags
 
 EXAMPLE = """
 longflow_demo
+longflow_demo --task segment
 longflow_demo --folder /tmp/longflow_demo --max_time 10m
 """
+
+#: the module of each task's demo
+DEMOS = {"forecast": "forecasting", "segment": "segmentation"}
 
 
 def parser() -> command.Parser:
     result = command.Parser(
         "longflow_demo",
-        "Make a cohort of beating phantom hearts, train on it, forecast held-out subjects and compare: about five "
+        "Make a phantom cohort, train on it, predict held-out subjects and compare with what is true: about five "
         "minutes on two cores. Stopped, the same command goes on where it was.",
         EXAMPLE,
     )
     result.add_argument(
-        "--folder",
-        type=Path,
-        default=Path("longflow_demo"),
-        help="where everything is written (default: ./longflow_demo)",
+        "--task",
+        choices=list(DEMOS),
+        default="forecast",
+        help="forecast: the next scans of beating hearts (default); segment: volumes of the brain over visits",
     )
-    # with the default, everything together stays under six minutes on two cores
-    result.add_argument("--max_time", default="200s", help="training time, as 200s, 10m, 2h (default: %(default)s)")
+    result.add_argument("--folder", type=Path, help="where everything is written (default: ./longflow_demo_TASK)")
+    result.add_argument(
+        "--max_time",
+        type=flags.duration,
+        help="training time, as 200s, 10m, 2h (default: so that all stays under six minutes on two cores)",
+    )
     return result
 
 
 def work(options: argparse.Namespace) -> None:
-    from longflow.demo.cohort import write_cohort
-    from longflow.demo.run import demo_commands, raw_folder, run_command
+    from longflow.demo.run import run_command
 
     # a demo that is told to end lets its command save its work first
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    home, started = options.folder, time.monotonic()
-    command.console.print("[bold]A phantom cohort[/]: beating hearts, scanned at irregular times", highlight=False)
-    write_cohort(raw_folder(home))
-    command.console.print(f"{raw_folder(home)}\n\n$ export LONGFLOW_HOME={home.resolve()}", highlight=False)
-    for step in demo_commands(home, options.max_time):
+    demo = import_module(f"longflow.demo.{DEMOS[options.task]}")
+    home, started = options.folder or Path(f"longflow_demo_{options.task}"), time.monotonic()
+    command.console.print(f"[bold]A phantom cohort[/]: {demo.TITLE}", highlight=False)
+    demo.write_data(home)
+    command.console.print(f"{demo.raw_folder(home)}\n\n$ export LONGFLOW_HOME={home.resolve()}", highlight=False)
+    for step in demo.demo_commands(home, options.max_time or demo.MAX_TIME):
         begun = time.monotonic()
         command.console.print(f"\n[bold]$ {step.typed}[/]", highlight=False)
         code = run_command(step, home)
@@ -57,35 +66,18 @@ def work(options: argparse.Namespace) -> None:
             )
             raise SystemExit(code if code > 0 else 128 - code)
         command.console.print(f"[dim]{time.monotonic() - begun:.0f} s[/]", highlight=False)
-    _show_results(home, time.monotonic() - started)
+    _show_results(demo.results(home), home, time.monotonic() - started)
 
 
-def _show_results(home: Path, seconds: float) -> None:
-    from longflow.demo.run import attainable_nrmse, forecast_folder, raw_folder
-    from longflow.files import read_json
-
-    metrics = read_json(forecast_folder(home) / "metrics.json")["overall"]
-    lci = metrics["lci"]["nrmse"]["mean"]
-    table = Table("forecast by", "NRMSE", "of LCI", title="Held-out subjects, each forecast against the scan taken")
-    for name, value in (
-        ("last context image (LCI)", lci),
-        ("mean of the context", metrics["context_mean"]["nrmse"]["mean"]),
-        ("the trained network", metrics["forecast"]["nrmse"]["mean"]),
-        ("the law itself (the noise is left)", attainable_nrmse(raw_folder(home))),
-    ):
-        table.add_row(name, f"{value:.4f}", f"{value / lci:.2f} x")
+def _show_results(results, home: Path, seconds: float) -> None:
+    table = Table(*results.header, title=results.title)
+    for row in results.rows:
+        table.add_row(*row)
     command.console.print()
     command.console.print(table)
-
-    better = metrics["better_than_lci"]
-    figures = sorted(forecast_folder(home).rglob("*.png"))
     lines = [
-        f"Better than LCI in {better['better']} of {better['targets']} targets. Time: {seconds / 60:.1f} min.",
-        "",
-        *(f"figure      {figure}" for figure in figures),
-        f"forecasts   {forecast_folder(home)}",
-        f"numbers     {forecast_folder(home) / 'metrics.csv'}",
-        f"raw data    {raw_folder(home)}",
+        f"Time: {seconds / 60:.1f} min.",
+        *results.lines,
         f"models      {home / 'results'}",
         "",
         "With your own scans: make a folder like the raw data above (dataset.json, scans.csv with the columns",

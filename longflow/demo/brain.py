@@ -1,9 +1,9 @@
-"""A phantom of visits with known volumes: ventricles that grow, hippocampi that shrink, lesions that come.
+"""A phantom of visits with known volumes: ventricles that grow, thalami that shrink, lesions that come.
 
 Every structure is made of ellipsoids under shears, which keep volumes, so the true volume at any time is a closed form:
 
     ventricles    V(t) = V_0 (1 + g t)          two, one on each side
-    hippocampi    V(t) = V_0 (1 - s t)          two
+    thalami    V(t) = V_0 (1 - s t)          two
     lesions       V(t) = sum of 4/3 pi r_i(t)^3, with r_i(t) = R_i min(1, (t - onset_i) / RISE) after its onset
 
 Volumes in ml, times in years since the first visit, lengths in mm; axes z from below to above, y from back to front,
@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-LABELS = {"background": 0, "ventricles": 1, "hippocampi": 2, "lesions": 3}
-STRUCTURES = ("ventricles", "hippocampi", "lesions")
+LABELS = {"background": 0, "ventricles": 1, "thalami": 2, "lesions": 3}
+STRUCTURES = ("ventricles", "thalami", "lesions")
 
 FIELD_OF_VIEW = (132.0, 180.0, 150.0)
 BRAIN_SHAPE = (44, 60, 50)
@@ -42,14 +42,14 @@ class Lesion:
 class Patient:
     """What stays the same over the visits of a subject.
 
-    :param ventricles: ml at the first visit; :param growth: share of it per year. :param hippocampi: ml; :param loss:
+    :param ventricles: ml at the first visit; :param growth: share of it per year. :param thalami: ml; :param loss:
         share per year. :param bend: shears of the anatomy. :param size: of the head, 1 on average.
     """
 
     seed: int
     ventricles: float
     growth: float
-    hippocampi: float
+    thalami: float
     loss: float
     lesions: tuple[Lesion, ...]
     bend: tuple[float, ...]
@@ -64,8 +64,8 @@ def draw_patient(seed: int) -> Patient:
         seed=seed,
         ventricles=float(generator.uniform(18, 32)),
         growth=float(generator.uniform(0.03, 0.15)),
-        hippocampi=float(generator.uniform(6.5, 9.5)),
-        loss=float(generator.uniform(0.01, 0.07)),
+        thalami=float(generator.uniform(13, 18)),
+        loss=float(generator.uniform(0.03, 0.09)),
         lesions=(),
         bend=tuple(generator.uniform(-1, 1, 6)),
         size=size,
@@ -78,7 +78,7 @@ def true_volumes(patient: Patient, time: float) -> dict[str, float]:
     radii = [lesion_radius(lesion, time) for lesion in patient.lesions]
     return {
         "ventricles": patient.ventricles * (1 + patient.growth * time),
-        "hippocampi": patient.hippocampi * (1 - patient.loss * time),
+        "thalami": patient.thalami * (1 - patient.loss * time),
         "lesions": sum(4 / 3 * np.pi * radius**3 for radius in radii) / 1000,
     }
 
@@ -150,13 +150,13 @@ def _structures(
     ventricles = _ellipsoid(
         (z - 10 + (y / 22) ** 2 * 3, y + 2, side - 13 - 0.12 * y), volumes["ventricles"] / 2, (1, 3, 0.9)
     )
-    hippocampi = _ellipsoid((z + 20 - 0.25 * y, y + 6, side - 29 + 0.2 * y), volumes["hippocampi"] / 2, (0.8, 2.2, 0.9))
+    thalami = _ellipsoid((z + 16, y + 4, side - 16 + 0.2 * y), volumes["thalami"] / 2, (0.9, 1.4, 0.9))
     lesions = np.full(np.broadcast_shapes(z.shape, y.shape, x.shape), np.inf)
     for lesion in patient.lesions:
         if (radius := lesion_radius(lesion, time)) > 0:
             distance = np.sqrt(sum((axis - centre) ** 2 for axis, centre in zip(points, lesion.centre, strict=True)))
             lesions = np.minimum(lesions, distance - radius)
-    return {"ventricles": ventricles, "hippocampi": hippocampi, "lesions": lesions}
+    return {"ventricles": ventricles, "thalami": thalami, "lesions": lesions}
 
 
 def _ellipsoid(points: tuple[np.ndarray, ...], millilitres: float, proportions: tuple[float, ...]) -> np.ndarray:
@@ -190,7 +190,7 @@ def _tissue(
         (fluid, depth + 3),
         (grey, depth - 1.5 + 2.5 * folds),
         (white, depth - 8 + 5 * folds),
-        (grey, -distances["hippocampi"]),
+        (grey, -distances["thalami"]),
         (lesion, -distances["lesions"]),
         (fluid, -distances["ventricles"]),
     ):

@@ -1,4 +1,4 @@
-"""The demo: a phantom cohort, and the commands of longflow on it, run as a user would type them."""
+"""What the demos share: commands of longflow, run as a user would type them."""
 
 import os
 import shlex
@@ -7,15 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from longflow.data.dataset import image_path, read_description, read_rows
-from longflow.data.images import read_scan
-from longflow.demo.cohort import DATASET_NAME, cohort_subject
-from longflow.demo.phantom import expected_scan
-from longflow.evaluation.metrics import nrmse
-from longflow.paths import DatasetPaths
-
+#: what the demos train
 CONFIGURATION = "3d_fullres"
 
 
@@ -35,27 +27,14 @@ class Command:
         return shlex.join([f"longflow_{self.name}", *self.arguments])
 
 
-def raw_folder(home: Path) -> Path:
-    """Where the cohort is written."""
-    return home / "raw" / DATASET_NAME
+@dataclass(frozen=True)
+class Results:
+    """What a demo ends with: a table, and lines below it."""
 
-
-def forecast_folder(home: Path) -> Path:
-    """Where the forecasts of the held-out subjects, their numbers and their figure are written."""
-    return home / "forecasts"
-
-
-def demo_commands(home: Path, max_time: str) -> list[Command]:
-    """What the demo runs, in order."""
-    dataset = DatasetPaths(DATASET_NAME).id
-    wanted, forecasts = str(raw_folder(home) / "imagesTs"), str(forecast_folder(home))
-    return [
-        Command("plan_and_preprocess", ("-d", dataset, "--preset", "tiny")),
-        Command("train", (dataset, CONFIGURATION, "0", "--max_time", max_time)),
-        Command("find_best", ("-d", dataset)),
-        Command("predict", ("-i", wanted, "-o", forecasts)),
-        Command("evaluate", ("-d", dataset, "-i", forecasts)),
-    ]
+    title: str
+    header: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    lines: list[str]
 
 
 def run_command(command: Command, home: Path) -> int:
@@ -77,16 +56,3 @@ def run_command(command: Command, home: Path) -> int:
             process.terminate()
         process.wait()
         raise
-
-
-def attainable_nrmse(raw: Path) -> float:
-    """Mean NRMSE of the law itself over the wanted targets: what is left is the noise of their scans."""
-    description = read_description(raw / "dataset.json")
-    found = []
-    for row in read_rows(raw / "imagesTs" / "scans.csv"):
-        truth = image_path(raw / "targetsTs", row.case, 0, description)
-        if truth.is_file():
-            target = read_scan((truth,)).array
-            law = expected_scan(cohort_subject(raw, row.subject), float(row.time), target.shape[1:])
-            found.append(nrmse(law[None], target))
-    return float(np.mean(found))

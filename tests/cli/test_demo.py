@@ -6,7 +6,7 @@ import pytest
 
 from longflow.cli import demo
 from longflow.demo.cohort import DATASET_NAME
-from longflow.demo.run import demo_commands, forecast_folder
+from longflow.demo.forecasting import demo_commands, forecast_folder
 from longflow.files import write_json
 
 OVERALL = {
@@ -33,14 +33,14 @@ def play(monkeypatch, phantom_dataset, tmp_path):
         return ran
 
     raw = phantom_dataset / "raw" / DATASET_NAME
-    monkeypatch.setattr("longflow.demo.cohort.write_cohort", lambda folder: shutil.copytree(raw, folder))
+    monkeypatch.setattr("longflow.demo.forecasting.write_cohort", lambda folder: shutil.copytree(raw, folder))
     monkeypatch.setattr(demo.signal, "signal", lambda *_: None)
     return played
 
 
 def test_commands_are_run_as_they_are_shown_and_results_stand_beside_lci(play, tmp_path, capsys):
     ran = play({})
-    assert ran == [command.typed for command in demo_commands(tmp_path / "home", "7s")]
+    assert ran == [command.typed for command in demo_commands(tmp_path / "home", 7)]
     shown = capsys.readouterr().out
     positions = [shown.index(f"$ {typed}") for typed in ran]
     assert positions == sorted(positions)

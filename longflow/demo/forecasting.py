@@ -1,0 +1,85 @@
+"""The demo of forecasting: beating hearts, scanned at irregular times."""
+
+from pathlib import Path
+
+import numpy as np
+
+from longflow.data.dataset import image_path, read_description, read_rows
+from longflow.data.images import read_scan
+from longflow.demo.cohort import DATASET_NAME, cohort_subject, write_cohort
+from longflow.demo.phantom import expected_scan
+from longflow.demo.run import CONFIGURATION, Command, Results
+from longflow.evaluation.metrics import nrmse
+from longflow.files import read_json
+from longflow.paths import DatasetPaths
+
+TITLE = "beating hearts, scanned at irregular times"
+#: training time with which everything together stays under six minutes on two cores
+MAX_TIME = 200.0
+
+
+def raw_folder(home: Path) -> Path:
+    """Where the cohort is written."""
+    return home / "raw" / DATASET_NAME
+
+
+def forecast_folder(home: Path) -> Path:
+    """Where the forecasts of the held-out subjects, their numbers and their figure are written."""
+    return home / "forecasts"
+
+
+def write_data(home: Path) -> None:
+    """Write the cohort, unless it is there."""
+    write_cohort(raw_folder(home))
+
+
+def demo_commands(home: Path, max_time: float) -> list[Command]:
+    """What the demo runs, in order. :param max_time: of training, in seconds."""
+    dataset = DatasetPaths(DATASET_NAME).id
+    wanted, forecasts = str(raw_folder(home) / "imagesTs"), str(forecast_folder(home))
+    return [
+        Command("plan_and_preprocess", ("-d", dataset, "--preset", "tiny")),
+        Command("train", (dataset, CONFIGURATION, "0", "--max_time", f"{max_time:g}s")),
+        Command("find_best", ("-d", dataset)),
+        Command("predict", ("-i", wanted, "-o", forecasts)),
+        Command("evaluate", ("-d", dataset, "-i", forecasts)),
+    ]
+
+
+def results(home: Path) -> Results:
+    """The forecasts beside the baselines and the best that there can be."""
+    metrics = read_json(forecast_folder(home) / "metrics.json")["overall"]
+    lci = metrics["lci"]["nrmse"]["mean"]
+    values = {
+        "last context image (LCI)": lci,
+        "mean of the context": metrics["context_mean"]["nrmse"]["mean"],
+        "the trained network": metrics["forecast"]["nrmse"]["mean"],
+        "the law itself (the noise is left)": attainable_nrmse(raw_folder(home)),
+    }
+    better = metrics["better_than_lci"]
+    return Results(
+        "Held-out subjects, each forecast against the scan taken",
+        ("forecast by", "NRMSE", "of LCI"),
+        [(name, f"{value:.4f}", f"{value / lci:.2f} x") for name, value in values.items()],
+        [
+            f"Better than LCI in {better['better']} of {better['targets']} targets.",
+            "",
+            *(f"figure      {figure}" for figure in sorted(forecast_folder(home).rglob("*.png"))),
+            f"forecasts   {forecast_folder(home)}",
+            f"numbers     {forecast_folder(home) / 'metrics.csv'}",
+            f"raw data    {raw_folder(home)}",
+        ],
+    )
+
+
+def attainable_nrmse(raw: Path) -> float:
+    """Mean NRMSE of the law itself over the wanted targets: what is left is the noise of their scans."""
+    description = read_description(raw / "dataset.json")
+    found = []
+    for row in read_rows(raw / "imagesTs" / "scans.csv"):
+        truth = image_path(raw / "targetsTs", row.case, 0, description)
+        if truth.is_file():
+            target = read_scan((truth,)).array
+            law = expected_scan(cohort_subject(raw, row.subject), float(row.time), target.shape[1:])
+            found.append(nrmse(law[None], target))
+    return float(np.mean(found))

@@ -1,0 +1,125 @@
+"""The demo of segmentation: patients with a few visits, of whom only two have labels."""
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from longflow.demo.brain import STRUCTURES
+from longflow.demo.brain_cohort import DATASET_NAME, write_brain_cohort
+from longflow.demo.run import CONFIGURATION, Command, Results
+from longflow.evaluation.trajectories import slope
+from longflow.files import read_json
+from longflow.paths import DatasetPaths
+
+TITLE = "heads with growing ventricles, shrinking thalami and lesions; labels of two patients are used"
+#: training time of each of the two ways
+MAX_TIME = 90.0
+#: share of it that pretraining takes
+PRETRAINING = 1 / 3
+LABELLED = 2
+METHODS = ("unet", "unet_consistent")
+
+
+def raw_folder(home: Path) -> Path:
+    """Where the cohort is written."""
+    return home / "raw" / DATASET_NAME
+
+
+def label_folder(home: Path, method: str) -> Path:
+    """Where a method's labels of the held-out patients, their numbers and figures are written."""
+    return home / "segmentations" / method
+
+
+def write_data(home: Path) -> None:
+    """Write the cohort, unless it is there."""
+    write_brain_cohort(raw_folder(home))
+
+
+def demo_commands(home: Path, max_time: float) -> list[Command]:
+    """What the demo runs, in order: labels alone, then pretraining and consistency, in the same time.
+
+    :param max_time: of training, in seconds, for each of the two.
+    """
+    dataset = DatasetPaths(DATASET_NAME).id
+    fold = (dataset, CONFIGURATION, "0")
+    few = ("--labelled_subjects", str(LABELLED))
+    before, after = (f"{share * max_time:g}s" for share in (PRETRAINING, 1 - PRETRAINING))
+    commands = [
+        Command("plan_and_preprocess", ("-d", dataset, "--preset", "tiny")),
+        Command("train", (*fold, "-m", "unet", *few, "--max_time", f"{max_time:g}s")),
+        Command("train", (*fold, "-m", "spatiotemporal", "--set", "width=256", "--max_time", before)),
+        Command(
+            "train",
+            (*fold, "-m", "unet_consistent", "--pretrained", "spatiotemporal", *few, "--max_time", after),
+        ),
+    ]
+    for method in METHODS:
+        out = str(label_folder(home, method))
+        images = str(raw_folder(home) / "imagesTs")
+        commands += [
+            Command("predict", ("-d", dataset, "-m", method, "-i", images, "-o", out, "--no-mirror")),
+            Command("evaluate", ("-d", dataset, "-i", out)),
+        ]
+    return commands
+
+
+def results(home: Path) -> Results:
+    """Both ways beside each other, and what the truth itself would score."""
+    rows = []
+    for name, method in (("labels alone", "unet"), ("pretrained, consistent", "unet_consistent")):
+        metrics = read_json(label_folder(home, method) / "metrics.json")
+        errors = slope_errors(raw_folder(home), label_folder(home, method))
+        rows.append(
+            (
+                name,
+                f"{metrics['overall']['dice']['mean']:.3f}",
+                *(f"{consistency(metrics, number):.3f}" for number in ("stcs", "aspc")),
+                *(f"{errors[structure]:.0%}" for structure in STRUCTURES),
+            )
+        )
+    truth = (f"{consistency(metrics, number):.3f}" for number in ("true_stcs", "true_aspc"))
+    rows.append(("the true labels", "1.000", *truth, *[""] * len(STRUCTURES)))
+    return Results(
+        "Held-out patients: overlap, consistency between visits, error of the slope of volume over time",
+        ("segmented by", "Dice", "STCS", "ASPC", *STRUCTURES),
+        rows,
+        [
+            *(f"figure      {figure}" for figure in sorted((home / "segmentations").rglob("*.png"))),
+            f"labels      {home / 'segmentations'}",
+            f"raw data    {raw_folder(home)}",
+        ],
+    )
+
+
+def consistency(metrics: dict, number: str) -> float:
+    """The mean over structures of STCS or ASPC, predicted or true, as in metrics.json."""
+    return float(np.mean([metrics["by_structure"][name]["consistency"][number]["mean"] for name in STRUCTURES]))
+
+
+def slope_errors(raw: Path, predicted: Path) -> dict[str, float]:
+    """By structure: mean |slope - true slope| over patients, as a share of the mean |true slope|.
+
+    The true slopes are those of the closed form at the same visits, not of the label maps.
+    """
+    series = defaultdict(list)
+    true = {(row["case"], row["structure"]): float(row["volume_ml"]) for row in _rows(raw / "true_volumes.csv")}
+    for row in _rows(predicted / "volumes.csv"):
+        key = row["subject"], row["structure"]
+        series[key].append((float(row["time"]), float(row["volume_ml"]), true[row["case"], row["structure"]]))
+    found = {}
+    for structure in STRUCTURES:
+        slopes = []
+        for (_, name), points in series.items():
+            if name == structure:
+                times, volumes, truth = zip(*points, strict=True)
+                slopes.append((slope(times, volumes), slope(times, truth)))
+        slopes = np.array(slopes)
+        found[structure] = float(np.abs(slopes[:, 0] - slopes[:, 1]).mean() / np.abs(slopes[:, 1]).mean())
+    return found
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

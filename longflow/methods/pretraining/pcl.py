@@ -4,6 +4,7 @@ Zeng, Wu, Hu, Xu, Yuan, Huang, Zhuang, Hu & Shi, "Positional contrastive learnin
 segmentation", MICCAI 2021 (reference 63 of Ren et al.).
 """
 
+import logging
 from typing import ClassVar
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from longflow.methods.method import Options, ScanBatch
 from longflow.methods.pretraining._pretraining import PretrainingMethod
 from longflow.plans import Plans
+
+logger = logging.getLogger(__name__)
 
 #: size of the space in which slices are compared, and the temperature there (the authors' public code)
 WIDTH = 512
@@ -30,8 +33,7 @@ class PCL(PretrainingMethod):
       the place of the original's two views of one slice, which are a positive pair whatever the threshold.
     - Patches are slices with the configuration ``2d``, as in the paper. With a 3D configuration the position is that
       of the patch's centre along the first axis.
-    - With one pair alone there is nothing to contrast: the loss is 0 and trains nothing. Take a configuration with
-      several pairs in a batch (``2d``).
+    - With one pair alone there is nothing to contrast: the loss is 0 and trains nothing, and a warning says so.
 
     ``options``: ``threshold`` is the distance of positions (0 to 1 along the volume) below which two slices are a
     positive pair; the authors use 0.1 for CT of the whole heart and 0.35 for ACDC's few slices.
@@ -42,6 +44,13 @@ class PCL(PretrainingMethod):
 
     def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
         super().__init__(plans, configuration, options)
+        if self.configuration.batch_size < 4:
+            logger.warning(
+                "pcl learns from differences between the pairs of a batch, but a batch of the configuration '%s' has one "
+                "pair (batch_size %d): the loss will stay 0. Take 2d, or set batch_size to 4 or more in the plans.",
+                configuration,
+                self.configuration.batch_size,
+            )
         features = self.configuration.network.features_per_stage[-1]
         self.head = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, WIDTH))
 

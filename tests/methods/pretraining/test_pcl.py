@@ -48,6 +48,16 @@ def test_one_pair_alone_has_nothing_to_contrast():
     assert loss == 0 and encoder_gradient(method, loss) == 0
 
 
+def test_a_batch_of_one_pair_is_warned_of(caplog):
+    plans = segmentation_plans(2)
+    plans.configurations["2d"].batch_size = 4
+    build_method("pcl", plans, "2d")
+    assert not caplog.records
+    plans.configurations["2d"].batch_size = 3
+    build_method("pcl", plans, "2d")
+    assert "'2d' has one pair (batch_size 3)" in caplog.text
+
+
 def test_equal_positions_are_near_whatever_the_threshold():
     vectors = torch.nn.functional.normalize(torch.randn(4, 3), dim=1)
     positions = torch.tensor([0.2, 0.2, 0.9, 0.9])

@@ -46,7 +46,7 @@ class PCL(PretrainingMethod):
         super().__init__(plans, configuration, options)
         if self.configuration.batch_size < 4:
             logger.warning(
-                "pcl contrasts the pairs of a batch with each other, but a batch of the configuration '%s' has one pair "
+                "pcl contrasts the pairs of a batch with each other, but that of the configuration '%s' has one pair "
                 "(batch_size %d): the loss will stay 0. Take 2d, or set batch_size to 4 or more in the plans.",
                 configuration,
                 self.configuration.batch_size,

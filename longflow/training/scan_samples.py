@@ -1,5 +1,6 @@
 """Samples of scans: patches of labelled scans, of neighbouring scans of a subject, or of both."""
 
+import logging
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import ClassVar
@@ -12,8 +13,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from longflow.data.labels import label_manager
-from longflow.errors import DataError
+from longflow.data.labels import label_manager, structures
+from longflow.errors import DataError, some
 from longflow.methods.method import ScanBatch
 from longflow.plans import ConfigurationPlan, Plans
 from longflow.preprocessing.series import PreparedSeries, load_prepared
@@ -21,6 +22,8 @@ from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.scan_augmentation import augment_labelled, augment_pair, build_transforms, randomness_of
 from longflow.training.splits import Cohort
 from longflow.training.unregistered import warn_of_unregistered
+
+logger = logging.getLogger(__name__)
 
 #: share of the labelled patches of a batch that are centred on a structure: nnU-Net's number
 FOREGROUND_SHARE = 0.33
@@ -47,6 +50,7 @@ class _ScanSamples(Dataset):
         self.transforms = build_transforms(self.plan, self.manager, augmented)
         if self.labelled:
             self.scans = require_labelled_scans(cohort, "to draw labelled scans from")
+            warn_of_absent_structures(cohort, self.scans, plans)
         if self.pairs:
             self.subjects = subjects_with_pairs(cohort)
             warn_of_unregistered(cohort)
@@ -141,6 +145,22 @@ class LabelledPairSamples(_ScanSamples):
     """Both."""
 
     labelled = pairs = True
+
+
+def warn_of_absent_structures(cohort: Cohort, scans: list[tuple[str, int]], plans: Plans) -> None:
+    """Say which structures none of the labelled scans has: they cannot be learnt."""
+    absent = structures(plans.labels)
+    for subject, scan in scans:
+        here = label_positions(load_prepared(cohort.folder, subject), scan)
+        absent = {name: values for name, values in absent.items() if not any(len(here.get(v, ())) for v in values)}
+        if not absent:
+            return
+    logger.warning(
+        "None of the %d labelled training scans has %s: the network will not learn to find it. Look at labelsTr and "
+        "the labels in dataset.json, or train on more labelled subjects.",
+        len(scans),
+        some(absent),
+    )
 
 
 def subjects_with_pairs(cohort: Cohort) -> list[str]:

@@ -221,6 +221,14 @@ def test_no_label(tmp_path, subjects):
         samples_of(LabelledSamples, tmp_path, subjects, labelled=frozenset({"a", "b"}))
 
 
+@pytest.mark.parametrize(("usable", "said"), [(None, ""), ({"a"}, "None of the 1 labelled training scans has right")])
+def test_a_structure_that_no_training_scan_has(tmp_path, caplog, usable, said):
+    subjects = {"a": [filled(1), None], "b": [filled(0), with_voxel((0, 0, 0), 2)]}
+    samples = samples_of(LabelledSamples, tmp_path, subjects, labelled=usable and frozenset(usable))
+    assert said in caplog.text and bool(said) == bool(caplog.records)
+    assert torch.isfinite(samples[0].image).all()
+
+
 def test_regions_are_centred_on_and_become_targets(tmp_path):
     plans = segment_plans({"background": 0, "whole": [1, 2], "core": [2]}, (1, 2), batch_size=2)
     samples = samples_of(LabelledSamples, tmp_path, {"a": [with_voxel((0, 0, 0), 1)]}, plans)

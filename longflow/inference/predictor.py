@@ -209,6 +209,8 @@ def _check_settings(settings: dict[str, Any], wanted: list[Item], folder: Path) 
 
 def _make(predictor: Predictor, item: Item, folder: Path, description: DatasetDescription) -> None:
     """Make an item; its sidecar says what a reader must know about it, and that it is finished."""
+    path = folder / f"{item.target.case}.json"
+    path.unlink(missing_ok=True)  # an older prediction is not to pass for this one if this one fails
     found = predictor.make(item, folder, description)
     for warning in found.get("warnings", []):
         logger.warning("%s: %s", item.target.case, warning)
@@ -222,7 +224,7 @@ def _make(predictor: Predictor, item: Item, folder: Path, description: DatasetDe
         "longflow_version": __version__,
         "versions": {name: version(name) for name in ("torch", "nnunetv2", "torchdiffeq", "SimpleITK")},
     }
-    write_json(sidecar, folder / f"{item.target.case}.json")
+    write_json(sidecar, path)
 
 
 def _write_table(done: list[Item], folder: Path, description: DatasetDescription) -> None:

@@ -82,7 +82,7 @@ def wanted_labels(folder: Path, description: DatasetDescription) -> list[WantedL
             f"{{case}}_0000{description.file_ending}."
         )
     if missing := [scan.case for scan in scans if not scan.exists]:
-        logger.info("%d rows without an image are left out: %s.", len(missing), some(missing))
+        logger.info("Rows without an image are left out: %s.", some(missing))
     return wanted
 
 

@@ -66,13 +66,15 @@ def region_statistics(scan: np.ndarray, region: Region = "nonzero") -> list[tupl
     A region that holds one value only (or none) has scale 1: it becomes 0, and can be mapped back.
     """
     inside = create_nonzero_mask(scan) if region == "nonzero" else box_slices(nonzero_box([scan]))
+    # nnU-Net sums in float32: only with its rounding are prepared voxels, and so exported models' labels, equal
+    precision = np.float64 if region == "nonzero" else np.float32
     numbers = []
     for channel in scan:
         voxels = channel[inside]
         if voxels.size == 0:
             numbers.append((0.0, 1.0))
             continue
-        mean, deviation = float(voxels.mean(dtype=np.float64)), float(voxels.std(dtype=np.float64))
+        mean, deviation = float(voxels.mean(dtype=precision)), float(voxels.std(dtype=precision))
         # what cannot be told from the rounding of float32 is no contrast
         smallest = float(np.finfo(np.float32).eps * np.abs(voxels).max())
         numbers.append((mean, deviation if deviation > smallest else 1.0))

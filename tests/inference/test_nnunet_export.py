@@ -5,6 +5,7 @@ import pytest
 import torch
 from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
 from longflow.data.images import Geometry, read_scan, write_volume
 from longflow.errors import ConfigurationError
@@ -94,6 +95,20 @@ def test_nnunet_predicts_the_same_labels(tmp_path, case):
     found = labels_of_nnunet(tmp_path / "out", files, (0, 1))
     assert np.array_equal(found, wanted)
     assert 0.005 < (wanted > 0).mean() < 0.995
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nnunet_prepares_the_same_voxels_to_the_bit(tmp_path, case):
+    plans, (configuration,) = CASES[case], CASES[case].configurations
+    files = scan_files(tmp_path, len(plans.channels))
+    manager = PlansManager(nnunet_plans(plans, configuration))
+    preprocessor = manager.get_configuration(configuration).preprocessor_class(verbose=False)
+    image, properties = SimpleITKIO().read_images([str(path) for path in files])
+    wanted, _, _ = preprocessor.run_case_npy(
+        image, None, properties, manager, manager.get_configuration(configuration), nnunet_dataset(plans, {})
+    )
+    prepared = prepare_volumes("a", ["scan"], [0.0], [read_scan(tuple(files))], plans, configuration)
+    assert np.array_equal(prepared.images[0], wanted)
 
 
 def test_a_consistent_model_is_exported_too(tmp_path):

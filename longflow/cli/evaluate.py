@@ -1,9 +1,9 @@
-"""``longflow_evaluate``: forecasts against acquired scans, beside the last context image and the context mean."""
+"""``longflow_evaluate``: forecasts against acquired scans and their baselines; label maps against the truth."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.markup import escape
@@ -11,12 +11,17 @@ from rich.table import Table
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
+from longflow.cli.segmentation_tables import show_segmentations
 from longflow.errors import NotFoundError
 from longflow.paths import DatasetPaths, resolve_dataset_name
+
+if TYPE_CHECKING:
+    from longflow.data.dataset import DatasetDescription
 
 EXAMPLE = """
 longflow_evaluate -d 101 -i out
 longflow_evaluate -d 101 -i out -r follow_up_scans
+longflow_evaluate -d 103 -i labels_out
 """
 
 #: (name in the results, heading, decimals, scale)
@@ -35,8 +40,10 @@ FIGURE = Path("figures") / "forecasts.png"
 def parser() -> command.Parser:
     result = command.Parser(
         "longflow_evaluate",
-        "Compare forecasts with the scans that were acquired, beside the last context image (LCI) and the mean of the "
-        "context scans. Writes metrics.csv, metrics.json and a figure into the folder of the forecasts.",
+        "Forecasts: compare them with the scans that were acquired, beside the last context image (LCI) and the mean "
+        "of the context scans. Segmentations (task 'segment'): overlap with the true label maps, consistency over a "
+        "subject's scans beside the truth's, volumes over time. Writes metrics.csv, metrics.json and figures into the "
+        "folder of the predictions.",
         EXAMPLE,
     )
     flags.add_dataset(result)
@@ -47,7 +54,8 @@ def parser() -> command.Parser:
         type=Path,
         nargs="+",
         default=[],
-        help="folders with acquired scans, searched before the dataset's targetsTs, imagesTs and imagesTr",
+        help="folders with acquired scans (or true label maps), searched before the dataset's targetsTs, imagesTs and "
+        "imagesTr (or labelsTs and labelsTr)",
     )
     flags.add_processes(result)
     return result
@@ -55,20 +63,46 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     from longflow.data.dataset import read_description
-    from longflow.evaluation.evaluate import evaluate_folder
-    from longflow.evaluation.pairs import dataset_folders
-    from longflow.report.forecasts import draw_forecasts
 
     raw = DatasetPaths(resolve_dataset_name(options.dataset)).raw
     if missing := [str(folder) for folder in options.reference if not folder.is_dir()]:
         raise NotFoundError(f"The folder of -r does not exist: {', '.join(missing)}.")
-    folders = [*options.reference, *dataset_folders(raw)]
     description = read_description(raw / "dataset.json")
+    evaluate = _evaluate_segmentations if description.task == "segment" else _evaluate_forecasts
+    evaluate(options, raw, description)
+
+
+def _evaluate_forecasts(options: argparse.Namespace, raw: Path, description: "DatasetDescription") -> None:
+    from longflow.evaluation.evaluate import evaluate_folder
+    from longflow.evaluation.pairs import dataset_folders
+    from longflow.report.forecasts import draw_forecasts
+
+    folders = [*options.reference, *dataset_folders(raw)]
     with progress_bar("Evaluating") as progress:
         results = evaluate_folder(options.input, folders, description, options.processes, progress)
     draw_forecasts(options.input, folders, description, options.input / FIGURE)
     _show(results)
     command.console.print(f"Written: metrics.csv, metrics.json and {FIGURE} in {options.input}", highlight=False)
+
+
+def _evaluate_segmentations(options: argparse.Namespace, raw: Path, description: "DatasetDescription") -> None:
+    from longflow.evaluation.label_maps import truth_folders
+    from longflow.evaluation.segmentations import (
+        METRICS_JSON,
+        PAIRS_CSV,
+        SCANS_CSV,
+        SUBJECTS_CSV,
+        evaluate_segmentations,
+    )
+    from longflow.report.volumes import draw_segmentations
+
+    references = [*options.reference, *truth_folders(raw)]
+    with progress_bar("Evaluating") as progress:
+        results, rows = evaluate_segmentations(options.input, references, raw, description, options.processes, progress)
+    figures = draw_segmentations(results, rows.scans, rows.pairs, rows.subjects, options.input / FIGURE.parent)
+    show_segmentations(results, command.console)
+    written = [SCANS_CSV, PAIRS_CSV, SUBJECTS_CSV, METRICS_JSON, *(f"{FIGURE.parent}/{name}" for name in figures)]
+    command.console.print(f"Written: {', '.join(written)} in {options.input}", highlight=False)
 
 
 def _show(results: dict[str, Any]) -> None:

@@ -39,8 +39,11 @@ def slope(times: Sequence[float], volumes: Sequence[float]) -> float | None:
     times = np.asarray(times, dtype=np.float64)
     if len(np.unique(times)) < 2:
         return None
+    volumes = np.asarray(volumes, dtype=np.float64)
+    if np.ptp(volumes) == 0:
+        return 0.0  # not a rounding error
     centred = times - times.mean()
-    return float(centred @ np.asarray(volumes, dtype=np.float64) / (centred @ centred))
+    return float(centred @ volumes / (centred @ centred))
 
 
 def trajectory(times: Sequence[float], found: Sequence[float], true: Sequence[float]) -> dict[str, float | None]:

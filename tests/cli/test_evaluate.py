@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from longflow.cli import evaluate
-from longflow.data.dataset import DatasetDescription, write_description
+from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
 from longflow.data.images import write_volume
 from longflow.files import write_json
 from tests.evaluation.conftest import GEOMETRY, SHAPE
@@ -63,3 +63,48 @@ def test_unchanged_subjects_are_shown_as_not_defined(out, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "not defined" in shown
     assert "NRMSE of forecast: 6" in shown
+
+
+@pytest.fixture
+def labels_out(tmp_path, monkeypatch):
+    """Label maps of two subjects with two scans each: the truth grows, the prediction does not."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    raw = tmp_path / "raw" / "Dataset103_Tiny"
+    description = {"channel_names": {"0": "MR"}, "file_ending": ".nii.gz", "time_unit": "months", "task": "segment"}
+    write_description(DatasetDescription(**description, labels={"background": 0, "core": 1}), raw / "dataset.json")
+    scans = []
+    for subject in ("s1", "s2"):
+        for time in (0, 1):
+            array = np.zeros(SHAPE)
+            array[:, 2:5, 2:5] = 1
+            write_volume(array, GEOMETRY, "uint8", tmp_path / "out" / f"{subject}_{time}.nii.gz")
+            array[:, 2:5, 5] = time
+            write_volume(array, GEOMETRY, "uint8", raw / "labelsTs" / f"{subject}_{time}.nii.gz")
+            scans.append(Scan(f"{subject}_{time}", subject, float(time), ()))
+    write_scans(scans, tmp_path / "out" / "scans.csv")
+    return tmp_path / "out"
+
+
+def test_segmentations(labels_out, capsys):
+    assert evaluate.main(["-d", "103", "-i", str(labels_out), "-np", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "4 scans of 2 subjects" in shown
+    assert "Over-smoothed: core." in shown
+    assert (labels_out / "metrics.json").is_file()
+    for name in ("metrics.csv", "metrics_pairs.csv", "metrics_subjects.csv", "volumes.png", "volume_changes.png"):
+        assert name in shown
+        assert any((folder / name).is_file() for folder in (labels_out, labels_out / "figures"))
+
+
+def test_segmentations_of_single_scans_have_no_figures(labels_out, capsys):
+    for subject in ("s1", "s2"):
+        (labels_out / f"{subject}_1.nii.gz").unlink()
+    assert evaluate.main(["-d", "103", "-i", str(labels_out), "-np", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "Every subject has one scan" in shown
+    assert not (labels_out / "figures").exists()
+
+
+def test_folder_without_label_maps(labels_out, capsys):
+    assert evaluate.main(["-d", "103", "-i", str(labels_out.parent)]) == 1
+    assert "holds no label maps" in capsys.readouterr().err

@@ -15,6 +15,10 @@ def test_slope_is_that_of_least_squares():
     assert slope(times, volumes) == pytest.approx(np.polyfit(times, volumes, 1)[0])
 
 
+def test_a_volume_that_never_changes_has_no_slope_at_all():
+    assert slope([0.0, 8.7, 25.3, 46.1], [0.1625] * 4) == 0
+
+
 @pytest.mark.parametrize("times", [[2.0], [2.0, 2.0, 2.0]])
 def test_no_slope_without_two_different_times(times):
     assert slope(times, [1.0, 2.0, 3.0][: len(times)]) is None

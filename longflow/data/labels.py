@@ -25,8 +25,11 @@ def label_manager(labels: Labels, regions_class_order: Sequence[int]) -> LabelMa
         )
     content = {name: list(value) if isinstance(value, Sequence) else value for name, value in labels.items()}
     try:
-        return LabelManager(content, list(regions_class_order) or None)
-    except (AssertionError, KeyError, TypeError) as error:
+        manager = LabelManager(content, list(regions_class_order) or None)
+        if sorted(manager.all_labels) != list(range(len(manager.all_labels))):
+            raise KeyError(f"found the labels {[int(label) for label in sorted(manager.all_labels)]}")
+        return manager
+    except (AssertionError, KeyError, RuntimeError, TypeError) as error:
         raise ConfigurationError(
             f"'labels' in dataset.json cannot be used: {content}, regions_class_order {list(regions_class_order)}. "
             "Expected a 'background' with 0, labels counted without a gap, 'ignore' (if any) the highest, and "

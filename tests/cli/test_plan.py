@@ -17,3 +17,9 @@ def test_without_a_gpu_the_default_is_said(phantom_home, capsys, monkeypatch):
     assert extract(["-d", "900", "-np", "1"]) == 0
     assert main(["-d", "900", "--gpu_memory", "0.1"]) == 0
     assert "Preset tiny: no CUDA GPU was found" in capsys.readouterr().out
+
+
+def test_an_encoder_is_for_segmentation_alone(phantom_home, capsys):
+    assert extract(["-d", "900", "-np", "1"]) == 0
+    assert main(["-d", "900", "--preset", "tiny", "--encoder", "residual"]) == 1
+    assert "--encoder residual is for the task 'segment'" in capsys.readouterr().err

@@ -1,9 +1,13 @@
 import json
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from longflow.cli import extract_fingerprint, plan, plan_and_preprocess
+from longflow.files import write_json
 from longflow.paths import DatasetPaths
+from longflow.preprocessing.store import prepared_subjects
 
 NAME = "Dataset900_Phantom"
 
@@ -37,3 +41,25 @@ def test_errors_of_the_data_stop_before_planning(phantom_home, capsys):
 def test_an_unknown_dataset_names_the_nearest(phantom_home, capsys, command):
     assert command.main(["-d", "Dataset900_Fantom"]) == 1
     assert "Did you mean 'Dataset900_Phantom'" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_to_segment_labels_and_further_scans_are_not_needed(tmp_path, monkeypatch, capsys):
+    """Three subjects of one scan each, none labelled; nothing is said of forecasts."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    paths = DatasetPaths("Dataset952_Single")
+    lines = ["case,subject,time"]
+    for name in ("a", "b", "c"):
+        image = sitk.GetImageFromArray(np.random.default_rng(len(lines)).uniform(1, 2, (10, 12, 14)).astype(np.float32))
+        paths.raw.joinpath("imagesTr").mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(image, str(paths.raw / "imagesTr" / f"{name}_0000.nii.gz"))
+        lines.append(f"{name},{name},0")
+    (paths.raw / "scans.csv").write_text("\n".join(lines))
+    described = {"channel_names": {"0": "T1"}, "file_ending": ".nii.gz", "time_unit": "visits", "task": "segment"}
+    write_json(described, paths.raw / "dataset.json")
+    options = ["-d", "952", "--preset", "tiny", "--encoder", "residual", "-np", "1"]
+    assert plan_and_preprocess.main(options) == 0
+    text = capsys.readouterr()
+    assert "forecast" not in text.out + text.err
+    assert "residual U-Net" in text.out and "serve pretraining alone" in text.out
+    assert prepared_subjects(paths.cache("longflowPlans", "3d_fullres")) == ["a", "b", "c"]

@@ -1,7 +1,11 @@
+import dataclasses
+
 import pytest
 import torch
 
-from longflow.planning.memory import HOLES, LiveBytes, largest_batch, training_memory
+from longflow.methods.method import build_method, method_class
+from longflow.networks.unet import UNet
+from longflow.planning.memory import HOLES, LiveBytes, largest_batch, largest_scan_batch, training_memory
 from longflow.planning.plan import make_plans
 from tests.planning.helpers import description, fingerprint
 
@@ -69,3 +73,49 @@ def test_the_batch_is_a_real_one(plans):
     batch = largest_batch(plans, [8, 32, 32], 2)
     assert batch.context.shape == (2, plans.temporal.sequence_length, 1, 8, 32, 32)
     assert batch.context_times[0, -1] == 0
+
+
+@pytest.fixture(scope="module")
+def to_segment():
+    found = fingerprint([[0.0]] * 4, [8, 32, 32], [3, 1, 1])
+    labels = {"background": 0, "whole": [1, 2], "core": [2]}
+    asked = description(task="segment", labels=labels, regions_class_order=[1, 2])
+    return make_plans(found, asked, "tiny")
+
+
+def test_batches_of_scans_have_the_shapes_that_samplers_give(to_segment):
+    plan = to_segment.configuration("3d_fullres")
+    batch = largest_scan_batch(to_segment, "3d_fullres", 5, "labelled_pairs")
+    assert batch.image.shape == (5, 1, *plan.patch_size)
+    assert batch.pair.shape == batch.clean_pair.shape == (2, 2, 1, *plan.patch_size)
+    assert batch.pair_times.tolist() == [[0, 1], [0, 1]]
+    assert batch.position.shape == batch.subject.shape == (2,)
+    outputs = UNet(1, 2, plan.network)(batch.image)
+    assert [scale.shape for scale in batch.labels] == [scale.shape for scale in outputs]
+
+
+def test_batches_hold_what_was_asked_for(to_segment):
+    labelled = largest_scan_batch(to_segment, "2d", 1, "labelled")
+    assert labelled.pair is None and labelled.image.ndim == 4
+    pairs = largest_scan_batch(to_segment, "2d", 1, "pairs")
+    assert pairs.image is None and pairs.labels is None and len(pairs.pair) == 1
+
+
+def test_labels_without_regions_are_one_map(to_segment):
+    plain = to_segment.model_copy(update={"labels": {"background": 0, "a": 1, "b": 2}, "regions_class_order": []})
+    assert {scale.shape[1] for scale in largest_scan_batch(plain, "3d_fullres", 2, "labelled").labels} == {1}
+    assert {scale.shape[1] for scale in largest_scan_batch(to_segment, "3d_fullres", 2, "labelled").labels} == {2}
+
+
+def test_pairs_cost_more(to_segment):
+    labelled = training_memory("unet", to_segment, "3d_fullres", "cuda")
+    assert 1.3 * labelled < training_memory("unet_consistent", to_segment, "3d_fullres", "cuda") < 3 * labelled
+
+
+def test_the_optimizer_is_the_methods(to_segment, monkeypatch):
+    """SGD keeps one number for each weight, Adam two."""
+    sgd = training_memory("unet", to_segment, "3d_fullres", "cuda")
+    adam = dataclasses.replace(build_method("unet", to_segment, "3d_fullres").recipe, optimizer="adam")
+    weights = sum(weight.numel() for weight in build_method("unet", to_segment, "3d_fullres").parameters())
+    monkeypatch.setattr(method_class("unet"), "recipe", adam)
+    assert training_memory("unet", to_segment, "3d_fullres", "cuda") == pytest.approx(sgd + 4 * weights)

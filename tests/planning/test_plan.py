@@ -56,3 +56,73 @@ def test_the_real_estimate_fits_the_budget():
     for plan in plans.configurations.values():
         assert max(plan.memory_estimate.values()) <= 0.05
     assert plans.configurations["3d_fullres"].patch_size != [6, 64, 64]
+
+
+class TestSegment:
+    """Plans of the task segment."""
+
+    LABELS = {"background": 0, "anterior": 1, "posterior": 2}  # noqa: RUF012
+
+    def test_one_scan_of_each_subject_is_enough(self, quick_memory):
+        found = fingerprint([[0.0]] * 9, [35, 50, 35], [1, 1, 1], "visits")
+        plans = make_plans(found, description("visits", task="segment", labels=self.LABELS), "tiny")
+        plan = plans.configurations["3d_fullres"]
+        assert plans.labels == self.LABELS
+        # the patch that nnU-Net itself plans for these images
+        assert plan.patch_size == [40, 56, 40]
+        assert plan.network.features_per_stage == [16, 32, 64, 128]
+        assert (plan.network.encoder, plan.network.attention) == ("plain", False)
+        assert set(plan.memory_estimate) == {"unet"}
+        assert plans.training.epochs < 1000
+
+    def test_pairs_are_planned_for_where_there_are_some(self, quick_memory):
+        found = fingerprint([[0.0, 1], [0]], [16, 32, 32], [1, 1, 1])
+        plans = make_plans(found, description(task="segment", labels=self.LABELS), "tiny")
+        assert set(plans.configurations["2d"].memory_estimate) == set(planning.planned_methods(plans, True))
+        assert "unet_consistent" in plans.configurations["2d"].memory_estimate
+        assert plans.temporal.time_scale == 1
+
+    def test_labels_are_not_needed(self, quick_memory):
+        found = fingerprint([[0.0, 1]] * 3, [16, 32, 32], [1, 1, 1])
+        for labels in ({}, {"background": 0}):
+            plans = make_plans(found, description(task="segment", labels=labels), "tiny")
+            methods = set(plans.configurations["3d_fullres"].memory_estimate)
+            assert not methods & {"unet", "unet_consistent"}
+
+    def test_regions_need_their_order(self):
+        found = fingerprint([[0.0]] * 3, [16, 32, 32], [1, 1, 1])
+        regions = {"background": 0, "whole": [1, 2], "core": [2]}
+        with pytest.raises(ConfigurationError, match="regions_class_order"):
+            make_plans(found, description(task="segment", labels=regions), "tiny")
+
+    @pytest.mark.parametrize("labels", [{"background": 0, "a": 1, "b": 3}, {"a": 1}])
+    def test_labels_that_cannot_be(self, labels):
+        found = fingerprint([[0.0]] * 3, [16, 32, 32], [1, 1, 1])
+        with pytest.raises(ConfigurationError, match="counted without a gap"):
+            make_plans(found, description(task="segment", labels=labels), "tiny")
+
+    def test_residual_encoder_and_full_depth(self, quick_memory):
+        found = fingerprint([[0.0]] * 40, [128, 128, 128], [1, 1, 1])
+        asked = description(task="segment", labels=self.LABELS)
+        plans = make_plans(found, asked, "M", gpu_memory=40, encoder="residual")
+        network = plans.configurations["3d_fullres"].network
+        assert (network.encoder, network.blocks_per_stage) == ("residual", [1, 3, 4, 6, 6, 6])
+        assert network.features_per_stage == [32, 64, 128, 256, 320, 320]
+        assert (plans.training.epochs, plans.training.iterations_per_epoch) == (1000, 250)
+        assert plans.identity("3d_fullres") != make_plans(found, asked, "M", gpu_memory=40).identity("3d_fullres")
+
+    def test_an_encoder_is_no_matter_of_forecasts(self):
+        found = fingerprint(CINE, [16, 32, 32], [1, 1, 1])
+        with pytest.raises(ConfigurationError, match="--encoder residual is for the task 'segment'"):
+            make_plans(found, description(), "tiny", encoder="residual")
+
+    @pytest.mark.parametrize(
+        "labels", [LABELS, {**LABELS, "ignore": 3}, {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}]
+    )
+    def test_the_real_estimate_fits_the_budget(self, labels):
+        order = [1, 2] if "whole" in labels else []
+        asked = description(task="segment", labels=labels, regions_class_order=order)
+        found = fingerprint([[0.0]] * 3, [16, 16, 16], [1, 1, 1])
+        plans = make_plans(found, asked, "tiny", gpu_memory=0.05)
+        assert 0 < plans.configurations["3d_fullres"].memory_estimate["unet"] <= 0.05
+        assert plans.labels == labels

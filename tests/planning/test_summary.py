@@ -1,5 +1,6 @@
 from io import StringIO
 
+import pytest
 from rich.console import Console
 
 from longflow.planning.plan import make_plans
@@ -7,12 +8,31 @@ from longflow.planning.summary import summarize
 from tests.planning.helpers import description, fingerprint
 
 
+def shown(found, plans) -> str:
+    console = Console(width=160, record=True, file=StringIO())
+    console.print(summarize(found, plans))
+    return console.export_text()
+
+
 def test_the_summary_fits_a_screen_and_says_why():
     found = fingerprint([[0, 30, 60, 120], [0, 30, 90]], [8, 32, 32], [3, 1, 1])
     plans = make_plans(found, description(), "tiny")
-    console = Console(width=160, record=True, file=StringIO())
-    console.print(summarize(found, plans))
-    text = console.export_text()
+    text = shown(found, plans)
     assert len(text.splitlines()) < 45
     for word in ("Time scale", "Runners-up", "per_scan", "3d_fullres", "Target spacing", "learning rate"):
         assert word in text
+
+
+@pytest.mark.parametrize("times", [[[0.0]] * 3, [[0.0, 30], [0, 60]]])
+def test_to_segment_structures_and_encoder_are_shown_and_nothing_of_forecasts(times, monkeypatch):
+    monkeypatch.setattr("longflow.planning.plan.training_memory", lambda *_: 1e8)
+    labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
+    asked = description(task="segment", labels=labels, regions_class_order=[1, 2])
+    found = fingerprint(times, [16, 32, 32], [1, 1, 1])
+    text = shown(found, make_plans(found, asked, "tiny", encoder="residual"))
+    for word in ("whole", "1 + 2", "core", "ignored", "residual U-Net", "per_scan", "each method's own"):
+        assert word in text
+    for word in ("forecast", "context", "slot", "Runners-up", "Regular"):
+        assert word not in text
+    nothing = make_plans(found, description(task="segment"), "tiny")
+    assert "the scans can serve pretraining alone" in shown(found, nothing)

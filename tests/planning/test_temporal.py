@@ -140,3 +140,13 @@ def test_runners_up_differ_in_spacing():
     assert all(abs(a - b) > 0.04 * a for i, a in enumerate(spacings) for b in spacings[i + 1 :])
     assert [grid.score for grid in plan.runners_up] == sorted(grid.score for grid in plan.runners_up)
     assert runners_up([plan.grid]) == []
+
+
+def test_to_segment_the_time_scale_is_all_that_is_planned():
+    plan = plan_time(temporal([[0, 10], [0, 20, 50], [3]]), 5, task="segment")
+    assert (plan.time_scale, plan.longest_span, plan.sequence_length) == (20, 50, 1)
+    (reason,) = plan.reasons
+    assert "median of 3 intervals of the 2 of 3 subjects" in reason
+    (single,) = plan_time(temporal([[1], [2]]), 5, task="segment").reasons
+    for text in (reason, single):
+        assert not any(word in text.lower() for word in ("forecast", "grid", "slot", "context", "regular"))

@@ -76,6 +76,8 @@ def test_rotation_thinness_and_the_read_patch_are_those_of_nnunet(patch):
     assert read_size(plan) == tuple(initial)
     assert transforms.labelled.transforms[-3].allowed_axes == mirror_axes
     assert (type(transforms.labelled.transforms[0]) is not SpatialTransform) == thin
+    (warp,) = (step for step in transforms.labelled.transforms if isinstance(step, SpatialTransform))
+    assert warp.rotation == pytest.approx(rotation) and warp.patch_size == patch[thin:]
     assert np.allclose(deep_supervision_scales(plan), scales)
 
 

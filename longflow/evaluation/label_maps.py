@@ -138,8 +138,9 @@ def methods_of(scans: Sequence[LabelledScan]) -> list[str]:
     methods: set[str] = set()
     for folder, case in {(scan.found.parent, scan.case) for scan in scans}:
         path = folder / f"{case}.json"
-        named = read_json(path).get("method", []) if path.is_file() else []
-        methods.update([named] if isinstance(named, str) else named)
+        sidecar = read_json(path) if path.is_file() else {}
+        named = sidecar.get("method", []) if isinstance(sidecar, dict) else []
+        methods.update([named] if isinstance(named, str) else map(str, named))
     return sorted(methods)
 
 

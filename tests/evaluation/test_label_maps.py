@@ -122,7 +122,8 @@ def test_two_scans_of_a_subject_at_one_time(out, raw, labelled, write_labels, wr
 def test_methods_are_those_of_the_sidecars(out):
     write_json({"method": ["unet", "unet_consistent"]}, out / "a.json")
     write_json({"method": "unet"}, out / "b.json")
-    scans = [LabelledScan(case, "s", 0.0, out / f"{case}.nii.gz", out) for case in "abc"]
+    write_json(["something else"], out / "c.json")
+    scans = [LabelledScan(case, "s", 0.0, out / f"{case}.nii.gz", out) for case in "abcd"]
     assert methods_of(scans) == ["unet", "unet_consistent"]
 
 

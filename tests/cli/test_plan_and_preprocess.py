@@ -59,7 +59,7 @@ def test_to_segment_labels_and_further_scans_are_not_needed(tmp_path, monkeypatc
     write_json(described, paths.raw / "dataset.json")
     options = ["-d", "952", "--preset", "tiny", "--encoder", "residual", "-np", "1"]
     assert plan_and_preprocess.main(options) == 0
-    text = capsys.readouterr()
-    assert "forecast" not in text.out + text.err
-    assert "residual U-Net" in text.out and "serve pretraining alone" in text.out
+    planned = capsys.readouterr().out.split("Fingerprint:")[1]
+    assert "forecast" not in planned
+    assert "residual U-Net" in planned and "serve pretraining alone" in planned
     assert prepared_subjects(paths.cache("longflowPlans", "3d_fullres")) == ["a", "b", "c"]

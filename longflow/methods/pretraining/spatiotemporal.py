@@ -211,6 +211,8 @@ def reconstruction(found: Tensor, clean: Tensor) -> Tensor:
 def spread(z: Tensor) -> Tensor:
     """Whether a layer collapsed: about 1 where directions differ in all dimensions, 0 where all are the same.
 
+    The projector's batch normalisation hides a collapse that is not complete; that shows in :func:`covariance`.
+
     The standard deviation of each dimension of the normalised projections, times the square root of their number
     (SimSiam, figure 2).
 

@@ -144,6 +144,13 @@ def test_spread_is_one_for_directions_all_over_and_zero_for_one():
     assert spread(torch.ones(2, 20, 64)).item() == pytest.approx(0, abs=1e-4)
 
 
+def test_spread_sees_collapse_behind_the_batch_normalisation():
+    method = small_method()
+    same = torch.ones(2, 6, 8)
+    assert spread(paired([method.projectors[0](same)])[0]).item() == pytest.approx(0, abs=1e-3)
+    assert spread(paired([method.projectors[0](torch.randn(2, 6, 8))])[0]).item() > 0.5
+
+
 def test_terms_are_means_over_layers(z, p):
     mean = mean_over_layers(similarity, [z, p], [p, z])
     assert mean.item() == pytest.approx((similarity(z, p).item() + similarity(p, z).item()) / 2)

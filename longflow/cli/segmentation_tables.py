@@ -99,13 +99,13 @@ def _volume_table(results: Results) -> Table:
         relative, correlation, agreement = (
             numbers[key] for key in ("relative_slope_error", "change_correlation", "bland_altman")
         )
-        limits = f"\n({_span(agreement['limits'], '+.2g')})" if agreement["limits"] else ""
+        limits = f"\n({_span(agreement['limits'], '+.3g')})" if agreement["limits"] else ""
         table.add_row(
             escape(name),
             _cell(numbers["slope_error"], "+.2g"),
             "–" if relative["median"] is None else f"{relative['median']:.1%}",
             _cell({"mean": correlation["r"], "interval": correlation["interval"]}, ".2f"),
-            f"{agreement['bias']:+.2g}{limits}",
+            f"{agreement['bias']:+.3g}{limits}",
         )
     return table
 

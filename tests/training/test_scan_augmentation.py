@@ -3,6 +3,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
@@ -107,6 +108,16 @@ def test_a_pair_has_one_spatial_draw_and_two_intensity_draws(patch):
         assert pair.shape == clean.shape == (2, 2, *patch)
         assert torch.equal(clean[0], clean[1])
         assert not torch.allclose(pair[0], pair[1]) and not torch.allclose(pair[0], clean[0])
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+def test_what_changes_an_image_is_either_spatial_or_of_intensity(patch):
+    """Nothing of nnU-Net's list is lost for pairs but what is done to labels alone."""
+    transforms = transforms_of(patch)
+    used = [*transforms.spatial.transforms, *transforms.intensity.transforms]
+    left = [step for step in transforms.labelled.transforms if step not in used]
+    assert len(used) + len(left) == len(transforms.labelled.transforms)
+    assert all(isinstance(step, SegOnlyTransform) for step in left) and len(left) == 2
 
 
 def test_intensity_alone_moves_nothing():

@@ -155,6 +155,11 @@ class Method(nn.Module):
             ema_decay=training.ema_decay,
         )
 
+    @property
+    def augmented(self) -> bool:
+        """Whether its samples are augmented."""
+        return bool(self.options.get("augmentation", True))
+
     def training_step(self, batch: Batch) -> Tensor:
         """The loss of a batch that has targets: a scalar with a gradient."""
         raise ConfigurationError(f"{type(self).__name__} has nothing to train.")

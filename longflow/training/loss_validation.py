@@ -14,7 +14,7 @@ BATCHES = 8
 
 
 class LossValidation:
-    """The mean loss of ``BATCHES`` batches, drawn without augmentation; for methods that predict nothing."""
+    """The mean loss of ``BATCHES`` batches, augmented as in training: without, nothing would have to be denoised."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class LossValidation:
     @torch.no_grad()
     def score(self, method: Method) -> Score:
         """The mean loss, and the mean of each of its terms."""
-        samples = sampler_of(method)(self.cohort, self.plans, self.configuration, SEED, augmented=False)
+        samples = sampler_of(method)(self.cohort, self.plans, self.configuration, SEED, method.augmented)
         sums: dict[str, float] = {}
         with torch.random.fork_rng():
             for number in range(BATCHES):

@@ -107,8 +107,7 @@ def train_fold(
             write_json(sorted(training.labelled), paths.labelled_subjects)
 
     # loop
-    augmented = bool(run.method.options.get("augmentation", True))
-    samples = sampler_of(run.method)(training, plans, configuration, settings.seed, augmented)
+    samples = sampler_of(run.method)(training, plans, configuration, settings.seed, run.method.augmented)
     log = Logbook(paths, run.state.iteration) if processes.first else None
     try:
         with StopSignal() as stop:

@@ -32,7 +32,7 @@ def test_the_mean_loss_of_the_same_draws_every_time(dataset):
     state = torch.random.get_rng_state()
     score = validation.score(method)
     assert torch.equal(torch.random.get_rng_state(), state)  # training goes on as if nothing had been drawn
-    samples = ForecastSamples(cohort, plans, "3d_fullres", SEED, augmented=False)
+    samples = ForecastSamples(cohort, plans, "3d_fullres", SEED)
     expected, noise = 0.0, 0.0
     for number in range(BATCHES):
         torch.manual_seed(SEED + number)

@@ -15,10 +15,6 @@ from longflow.plans import Plans
 #: of soft Dice, in numerator and denominator: nnU-Net's
 DICE_SMOOTH = 1e-5
 
-#: weight of the coarsest output where several processes train: torch's wrapper wants every parameter to have a
-#: gradient. nnU-Net's number; a single process has 0
-UNUSED_OUTPUT_WEIGHT = 1e-6
-
 
 class Unet(Method):
     """nnU-Net's network, loss and optimisation.
@@ -83,7 +79,8 @@ def supervised_loss(labels: LabelManager, outputs: int, batch_dice: bool) -> nn.
     """nnU-Net's loss of lists of logits and targets, finest first.
 
     Soft Dice plus cross-entropy on labels (background left out of Dice), or soft Dice plus binary cross-entropy where
-    there are regions. Outputs are weighted by 1, 1/2, 1/4, ...; the coarsest of several is left out.
+    there are regions. Outputs are weighted by 1, 1/2, 1/4, ...; the coarsest of several is left out. Where several
+    processes train, Dice over the batch is over the batches of all.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     dice = {"batch_dice": batch_dice, "smooth": DICE_SMOOTH, "ddp": distributed}
@@ -100,7 +97,7 @@ def supervised_loss(labels: LabelManager, outputs: int, batch_dice: bool) -> nn.
         )
     weights = [0.5**scale for scale in range(outputs)]
     if outputs > 1:
-        weights[-1] = UNUSED_OUTPUT_WEIGHT if distributed else 0.0
+        weights[-1] = 0.0
     return DeepSupervisionWrapper(loss, [weight / sum(weights) for weight in weights])
 
 

@@ -54,10 +54,11 @@ def test_a_constant_scan_has_no_shift():
 
 
 def test_shifted_scans_are_found_and_registered_ones_are_not(tmp_path):
+    """Nor those that are shifted by less than the coarse means can be trusted to tell."""
     cohort = cohort_of(
         tmp_path,
         {
-            "still": [body(seed=0), body(growth=3, seed=1), body(growth=5, seed=2)],
+            "still": [body(seed=0), body(growth=3, seed=1), body((0, 6, 0), 5, seed=2)],
             "moved": [body(seed=3), body((0, 14, -4), seed=4), body((0, 13, -5), seed=5)],
         },
     )

@@ -1,11 +1,12 @@
 """longflow's `unet` beside nnU-Net itself: Dice of one validation fold, and seconds per training step.
 
 Both see the same scans, folds, target spacing, patch, batch, network, number of steps and seed: nnU-Net plans, and its
-plan is put into longflow's. (nnU-Net draws its patches from unseeded processes, so its seed governs the first weights
-alone, and no two of its runs are equal.) Its learning rate falls from epoch to epoch: the steps are cut into as many
-epochs as given. Seconds per step are those of training, waiting for data included; validation and files are not
-counted. Dice of both comes from nnU-Net's `compute_metrics_on_folder` on the label maps of the validation fold, which
-both predict with mirroring, with the weights at the end.
+plan is put into longflow's. (nnU-Net draws its patches in unseeded processes, so that the seed governs its first
+weights alone, and no two of its runs are equal.) nnU-Net's learning rate falls from epoch to epoch: the steps are cut
+into 20. Seconds per step are those of training, waiting for data included; validation and files are not counted, nor is
+the first quarter of the steps, in which processes start and queues fill. Dice of both comes from nnU-Net's
+`compute_metrics_on_folder` on the label maps of the validation fold, which both predict with mirroring, with the
+weights at the end.
 
 The folder holds images and labels as in the Medical Segmentation Decathlon: imagesTr and labelsTr (or images and
 labels) with files of the same names, or nnU-Net's names; one channel.
@@ -26,6 +27,7 @@ import time
 from pathlib import Path
 
 NAME, CONFIGURATION, ENDING, EPOCHS = "Dataset999_Benchmark", "3d_fullres", ".nii.gz", 20
+UNTIMED = 0.25
 TOOLS = ("nnunet", "longflow")
 
 
@@ -43,6 +45,8 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder to work in and keep (default: a temporary one)")
     parser.add_argument("--tool", choices=("plan", *TOOLS), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.iterations % EPOCHS:
+        parser.error(f"--iterations must be a multiple of {EPOCHS}")
     if options.tool:
         {"plan": plan_both, "nnunet": train_nnunet, "longflow": train_longflow}[options.tool](options)
         return
@@ -164,6 +168,7 @@ def plan_both(options: argparse.Namespace) -> None:
     plans.transpose_forward, plans.transpose_backward = planned["transpose_forward"], planned["transpose_backward"]
     print("longflow planned:", {key: before[key] for key, value in ours.model_dump().items() if before[key] != value})
     print("replaced by nnU-Net's:", {key: value for key, value in ours.model_dump().items() if before[key] != value})
+    plans.training.iterations_per_epoch = max(1, round(options.iterations * UNTIMED))
     write_plans(plans, dataset.plans())
     cases = sorted(path.name.removesuffix(ENDING) for path in (raw / "labelsTr").iterdir())
     folds = json.dumps(
@@ -189,18 +194,20 @@ def train_nnunet(options: argparse.Namespace) -> None:
 
         def __init__(self, plans, configuration, fold, dataset_json, device):
             super().__init__(plans, configuration, fold, dataset_json, device)
-            self.num_epochs = min(EPOCHS, options.iterations)
-            self.num_iterations_per_epoch = options.iterations // self.num_epochs
+            self.num_epochs = EPOCHS
+            self.num_iterations_per_epoch = options.iterations // EPOCHS
             self.num_val_iterations_per_epoch = 1
             self.disable_checkpointing = True
-            self.seconds = 0.0
+            self.seconds, self.steps = 0.0, 0
 
         def on_train_epoch_start(self):
             super().on_train_epoch_start()
             self.begun = time.monotonic()
 
         def on_train_epoch_end(self, train_outputs):
-            self.seconds += time.monotonic() - self.begun
+            if self.current_epoch >= UNTIMED * self.num_epochs:
+                self.seconds += time.monotonic() - self.begun
+                self.steps += len(train_outputs)
             super().on_train_epoch_end(train_outputs)
 
     for seed in (random.seed, np.random.seed, torch.manual_seed):
@@ -211,8 +218,7 @@ def train_nnunet(options: argparse.Namespace) -> None:
     trainer = ShortTrainer(plans, CONFIGURATION, options.fold, dataset, torch.device(options.device))
     trainer.run_training()
     trainer.perform_actual_validation()
-    steps = trainer.num_epochs * trainer.num_iterations_per_epoch
-    report("nnunet", options, Path(trainer.output_folder) / "validation", trainer.seconds / steps)
+    report("nnunet", options, Path(trainer.output_folder) / "validation", trainer.seconds / trainer.steps)
 
 
 def train_longflow(options: argparse.Namespace) -> None:
@@ -231,8 +237,9 @@ def train_longflow(options: argparse.Namespace) -> None:
     if train.main([NAME, CONFIGURATION, str(options.fold), "-m", "unet", "--overwrite", *arguments]):
         sys.exit(1)
     fold = DatasetPaths(NAME).model("unet", "longflowPlans", CONFIGURATION).fold(options.fold)
-    last = read_progress(fold.progress_csv)[-1]
-    report("longflow", options, fold.validation("labels"), last.seconds / last.iteration)
+    first, *_, last = read_progress(fold.progress_csv)
+    seconds = (last.seconds - first.seconds) / (last.iteration - first.iteration)
+    report("longflow", options, fold.validation("labels"), seconds)
 
 
 def report(tool: str, options: argparse.Namespace, predicted: Path, seconds: float) -> None:

@@ -12,6 +12,7 @@ COMMANDS = {
     "longflow": "overview",
     "longflow_import": "import_dataset",
     "longflow_verify": "verify",
+    "longflow_register": "register",
     "longflow_extract_fingerprint": "extract_fingerprint",
     "longflow_plan": "plan",
     "longflow_preprocess": "preprocess",
@@ -55,7 +56,7 @@ setup(
         "tensorboard",
         "psutil",
     ],
-    extras_require={"test": ["pytest>=8", "ruff"]},
+    extras_require={"registration": ["antspyx>=0.6"], "test": ["pytest>=8", "ruff"]},
     entry_points={
         "console_scripts": [f"{command} = longflow.cli.{module}:main" for command, module in COMMANDS.items()]
     },

@@ -19,6 +19,7 @@ COMMANDS = (
     ("longflow_demo", "run everything on a phantom cohort, in minutes"),
     ("longflow_import", "write a raw dataset from 4D NIfTI or ACDC"),
     ("longflow_verify", "show all problems of a raw dataset"),
+    ("longflow_register", "bring a subject's scans into correspondence"),
     ("longflow_plan_and_preprocess", "longflow_verify and these three, in one:"),
     ("  longflow_extract_fingerprint", "what the data are like"),
     ("  longflow_plan", "decide time scale, patch, batch, network"),

@@ -81,7 +81,7 @@ def show(problems: list[Problem], title: str) -> None:
     for column, ratio in (("file", 3), ("field", 2), ("found", 3), ("expected", 3)):
         table.add_column(column, overflow="fold", ratio=ratio)
     for (severity, _), same in kinds.items():
-        colour = "red" if severity == "error" else "yellow"
+        colour = {"error": "red", "warning": "yellow", "note": "cyan"}[severity]
         for problem in same[:SHOWN_OF_A_KIND]:
             cells = (problem.file, problem.field, problem.found, problem.expected)
             table.add_row(f"[{colour}]{severity}[/]", *map(escape, cells))

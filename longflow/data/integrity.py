@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Row, image_path, parse_time, read_description, rows_of_folder
+from longflow.data.label_integrity import absent_structures, description_problems, labelled_scans, single_scans
 from longflow.data.problems import Problem, error, warning
 from longflow.data.tables import table_problems, time_unit_problems
 from longflow.data.voxels import FileToCheck, SubjectToCheck, check_subject
@@ -50,16 +51,25 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
     problems += time_unit_problems(times, description.time_unit, parts[0].table)
 
     work = {name: subject for part in parts for name, subject in part.subjects(description).items()}
+    training = parts[0].subjects(description)
     label_values: set[int] = set()
-    for _, (found, values) in for_each_subject(check_subject, work, processes, progress):
+    for name, (found, values) in for_each_subject(check_subject, work, processes, progress):
         problems += found
-        label_values |= values
-    problems += _unused_labels(description, label_values, any(subject.has_labels for subject in work.values()))
+        if name in training:
+            label_values |= values
+    if any(subject.has_labels for subject in training.values()):
+        problems += (absent_structures if description.task == "segment" else _unused_labels)(description, label_values)
     return _ordered(problems)
 
 
+#: in the order in which they are shown
+SEVERITIES = ("error", "warning", "note")
+
+
 def _ordered(problems: list[Problem]) -> list[Problem]:
-    return sorted(dict.fromkeys(problems), key=lambda one: (one.severity, *map(_natural, (one.file, one.field))))
+    return sorted(
+        dict.fromkeys(problems), key=lambda one: (SEVERITIES.index(one.severity), *map(_natural, (one.file, one.field)))
+    )
 
 
 def _natural(text: str) -> list[str | int]:
@@ -103,6 +113,8 @@ def _check_description(raw: Path) -> tuple[DatasetDescription | None, list[Probl
                     "Renumber the labels.",
                 )
             )
+        elif description.task == "segment":
+            problems += description_problems(description)
     if not description.file_ending.startswith("."):
         problems.append(
             error(name, "file_ending", repr(description.file_ending), "an ending as .nii.gz", "Start it with a point.")
@@ -172,6 +184,8 @@ class _Part:
         count: dict[str, int] = defaultdict(int)
         for row in self.rows:
             count[row.subject] += 1
+        if description.task == "segment" and self.suffix == "Tr":
+            return problems + single_scans(count, self.table)
         for subject, scans in sorted(count.items()):
             if scans < 2 and self.suffix == "Tr":
                 problems.append(
@@ -255,6 +269,9 @@ class _Part:
                         "It is not used. A label image is named {case}" + description.file_ending,
                     )
                 )
+        if description.task == "segment":
+            cases = {row.case: row.case in labelled for row in self.rows}
+            return problems + (labelled_scans(cases, self.labels.name) if self.suffix == "Tr" else [])
         without = [row.case for row in self.rows if row.case not in labelled]
         if self.suffix == "Tr" and description.labels and without:
             problems.append(
@@ -354,9 +371,9 @@ def _leaks(parts: list[_Part]) -> list[Problem]:
     ]
 
 
-def _unused_labels(description: DatasetDescription, values: set[int], has_labels: bool) -> list[Problem]:
+def _unused_labels(description: DatasetDescription, values: set[int]) -> list[Problem]:
     unused = sorted(description.label_values - values - {0})
-    if not has_labels or not unused:
+    if not unused:
         return []
     return [
         warning(

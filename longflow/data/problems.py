@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 REGISTER = (
-    "The scans of a subject must lie on one grid: register them to one of its scans and resample them to its grid "
-    "first, the label images with nearest neighbour."
+    "The scans of a subject must lie on one grid. longflow_register (--model rigid) brings them there, and "
+    "writes them and their labels to a new dataset."
 )
 
 
@@ -13,12 +13,13 @@ REGISTER = (
 class Problem:
     """One problem of a dataset.
 
-    :param severity: "error": the dataset cannot be used as it is; "warning": it can, perhaps not as was meant.
+    :param severity: "error": the dataset cannot be used as it is; "warning": it can, perhaps not as was meant;
+        "note": nothing is wrong, but it decides what the dataset can be used for.
     :param file: relative to the dataset's folder.
     :param advice: what to do.
     """
 
-    severity: Literal["error", "warning"]
+    severity: Literal["error", "warning", "note"]
     file: str
     field: str
     found: str
@@ -37,3 +38,8 @@ def error(file: str, field: str, found: str, expected: str, advice: str) -> Prob
 def warning(file: str, field: str, found: str, expected: str, advice: str) -> Problem:
     """A problem despite which the dataset can be used."""
     return Problem("warning", file, field, found, expected, advice)
+
+
+def note(file: str, field: str, found: str, expected: str, advice: str) -> Problem:
+    """No problem, but what one should know of the dataset."""
+    return Problem("note", file, field, found, expected, advice)

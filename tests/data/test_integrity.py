@@ -137,7 +137,7 @@ def test_geometry_that_differs_within_a_subject(raw, change, field):
     problem = only(errors)
     assert (problem.file, problem.field) == (IMAGE, field)
     assert "p1_0_0000.nii.gz" in problem.expected
-    assert "register" in problem.advice
+    assert "longflow_register" in problem.advice
 
 
 def test_size_that_differs_within_a_subject(raw):

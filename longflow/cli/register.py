@@ -58,6 +58,11 @@ def work(options: argparse.Namespace) -> None:
             progress=progress,
         )
     command.console.print(f"Registered ({options.model}) to {target.raw}", highlight=False)
+    if options.model == "deformable":
+        command.console.print(
+            f"Structures now have the same size in all scans of a subject: count volumes in {source.name}, not here.",
+            highlight=False,
+        )
     if failures:
         table = Table(title="Not registered, and left out", title_justify="left")
         table.add_column("subject", no_wrap=True)
@@ -67,8 +72,9 @@ def work(options: argparse.Namespace) -> None:
         if len(failures) > SHOWN:
             table.add_row("", f"[dim]... and {len(failures) - SHOWN} more[/]")
         command.console.print(table, soft_wrap=False)
+        subjects = "subject" if len(failures) == 1 else "subjects"
         raise DataError(
-            f"{len(failures)} of the subjects could not be registered; all others are written and can be used. Look at "
+            f"{len(failures)} {subjects} could not be registered; all others are written and can be used. Look at "
             "those scans, mend or remove them, then run the same command again: what is finished is kept."
         )
     command.console.print(f"Next: longflow_plan_and_preprocess -d {target.id}", highlight=False)

@@ -30,10 +30,16 @@ def test_a_failure_is_shown_and_the_rest_is_written(home, capsys):
     write_moved(home / "Dataset103_Visits", {"noise": [blobs(), noise], "q": [blobs()]})
     assert main(["-d", "103", "--model", "rigid", "-o", "Other", "-np", "1"]) == 1
     shown = capsys.readouterr()
-    assert "hardly agree" in " ".join(shown.out.split()) and "1 of the subjects" in shown.err
+    assert "hardly agree" in " ".join(shown.out.split()) and "1 subject could not be registered" in shown.err
     table = (home / "Dataset104_Other/scans.csv").read_text()
     assert "q_0" in table and "noise" not in table
     assert sitk.ReadImage(str(home / "Dataset104_Other/labelsTr/q_0.nii.gz")).GetSize() == SHAPE[::-1]
+
+
+def test_deformable_says_where_volumes_are_to_be_counted(home, capsys):
+    write_moved(home / "Dataset103_Visits", {"q": [blobs()]})
+    assert main(["-d", "103", "--model", "deformable", "-np", "1"]) == 0
+    assert "count volumes in Dataset103_Visits, not here" in capsys.readouterr().out
 
 
 def test_names_of_the_new_dataset(home):

@@ -28,7 +28,7 @@ COMMANDS = {
 setup(
     name="longflow",
     version=VERSION,
-    description="Self-configuring forecasting of longitudinal 3D medical images by flow matching",
+    description="Self-configuring forecasting and segmentation of longitudinal 3D medical images",
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

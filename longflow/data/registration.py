@@ -41,7 +41,7 @@ Model = Literal["rigid", "affine", "deformable"]
 #: what the new dataset was made by, in its folder
 RECORD = "registration.json"
 #: bytes at the peak for each voxel of a subject's largest scan, and for each scan of it (measured on MS follow-ups)
-BYTES_PER_VOXEL = {"rigid": (40, 12), "affine": (40, 12), "deformable": (160, 110)}
+BYTES_PER_VOXEL = {"rigid": (60, 20), "affine": (60, 20), "deformable": (100, 60)}
 BSPLINE_ORDER_3 = sitk.sitkBSpline
 
 

@@ -61,7 +61,7 @@ def work(options: argparse.Namespace) -> None:
         if code:
             command.error_console.print(
                 f"The demo stops here: this command ended with exit code {code}; its message stands above. "
-                "Run longflow_demo again to go on from here.",
+                "Run the same command again to go on from here.",
                 highlight=False,
             )
             raise SystemExit(code if code > 0 else 128 - code)

@@ -30,8 +30,9 @@ def parser() -> command.Parser:
         nargs="+",
         default=[],
         metavar="SUBJECT",
-        help="subjects kept out of training: scans to imagesTs, targets to targetsTs (acdc: systole)",
+        help="subjects kept out of training: scans to imagesTs, targets of forecasts to targetsTs (acdc: systole)",
     )
+    result.add_argument("--task", choices=["forecast", "segment"], default="forecast", help="default: %(default)s")
     flags.add_processes(result)
     result.add_argument("--overwrite", action="store_true", help="replace a dataset of this name")
 
@@ -71,7 +72,12 @@ def work(options: argparse.Namespace) -> None:
     from longflow.data.importers.nifti4d import import_nifti4d
 
     raw = DatasetPaths(new_dataset_name(options.dataset, options.name or {"acdc": "ACDC"}.get(options.layout))).raw
-    common = {"test": options.test, "processes": options.processes, "overwrite": options.overwrite}
+    common = {
+        "task": options.task,
+        "test": options.test,
+        "processes": options.processes,
+        "overwrite": options.overwrite,
+    }
     with progress_bar("Importing") as progress:
         if options.layout == "acdc":
             written = import_acdc(options.source, raw, time=options.time, progress=progress, **common)

@@ -26,8 +26,8 @@ COMMANDS = (
     ("  longflow_preprocess", "crop, resample, bring to the normal form"),
     ("longflow_train", "train a method on one fold or all"),
     ("longflow_find_best", "choose the model by cross-validation"),
-    ("longflow_predict", "forecast scans at wanted times"),
-    ("longflow_evaluate", "measure forecasts beside the last scan"),
+    ("longflow_predict", "forecast wanted scans, or segment scans"),
+    ("longflow_evaluate", "measure forecasts or segmentations"),
     ("longflow_export", "write a segmentation as nnU-Net's model folder"),
 )
 

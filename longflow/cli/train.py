@@ -35,7 +35,7 @@ def parser() -> command.Parser:
     result.add_argument("--epochs", type=flags.positive(int), help="default: from the plans")
     result.add_argument("--iterations", type=flags.positive(int), help="number of steps, instead of --epochs")
     result.add_argument("--max_time", type=flags.duration, help="time budget (90s, 20m, 2h), instead of --epochs")
-    result.add_argument("--lr", type=flags.positive(float), help="learning rate (default: from the plans)")
+    result.add_argument("--lr", type=flags.positive(float), help="learning rate (default: the method's, or the plan's)")
     result.add_argument(
         "--pretrained",
         metavar="METHOD|FILE",

@@ -83,7 +83,7 @@ def results(home: Path) -> Results:
     rows.append(("the true labels", "1.000", *truth, *[""] * len(STRUCTURES)))
     return Results(
         "Held-out patients: overlap, consistency between visits, error of the slope of volume over time",
-        ("segmented by", "Dice", "STCS", "ASPC", *STRUCTURES),
+        ("segmented by", "Dice", "STCS", "ASPC, %", *STRUCTURES),
         rows,
         [
             *(f"figure      {figure}" for figure in sorted((home / "segmentations").rglob("*.png"))),

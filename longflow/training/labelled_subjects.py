@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from longflow.errors import ConfigurationError, DataError, NotFoundError, some
-from longflow.preprocessing.series import PreparedSeries, load_prepared, prepared_subjects
-from longflow.training.splits import Cohort
+from longflow.preprocessing.series import load_prepared, prepared_subjects
+from longflow.training.splits import Cohort, scans_with_label
 
 
 def choose_labelled(value: str, cohort: Cohort, seed: int) -> list[str]:
@@ -82,10 +82,3 @@ def require_labelled_scans(cohort: Cohort, purpose: str) -> list[tuple[str, int]
             "splits_final.json."
         )
     return found
-
-
-def scans_with_label(series: PreparedSeries) -> list[int]:
-    """Positions of the scans that have a label: the segmentation of the others is -1 everywhere."""
-    if series.segmentations is None:
-        return []
-    return [scan for scan in range(len(series.properties.cases)) if int(series.segmentations[scan, 0, 0, 0]) != -1]

@@ -175,6 +175,8 @@ def subjects_with_pairs(cohort: Cohort) -> list[str]:
             "one subject. Is the column 'subject' of scans.csv the same for all scans of a patient? For single scans "
             "there is the method 'unet'."
         )
+    if alone := sorted(set(cohort.scans) - set(subjects)):
+        logger.info("%d subjects with one scan are left out of the pairs (%s).", len(alone), some(alone))
     return subjects
 
 

@@ -1,6 +1,7 @@
 """Who is trained on and who validates, and which forecasts are validated: both drawn once and stored."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
@@ -12,7 +13,7 @@ from longflow.errors import ConfigurationError, DataError, NotFoundError, some
 from longflow.files import read_json, write_json
 from longflow.paths import DatasetPaths
 from longflow.plans import CONTEXT_WINDOW, Task
-from longflow.preprocessing.series import load_prepared, prepared_subjects
+from longflow.preprocessing.series import PreparedSeries, load_prepared, prepared_subjects
 
 logger = logging.getLogger(__name__)
 
@@ -82,19 +83,37 @@ def cohorts_of_fold(dataset: DatasetPaths, task: Task, cache: Path, fold: int) -
     :raises NotFoundError: there is no such fold.
     """
     scans = prepared_scans(cache, task)
-    split = split_of_fold(read_or_make_splits(dataset, scans, task), fold, dataset.splits)
+    split = split_of_fold(splits_of(dataset, task, cache, scans), fold, dataset.splits)
     training, validation = (
         Cohort(cache, {subject: scans[subject] for subject in side}) for side in (split.train, split.val)
     )
     return training, validation
 
 
-def read_or_make_splits(paths: DatasetPaths, scans: dict[str, list[str]], task: Task = "forecast") -> list[Split]:
+def splits_of(dataset: DatasetPaths, task: Task, cache: Path, scans: dict[str, list[str]]) -> list[Split]:
+    """The splits of a dataset, with its labels spread evenly where the task is to segment."""
+    wanted = task == "segment" and not dataset.splits.is_file()
+    labelled = [subject for subject in scans if scans_with_label(load_prepared(cache, subject))] if wanted else []
+    return read_or_make_splits(dataset, scans, task, labelled)
+
+
+def scans_with_label(series: PreparedSeries) -> list[int]:
+    """Positions of the scans that have a label: the segmentation of the others is -1 everywhere."""
+    if series.segmentations is None:
+        return []
+    return [scan for scan in range(len(series.properties.cases)) if int(series.segmentations[scan, 0, 0, 0]) != -1]
+
+
+def read_or_make_splits(
+    paths: DatasetPaths, scans: dict[str, list[str]], task: Task = "forecast", labelled: Sequence[str] = ()
+) -> list[Split]:
     """The splits of a dataset; made by nnU-Net's rule on subjects where none are stored yet.
 
-    A user's own ``splits_final.json`` is honoured and checked. With fewer than five subjects each is a fold.
+    A user's own ``splits_final.json`` is honoured and checked. With fewer than five subjects each is a fold. Where some
+    subjects have labels and others have not, each kind is spread over the folds by itself, so that every fold has
+    labels to validate on; there are then no more folds than labelled subjects.
 
-    :param scans: cases of each subject of use, in order of time.
+    :param scans: cases of each subject of use, in order of time. :param labelled: those with labels, where they matter.
     :raises ConfigurationError: a stored split names an unknown subject, leaks, or leaves a side empty.
     """
     if paths.splits.is_file():
@@ -107,8 +126,17 @@ def read_or_make_splits(paths: DatasetPaths, scans: dict[str, list[str]], task: 
             f"{paths.name} has {len(subjects)} subject(s) with at least {FEWEST_SCANS[task]} scan(s); at least two are "
             "needed, one to train on and one to validate on."
         )
-    made = generate_crossval_split(subjects, seed=SEED, n_splits=min(FOLDS, len(subjects)))
-    splits = [Split(tuple(map(str, fold["train"])), tuple(map(str, fold["val"]))) for fold in made]
+    first = sorted(labelled) if len(labelled) > 1 else subjects
+    made = generate_crossval_split(first, seed=SEED, n_splits=min(FOLDS, len(first)))
+    rest = np.random.default_rng(SEED).permutation(sorted(set(subjects) - set(first)))
+    validating = [
+        {*map(str, fold["val"]), *map(str, part)}
+        for fold, part in zip(made, np.array_split(rest, len(made)), strict=True)
+    ]
+    splits = [
+        Split(tuple(one for one in subjects if one not in val), tuple(one for one in subjects if one in val))
+        for val in validating
+    ]
     write_json([asdict(split) for split in splits], paths.splits)
     return splits
 

@@ -30,7 +30,7 @@ from longflow.training.run import (
     set_up_run,
 )
 from longflow.training.samplers import sampler_of, training_loader
-from longflow.training.splits import cohorts_of_fold, prepared_scans, read_or_make_splits
+from longflow.training.splits import cohorts_of_fold, prepared_scans, splits_of
 from longflow.training.start import begin_with, check_same_settings, pretrained_file, with_labelled_subjects
 from longflow.training.stop import StopSignal
 from longflow.training.validation import Score, validation_of
@@ -131,7 +131,7 @@ def number_of_folds(dataset: DatasetPaths, plans: Plans) -> int:
     identifiers = sorted({plan.data_identifier for plan in plans.configurations.values()})
     caches = [dataset.cache(plans.plans_name, identifier) for identifier in identifiers]
     prepared = next((cache for cache in caches if cache.is_dir() and prepared_subjects(cache)), caches[0])
-    return len(read_or_make_splits(dataset, prepared_scans(prepared, plans.task), plans.task))
+    return len(splits_of(dataset, plans.task, prepared, prepared_scans(prepared, plans.task)))
 
 
 def _loop(run: Run, samples, log: Logbook | None, stop: StopSignal, on_progress, after_epoch) -> None:

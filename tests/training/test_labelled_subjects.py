@@ -6,9 +6,8 @@ from longflow.training.labelled_subjects import (
     choose_labelled,
     labelled_scans,
     require_labelled_scans,
-    scans_with_label,
 )
-from longflow.training.splits import Cohort
+from longflow.training.splits import Cohort, scans_with_label
 from tests.training.scan_cohort import filled, segment_plans, write_cohort
 
 LABEL = filled(1)

@@ -136,3 +136,16 @@ def test_context_sizes_are_uniform_and_so_are_the_subsets():
         assert share == pytest.approx({1: 1 / 9, 2: 1 / 9, 3: 1 / 3}[len(subset)], abs=0.03)
     assert {len(draw_context(generator, 9, 2)) for _ in range(50)} == {1, 2}
     assert {len(draw_context(generator, 9, 2, count=2)) for _ in range(50)} == {2}
+
+
+def test_labels_are_spread_over_the_folds_and_so_are_those_without(paths):
+    """Three labelled subjects of twelve: three folds, a labelled one and three of the others validate each."""
+    scans = {f"s{number:02d}": ["a", "b"] for number in range(12)}
+    labelled = ["s01", "s05", "s09"]
+    splits = read_or_make_splits(paths, scans, "segment", labelled)
+    assert len(splits) == 3
+    for split in splits:
+        assert len(set(split.val) & set(labelled)) == 1 and len(split.val) == 4
+        assert sorted((*split.train, *split.val)) == sorted(scans)
+    assert sorted(subject for split in splits for subject in split.val) == sorted(scans)
+    assert read_or_make_splits(paths, scans, "segment", labelled) == splits

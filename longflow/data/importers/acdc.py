@@ -12,6 +12,7 @@ from typing import Literal
 from longflow.data.importers.writing import ImportedScan, import_dataset
 from longflow.errors import DataError, unknown_name
 from longflow.parallel import Progress
+from longflow.plans import Task
 
 LABELS = ("right ventricle", "myocardium", "left ventricle")
 REFERENCE = "Bernard et al., IEEE TMI 37(11), 2514-2525, 2018, doi:10.1109/TMI.2018.2837502"
@@ -22,6 +23,7 @@ def import_acdc(
     raw: Path,
     *,
     time: Literal["cycles", "frames"] = "cycles",
+    task: Task = "forecast",
     test: Sequence[str] = (),
     processes: int | None = None,
     overwrite: bool = False,
@@ -33,6 +35,7 @@ def import_acdc(
         then become test subjects.
     :param raw: the dataset's folder.
     :param time: "cycles": frame / NbFrame; "frames": the frame's number.
+    :param task: what the dataset is for.
     :param test: subjects that go to imagesTs: the frames before ES as context, ES as target.
     :returns: False where everything was there already.
     """
@@ -58,6 +61,7 @@ def import_acdc(
         label_names=LABELS,
         settings={"importer": "acdc", "source": str(source.resolve()), "time": time, "test": sorted(test)},
         about={"reference": REFERENCE, "licence": "CC BY-NC-SA 4.0"},
+        task=task,
         processes=processes,
         overwrite=overwrite,
         progress=progress,

@@ -15,6 +15,7 @@ from longflow.data.nifti import NIBABEL_ERRORS
 from longflow.errors import ConfigurationError, DataError, some, unknown_name
 from longflow.files import read_json
 from longflow.parallel import Progress
+from longflow.plans import Task
 
 PLACE = "{subject}"
 
@@ -34,6 +35,7 @@ def import_nifti4d(
     time_unit: str | None = None,
     channel: str = "image",
     label_names: Sequence[str] = (),
+    task: Task = "forecast",
     test: Sequence[str] = (),
     test_targets: int = 1,
     processes: int | None = None,
@@ -50,6 +52,7 @@ def import_nifti4d(
         subject,frame,time, or a pattern ``{subject}.json`` whose ``key`` holds one time per frame.
     :param time_unit: of a table or json; for the header, "s" or "ms" (None: as the header of the first subject says).
     :param label_names: names of the labels 1, 2, ...
+    :param task: what the dataset is for.
     :param test: subjects that go to imagesTs, their last ``test_targets`` frames as targets.
     :returns: False where everything was there already.
     """
@@ -84,6 +87,7 @@ def import_nifti4d(
             "test": sorted(test),
             "test_targets": test_targets,
         },
+        task=task,
         processes=processes,
         overwrite=overwrite,
         progress=progress,

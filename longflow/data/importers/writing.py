@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from longflow.data.images import Geometry, by_axis, check_same_grid, read_image_
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
 from longflow.parallel import Progress, for_each_subject
+from longflow.plans import Task
 
 logger = logging.getLogger(__name__)
 
@@ -65,6 +66,7 @@ def import_dataset(
     channel: str,
     label_names: Sequence[str] = (),
     settings: dict[str, Any],
+    task: Task = "forecast",
     about: dict[str, Any] | None = None,
     processes: int | None = None,
     overwrite: bool = False,
@@ -75,10 +77,15 @@ def import_dataset(
     :param raw: the dataset's folder, ``.../Dataset101_Name``.
     :param label_names: names of the labels 1, 2, ...; without names they are called ``label_1`` ...
     :param settings: what the scans were chosen by; kept in ``import.json``, and compared when run again.
+    :param task: what the dataset is for. The scans of test subjects that would be targets of forecasts are scans to
+        segment like the others where it is "segment".
     :param about: further keys of dataset.json (licence, reference ...).
     :returns: False where the dataset was imported with the same settings before, and nothing had to be done.
     :raises DataError: a source file cannot be used, or another dataset of this name is there.
     """
+    settings = {**settings, "task": task}
+    if task == "segment":
+        scans = [replace(scan, part="context") if scan.part == "target" else scan for scan in scans]
     if raw.exists() and not overwrite:
         if _same_settings(raw / "import.json", settings):
             return False
@@ -104,6 +111,7 @@ def import_dataset(
         file_ending=FILE_ENDING,
         time_unit=time_unit,
         labels=named_labels(values, label_names),
+        task=task,
         numTraining=sum(scan.part == "training" for scan in scans),
         **(about or {}),
     )

@@ -145,3 +145,13 @@ def test_a_real_patient(tmp_path):
     # its sform has no scale; pixdim is right
     np.testing.assert_allclose(np.linalg.norm(after.affine[:3, :3], axis=0), before.header.get_zooms(), rtol=1e-5)
     assert times(raw / "scans.csv") == {"patient001_frame01": 0.033333, "patient001_frame12": 0.4}
+
+
+def test_for_segmentation_a_test_subject_has_scans_to_segment_and_no_targets(source, tmp_path):
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    import_acdc(source, raw, task="segment", test=["patient002"], processes=1)
+    assert read_description(raw / "dataset.json").task == "segment"
+    assert len(list((raw / "imagesTs").glob("patient002_frame*.nii.gz"))) == 2 and not (raw / "targetsTs").exists()
+    assert len(list((raw / "labelsTs").glob("*.nii.gz"))) == 2
+    with pytest.raises(DataError, match="was made differently"):
+        import_acdc(source, raw, test=["patient002"], processes=1)

@@ -51,10 +51,23 @@ def correlation(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None = No
 
 def similarity(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray) -> float:
     """Correlation within both bodies of a scan brought to a reference by a transform."""
+    return _similarity_and_share(reference, scan, matrix)[0]
+
+
+def _similarity_and_share(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray) -> tuple[float, float]:
+    """... and the share of the reference's body that the scan shows."""
     transform = transform_of(matrix)
     bodies = sitk.GetArrayFromImage(body(reference)) > 0
+    brought = resampled(scan, reference, transform)
+    share = float(np.isfinite(brought)[bodies].mean()) if bodies.any() else 0.0
     bodies |= sitk.GetArrayFromImage(sitk.Resample(body(scan), reference, transform, sitk.sitkNearestNeighbor)) > 0
-    return correlation(sitk.GetArrayFromImage(reference), resampled(scan, reference, transform), bodies)
+    return correlation(sitk.GetArrayFromImage(reference), brought, bodies), share
+
+
+def _agreement(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray) -> float:
+    """The similarity, less where the scan shows less: a few slices alone can always be made to agree."""
+    found, share = _similarity_and_share(reference, scan, matrix)
+    return found * share
 
 
 def check_matrix(matrix: np.ndarray) -> None:
@@ -95,8 +108,8 @@ def check_orientation(reference: list[sitk.Image], scan: list[sitk.Image], matri
     tells. All seven ways are tried on the coarsest level, the best is improved on the next.
 
     :param reference, scan: pyramids, as :func:`longflow.data.registration_linear.pyramid` makes them.
-    :returns: the correlation of the best of the other ways.
-    :raises RegistrationError: it is higher than that of the scan as it is.
+    :returns: the agreement in the best of the other ways: correlation, times the share of the body that both show.
+    :raises RegistrationError: it is higher than in this one.
     """
     fine = min(1, len(reference) - 1), min(1, len(scan) - 1)
     found = []
@@ -106,16 +119,16 @@ def check_orientation(reference: list[sitk.Image], scan: list[sitk.Image], matri
             start = np.eye(4)
             start[:3, 3] = centre_of_mass(other_way) - centre_of_mass(reference[0])
             brought, _ = rigid(reference[0], other_way, start)
-            found.append((similarity(reference[0], other_way, brought), axes, brought))
+            found.append((_agreement(reference[0], other_way, brought), axes, brought))
     _, axes, brought = max(found, key=lambda one: one[0])
     other_way = _flipped(scan[fine[1]], axes)
     brought, _ = rigid(reference[fine[0]], other_way, brought)
-    own = similarity(reference[fine[0]], scan[fine[1]], matrix)
-    other = similarity(reference[fine[0]], other_way, brought)
-    if other > own + BETTER_FLIPPED:
+    own = _agreement(reference[fine[0]], scan[fine[1]], matrix)
+    other = _agreement(reference[fine[0]], other_way, brought)
+    if other > max(own + BETTER_FLIPPED, LEAST_CORRELATION):  # noise is not the better for being mirrored
         raise RegistrationError(
             f"one of the two scans is {_words(scan[0], axes)}: put right, they would agree better (correlation "
-            f"{other:.3f}) than as they are ({own:.3f}). Correct its header or its voxels"
+            f"times overlap {other:.3f}) than as they are ({own:.3f}). Correct its header or its voxels"
         )
     return other
 

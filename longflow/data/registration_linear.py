@@ -147,10 +147,32 @@ def _affine_about(fixed: sitk.Image, matrix: np.ndarray) -> sitk.AffineTransform
 
 
 def _improved(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> tuple[np.ndarray, float]:
-    """The transform that agrees best, near a start; and its negative mutual information (inf: nothing overlaps)."""
-    voxels = fixed.GetNumberOfPixels()
+    """The transform that agrees best, near a start; and its negative mutual information (inf: nothing overlaps).
+
+    A first step that is too large for a good start leads away from it for good; then a smaller one is tried. What is
+    returned is never worse than the start.
+    """
     # an affine map begins next to its place, and large steps would take it to where air is compared with air
-    step = min(fixed.GetSpacing()) * (1 if isinstance(start, sitk.Euler3DTransform) else FIRST_AFFINE_STEP)
+    largest = min(fixed.GetSpacing()) * (1 if isinstance(start, sitk.Euler3DTransform) else FIRST_AFFINE_STEP)
+    try:
+        best = matrix_of(start), _method(fixed, start, largest).MetricEvaluate(fixed, moving)
+    except RuntimeError:  # all samples lie outside the other scan
+        best = matrix_of(start), np.inf
+    for step in (largest, largest / 4, largest / 16):
+        found = type(start)(start)
+        method = _method(fixed, found, step)
+        try:
+            method.Execute(fixed, moving)
+        except RuntimeError:
+            continue
+        if method.GetMetricValue() < best[1]:
+            return matrix_of(found), method.GetMetricValue()
+    return best
+
+
+def _method(fixed: sitk.Image, transform: sitk.Transform, step: float) -> sitk.ImageRegistrationMethod:
+    """A search by Mattes' mutual information that moves ``transform``. :param step: the first one, mm."""
+    voxels = fixed.GetNumberOfPixels()
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
     method.SetMetricFixedMask(sitk.BinaryDilate(body(fixed), [MARGIN] * 3))
@@ -158,18 +180,15 @@ def _improved(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> t
         method.SetMetricSamplingStrategy(method.RANDOM)
         method.SetMetricSamplingPercentage(MOST_SAMPLES / voxels, SEED)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(step, min(fixed.GetSpacing()) / 200, ITERATIONS, RELAXATION, 1e-6)
+    smallest = min(fixed.GetSpacing()) / 200
+    method.SetOptimizerAsRegularStepGradientDescent(step, smallest, ITERATIONS, RELAXATION, 1e-6)
     # a turn by one radian moves the body by its radius. By the corners of the grid, as ITK would scale it, turns are
     # undervalued, and the search ends before they are found
-    turning = len(start.GetParameters()) - 3
+    turning = len(transform.GetParameters()) - 3
     method.SetOptimizerScales([_radius(fixed) ** 2] * turning + [1.0] * 3)
-    method.SetInitialTransform(start, inPlace=True)
+    method.SetInitialTransform(transform, inPlace=True)
     method.SetNumberOfThreads(1)
-    try:
-        method.Execute(fixed, moving)
-    except RuntimeError:  # all samples lie outside the other scan
-        return matrix_of(start), np.inf
-    return matrix_of(start), method.GetMetricValue()
+    return method
 
 
 def _radius(image: sitk.Image) -> float:

@@ -4,6 +4,7 @@ import SimpleITK as sitk
 
 from longflow.data.registration_checks import (
     RegistrationError,
+    _agreement,
     check_folding,
     check_matrix,
     check_orientation,
@@ -77,6 +78,15 @@ def test_scans_that_lie_alike_pass_the_check_of_their_orientation():
 def test_a_scan_that_fits_better_mirrored_or_turned_is_refused(axes, words):
     with pytest.raises(RegistrationError, match=words):
         check_orientation(pyramid(blobs()), pyramid(flipped(blobs(), *axes)), np.eye(4))
+
+
+def test_noise_is_not_called_mirrored_and_few_slices_prove_nothing():
+    noise = as_image(np.random.default_rng(0).normal(100, 30, SHAPE).astype(np.float32))
+    assert check_orientation(pyramid(blobs()), pyramid(noise), np.eye(4)) < 0.3
+    # shifted by most of its height, what is left of the scan agrees as well as all of it
+    still, away = blobs(noise=3), moved(0, (0, 0, 40))
+    assert similarity(still, blobs(away, noise=3, seed=1), away) > 0.8
+    assert _agreement(still, blobs(away, noise=3, seed=1), away) < 0.5
 
 
 def test_overlap():

@@ -3,6 +3,7 @@ import pytest
 import SimpleITK as sitk
 from scipy.linalg import expm, logm
 
+from longflow.data import registration_linear
 from longflow.data.images import Geometry
 from longflow.data.registration_linear import (
     centre_of_mass,
@@ -11,6 +12,7 @@ from longflow.data.registration_linear import (
     mid_grid,
     nearest_rotation,
     pyramid,
+    rigid,
     scan_of_reference,
     scans_of_mid,
     transform_of,
@@ -44,6 +46,15 @@ def test_scans_far_apart_in_the_scanner_are_found_by_their_centres():
     elsewhere = blobs(moved(3))
     elsewhere.SetOrigin((400, 0, -250))
     assert farthest(scan_of_reference(pyramid(blobs()), pyramid(elsewhere), affine=False), truth) < SPACING[0] / 2
+
+
+def test_a_search_that_leads_astray_ends_where_it_began(monkeypatch):
+    truth = moved(8, (5, -3, 4))
+    still, turned = pyramid(blobs())[-1], pyramid(blobs(truth))[-1]
+    at_truth = rigid(still, turned, truth)[1]
+    monkeypatch.setattr(registration_linear, "_radius", lambda image: 0.05)  # turns of many radians at once
+    found, value = rigid(still, turned, truth)
+    assert farthest(found, truth) < SPACING[0] and value < 0.9 * at_truth < 0
 
 
 def test_two_scans_meet_halfway():

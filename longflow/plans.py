@@ -203,6 +203,7 @@ class InferencePlan(_Strict):
     solver: Solver = "euler"
     steps: PositiveInt = 10
     tile_step_size: float = Field(gt=0, le=1, default=0.5)
+    mirror: bool | None = Field(default=None, description="average over mirrored inputs; null: as the method has it")
 
 
 class Plans(_Strict):

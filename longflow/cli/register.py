@@ -30,7 +30,7 @@ def parser() -> command.Parser:
         "--model",
         required=True,
         choices=["rigid", "affine", "deformable"],
-        help="rigid and affine keep what grows or shrinks; deformable takes it out (volumes become alike)",
+        help="rigid keeps volumes; affine takes out growth of the whole, deformable of every part (count volumes before)",
     )
     result.add_argument(
         "-o",

@@ -59,7 +59,7 @@ def demo_commands(home: Path, max_time: float) -> list[Command]:
         out = str(label_folder(home, method))
         images = str(raw_folder(home) / "imagesTs")
         commands += [
-            Command("predict", ("-d", dataset, "-m", method, "-i", images, "-o", out, "--no-mirror")),
+            Command("predict", ("-d", dataset, "-m", method, "-i", images, "-o", out)),
             Command("evaluate", ("-d", dataset, "-i", out)),
         ]
     return commands

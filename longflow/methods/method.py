@@ -118,7 +118,7 @@ class Method(nn.Module):
         loss on stored draws from the validation subjects).
     :cvar trains: False for a method that has nothing to learn. :cvar predicts: False for pretraining.
     :cvar reductions: names of the volumes that :meth:`predict` returns; the first is the default.
-    :cvar mirrors: whether predictions are averaged over mirrored inputs where the user does not say.
+    :cvar mirrors: whether predictions are averaged over mirrored inputs where neither user nor plan says.
     :cvar options: what of the method can be changed by ``longflow_train --set NAME=VALUE``, with the defaults; stored
         with the weights. The value has the default's type. An option ``augmentation`` switches off all augmentation.
     """
@@ -129,7 +129,7 @@ class Method(nn.Module):
     validation: ClassVar[str] = "forecast"
     trains: ClassVar[bool] = True
     predicts: ClassVar[bool] = True
-    mirrors: ClassVar[bool] = False
+    mirrors: bool = False
     reductions: ClassVar[tuple[str, ...]] = ("forecast",)
     options: ClassVar[Options] = {}
 
@@ -138,6 +138,7 @@ class Method(nn.Module):
         self.plans = plans
         self.configuration = plans.configuration(configuration)
         self.options = {**type(self).options, **(options or {})}
+        self.mirrors = type(self).mirrors if plans.inference.mirror is None else plans.inference.mirror
         #: parts of the loss of the last training step, to be logged
         self.terms: dict[str, Tensor] = {}
         self.solver = plans.inference.solver

@@ -14,9 +14,9 @@ from longflow.planning.memory import GB, training_memory
 from longflow.planning.presets import preset, segmentation_preset
 from longflow.planning.spatial import plan_space
 from longflow.planning.temporal import plan_time
-from longflow.plans import ConfigurationPlan, Encoder, NetworkPlan, Plans
+from longflow.plans import ConfigurationPlan, Encoder, InferencePlan, NetworkPlan, Plans
 
-#: the methods whose training steps must fit the memory, by task; the largest decides the patch
+#: the methods whose memory is planned, by task; of those that predict, the largest decides the patch
 PLANNED_METHODS = {
     "forecast": ("cronos", "cronos_discrete", "tfm"),
     "segment": ("unet", "unet_consistent", "spatiotemporal"),
@@ -44,7 +44,8 @@ def make_plans(
             f"--encoder {encoder} is for the task 'segment', but {fingerprint.dataset_name} has the task "
             f"'{description.task}' (dataset.json), whose networks have one kind of encoder. Leave it out."
         )
-    size = segmentation_preset(preset_name, encoder or "plain") if segments else preset(preset_name)
+    labelled = bool(structures(description.labels))
+    size = segmentation_preset(preset_name, encoder or "plain", labelled) if segments else preset(preset_name)
     if description.task not in PLANNED_METHODS:
         raise ConfigurationError(
             f"dataset.json asks for the task '{description.task}', which longflow cannot plan for yet. "
@@ -65,6 +66,8 @@ def make_plans(
         channels=plan_channels(fingerprint.spatial, description),
         configurations={},
         training=size.training.model_copy(),
+        # the eightfold work of mirroring is not for a CPU
+        inference=InferencePlan(mirror=False if segments and size.name == "tiny" else None),
     )
     scans = [len(times) for times in fingerprint.temporal.times]
     steps = TrainingSteps(plans, has_pairs=max(scans) > 1)
@@ -72,6 +75,7 @@ def make_plans(
     for plan in space.configurations.values():
         by_method = steps.by_method(plan.patch_size, plan.network, plan.batch_size)
         plan.memory_estimate = {method: round(needed / GB, 3) for method, needed in by_method.items()}
+        plan.reasons += _beyond_memory(plan.memory_estimate, plans.gpu_memory)
     return plans.model_copy(
         update={
             "transpose_forward": space.transpose_forward,
@@ -79,6 +83,16 @@ def make_plans(
             "configurations": space.configurations,
         }
     )
+
+
+def _beyond_memory(estimate: dict[str, float], gpu_memory: float) -> list[str]:
+    """What is to be said of methods that take more than the patch was planned for."""
+    return [
+        f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; smaller "
+        "projectors take less (longflow_train --set width=256)."
+        for method, needed in estimate.items()
+        if needed > gpu_memory and not method_class(method).predicts
+    ]
 
 
 def _labels(description: DatasetDescription) -> dict[str, dict | list]:
@@ -119,9 +133,11 @@ def _heaviest(plans: Plans, methods: list[str]) -> list[str]:
     if plans.task == "forecast":  # the method whose stack of scans is the largest
         temporal = plans.temporal
         return ["cronos_discrete" if temporal.grid.length >= temporal.sequence_length else "cronos"]
-    if "unet_consistent" in methods:  # which does all that unet does, and more
-        return [method for method in methods if method != "unet"]
-    return methods
+    # what predicts decides: the projectors of pretraining (--set width) have nothing to do with a patch
+    predicting = [method for method in methods if method_class(method).predicts]
+    if "unet_consistent" in predicting:  # which does all that unet does, and more
+        return ["unet_consistent"]
+    return predicting or methods
 
 
 class TrainingSteps:

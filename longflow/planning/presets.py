@@ -111,8 +111,8 @@ NNUNET_MOST_STAGES = min(len(blocks) for blocks in NNUNET_BLOCKS.values())
 #: nnU-Net has no upper limit but the memory and the share of the dataset; this one ends the search
 MOST_SAMPLES = 64
 
-#: stages of the smallest U-Net, for tests and CPUs; and its memory, most of which the projectors of pretraining take
-TINY_STAGES, TINY_MEMORY = 4, 2
+#: stages of the smallest U-Net, for tests and CPUs; its memory, and that of pretraining alone (large projectors)
+TINY_STAGES, TINY_MEMORY, TINY_PRETRAINING_MEMORY = 4, 1, 2
 
 #: steps as in nnUNetTrainer; of the rest, each method has its own recipe
 _NNUNET_TRAINING = TrainingPlan(
@@ -127,13 +127,16 @@ def preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def segmentation_preset(name: str, encoder: Encoder = "plain") -> Preset:
-    """A preset for nnU-Net's U-Nets: its numbers within the preset's memory; tiny is smaller in all."""
+def segmentation_preset(name: str, encoder: Encoder = "plain", labelled: bool = True) -> Preset:
+    """A preset for nnU-Net's U-Nets: its numbers within the preset's memory; tiny is smaller in all.
+
+    :param labelled: whether there is anything to segment, or pretraining alone.
+    """
     tiny = name == "tiny"
     size = preset(name)
     return replace(
         size,
-        gpu_memory=TINY_MEMORY if tiny else size.gpu_memory,
+        gpu_memory=(TINY_MEMORY if labelled else TINY_PRETRAINING_MEMORY) if tiny else size.gpu_memory,
         base_features=16 if tiny else NNUNET_BASE_FEATURES,
         expansion=tuple(2**stage for stage in range(NNUNET_MOST_STAGES)),
         max_stages=TINY_STAGES if tiny else NNUNET_MOST_STAGES,

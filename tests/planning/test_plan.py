@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from longflow.errors import ConfigurationError
+from longflow.methods.method import build_method
 from longflow.planning import plan as planning
 from longflow.planning.plan import make_plans
 from longflow.plans import read_plans, write_plans
@@ -88,6 +89,22 @@ class TestSegment:
             plans = make_plans(found, description(task="segment", labels=labels), "tiny")
             methods = set(plans.configurations["3d_fullres"].memory_estimate)
             assert not methods & {"unet", "unet_consistent"}
+
+    def test_mirroring_is_not_for_the_smallest(self, quick_memory):
+        found = fingerprint([[0.0, 1]] * 3, [16, 32, 32], [1, 1, 1])
+        asked = description(task="segment", labels=self.LABELS)
+        for name, mirrors in (("tiny", False), ("S", True)):
+            plans = make_plans(found, asked, name)
+            assert build_method("unet", plans, "3d_fullres").mirrors is mirrors
+
+    def test_what_predicts_decides_the_patch_and_pretraining_beyond_it_is_said(self, monkeypatch):
+        """Projectors of a set size must not shrink the patch of the network that they are thrown away from."""
+        size = {"unet": 0.2, "unet_consistent": 0.8, "spatiotemporal": 1.6}
+        monkeypatch.setattr(planning, "training_memory", lambda method, *_: size[method] * planning.GB)
+        found = fingerprint([[0.0, 1]] * 3, [16, 32, 32], [1, 1, 1])
+        plan = make_plans(found, description(task="segment", labels=self.LABELS), "tiny").configurations["3d_fullres"]
+        assert plan.patch_size == [16, 32, 32] and plan.memory_estimate == size
+        assert any("'spatiotemporal' takes 1.60 GB, more than the 1 GB" in reason for reason in plan.reasons)
 
     def test_regions_need_their_order(self):
         found = fingerprint([[0.0]] * 3, [16, 32, 32], [1, 1, 1])

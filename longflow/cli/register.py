@@ -30,7 +30,7 @@ def parser() -> command.Parser:
         "--model",
         required=True,
         choices=["rigid", "affine", "deformable"],
-        help="rigid keeps volumes; affine takes out growth of the whole, deformable of every part (count volumes before)",
+        help="rigid keeps volumes; affine takes out growth of the whole, deformable that of every part",
     )
     result.add_argument(
         "-o",

@@ -3,8 +3,8 @@
     python benchmarks/memory.py [--device cpu|cuda] [--threads 2]
 
 On the CPU each shape is measured in a process of its own: the peak of its resident memory (VmHWM) during two training
-steps with AdamW and averaged weights, less what was resident after imports and a small step. On a GPU it is
-``torch.cuda.max_memory_allocated``.
+steps with the method's optimizer and averaged weights, less what was resident after imports and a small step. On a GPU
+it is ``torch.cuda.max_memory_allocated``.
 """
 
 import argparse
@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 
-from longflow.methods.method import build_method
+from longflow.methods.method import build_method, method_class
 from longflow.networks.precision import computes_bf16
-from longflow.planning.memory import GB, largest_batch, training_memory
+from longflow.planning.memory import GB, largest_batch, largest_scan_batch, training_memory
 from longflow.plans import ChannelPlan, ConfigurationPlan, GridPlan, NetworkPlan, Plans, TemporalPlan, TrainingPlan
+from longflow.training.run import optimizer_of
 
 ANISOTROPIC = [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2]]
 ISOTROPIC = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
@@ -38,13 +39,21 @@ SHAPES = {
     "held out, cube": ("tfm", 6, 24, ISOTROPIC, 2, [48, 48, 48], True),
     "held out, 2D": ("cronos", 2, 32, [[1, 1], [2, 2], [2, 2], [2, 2]], 4, [256, 256], True),
     "held out, grid": ("cronos_discrete", 9, 32, ISOTROPIC, 2, [24, 80, 80], False),
+    "U-Net": ("unet", 1, 32, ISOTROPIC, 2, [48, 96, 96], False),
+    "U-Net, 2D": ("unet", 1, 32, [[1, 1], [2, 2], [2, 2], [2, 2]], 8, [192, 192], False),
+    "U-Net with pairs": ("unet_consistent", 1, 32, ISOTROPIC, 2, [48, 64, 64], False),
+    "tiny U-Net with pairs": ("unet_consistent", 1, 16, ANISOTROPIC, 2, [6, 160, 144], False),
+    "pretraining": ("spatiotemporal", 1, 32, ISOTROPIC, 2, [48, 64, 64], False),
 }
 
 
-def plans_of(scans: int, base: int, strides: list[list[int]], batch: int, patch: list[int], attention: bool) -> Plans:
+def plans_of(
+    method: str, scans: int, base: int, strides: list[list[int]], batch: int, patch: list[int], attention: bool
+) -> Plans:
     """Plans that hold nothing but one configuration."""
+    task = method_class(method).task
     network = NetworkPlan(
-        features_per_stage=[base * rate for rate in (1, 1, 2, 4)],
+        features_per_stage=[base * rate for rate in ((1, 1, 2, 4) if task == "forecast" else (1, 2, 4, 8))],
         strides=strides,
         kernel_sizes=[[3] * len(patch)] * 4,
         attention=attention,
@@ -53,10 +62,11 @@ def plans_of(scans: int, base: int, strides: list[list[int]], batch: int, patch:
     return Plans(
         dataset_name="Dataset999_Benchmark",
         plans_name="benchmark",
-        task="forecast",
+        task=task,
         preset="M",
         gpu_memory=8,
         channel_names=["image"],
+        labels={"background": 0, "one": 1, "other": 2} if task == "segment" else {},
         file_ending=".nii.gz",
         transpose_forward=[0, 1, 2],
         transpose_backward=[0, 1, 2],
@@ -91,11 +101,14 @@ def train_steps(name: str, device: str, bf16: bool, smallest: bool) -> None:
     method, scans, base, strides, batch_size, patch, attention = SHAPES[name]
     if smallest:
         patch, batch_size = [16] * len(patch), 1
-    plans = plans_of(scans, base, strides, batch_size, patch, attention)
+    plans = plans_of(method, scans, base, strides, batch_size, patch, attention)
     model = build_method(method, plans, "measured").to(device)
     averaged = [parameter.detach().clone() for parameter in model.parameters()]
-    optimizer = torch.optim.AdamW(model.parameters())
-    batch = largest_batch(plans, patch, batch_size, device)
+    optimizer = optimizer_of(model.recipe, model.parameters(), 1e-4)
+    if model.samples == "forecast":
+        batch = largest_batch(plans, patch, batch_size, device)
+    else:
+        batch = largest_scan_batch(plans, "measured", batch_size, model.samples).to(device)
     for _ in range(1 if smallest else 2):
         with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
             loss = model.training_step(batch)
@@ -146,7 +159,7 @@ def main() -> None:
     precisions = (False, True) if computes_bf16(options.device) else (False,)
     for name in [options.only] if options.only else SHAPES:
         method, scans, base, strides, batch_size, patch, attention = SHAPES[name]
-        plans = plans_of(scans, base, strides, batch_size, patch, attention)
+        plans = plans_of(method, scans, base, strides, batch_size, patch, attention)
         for bf16 in precisions:
             estimate = training_memory(method, plans, "measured", options.device, bf16)
             command = [sys.executable, __file__, "--measure", name, "--device", options.device]

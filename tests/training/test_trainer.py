@@ -22,6 +22,7 @@ from longflow.training.logbook import read_progress
 from longflow.training.run import RunSettings, Stopped
 from longflow.training.trainer import number_of_folds, schedule, train_fold
 from tests.training.helpers import make_dataset
+from tests.training.test_label_validation import make_labelled
 
 
 def train(dataset, method="cronos", fold=0, configuration="3d_fullres", overwrite=False, on_progress=None, **settings):
@@ -95,6 +96,32 @@ def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(dataset, tmp_path,
     written = sorted(path.relative_to(expected) for path in expected.rglob("validation/*/*"))
     assert len(written) > 4
     assert all((expected / name).read_bytes() == (whole.folder / name).read_bytes() for name in written)
+
+
+@pytest.mark.parametrize("method", ["unet", "unet_consistent", "spatiotemporal", "lne"])
+def test_so_does_one_that_segments_or_is_pretrained(tmp_path, monkeypatch, method):
+    """With the momentum of SGD, the averages of batch normalisation, a memory bank, the few that are labelled."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset, _ = make_labelled(labelled=lambda subject, scan: scan != 1)
+    begun = {"pretrained": str(train(dataset, "context_restoration", iterations=1).final)}
+    if method.startswith("unet"):
+        begun["labelled_subjects"] = "1"
+    if method == "spatiotemporal":
+        begun["options"] = {"width": 16}
+    whole = train(dataset, method, **begun)
+    expected = tmp_path / "whole"
+    whole.folder.rename(expected)
+    with pytest.raises(Stopped):
+        train(dataset, method, on_progress=stop_at(2), **begun)
+    assert whole.latest.is_file() and not whole.final.exists()
+    seen = []
+    train(dataset, method, on_progress=lambda share, state: seen.append(state.iteration), **begun)
+    assert seen == [3, 4, 5]
+    assert same(expected / "checkpoint_final.safetensors", whole.final)
+    for one, other in zip(read_progress(expected / "progress.csv"), read_progress(whole.progress_csv), strict=True):
+        assert (one.iteration, one.loss, one.found) == (other.iteration, other.loss, other.found)
+    for path in sorted(expected.rglob("validation/*/*.nii.gz")):
+        assert path.read_bytes() == (whole.folder / path.relative_to(expected)).read_bytes()
 
 
 def test_the_last_weights_are_those_of_an_uninterrupted_run_too(dataset, monkeypatch):

@@ -48,6 +48,19 @@ def phantom_dataset(tmp_path_factory) -> Path:
     return home
 
 
+@pytest.fixture(scope="session")
+def brain_dataset(tmp_path_factory) -> Path:
+    """A folder for LONGFLOW_HOME with ``raw/Dataset901_BrainPhantom``: 5 subjects x 2 or 3 visits of 16 x 24 x 20.
+
+    Two more subjects are held out. It is shared by all tests, as ``phantom_dataset``.
+    """
+    from longflow.demo.brain_cohort import DATASET_NAME, write_brain_cohort
+
+    home = tmp_path_factory.mktemp("brain")
+    write_brain_cohort(home / "raw" / DATASET_NAME, subjects=5, test_subjects=2, shape=(16, 24, 20), visits=(2, 3))
+    return home
+
+
 @pytest.fixture
 def phantom_home(phantom_dataset, tmp_path, monkeypatch) -> Path:
     """A LONGFLOW_HOME of one's own with the phantom cohort's raw data alone, and a wide screen."""

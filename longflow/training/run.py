@@ -72,7 +72,8 @@ class Stopped(KeyboardInterrupt):
 class Run:
     """Everything the loop works with.
 
-    :param step: the method, or what wraps it for several processes or compilation. :param average: of the weights.
+    :param step: the method, or what wraps it for several processes or compilation.
+    :param average: of the weights; where the recipe averages nothing, the weights themselves, not a copy.
     :param recipe: how the method is optimised. :param header: what every checkpoint says of itself.
     """
 
@@ -143,7 +144,9 @@ def set_up_run(
         "options": method.options,
         "precision": "bf16" if computes_bf16(processes.device) else "float32",
     }
-    recipe = method.recipe
+    recipe, average = method.recipe, method.state_dict()
+    if recipe.ema_decay:
+        average = {name: tensor.clone() for name, tensor in average.items()}
     return Run(
         paths=paths,
         plans=plans,
@@ -152,7 +155,7 @@ def set_up_run(
         method=method,
         step=compiled(module) if settings.compile else module,
         optimizer=optimizer_of(recipe, method.parameters(), settings.learning_rate or recipe.learning_rate),
-        average={name: tensor.detach().clone() for name, tensor in method.state_dict().items()},
+        average=average,
         recipe=recipe,
         header=header,
         validation=validation,
@@ -195,7 +198,8 @@ def averaged_weights(run: Run, score: Score) -> Checkpoint:
 def save_state(run: Run) -> None:
     """Write everything that is needed to go on as if nothing had happened."""
     tensors = {f"weights.{name}": tensor for name, tensor in run.method.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in run.average.items()}
+    if run.recipe.ema_decay:
+        tensors |= {f"average.{name}": tensor for name, tensor in run.average.items()}
     for index, moments in run.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
     write_checkpoint(Checkpoint(tensors, {**run.header, "state": asdict(run.state)}), run.paths.latest)

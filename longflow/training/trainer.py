@@ -91,7 +91,7 @@ def train_fold(
     run = set_up_run(paths, method_name, plans, configuration, settings, processes, validation)
     if overwrite and processes.first:
         # without these the fold is begun anew: stopped now and started without --overwrite, it goes on
-        for path in (paths.final, paths.latest, paths.best):
+        for path in (paths.final, paths.latest, paths.best, paths.pretrained, paths.labelled_subjects):
             path.unlink(missing_ok=True)
     if going_on:
         load_state(run)
@@ -191,7 +191,8 @@ def _train_step(run: Run, batch: Batch, progress: float) -> dict[str, float]:
     loss.backward()
     nn.utils.clip_grad_norm_(run.method.parameters(), run.recipe.gradient_clip)
     run.optimizer.step()
-    update_average(run.average, run.method.state_dict(), run.recipe.ema_decay, run.state.iteration)
+    if run.recipe.ema_decay:
+        update_average(run.average, run.method.state_dict(), run.recipe.ema_decay, run.state.iteration)
     return {"loss": value, **{f"loss_{name}": float(term) for name, term in run.method.terms.items()}}
 
 

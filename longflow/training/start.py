@@ -1,6 +1,7 @@
 """What a fold begins with: settings that it keeps, pretrained weights, the subjects whose labels it may use."""
 
 import logging
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -16,11 +17,11 @@ from longflow.training.splits import Cohort
 logger = logging.getLogger(__name__)
 
 #: settings that a fold is begun with and keeps
-KEPT_SETTINGS = ("options", "pretrained", "labelled_subjects")
+KEPT_SETTINGS = ("seed", "options", "pretrained", "labelled_subjects")
 
 
 def check_same_settings(paths: FoldPaths, settings: RunSettings) -> None:
-    """Weights of a fold that was begun with other data, options or first weights are not what was asked for.
+    """Weights of a fold that was begun with another seed, other data, options or first weights were not asked for.
 
     :raises ConfigurationError: says which setting differs.
     """
@@ -38,9 +39,12 @@ def pretrained_file(dataset: DatasetPaths, settings: RunSettings, model: ModelPa
     """The weights that ``--pretrained`` means: a file, or a method whose same fold is finished.
 
     The same fold, because another one has seen the subjects that validate here.
+
+    :raises NotFoundError: there is neither. :raises ConfigurationError: they are the fold's own.
     """
     if (file := Path(settings.pretrained)).is_file():
-        return file
+        _warn_of_other_fold(file.resolve(), dataset, fold)
+        return _not_its_own(file, model, fold)
     if settings.pretrained not in known_methods():
         raise NotFoundError(
             f"'{settings.pretrained}' is neither a file nor a method. --pretrained takes the name of a method trained "
@@ -53,7 +57,27 @@ def pretrained_file(dataset: DatasetPaths, settings: RunSettings, model: ModelPa
             f"{', '.join(map(str, source.finished_folds())) or 'none'}. Run first: longflow_train {dataset.id} "
             f"{model.configuration} {fold} -m {settings.pretrained}"
         )
-    return source.fold(fold).final
+    return _not_its_own(source.fold(fold).final, model, fold)
+
+
+def _not_its_own(file: Path, model: ModelPaths, fold: int) -> Path:
+    if file.resolve().parent == model.fold(fold).folder.resolve():
+        raise ConfigurationError(
+            f"--pretrained {file}: these are the weights of the fold that is to be trained anew, and would be "
+            "overwritten. Copy them to another folder and give the copy."
+        )
+    return file
+
+
+def _warn_of_other_fold(file: Path, dataset: DatasetPaths, fold: int) -> None:
+    """A file of another fold of this dataset was trained on subjects that validate here."""
+    other = re.fullmatch(r"fold_(\d+)", file.parent.name)
+    if other and int(other[1]) != fold and file.is_relative_to(dataset.results.resolve()):
+        logger.warning(
+            "%s was trained on subjects that validate fold %d: what validation finds will be too good. Take the "
+            "weights of fold %d, which --pretrained does by itself if it is given the method's name.",
+            *(file, fold, fold),
+        )
 
 
 def with_labelled_subjects(training: Cohort, paths: FoldPaths, settings: RunSettings, going_on: bool) -> Cohort:
@@ -75,6 +99,8 @@ def begin_with(run: Run, file: Path) -> None:
     logger.info(
         "Pretrained weights of %s: %d tensors loaded, %d skipped.", file, len(transfer.loaded), len(transfer.skipped)
     )
+    if not run.processes.first:
+        return
     for name in transfer.loaded:
         logger.debug("loaded: %s", name)
     for name, why in transfer.skipped:

@@ -1,12 +1,17 @@
 from dataclasses import asdict
 
 import pytest
+import torch
 
 from longflow.errors import ConfigurationError, NotFoundError
-from longflow.files import write_json
+from longflow.files import read_json, write_json
+from longflow.methods.weights import Checkpoint, write_checkpoint
+from longflow.paths import FoldPaths
 from longflow.plans import read_plans
-from longflow.training.run import RunSettings
-from longflow.training.start import check_same_settings, pretrained_file
+from longflow.training.distributed import Processes
+from longflow.training.run import Run, RunSettings, set_up_run
+from longflow.training.start import begin_with, check_same_settings, pretrained_file
+from tests.methods.segmentation.helpers import segmentation_plans
 from tests.training.helpers import finished_model
 from tests.training.test_trainer import train
 
@@ -15,6 +20,7 @@ from tests.training.test_trainer import train
     ("begun", "wanted", "message"),
     [
         ({"pretrained": "tfm"}, {}, "was begun with pretrained = tfm, this command has None"),
+        ({"seed": 1}, {}, "was begun with seed = 1, this command has 0"),
         ({"labelled_subjects": "2"}, {"labelled_subjects": "3"}, "labelled_subjects = 2, this command has 3"),
         (
             {"options": {"width": 8}},
@@ -26,7 +32,7 @@ from tests.training.test_trainer import train
 def test_a_fold_keeps_what_it_was_begun_with(dataset, begun, wanted, message):
     paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
     write_json({"settings": asdict(RunSettings(**begun))}, paths.run)
-    check_same_settings(paths, RunSettings(epochs=7, seed=3, **begun))
+    check_same_settings(paths, RunSettings(epochs=7, learning_rate=0.1, **begun))
     with pytest.raises(ConfigurationError, match=message):
         check_same_settings(paths, RunSettings(**wanted))
 
@@ -45,6 +51,55 @@ def test_pretrained_is_a_file_or_the_same_fold_of_a_method(dataset, tmp_path):
         NotFoundError, match=r"Fold 0 .* finished are: 1\. Run first: longflow_train 001 3d_fullres 0 -m cronos"
     ):
         pretrained_file(dataset, RunSettings(pretrained="cronos"), model, 0)
+
+
+def test_a_file_of_another_fold_has_seen_who_validates(dataset, caplog, tmp_path):
+    model = dataset.model("tfm", "longflowPlans", "3d_fullres")
+    source = finished_model(dataset, read_plans(dataset.plans()), fold=1).fold(1).final
+    assert pretrained_file(dataset, RunSettings(pretrained=str(source)), model, 1) == source and not caplog.records
+    assert pretrained_file(dataset, RunSettings(pretrained=str(source)), model, 0) == source
+    assert "was trained on subjects that validate fold 0" in caplog.text
+    caplog.clear()
+    elsewhere = tmp_path / "fold_3" / "weights.safetensors"
+    elsewhere.parent.mkdir()
+    elsewhere.touch()
+    assert pretrained_file(dataset, RunSettings(pretrained=str(elsewhere)), model, 0) == elsewhere
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+def test_a_fold_does_not_begin_with_what_it_overwrites(dataset, by_name):
+    model = finished_model(dataset, read_plans(dataset.plans()))
+    source = "cronos" if by_name else str(model.fold(0).final)
+    with pytest.raises(ConfigurationError, match="weights of the fold that is to be trained anew"):
+        train(dataset, pretrained=source, overwrite=True)
+    assert model.fold(0).final.is_file()
+
+
+def segmenting_run(folder, index=0, **settings) -> Run:
+    paths, processes = FoldPaths(folder), Processes(index, 1, torch.device("cpu"))
+    return set_up_run(paths, "unet", segmentation_plans(), "3d_fullres", RunSettings(**settings), processes, None)
+
+
+def test_every_process_begins_with_the_weights_and_the_first_writes_which(tmp_path):
+    source = tmp_path / "source.safetensors"
+    begun = segmenting_run(tmp_path, seed=1)
+    tensors = {f"weights.{name}": tensor for name, tensor in begun.method.state_dict().items()}
+    write_checkpoint(Checkpoint(tensors, begun.header), source)
+    for index, written in ((1, False), (0, True)):
+        run = segmenting_run(tmp_path / str(index), index)
+        begin_with(run, source)
+        assert all(torch.equal(tensor, tensors[f"weights.{name}"]) for name, tensor in run.average.items())
+        assert run.paths.pretrained.is_file() == written
+    assert read_json(run.paths.pretrained)["file"] == str(source)
+
+
+def test_what_a_fold_was_begun_with_is_forgotten_when_it_is_trained_anew(dataset):
+    paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
+    for path in (paths.pretrained, paths.labelled_subjects):
+        write_json([], path)
+    train(dataset, iterations=1, overwrite=True)
+    assert paths.final.is_file() and not paths.pretrained.exists() and not paths.labelled_subjects.exists()
 
 
 def test_pretrained_weights_are_not_for_forecasts(dataset):

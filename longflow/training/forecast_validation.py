@@ -29,6 +29,7 @@ class ForecastValidation:
 
     def __init__(
         self,
+        method: type[Method],
         dataset: DatasetPaths,
         plans: Plans,
         configuration: str,

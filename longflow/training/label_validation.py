@@ -42,6 +42,7 @@ class LabelValidation:
 
     def __init__(
         self,
+        method: type[Method],
         dataset: DatasetPaths,
         plans: Plans,
         configuration: str,

@@ -1,7 +1,10 @@
 """Validation by the training loss on draws from the validation subjects, the same ones every time."""
 
+from functools import lru_cache
+
 import torch
 
+from longflow.errors import DataError
 from longflow.methods.method import Method
 from longflow.networks.precision import autocast
 from longflow.paths import DatasetPaths, FoldPaths
@@ -14,10 +17,14 @@ BATCHES = 8
 
 
 class LossValidation:
-    """The mean loss of ``BATCHES`` batches, augmented as in training: without, nothing would have to be denoised."""
+    """The mean loss of ``BATCHES`` batches, augmented as in training: without, nothing would have to be denoised.
+
+    :raises DataError: the validation subjects do not give the samples that the method wants.
+    """
 
     def __init__(
         self,
+        method: type[Method],
         dataset: DatasetPaths,
         plans: Plans,
         configuration: str,
@@ -25,12 +32,20 @@ class LossValidation:
         cohort: Cohort,
         device: torch.device,
     ):
-        self.plans, self.configuration, self.cohort, self.device = plans, configuration, cohort, device
+        self.device, sampler = device, sampler_of(method)
+        #: by whether they are augmented; made once
+        self.samples = lru_cache(lambda augmented: sampler(cohort, plans, configuration, SEED, augmented))
+        try:
+            self.samples(True)
+        except DataError as error:
+            raise DataError(
+                f"Fold {fold} cannot be validated: {error} Or give it other validation subjects in {dataset.splits}."
+            ) from error
 
     @torch.no_grad()
     def score(self, method: Method) -> Score:
         """The mean loss, and the mean of each of its terms."""
-        samples = sampler_of(method)(self.cohort, self.plans, self.configuration, SEED, method.augmented)
+        samples = self.samples(method.augmented)
         sums: dict[str, float] = {}
         with torch.random.fork_rng():
             for number in range(BATCHES):

@@ -34,7 +34,9 @@ class Score:
 
 
 class Validation(Protocol):
-    """Made once per run of (dataset, plans, configuration, fold, validation cohort, device)."""
+    """Made once per run, before training, of (class of the method, dataset, plans, configuration, fold, validation
+    cohort, device); what it lacks is an error then, not after the first epoch.
+    """
 
     def score(self, method: Method) -> Score:
         """How good a method is, in evaluation mode, on what is the same every time."""
@@ -44,7 +46,7 @@ class Validation(Protocol):
 
 
 def validation_of(
-    method: Method | type[Method],
+    method: type[Method],
     dataset: DatasetPaths,
     plans: Plans,
     configuration: str,
@@ -59,4 +61,4 @@ def validation_of(
         )
     module, name = VALIDATIONS[method.validation]
     kind = getattr(import_module(f"longflow.training.{module}"), name)
-    return kind(dataset, plans, configuration, fold, cohort, device)
+    return kind(method, dataset, plans, configuration, fold, cohort, device)

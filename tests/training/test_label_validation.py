@@ -78,7 +78,7 @@ def make_labelled(labelled=lambda subject, scan: True, label_of=true_label, plan
 
 
 def validation_on(paths, cohort, plans=None, fold=0) -> LabelValidation:
-    return LabelValidation(paths, plans or segment_plans(), "3d_fullres", fold, cohort, torch.device("cpu"))
+    return LabelValidation(Threshold, paths, plans or segment_plans(), "3d_fullres", fold, cohort, torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)

@@ -1,11 +1,15 @@
 import pytest
 import torch
 
+from longflow.errors import DataError
 from longflow.methods.forecasting.cronos import Cronos
+from longflow.methods.method import method_class
+from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
 from longflow.training.forecast_samples import ForecastSamples
 from longflow.training.loss_validation import BATCHES, LossValidation
 from longflow.training.splits import SEED, Cohort
+from tests.training.scan_cohort import filled, segment_plans, write_cohort
 
 
 class Told(Cronos):
@@ -23,7 +27,7 @@ def validation_of(dataset):
     cohort = Cohort(
         dataset.cache("longflowPlans", "3d_fullres"), {s: [f"{s}_{i}" for i in range(4)] for s in ("s0", "s1")}
     )
-    return plans, cohort, LossValidation(dataset, plans, "3d_fullres", 0, cohort, torch.device("cpu"))
+    return plans, cohort, LossValidation(Told, dataset, plans, "3d_fullres", 0, cohort, torch.device("cpu"))
 
 
 def test_the_mean_loss_of_the_same_draws_every_time(dataset):
@@ -43,3 +47,18 @@ def test_the_mean_loss_of_the_same_draws_every_time(dataset):
     assert score.columns["validation_noise"] == pytest.approx(noise, rel=1e-6)
     assert score.note == f"validation loss {expected:.4f}"
     assert validation.score(method) == score
+
+
+def test_validation_subjects_without_pairs_are_said_before_training(tmp_path):
+    plans = segment_plans()
+    cohort = write_cohort(tmp_path, plans, {"a": [filled(1)], "b": [None]})
+    with pytest.raises(DataError, match=r"Fold 2 cannot be validated: None of the 2 subjects has two scans.*splits"):
+        LossValidation(
+            method_class("spatiotemporal"),
+            DatasetPaths("Dataset001_Test"),
+            plans,
+            "3d_fullres",
+            2,
+            cohort,
+            torch.device("cpu"),
+        )

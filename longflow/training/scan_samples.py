@@ -86,9 +86,9 @@ class _ScanSamples(Dataset):
         for index in range(self.plan.batch_size):
             subject, scan = self.scans[generator.integers(len(self.scans))]
             series = self._open(subject)
-            start, stop = places.get_bbox(
-                np.array(series.properties.shape), places.get_do_oversample(index), self._locations(subject, scan)
-            )
+            centred = places.get_do_oversample(index)
+            locations = self._locations(subject, scan) if centred or self.manager.has_ignore_label else None
+            start, stop = places.get_bbox(np.array(series.properties.shape), centred, locations)
             box = list(zip(start, stop, strict=True))
             image, segmentation = read_scans(series, scan, scan + 1, box)[0], read_segmentation(series, scan, box)
             image, targets = augment_labelled(self.transforms, self._flat(image), self._flat(segmentation))

@@ -96,11 +96,11 @@ def begin_with(run: Run, file: Path) -> None:
     transfer = load_pretrained(run.method, file)
     for name, tensor in run.method.state_dict().items():
         run.average[name].copy_(tensor)
+    if not run.processes.first:
+        return
     logger.info(
         "Pretrained weights of %s: %d tensors loaded, %d skipped.", file, len(transfer.loaded), len(transfer.skipped)
     )
-    if not run.processes.first:
-        return
     for name in transfer.loaded:
         logger.debug("loaded: %s", name)
     for name, why in transfer.skipped:

@@ -6,10 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from longflow.files import read_json
 from longflow.methods.weights import read_checkpoint
 from longflow.training.distributed import Processes
 from longflow.training.logbook import read_progress
 from tests.conftest import OWN_VARIABLES
+from tests.training.scan_cohort import segment_plans
+from tests.training.test_label_validation import make_labelled
 
 
 def test_a_process_alone_agrees_with_itself(monkeypatch):
@@ -46,6 +49,29 @@ def test_two_processes_train_one_model(dataset):
     assert read_checkpoint(paths.final).header["iteration"] in (2, 4)
     assert [entry.iteration for entry in read_progress(paths.progress_csv)] == [2, 4]
     assert not paths.latest.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_two_processes_pretrain_and_segment(tmp_path, monkeypatch, dimensions):
+    """With batch normalisation, Dice over the batches of both (2D); what is written is written once."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset, _ = make_labelled(plans=segment_plans(dimensions=dimensions))
+    configuration = "3d_fullres" if dimensions == 3 else "2d"
+    flags = {
+        "spatiotemporal": ("--set", "width=16"),
+        "unet_consistent": ("--pretrained", "spatiotemporal", "--labelled_subjects", "1"),
+    }
+    common = ("--iterations", "3", "--device", "cpu")
+    for method, further in flags.items():
+        command = ("-m", "longflow.cli.train", dataset.name, configuration, "0", "-m", method, *common, *further)
+        result = torchrun(tmp_path, *command)
+        assert result.returncode == 0, result.stderr
+        paths = dataset.model(method, "longflowPlans", configuration).fold(0)
+        assert read_checkpoint(paths.final).header["iteration"] in (2, 3)
+    assert result.stderr.count("Pretrained weights of") == 1
+    assert read_json(paths.labelled_subjects) == ["s0"] and read_json(paths.pretrained)["loaded"]
+    assert "loss_consistency" in read_progress(paths.progress_csv)[-1].found
 
 
 AGREE_AND_FAIL = """

@@ -226,13 +226,23 @@ def build_method(name: str, plans: Plans, configuration: str, options: Options |
     :param options: those of the method's ``options`` that differ from its defaults.
     :raises ConfigurationError: the method serves another task than the plan, or has no such option.
     """
+    kind = method_class_for(name, plans)
+    return kind(plans, configuration, checked_options(name, options)) if options else kind(plans, configuration)
+
+
+def method_class_for(name: str, plans: Plans) -> type[Method]:
+    """The class of a method that does what was planned for.
+
+    :raises ConfigurationError: the method serves another task than the plan.
+    """
     kind = method_class(name)
     if kind.task != plans.task:
         raise ConfigurationError(
             f"The method '{name}' is for the task '{kind.task}', but {plans.dataset_name} is planned for "
-            f"'{plans.task}'."
+            f"'{plans.task}'. Name a method for that ('{DEFAULT_METHODS.get(plans.task, 'none')}' is the usual one), "
+            f'or set "task": "{kind.task}" in dataset.json and plan again.'
         )
-    return kind(plans, configuration, checked_options(name, options)) if options else kind(plans, configuration)
+    return kind
 
 
 def checked_options(name: str, options: dict[str, object]) -> Options:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
-from longflow.methods.method import Batch, Recipe, method_class
+from longflow.methods.method import Batch, Recipe, method_class_for
 from longflow.methods.weights import load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import autocast
 from longflow.paths import DatasetPaths, FoldPaths
@@ -63,7 +63,7 @@ def train_fold(
     """
     plans = read_plans(dataset.plans(plans_name))
     plan = plans.configuration(configuration)
-    kind = method_class(method_name)
+    kind = method_class_for(method_name, plans)
     if not kind.trains:
         raise ConfigurationError(
             f"The method '{method_name}' has nothing to train; longflow_evaluate shows it beside others."

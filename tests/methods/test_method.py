@@ -22,8 +22,9 @@ def test_an_unknown_method_names_the_nearest():
 def test_a_method_for_another_task_is_refused():
     plans = minimal_plans()
     plans.task = "segment"
-    with pytest.raises(ConfigurationError, match="'forecast', but Dataset001_Test is planned for 'segment'"):
+    with pytest.raises(ConfigurationError, match="'forecast', but Dataset001_Test is planned for 'segment'") as caught:
         build_method("lci", plans, "3d_fullres")
+    assert "('unet' is the usual one)" in str(caught.value)
 
 
 @pytest.mark.parametrize(

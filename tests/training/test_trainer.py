@@ -195,6 +195,7 @@ def test_a_checkpoint_of_another_plan_is_not_gone_on_with(dataset):
         ({"method": "crones"}, NotFoundError, "Did you mean 'cronos'"),
         ({"configuration": "3d_fulres"}, NotFoundError, "Did you mean '3d_fullres'"),
         ({"method": "lci"}, ConfigurationError, "'lci' has nothing to train"),
+        ({"method": "unet"}, ConfigurationError, "'unet' is for the task 'segment', but .* planned for 'forecast'"),
     ],
 )
 def test_what_does_not_exist(dataset, change, error, message):

@@ -139,10 +139,11 @@ def _read_longflow(source: Path) -> _Source:
 def _read_torch(source: Path, residual: bool) -> _Source:
     content = _load_without_code(source)
     weights = content.get("network_weights") if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
+    if not named or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ModelError(
-            f"{source} has no 'network_weights', so it is not a checkpoint of nnU-Net or nnssl. Found: "
-            f"{sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__}."
+            f"{source} has no 'network_weights' (tensors by name), so it is not a checkpoint of nnU-Net or nnssl. "
+            f"Found: {sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__}."
         )
     # what torch's wrappers for several GPUs and for compilation put in front
     tensors = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in weights.items()}

@@ -224,7 +224,9 @@ def test_an_object_that_is_no_weight_is_refused_by_name(tmp_path):
         load_pretrained(method, path)
 
 
-@pytest.mark.parametrize("content", [{"state_dict": {}}, [1], {"network_weights": {"a": 1}}])
+@pytest.mark.parametrize(
+    "content", [{"state_dict": {}}, [1], {"network_weights": {"a": 1}}, {"network_weights": {1: torch.zeros(1)}}]
+)
 def test_a_file_without_network_weights_is_explained(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(ModelError, match="no 'network_weights'"):

@@ -271,7 +271,8 @@ class _Part:
                 )
         if description.task == "segment":
             cases = {row.case: row.case in labelled for row in self.rows}
-            return problems + (labelled_scans(cases, self.labels.name) if self.suffix == "Tr" else [])
+            subjects = {row.case: row.subject for row in self.rows}
+            return problems + (labelled_scans(cases, subjects, self.labels.name) if self.suffix == "Tr" else [])
         without = [row.case for row in self.rows if row.case not in labelled]
         if self.suffix == "Tr" and description.labels and without:
             problems.append(

@@ -43,21 +43,37 @@ def description_problems(description: DatasetDescription) -> list[Problem]:
     return []
 
 
-def labelled_scans(cases: Mapping[str, bool], folder: str) -> list[Problem]:
+#: subjects with labels that a fold needs: one to train on, one to validate on
+FEWEST_LABELLED = 2
+
+
+def labelled_scans(cases: Mapping[str, bool], subjects: Mapping[str, str], folder: str) -> list[Problem]:
     """How many of the training scans have a label. Neither few nor none is wrong: the others serve pretraining.
 
-    :param cases: of each case, whether it has one. :param folder: their folder, for people.
+    :param cases: of each case, whether it has one. :param subjects: of each case. :param folder: theirs, for people.
     """
     without = [case for case, is_labelled in cases.items() if not is_labelled]
-    if not without:
-        return []
     labelled = len(cases) - len(without)
+    having = {subjects[case] for case, is_labelled in cases.items() if is_labelled}
+    if not cases or (not without and len(having) >= FEWEST_LABELLED):
+        return []
     if not labelled:
         advice = (
             "Pretraining (longflow_train with -m spatiotemporal) needs none; before it can be trained to segment, at "
-            "least one subject must have labels."
+            f"least {FEWEST_LABELLED} subjects must have labels: one to train on, one to validate on."
         )
         return [note(folder, "labels", f"none of {len(cases)} scans has one", "label images of some scans", advice)]
+    if len(having) < FEWEST_LABELLED:
+        return [
+            warning(
+                folder,
+                "labels",
+                f"{labelled} of {len(cases)} scans have one, all of subject {next(iter(having))}",
+                f"labels of {FEWEST_LABELLED} subjects at least",
+                "It can be pretrained, but not yet trained to segment: a fold needs one subject with labels to train "
+                "on and another to validate on.",
+            )
+        ]
     return [
         note(
             folder,

@@ -37,11 +37,19 @@ def test_labels_at_some_scans_are_counted(raw):
     assert only(raw, "note").found == "5 of 6 scans have one (p1_1 without)"
 
 
+def test_labels_of_one_subject_leave_no_other_to_validate_on(raw):
+    for case in ("p2_0", "p2_1", "p2_2"):
+        (raw / f"labelsTr/{case}.nii.gz").unlink()
+    problem = only(raw, "warning")
+    assert problem.found == "3 of 6 scans have one, all of subject p1" and problem.expected.startswith("labels of 2")
+
+
 def test_no_labels_are_enough_for_pretraining(raw):
     for path in (raw / "labelsTr").iterdir():
         path.unlink()
     problem = only(raw, "note")
     assert problem.found == "none of 6 scans has one" and "Pretraining" in problem.advice
+    assert "2 subjects must have labels" in problem.advice
     edit_description(raw, labels={})
     assert only(raw, "note").found == "none of 6 scans has one"
 

@@ -112,6 +112,10 @@ def register_dataset(
         for part, series in parts.items()
         for one in series
     }
+    single = [name for name, subject in everybody.items() if len(subject.series.scans) == 1]
+    if single:
+        several = f"{len(single)} of {len(everybody)} subjects have" if len(everybody) > 1 else "The subject has"
+        logger.warning("%s one scan: there is nothing to register, it is copied (%s).", several, some(single))
     work = {name: subject for name, subject in everybody.items() if subject.series.scans and not _is_finished(subject)}
     fitting = processes_that_fit(processes, [_bytes_needed(subject) for subject in work.values()]) if work else 1
     causes = {

@@ -171,6 +171,12 @@ def test_a_label_on_another_grid_is_refused(tmp_path):
     assert failure.subject == "p" and "labelsTr/p_0.nii.gz: origin is" in failure.cause
 
 
+def test_where_there_is_nothing_to_register_it_is_said(tmp_path, caplog):
+    raw = write_moved(tmp_path / "Dataset001_A", {"p": [blobs()], "q": [blobs()]})
+    assert register_dataset(raw, tmp_path / "Dataset002_B", "rigid", processes=1) == []
+    assert "2 of 2 subjects have one scan: there is nothing to register, it is copied (p, q)" in caplog.text
+
+
 def test_no_other_dataset_is_replaced(tmp_path):
     raw = write_moved(tmp_path / "Dataset001_A", {"p": [blobs()]})
     other = write_moved(tmp_path / "Dataset002_B", {"q": [blobs()]})

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain, cycle
 from pathlib import Path
 
 import matplotlib
@@ -11,6 +12,7 @@ import numpy as np
 matplotlib.use("Agg")  # before pyplot: figures are files, also on machines without a display
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import MaxNLocator
 
 from longflow.errors import DataError
 from longflow.files import written_whole
@@ -19,6 +21,8 @@ COLUMNS = ("last context", "target", "forecast", "|target − last context|", "|
 
 #: colours of the lines for the forecast, LCI and the context mean, told apart in grey and by colour-blind readers
 FORECAST_COLOUR, LCI_COLOUR, CONTEXT_MEAN_COLOUR = "#1f77b4", "#d62728", "#7f7f7f"
+#: of the parts of a number, which is drawn in the first colour itself
+PART_COLOURS = ("#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22")
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,12 @@ def progress_figure(progress_csv: Path, path: Path) -> None:
 
     losses.plot(epoch, columns["loss"], color=FORECAST_COLOUR, marker=marker, markersize=3, label="loss")
     terms = [name for name in columns if name.startswith("loss_")]
-    for name in terms:
-        losses.plot(epoch, columns[name], linewidth=1, label=name.removeprefix("loss_").replace("_", " "))
+    for name, colour in zip(terms, cycle(PART_COLOURS)):  # noqa: B905 - the colours begin anew
+        label = name.removeprefix("loss_").replace("_", " ")
+        losses.plot(epoch, columns[name], linewidth=1, marker=marker, markersize=2, color=colour, label=label)
     losses.set_ylabel("training loss")
     if terms:
-        losses.legend(fontsize=8)
+        losses.legend(fontsize=8, title="terms before their weights", title_fontsize=8)
     elif np.nanmin(columns["loss"], initial=np.inf) > 0:
         losses.set_yscale("log")
 
@@ -148,7 +153,9 @@ def progress_figure(progress_csv: Path, path: Path) -> None:
     waiting.set_ylim(0, 100)
     for axis in (losses, found, times):
         axis.grid(alpha=0.3)
-    times.xaxis.get_major_locator().set_params(integer=True)
+    times.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if len(epoch) == 1:
+        times.set_xlim(epoch[0] - 0.5, epoch[0] + 0.5)
     save(figure, path)
 
 
@@ -157,6 +164,8 @@ BASELINES = {
     "lci_nrmse": ("last context image (LCI)", LCI_COLOUR, "--"),
     "context_mean_nrmse": ("context mean", CONTEXT_MEAN_COLOUR, ":"),
 }
+#: what the first column of validation is, in full
+_MEASURES = {"dice": "Dice", "nrmse": "NRMSE", "validation_loss": "loss"}
 PROGRESS_COLUMNS = ("epoch", "loss", "epoch_seconds", "data_wait_share")
 OTHER_COLUMNS = ("iteration", "seconds", "learning_rate")
 
@@ -168,10 +177,10 @@ def _draw_validation(axes, epoch: np.ndarray, columns: dict[str, np.ndarray]) ->
         for name in columns
         if not name.startswith("loss_") and name not in (*PROGRESS_COLUMNS, *OTHER_COLUMNS, *BASELINES)
     ]
-    for name in names:
+    for name, colour in zip(names, chain([FORECAST_COLOUR], cycle(PART_COLOURS))):  # noqa: B905
         first = name == names[0]
         known = np.isfinite(columns[name])
-        style = {"color": FORECAST_COLOUR, "marker": "o", "markersize": 3} if first else {"linewidth": 1}
+        style = {"color": colour, "marker": "o", "markersize": 3 if first else 2, "linewidth": 1.5 if first else 1}
         axes.plot(epoch[known], columns[name][known], label=name.replace("_", " "), **style)
         if first and known.any():
             higher = name.startswith("dice")
@@ -184,7 +193,7 @@ def _draw_validation(axes, epoch: np.ndarray, columns: dict[str, np.ndarray]) ->
             axes.axhline(known[-1], color=colour, linestyle=style, label=f"{label}: {known[-1]:.4f}")
     if axes.has_data():
         axes.legend(fontsize=8)
-    axes.set_ylabel("validation")
+    axes.set_ylabel(f"validation: {_MEASURES.get(names[0], names[0].replace('_', ' '))}" if names else "validation")
 
 
 def _read_progress(path: Path) -> dict[str, np.ndarray]:

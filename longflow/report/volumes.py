@@ -62,7 +62,7 @@ def volume_figure(scans: Sequence[Row], subjects: Sequence[Row], path: Path, tim
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=9, frameon=False)
     figure.supxlabel(f"time [{time_unit}]", fontsize=9)
-    left_out = _left_out(len(rows), len(shown_subjects), "subjects", "with the largest volume error, worst first")
+    left_out = _left_out(len(rows), len(shown_subjects))
     if len(in_order) < len(dict.fromkeys(row["structure"] for row in series)):
         left_out += "; structures: the worst"
     figure.suptitle(left_out, fontsize=9, x=0.99, ha="right")
@@ -84,8 +84,9 @@ def _error(rows: Sequence[Row], subject: str) -> str:
     return f"error {np.mean(errors):.1%}\n" if errors else ""
 
 
-def _left_out(shown: int, known: int, what: str, choice: str) -> str:
-    return f"{shown} of {known} {what}, {choice}" if shown < known else f"all {known} {what}, {choice}"
+def _left_out(shown: int, known: int) -> str:
+    who = f"the {shown} of {known} subjects with the largest error of volume" if shown < known else "all subjects"
+    return f"{who}, worst first"
 
 
 def _draw_volumes(axis, scans: Sequence[Row], summary: Row, time_unit: str) -> None:

@@ -94,6 +94,21 @@ def test_progress_with_baselines_as_lines(tmp_path, drawn):
     assert (tmp_path / "progress.png").is_file()
 
 
+def test_a_number_and_its_parts_are_told_apart_from_the_first_epoch_on(tmp_path, drawn):
+    table = tmp_path / "progress.csv"
+    table.write_text(
+        "epoch,loss,epoch_seconds,data_wait_share,loss_supervised,loss_consistency,dice,dice_liver,dice_spleen\n"
+        "1,0.5,1.0,0.1,0.3,0.2,0.6,0.7,0.5\n"
+    )
+    progress_figure(table, tmp_path / "progress.png")
+    losses, found, times, _ = drawn[0].axes
+    for axis in (losses, found):
+        assert len({line.get_color() for line in axis.lines}) == len(axis.lines) == 3
+        assert all(line.get_marker() == "o" for line in axis.lines)  # a line of one point would not be seen
+    assert found.get_ylabel() == "validation: Dice"
+    assert [tick for tick in times.get_xticks() if 0.5 < tick < 1.5] == [1]
+
+
 def test_progress_before_the_first_validation(tmp_path):
     table = tmp_path / "progress.csv"
     table.write_text(f"{HEADER}\n0,9,1,,1e-4,,,,,\n")

@@ -61,7 +61,7 @@ def test_only_the_worst_subjects_are_shown_and_it_is_said(drawn):
     assert [axis.get_ylabel().splitlines()[0] for axis in figure.axes] == [
         f"s{index:02d}" for index in range(10, 2, -1)
     ]
-    assert figure.get_suptitle() == "8 of 11 subjects, with the largest volume error, worst first"
+    assert figure.get_suptitle() == "the 8 of 11 subjects with the largest error of volume, worst first"
 
 
 def test_only_the_worst_structures_are_shown_in_the_order_of_the_dataset(drawn):

@@ -133,7 +133,7 @@ def progress_figure(progress_csv: Path, path: Path) -> None:
 
     losses.plot(epoch, columns["loss"], color=FORECAST_COLOUR, marker=marker, markersize=3, label="loss")
     terms = [name for name in columns if name.startswith("loss_")]
-    for name, colour in zip(terms, cycle(PART_COLOURS)):  # noqa: B905 - the colours begin anew
+    for name, colour in zip(terms, cycle(PART_COLOURS)):
         label = name.removeprefix("loss_").replace("_", " ")
         losses.plot(epoch, columns[name], linewidth=1, marker=marker, markersize=2, color=colour, label=label)
     losses.set_ylabel("training loss")
@@ -177,7 +177,7 @@ def _draw_validation(axes, epoch: np.ndarray, columns: dict[str, np.ndarray]) ->
         for name in columns
         if not name.startswith("loss_") and name not in (*PROGRESS_COLUMNS, *OTHER_COLUMNS, *BASELINES)
     ]
-    for name, colour in zip(names, chain([FORECAST_COLOUR], cycle(PART_COLOURS))):  # noqa: B905
+    for name, colour in zip(names, chain([FORECAST_COLOUR], cycle(PART_COLOURS)), strict=False):
         first = name == names[0]
         known = np.isfinite(columns[name])
         style = {"color": colour, "marker": "o", "markersize": 3 if first else 2, "linewidth": 1.5 if first else 1}

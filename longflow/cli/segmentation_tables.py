@@ -10,6 +10,9 @@ from rich.table import Table
 
 from longflow.errors import some
 
+#: with fewer subjects, percentile intervals are clearly too narrow
+FEWEST_SUBJECTS = 10
+
 Results = Mapping[str, Any]
 Summary = Mapping[str, Any]
 
@@ -29,6 +32,11 @@ def show_segmentations(results: Results, console: Console) -> None:
         console.print(line, highlight=False)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, for people."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def _table(title: str, first: str, *headings: str) -> Table:
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     table.add_column(first, overflow="fold", min_width=len(first))
@@ -40,7 +48,8 @@ def _table(title: str, first: str, *headings: str) -> Table:
 def _overlap_table(results: Results) -> Table:
     """A row for each structure and one for their mean."""
     methods = f" ({', '.join(results['methods'])})" if results["methods"] else ""
-    title = f"{results['scans']} scans of {results['subjects']} subjects{methods}: mean over subjects, 95 % interval"
+    of = f"{counted(results['scans'], 'scan')} of {counted(results['subjects'], 'subject')}"
+    title = f"{of}{methods}: mean over subjects, 95 % interval"
     table = _table(title, "structure", "Dice", "IoU", "HD95 [mm]")
     for name, one in results["by_structure"].items():
         table.add_row(escape(name), *_overlap_cells(one))
@@ -56,8 +65,8 @@ def _overlap_cells(numbers: Mapping[str, Summary]) -> list[str]:
 
 def _lesion_table(results: Results) -> Table:
     table = _table(
-        "Lesions (connected components; any overlap counts): mean over subjects, 95 % interval",
-        *("structure", "true lesions\nper scan, median", "precision", "recall", "F1"),
+        "Connected pieces, as lesions are counted (any overlap counts): mean over subjects, 95 % interval",
+        *("structure", "true pieces\nper scan, median", "precision", "recall", "F1"),
     )
     for name, one in results["by_structure"].items():
         if lesions := one["lesions"]:
@@ -69,7 +78,7 @@ def _lesion_table(results: Results) -> Table:
 def _consistency_table(results: Results) -> Table:
     """STCS and ASPC of each structure: prediction, truth, their paired difference, and what it means."""
     table = _table(
-        f"Consistency over {results['pairs']} pairs of consecutive scans: mean over subjects, 95 % interval",
+        f"Consistency over {counted(results['pairs'], 'pair')} of consecutive scans: mean over subjects, 95 % interval",
         *("structure", "", "prediction", "truth", "difference"),
     )
     table.add_column("the prediction is")
@@ -133,7 +142,9 @@ def _may_be_undefined(one: Mapping[str, Any]) -> list[tuple[str, Summary]]:
 
 def _remarks(results: Results) -> list[str]:
     """What the tables leave out or do not say."""
-    remarks = []
+    remarks = [
+        f"Truth: {', '.join(f'{number} in {escape(place)}' for place, number in results['truth_from'].items())}."
+    ]
     absent = {"missed": "missed in", "invented": "invented in", "in_neither": "in neither truth nor prediction of"}
     for name, one in results["by_structure"].items():
         if counts := [f"{words} {one[key]}" for key, words in absent.items() if one[key]]:
@@ -160,10 +171,22 @@ def _remarks(results: Results) -> list[str]:
             f"{other} of {results['pairs']} pairs do not lie on one grid: STCS is not defined for them (ASPC and "
             "volumes are). To bring a subject's scans into correspondence: longflow_register"
         )
+    if results["subjects"] < FEWEST_SUBJECTS:
+        few = (
+            f"{results['subjects']} subjects: intervals over so few are too narrow, and about a cohort they say little."
+            if results["subjects"] > 1
+            else "One subject: there are no intervals, and nothing is said about others."
+        )
+        remarks.append(f"{few} What a prediction is called is a hint then, no finding.")
     verdicts = {
-        name: one["consistency"]["verdict"] for name, one in results["by_structure"].items() if one["consistency"]
+        name: one["consistency"]["verdict"] or "" for name, one in results["by_structure"].items() if one["consistency"]
     }
-    if smoothed := [name for name, verdict in verdicts.items() if verdict and "over-smoothed" in verdict]:
+    if torn := [name for name, verdict in verdicts.items() if ";" in verdict]:
+        remarks.append(
+            f"STCS and ASPC disagree on {escape(some(torn))}: borders move about while the volume stands still, or the "
+            "other way round. Look at the label maps; often the scans are badly registered or the structure is small."
+        )
+    if smoothed := [name for name, verdict in verdicts.items() if verdict == "over-smoothed"]:
         remarks.append(
             f"[bold]Over-smoothed: {escape(some(smoothed))}.[/] The prediction changes less from scan to scan than the "
             "truth does (STCS above or ASPC below it): it hides change that was there."

@@ -23,14 +23,18 @@ DEFINITIONS = {
         "absolute symmetrised percent change, 100 |V2 - V1| / (0.5 (V1 + V2)), 0 to 200, of the volumes of consecutive "
         "scans; undefined where the structure is in neither"
     ),
-    "true_stcs, true_aspc": "the same of the truth, on the same pairs",
+    "true_stcs, true_aspc": (
+        "the same of the truth, on the same pairs: where one of the two is undefined, both are left out and counted"
+    ),
     "verdict": (
         "over-smoothed: ASPC below or STCS above the truth's; less consistent: the other way round. Judged by the 95 % "
-        "interval over subjects of the paired difference; with a single subject by its sign, so take it lightly"
+        "interval over subjects of the paired difference; where it holds 0, prediction and truth are not told apart, "
+        "which is no proof that they are alike. With a single subject by its sign, with few by an interval that is too "
+        "narrow: then it is a hint"
     ),
 }
 
-OVER_SMOOTHED, LESS_CONSISTENT, ALIKE = "over-smoothed", "less consistent", "as the truth"
+OVER_SMOOTHED, LESS_CONSISTENT, NOT_TOLD_APART = "over-smoothed", "less consistent", "not told apart"
 
 
 def stcs(first: np.ndarray, second: np.ndarray) -> float | None:
@@ -55,9 +59,11 @@ def summarise_consistency(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     subjects = [row["subject"] for row in rows]
     for name in ("stcs", "aspc"):
         found, true = ([row[column] for row in rows] for column in (name, f"true_{name}"))
-        result[name] = summary(subjects, found)
-        result[f"true_{name}"] = summary(subjects, true)
-        result[f"{name}_difference"] = summary(subjects, differences(found, true))
+        difference = differences(found, true)
+        for column, values in ((name, found), (f"true_{name}", true), (f"{name}_difference", difference)):
+            # means stand beside each other, so all three are of the same pairs
+            paired = [None if d is None else value for value, d in zip(values, difference, strict=True)]
+            result[column] = summary(subjects, paired)
     result["verdict"] = verdict(result["stcs_difference"], result["aspc_difference"])
     return result
 
@@ -66,10 +72,10 @@ def verdict(stcs_difference: dict[str, Any], aspc_difference: dict[str, Any]) ->
     """What the differences, prediction minus truth, say together; None where neither is defined."""
     said = {"STCS": _direction(stcs_difference, smoother=+1), "ASPC": _direction(aspc_difference, smoother=-1)}
     said = {name: words for name, words in said.items() if words}
-    telling = {name: words for name, words in said.items() if words != ALIKE}
+    telling = {name: words for name, words in said.items() if words != NOT_TOLD_APART}
     if len(set(telling.values())) == 2:
         return "; ".join(f"{name}: {words}" for name, words in telling.items())
-    return next(iter(telling.values()), ALIKE if said else None)
+    return next(iter(telling.values()), NOT_TOLD_APART if said else None)
 
 
 def _direction(difference: dict[str, Any], smoother: int) -> str | None:
@@ -78,4 +84,4 @@ def _direction(difference: dict[str, Any], smoother: int) -> str | None:
         return None
     low, high = (smoother * value for value in difference["interval"] or [difference["mean"]] * 2)
     low, high = min(low, high), max(low, high)
-    return OVER_SMOOTHED if low > 0 else LESS_CONSISTENT if high < 0 else ALIKE
+    return OVER_SMOOTHED if low > 0 else LESS_CONSISTENT if high < 0 else NOT_TOLD_APART

@@ -1,6 +1,7 @@
 """Segmentations against the truth: overlap, consistency over time, volumes over time, lesions."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,7 @@ def evaluate_segmentations(
         "task": "segment",
         "predictions": str(predictions),
         "references": [str(folder) for folder in references],
+        "truth_from": {str(folder): number for folder, number in Counter(scan.true.parent for scan in scans).items()},
         "methods": methods_of(scans),
         "time_unit": description.time_unit,
         "without_truth": without_truth,

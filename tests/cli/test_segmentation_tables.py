@@ -51,6 +51,7 @@ def results(by_structure, **changes):
         "pairs_on_other_grids": 0,
         "subjects_with_one_scan": [],
         "without_truth": [],
+        "truth_from": {"labels[x]": 6},
         "overall": {name: number(0.5) for name in ("dice", "iou", "hd95")},
         "by_structure": by_structure,
         **changes,
@@ -73,6 +74,7 @@ def test_the_truth_stands_beside_the_prediction(width):
         assert cell in text
     assert "Over-smoothed: liver." in text
     assert "mean over structures" not in text
+    assert "Truth: 6 in labels[x]." in text
 
 
 def test_the_mean_over_structures_stands_below_several():
@@ -86,6 +88,22 @@ def test_what_is_absent_or_undefined_is_said_not_averaged():
     assert "tumour: missed in 1, in neither truth nor prediction of 2 of 6 scans." in text
     assert "Dice of tumour: 6, HD95 of tumour: 6" in text
     assert "nan" not in text.lower()
+
+
+def test_few_subjects_are_said_to_be_few():
+    assert "3 subjects: intervals over so few are too narrow" in shown(results({"liver": structure()}), 200)
+    one = shown(results({"liver": structure()}, subjects=1, scans=1, pairs=1), 200)
+    assert "One subject: there are no intervals" in one
+    assert "1 scan of 1 subject (unet)" in one and "over 1 pair of consecutive" in one
+    assert "too narrow" not in shown(results({"liver": structure()}, subjects=10), 200)
+
+
+def test_a_torn_verdict_is_not_summed_up_as_smoothing():
+    torn = structure()
+    torn["consistency"]["verdict"] = "STCS: less consistent; ASPC: over-smoothed"
+    text = shown(results({"liver": torn, "spleen": structure()}), 200)
+    assert "STCS and ASPC disagree on liver" in text
+    assert "Over-smoothed: spleen." in text
 
 
 def test_one_scan_for_each_subject():

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
+from longflow.cli.segmentation_tables import FEWEST_SUBJECTS, counted
 from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """
@@ -92,7 +93,8 @@ def _show(best: dict) -> None:
 
 def _show_segmentation(best: dict) -> None:
     table = Table(
-        title=f"{best['dataset']}: {best['scans']} validation scans of {best['subjects']} subjects, "
+        title=f"{best['dataset']}: {counted(best['scans'], 'validation scan')} of "
+        f"{counted(best['subjects'], 'subject')}, "
         f"fold{'s' if len(best['folds']) > 1 else ''} {', '.join(map(str, best['folds']))}",
         title_justify="left",
         caption="Mean over structures, then over subjects; 95 % intervals over subjects.",
@@ -116,9 +118,21 @@ def _show_segmentation(best: dict) -> None:
     if len(best["table"]) > MOST_ROWS:
         command.console.print(f"... and {len(best['table']) - MOST_ROWS} more in the file.")
     command.console.print(
-        f"Chosen: [bold]{escape(_short(best['candidate']))}[/], Dice {best['dice']:.4f}. Where the interval of a "
-        "difference holds 0, the data do not tell these models apart.",
+        f"Chosen: [bold]{escape(_short(best['candidate']))}[/], Dice {best['dice']:.4f}. {_how_sure(best)}",
         highlight=False,
+    )
+
+
+def _how_sure(best: dict) -> str:
+    """What the choice of a segmentation rests on, in words."""
+    if len(best["table"]) == 1:
+        return "It is the only model with these folds; nothing was compared."
+    if best["subjects"] == 1:
+        return "One subject tells models apart by chance as easily as by merit: train further folds."
+    few = " Over so few subjects they are too narrow." if best["subjects"] < FEWEST_SUBJECTS else ""
+    return (
+        f"Where the interval of a difference holds 0, the data do not tell these models apart.{few} The figure is that "
+        "of the best of several, hence slightly optimistic; held-out subjects (imagesTs) are free of that."
     )
 
 

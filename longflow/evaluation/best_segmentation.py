@@ -3,8 +3,9 @@
 One model is chosen, with all its finished folds, whose logits prediction averages. There are no ensembles of different
 models: of their out-of-fold predictions only label maps are kept, and labels cannot be averaged.
 
-Training keeps the last weights, so a fold's predictions were not chosen on its validation subjects. The choice among
-few models is then nearly unbiased; the intervals show whether it rests on more than chance.
+Training keeps the last weights, so a fold's predictions were not chosen on its validation subjects. What is left of
+optimism is the choice among the models: the best of several is a little lucky. The intervals of the differences show
+whether it rests on more than chance.
 """
 
 from collections.abc import Sequence
@@ -126,7 +127,8 @@ def dice_of_scans(
     scans: Sequence[LabelledScan], structures: Structures, processes: int | None, progress: Progress | None
 ) -> list[Row]:
     """A row for each scan and structure: subject, structure, dice."""
-    tasks = {str(scan.found): (scan, structures) for scan in scans}
+    # named for the progress bar; a user's own splits may validate a scan in several folds
+    tasks = {f"{scan.case}, {scan.found.parents[2].name}": (scan, structures) for scan in scans}
     fitting = processes_that_fit(processes, [peak_bytes((scan.true,), _VOLUMES_AT_PEAK) for scan in scans])
     answers = dict(for_each_subject(dice_of_scan, tasks, fitting, progress))
     return [row for name in tasks for row in answers[name]]

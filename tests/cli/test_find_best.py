@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from longflow.cli import find_best
@@ -107,3 +109,21 @@ def test_segmentation_models_are_ranked_by_dice(dataset, monkeypatch, capsys):
     assert "0.8900 to 0.9100" in shown
     assert "-0.0500" in shown
     assert "Chosen: unet 3d_fullres, Dice 0.9000" in shown
+    assert "Over so few subjects they are too narrow" in shown and "slightly optimistic" in shown
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"table": SEGMENTATION["table"][:1]}, "nothing was compared"),
+        ({"subjects": 1, "scans": 1}, "1 validation scan of 1 subject, .*One subject tells models apart by chance"),
+    ],
+)
+def test_what_rests_on_nothing_is_said_to(dataset, monkeypatch, capsys, changes, words):
+    description = DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="days", task="segment")
+    write_description(description, dataset / "dataset.json")
+    choose = lambda paths, processes, progress: {**SEGMENTATION, **changes}  # noqa: E731
+    monkeypatch.setattr("longflow.evaluation.best_segmentation.find_best_segmentation", choose)
+    assert find_best.main(["-d", "101"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(words, shown) and "tell these models apart" not in shown

@@ -76,6 +76,11 @@ def make_plans(
         by_method = steps.by_method(plan.patch_size, plan.network, plan.batch_size)
         plan.memory_estimate = {method: round(needed / GB, 3) for method, needed in by_method.items()}
         plan.reasons += _beyond_memory(plan.memory_estimate, plans.gpu_memory)
+        if steps.heaviest == ["unet_consistent"]:
+            plan.reasons.append(
+                f"'unet_consistent' decides, whose step holds twice as many scans as that of 'unet', which takes "
+                f"{plan.memory_estimate['unet']:.2f} GB. For 'unet' alone, give twice the --gpu_memory."
+            )
     return plans.model_copy(
         update={
             "transpose_forward": space.transpose_forward,

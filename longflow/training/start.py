@@ -9,7 +9,9 @@ from longflow.errors import ConfigurationError, NotFoundError
 from longflow.files import read_json, write_json
 from longflow.methods.method import known_methods
 from longflow.methods.transfer import load_pretrained
+from longflow.methods.weights import check_identity, read_checkpoint
 from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
+from longflow.plans import read_plans
 from longflow.training.labelled_subjects import choose_labelled
 from longflow.training.run import Run, RunSettings
 from longflow.training.splits import Cohort
@@ -41,6 +43,7 @@ def pretrained_file(dataset: DatasetPaths, settings: RunSettings, model: ModelPa
     The same fold, because another one has seen the subjects that validate here.
 
     :raises NotFoundError: there is neither. :raises ConfigurationError: they are the fold's own.
+    :raises ModelError: the plans were changed since the method was trained.
     """
     if (file := Path(settings.pretrained)).is_file():
         _warn_of_other_fold(file.resolve(), dataset, fold)
@@ -57,7 +60,10 @@ def pretrained_file(dataset: DatasetPaths, settings: RunSettings, model: ModelPa
             f"{', '.join(map(str, source.finished_folds())) or 'none'}. Run first: longflow_train {dataset.id} "
             f"{model.configuration} {fold} -m {settings.pretrained}"
         )
-    return _not_its_own(source.fold(fold).final, model, fold)
+    file = _not_its_own(source.fold(fold).final, model, fold)
+    plans = read_plans(dataset.plans(model.plans_name))
+    check_identity(read_checkpoint(file).header, file, settings.pretrained, plans, model.configuration)
+    return file
 
 
 def _not_its_own(file: Path, model: ModelPaths, fold: int) -> Path:

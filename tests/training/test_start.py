@@ -3,11 +3,11 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from longflow.errors import ConfigurationError, NotFoundError
+from longflow.errors import ConfigurationError, ModelError, NotFoundError
 from longflow.files import read_json, write_json
 from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.paths import FoldPaths
-from longflow.plans import read_plans
+from longflow.plans import read_plans, write_plans
 from longflow.training.distributed import Processes
 from longflow.training.run import Run, RunSettings, set_up_run
 from longflow.training.start import begin_with, check_same_settings, pretrained_file
@@ -100,6 +100,17 @@ def test_what_a_fold_was_begun_with_is_forgotten_when_it_is_trained_anew(dataset
         write_json([], path)
     train(dataset, iterations=1, overwrite=True)
     assert paths.final.is_file() and not paths.pretrained.exists() and not paths.labelled_subjects.exists()
+
+
+def test_a_method_trained_with_other_plans_is_no_start(dataset):
+    """Its spacing or intensities may be others, which shapes do not tell."""
+    plans = read_plans(dataset.plans())
+    finished_model(dataset, plans)
+    plans.configuration("3d_fullres").spacing = [2, 1, 1]
+    write_plans(plans, dataset.plans())
+    model = dataset.model("tfm", "longflowPlans", "3d_fullres")
+    with pytest.raises(ModelError, match="was trained with another plan"):
+        pretrained_file(dataset, RunSettings(pretrained="cronos"), model, 0)
 
 
 def test_pretrained_weights_are_not_for_forecasts(dataset):

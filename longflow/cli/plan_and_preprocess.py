@@ -36,6 +36,7 @@ def work(options: argparse.Namespace) -> None:
 def prepare(name: str, options: argparse.Namespace) -> None:
     """All steps for one dataset; an error of the data stops before anything is written."""
     from longflow.cli import extract_fingerprint, plan, preprocess, verify
+    from longflow.data.dataset import training_series
 
     if not options.no_verify:
         verify.check(DatasetPaths(name), options.processes)
@@ -49,8 +50,11 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     extract_fingerprint.work(step)
     plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans, options.encoder)
     preprocess.work(step)
-    with_plans = "" if options.plans == PLANS_NAME else f" -p {options.plans}"
-    command.console.print(f"Next: longflow_train {DatasetPaths(name).id} 3d_fullres 0{with_plans}", highlight=False)
+    further = "" if options.plans == PLANS_NAME else f" -p {options.plans}"
+    description, all_series = training_series(DatasetPaths(name).raw)
+    if description.task == "segment" and not any(scan.label for series in all_series for scan in series.scans):
+        further += " -m spatiotemporal"  # without labels there is nothing but pretraining
+    command.console.print(f"Next: longflow_train {DatasetPaths(name).id} 3d_fullres 0{further}", highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 def computes_bf16(device: torch.device | str) -> bool:
     """Whether bf16 pays on this device.
 
-    On a CPU it does where the processor has avx512_bf16 or AMX; elsewhere it is emulated and far slower than float32.
+    On a CPU it does where the processor has avx512_bf16; elsewhere it is emulated and far slower than float32. AMX is
+    not used: its gradients cannot be trusted (``longflow/__init__.py``).
     """
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return torch.cpu._is_avx512_bf16_supported()
     return False
 
 

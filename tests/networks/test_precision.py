@@ -1,0 +1,51 @@
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from longflow.networks.precision import computes_bf16
+
+#: found by what oneDNN's AMX kernels do to memory: (channels in, out), image, kernel
+CONVOLUTIONS = [
+    ((16, 16), (8, 96, 96), (1, 3, 3)),
+    ((1, 16), (8, 96, 96), (3, 3, 3)),
+    ((16, 16), (4, 96, 96), (1, 3, 3)),
+]
+
+GRADIENT = """
+import longflow, torch
+torch.manual_seed(0)
+(inputs, outputs), size, kernel = {convolution}
+layer = torch.nn.Conv3d(inputs, outputs, kernel, padding=[k // 2 for k in kernel])
+for _ in range(3):
+    image = torch.randn(2, inputs, *size)
+    gradients = []
+    for bf16 in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            loss = layer(image).float().square().mean()
+        gradients.append(torch.autograd.grad(loss, layer.weight)[0])
+    error = (gradients[0] - gradients[1]).norm() / gradients[1].norm()
+    assert error < 0.01, error
+"""
+
+
+@pytest.mark.skipif(not computes_bf16("cpu"), reason="this processor has no bf16 instructions")
+@pytest.mark.parametrize("convolution", CONVOLUTIONS)
+def test_bf16_gradients_keep_to_their_memory(convolution):
+    # in a process of its own, since a wrong one takes the process with it
+    environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"}
+    command = [sys.executable, "-c", GRADIENT.format(convolution=convolution)]
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_a_user_may_choose_the_instructions():
+    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    command = [sys.executable, "-c", "import os, longflow; print(os.environ['ONEDNN_MAX_CPU_ISA'])"]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip() == "AVX2"
+
+
+def test_bf16_where_the_processor_has_it():
+    assert computes_bf16("cpu") == torch.cpu._is_avx512_bf16_supported()

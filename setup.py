@@ -22,6 +22,7 @@ COMMANDS = {
     "longflow_predict": "predict",
     "longflow_evaluate": "evaluate",
     "longflow_export": "export",
+    "longflow_translate_dataset": "translate_dataset",
     "longflow_demo": "demo",
 }
 
@@ -43,6 +44,7 @@ setup(
         "nibabel>=5",
         "acvl-utils>=0.2.3",
         "dynamic-network-architectures>=0.4.1",
+        "monai>=1.4",
         "torchdiffeq>=0.2.5",
         "numpy",
         "scipy",

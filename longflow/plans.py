@@ -158,6 +158,10 @@ class ConfigurationPlan(_Strict):
     patch_size: list[PositiveInt] = Field(min_length=2, max_length=3)
     batch_size: PositiveInt
     network: NetworkPlan
+    own_grid: bool = Field(
+        default=False,
+        description="scans keep the grid of their files; 'spacing' is then the median, and decides nothing",
+    )
     memory_estimate: dict[str, float] = Field(default={}, description="GB at the peak of a training step, by method")
     reasons: list[str] = Field(default=[], description="the numbers behind spacing, patch and batch, for people")
 
@@ -218,6 +222,7 @@ class Plans(_Strict):
     channel_names: list[str]
     labels: dict[str, int | list[int]] = Field(default={}, description="as in dataset.json, nnU-Net's regions included")
     regions_class_order: list[int] = Field(default=[], description="as in dataset.json; empty without regions")
+    phases: list[str] = Field(default=[], description="task 'translate': the phase at t = 0, then that at t = 1")
     file_ending: str
     transpose_forward: list[int] = Field(min_length=3, max_length=3)
     transpose_backward: list[int] = Field(min_length=3, max_length=3)
@@ -250,6 +255,8 @@ class Plans(_Strict):
             # what a network does not have (flows have no encoder kind) says nothing about its weights
             "network": plan.network.model_dump(exclude_defaults=True),
         }
+        if self.task == "translate":
+            content |= {"phases": self.phases, "own_grid": plan.own_grid}
         if self.task == "segment":
             content["labels"] = [self.labels, self.regions_class_order]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

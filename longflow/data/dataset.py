@@ -14,6 +14,9 @@ from longflow.plans import NormalForm, Task, TimeUnit, validated
 
 REQUIRED_COLUMNS = ("case", "subject", "time")
 
+#: the column that says in which contrast phase a scan was acquired, for the task "translate"
+PHASE = "phase"
+
 #: ``{name}.json`` in a folder of forecasts is not a sidecar
 RESERVED_NAMES = ("dataset", "metrics")
 
@@ -36,6 +39,7 @@ class DatasetDescription(BaseModel):
     regions_class_order: list[int] = Field(default=[], description="nnU-Net's; needed where labels are regions")
     task: Task = "forecast"
     normalization: dict[str, NormalForm] = Field(default={}, description="normal form by channel index, to override")
+    phases: list[str] = Field(default=[], description="task 'translate': the two phases, the one at t = 0 first")
 
     @field_validator("channel_names")
     @classmethod
@@ -49,6 +53,13 @@ class DatasetDescription(BaseModel):
     def _stays_in_the_folder(cls, value: str) -> str:
         if "/" in value or "\\" in value:
             raise ValueError("file_ending is the end of a file's name, as .nii.gz, without slashes")
+        return value
+
+    @field_validator("phases")
+    @classmethod
+    def _none_or_two_phases(cls, value: list[str]) -> list[str]:
+        if value and (len(value) != 2 or value[0] == value[1] or not all(is_name(phase) for phase in value)):
+            raise ValueError('phases needs two different names, as ["native", "arterial"], the one at t = 0 first')
         return value
 
     @property
@@ -81,6 +92,11 @@ class Scan:
     images: tuple[Path, ...]
     label: Path | None = None
     covariates: dict[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def phase(self) -> str:
+        """The contrast phase that scans.csv gives; empty where it gives none."""
+        return self.covariates.get(PHASE, "")
 
     @property
     def exists(self) -> bool:
@@ -228,7 +244,7 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
     """
     scans: dict[str, list[Scan]] = {}
     cases: dict[str, int] = {}
-    moments: dict[tuple[str, float], str] = {}
+    moments: dict[tuple[str, float, str], str] = {}
     for row in rows_of_folder(images):
         time = parse_time(row.time)
         if not row.case or not row.subject:
@@ -254,13 +270,16 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
             raise DataError(
                 f"Case {row.case} stands in lines {cases[row.case]} and {row.line} of the table of {images}."
             )
-        if (row.subject, time) in moments:
+        # two phases of one time are what is translated; all else has one scan at a time
+        phase = row.covariates.get(PHASE, "") if description.task == "translate" else ""
+        moment = row.subject, time, phase
+        if moment in moments:
             raise DataError(
-                f"Subject {row.subject} has two scans at time {time:g}: {moments[row.subject, time]} and {row.case}. "
-                "Give them different times, or keep one."
+                f"Subject {row.subject} has two scans at time {time:g}{f' in phase {phase}' if phase else ''}: "
+                f"{moments[moment]} and {row.case}. Give them different times, or keep one."
             )
         cases[row.case] = row.line
-        moments[row.subject, time] = row.case
+        moments[moment] = row.case
         label = labels / f"{row.case}{description.file_ending}" if labels else None
         scans.setdefault(row.subject, []).append(
             Scan(
@@ -274,7 +293,10 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
                 covariates=row.covariates,
             )
         )
-    return [Series(subject, tuple(sorted(scans[subject], key=lambda scan: scan.time))) for subject in sorted(scans)]
+    return [
+        Series(subject, tuple(sorted(scans[subject], key=lambda scan: (scan.time, scan.phase))))
+        for subject in sorted(scans)
+    ]
 
 
 def image_path(folder: Path, case: str, channel: int, description: DatasetDescription) -> Path:

@@ -1,4 +1,4 @@
-"""Integrating a velocity field from tau = 0 to 1 (CRONOS eq. 3, 10), by torchdiffeq."""
+"""Integrating a velocity field from tau = 0 to 1 (CRONOS eq. 3, 10), or back (MFM eq. 3), by torchdiffeq."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,17 @@ ADAPTIVE_TOLERANCE = 1e-4
 ADAMS_MAX_ORDER = 5
 
 
-def integrate(field: Callable[[Tensor, Tensor], Tensor], start: Tensor, solver: str, steps: int) -> Tensor:
-    """X_1 from X_0 along ``field``.
+def integrate(
+    field: Callable[[Tensor, Tensor], Tensor], start: Tensor, solver: str, steps: int, backward: bool = False
+) -> Tensor:
+    """X_1 from X_0 along ``field``; backward, X_0 from X_1.
 
     :param field: velocity as a function of (tau, X); tau is a scalar tensor.
-    :param start: X_0, any shape. :param solver: a name in ``ORDERS``, or ``dopri5``, which ignores ``steps``.
+    :param start: X_0 (backward: X_1), any shape.
+    :param solver: a name in ``ORDERS``, or ``dopri5``, which ignores ``steps``.
     :param steps: number of equal steps from 0 to 1. RK2 in the papers is ``heun2``.
     """
-    ends = torch.tensor([0.0, 1.0], device=start.device)
+    ends = torch.tensor([1.0, 0.0] if backward else [0.0, 1.0], device=start.device)
     if solver == "dopri5":
         return odeint(field, start, ends, method="dopri5", rtol=ADAPTIVE_TOLERANCE, atol=ADAPTIVE_TOLERANCE)[-1]
     options: dict[str, float] = {"step_size": 1 / steps}

@@ -82,6 +82,24 @@ class ScanBatch(OnDevice):
     subject: Tensor | None = None
 
 
+@dataclass
+class PhaseBatch(OnDevice):
+    """Scans of one subject and time in two contrast phases, both in the normal form of the one that is translated.
+
+    :param source: the scan to translate, (batch, channels, *spatial).
+    :param source_phase: (batch,), 0 or 1: where each source lies on the way from ``plans.phases[0]`` to ``phases[1]``
+        (MFM: t = 0 is native, t = 1 is contrast); the target lies at the other end.
+    :param target: like ``source``, or None where it is to be predicted.
+    :param noise: like ``source``, standard normal, from which a method with ``noise`` predicts; the same in all slices
+        of a subject. None in training.
+    """
+
+    source: Tensor
+    source_phase: Tensor
+    target: Tensor | None = None
+    noise: Tensor | None = None
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How a method is optimised.
@@ -110,15 +128,19 @@ class Method(nn.Module):
     Subclasses set the class attributes and implement :meth:`training_step` and :meth:`predict`. The plans in use are
     ``self.plans`` and ``self.configuration``.
 
-    :cvar task: "forecast", "segment".
+    :cvar task: "forecast", "translate", "segment".
     :cvar summary: one line for ``--help`` and tables.
     :cvar samples: which samples training draws: "forecast" (a target and a subset of its earlier scans), "labelled"
-        (patches of labelled scans), "pairs" (neighbouring scans), "labelled_pairs" (both).
+        (patches of labelled scans), "pairs" (neighbouring scans), "labelled_pairs" (both), "phases" (two contrast
+        phases of one time).
     :cvar validation: how it is validated: "forecast" (stored targets), "labels" (labelled scans), "loss" (its training
-        loss on stored draws from the validation subjects).
+        loss on stored draws from the validation subjects), "phases" (translations both ways).
     :cvar trains: False for a method that has nothing to learn. :cvar predicts: False for pretraining.
     :cvar reductions: names of the volumes that :meth:`predict` returns; the first is the default.
     :cvar mirrors: whether predictions are averaged over mirrored inputs where neither user nor plan says.
+    :cvar networks: names of the networks that it can be trained with (``longflow_train --network``), the default first;
+        the name of a method with another one is ``{method}-{network}``. Such a method takes ``network=NAME`` when made.
+    :cvar noise: whether predictions begin with noise (``PhaseBatch.noise``).
     :cvar options: what of the method can be changed by ``longflow_train --set NAME=VALUE``, with the defaults; stored
         with the weights. The value has the default's type. An option ``augmentation`` switches off all augmentation.
     """
@@ -130,6 +152,8 @@ class Method(nn.Module):
     trains: ClassVar[bool] = True
     predicts: ClassVar[bool] = True
     mirrors: bool = False
+    networks: ClassVar[tuple[str, ...]] = ()
+    noise: ClassVar[bool] = False
     reductions: ClassVar[tuple[str, ...]] = ("forecast",)
     options: ClassVar[Options] = {}
 
@@ -176,10 +200,10 @@ class Method(nn.Module):
 
 #: the folders of methods that come with longflow; a method is a module in one of them, named as on the command line,
 #: whose attribute ``METHOD`` is its class
-_FAMILIES = ("forecasting", "segmentation", "pretraining")
+_FAMILIES = ("forecasting", "translation", "segmentation", "pretraining")
 
 #: the method that a task is done with where the user names none
-DEFAULT_METHODS = {"forecast": "cronos", "segment": "unet"}
+DEFAULT_METHODS = {"forecast": "cronos", "translate": "mfm", "segment": "unet"}
 
 
 def _own_modules() -> dict[str, str]:
@@ -198,11 +222,44 @@ def known_methods() -> list[str]:
 
 
 def method_class(name: str) -> type[Method]:
-    """The class of a method by its name on the command line.
+    """The class of a method by its name on the command line, with or without a network (``mfm-segresnet``).
 
-    :raises NotFoundError: no such method; the nearest is named.
+    :raises NotFoundError: no such method, or it has no such network; the nearest is named.
     :raises ConfigurationError: an installed package announces it but it cannot be loaded or is not a Method.
     """
+    method, network = network_of(name)
+    kind = _class_named(method)
+    if network and network not in kind.networks:
+        if not kind.networks:
+            raise ConfigurationError(f"The method '{method}' has one network: leave --network away.")
+        raise unknown_name("network", network, kind.networks, hint=f"(Networks of the method '{method}'.)")
+    return kind
+
+
+def network_of(name: str) -> tuple[str, str]:
+    """The method and the network that a name means; the network is empty where the name has none.
+
+    >>> network_of("mfm-segresnet")
+    ('mfm', 'segresnet')
+    """
+    if name in known_methods():
+        return name, ""
+    method, _, network = name.partition("-")
+    return (method, network) if method in known_methods() else (name, "")
+
+
+def named_with_network(method: str, network: str | None) -> str:
+    """The name of a method trained with a network: the default one is not named.
+
+    :raises NotFoundError, ConfigurationError: as :func:`method_class`.
+    """
+    if network is None:
+        return method
+    kind = method_class(f"{method}-{network}")
+    return method if network == kind.networks[0] else f"{method}-{network}"
+
+
+def _class_named(name: str) -> type[Method]:
     own = _own_modules()
     if name in own:
         return import_module(own[name]).METHOD
@@ -227,7 +284,11 @@ def build_method(name: str, plans: Plans, configuration: str, options: Options |
     :raises ConfigurationError: the method serves another task than the plan, or has no such option.
     """
     kind = method_class_for(name, plans)
-    return kind(plans, configuration, checked_options(name, options)) if options else kind(plans, configuration)
+    network = network_of(name)[1]
+    further = {"network": network} if network else {}
+    if options:
+        return kind(plans, configuration, checked_options(name, options), **further)
+    return kind(plans, configuration, **further)
 
 
 def method_class_for(name: str, plans: Plans) -> type[Method]:

@@ -29,6 +29,7 @@ class SeriesProperties:
     :param transpose: ``plans.transpose_forward``: the files' axis that becomes each prepared axis.
     :param shape: voxels along the prepared axes.
     :param spacing: mm along the prepared axes.
+    :param phases: the contrast phase of each scan, for the task "translate"; empty otherwise.
     :param digest: hash of the files and settings that the result depends on; empty if prepared in memory.
     """
 
@@ -45,6 +46,7 @@ class SeriesProperties:
     transpose: list[int]
     shape: list[int]
     spacing: list[float]
+    phases: list[str] = field(default_factory=list)
     digest: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -57,8 +59,9 @@ class SeriesProperties:
 
         :raises DataError: a key is missing or unknown.
         """
-        expected = {entry.name for entry in fields(cls)} - {"digest"}
-        if not isinstance(content, dict) or not expected <= set(content) <= {*expected, "digest"}:
+        further = {"digest", "phases"}
+        expected = {entry.name for entry in fields(cls)} - further
+        if not isinstance(content, dict) or not expected <= set(content) <= expected | further:
             found = sorted(content) if isinstance(content, dict) else type(content).__name__
             raise DataError(f"Properties of a prepared series hold {found}, expected {sorted(expected)}.")
         geometry = {key: tuple(value) for key, value in content["geometry"].items()}

@@ -15,6 +15,7 @@ SAMPLERS = {
     "labelled": ("scan_samples", "LabelledSamples"),
     "pairs": ("scan_samples", "PairSamples"),
     "labelled_pairs": ("scan_samples", "LabelledPairSamples"),
+    "phases": ("phase_samples", "PhaseSamples"),
 }
 
 

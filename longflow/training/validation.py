@@ -17,6 +17,7 @@ VALIDATIONS = {
     "forecast": ("forecast_validation", "ForecastValidation"),
     "labels": ("label_validation", "LabelValidation"),
     "loss": ("loss_validation", "LossValidation"),
+    "phases": ("phase_validation", "PhaseValidation"),
 }
 
 

@@ -1,0 +1,51 @@
+"""Contrast phases: which two a dataset has, and the pairs of scans that differ in nothing else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from longflow.data.dataset import DatasetDescription, Scan, Series
+from longflow.errors import DataError
+
+#: names of a phase without contrast, which then is the one at t = 0, as in MFM
+NATIVE_NAMES = ("native", "noncontrast", "non-contrast", "unenhanced", "plain", "nc", "ncct", "nect", "pre", "t1")
+
+
+@dataclass(frozen=True)
+class PhasePair:
+    """Two scans of a subject at one time: ``first`` in the phase at t = 0, ``second`` in that at t = 1."""
+
+    first: Scan
+    second: Scan
+
+
+def phases_of_dataset(description: DatasetDescription, all_series: Sequence[Series]) -> list[str]:
+    """The two phases that are translated into each other, that at t = 0 first.
+
+    ``phases`` of dataset.json has the last word. Otherwise the table must have exactly two; the one without contrast is
+    first (``NATIVE_NAMES``), else the first in the alphabet.
+
+    :raises DataError: no phase is given, one alone, or more than two without saying which.
+    """
+    found = sorted({scan.phase for series in all_series for scan in series.scans} - {""})
+    if description.phases:
+        if missing := [phase for phase in description.phases if phase not in found]:
+            raise DataError(
+                f"dataset.json names the phase '{missing[0]}', but the column 'phase' of scans.csv holds "
+                f"{', '.join(found) or 'nothing'}. Correct one of them; capital letters count."
+            )
+        return list(description.phases)
+    if len(found) != 2:
+        holds = f"holds {', '.join(found)}" if found else "is missing or empty"
+        hint = (
+            'Name two in dataset.json, as "phases": ["native", "arterial"], the one without contrast first.'
+            if len(found) > 2
+            else "Give every scan the phase in which it was acquired, as native or arterial."
+        )
+        raise DataError(f"The column 'phase' of scans.csv {holds}; translation needs two phases. {hint}")
+    return sorted(found, key=lambda phase: (phase.casefold() not in NATIVE_NAMES, phase))
+
+
+def phase_pairs(series: Series, phases: Sequence[str]) -> list[PhasePair]:
+    """The pairs of a subject, in order of time: its scans of one time in both phases."""
+    first, second = ({scan.time: scan for scan in series.scans if scan.phase == phase} for phase in phases)
+    return [PhasePair(first[time], second[time]) for time in sorted(first) if time in second]

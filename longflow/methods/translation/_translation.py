@@ -1,0 +1,62 @@
+"""What the methods of translation share: a network that is told of a time, by name."""
+
+import torch
+from torch import Tensor
+
+from longflow.errors import ConfigurationError
+from longflow.methods.method import Method, Options, PhaseBatch, Recipe
+from longflow.networks.translation import NETWORKS, build_translation_network
+from longflow.plans import Plans
+
+
+class TranslationMethod(Method):
+    """Both ways between two contrast phases with one network.
+
+    :param network: a name in ``networks``; by default the first. :param inputs: images that the network sees at once.
+    """
+
+    task = "translate"
+    samples = "phases"
+    validation = "phases"
+    reductions = ("translation",)
+    networks = tuple(NETWORKS)
+
+    def __init__(
+        self,
+        plans: Plans,
+        configuration: str,
+        options: Options | None = None,
+        network: str = next(iter(NETWORKS)),
+        inputs: int = 1,
+    ):
+        super().__init__(plans, configuration, options)
+        channels = len(plans.channel_names)
+        self.network = build_translation_network(network, inputs * channels, channels, self.configuration.network)
+
+    @property
+    def recipe(self) -> Recipe:
+        """Adam without weight decay (MFM B.4), at the plan's rate."""
+        training = self.plans.training
+        return Recipe(
+            optimizer="adam",
+            learning_rate=training.learning_rate,
+            warmup=training.warmup,
+            gradient_clip=training.gradient_clip,
+            ema_decay=training.ema_decay,
+        )
+
+
+def direction(batch: PhaseBatch) -> bool:
+    """Whether a batch is translated from t = 1 to 0.
+
+    :raises ConfigurationError: it holds scans of both phases, which are not predicted together.
+    """
+    if not torch.equal(batch.source_phase, batch.source_phase[:1].expand_as(batch.source_phase)):
+        raise ConfigurationError("A batch to predict holds sources of both phases; give those of one phase at a time.")
+    return bool(batch.source_phase[0] > 0.5)
+
+
+def ends(batch: PhaseBatch) -> tuple[Tensor, Tensor]:
+    """The pairs of a batch as x_0 and x_1, whichever of them is the source."""
+    swapped = (batch.source_phase > 0.5).view(-1, *[1] * (batch.source.ndim - 1))
+    return torch.where(swapped, batch.target, batch.source), torch.where(swapped, batch.source, batch.target)

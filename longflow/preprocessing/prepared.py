@@ -1,5 +1,6 @@
 """What a prepared series is: its arrays, and all that is needed to find the way back to the files."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -66,6 +67,21 @@ class SeriesProperties:
             raise DataError(f"Properties of a prepared series hold {found}, expected {sorted(expected)}.")
         geometry = {key: tuple(value) for key, value in content["geometry"].items()}
         return cls(**{**content, "geometry": Geometry(**geometry)})
+
+    def pairs(self, phases: Sequence[str]) -> list[tuple[int, int]]:
+        """Positions of the two scans of each pair, in order of time: scans of one time in the two phases.
+
+        :param phases: ``plans.phases``; the scan in the first of them is the first of each pair.
+        """
+        first, second = (
+            {
+                time: scan
+                for scan, (time, found) in enumerate(zip(self.times, self.phases, strict=True))
+                if found == phase
+            }
+            for phase in phases
+        )
+        return [(scan, second[time]) for time, scan in sorted(first.items()) if time in second]
 
     @property
     def transposed_spacing(self) -> list[float]:

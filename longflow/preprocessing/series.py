@@ -75,6 +75,7 @@ def prepare_series(series: Series, plans: Plans, configuration_name: str) -> Pre
             read_label(scan.label, scan.images[0], volume.geometry) for scan, volume in zip(scans, volumes, strict=True)
         ],
         sources=[str(scan.images[0]) for scan in scans],
+        phases=[scan.phase for scan in scans] if plans.task == "translate" else (),
     )
     prepared.properties.digest = series_digest(series, plans, configuration_name)
     return prepared
@@ -105,12 +106,14 @@ def prepare_volumes(
     *,
     labels: Sequence[np.ndarray | None] | None = None,
     sources: Sequence[str] | None = None,
+    phases: Sequence[str] = (),
 ) -> PreparedSeries:
     """Prepare scans that are in memory.
 
     :param cases: a name per scan; :param times: in the plan's time unit, ascending.
     :param labels: (z, y, x) integers per scan, None where a scan has none.
     :param sources: what to call each scan in an error; its case otherwise.
+    :param phases: the contrast phase of each scan, for the task "translate".
     """
     plan = plans.configuration(configuration_name)
     sources = list(sources) if sources else [f"Scan {case}" for case in cases]
@@ -157,6 +160,7 @@ def prepare_volumes(
         transpose=list(plans.transpose_forward),
         shape=shape,
         spacing=list(plan.spacing),
+        phases=list(phases),
     )
     block = coarse_block(plan.spacing)
     return PreparedSeries(properties, images, segmentations, block_means(images, block), block, locations)

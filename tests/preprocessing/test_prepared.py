@@ -35,3 +35,12 @@ def test_the_files_grid_along_the_prepared_axes(properties):
     assert properties.transposed_crop_shape == [16, 2, 20]
     assert properties.transposed_spacing == [1.0, 4.0, 1.0]
     assert properties.shape == [16, 2, 10]
+
+
+def test_pairs_are_scans_of_one_time_in_both_phases(properties):
+    properties.times = [0.0, 0.0, 3.0, 5.0, 5.0, 5.0]
+    properties.phases = ["arterial", "native", "native", "arterial", "native", "venous"]
+    assert properties.pairs(["native", "arterial"]) == [(1, 0), (4, 3)]
+    assert properties.pairs(["arterial", "native"]) == [(0, 1), (3, 4)]
+    assert properties.pairs(["arterial", "venous"]) == [(3, 5)]
+    assert properties.pairs(["native", "delayed"]) == []

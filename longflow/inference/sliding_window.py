@@ -12,10 +12,10 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compu
 from torch import Tensor
 
 from longflow.errors import ModelError
-from longflow.methods.method import Batch, Method, ScanBatch
+from longflow.methods.method import Batch, Method, PhaseBatch, ScanBatch
 from longflow.networks.precision import autocast
 
-#: slices that a 2D network takes at once in a forecast
+#: slices that a 2D network takes at once in a forecast or a translation
 SLICES_PER_PASS = 8
 
 #: nnU-Net's factor on the Gaussian of labels, which keeps half precision away from its smallest numbers
@@ -53,14 +53,47 @@ def predict_volume(
     times, horizon = relative_times(context_times, target_time, method.plans.temporal.time_scale)
 
     def predict_changes(patches: Tensor) -> dict[str, Tensor]:
-        forecasts = _forecast_patches(methods, patches, times, horizon, device, mirror)
-        return {name: forecasts[name] - patches[:, -1] for name in method.reductions}
+        return _changes_of_forecasts(methods, patches, times, horizon, device, mirror)
 
-    weight = compute_gaussian(tile, dtype=torch.float32, device=torch.device("cpu"))
-    per_pass = SLICES_PER_PASS if len(method.configuration.patch_size) == 2 else 1
-    changes = _weighted_mean(padded, tile, tile_step_size, per_pass, weight, predict_changes)
+    changes = _weighted_changes(method, padded, tile_step_size, predict_changes)
     last = torch.from_numpy(padded[-1])
-    return {name: (last + change).numpy()[(slice(None), *inside)] for name, change in changes.items()}
+    return {name: (last + changes[name]).numpy()[(slice(None), *inside)] for name in method.reductions}
+
+
+def predict_translation(
+    methods: Sequence[Method],
+    image: np.ndarray,
+    source_phase: int,
+    device: torch.device | str,
+    tile_step_size: float = 0.5,
+    mirror: bool = False,
+    seed: int = 0,
+) -> np.ndarray:
+    """Translate a scan into the other phase with the mean of several folds of one method.
+
+    As in :func:`predict_volume`, the change is what is summed, so that a translation without one is the scan to the
+    bit. A method that begins with noise gets one field of it for the whole scan, cut by the same windows: a volume in
+    3D, and in 2D the same for all slices, which would not fit each other otherwise (MFM section 3.1). Sums are kept in
+    float32 on the CPU; the memory needed is a few volumes plus what one pass takes in the network.
+
+    :param methods: the same method with the weights of different folds, in evaluation mode on ``device``.
+    :param image: (channels, z, y, x), prepared, in the normal form.
+    :param source_phase: 0 or 1, the position of its phase in ``plans.phases``.
+    :param mirror: average over all mirrored inputs (8 times the work in 3D). :param seed: of the noise.
+    :returns: (channels, z, y, x), float32, in the normal form of ``image``.
+    """
+    method = methods[0]
+    tile = method.configuration.tile
+    padded, inside = _padded(np.asarray(image, dtype=np.float32), tile, "edge")
+    stack = padded[None]
+    if method.noise:  # beside the image in the first axis, so that both are cut at once
+        stack = np.stack([padded, _noise(padded.shape, len(method.configuration.patch_size), seed)])
+
+    def predict_changes(patches: Tensor) -> dict[str, Tensor]:
+        return _changes_of_translations(methods, patches, source_phase, device, mirror)
+
+    change = _weighted_changes(method, stack, tile_step_size, predict_changes)[method.reductions[0]]
+    return (torch.from_numpy(padded) + change).numpy()[(slice(None), *inside)]
 
 
 @torch.inference_mode()
@@ -139,8 +172,15 @@ def _weighted_mean(
     return {name: total.div_(weights) for name, total in sums.items()}
 
 
-@torch.inference_mode()
-def _forecast_patches(
+def _weighted_changes(method: Method, volume: np.ndarray, step: float, predict: PredictPatches) -> dict[str, Tensor]:
+    """:func:`_weighted_mean` of changes in float32; slices share a pass."""
+    tile = method.configuration.tile
+    weight = compute_gaussian(tile, dtype=torch.float32, device=torch.device("cpu"))
+    per_pass = SLICES_PER_PASS if len(method.configuration.patch_size) == 2 else 1
+    return _weighted_mean(volume, tile, step, per_pass, weight, predict)
+
+
+def _changes_of_forecasts(
     methods: Sequence[Method],
     patches: Tensor,
     times: Sequence[float],
@@ -148,27 +188,68 @@ def _forecast_patches(
     device: torch.device | str,
     mirror: bool,
 ) -> dict[str, Tensor]:
-    """Mean over folds and mirrorings. patches: (tiles, scans, channels, *tile); 2D networks get the z axis removed."""
-    flat = len(methods[0].configuration.patch_size) == 2
-    stack = patches.squeeze(-3) if flat else patches
-    flips = _flips(stack.ndim - 3, mirror)
-    tiles, scans = stack.shape[:2]
-    total: dict[str, Tensor] = {}
-    for flip in flips:
-        batch = Batch(
-            context=stack.flip(flip),
+    """patches: (tiles, scans, channels, *tile)."""
+    tiles, scans = patches.shape[:2]
+
+    def batch_of(stack: Tensor) -> Batch:
+        return Batch(
+            context=stack,
             context_times=torch.tensor(times, dtype=torch.float32).expand(tiles, scans),
             context_mask=torch.ones(tiles, scans, dtype=torch.bool),
             target_time=torch.full((tiles,), horizon, dtype=torch.float32),
-        ).to(device)
+        )
+
+    return _mean_change(methods, patches, -1, batch_of, device, mirror)
+
+
+def _changes_of_translations(
+    methods: Sequence[Method], patches: Tensor, source_phase: int, device: torch.device | str, mirror: bool
+) -> dict[str, Tensor]:
+    """patches: (tiles, 1 or 2, channels, *tile): the image and, where there is any, the noise."""
+
+    def batch_of(stack: Tensor) -> PhaseBatch:
+        phase = torch.full((len(stack),), float(source_phase))
+        return PhaseBatch(stack[:, 0], phase, noise=stack[:, 1] if stack.shape[1] > 1 else None)
+
+    return _mean_change(methods, patches, 0, batch_of, device, mirror)
+
+
+@torch.inference_mode()
+def _mean_change(
+    methods: Sequence[Method],
+    patches: Tensor,
+    before: int,
+    batch_of: Callable[[Tensor], Batch | PhaseBatch],
+    device: torch.device | str,
+    mirror: bool,
+) -> dict[str, Tensor]:
+    """What folds and mirrorings predict, less what was there before, on average: (tiles, channels, *tile) by name.
+
+    :param patches: (tiles, scans, channels, *tile); 2D networks get the z axis removed.
+    :param before: which of the scans it is. :param batch_of: the batch of such patches.
+    """
+    flat = len(methods[0].configuration.patch_size) == 2
+    stack = patches.squeeze(-3) if flat else patches
+    flips = _flips(stack.ndim - 3, mirror)
+    total: dict[str, Tensor] = {}
+    for flip in flips:
+        batch = batch_of(stack.flip(flip)).to(device)
         for method in methods:
             with autocast(device):
-                forecasts = method.predict(batch)
-            for name, forecast in forecasts.items():
-                restored = forecast.float().flip(flip).cpu()
-                total[name] = total[name] + restored if name in total else restored
+                predictions = method.predict(batch)
+            for name, prediction in predictions.items():
+                change = prediction.float().flip(flip).cpu() - stack[:, before]
+                total[name] = total[name] + change if name in total else change
     count = len(flips) * len(methods)
     return {name: (value.unsqueeze(-3) if flat else value) / count for name, value in total.items()}
+
+
+def _noise(shape: tuple[int, ...], dimensions: int, seed: int) -> np.ndarray:
+    """Standard normal noise (channels, z, y, x): a volume for 3D networks, one slice throughout for 2D networks."""
+    channels, slices, *plane = shape
+    field = (channels, slices if dimensions == 3 else 1, *plane)
+    noise = np.random.default_rng(seed).standard_normal(field, dtype=np.float32)
+    return np.broadcast_to(noise, shape)
 
 
 def _logits_of_patches(method: Method, patches: Tensor, device: torch.device | str, mirror: bool) -> dict[str, Tensor]:

@@ -73,14 +73,8 @@ class SeriesProperties:
 
         :param phases: ``plans.phases``; the scan in the first of them is the first of each pair.
         """
-        first, second = (
-            {
-                time: scan
-                for scan, (time, found) in enumerate(zip(self.times, self.phases, strict=True))
-                if found == phase
-            }
-            for phase in phases
-        )
+        scans = list(enumerate(zip(self.times, self.phases, strict=True)))
+        first, second = ({time: scan for scan, (time, phase) in scans if phase == wanted} for wanted in phases)
         return [(scan, second[time]) for time, scan in sorted(first.items()) if time in second]
 
     @property

@@ -1,4 +1,4 @@
-"""Tiny raw datasets: two subjects of three scans, 8 x 8 x 6 voxels."""
+"""Tiny raw datasets: two subjects of three scans, 8 x 8 x 6 voxels; and pairs of contrast phases."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 
 SHAPE = (6, 8, 8)
+PHASE_SHAPE = (4, 24, 20)
 
 
 def tiny_array(seed: int = 0) -> np.ndarray:
@@ -47,6 +48,63 @@ def write_dataset(raw: Path, subjects=("p1", "p2"), times=(0, 30, 75), **descrip
         "file_ending": ".nii.gz",
         "time_unit": "days",
         "labels": {"background": 0, "lesion": 1},
+        **description,
+    }
+    (raw / "dataset.json").write_text(json.dumps(content))
+    return raw
+
+
+def phase_array(seed: int, contrast: bool, shape=PHASE_SHAPE) -> np.ndarray:
+    """A body of 40 HU in air (int16, z, y, x) with a vessel, which alone is brighter with contrast: 300, else 50 HU.
+
+    Anatomy and noise are those of the seed.
+    """
+    generator = np.random.default_rng(seed)
+    _, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape), indexing="ij")
+    array = np.where((y / 0.9) ** 2 + (x / 0.9) ** 2 < generator.uniform(0.7, 1), 40.0, -1000.0)
+    array[phase_label(shape) > 0] = 300 if contrast else 50
+    return np.rint(array + generator.normal(0, 5, shape)).astype(np.int16)
+
+
+def phase_label(shape=PHASE_SHAPE) -> np.ndarray:
+    """The vessel of :func:`phase_array`, along z."""
+    y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in shape[1:]), indexing="ij")
+    return np.broadcast_to(y**2 + (x - 0.2) ** 2 < 0.1, shape).astype(np.uint8)
+
+
+def write_phase_dataset(
+    raw: Path,
+    subjects=("p1", "p2"),
+    times=(0,),
+    phases=("native", "arterial"),
+    shapes=(PHASE_SHAPE,),
+    spacing=(1.5, 1.5, 5.0),
+    channel="CT",
+    labelled=True,
+    **description,
+) -> Path:
+    """Pairs of two phases, task translate, cases ``{subject}_{time}_{phase}``; all phases but the first have contrast.
+
+    :param shapes: of the subjects, in turn. :param description: keys of dataset.json, as in :func:`write_dataset`.
+    """
+    lines = ["case,subject,time,phase"]
+    for number, subject in enumerate(subjects):
+        shape = shapes[number % len(shapes)]
+        for index, time in enumerate(times):
+            for phase in phases:
+                case = f"{subject}_{time}_{phase}"
+                lines.append(f"{case},{subject},{time},{phase}")
+                array = phase_array(10 * number + index, phase != phases[0], shape)
+                write_image(array, raw / "imagesTr" / f"{case}_0000.nii.gz", spacing)
+                if labelled:
+                    write_image(phase_label(shape), raw / "labelsTr" / f"{case}.nii.gz", spacing)
+    (raw / "scans.csv").write_text("\n".join(lines) + "\n")
+    content = {
+        "channel_names": {"0": channel},
+        "file_ending": ".nii.gz",
+        "time_unit": "days",
+        "task": "translate",
+        "labels": {"background": 0, "vessel": 1} if labelled else {},
         **description,
     }
     (raw / "dataset.json").write_text(json.dumps(content))

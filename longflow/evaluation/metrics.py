@@ -53,9 +53,9 @@ def target_metrics(forecast: np.ndarray, target: np.ndarray, last_context: np.nd
     :param forecast, target, last_context: (channels, z, y, x), input units.
     :raises DataError: shapes differ, or a voxel is NaN or infinite.
     """
-    _check_volumes(forecast=forecast, target=target, last_context=last_context)
+    check_volumes(forecast=forecast, target=target, last_context=last_context)
     channels = [_channel_metrics(*volumes) for volumes in zip(forecast, target, last_context, strict=True)]
-    metrics = {name: _mean_of_defined([channel[name] for channel in channels]) for name in DEFINITIONS}
+    metrics = {name: mean_of_defined([channel[name] for channel in channels]) for name in DEFINITIONS}
     if any(channel["psnr"] is None for channel in channels):
         metrics["psnr"] = None  # infinite in one channel is infinite on average; it must not merely drop out
     return metrics
@@ -67,7 +67,7 @@ def nrmse(forecast: np.ndarray, target: np.ndarray) -> float | None:
     :param forecast, target: (channels, z, y, x).
     """
     ranges = [value_range(channel) for channel in target]
-    return _mean_of_defined(
+    return mean_of_defined(
         [_rmse(forecast[c] - target[c]) / ranges[c] if ranges[c] > 0 else None for c in range(len(target))]
     )
 
@@ -128,30 +128,30 @@ def ssim(forecast: np.ndarray, target: np.ndarray, data_range: float) -> float |
     if thin:
         pairs = zip(np.moveaxis(forecast, thin[0], 0), np.moveaxis(target, thin[0], 0), strict=True)
         return float(np.mean([_ssim_of_slab(*slices, target.min(), data_range) for slices in pairs]))
-    margin = _window(target.shape) // 2
+    margin = window_size(target.shape) // 2
     inner = target.shape[0] - 2 * margin
     thickness = max(1, _SSIM_VOXELS // math.prod(target.shape[1:]))
     total = 0.0
     for start in range(0, inner, thickness):
         stop = min(start + thickness, inner)
         slab = slice(start, stop + 2 * margin)
-        window = _window(target.shape)
+        window = window_size(target.shape)
         total += (stop - start) * _ssim_of_slab(forecast[slab], target[slab], target.min(), data_range, window)
     return total / inner
 
 
 def _ssim_of_slab(forecast, target, minimum, data_range: float, window: int | None = None) -> float:
     shifted = [np.subtract(volume, minimum, dtype=np.float64) for volume in (target, forecast)]
-    return float(structural_similarity(*shifted, data_range=data_range, win_size=window or _window(target.shape)))
+    return float(structural_similarity(*shifted, data_range=data_range, win_size=window or window_size(target.shape)))
 
 
-def _window(shape: tuple[int, ...]) -> int:
+def window_size(shape: tuple[int, ...]) -> int:
     """The largest odd number of voxels that fits, at most :data:`SSIM_WINDOW`."""
     shortest = min(*shape, SSIM_WINDOW)
     return shortest - (shortest % 2 == 0)
 
 
-def _check_volumes(**volumes: np.ndarray) -> None:
+def check_volumes(**volumes: np.ndarray) -> None:
     """:raises DataError: the shapes differ, or a voxel is NaN or infinite; the volume is named."""
     shapes = {name: volume.shape for name, volume in volumes.items()}
     if len(set(shapes.values())) > 1:
@@ -165,6 +165,6 @@ def _rmse(error: np.ndarray) -> float:
     return math.sqrt(np.mean(np.square(error, dtype=np.float64)))
 
 
-def _mean_of_defined(values: list[float | None]) -> float | None:
+def mean_of_defined(values: list[float | None]) -> float | None:
     defined = [value for value in values if value is not None]
     return float(np.mean(defined)) if defined else None

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from longflow.data.dataset import DatasetDescription, image_path, is_name, parse_time, rows_of_folder
+from longflow.data.dataset import PHASE, DatasetDescription, image_path, is_name, parse_time, rows_of_folder
 from longflow.data.images import Volume, check_same_grid, read_geometry, read_scan
 from longflow.errors import DataError
 from longflow.files import read_json
@@ -53,6 +54,14 @@ def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[F
 
     :raises DataError: the folder is missing or holds no forecast, a sidecar is missing or incomplete, a channel is.
     """
+    return [_forecast(folder, case, description) for case in predicted_cases(folder, description, "forecast")]
+
+
+def predicted_cases(folder: Path, description: DatasetDescription, noun: str) -> list[str]:
+    """The cases of the scans in a folder of predictions, sorted. :param noun: what they are called, one of them.
+
+    :raises DataError: the folder is missing or holds none.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist. Expected: a folder that longflow_predict wrote.")
     first_channel = f"_0000{description.file_ending}"
@@ -63,23 +72,34 @@ def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[F
     )
     if not cases:
         raise DataError(
-            f"{folder} holds no forecasts: found no file {{case}}{first_channel}. "
+            f"{folder} holds no {noun}s: found no file {{case}}{first_channel}. "
             "Expected: a folder that longflow_predict wrote for this dataset."
         )
-    return [_forecast(folder, case, description) for case in cases]
+    return cases
+
+
+def read_sidecar(path: Path, keys: Sequence[str], noun: str, names: str) -> dict[str, Any]:
+    """The sidecar of a prediction.
+
+    :param keys: that it must have. :param names: what it names, for people.
+    :raises DataError: it is missing, or lacks a key.
+    """
+    if not path.is_file():
+        raise DataError(
+            f"{path} does not exist. Each {noun} needs its sidecar: it names {names}. Expected: JSON with the keys "
+            f"{', '.join(keys)}."
+        )
+    sidecar = read_json(path)
+    missing = [key for key in keys if not isinstance(sidecar, dict) or key not in sidecar]
+    if missing:
+        raise DataError(f"{path} has no {', '.join(missing)}. Is it the sidecar of a {noun}?")
+    return sidecar
 
 
 def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forecast:
     path = folder / f"{case}.json"
-    if not path.is_file():
-        raise DataError(
-            f"{path} does not exist. Each forecast needs its sidecar: it names the context scans that LCI and the "
-            f"context mean are computed from. Expected: JSON with the keys {', '.join(SIDECAR_KEYS)}."
-        )
-    sidecar = read_json(path)
-    missing = [key for key in SIDECAR_KEYS if not isinstance(sidecar, dict) or key not in sidecar]
-    if missing:
-        raise DataError(f"{path} has no {', '.join(missing)}. Is it the sidecar of a forecast?")
+    names = "the context scans that LCI and the context mean are computed from"
+    sidecar = read_sidecar(path, SIDECAR_KEYS, "forecast", names)
     context = sidecar["context"]
     if not context or not isinstance(context, list):
         raise DataError(f"{path} names no context scan, so there is no last context image to compare with.")
@@ -91,9 +111,7 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
         raise DataError(f"{path}: target_time, horizon and context_times must be numbers.")
     if len(times) != len(context) or ("context_times" in sidecar and max(times) >= sidecar["target_time"]):
         raise DataError(f"{path}: context_times must hold a time for each scan of context, all before target_time.")
-    images = _scan_files(folder, case, description)
-    if images is None:
-        raise DataError(f"{folder} does not hold all {len(description.channels)} channels of the forecast {case}.")
+    images = all_channels(folder, case, description, "forecast")
     return Forecast(
         case=case,
         subject=str(sidecar["subject"]),
@@ -101,14 +119,22 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
         horizon=float(sidecar["horizon"]),
         context=tuple(context),
         context_times=tuple(times),
-        method=_joined(sidecar.get("method", "forecast")),
+        method=joined_names(sidecar.get("method", "forecast")),
         images=images,
     )
 
 
-def _joined(method: str | list[str]) -> str:
+def joined_names(method: str | list[str]) -> str:
     """The methods of an ensemble as one name."""
     return method if isinstance(method, str) else " + ".join(dict.fromkeys(method))
+
+
+def all_channels(folder: Path, case: str, description: DatasetDescription, noun: str) -> Files:
+    """The files of a prediction. :raises DataError: one is missing."""
+    images = _scan_files(folder, case, description)
+    if images is None:
+        raise DataError(f"{folder} does not hold all {len(description.channels)} channels of the {noun} {case}.")
+    return images
 
 
 def _scan_files(folder: Path, case: str, description: DatasetDescription) -> Files | None:
@@ -130,18 +156,23 @@ class Library:
         found = (_scan_files(folder, case, self.description) for folder in self.folders)
         return next((files for files in found if files), None)
 
-    def by_time(self, subject: str, time: float) -> Files | None:
-        """The files of a subject's scan at a time, or None."""
-        for other, case in self._moments.get(subject, []):
+    def by_time(self, subject: str, time: float, phase: str = "") -> Files | None:
+        """The files of a subject's scan at a time, or None. :param phase: its contrast phase, where one is asked for.
+
+        A scan with a sidecar beside it was predicted, not acquired.
+        """
+        for other, its_phase, case in self._moments.get(subject, []):
             # times may count from any fixed day, so large numbers can be a day apart
-            if math.isclose(time, other, rel_tol=1e-9, abs_tol=1e-6) and (files := self.by_case(case)):
+            if not math.isclose(time, other, rel_tol=1e-9, abs_tol=1e-6) or (phase and phase != its_phase):
+                continue
+            if (files := self.by_case(case)) and not files[0].with_name(f"{case}.json").is_file():
                 return files
         return None
 
     @cached_property
-    def _moments(self) -> dict[str, list[tuple[float, str]]]:
-        """(time, case) of every scan that a table of the folders knows, by subject."""
-        moments: dict[str, list[tuple[float, str]]] = {}
+    def _moments(self) -> dict[str, list[tuple[float, str, str]]]:
+        """(time, phase, case) of every scan that a table of the folders knows, by subject."""
+        moments: dict[str, list[tuple[float, str, str]]] = {}
         for folder in self.folders:
             # targetsTs has no table of its own: its scans are the rows without image in that of imagesTs
             of_targets = folder.name == "targetsTs" and not (folder / "scans.csv").is_file()
@@ -152,7 +183,7 @@ class Library:
                 continue  # a folder without a table serves by the names of its files
             for row in rows:
                 if (time := parse_time(row.time)) is not None:
-                    moments.setdefault(row.subject, []).append((time, row.case))
+                    moments.setdefault(row.subject, []).append((time, row.covariates.get(PHASE, ""), row.case))
         return moments
 
     def __str__(self) -> str:

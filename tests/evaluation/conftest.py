@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from longflow.data.dataset import DatasetDescription, Scan, image_path, write_description, write_scans
-from longflow.data.images import Geometry, write_volume
+from longflow.data.dataset import DatasetDescription, Scan, image_path, read_rows, write_description, write_scans
+from longflow.data.images import Geometry, read_scan, write_volume
 from longflow.files import write_json
 from longflow.paths import DatasetPaths
 
@@ -91,5 +91,38 @@ def write_labels() -> Callable[..., None]:
 
     def write(folder: Path, case: str, array: np.ndarray, geometry: Geometry = GEOMETRY, kind: str = "uint8") -> None:
         write_volume(array, geometry, kind, folder / f"{case}.nii.gz")
+
+    return write
+
+
+@pytest.fixture
+def write_translation(tmp_path) -> Callable[..., None]:
+    """Write a translation of a case of ``raw/imagesTr`` (tests.data.helpers.write_phase_dataset): truth + error.
+
+    The source may be a translation (``p1_0_arterial_native``); the folder gets a table, as longflow_predict writes it.
+    """
+
+    def write(folder: Path, source: str, phase: str, error: float | np.ndarray, /, **sidecar) -> None:
+        subject, time, *phases = source.split("_")
+        case = f"{source}_{phase}"
+        truth = read_scan((tmp_path / "raw" / "imagesTr" / f"{subject}_{time}_{phase}_0000.nii.gz",))
+        write_volume(truth.array[0] + error, truth.geometry, "float32", folder / f"{case}_0000.nii.gz")
+        content = {
+            "case": case,
+            "subject": subject,
+            "time": float(time),
+            "source": source,
+            "source_phase": phases[-1],
+            "target_phase": phase,
+            "round_trip": False,
+            "seconds": 2.0,
+            "slices": 4,
+            "method": "mfm",
+            **sidecar,
+        }
+        write_json({key: value for key, value in content.items() if value is not None}, folder / f"{case}.json")
+        rows = read_rows(folder / "scans.csv") if (folder / "scans.csv").is_file() else []
+        scans = [Scan(row.case, row.subject, float(row.time), (), covariates=row.covariates) for row in rows]
+        write_scans([*scans, Scan(case, subject, float(time), (), covariates={"phase": phase})], folder / "scans.csv")
 
     return write

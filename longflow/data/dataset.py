@@ -17,6 +17,9 @@ REQUIRED_COLUMNS = ("case", "subject", "time")
 #: the column that says in which contrast phase a scan was acquired, for the task "translate"
 PHASE = "phase"
 
+#: channel names that mean Hounsfield units; "ct" is nnU-Net's
+CT_NAMES = ("ct", "cbct", "nct", "ncct", "ctp", "cect", "ct native", "ct contrast")
+
 #: ``{name}.json`` in a folder of forecasts is not a sidecar
 RESERVED_NAMES = ("dataset", "metrics")
 
@@ -66,6 +69,11 @@ class DatasetDescription(BaseModel):
     def channels(self) -> list[str]:
         """Channel names in order."""
         return [self.channel_names[str(index)] for index in range(len(self.channel_names))]
+
+    @property
+    def is_ct(self) -> list[bool]:
+        """For each channel whether its units are Hounsfield's, by its name (``CT_NAMES``)."""
+        return [name.casefold() in CT_NAMES for name in self.channels]
 
     @property
     def label_values(self) -> set[int]:

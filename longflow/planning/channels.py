@@ -1,12 +1,38 @@
 """Which intensity normal form each channel gets, and why."""
 
-from longflow.data.dataset import DatasetDescription
+import re
+
+from longflow.data.dataset import CT_NAMES, DatasetDescription
+from longflow.data.phases import NATIVE_NAMES
 from longflow.errors import ConfigurationError
 from longflow.fingerprint.spatial import ChannelIntensities, SpatialFingerprint
 from longflow.plans import ONE_ACQUISITION, ChannelPlan, NormalForm
 
 #: channel names that mean Hounsfield units; "ct" is nnU-Net's
-CT_NAMES = ("ct", "cbct", "nct", "ncct", "ctp", "cect", "ct native", "ct contrast")
+CT_NAMES = ("ct", "cbct", "nct", "ncct", "ctp", "cect")
+#: words that may follow "ct" in such a name
+CT_PHASES = (*NATIVE_NAMES, "contrast", "enhanced", "arterial", "venous", "portal", "portovenous", "delayed", "late")
+
+#: MFM B.3: what CT is limited to for translation, in HU; it is scaled to -1 ... 1
+MFM_CLIP = (-1000.0, 1000.0)
+
+
+#: tasks that see a scan without the others of its subject, and what follows for its numbers
+ALONE = {
+    "segment": "segmented by itself, with its own mean and standard deviation, as in nnU-Net",
+    "translate": "translated by itself, with its own mean and standard deviation; its pair's other scan is seen in them "
+    "too",
+}
+
+
+def is_ct(name: str) -> bool:
+    """Whether a channel's name means Hounsfield units.
+
+    >>> is_ct("CT"), is_ct("CT_portal-venous"), is_ct("CT perfusion Tmax")
+    (True, True, False)
+    """
+    first, *words = re.split(r"[\s_-]+", name.casefold().strip())
+    return first in CT_NAMES and all(word in (*CT_PHASES, "phase") for word in words)
 
 
 def plan_channels(fingerprint: SpatialFingerprint, description: DatasetDescription) -> list[ChannelPlan]:
@@ -14,24 +40,24 @@ def plan_channels(fingerprint: SpatialFingerprint, description: DatasetDescripti
 
     :raises ConfigurationError: ``normalization`` names a channel that does not exist.
     """
-    names, segments = description.channels, description.task == "segment"
+    names, task = description.channels, description.task
     if unknown := sorted(set(description.normalization) - {str(index) for index in range(len(names))}):
         raise ConfigurationError(
             f"dataset.json: 'normalization' names the channel {', '.join(unknown)}, but the channels are "
             f"{', '.join(f'{index} ({name})' for index, name in enumerate(names))}."
         )
-    if segments and "per_subject" in description.normalization.values():
+    if task in ALONE and "per_subject" in description.normalization.values():
+        verb = "segmented" if task == "segment" else "translated"
         raise ConfigurationError(
-            "dataset.json: 'normalization' asks for 'per_subject', but a scan is segmented by itself, without the "
+            f"dataset.json: 'normalization' asks for 'per_subject', but a scan is {verb} by itself, without the "
             "subject's first one. Expected 'per_scan' or 'absolute', or no entry for the channel."
         )
     properties = fingerprint.foreground_intensity_properties_per_channel
-    time_unit = None if segments else description.time_unit
     channels = []
     for index, name in enumerate(names):
         found, wanted = properties[str(index)], description.normalization.get(str(index))
-        channel = _plan_channel(name, found, wanted, time_unit, fingerprint.foreground)
-        if segments and channel.normal_form == "absolute":
+        channel = _plan_channel(name, found, wanted, description, fingerprint.foreground)
+        if task == "segment" and channel.normal_form == "absolute":
             channel.clip = (found.percentile_00_5, found.percentile_99_5)
             channel.reason += "; clipped to their percentiles 0.5 and 99.5, as in nnU-Net"
         channels.append(channel)
@@ -39,24 +65,31 @@ def plan_channels(fingerprint: SpatialFingerprint, description: DatasetDescripti
 
 
 def _plan_channel(
-    name: str, intensities: ChannelIntensities, wanted: NormalForm | None, time_unit: str | None, foreground: str
+    name: str,
+    intensities: ChannelIntensities,
+    wanted: NormalForm | None,
+    description: DatasetDescription,
+    foreground: str,
 ) -> ChannelPlan:
-    """:param time_unit: None where scans are seen by themselves. :param foreground: where intensities were taken."""
+    """:param foreground: where intensities were taken."""
+    unit, task = description.time_unit, description.task
     if wanted:
         form, reason = wanted, "dataset.json asks for it"
-    elif name.casefold() in CT_NAMES:
+    elif is_ct(name):
         form, reason = "absolute", f"'{name}' is CT, whose units mean the same in every scan"
-    elif time_unit is None:
-        form, reason = (
-            "per_scan",
-            "a scan is segmented by itself, with its own mean and standard deviation, as in nnU-Net",
-        )
-    elif time_unit in ONE_ACQUISITION:
-        form, reason = "per_subject", f"times in {time_unit} are one acquisition: changes of intensity are signal"
+    elif task in ALONE:
+        form, reason = "per_scan", f"a scan is {ALONE[task]}"
+    elif unit in ONE_ACQUISITION:
+        form, reason = "per_subject", f"times in {unit} are one acquisition: changes of intensity are signal"
     else:
-        form, reason = "per_scan", f"times in {time_unit} are separate visits, whose units cannot be compared"
+        form, reason = "per_scan", f"times in {unit} are separate visits, whose units cannot be compared"
     if form != "absolute":
         return ChannelPlan(name=name, normal_form=form, reason=reason)
+    if task == "translate" and is_ct(name):
+        low, high = MFM_CLIP
+        reason += f"; clipped to {low:g} to {high:g} HU, which become -1 to 1 (MFM B.3)"
+        middle, half = (low + high) / 2, (high - low) / 2
+        return ChannelPlan(name=name, normal_form="absolute", offset=middle, scale=half, clip=MFM_CLIP, reason=reason)
     return ChannelPlan(
         name=name,
         normal_form="absolute",

@@ -37,6 +37,11 @@ def test_series_are_sorted_by_subject_and_time(raw):
     assert series[0].with_images().times == [30, 99]
 
 
+def test_hounsfield_units_are_known_by_the_name_of_the_channel(raw):
+    edit_description(raw, channel_names={"0": "CT", "1": "T1"})
+    assert read_description(raw / "dataset.json").is_ct == [True, False]
+
+
 def test_wanted_targets_and_missing_labels(raw):
     (raw / "imagesTr" / "p1_2_0000.nii.gz").unlink()
     (raw / "labelsTr" / "p1_2.nii.gz").unlink()

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from longflow.data.hounsfield import is_ct
 from longflow.errors import DataError
 from longflow.files import read_json, write_csv, write_json
 from longflow.plans import NormalForm, Task, TimeUnit, validated
@@ -16,9 +17,6 @@ REQUIRED_COLUMNS = ("case", "subject", "time")
 
 #: the column that says in which contrast phase a scan was acquired, for the task "translate"
 PHASE = "phase"
-
-#: channel names that mean Hounsfield units; "ct" is nnU-Net's
-CT_NAMES = ("ct", "cbct", "nct", "ncct", "ctp", "cect", "ct native", "ct contrast")
 
 #: ``{name}.json`` in a folder of forecasts is not a sidecar
 RESERVED_NAMES = ("dataset", "metrics")
@@ -72,8 +70,8 @@ class DatasetDescription(BaseModel):
 
     @property
     def is_ct(self) -> list[bool]:
-        """For each channel whether its units are Hounsfield's, by its name (``CT_NAMES``)."""
-        return [name.casefold() in CT_NAMES for name in self.channels]
+        """For each channel whether its units are Hounsfield's, by its name."""
+        return [is_ct(name) for name in self.channels]
 
     @property
     def label_values(self) -> set[int]:

@@ -1,38 +1,16 @@
 """Which intensity normal form each channel gets, and why."""
 
-import re
-
-from longflow.data.dataset import CT_NAMES, DatasetDescription
-from longflow.data.phases import NATIVE_NAMES
+from longflow.data.dataset import DatasetDescription
+from longflow.data.hounsfield import is_ct
 from longflow.errors import ConfigurationError
 from longflow.fingerprint.spatial import ChannelIntensities, SpatialFingerprint
 from longflow.plans import ONE_ACQUISITION, ChannelPlan, NormalForm
 
-#: channel names that mean Hounsfield units; "ct" is nnU-Net's
-CT_NAMES = ("ct", "cbct", "nct", "ncct", "ctp", "cect")
-#: words that may follow "ct" in such a name
-CT_PHASES = (*NATIVE_NAMES, "contrast", "enhanced", "arterial", "venous", "portal", "portovenous", "delayed", "late")
-
 #: MFM B.3: what CT is limited to for translation, in HU; it is scaled to -1 ... 1
 MFM_CLIP = (-1000.0, 1000.0)
 
-
-#: tasks that see a scan without the others of its subject, and what follows for its numbers
-ALONE = {
-    "segment": "segmented by itself, with its own mean and standard deviation, as in nnU-Net",
-    "translate": "translated by itself, with its own mean and standard deviation; its pair's other scan is seen in them "
-    "too",
-}
-
-
-def is_ct(name: str) -> bool:
-    """Whether a channel's name means Hounsfield units.
-
-    >>> is_ct("CT"), is_ct("CT_portal-venous"), is_ct("CT perfusion Tmax")
-    (True, True, False)
-    """
-    first, *words = re.split(r"[\s_-]+", name.casefold().strip())
-    return first in CT_NAMES and all(word in (*CT_PHASES, "phase") for word in words)
+#: tasks that see a scan without the others of its subject, and what they do with it
+ALONE = {"segment": "segmented", "translate": "translated"}
 
 
 def plan_channels(fingerprint: SpatialFingerprint, description: DatasetDescription) -> list[ChannelPlan]:
@@ -47,9 +25,8 @@ def plan_channels(fingerprint: SpatialFingerprint, description: DatasetDescripti
             f"{', '.join(f'{index} ({name})' for index, name in enumerate(names))}."
         )
     if task in ALONE and "per_subject" in description.normalization.values():
-        verb = "segmented" if task == "segment" else "translated"
         raise ConfigurationError(
-            f"dataset.json: 'normalization' asks for 'per_subject', but a scan is {verb} by itself, without the "
+            f"dataset.json: 'normalization' asks for 'per_subject', but a scan is {ALONE[task]} by itself, without the "
             "subject's first one. Expected 'per_scan' or 'absolute', or no entry for the channel."
         )
     properties = fingerprint.foreground_intensity_properties_per_channel
@@ -78,7 +55,8 @@ def _plan_channel(
     elif is_ct(name):
         form, reason = "absolute", f"'{name}' is CT, whose units mean the same in every scan"
     elif task in ALONE:
-        form, reason = "per_scan", f"a scan is {ALONE[task]}"
+        form, reason = "per_scan", f"a scan is {ALONE[task]} by itself, with its own mean and standard deviation"
+        reason += ", as in nnU-Net" if task == "segment" else ", in which the other scan of its pair is seen too"
     elif unit in ONE_ACQUISITION:
         form, reason = "per_subject", f"times in {unit} are one acquisition: changes of intensity are signal"
     else:

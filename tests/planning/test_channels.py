@@ -13,6 +13,8 @@ from tests.planning.helpers import description, spatial
         ("ms", "cine MRI", "per_subject"),
         ("cycles", "cine MRI", "per_subject"),
         ("months", "FLAIR", "per_scan"),
+        ("months", "CT non-contrast", "absolute"),
+        ("months", "CT perfusion Tmax", "per_scan"),
     ],
 )
 def test_normal_form(unit, name, form):
@@ -51,7 +53,29 @@ def test_ct_is_clipped_to_segment_alone():
     assert to_forecast.clip is None
 
 
-def test_the_first_scan_cannot_prepare_one_that_is_segmented_by_itself():
-    wanted = description(task="segment", normalization={"0": "per_subject"})
-    with pytest.raises(ConfigurationError, match="'per_subject', but a scan is segmented by itself"):
+@pytest.mark.parametrize(("task", "verb"), [("segment", "segmented"), ("translate", "translated")])
+def test_the_first_scan_cannot_prepare_one_that_is_seen_by_itself(task, verb):
+    wanted = description(task=task, normalization={"0": "per_subject"})
+    with pytest.raises(ConfigurationError, match=f"'per_subject', but a scan is {verb} by itself"):
         plan_channels(spatial([8, 8, 8], [1, 1, 1]), wanted)
+
+
+def test_to_translate_ct_has_the_papers_numbers():
+    (channel,) = plan_channels(spatial([8, 8, 8], [1, 1, 1]), description(names=("CT",), task="translate"))
+    assert (channel.normal_form, channel.offset, channel.scale) == ("absolute", 0, 1000)
+    assert channel.clip == (-1000, 1000)
+    assert "MFM B.3" in channel.reason
+
+
+@pytest.mark.parametrize("unit", ["days", "s"])
+def test_to_translate_other_images_have_their_own_numbers(unit):
+    (channel,) = plan_channels(spatial([8, 8, 8], [1, 1, 1]), description(unit, ("T1",), task="translate"))
+    assert (channel.normal_form, channel.offset, channel.clip) == ("per_scan", None, None)
+    assert "translated by itself" in channel.reason
+
+
+def test_absolute_numbers_of_what_is_not_ct_are_the_datasets():
+    """HU are clipped where the name says CT; of other units nothing is known."""
+    wanted = description(names=("T1 map",), task="translate", normalization={"0": "absolute"})
+    (channel,) = plan_channels(spatial([8, 8, 8], [1, 1, 1]), wanted)
+    assert (channel.offset, channel.scale, channel.clip) == (40, 100, None)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from longflow.data.dataset import DatasetDescription, is_name
+from longflow.data.labels import structures
 from longflow.errors import DataError
 from longflow.evaluation.pairs import (
     Files,
@@ -136,10 +137,10 @@ def find_translation_pairs(
 
 
 def _label_of(truth: Files, description: DatasetDescription) -> Path | None:
-    """The label map of an acquired scan, where its dataset has one."""
+    """The label map of an acquired scan, where its dataset names structures and has one."""
     folder = truth[0].parent
     case = truth[0].name.removesuffix(f"_0000{description.file_ending}")
-    if folder.name not in _LABELS_OF:
+    if folder.name not in _LABELS_OF or not structures(description.labels):
         return None
     path = folder.with_name(_LABELS_OF[folder.name]) / f"{case}{description.file_ending}"
     return path if path.is_file() else None

@@ -1,4 +1,4 @@
-"""longflow: self-configuring forecasting and segmentation of longitudinal 3D medical images."""
+"""longflow: self-configuring forecasting, translation and segmentation of longitudinal 3D medical images."""
 
 import os
 from typing import TYPE_CHECKING
@@ -10,9 +10,10 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 if TYPE_CHECKING:
     from longflow.inference.forecaster import Forecaster
     from longflow.inference.segmenter import Segmenter
+    from longflow.inference.translator import Translator
 
 __version__ = "0.1.0"
-__all__ = ["Forecaster", "Segmenter", "__version__"]
+__all__ = ["Forecaster", "Segmenter", "Translator", "__version__"]
 
 
 def __getattr__(name: str):
@@ -25,4 +26,8 @@ def __getattr__(name: str):
         from longflow.inference.segmenter import Segmenter
 
         return Segmenter
+    if name == "Translator":
+        from longflow.inference.translator import Translator
+
+        return Translator
     raise AttributeError(f"module 'longflow' has no attribute '{name}'")

@@ -1,4 +1,4 @@
-"""``longflow_predict``: forecast the wanted scans of a folder, or segment those that are there."""
+"""``longflow_predict``: forecast the wanted scans of a folder, or translate or segment those that are there."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,14 +14,15 @@ longflow_predict -i in -o out                      # rows of in/scans.csv withou
 longflow_predict -i in -o out -t 365 730           # these times, for every subject
 longflow_predict -i in -o out -d 101 -m tfm -f 0   # a certain model
 longflow_predict -i in -o out -d 103               # a model that segments: labels of every scan, and volumes.csv
+longflow_predict -i in -o out -d 104 --to native   # a model that translates: arterial scans (scans.csv) to native ones
 """
 
 
 def parser() -> command.Parser:
     result = command.Parser(
         "longflow_predict",
-        "Forecast the wanted scans of a folder, or segment those that are there, as the model was trained to. Finished "
-        "ones are skipped when the command is run again. "
+        "Forecast the wanted scans of a folder, or translate or segment those that are there, as the model was trained "
+        "to. Finished ones are skipped when the command is run again. "
         "For research only, not for clinical decisions.",
         EXAMPLE,
     )
@@ -35,11 +36,19 @@ def parser() -> command.Parser:
         default=(),
         help="wanted times for every subject, in the dataset's time unit; for forecasts",
     )
+    result.add_argument(
+        "--to",
+        metavar="PHASE",
+        help="wanted contrast phase, for translations; the phase of each scan stands in scans.csv (default: the other "
+        "one, where all scans are in one phase)",
+    )
     result.add_argument("-d", "--dataset", help="101 or Dataset101_Name (default: the one with a trained model)")
     result.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
     result.add_argument("-m", "--method", help="likewise")
     result.add_argument("-f", "--folds", type=int, nargs="+", help="folds to average (default: all that are trained)")
-    result.add_argument("--solver", choices=get_args(Solver), help="default: from the plans")
+    result.add_argument(
+        "--solver", choices=get_args(Solver), help="of a flow that forecasts or translates (default: from the plans)"
+    )
     result.add_argument("--steps", type=flags.positive(int), help="steps of the solver (default: from the plans)")
     result.add_argument(
         "--mirror",
@@ -67,6 +76,7 @@ def work(options: argparse.Namespace) -> None:
     from longflow.inference.predictor import predict_folder
     from longflow.inference.selection import select
     from longflow.inference.tasks import load_predictor
+    from longflow.inference.wanted import Asked
 
     folds = None if options.folds is None else tuple(options.folds)
     selection = select(options.dataset, options.configuration, options.method, folds)
@@ -78,8 +88,9 @@ def work(options: argparse.Namespace) -> None:
             f"Model: {selection.dataset.name} / {member.model.folder.name}, folds {folds} ({selection.origin})",
             highlight=False,
         )
+    asked = Asked(tuple(options.times), options.to)
     with progress_bar(predictor.doing) as progress:
-        wanted = predict_folder(predictor, options.input, options.output, options.times, options.overwrite, progress)
+        wanted = predict_folder(predictor, options.input, options.output, asked, options.overwrite, progress)
     one, several = predictor.noun
     command.console.print(
         f"{len(wanted)} {one + ' is' if len(wanted) == 1 else several + ' are'} in {options.output}", highlight=False

@@ -7,19 +7,16 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.images import Volume, as_type, check_same_grid, read_scan, write_volume
 from longflow.data.problems import REGISTER
 from longflow.errors import ConfigurationError, DataError
-from longflow.flow.solvers import ORDERS, count_evaluations
 from longflow.inference.in_memory import image_like, volume_of
-from longflow.inference.models import LoadedMember, Models, load_models
+from longflow.inference.models import LoadedMember, Models, solver_settings
 from longflow.inference.predictor import Predictor
-from longflow.inference.selection import Selection, select
 from longflow.inference.sliding_window import predict_volume
-from longflow.inference.wanted import Wanted, wanted_forecasts
+from longflow.inference.wanted import Asked, Wanted, wanted_forecasts
 from longflow.preprocessing.series import PreparedSeries, export_forecast, prepare_volumes
 
 
@@ -48,46 +45,11 @@ class Forecaster(Predictor):
     doing = "Forecasting"
 
     def __init__(self, models: Models):
-        self.models = models
+        super().__init__(models)
         reduction = models.selection.reduction
         for member in models.members if reduction is not None else ():
             _known_reduction(member, reduction)
         self._latest: tuple[tuple[Scan, ...], Context] | None = None
-
-    @classmethod
-    def load(
-        cls,
-        dataset: str | int | None = None,
-        configuration: str | None = None,
-        method: str | None = None,
-        folds: Sequence[int] | None = None,
-        device: str | None = None,
-        solver: str | None = None,
-        steps: int | None = None,
-        mirror: bool | None = None,
-    ) -> "Forecaster":
-        """Load a trained model; what is not given is found as ``longflow_predict`` finds it.
-
-        :param device: "cpu", "cuda", "cuda:1", "mps"; by default a GPU where there is one.
-        :param solver: as in the plans; by default the plan's. :param steps: of the solver.
-        :param mirror: average over mirrored inputs; by default as the method has it.
-        :raises LongflowError: nothing trained fits, or several models do.
-        """
-        name = None if dataset is None else str(dataset)
-        chosen = select(name, configuration, method, None if folds is None else tuple(folds))
-        return cls.of(chosen, device, mirror, solver, steps)
-
-    @classmethod
-    def of(
-        cls,
-        selection: Selection,
-        device: torch.device | str | None = None,
-        mirror: bool | None = None,
-        solver: str | None = None,
-        steps: int | None = None,
-    ) -> "Forecaster":
-        """Load what was selected."""
-        return cls(load_models(selection, cls.task, device, mirror, solver, steps))
 
     def predict(
         self,
@@ -184,10 +146,10 @@ class Forecaster(Predictor):
         reduction = self.models.selection.reduction or member.methods[0].reductions[0]
         return restore(forecasts[reduction], prepared, len(times) - 1, last)
 
-    def wanted(self, folder: Path, description: DatasetDescription, times: Sequence[float]) -> list[Wanted]:
-        """The rows without an image, or ``times`` for every subject."""
+    def wanted(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[Wanted]:
+        """The rows without an image, or the times that are asked for, for every subject."""
         self._latest = None  # its files may have changed since
-        return wanted_forecasts(folder, description, times, self.context_length())
+        return wanted_forecasts(folder, description, asked.times, self.context_length())
 
     def files(self, item: Wanted, folder: Path, description: DatasetDescription) -> list[Path]:
         """``{case}_{channel:04d}{file_ending}``, as every scan."""
@@ -220,9 +182,7 @@ class Forecaster(Predictor):
             **super().settings(),
             "reduction": selection.reduction or method.reductions[0],
             "shrinkage": selection.shrinkage,
-            "solver": method.solver,
-            "steps": method.steps,
-            "function_evaluations": count_evaluations(method.solver, method.steps) if method.solver in ORDERS else None,
+            **solver_settings(method),
         }
 
     def _read(self, scans: tuple[Scan, ...]) -> Context:

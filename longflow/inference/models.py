@@ -7,6 +7,7 @@ import torch
 
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.errors import ConfigurationError, unknown_name
+from longflow.flow.solvers import ORDERS, count_evaluations
 from longflow.inference.selection import Member, Selection
 from longflow.methods.method import Method, build_method, method_class
 from longflow.methods.weights import load_method
@@ -62,6 +63,12 @@ class Models:
             "folds": [list(member.member.folds) for member in self.members],
             "mirror": self.mirror,
         }
+
+
+def solver_settings(method: Method) -> dict[str, Any]:
+    """How a flow is integrated, for sidecars; dopri5 chooses its number of function evaluations itself."""
+    evaluations = count_evaluations(method.solver, method.steps) if method.solver in ORDERS else None
+    return {"solver": method.solver, "steps": method.steps, "function_evaluations": evaluations}
 
 
 def task_of(selection: Selection) -> Task:

@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
 from longflow import __version__
 from longflow.data.dataset import (
+    PHASE,
     DatasetDescription,
     Scan,
     parse_time,
@@ -22,9 +23,9 @@ from longflow.data.dataset import (
 )
 from longflow.errors import ConfigurationError, DataError, LongflowError
 from longflow.files import read_json, write_json
-from longflow.inference.models import Models
-from longflow.inference.selection import Selection
-from longflow.inference.wanted import Item
+from longflow.inference.models import Models, load_models
+from longflow.inference.selection import Selection, select
+from longflow.inference.wanted import NOTHING_ASKED, Asked, Item
 from longflow.parallel import Progress
 from longflow.plans import Task
 
@@ -32,6 +33,12 @@ logger = logging.getLogger(__name__)
 
 #: the folders of acquired scans and labels in a raw dataset
 OF_RAW_DATASET = ("imagesTr", "labelsTr", "imagesTs", "targetsTs", "labelsTs")
+
+#: stands in every sidecar
+INTENDED_USE = "research only, not for clinical decisions"
+
+
+OfTask = TypeVar("OfTask", bound="Predictor")
 
 
 class Predictor(ABC):
@@ -45,28 +52,54 @@ class Predictor(ABC):
     doing: ClassVar[str]
     models: Models
 
+    def __init__(self, models: Models):
+        self.models = models
+
     @classmethod
-    @abstractmethod
+    def load(
+        cls: type[OfTask],
+        dataset: str | int | None = None,
+        configuration: str | None = None,
+        method: str | None = None,
+        folds: Sequence[int] | None = None,
+        device: str | None = None,
+        solver: str | None = None,
+        steps: int | None = None,
+        mirror: bool | None = None,
+    ) -> OfTask:
+        """Load a trained model; what is not given is found as ``longflow_predict`` finds it.
+
+        :param device: "cpu", "cuda", "cuda:1", "mps"; by default a GPU where there is one.
+        :param solver: of a flow; by default the plan's. :param steps: of the solver.
+        :param mirror: average over mirrored inputs; by default as the method has it.
+        :raises LongflowError: nothing trained fits, or several models do, or the task does not know a setting.
+        """
+        name = None if dataset is None else str(dataset)
+        chosen = select(name, configuration, method, None if folds is None else tuple(folds))
+        return cls.of(chosen, device, mirror, solver, steps)
+
+    @classmethod
     def of(
-        cls,
+        cls: type[OfTask],
         selection: Selection,
         device: torch.device | str | None = None,
         mirror: bool | None = None,
         solver: str | None = None,
         steps: int | None = None,
-    ) -> "Predictor":
+    ) -> OfTask:
         """Load what was selected.
 
         :param device: by default a GPU where there is one. :param mirror: by default as the method has it.
         :param solver, steps: by default as the plans have them.
         :raises LongflowError: the models cannot be loaded, or the task does not know one of the settings.
         """
+        return cls(load_models(selection, cls.task, device, mirror, solver, steps))
 
     @abstractmethod
-    def wanted(self, folder: Path, description: DatasetDescription, times: Sequence[float]) -> list[Item]:
+    def wanted(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[Item]:
         """What a folder asks for; files are not opened.
 
-        :param times: of the command line, for every subject; empty where none were given.
+        :param asked: of every subject, by the command line.
         :raises LongflowError: nothing is wanted, or something that cannot be made; all problems at once.
         """
 
@@ -94,7 +127,7 @@ def predict_folder(
     predictor: Predictor,
     input_folder: Path,
     output_folder: Path,
-    times: Sequence[float] = (),
+    asked: Asked = NOTHING_ASKED,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
 ) -> list[Item]:
@@ -103,18 +136,20 @@ def predict_folder(
     What can be checked without reading voxels is checked for all subjects first. A subject whose images turn out to be
     unusable is reported at the end; the others are done all the same.
 
-    :param times: wanted times for every subject, instead of the rows without an image.
+    :param asked: of every subject: times of forecasts, the phase of translations.
     :param progress: called with (finished, all, case) as items are made.
     :returns: what the folder asked for, made now or before.
+    :raises ConfigurationError: what is asked is for models of another task.
     :raises DataError: nothing is wanted, or some of it could not be made (said for each).
     """
     if output_folder.resolve() == input_folder.resolve():
         raise ConfigurationError(
             f"Input and output are the same folder; {predictor.noun[1]} would stand among the scans."
         )
+    _check_asked(asked, predictor)
     description = predictor.models.description
     _check_input_description(input_folder, description)
-    wanted = predictor.wanted(input_folder, description, times)
+    wanted = predictor.wanted(input_folder, description, asked)
     _check_output(output_folder, wanted, predictor.noun)
     if not overwrite:
         _check_settings(predictor.settings(), wanted, output_folder)
@@ -125,13 +160,13 @@ def predict_folder(
     for number, item in enumerate(todo):
         progress(number, len(todo), item.target.case)
         try:
-            _make(predictor, item, output_folder, description)
+            make_item(predictor, item, output_folder, description)
         except LongflowError as error:
             failures.append(f"  {item.target.case}: {error}")
     progress(len(todo), len(todo), "")
     done = [item for item in wanted if is_finished(predictor, item, output_folder, description)]
     if done:
-        _write_table(done, output_folder, description)
+        write_table(done, output_folder, description)
         predictor.finish(output_folder)
     if failures:
         raise DataError(
@@ -139,6 +174,20 @@ def predict_folder(
             f"{output_folder}:\n" + "\n".join(failures)
         )
     return wanted
+
+
+def _check_asked(asked: Asked, predictor: Predictor) -> None:
+    """Times are asked of models that forecast, a phase of models that translate."""
+    for given, what, flag, task in (
+        (asked.times, "Times (-t) are for forecasts", "-t", "forecast"),
+        (asked.phase, "A phase (--to) is for translations", "--to", "translate"),
+    ):
+        if given and predictor.task != task:
+            model = predictor.models.members[0].member.model.folder.name
+            raise ConfigurationError(
+                f"{what}, but {model} {predictor.task}s. Leave {flag} away, or choose a model that {task}s with -d "
+                "and -m."
+            )
 
 
 def _check_input_description(folder: Path, description: DatasetDescription) -> None:
@@ -207,34 +256,55 @@ def _check_settings(settings: dict[str, Any], wanted: list[Item], folder: Path) 
                 )
 
 
-def _make(predictor: Predictor, item: Item, folder: Path, description: DatasetDescription) -> None:
-    """Make an item; its sidecar says what a reader must know about it, and that it is finished."""
-    path = folder / f"{item.target.case}.json"
-    path.unlink(missing_ok=True)  # an older prediction is not to pass for this one if this one fails
+def make_item(predictor: Predictor, item: Item, folder: Path, description: DatasetDescription, **further: Any) -> None:
+    """Make an item; its sidecar says what a reader must know about it, and that it is finished.
+
+    :param further: what else belongs into the sidecar.
+    """
+    # an older prediction is not to pass for this one if this one fails
+    sidecar_of(item, folder).unlink(missing_ok=True)
     found = predictor.make(item, folder, description)
     for warning in found.get("warnings", []):
         logger.warning("%s: %s", item.target.case, warning)
+    time_unit = predictor.models.plans.temporal.time_unit
+    write_sidecar(item, folder, {"time_unit": time_unit, **predictor.settings(), **found, **further})
+
+
+def sidecar_of(item: Item, folder: Path) -> Path:
+    """``{case}.json`` beside the images of an item."""
+    return folder / f"{item.target.case}.json"
+
+
+def write_sidecar(item: Item, folder: Path, content: dict[str, Any]) -> None:
+    """The sidecar of an item, written last: what was made from what, the given content, and what all have in common."""
     sidecar = {
         **item.described(),
-        "time_unit": predictor.models.plans.temporal.time_unit,
-        **predictor.settings(),
         "warnings": [],
-        **found,
-        "intended_use": "research only, not for clinical decisions",
+        "intended_use": INTENDED_USE,
+        **content,
         "longflow_version": __version__,
         "versions": {name: version(name) for name in ("torch", "nnunetv2", "torchdiffeq", "SimpleITK")},
     }
-    write_json(sidecar, path)
+    write_json(sidecar, sidecar_of(item, folder))
 
 
-def _write_table(done: list[Item], folder: Path, description: DatasetDescription) -> None:
+def write_table(done: Sequence[Item], folder: Path, description: DatasetDescription) -> None:
     """The table and description that make the output a valid input folder; rows of earlier commands are kept."""
+
+    def moment(subject: str, time: float | None, covariates: dict[str, str]) -> tuple:
+        # as in `series_of_folder`: two phases of one time are two scans only where they are translated
+        return subject, time, covariates.get(PHASE, "") if description.task == "translate" else ""
+
     scans = [item.target for item in done]
-    taken = {(scan.subject, scan.time) for scan in scans} | {scan.case for scan in scans}
+    cases, moments = set(), set()
+    for scan in scans:
+        cases.add(scan.case)
+        moments.add(moment(scan.subject, scan.time, scan.covariates))
     table = folder / "scans.csv"
     for row in read_rows(table) if table.is_file() else []:
         time = parse_time(row.time)
-        if row.case not in taken and (row.subject, time) not in taken and (folder / f"{row.case}.json").is_file():
+        taken = row.case in cases or moment(row.subject, time, row.covariates) in moments
+        if not taken and (folder / f"{row.case}.json").is_file():
             scans.append(Scan(row.case, row.subject, time, (), covariates=row.covariates))
     write_scans(scans, table)
     write_description(description, folder / "dataset.json")

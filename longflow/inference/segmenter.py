@@ -13,12 +13,12 @@ from longflow.data.images import Volume, as_type, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import ConfigurationError
 from longflow.inference.in_memory import image_like, volume_of
-from longflow.inference.models import Models, load_models
+from longflow.inference.models import Models
 from longflow.inference.predictor import Predictor
-from longflow.inference.selection import Selection, select
+from longflow.inference.selection import Selection
 from longflow.inference.sliding_window import predict_logits
 from longflow.inference.volumes import structure_volumes, write_volumes
-from longflow.inference.wanted import WantedLabels, wanted_labels
+from longflow.inference.wanted import Asked, WantedLabels, wanted_labels
 from longflow.preprocessing.restore import export_labels
 from longflow.preprocessing.series import prepare_volumes
 
@@ -43,30 +43,11 @@ class Segmenter(Predictor):
                 f"{len(models.members)} models are selected: {names}. Segmentation averages the folds of one model, "
                 "not several models. Say which with -m and -c."
             )
-        self.models = models
+        super().__init__(models)
         plans = models.plans
         self.structures = structures(plans.labels)
         #: the smallest integer type that holds every label
         self.data_type = np.min_scalar_type(max(label_manager(plans.labels, plans.regions_class_order).all_labels)).name
-
-    @classmethod
-    def load(
-        cls,
-        dataset: str | int | None = None,
-        configuration: str | None = None,
-        method: str | None = None,
-        folds: Sequence[int] | None = None,
-        device: str | None = None,
-        mirror: bool | None = None,
-    ) -> "Segmenter":
-        """Load a trained model; what is not given is found as ``longflow_predict`` finds it.
-
-        :param device: "cpu", "cuda", "cuda:1", "mps"; by default a GPU where there is one.
-        :param mirror: average over mirrored inputs; by default as the method has it.
-        :raises LongflowError: nothing trained fits, or several models do.
-        """
-        name = None if dataset is None else str(dataset)
-        return cls.of(select(name, configuration, method, None if folds is None else tuple(folds)), device, mirror)
 
     @classmethod
     def of(
@@ -83,7 +64,7 @@ class Segmenter(Predictor):
                 f"{selection.members[0].model.folder.name} segments, which needs no solver. Leave --solver and --steps "
                 "away."
             )
-        return cls(load_models(selection, cls.task, device, mirror))
+        return super().of(selection, device, mirror)
 
     def predict(
         self, image: np.ndarray | sitk.Image, spacing: Sequence[float] | None = None
@@ -107,13 +88,8 @@ class Segmenter(Predictor):
         logits = predict_logits(member.methods, image, device, plans.inference.tile_step_size, mirror)
         return export_labels(logits, prepared.properties, plans)
 
-    def wanted(self, folder: Path, description: DatasetDescription, times: Sequence[float]) -> list[WantedLabels]:
-        """Every scan of the folder that has images."""
-        if times:
-            raise ConfigurationError(
-                f"Times (-t) are for forecasts, but {self.models.members[0].member.model.folder.name} segments the "
-                "scans that are there. Leave -t away, or choose a model that forecasts with -d and -m."
-            )
+    def wanted(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[WantedLabels]:
+        """Every scan of the folder that has images; nothing can be asked beside."""
         return wanted_labels(folder, description)
 
     def files(self, item: WantedLabels, folder: Path, description: DatasetDescription) -> list[Path]:

@@ -2,14 +2,14 @@
 
 import torch
 
-from longflow.errors import ConfigurationError
 from longflow.inference.forecaster import Forecaster
 from longflow.inference.models import task_of
 from longflow.inference.predictor import Predictor
 from longflow.inference.segmenter import Segmenter
 from longflow.inference.selection import Selection
+from longflow.inference.translator import Translator
 
-PREDICTORS: dict[str, type[Predictor]] = {kind.task: kind for kind in (Forecaster, Segmenter)}
+PREDICTORS: dict[str, type[Predictor]] = {kind.task: kind for kind in (Forecaster, Segmenter, Translator)}
 
 
 def load_predictor(
@@ -24,10 +24,4 @@ def load_predictor(
     :param mirror: by default as the method has it. :param solver, steps: by default as the plans have them.
     :raises LongflowError: the model cannot be loaded or does not know one of the settings.
     """
-    task = task_of(selection)
-    if task not in PREDICTORS:
-        raise ConfigurationError(
-            f"{selection.members[0].model.folder} is planned for '{task}', which this version cannot predict. Known: "
-            f"{', '.join(PREDICTORS)}."
-        )
-    return PREDICTORS[task].of(selection, device, mirror, solver, steps)
+    return PREDICTORS[task_of(selection)].of(selection, device, mirror, solver, steps)

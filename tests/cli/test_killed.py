@@ -16,6 +16,7 @@ import pytest
 
 from longflow.inference.forecaster import Forecaster
 from longflow.inference.predictor import predict_folder
+from longflow.inference.wanted import Asked
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans
 from longflow.training.run import RunSettings
@@ -47,9 +48,10 @@ from pathlib import Path
 import torch
 from longflow.inference.forecaster import Forecaster
 from longflow.inference.predictor import predict_folder
+from longflow.inference.wanted import Asked
 
 torch.set_num_threads(1)
-predict_folder(Forecaster.load(device="cpu"), Path(sys.argv[1]), Path(sys.argv[2]), {TIMES})
+predict_folder(Forecaster.load(device="cpu"), Path(sys.argv[1]), Path(sys.argv[2]), Asked(tuple({TIMES})))
 """
 
 
@@ -110,12 +112,12 @@ def test_killed_prediction_goes_on_to_the_same_forecasts(dataset, tmp_path):
     folder = dataset.raw / "imagesTr"
     shutil.copy(dataset.raw / "scans.csv", folder / "scans.csv")
     whole, out = tmp_path / "whole", tmp_path / "out"
-    predict_folder(Forecaster.load(device="cpu"), folder, whole, TIMES)
+    predict_folder(Forecaster.load(device="cpu"), folder, whole, Asked(tuple(TIMES)))
     process = start(dataset.raw.parents[1], PREDICT, folder, out)
     assert send(process, signal.SIGKILL, lambda: any(out.glob("*.json")), at_most=0.3) == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in out.glob("*_t*.json")}
     assert 0 < len(before) < 6 * len(TIMES)
-    predict_folder(Forecaster.load(device="cpu"), folder, out, TIMES)
+    predict_folder(Forecaster.load(device="cpu"), folder, out, Asked(tuple(TIMES)))
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     files = sorted(path.name for path in whole.iterdir())
     assert files == sorted(path.name for path in out.iterdir())

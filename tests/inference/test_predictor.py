@@ -19,6 +19,7 @@ from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json
 from longflow.inference.forecaster import Forecaster
 from longflow.inference.predictor import Predictor, predict_folder
+from longflow.inference.wanted import Asked
 from longflow.plans import read_plans
 from tests.training.helpers import SHAPE, TIMES, finished_model, geometry, make_dataset, scan_array
 
@@ -105,7 +106,7 @@ def test_a_sidecar_says_what_was_made_from_what(forecaster, folder, tmp_path):
 
 def test_times_for_every_subject_instead(forecaster, folder, tmp_path):
     """A time between scans is forecast from the earlier ones alone; a time given twice is made once."""
-    wanted = predict_folder(forecaster, folder, tmp_path / "out", times=[35, 12.5, 35])
+    wanted = predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((35, 12.5, 35)))
     assert [item.target.case for item in wanted] == ["a_t35", "a_t12.5", "b_t35", "b_t12.5"]
     assert [len(item.context) for item in wanted] == [3, 2, 3, 2]
     assert read_json(tmp_path / "out" / "a_t12.5.json")["context"] == ["a_0", "a_1"]
@@ -115,13 +116,13 @@ def test_the_output_is_a_valid_input(dataset, forecaster, folder, tmp_path):
     """Further commands into one folder add to its table; from all that, later times can be forecast."""
     out = tmp_path / "out"
     predict_folder(forecaster, folder, out)
-    predict_folder(forecaster, folder, out, times=[50.0])
+    predict_folder(forecaster, folder, out, asked=Asked((50.0,)))
     rows = {row.case: float(row.time) for row in read_rows(out / "scans.csv")}
     assert rows == {"a_3": 40, "b_3": 40, "a_t50": 50, "b_t50": 50}
     assert read_description(out / "dataset.json") == read_description(dataset.raw / "dataset.json")
     series = series_of_folder(out, read_description(out / "dataset.json"))
     assert [len(one.scans) for one in series] == [2, 2] and all(scan.exists for one in series for scan in one.scans)
-    again = predict_folder(forecaster, out, tmp_path / "later", times=[60.0])
+    again = predict_folder(forecaster, out, tmp_path / "later", asked=Asked((60.0,)))
     assert [scan.case for scan in again[0].context] == ["a_3", "a_t50"]
 
 
@@ -166,7 +167,7 @@ def test_forecasts_of_another_model_are_not_mixed_in(dataset, forecaster, folder
 def test_a_horizon_that_was_never_trained_on_is_a_warning(forecaster, folder, tmp_path, caplog):
     """Training saw at most 60 days."""
     with caplog.at_level(logging.WARNING):
-        predict_folder(forecaster, folder, tmp_path / "out", times=[85.0, 86.0])
+        predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((85.0, 86.0)))
     inside, outside = (read_json(tmp_path / "out" / f"a_t{time}.json") for time in (85, 86))
     assert not inside["horizon_outside_training"] and inside["warnings"] == []
     assert (
@@ -266,13 +267,13 @@ def test_nothing_is_wanted_or_there(forecaster, dataset, tmp_path):
 @pytest.mark.parametrize("times", [[-3.0], [0.0]])
 def test_a_wanted_time_before_the_context(forecaster, folder, tmp_path, times):
     with pytest.raises(DataError, match=r"a_t.*A forecast needs at least one earlier scan(?s:.)*b_t"):
-        predict_folder(forecaster, folder, tmp_path / "out", times=times)
+        predict_folder(forecaster, folder, tmp_path / "out", asked=Asked(tuple(times)))
 
 
 @pytest.mark.parametrize("time", [float("nan"), float("inf")])
 def test_a_wanted_time_that_is_no_number(forecaster, folder, tmp_path, time):
     with pytest.raises(DataError, match="is not a finite number"):
-        predict_folder(forecaster, folder, tmp_path / "out", times=[time])
+        predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((time,)))
 
 
 @pytest.mark.parametrize("place", ["in", "."])
@@ -342,14 +343,7 @@ class Doubler(Predictor):
     noun = ("double", "doubles")
     doing = "Doubling"
 
-    def __init__(self, models):
-        self.models = models
-
-    @classmethod
-    def of(cls, selection, device=None, mirror=None, solver=None, steps=None):
-        raise NotImplementedError
-
-    def wanted(self, folder, description, times):
+    def wanted(self, folder, description, asked):
         scans = [scan for series in series_of_folder(folder, description) for scan in series.with_images().scans]
         return [Doubled(Scan(f"{scan.case}_twice", scan.subject, scan.time, ()), scan) for scan in scans]
 
@@ -393,7 +387,7 @@ def test_covariates_of_earlier_rows_are_kept(forecaster, folder, tmp_path):
     predict_folder(forecaster, folder, out)
     text = (out / "scans.csv").read_text().splitlines()
     (out / "scans.csv").write_text("\n".join([text[0] + ",site", *(line + ",B" for line in text[1:])]) + "\n")
-    predict_folder(forecaster, folder, out, times=[50])
+    predict_folder(forecaster, folder, out, asked=Asked((50,)))
     assert {row.case: row.covariates for row in read_rows(out / "scans.csv")}["a_3"] == {"site": "B"}
 
 
@@ -405,7 +399,7 @@ def test_scans_are_read_once_for_all_times_of_a_subject(forecaster, folder, tmp_
         return read_scan(paths)
 
     monkeypatch.setattr("longflow.inference.forecaster.read_scan", noted)
-    predict_folder(forecaster, folder, tmp_path / "out", times=[50, 60, 70])
+    predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((50, 60, 70)))
     assert sorted(read) == [f"{subject}_{index}_0000.nii.gz" for subject in SUBJECTS for index in range(3)]
 
 

@@ -10,6 +10,7 @@ from longflow.files import read_json, write_json
 from longflow.inference.predictor import predict_folder
 from longflow.inference.segmenter import Segmenter
 from longflow.inference.sliding_window import predict_logits
+from longflow.inference.wanted import Asked
 from longflow.preprocessing.restore import export_labels
 from longflow.preprocessing.series import prepare_volumes
 from tests.inference.helpers import LABELS, REGIONS, plans_to_segment, segmentation_model
@@ -171,7 +172,7 @@ def test_an_older_label_map_does_not_pass_for_one_that_failed(segmenter, folder,
 
 def test_times_are_for_forecasts(segmenter, folder, tmp_path):
     with pytest.raises(ConfigurationError, match=r"Times \(-t\) are for forecasts, but unet__.* segments"):
-        predict_folder(segmenter, folder, tmp_path / "out", times=[50])
+        predict_folder(segmenter, folder, tmp_path / "out", asked=Asked((50,)))
     assert not (tmp_path / "out").exists()
 
 

@@ -15,11 +15,12 @@ from longflow.cli import command, flags
 EXAMPLE = """
 longflow_demo
 longflow_demo --task segment
+longflow_demo --task translate
 longflow_demo --folder /tmp/longflow_demo --max_time 10m
 """
 
 #: the module of each task's demo
-DEMOS = {"forecast": "forecasting", "segment": "segmentation"}
+DEMOS = {"forecast": "forecasting", "segment": "segmentation", "translate": "translation"}
 
 
 def parser() -> command.Parser:
@@ -33,7 +34,8 @@ def parser() -> command.Parser:
         "--task",
         choices=list(DEMOS),
         default="forecast",
-        help="forecast: the next scans of beating hearts (default); segment: volumes of the brain over visits",
+        help="forecast: the next scans of beating hearts (default); segment: volumes of the brain over visits; "
+        "translate: CT of the abdomen without contrast from CT with it, and back",
     )
     result.add_argument("--folder", type=Path, help="where everything is written (default: ./longflow_demo_TASK)")
     result.add_argument(
@@ -80,9 +82,9 @@ def _show_results(results, home: Path, seconds: float) -> None:
         *results.lines,
         f"models      {home / 'results'}",
         "",
-        "With your own scans: make a folder like the raw data above (dataset.json, scans.csv with the columns",
-        "case,subject,time, and imagesTr), or import one with longflow_import; set LONGFLOW_HOME to the folder above",
-        "raw, then run the same commands with your dataset's number.",
+        "With your own scans: make a folder like the raw data above (dataset.json, scans.csv with the same columns,",
+        "and imagesTr), or import one with longflow_import; set LONGFLOW_HOME to the folder above raw, then run the",
+        "same commands with your dataset's number.",
     ]
     command.console.print("\n".join(lines), highlight=False)
 

@@ -1,23 +1,17 @@
 """Samples of forecasts: which subject, target, context and patch a training step sees."""
 
-from functools import lru_cache
-
 import numpy as np
 import torch
-from skimage.filters import threshold_otsu
 from torch.utils.data import Dataset
 
 from longflow.inference.sliding_window import relative_times
 from longflow.methods.method import Batch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
-from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.training.augmentation import augment
+from longflow.training.open_series import OpenSeries
+from longflow.training.patch_starts import draw_patch_start
 from longflow.training.splits import Cohort, draw_context
-
-#: share of the patches that are drawn where the target differs most from the last context scan
-CHANGE_SHARE = 1 / 3
-SERIES_HELD_OPEN = 64
 
 
 class ForecastSamples(Dataset):
@@ -31,24 +25,12 @@ class ForecastSamples(Dataset):
     """
 
     def __init__(self, cohort: Cohort, plans: Plans, configuration: str, seed: int, augmented: bool = True):
-        self.folder = cohort.folder
+        self.series = OpenSeries(cohort.folder)
         self.scan_counts = {subject: len(cases) for subject, cases in cohort.scans.items() if len(cases) > 1}
         self.augmented = augmented
         self.plans = plans
         self.plan = plans.configuration(configuration)
         self.seed = seed
-        self._open_lazily()
-
-    def __getstate__(self) -> dict:
-        # open files do not travel to worker processes
-        return {name: value for name, value in vars(self).items() if name != "_open"}
-
-    def __setstate__(self, state: dict) -> None:
-        vars(self).update(state)
-        self._open_lazily()
-
-    def _open_lazily(self) -> None:
-        self._open = lru_cache(SERIES_HELD_OPEN)(lambda subject: load_prepared(self.folder, subject))
 
     def __getitem__(self, number: int) -> Batch:
         """The batch of an iteration."""
@@ -71,8 +53,9 @@ class ForecastSamples(Dataset):
         """A target patch, its context, context times and horizon; ``count`` fixes the number of context scans."""
         subject, target = self._draw_target(generator, count or 1)
         context = draw_context(generator, target, self.plans.temporal.sequence_length, count)
-        series = self._open(subject)
-        start = draw_patch_start(series, context[-1], target, self.plan.tile, generator)
+        series = self.series[subject]
+        change = np.square(series.coarse[target] - series.coarse[context[-1]]).sum(0)
+        start = draw_patch_start(series, change, self.plan.tile, generator)
         stack = read_patch(series.images, [*context, target], start, self.plan.tile)
         stack = torch.from_numpy(stack[:, :, 0] if len(self.plan.patch_size) == 2 else stack)
         if self.augmented:
@@ -88,42 +71,3 @@ class ForecastSamples(Dataset):
         eligible = [subject for subject, count in self.scan_counts.items() if count > earlier]
         subject = eligible[generator.integers(len(eligible))]
         return subject, int(generator.integers(earlier, self.scan_counts[subject]))
-
-
-def draw_patch_start(
-    series: PreparedSeries, last: int, target: int, tile: tuple[int, ...], generator: np.random.Generator
-) -> list[int]:
-    """First voxel of a patch.
-
-    Its centre lies in a coarse block of the body; in ``CHANGE_SHARE`` of the draws, in one chosen in proportion to the
-    squared difference between target and last context scan. The patch is then moved into the image; along an axis
-    where the image is smaller than the patch it is centred.
-    """
-    coarse = series.coarse
-    at_change = generator.random() < CHANGE_SHARE
-    weight = np.square(coarse[target] - coarse[last]).sum(0) if at_change else body_of(coarse)
-    flat = weight.ravel().astype(np.float64)
-    total = flat.sum()
-    block = generator.choice(flat.size, p=flat / total) if total > 0 else generator.integers(flat.size)
-    block = np.unravel_index(block, weight.shape)
-    start = []
-    for axis, size in enumerate(series.images.shape[2:]):
-        edge = series.coarse_block[axis]
-        centre = block[axis] * edge + generator.integers(edge)
-        if size <= tile[axis]:
-            start.append(-((tile[axis] - size) // 2))
-        else:
-            start.append(int(np.clip(centre - tile[axis] // 2, 0, size - tile[axis])))
-    return start
-
-
-def body_of(coarse: np.ndarray) -> np.ndarray:
-    """Where the body is: blocks whose mean over all scans is above Otsu's threshold in any channel.
-
-    :param coarse: (scans, channels, z, y, x). :returns: (z, y, x), True inside.
-    """
-    mean = coarse.mean(0)
-    return np.any(
-        [channel >= threshold_otsu(channel.ravel()) if np.ptp(channel) > 0 else channel == channel for channel in mean],
-        axis=0,
-    )

@@ -19,6 +19,7 @@ from longflow.methods.method import ScanBatch
 from longflow.plans import ConfigurationPlan, Plans
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.training.labelled_subjects import require_labelled_scans
+from longflow.training.open_series import HELD_OPEN, OpenSeries
 from longflow.training.scan_augmentation import augment_labelled, augment_pair, build_transforms, randomness_of
 from longflow.training.splits import Cohort
 from longflow.training.unregistered import warn_of_unregistered
@@ -27,7 +28,6 @@ logger = logging.getLogger(__name__)
 
 #: share of the labelled patches of a batch that are centred on a structure: nnU-Net's number
 FOREGROUND_SHARE = 0.33
-SERIES_HELD_OPEN = 64
 
 #: where patches of unlabelled scans lie does not depend on labels
 NO_LABELS = SimpleNamespace(all_labels=[], has_ignore_label=False)
@@ -54,20 +54,19 @@ class _ScanSamples(Dataset):
         if self.pairs:
             self.subjects = subjects_with_pairs(cohort)
             warn_of_unregistered(cohort)
-        self._open_lazily()
+        self.series = OpenSeries(cohort.folder)
+        self._remember_locations()
 
     def __getstate__(self) -> dict:
-        # open files do not travel to worker processes
-        return {name: value for name, value in vars(self).items() if name not in ("_open", "_locations")}
+        return {name: value for name, value in vars(self).items() if name != "_locations"}
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
-        self._open_lazily()
+        self._remember_locations()
 
-    def _open_lazily(self) -> None:
-        self._open = lru_cache(SERIES_HELD_OPEN)(lambda subject: load_prepared(self.cohort.folder, subject))
-        self._locations = lru_cache(SERIES_HELD_OPEN)(
-            lambda subject, scan: class_locations(self._open(subject), scan, self.manager)
+    def _remember_locations(self) -> None:
+        self._locations = lru_cache(HELD_OPEN)(
+            lambda subject, scan: class_locations(self.series[subject], scan, self.manager)
         )
 
     def __getitem__(self, number: int) -> ScanBatch:
@@ -85,7 +84,7 @@ class _ScanSamples(Dataset):
         images, labels = [], []
         for index in range(self.plan.batch_size):
             subject, scan = self.scans[generator.integers(len(self.scans))]
-            series = self._open(subject)
+            series = self.series[subject]
             centred = places.get_do_oversample(index)
             locations = self._locations(subject, scan) if centred or self.manager.has_ignore_label else None
             start, stop = places.get_bbox(np.array(series.properties.shape), centred, locations)
@@ -105,7 +104,7 @@ class _ScanSamples(Dataset):
         drawn = []
         for _ in range(max(1, self.plan.batch_size // 2)):
             number = int(generator.integers(len(self.subjects)))
-            series = self._open(self.subjects[number])
+            series = self.series[self.subjects[number]]
             times, shape = series.properties.times, series.properties.shape
             first = int(generator.integers(len(times) - 1))
             start, stop = places.get_bbox(np.array(shape), False, None)

@@ -6,7 +6,7 @@ from longflow.plans import read_plans
 from longflow.preprocessing.patches import read_patch
 from longflow.preprocessing.series import load_prepared, prepared_subjects
 from longflow.training import forecast_samples
-from longflow.training.forecast_samples import ForecastSamples, body_of, draw_patch_start
+from longflow.training.forecast_samples import ForecastSamples
 from longflow.training.splits import Cohort
 from tests.training.helpers import make_dataset
 
@@ -56,7 +56,7 @@ def test_context_lies_before_the_target_and_times_are_those_of_the_scans(dataset
     """Each patch is found again in the scan that its time names."""
     samples = samples_of(dataset, batch_size=1)
     times = [0.0, 1.0, 2.5, 4.0]
-    every = [load_prepared(samples.folder, subject).images[:] for subject in samples.scan_counts]
+    every = [load_prepared(samples.series.folder, subject).images[:] for subject in samples.scan_counts]
     for number in range(20):
         batch = samples[number]
         target = batch.target[0, 0].numpy()
@@ -90,45 +90,3 @@ def test_in_2d_samples_have_no_slice_axis(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     batch = samples_of(make_dataset(subjects=2, channels=2, dimensions=2))[0]
     assert batch.context.shape[2:] == (2, 8, 8) and batch.target.shape == (2, 2, 8, 8)
-
-
-def made_up_series(shape=(8, 32, 32)):
-    """Body on the left half; between scans 0 and 1 it changes in one block of 4 x 8 x 8 at z 4, y 8, x 8."""
-    coarse = np.zeros((2, 1, 2, 4, 4), np.float32)
-    coarse[:, :, :, :, :2] = 1
-    coarse[1, 0, 1, 1, 1] = 2
-    images = np.zeros((2, 1, *shape), np.float32)
-    return type("Series", (), {"coarse": coarse, "coarse_block": (4, 8, 8), "images": images})()
-
-
-def test_a_third_of_the_patches_lie_where_the_target_differs_most():
-    generator = np.random.default_rng(0)
-    starts = [draw_patch_start(made_up_series(), 0, 1, (2, 2, 2), generator) for _ in range(2000)]
-    centres = np.array(starts) + 1
-    at_change = ((centres // (4, 8, 8)) == (1, 1, 1)).all(1).mean()
-    # a third, and one sixteenth of the draws in the body
-    assert at_change == pytest.approx(1 / 3 + 2 / 3 / 16, abs=0.04)
-    assert (centres[:, 2] < 16).all()
-
-
-def test_patches_lie_inside_the_image_or_around_it():
-    generator = np.random.default_rng(0)
-    for _ in range(200):
-        z, y, x = draw_patch_start(made_up_series(), 0, 1, (12, 20, 32), generator)
-        assert z == -2 and 0 <= y <= 12 and x == 0
-
-
-def test_without_any_change_or_body_patches_are_drawn_anywhere():
-    series = made_up_series()
-    series.coarse[:] = 0
-    generator = np.random.default_rng(0)
-    starts = {tuple(draw_patch_start(series, 0, 1, (2, 2, 2), generator)) for _ in range(200)}
-    assert len(starts) > 50
-
-
-def test_the_body_is_what_is_bright_in_any_channel():
-    coarse = np.zeros((3, 2, 1, 4, 4), np.float32)
-    coarse[:, 0, 0, 0, 0] = 5
-    coarse[:, 1, 0, 3, 3] = 7
-    assert np.argwhere(body_of(coarse)).tolist() == [[0, 0, 0], [0, 3, 3]]
-    assert body_of(np.ones((1, 1, 2, 2, 2))).all()

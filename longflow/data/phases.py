@@ -49,3 +49,9 @@ def phase_pairs(series: Series, phases: Sequence[str]) -> list[PhasePair]:
     """The pairs of a subject, in order of time: its scans of one time in both phases."""
     first, second = ({scan.time: scan for scan in series.scans if scan.phase == phase} for phase in phases)
     return [PhasePair(first[time], second[time]) for time in sorted(first) if time in second]
+
+
+def in_pairs(series: Series, phases: Sequence[str]) -> Series:
+    """The scans of a subject's pairs alone, in their order."""
+    cases = {scan.case for pair in phase_pairs(series, phases) for scan in (pair.first, pair.second)}
+    return Series(series.subject, tuple(scan for scan in series.scans if scan.case in cases))

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from longflow.data.dataset import DatasetDescription, Series, training_series
 from longflow.errors import DataError, LongflowError
 from longflow.files import read_json, write_json
+from longflow.fingerprint.phases import PhaseFingerprint, paired_series
 from longflow.fingerprint.spatial import Foreground, SpatialFingerprint, combine, examine_subject, samples_of_scan
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
 from longflow.parallel import Progress, for_each_subject
@@ -30,6 +31,7 @@ class Fingerprint(BaseModel):
     subjects: list[str]
     spatial: SpatialFingerprint
     temporal: TemporalFingerprint
+    phases: PhaseFingerprint | None = None
 
     @model_validator(mode="after")
     def _one_entry_per_subject(self) -> "Fingerprint":
@@ -49,6 +51,8 @@ def extract_fingerprint(
 ) -> Fingerprint:
     """Read every training scan of a dataset and write its fingerprint; one that is up to date is kept.
 
+    To translate, that is every scan of a pair.
+
     :param processes: worker processes; None: all available cores.
     :raises DataError: the raw dataset is not what it should be.
     """
@@ -60,6 +64,7 @@ def extract_fingerprint(
             f"None of the images of {paths.raw / 'imagesTr'} exists. longflow_verify lists what is missing."
         )
     digest = raw_digest(description, series)
+    phases, series = paired_series(description, series) if description.task == "translate" else (None, series)
     if paths.fingerprint.is_file() and not overwrite:
         try:
             known = read_fingerprint(paths.fingerprint)
@@ -78,6 +83,7 @@ def extract_fingerprint(
         subjects=[one.subject for one in series],
         spatial=combine([found[one.subject] for one in series], foreground),
         temporal=temporal_fingerprint(series, description.time_unit),
+        phases=phases,
     )
     write_json(fingerprint.model_dump(mode="json"), paths.fingerprint)
     return fingerprint
@@ -94,6 +100,8 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
             for scan in one.scans
         ],
     }
+    if description.task == "translate":
+        content["phases"] = [description.phases, [scan.phase for one in series for scan in one.scans]]
     if _foreground(description, series) == "labels":
         labels = [scan.label for one in series for scan in one.scans if scan.label is not None]
         content["labels"] = [[path.name, path.stat().st_size] for path in labels if path.is_file()]

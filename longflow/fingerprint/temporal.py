@@ -39,7 +39,9 @@ class TemporalFingerprint(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     time_unit: TimeUnit
-    times: list[list[float]] = Field(description="times since the first scan, one list per subject")
+    times: list[list[float]] = Field(
+        description="times since the first scan, one list per subject; two phases of one time count once"
+    )
     scans_per_subject: Distribution
     intervals: Distribution = Field(description="between neighbouring scans, over all subjects")
     spans: Distribution = Field(description="from the first scan to the last, of subjects with two scans or more")
@@ -50,7 +52,7 @@ def temporal_fingerprint(series: list[Series], time_unit: TimeUnit) -> TemporalF
 
     Times are kept relative to each subject's first scan: absolute dates matter to nobody, and fingerprints are shared.
     """
-    times = [relative_times(one.times) for one in series]
+    times = [relative_times(sorted(set(one.times))) for one in series]
     intervals = [np.diff(one) for one in times]
     return TemporalFingerprint(
         time_unit=time_unit,

@@ -6,9 +6,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from longflow.data.dataset import Series, training_series
+from longflow.data.dataset import DatasetDescription, Series, training_series
 from longflow.data.images import read_geometry
 from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.fingerprint.phases import paired_series
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import PLANS_NAME, DatasetPaths
 from longflow.plans import Plans, read_plans
@@ -96,6 +97,8 @@ def preprocess_dataset(
         )
     outputs = _outputs(plans, paths, plans_name, configurations)
     series = _with_images(all_series)
+    if plans.task == "translate":
+        series = _with_pairs(description, series, plans, paths)
     _remove_strangers(outputs, series)
 
     jobs = {}
@@ -138,10 +141,11 @@ def _outputs(plans: Plans, paths: DatasetPaths, plans_name: str, configurations:
     for name in configurations or plans.configurations:
         plan = plans.configuration(name)
         other = chosen.setdefault(plan.data_identifier, name)
-        if plans.configuration(other).spacing != plan.spacing:
+        spacings = ["own grid" if one.own_grid else one.spacing for one in (plans.configuration(other), plan)]
+        if spacings[0] != spacings[1]:
             raise ConfigurationError(
                 f"The configurations {other} and {name} share the data_identifier '{plan.data_identifier}', not the "
-                f"spacing: {plans.configuration(other).spacing} and {plan.spacing}. Give them different identifiers."
+                f"spacing: {spacings[0]} and {spacings[1]}. Give them different identifiers."
             )
         if len(plan.patch_size) > len(plans.configuration(other).patch_size):
             chosen[plan.data_identifier] = name
@@ -160,6 +164,21 @@ def _with_images(all_series: list[Series]) -> list[Series]:
     if not series:
         raise DataError("No row of scans.csv has its images in imagesTr. longflow_verify shows what is missing.")
     return series
+
+
+def _with_pairs(
+    description: DatasetDescription, series: list[Series], plans: Plans, paths: DatasetPaths
+) -> list[Series]:
+    """The scans that have a fellow in the other phase at their time; what is left out is said in a warning."""
+    phases, paired = paired_series(description, [one.with_images() for one in series])
+    if phases.names != plans.phases:
+        raise ConfigurationError(
+            f"{paths.plans(plans.plans_name)} was made for the phases {', '.join(plans.phases)}, but {paths.raw} has "
+            f"{', '.join(phases.names)}. Run longflow_plan_and_preprocess -d {paths.id} again."
+        )
+    for part in phases.left_out():
+        logger.warning("Left out: %s", part)
+    return paired
 
 
 def _remove_strangers(outputs: list[Output], series: list[Series]) -> None:
@@ -188,7 +207,8 @@ def _estimated_bytes(job: Job) -> tuple[int, int]:
     labelled = any(scan.label is not None for scan in scans)
     disk, memory = 0, 0
     for output in job.outputs:
-        target = job.plans.configuration(output.configuration).spacing
+        plan = job.plans.configuration(output.configuration)
+        target = [spacing[axis] for axis in order] if plan.own_grid else plan.spacing
         prepared = resampled_shape([shape[axis] for axis in order], [spacing[axis] for axis in order], target)
         before, after = math.prod(shape), math.prod(prepared)
         disk += int(len(scans) * after * (4 * channels * COMPRESSION + 0.2 * labelled))

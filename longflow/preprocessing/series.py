@@ -127,12 +127,13 @@ def prepare_volumes(
     )
     shape_after_crop = [stop - start for start, stop in crop]
     spacing = [geometry.array_spacing[axis] for axis in plans.transpose_forward]
-    shape = resampled_shape([shape_after_crop[axis] for axis in plans.transpose_forward], spacing, plan.spacing)
+    target = spacing if plan.own_grid else plan.spacing
+    shape = resampled_shape([shape_after_crop[axis] for axis in plans.transpose_forward], spacing, target)
 
     images = np.empty((len(arrays), len(plans.channels), *shape), dtype=np.float32)
     for index, array in enumerate(arrays):
         normal = to_normal(clipped(array[inside], plans.channels), offset[index], scale[index])
-        images[index] = resample_image(transposed(normal, plans.transpose_forward), shape, spacing, plan.spacing)
+        images[index] = resample_image(transposed(normal, plans.transpose_forward), shape, spacing, target)
 
     segmentations = locations = None
     if labels is not None and any(label is not None for label in labels):
@@ -140,7 +141,7 @@ def prepare_volumes(
         for index, label in enumerate(labels):
             if label is not None:
                 label = transposed(_outside_marked(label, arrays[index])[None][inside], plans.transpose_forward)[0]
-                resampled = resample_labels(label, shape, spacing, plan.spacing)
+                resampled = resample_labels(label, shape, spacing, target)
                 segmentations[index] = np.where(resampled == OUTSIDE, 0, resampled)
         if plans.task == "segment":
             labelled = [None if label is None else segmentations[index] for index, label in enumerate(labels)]
@@ -159,10 +160,10 @@ def prepare_volumes(
         shape_after_crop=shape_after_crop,
         transpose=list(plans.transpose_forward),
         shape=shape,
-        spacing=list(plan.spacing),
+        spacing=list(target),
         phases=list(phases),
     )
-    block = coarse_block(plan.spacing)
+    block = coarse_block(target)
     return PreparedSeries(properties, images, segmentations, block_means(images, block), block, locations)
 
 
@@ -188,6 +189,7 @@ def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
     """A short hash of all that a prepared series depends on: its files (size and time of change) and the plan's grid
     and normal form. Patch sizes and networks are left out: they do not change the data.
     """
+    plan = plans.configuration(configuration_name)
     scans = [
         [scan.case, scan.time, *(_file_state(path) for path in (*scan.images, scan.label) if path is not None)]
         for scan in existing_scans(series)
@@ -195,12 +197,16 @@ def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
     content = {
         "format": FORMAT,
         "scans": scans,
-        "spacing": plans.configuration(configuration_name).spacing,
+        "spacing": plan.spacing,
         "transpose": plans.transpose_forward,
         "channels": [channel.numbers() for channel in plans.channels],
         "task": plans.task,
         "labels": wanted_values(plans.labels),
     }
+    if plans.task == "translate":
+        content["phases"] = [scan.phase for scan in existing_scans(series)]
+    if plan.own_grid:
+        content["spacing"] = "own"
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -54,6 +54,24 @@ def segmentation_plans(
     return Plans.model_validate({**content, **further})
 
 
+def translation_plans(normal_form="absolute", spacing=(5.0, 3.0, 3.0)) -> Plans:
+    """Minimal plans of the task translate: 2d keeps the files' grid, 3d_fullres is resampled; CT with MFM's numbers."""
+    content = make_plans(spacing, normal_form=normal_form, channels=("CT",)).model_dump()
+    if normal_form == "absolute":
+        content["channels"] = [{**content["channels"][0], "offset": 0, "scale": 1000, "clip": (-1000, 1000)}]
+    volume = content["configurations"]["3d_fullres"]
+    network = {**volume["network"], "strides": [[1, 1], [2, 2]], "kernel_sizes": [[3, 3]] * 2}
+    slices = {**volume, "data_identifier": "2d", "patch_size": [24, 20], "own_grid": True, "network": network}
+    return Plans.model_validate(
+        {
+            **content,
+            "task": "translate",
+            "phases": ["native", "arterial"],
+            "configurations": {"2d": slices, "3d_fullres": volume},
+        }
+    )
+
+
 def make_volume(
     shape=(6, 20, 24),
     spacing=(4.0, 1.0, 1.0),

@@ -9,9 +9,10 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
 from longflow.plans import Plans
+from longflow.preprocessing.normal_form import in_form_of
 from longflow.preprocessing.restore import export_labels, labels_of_logits
 from longflow.preprocessing.series import export_forecast, prepare_volumes, to_input_space
-from tests.preprocessing.helpers import OBLIQUE, make_plans, make_volume
+from tests.preprocessing.helpers import OBLIQUE, make_plans, make_volume, translation_plans
 
 
 def prepare(volumes, plans):
@@ -174,3 +175,73 @@ def test_logits_of_another_scan_are_an_error():
     properties = prepare([make_volume(border=2)], plans).properties
     with pytest.raises(DataError, match="does not fit the prepared series of s"):
         export_labels(np.zeros((3, 2, 2, 2), np.float16), properties, plans)
+
+
+class TestHounsfieldUnits:
+    """CT to translate, there and back without a network, on the files' grid (2d) and on another (3d_fullres)."""
+
+    CONFIGURATIONS = ("2d", "3d_fullres")
+
+    def wave(self, height, periods, shape=(6, 40, 36)):
+        """Whole periods along each axis, which an edge repeats smoothly."""
+        lines = [np.cos(np.pi * n * (np.arange(size) + 0.5) / size) for n, size in zip(periods, shape, strict=True)]
+        return height * np.einsum("i,j,k->ijk", *lines)
+
+    def pair(self):
+        """A sharp scan of whole HU with metal and air beyond the clip, and one with a smooth change of up to 300 HU."""
+        first, second = (make_volume((6, 40, 36), (5.0, 1.5, 1.5), seed=3, low=-600, high=400) for _ in range(2))
+        second.array += np.rint(self.wave(150, (0, 1, 2)) + 150)
+        for volume in (first, second):
+            volume.array[0, :, :2] = 2500
+            volume.array[0, :, 2:4] = -1024
+        return first, second
+
+    def prepared(self, volumes, name, spacing=(4.0, 1.0, 1.2)):
+        plans = translation_plans(spacing=spacing)
+        return prepare_volumes("s", ["n", "a"], [0, 0], volumes, plans, name, phases=plans.phases)
+
+    def test_on_the_own_grid_a_scan_comes_back_within_one_unit_inside_the_clip(self):
+        volumes = self.pair()
+        prepared = self.prepared(volumes, "2d")
+        for scan, volume in enumerate(volumes):
+            back = to_input_space(prepared.images[scan], prepared.properties, scan)
+            assert np.abs(back - np.clip(volume.array, -1000, 1000)).max() < 1e-3
+
+    def test_on_another_grid_a_smooth_scan_comes_back_within_one_unit(self):
+        """Sharp ones lose their edges there: this is why a change is what is exported."""
+        volume = make_volume((6, 40, 36), (5.0, 1.5, 1.5))
+        volume.array[0] = np.rint(self.wave(700, (0, 1, 1)) + self.wave(200, (0, 2, 0)))
+        prepared = self.prepared([volume, volume], "3d_fullres", spacing=(5.0, 1.0, 1.2))
+        assert prepared.properties.shape != [6, 40, 36]
+        assert np.abs(to_input_space(prepared.images[0], prepared.properties, 0) - volume.array).max() <= 1
+
+    @pytest.mark.parametrize("name", CONFIGURATIONS)
+    def test_no_change_is_the_file_to_the_bit_beyond_the_clip_too(self, name):
+        volumes = self.pair()
+        prepared = self.prepared(volumes, name)
+        for scan, volume in enumerate(volumes):
+            same = prepared.images[scan]
+            assert np.array_equal(export_forecast(same, same, volume.array, prepared.properties, scan), volume.array)
+
+    @pytest.mark.parametrize("name", CONFIGURATIONS)
+    def test_a_perfect_translation_is_the_other_phase_within_one_unit(self, name):
+        first, second = self.pair()
+        prepared = self.prepared((first, second), name, spacing=(5.0, 1.0, 1.2))
+        found = export_forecast(prepared.images[1], prepared.images[0], first.array, prepared.properties, 0)
+        if name == "2d":
+            assert np.abs(found - second.array).max() <= 1
+        # a smooth change survives another grid, sharp as the scans are; air and metal are its edges
+        assert np.abs(found - second.array)[:, :, 10:].max() <= 1
+
+
+def test_a_perfect_translation_of_what_has_no_units_is_the_other_phase():
+    """The network sees the target in the form of its source, so what comes out is in the target's own units."""
+    plans = translation_plans("per_scan")
+    volumes = [
+        make_volume(seed=seed, spacing=(5.0, 1.5, 1.5), low=1, high=high) for seed, high in ((0, 800), (1, 3000))
+    ]
+    prepared = prepare_volumes("s", ["n", "a"], [0, 0], volumes, plans, "2d", phases=plans.phases)
+    for source, target in ((0, 1), (1, 0)):
+        seen = in_form_of(prepared.images[target], prepared.properties, target, source)
+        args = prepared.images[source], volumes[source].array, prepared.properties, source
+        assert np.abs(export_forecast(seen, *args) - volumes[target].array).max() < 0.01

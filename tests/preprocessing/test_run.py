@@ -12,11 +12,13 @@ import pytest
 
 from longflow.data.dataset import training_series
 from longflow.errors import ConfigurationError, DataError, NotFoundError, WorkerError
+from longflow.paths import DatasetPaths
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing import run
 from longflow.preprocessing.run import preprocess_dataset
 from longflow.preprocessing.series import load_prepared, prepare_series, prepared_subjects
-from tests.preprocessing.helpers import make_dataset, make_plans
+from tests.data.helpers import edit_description, edit_table, phase_array, write_image, write_phase_dataset
+from tests.preprocessing.helpers import make_dataset, make_plans, translation_plans
 
 NAME = "Dataset901_Test"
 PREPARE = run._prepare
@@ -173,3 +175,61 @@ def killed_on_s1(job):
     if job.series.subject == "s1":
         os.kill(os.getpid(), signal.SIGKILL)
     PREPARE(job)
+
+
+@pytest.fixture
+def phase_dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    paths = DatasetPaths("Dataset904_Phases")
+    write_phase_dataset(paths.raw, subjects=("p1", "p2", "p3"), phases=("native", "arterial", "venous"))
+    edit_description(paths.raw, phases=["native", "arterial"])
+    write_plans(translation_plans(), paths.plans())
+    return paths
+
+
+def test_to_translate_pairs_alone_are_prepared_and_the_rest_is_said_once(phase_dataset, caplog):
+    edit_table(phase_dataset.raw, "p2_0_arterial,p2,0", "p2_0_arterial,p2,9")
+    write_image(phase_array(0, True, (4, 30, 30)), phase_dataset.raw / "imagesTr" / "p1_0_venous_0000.nii.gz")
+    summary = preprocess_dataset(phase_dataset.name, processes=1)
+    assert summary.prepared == 2
+    for folder, shape in zip(summary.folders, ([4, 24, 20], [4, 12, 10]), strict=True):
+        assert prepared_subjects(folder) == ["p1", "p3"]
+        properties = load_prepared(folder, "p1").properties
+        assert properties.cases == ["p1_0_arterial", "p1_0_native"]
+        assert properties.phases == ["arterial", "native"]
+        assert properties.pairs(["native", "arterial"]) == [(1, 0)]
+        assert properties.shape == shape
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        "Left out: 1 subject without a pair (p2)",
+        "Left out: scans in other phases (3 venous)",
+    ]
+    assert preprocess_dataset(phase_dataset.name, processes=1).kept == 2
+
+
+def test_a_subject_that_lost_its_pair_is_taken_out_of_the_cache(phase_dataset):
+    (folder, _) = preprocess_dataset(phase_dataset.name, processes=1).folders
+    assert prepared_subjects(folder) == ["p1", "p2", "p3"]
+    (phase_dataset.raw / "imagesTr" / "p3_0_native_0000.nii.gz").unlink()
+    preprocess_dataset(phase_dataset.name, processes=1)
+    assert prepared_subjects(folder) == ["p1", "p2"]
+
+
+def test_plans_of_other_phases(phase_dataset):
+    edit_description(phase_dataset.raw, phases=["native", "venous"])
+    with pytest.raises(ConfigurationError, match=r"made for the phases native, arterial, but .* has native, venous"):
+        preprocess_dataset(phase_dataset.name, processes=1)
+
+
+def test_a_pair_on_two_grids_needs_registration(phase_dataset):
+    write_image(phase_array(0, True, (4, 24, 22)), phase_dataset.raw / "imagesTr" / "p1_0_arterial_0000.nii.gz")
+    (phase_dataset.raw / "labelsTr" / "p1_0_arterial.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"p1.*longflow_register"):
+        preprocess_dataset(phase_dataset.name, processes=1)
+
+
+def test_what_keeps_its_grid_shares_no_data_with_what_does_not(phase_dataset):
+    plans = translation_plans()
+    plans.configurations["2d"].data_identifier = "3d_fullres"
+    write_plans(plans, phase_dataset.plans())
+    with pytest.raises(ConfigurationError, match="not the spacing: own grid and"):
+        preprocess_dataset(phase_dataset.name, processes=1)

@@ -9,7 +9,14 @@ from longflow.data.dataset import Scan, Series, training_series
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import DataError
 from longflow.preprocessing.series import prepare_series, prepare_volumes, series_digest
-from tests.preprocessing.helpers import make_dataset, make_plans, make_volume, segmentation_plans
+from tests.data.helpers import edit_table, write_phase_dataset
+from tests.preprocessing.helpers import (
+    make_dataset,
+    make_plans,
+    make_volume,
+    segmentation_plans,
+    translation_plans,
+)
 
 LABELS = {"background": 0, "dark": 1, "bright": 2}
 
@@ -249,3 +256,37 @@ def test_the_other_scans_of_a_subject_change_the_crop_alone():
     assert both.properties.offset[0] == alone.properties.offset[0]
     assert both.properties.scale[0] == alone.properties.scale[0]
     assert np.array_equal(both.images[0][:, 3:-3, 3:-3, 3:-3], alone.images[0])
+
+
+def test_on_their_own_grid_scans_keep_every_voxel():
+    """Subjects of one dataset may have different spacings; nothing is resampled, only cropped, clipped and scaled."""
+    for spacing in ((5.0, 0.8, 0.8), (2.0, 1.5, 1.5)):
+        volume = make_volume(spacing=spacing, border=2, low=-1100, high=1500)
+        prepared = prepare_volumes("s", ["a"], [0], [volume], translation_plans(), "2d", phases=["native"])
+        properties = prepared.properties
+        assert (properties.shape, properties.spacing) == ([2, 16, 20], list(spacing))
+        assert properties.phases == ["native"]
+        inside = volume.array[:, 2:4, 2:18, 2:22]
+        assert np.array_equal(prepared.images[0], np.clip(inside, -1000, 1000) / np.float32(1000))
+    assert prepare_volumes("s", ["a"], [0], [volume], translation_plans(), "3d_fullres").images.shape[2:] == (1, 8, 10)
+
+
+def test_the_digest_of_translations_knows_phases_and_the_own_grid(tmp_path):
+    raw = write_phase_dataset(tmp_path / "Dataset904_Phases")
+
+    def digest(plans, name):
+        return series_digest(training_series(raw)[1][0], plans, name)
+
+    plans, moved = translation_plans(), translation_plans(spacing=(4.0, 2.0, 2.0))
+    volume, slices = digest(plans, "3d_fullres"), digest(plans, "2d")
+    assert volume != slices
+    assert volume != digest(moved, "3d_fullres")
+    assert slices == digest(moved, "2d")  # the spacing of the plan decides nothing there
+    edit_table(raw, "p1,0,arterial", "p1,0,venous")
+    assert volume != digest(plans, "3d_fullres") and slices != digest(plans, "2d")
+
+
+def test_phases_are_known_to_translations_alone(tmp_path):
+    series = training_series(write_phase_dataset(tmp_path / "Dataset904_Phases"))[1][0]
+    assert prepare_series(series, translation_plans(), "2d").properties.phases == ["arterial", "native"]
+    assert prepare_series(series, make_plans(), "3d_fullres").properties.phases == []

@@ -1,0 +1,66 @@
+"""Contrast phases and their pairs: what can be learnt from, and what is left out."""
+
+from collections import Counter
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from longflow.data.dataset import DatasetDescription, Series
+from longflow.data.phases import in_pairs, phases_of_dataset
+from longflow.errors import DataError, some
+
+
+class PhaseFingerprint(BaseModel):
+    """The pairs of a dataset of the task "translate": two scans of a subject at one time, in both phases."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    names: list[str] = Field(min_length=2, max_length=2, description="the phase at t = 0, then that at t = 1")
+    pairs: int = Field(ge=1)
+    without_pair: list[str] = Field(description="subjects of which nothing can be learnt")
+    single: list[str] = Field(
+        description="cases of the other subjects, in one of the phases, that have no fellow in the other at their time"
+    )
+    other_phases: dict[str, int] = Field(description="number of scans in each further phase")
+
+    def left_out(self) -> list[str]:
+        """What is not used, for people."""
+        parts = []
+        if self.without_pair:
+            parts.append(f"{_counted(self.without_pair, 'subject')} without a pair ({some(self.without_pair)})")
+        if self.single:
+            parts.append(f"{_counted(self.single, 'scan')} without a fellow at the same time ({some(self.single)})")
+        if self.other_phases:
+            phases = ", ".join(f"{number} {phase or 'without one'}" for phase, number in self.other_phases.items())
+            parts.append(f"scans in other phases ({phases})")
+        return parts
+
+
+def paired_series(description: DatasetDescription, all_series: list[Series]) -> tuple[PhaseFingerprint, list[Series]]:
+    """The phases of a dataset, and the series of those scans alone that belong to a pair.
+
+    :param all_series: the scans that have images.
+    :raises DataError: there are not two phases, or no pair.
+    """
+    phases = phases_of_dataset(description, all_series)
+    paired = {series.subject: in_pairs(series, phases) for series in all_series}
+    scans = [scan for series in all_series for scan in series.scans]
+    in_phases = [scan for scan in scans if scan.phase in phases]
+    used = {scan.case for series in paired.values() for scan in series.scans}
+    if not used:
+        raise DataError(
+            f"No subject has a scan in the phase {phases[0]} and one in the phase {phases[1]} at the same time, so "
+            "there is nothing to learn from. Expected: both scans of a pair share the columns 'subject' and 'time' of "
+            "scans.csv; only their phases differ."
+        )
+    found = PhaseFingerprint(
+        names=phases,
+        pairs=len(used) // 2,
+        without_pair=[subject for subject, series in paired.items() if not series.scans],
+        single=[scan.case for scan in in_phases if scan.case not in used and paired[scan.subject].scans],
+        other_phases=dict(sorted(Counter(scan.phase for scan in scans if scan.phase not in phases).items())),
+    )
+    return found, [series for series in paired.values() if series.scans]
+
+
+def _counted(names: list[str], word: str) -> str:
+    return f"{len(names)} {word}{'' if len(names) == 1 else 's'}"

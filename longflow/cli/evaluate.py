@@ -1,4 +1,4 @@
-"""``longflow_evaluate``: forecasts against acquired scans and their baselines; label maps against the truth."""
+"""``longflow_evaluate``: forecasts and translations against acquired scans; label maps against the truth."""
 
 import argparse
 from collections.abc import Sequence
@@ -12,6 +12,8 @@ from rich.table import Table
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
 from longflow.cli.segmentation_tables import show_segmentations
+from longflow.cli.tables import span
+from longflow.cli.translation_tables import show_translations
 from longflow.errors import NotFoundError
 from longflow.paths import DatasetPaths, resolve_dataset_name
 
@@ -22,6 +24,8 @@ EXAMPLE = """
 longflow_evaluate -d 101 -i out
 longflow_evaluate -d 101 -i out -r follow_up_scans
 longflow_evaluate -d 103 -i labels_out
+longflow_evaluate -d 104 -i out
+longflow_evaluate -d 104 -i back -r out
 """
 
 #: (name in the results, heading, decimals, scale)
@@ -35,6 +39,7 @@ SHOWN = (
 )
 METHOD_NAMES = {"forecast": "forecast", "lci": "LCI", "context_mean": "context mean"}
 FIGURE = Path("figures") / "forecasts.png"
+TRANSLATION_FIGURE = FIGURE.with_name("translations.png")
 
 
 def parser() -> command.Parser:
@@ -42,8 +47,10 @@ def parser() -> command.Parser:
         "longflow_evaluate",
         "Forecasts: compare them with the scans that were acquired, beside the last context image (LCI) and the mean "
         "of the context scans. Segmentations (task 'segment'): overlap with the true label maps, consistency over a "
-        "subject's scans beside the truth's, volumes over time. Writes metrics.csv, metrics.json and figures into the "
-        "folder of the predictions.",
+        "subject's scans beside the truth's, volumes over time. Translations (task 'translate'): compare them with the "
+        "scans of the same subject and time in the wanted phase, beside the untranslated ones; of translations there "
+        "and back, -r names the folder of those there. Writes metrics.csv, metrics.json and figures into the folder of "
+        "the predictions.",
         EXAMPLE,
     )
     flags.add_dataset(result)
@@ -68,8 +75,7 @@ def work(options: argparse.Namespace) -> None:
     if missing := [str(folder) for folder in options.reference if not folder.is_dir()]:
         raise NotFoundError(f"The folder of -r does not exist: {', '.join(missing)}.")
     description = read_description(raw / "dataset.json")
-    evaluate = _evaluate_segmentations if description.task == "segment" else _evaluate_forecasts
-    evaluate(options, raw, description)
+    OF_TASK[description.task](options, raw, description)
 
 
 def _evaluate_forecasts(options: argparse.Namespace, raw: Path, description: "DatasetDescription") -> None:
@@ -105,6 +111,28 @@ def _evaluate_segmentations(options: argparse.Namespace, raw: Path, description:
     command.console.print(f"Written: {', '.join(written)} in {options.input}", highlight=False)
 
 
+def _evaluate_translations(options: argparse.Namespace, raw: Path, description: "DatasetDescription") -> None:
+    from longflow.evaluation.pairs import dataset_folders
+    from longflow.evaluation.translations import evaluate_translations
+    from longflow.report.translations import draw_translations
+
+    folders = [*options.reference, *dataset_folders(raw)]
+    with progress_bar("Evaluating") as progress:
+        results, rows = evaluate_translations(options.input, folders, description, options.processes, progress)
+    draw_translations(rows, options.input, folders, description, options.input / TRANSLATION_FIGURE)
+    show_translations(results, command.console)
+    command.console.print(
+        f"Written: metrics.csv, metrics.json and {TRANSLATION_FIGURE} in {options.input}", highlight=False
+    )
+
+
+OF_TASK = {
+    "forecast": _evaluate_forecasts,
+    "segment": _evaluate_segmentations,
+    "translate": _evaluate_translations,
+}
+
+
 def _show(results: dict[str, Any]) -> None:
     overall = results["overall"]
     command.console.print(_overall_table(overall, ", ".join(results["methods"])))
@@ -114,7 +142,7 @@ def _show(results: dict[str, Any]) -> None:
     if better["share"] is not None:
         command.console.print(
             f"Better than LCI in {better['better']} of {better['targets']} targets ({better['share']:.0%}"
-            + (f", interval {_span(better['interval'], '.0%')}" if better["interval"] else "")
+            + (f", interval {span(better['interval'], '.0%')}" if better["interval"] else "")
             + ").",
             highlight=False,
         )
@@ -173,12 +201,8 @@ def _cell(number: dict[str, Any], decimals: int, scale: float, sign: str = "") -
     form = f"{sign}.{decimals}f"
     text = format(scale * number["mean"], form)
     if number["interval"]:
-        text += f"\n{_span([scale * value for value in number['interval']], form)}"
+        text += f"\n{span([scale * value for value in number['interval']], form)}"
     return text
-
-
-def _span(interval: list[float], form: str) -> str:
-    return f"{interval[0]:{form}} to {interval[1]:{form}}"
 
 
 def _number(value: float | None, form: str) -> str:
@@ -193,7 +217,7 @@ def _show_difference(overall: dict[str, Any]) -> None:
     if difference["interval"]:
         low, high = difference["interval"]
         verdict = "better than LCI" if high < 0 else "worse than LCI" if low > 0 else "no difference is within it"
-        text += f" (95 % interval over subjects {_span([low, high], '+.4f')}: {verdict})"
+        text += f" (95 % interval over subjects {span([low, high], '+.4f')}: {verdict})"
     command.console.print(f"{text}.", highlight=False)
 
 

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.cli.segmentation_tables import FEWEST_SUBJECTS, counted
+from longflow.cli.tables import FEWEST_SUBJECTS, counted
 from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """

@@ -3,18 +3,14 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from longflow.cli.tables import Summary, cell, counted, few_subjects, mean_of, new_table, span
 from longflow.errors import some
 
-#: with fewer subjects, percentile intervals are clearly too narrow
-FEWEST_SUBJECTS = 10
-
 Results = Mapping[str, Any]
-Summary = Mapping[str, Any]
 
 
 def show_segmentations(results: Results, console: Console) -> None:
@@ -32,25 +28,12 @@ def show_segmentations(results: Results, console: Console) -> None:
         console.print(line, highlight=False)
 
 
-def counted(number: int, noun: str) -> str:
-    """A number of things, for people."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _table(title: str, first: str, *headings: str) -> Table:
-    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
-    table.add_column(first, overflow="fold", min_width=len(first))
-    for heading in headings:
-        table.add_column(escape(heading), justify="right")
-    return table
-
-
 def _overlap_table(results: Results) -> Table:
     """A row for each structure and one for their mean."""
     methods = f" ({', '.join(results['methods'])})" if results["methods"] else ""
     of = f"{counted(results['scans'], 'scan')} of {counted(results['subjects'], 'subject')}"
     title = f"{of}{methods}: mean over subjects, 95 % interval"
-    table = _table(title, "structure", "Dice", "IoU", "HD95 [mm]")
+    table = new_table(title, "structure", "Dice", "IoU", "HD95 [mm]")
     for name, one in results["by_structure"].items():
         table.add_row(escape(name), *_overlap_cells(one))
     if len(results["by_structure"]) > 1:
@@ -60,24 +43,24 @@ def _overlap_table(results: Results) -> Table:
 
 
 def _overlap_cells(numbers: Mapping[str, Summary]) -> list[str]:
-    return [_cell(numbers["dice"], ".4f"), _cell(numbers["iou"], ".4f"), _cell(numbers["hd95"], ".2f")]
+    return [cell(numbers["dice"], ".4f"), cell(numbers["iou"], ".4f"), cell(numbers["hd95"], ".2f")]
 
 
 def _lesion_table(results: Results) -> Table:
-    table = _table(
+    table = new_table(
         "Connected pieces, as lesions are counted (any overlap counts): mean over subjects, 95 % interval",
         *("structure", "true pieces\nper scan, median", "precision", "recall", "F1"),
     )
     for name, one in results["by_structure"].items():
         if lesions := one["lesions"]:
-            cells = [_cell(lesions[f"lesion_{number}"], ".3f") for number in ("precision", "recall", "f1")]
+            cells = [cell(lesions[f"lesion_{number}"], ".3f") for number in ("precision", "recall", "f1")]
             table.add_row(escape(name), f"{lesions['median_number']:g}", *cells)
     return table
 
 
 def _consistency_table(results: Results) -> Table:
     """STCS and ASPC of each structure: prediction, truth, their paired difference, and what it means."""
-    table = _table(
+    table = new_table(
         f"Consistency over {counted(results['pairs'], 'pair')} of consecutive scans: mean over subjects, 95 % interval",
         *("structure", "", "prediction", "truth", "difference"),
     )
@@ -88,9 +71,9 @@ def _consistency_table(results: Results) -> Table:
             table.add_row(
                 escape(name) if key == "stcs" else "",
                 escape(heading),
-                _mean(numbers[key], form),
-                _mean(numbers[f"true_{key}"], form),
-                _cell(numbers[f"{key}_difference"], f"+{form}"),
+                mean_of(numbers[key], form),
+                mean_of(numbers[f"true_{key}"], form),
+                cell(numbers[f"{key}_difference"], f"+{form}"),
                 (numbers["verdict"] or "").replace("; ", "\n") if key == "stcs" else "",
             )
     return table
@@ -98,7 +81,7 @@ def _consistency_table(results: Results) -> Table:
 
 def _volume_table(results: Results) -> Table:
     unit = results["time_unit"]
-    table = _table(
+    table = new_table(
         "Volumes over time: mean over subjects, 95 % interval",
         *("structure", f"error of slope\n[ml / {unit}]", "|error| /\n|true|,\nmedian"),
         *("correlation\nof changes", "bias of changes\n[ml] (limits)"),
@@ -108,27 +91,15 @@ def _volume_table(results: Results) -> Table:
         relative, correlation, agreement = (
             numbers[key] for key in ("relative_slope_error", "change_correlation", "bland_altman")
         )
-        limits = f"\n({_span(agreement['limits'], '+.3g')})" if agreement["limits"] else ""
+        limits = f"\n({span(agreement['limits'], '+.3g')})" if agreement["limits"] else ""
         table.add_row(
             escape(name),
-            _cell(numbers["slope_error"], "+.2g"),
+            cell(numbers["slope_error"], "+.2g"),
             "–" if relative["median"] is None else f"{relative['median']:.1%}",
-            _cell({"mean": correlation["r"], "interval": correlation["interval"]}, ".2f"),
+            cell({"mean": correlation["r"], "interval": correlation["interval"]}, ".2f"),
             f"{agreement['bias']:+.3g}{limits}",
         )
     return table
-
-
-def _mean(number: Summary, form: str) -> str:
-    return "–" if number["mean"] is None else format(number["mean"], form)
-
-
-def _cell(number: Summary, form: str) -> str:
-    return _mean(number, form) + (f"\n{_span(number['interval'], form)}" if number["interval"] else "")
-
-
-def _span(interval: list[float], form: str) -> str:
-    return f"{interval[0]:{form}} to {interval[1]:{form}}"
 
 
 def _may_be_undefined(one: Mapping[str, Any]) -> list[tuple[str, Summary]]:
@@ -171,12 +142,7 @@ def _remarks(results: Results) -> list[str]:
             f"{other} of {results['pairs']} pairs do not lie on one grid: STCS is not defined for them (ASPC and "
             "volumes are). To bring a subject's scans into correspondence: longflow_register"
         )
-    if results["subjects"] < FEWEST_SUBJECTS:
-        few = (
-            f"{results['subjects']} subjects: intervals over so few are too narrow, and about a cohort they say little."
-            if results["subjects"] > 1
-            else "One subject: there are no intervals, and nothing is said about others."
-        )
+    if few := few_subjects(results["subjects"]):
         remarks.append(f"{few} What a prediction is called is a hint then, no finding.")
     verdicts = {
         name: one["consistency"]["verdict"] or "" for name, one in results["by_structure"].items() if one["consistency"]

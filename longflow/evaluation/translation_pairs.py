@@ -73,8 +73,8 @@ def _translation(folder: Path, case: str, description: DatasetDescription) -> Tr
     names = "the scan that it was made from and the phases of both"
     sidecar = read_sidecar(path, SIDECAR_KEYS, "translation", names)
     time, seconds, slices = (sidecar.get(key) for key in ("time", "seconds", "slices"))
-    if not _is_number(time) or not all(one is None or (_is_number(one) and one > 0) for one in (seconds, slices)):
-        raise DataError(f"{path}: time must be a number, seconds and slices numbers above zero.")
+    if not _is_number(time) or not all(one is None or (_is_number(one) and one >= 0) for one in (seconds, slices)):
+        raise DataError(f"{path}: time must be a number, seconds and slices numbers from zero on.")
     source, phases = sidecar["source"], [sidecar["source_phase"], sidecar["target_phase"]]
     if not isinstance(source, str) or not is_name(source):
         raise DataError(f"{path} names the source '{source}', expected a case: a name without slashes.")

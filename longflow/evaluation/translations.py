@@ -48,7 +48,7 @@ FURTHER_DEFINITIONS = {
     "interval": COMPARISON_DEFINITIONS["interval"],
     "undefined": "scans for which the number is not defined; they are left out of it",
     "difference": "translation - input, paired: per scan where both are defined, then per subject, then over subjects",
-    "seconds_per_volume": "what translating a scan took, as its sidecar says",
+    "seconds_per_volume": "seconds that preparing a scan, translating it and bringing it back to its grid took",
     "seconds_per_slice": "the same divided by the number of slices that were translated",
 }
 

@@ -1,3 +1,5 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,9 @@ from longflow.cli import evaluate
 from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
 from longflow.data.images import write_volume
 from longflow.files import write_json
-from tests.evaluation.conftest import GEOMETRY, SHAPE
+from longflow.plans import Task
+from tests.data.helpers import write_phase_dataset
+from tests.evaluation.conftest import GEOMETRY, SHAPE, write_translation  # noqa: F401 - a fixture
 
 
 @pytest.fixture
@@ -108,3 +112,50 @@ def test_segmentations_of_single_scans_have_no_figures(labels_out, capsys):
 def test_folder_without_label_maps(labels_out, capsys):
     assert evaluate.main(["-d", "103", "-i", str(labels_out.parent)]) == 1
     assert "holds no label maps" in capsys.readouterr().err
+
+
+@pytest.fixture
+def translations_out(tmp_path, monkeypatch, write_translation):  # noqa: F811
+    """Translations of two held-out subjects in both directions, 10 HU off, and of one of them back again."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    write_phase_dataset(tmp_path / "raw")
+    for subject in ("p1", "p2"):
+        write_translation(tmp_path / "out", f"{subject}_0_arterial", "native", 10.0)
+        write_translation(tmp_path / "out", f"{subject}_0_native", "arterial", 10.0)
+    write_translation(tmp_path / "back", "p1_0_arterial_native", "arterial", 15.0, round_trip=True)
+    raw = tmp_path / "raw" / "Dataset104_Tiny"
+    raw.mkdir()
+    for part in ("imagesTr", "labelsTr"):
+        (tmp_path / "raw" / part).rename(raw / part.replace("Tr", "Ts"))
+    (tmp_path / "raw" / "scans.csv").rename(raw / "imagesTs" / "scans.csv")
+    (tmp_path / "raw" / "dataset.json").rename(raw / "dataset.json")
+    return tmp_path / "out"
+
+
+def test_translations(translations_out, capsys):
+    assert evaluate.main(["-d", "104", "-i", str(translations_out), "-np", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "native to arterial: 2 scans of 2 subjects" in shown and "arterial to native: 2 scans" in shown
+    assert "MAE in the body [HU]" in shown and "MAE in vessel [HU]" in shown
+    for name in ("metrics.csv", "metrics.json", "figures/translations.png"):
+        assert name in shown and (translations_out / name).is_file()
+
+
+def test_translations_there_and_back(translations_out, capsys):
+    arguments = ["-d", "104", "-i", str(translations_out.parent / "back"), "-r", str(translations_out), "-np", "1"]
+    assert evaluate.main(arguments) == 0
+    assert "There and back, native to arterial: 1 scan of 1 subject" in capsys.readouterr().out
+
+
+def test_the_way_back_without_the_way_there(translations_out, capsys):
+    assert evaluate.main(["-d", "104", "-i", str(translations_out.parent / "back")]) == 1
+    assert "Give the folder that was translated: -r" in capsys.readouterr().err
+
+
+def test_folder_without_translations(translations_out, capsys):
+    assert evaluate.main(["-d", "104", "-i", str(translations_out.parent)]) == 1
+    assert "holds no translations" in capsys.readouterr().err
+
+
+def test_every_task_can_be_evaluated():
+    assert set(evaluate.OF_TASK) == set(get_args(Task))

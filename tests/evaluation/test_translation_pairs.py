@@ -140,8 +140,8 @@ def test_a_translation_without_sidecar(raw, description):
         ({"source_phase": "native"}, r"two different names, found \['native', 'native'\]"),
         ({"source_phase": ""}, "two different names"),
         ({"time": "soon"}, "time must be a number"),
-        ({"seconds": 0}, "seconds and slices numbers above zero"),
-        ({"slices": "many"}, "seconds and slices numbers above zero"),
+        ({"seconds": -1}, "seconds and slices numbers from zero on"),
+        ({"slices": "many"}, "seconds and slices numbers from zero on"),
     ],
 )
 def test_sidecars_that_cannot_be(tmp_path, description, write_translation, changes, message):

@@ -94,5 +94,7 @@ def knowable_numbers(raw: Path, phase: str) -> dict[str, float]:
             patient = cohort_patient(raw, series.subject)
             best = knowable_scan(patient, phase, truth.array.shape[1:], breathing)[None].astype(np.float32)
             ct = description.is_ct
-            found.append(translation_metrics(best, truth.array, body_of(truth, ct), truth.geometry.array_spacing, ct))
+            found.append(
+                translation_metrics(best, truth.array, body_of(truth.array, ct), truth.geometry.array_spacing, ct)
+            )
     return {key: float(np.mean([numbers[key] for numbers in found])) for key, *_ in SHOWN}

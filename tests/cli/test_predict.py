@@ -4,8 +4,10 @@ import pytest
 
 from longflow.cli import predict
 from longflow.files import read_json
+from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
-from tests.inference.helpers import segmentation_model
+from tests.data.helpers import write_phase_dataset
+from tests.inference.helpers import segmentation_model, translation_model, use_one_convolution
 from tests.training.helpers import finished_model
 
 
@@ -98,9 +100,51 @@ def test_a_model_that_segments_is_used_by_the_same_command(dataset, images, tmp_
     assert read_json(tmp_path / "out" / "s0_0.json")["mirror"] is False
 
 
-@pytest.mark.parametrize(("flags", "message"), [("-t 60", "Times (-t) are for forecasts"), ("--steps 3", "no solver")])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("-t 60", "Times (-t) are for forecasts"),
+        ("--to native", "A phase (--to) is for translations"),
+        ("--steps 3", "no solver"),
+    ],
+)
 def test_flags_of_forecasts_are_refused_by_a_model_that_segments(dataset, images, tmp_path, flags, message, capsys):
     shutil.rmtree(dataset.results)
     segmentation_model(dataset)
     assert run(images, tmp_path / "out", *flags.split()) == 1
     assert message in " ".join(capsys.readouterr().err.split()) and not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def phases(tmp_path, monkeypatch):
+    """Scans of two phases as an input folder, and a model that repeats them."""
+    use_one_convolution(monkeypatch)
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path / "home"))
+    dataset = DatasetPaths("Dataset104_Phases")
+    write_phase_dataset(dataset.raw, shapes=((4, 12, 10),))
+    translation_model(dataset)
+    shutil.copy(dataset.raw / "scans.csv", dataset.raw / "imagesTr" / "scans.csv")
+    return dataset.raw / "imagesTr"
+
+
+def test_a_model_that_translates_is_used_by_the_same_command(phases, tmp_path, capsys):
+    assert run(phases, tmp_path / "out", "--to", "native", "--solver", "euler", "--steps", "3") == 0
+    assert "2 translations are in" in capsys.readouterr().out
+    sidecar = read_json(tmp_path / "out" / "p2_0_arterial_native.json")
+    assert (sidecar["solver"], sidecar["steps"], sidecar["target_phase"]) == ("euler", 3, "native")
+    assert run(tmp_path / "out", tmp_path / "back") == 0
+    assert (tmp_path / "back" / "p2_0_arterial_native_arterial_0000.nii.gz").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("", "Say which phase is wanted, with --to native or --to arterial"),
+        ("--to artrial", "Did you mean 'arterial'"),
+        ("--to native -t 60", "Times (-t) are for forecasts"),
+    ],
+)
+def test_what_cannot_be_translated_ends_with_1(phases, tmp_path, flags, message, capsys):
+    assert run(phases, tmp_path / "out", *flags.split()) == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    assert message in shown and "Traceback" not in shown and not (tmp_path / "out").exists()

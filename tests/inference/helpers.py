@@ -1,8 +1,11 @@
-"""A finished model that segments, without training."""
+"""Finished models that segment and that translate, without training."""
+
+import torch
+from torch import nn
 
 from longflow.files import read_json, write_json
 from longflow.paths import DatasetPaths, ModelPaths
-from longflow.plans import Plans
+from longflow.plans import ChannelPlan, InferencePlan, Plans
 from tests.methods.helpers import minimal_plans
 from tests.training.helpers import finished_model
 
@@ -23,3 +26,42 @@ def segmentation_model(dataset: DatasetPaths, plans: Plans | None = None, **furt
     further_keys = {"task": "segment", "labels": plans.labels, "regions_class_order": plans.regions_class_order}
     write_json({**content, **further_keys}, dataset.raw / "dataset.json")
     return finished_model(dataset, plans, "unet", **{"random": True, **further})
+
+
+PHASES = ["native", "arterial"]
+
+
+def plans_to_translate(dimensions=3, channel="CT", normal_form="absolute", own_grid=False) -> Plans:
+    """Plans of one channel for patches of 4 x 8 x 8 voxels (or 8 x 8); MFM's numbers of a CT and its solver."""
+    plans = minimal_plans(dimensions=dimensions).model_copy(update={"task": "translate", "phases": list(PHASES)})
+    of_ct = {"offset": 0.0, "scale": 1000.0, "clip": (-1000.0, 1000.0)} if normal_form == "absolute" else {}
+    plans.channel_names, plans.channels = [channel], [ChannelPlan(name=channel, normal_form=normal_form, **of_ct)]
+    plans.inference = InferencePlan(solver="heun2", steps=1)
+    for plan in plans.configurations.values():
+        plan.own_grid, plan.spacing = own_grid, [5.0, 2.0, 2.0]
+    return Plans.model_validate(plans.model_dump())
+
+
+class OneConvolution(nn.Module):
+    """A network that translates: a convolution that begins at zero and is told the time."""
+
+    def __init__(self, channels_in, channels_out, plan):
+        super().__init__()
+        kind = nn.Conv3d if plan.dimensions == 3 else nn.Conv2d
+        self.convolution = kind(channels_in, channels_out, 3, padding=1)
+        nn.init.zeros_(self.convolution.weight)
+        nn.init.zeros_(self.convolution.bias)
+
+    def forward(self, image: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return self.convolution(image).float() * (1 + time.view(-1, *[1] * (image.ndim - 1)))
+
+
+def use_one_convolution(monkeypatch) -> None:
+    """Methods that translate are built with :class:`OneConvolution`, whatever network is named."""
+    where = "longflow.methods.translation._translation.build_translation_network"
+    monkeypatch.setattr(where, lambda name, *further: OneConvolution(*further))
+
+
+def translation_model(dataset: DatasetPaths, plans: Plans | None = None, **further) -> ModelPaths:
+    """A fold of ``mfm``: as it starts, or with ``random=True``."""
+    return finished_model(dataset, plans or plans_to_translate(), "mfm", **further)

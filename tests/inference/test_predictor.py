@@ -270,6 +270,13 @@ def test_a_wanted_time_before_the_context(forecaster, folder, tmp_path, times):
         predict_folder(forecaster, folder, tmp_path / "out", asked=Asked(tuple(times)))
 
 
+def test_a_phase_is_for_translations(forecaster, folder, tmp_path):
+    message = r"A phase \(--to\) is for translations, but cronos__.* forecasts\. Leave --to away, or .* translates with"
+    with pytest.raises(ConfigurationError, match=message):
+        predict_folder(forecaster, folder, tmp_path / "out", Asked(phase="native"))
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("time", [float("nan"), float("inf")])
 def test_a_wanted_time_that_is_no_number(forecaster, folder, tmp_path, time):
     with pytest.raises(DataError, match="is not a finite number"):

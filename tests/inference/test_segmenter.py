@@ -170,9 +170,11 @@ def test_an_older_label_map_does_not_pass_for_one_that_failed(segmenter, folder,
     assert read_json(out / "a_2.json")["mirror"] is True
 
 
-def test_times_are_for_forecasts(segmenter, folder, tmp_path):
+def test_times_are_for_forecasts_and_phases_for_translations(segmenter, folder, tmp_path):
     with pytest.raises(ConfigurationError, match=r"Times \(-t\) are for forecasts, but unet__.* segments"):
         predict_folder(segmenter, folder, tmp_path / "out", asked=Asked((50,)))
+    with pytest.raises(ConfigurationError, match=r"A phase \(--to\) is for translations, but unet__.* segments"):
+        predict_folder(segmenter, folder, tmp_path / "out", asked=Asked(phase="native"))
     assert not (tmp_path / "out").exists()
 
 

@@ -108,12 +108,12 @@ def label_mae(
     """
     check_volumes(translation=translation, truth=truth)
     _check_shape("label map", labels, truth)
-    errors = [
-        np.abs(in_limits(translation[c], is_ct) - in_limits(truth[c], is_ct))
-        for c, is_ct in enumerate(_per_channel(ct, truth))
-    ]
-    masks = {name: np.isin(labels, values) for name, values in structures.items()}
-    return {name: mean_of_defined([_mean_where(error, mask) for error in errors]) for name, mask in masks.items()}
+    errors: dict[str, list[float | None]] = {name: [] for name in structures}
+    for c, is_ct in enumerate(_per_channel(ct, truth)):
+        error = np.abs(in_limits(translation[c], is_ct) - in_limits(truth[c], is_ct))
+        for name, values in structures.items():
+            errors[name].append(_mean_where(error, np.isin(labels, values)))
+    return {name: mean_of_defined(of_channels) for name, of_channels in errors.items()}
 
 
 def body_mae(translation: np.ndarray, truth: np.ndarray, body: np.ndarray, ct: Sequence[bool]) -> float | None:
@@ -124,7 +124,7 @@ def body_mae(translation: np.ndarray, truth: np.ndarray, body: np.ndarray, ct: S
 def in_limits(channel: np.ndarray, is_ct: bool) -> np.ndarray:
     """One channel in float64, Hounsfield units clipped."""
     channel = channel.astype(np.float64)
-    return np.clip(channel, *HU_LIMITS) if is_ct else channel
+    return np.clip(channel, *HU_LIMITS, out=channel) if is_ct else channel
 
 
 def through_plane(spacing: Sequence[float]) -> int:
@@ -163,13 +163,19 @@ def _ssim_of_mfm(translation: np.ndarray, truth: np.ndarray, limits: tuple[float
     squares both constants, so it is given the k2 whose square is what is printed.
     """
     low, high = limits
-    x, y = (np.moveaxis((np.clip(one, low, high) - low) / (high - low), across, 0) for one in (truth, translation))
-    largest = float(x.max())
+    largest = (min(max(float(truth.max()), low), high) - low) / (high - low)
+    x, y = np.moveaxis(truth, across, 0), np.moveaxis(translation, across, 0)
     if largest == 0 or min(x.shape[1:]) < 3:
         return None
-    constants = {"data_range": largest, "K1": MFM_K1, "K2": math.sqrt(MFM_K2 / largest)}
-    size = window_size(x.shape[1:])
-    return float(np.mean([structural_similarity(*pair, win_size=size, **constants) for pair in zip(x, y, strict=True)]))
+    settings = {"data_range": largest, "K1": MFM_K1, "K2": math.sqrt(MFM_K2 / largest)}
+    settings["win_size"] = window_size(x.shape[1:])
+
+    def mapped(image: np.ndarray) -> np.ndarray:
+        return (np.clip(image, low, high) - low) / (high - low)
+
+    return float(
+        np.mean([structural_similarity(*map(mapped, slices), **settings) for slices in zip(x, y, strict=True)])
+    )
 
 
 def _through_plane_error(error: np.ndarray, body: np.ndarray, across: int, distance: float) -> float | None:

@@ -119,7 +119,7 @@ def import_dataset(
     _write_table([scan for scan in ordered if scan.part == "training"], unfinished / "scans.csv")
     if test := [scan for scan in ordered if scan.part != "training"]:
         _write_table(test, unfinished / "imagesTs" / "scans.csv")
-    _put_in_place(unfinished, raw)
+    put_in_place(unfinished, raw)
     return True
 
 
@@ -134,7 +134,7 @@ def _write_table(scans: list[ImportedScan], path: Path) -> None:
     write_scans([Scan(scan.case, scan.subject, scan.time, (), None, scan.covariates) for scan in scans], path)
 
 
-def _put_in_place(unfinished: Path, raw: Path) -> None:
+def put_in_place(unfinished: Path, raw: Path) -> None:
     """Give the finished folder its name; a dataset that it replaces is removed only afterwards."""
     replaced = raw.with_name(f".replaced-{raw.name}")
     shutil.rmtree(replaced, ignore_errors=True)

@@ -141,6 +141,7 @@ class Method(nn.Module):
     :cvar networks: names of the networks that it can be trained with (``longflow_train --network``), the default first;
         the name of a method with another one is ``{method}-{network}``. Such a method takes ``network=NAME`` when made.
     :cvar noise: whether predictions begin with noise (``PhaseBatch.noise``).
+    :cvar integrates: whether predictions are a velocity field integrated with ``solver`` and ``steps``.
     :cvar options: what of the method can be changed by ``longflow_train --set NAME=VALUE``, with the defaults; stored
         with the weights. The value has the default's type. An option ``augmentation`` switches off all augmentation.
     """
@@ -154,6 +155,7 @@ class Method(nn.Module):
     mirrors: bool = False
     networks: ClassVar[tuple[str, ...]] = ()
     noise: ClassVar[bool] = False
+    integrates: ClassVar[bool] = False
     reductions: ClassVar[tuple[str, ...]] = ("forecast",)
     options: ClassVar[Options] = {}
 

@@ -28,6 +28,7 @@ class FlowMethod(Method):
 
     task = "forecast"
     reductions = REDUCTIONS
+    integrates = True
 
     def __init__(self, plans: Plans, configuration: str, scans: int, code_size: int):
         super().__init__(plans, configuration)

@@ -17,6 +17,7 @@ class Mfm(TranslationMethod):
     """
 
     summary = "Medical Flow Matching: one flow, both ways"
+    integrates = True
 
     def training_step(self, batch: PhaseBatch) -> Tensor:
         """One draw of t ~ U[0, 1] per sample; the mean squared error of the velocity (eq. 5)."""

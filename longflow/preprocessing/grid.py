@@ -54,19 +54,3 @@ def resample_labels(
         labels[None].astype(np.int16), shape, spacing, target, True, LABEL_ORDER, ORDER_THROUGH_PLANE, None
     )
     return resampled[0].astype(np.int16, copy=False)
-
-
-def block_means(image: np.ndarray, block: Sequence[int]) -> np.ndarray:
-    """Means over blocks of the last three axes, float32; a block that reaches beyond the end holds what there is.
-
-    >>> block_means(np.arange(5, dtype=np.float32).reshape(1, 1, 5), (1, 1, 2))
-    array([[[0.5, 2.5, 4. ]]], dtype=float32)
-    """
-    means = image
-    # the longest axes first, which keeps what follows small
-    for axis, size in zip((-1, -2, -3), reversed(block), strict=True):
-        starts = np.arange(0, means.shape[axis], size)
-        counts = np.diff(np.append(starts, means.shape[axis]))
-        sums = np.add.reduceat(means, starts, axis=axis, dtype=np.float64)
-        means = sums / counts.reshape(-1, *(1,) * (-1 - axis))
-    return means.astype(np.float32)

@@ -13,6 +13,7 @@ import numpy as np
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
 from longflow.data.box import box_slices, nonzero_box
+from longflow.data.coarse import block_means, coarse_block
 from longflow.data.dataset import Scan, Series
 from longflow.data.images import Volume, check_same_grid, read_label, read_scan
 from longflow.data.problems import REGISTER
@@ -20,7 +21,6 @@ from longflow.errors import DataError
 from longflow.plans import Plans
 from longflow.preprocessing.class_locations import find_locations, wanted_values
 from longflow.preprocessing.grid import (
-    block_means,
     resample_image,
     resample_labels,
     resampled_shape,
@@ -49,9 +49,6 @@ FORMAT = 2
 
 #: nnU-Net's label of background beyond the nonzero region
 OUTSIDE = -1
-
-#: edge of a coarse block along the finest axis, in voxels
-COARSE_EDGE = 8
 
 
 def prepare_series(series: Series, plans: Plans, configuration_name: str) -> PreparedSeries:
@@ -173,16 +170,6 @@ def _outside_marked(label: np.ndarray, scan: np.ndarray) -> np.ndarray:
     Resampling gives a voxel to the label with the largest share, so one background or two is not the same.
     """
     return np.where((label == 0) & ~create_nonzero_mask(scan), np.int16(OUTSIDE), label)
-
-
-def coarse_block(spacing: Sequence[float]) -> tuple[int, int, int]:
-    """Voxels per coarse block: about a cube in mm, ``COARSE_EDGE`` voxels along the finest axis.
-
-    >>> coarse_block((10.0, 1.5, 1.5))
-    (1, 8, 8)
-    """
-    edge = COARSE_EDGE * min(spacing)
-    return tuple(min(COARSE_EDGE, max(1, round(edge / size))) for size in spacing)
 
 
 def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:

@@ -7,18 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from skimage.registration import phase_cross_correlation
 
+from longflow.data.coarse import SHIFT, shift_between
 from longflow.errors import some
 from longflow.preprocessing.series import load_prepared
 from longflow.training.splits import Cohort
 
 logger = logging.getLogger(__name__)
 
-#: from how many coarse blocks (8 voxels of the finest axis) on two scans are taken to be shifted
-SHIFT = 1.5
-#: a scan with fewer blocks along an axis is too small to tell a shift along it
-FEWEST_BLOCKS = 4
 #: so many subjects are looked at
 SUBJECTS = 50
 
@@ -63,19 +59,3 @@ def _shifted_pairs(folder: Path, subjects: Sequence[str]) -> tuple[int, list[tup
             if np.abs(shift_between(series.coarse[first], series.coarse[first + 1])).max() >= SHIFT:
                 shifted.append((one, other))
     return looked_at, shifted
-
-
-def shift_between(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Blocks along z, y, x by which one scan's block means fit the other's best; 0 along an axis of few blocks.
-
-    :param one, other: (channels, z, y, x).
-    """
-    centred = [scan - scan.mean((1, 2, 3), keepdims=True) for scan in (one, other)]
-    shifts = [
-        # not normalised: block means are too few for a spectrum without its amplitudes
-        phase_cross_correlation(left, right, upsample_factor=4, normalization=None)[0]
-        for left, right in zip(*centred, strict=True)
-        if left.any() and right.any()
-    ]
-    wide_enough = np.array(one.shape[1:]) >= FEWEST_BLOCKS
-    return np.mean(shifts, axis=0) * wide_enough if shifts else np.zeros(3)

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from longflow.preprocessing.grid import (
-    block_means,
     inverse_order,
     resample_image,
     resample_labels,
@@ -53,11 +52,3 @@ def test_labels_stay_labels():
     resampled = resample_labels(labels, [4, 16, 16], (5.0, 2.0, 2.0), (5.0, 1.0, 1.0))
     assert resampled.dtype == np.int16 and set(np.unique(resampled)) == {0, 3}
     assert (resampled == 3).mean() == pytest.approx((labels == 3).mean(), rel=0.1)
-
-
-def test_block_means_with_partial_blocks():
-    image = np.random.default_rng(0).normal(size=(2, 1, 5, 9, 16)).astype(np.float32)
-    means = block_means(image, (2, 8, 8))
-    assert means.shape == (2, 1, 3, 2, 2) and means.dtype == np.float32
-    assert np.allclose(means[:, :, 0, 0, 0], image[:, :, :2, :8, :8].mean(axis=(2, 3, 4)), atol=1e-6)
-    assert np.allclose(means[:, :, 2, 1, 1], image[:, :, 4:, 8:, 8:].mean(axis=(2, 3, 4)), atol=1e-6)

@@ -8,7 +8,7 @@ from longflow.preprocessing.series import prepare_volumes, save_prepared
 from longflow.training import unregistered
 from longflow.training.scan_samples import PairSamples
 from longflow.training.splits import Cohort
-from longflow.training.unregistered import shift_between, unregistered_pairs, warn_of_unregistered
+from longflow.training.unregistered import unregistered_pairs, warn_of_unregistered
 from tests.training.helpers import geometry
 from tests.training.scan_cohort import segment_plans
 
@@ -39,18 +39,6 @@ def cohort_of(folder, subjects: dict[str, list[np.ndarray]]) -> Cohort:
         times = [float(index) for index in range(len(arrays))]
         save_prepared(prepare_volumes(subject, scans[subject], times, volumes, plans, "3d_fullres"), folder)
     return Cohort(folder, scans)
-
-
-def test_shift_between_is_in_blocks():
-    left, right = np.zeros((2, 1, 6, 8, 8))
-    left[0, 2:4, 2:4, 2:5], right[0, 2:4, 4:6, 1:4] = 1, 1
-    assert np.allclose(shift_between(left, right), (0, -2, 1), atol=0.26)
-    # three blocks along an axis say nothing of a shift along it
-    assert np.allclose(shift_between(left[:, :, :, :3], right[:, :, :, 1:4])[2], 0)
-
-
-def test_a_constant_scan_has_no_shift():
-    assert not shift_between(np.ones((1, 4, 4, 4)), np.random.default_rng(0).random((1, 4, 4, 4))).any()
 
 
 def test_shifted_scans_are_found_and_registered_ones_are_not(tmp_path):

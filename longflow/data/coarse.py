@@ -1,0 +1,56 @@
+"""A volume as means over coarse blocks: small enough to keep, and to see by it whether two scans lie on each other."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from skimage.registration import phase_cross_correlation
+
+#: edge of a coarse block along the finest axis, in voxels
+COARSE_EDGE = 8
+
+#: from how many blocks on two scans are taken to be shifted
+SHIFT = 1.5
+#: a scan with fewer blocks along an axis is too small to tell a shift along it
+FEWEST_BLOCKS = 4
+
+
+def coarse_block(spacing: Sequence[float]) -> tuple[int, int, int]:
+    """Voxels per coarse block: about a cube in mm, ``COARSE_EDGE`` voxels along the finest axis.
+
+    >>> coarse_block((10.0, 1.5, 1.5))
+    (1, 8, 8)
+    """
+    edge = COARSE_EDGE * min(spacing)
+    return tuple(min(COARSE_EDGE, max(1, round(edge / size))) for size in spacing)
+
+
+def block_means(image: np.ndarray, block: Sequence[int]) -> np.ndarray:
+    """Means over blocks of the last three axes, float32; a block that reaches beyond the end holds what there is.
+
+    >>> block_means(np.arange(5, dtype=np.float32).reshape(1, 1, 5), (1, 1, 2))
+    array([[[0.5, 2.5, 4. ]]], dtype=float32)
+    """
+    means = image
+    # the longest axes first, which keeps what follows small
+    for axis, size in zip((-1, -2, -3), reversed(block), strict=True):
+        starts = np.arange(0, means.shape[axis], size)
+        counts = np.diff(np.append(starts, means.shape[axis]))
+        sums = np.add.reduceat(means, starts, axis=axis, dtype=np.float64)
+        means = sums / counts.reshape(-1, *(1,) * (-1 - axis))
+    return means.astype(np.float32)
+
+
+def shift_between(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Blocks along z, y, x by which one scan's block means fit the other's best; 0 along an axis of few blocks.
+
+    :param one, other: (channels, z, y, x).
+    """
+    centred = [scan - scan.mean((1, 2, 3), keepdims=True) for scan in (one, other)]
+    shifts = [
+        # not normalised: block means are too few for a spectrum without its amplitudes
+        phase_cross_correlation(left, right, upsample_factor=4, normalization=None)[0]
+        for left, right in zip(*centred, strict=True)
+        if left.any() and right.any()
+    ]
+    wide_enough = np.array(one.shape[1:]) >= FEWEST_BLOCKS
+    return np.mean(shifts, axis=0) * wide_enough if shifts else np.zeros(3)

@@ -16,12 +16,13 @@ EXAMPLE = """
 longflow_import acdc ACDC/database -d 101
 longflow_import nifti4d cine -d 102 -n Sunnybrook --images "{subject}_cine.nii.gz"
 longflow_import nifti4d cine -d 102 -n Sunnybrook --times "{subject}.json" --key trigger_times --time_unit ms
+longflow_import phases scans -d 104 -n Abdomen --images "{subject}_{phase}.nii.gz" --channel CT
 """
 
 
 def parser() -> command.Parser:
     result = command.Parser("longflow_import", "Write a raw dataset from files in another layout.", EXAMPLE)
-    result.add_argument("layout", choices=["acdc", "nifti4d"], help="how the source is laid out")
+    result.add_argument("layout", choices=["acdc", "nifti4d", "phases"], help="how the source is laid out")
     result.add_argument("source", type=Path, help="folder to import from; it is only read")
     result.add_argument("-d", "--dataset", required=True, help="id of the new dataset, as 102, or Dataset102_Name")
     result.add_argument("-n", "--name", help="name of the new dataset (acdc: ACDC)")
@@ -32,7 +33,7 @@ def parser() -> command.Parser:
         metavar="SUBJECT",
         help="subjects kept out of training: scans to imagesTs, targets of forecasts to targetsTs (acdc: systole)",
     )
-    result.add_argument("--task", choices=["forecast", "segment"], default="forecast", help="default: %(default)s")
+    result.add_argument("--task", choices=["forecast", "segment"], help="default: forecast (phases: translate, always)")
     flags.add_processes(result)
     result.add_argument("--overwrite", action="store_true", help="replace a dataset of this name")
 
@@ -44,13 +45,35 @@ def parser() -> command.Parser:
         help="frame / NbFrame (default), or the frame's number",
     )
 
+    both = result.add_argument_group("nifti4d and phases")
+    both.add_argument(
+        "--images",
+        metavar="PATTERN",
+        help="names of the images (default: {subject}.nii.gz, 4D; phases: {subject}_{phase}.nii.gz, and {time} where "
+        "subjects have several)",
+    )
+    both.add_argument(
+        "--labels",
+        metavar="PATTERN",
+        help="names of the label masks (4D: only frames with a label are written; phases: without {phase} one mask is "
+        "used for both)",
+    )
+    both.add_argument("--label_names", nargs="+", default=[], metavar="NAME", help="names of the labels 1, 2, ...")
+    both.add_argument("--channel", default="image", help="what the images are, as T1 or CT (CT keeps its HU)")
+    both.add_argument(
+        "--time_unit", choices=get_args(TimeUnit), help="unit of the times (header: its own unit; phases: days)"
+    )
+
+    phases = result.add_argument_group("phases")
+    phases.add_argument(
+        "--phases",
+        nargs=2,
+        default=[],
+        metavar="PHASE",
+        help="the two phases, that without contrast first (default: the two that the files' names hold)",
+    )
+
     nifti = result.add_argument_group("nifti4d")
-    nifti.add_argument(
-        "--images", default="{subject}.nii.gz", metavar="PATTERN", help="names of the 4D images (default: %(default)s)"
-    )
-    nifti.add_argument(
-        "--labels", metavar="PATTERN", help="names of 4D label masks; only frames with a label are written"
-    )
     nifti.add_argument(
         "--times",
         default="header",
@@ -58,9 +81,6 @@ def parser() -> command.Parser:
         help="header (default), frames, TABLE.csv (subject,frame,time; frames from 0) or a pattern {subject}.json",
     )
     nifti.add_argument("--key", help="name of the list of times in the json")
-    nifti.add_argument("--time_unit", choices=get_args(TimeUnit), help="unit of the times (header: its own unit)")
-    nifti.add_argument("--channel", default="image", help="what the images are, as T1 or CT (CT keeps its HU)")
-    nifti.add_argument("--label_names", nargs="+", default=[], metavar="NAME", help="names of the labels 1, 2, ...")
     nifti.add_argument(
         "--test_targets", type=int, default=1, metavar="N", help="last frames of a test subject that are its targets"
     )
@@ -70,30 +90,42 @@ def parser() -> command.Parser:
 def work(options: argparse.Namespace) -> None:
     from longflow.data.importers.acdc import import_acdc
     from longflow.data.importers.nifti4d import import_nifti4d
+    from longflow.data.importers.phases import import_phases
 
     raw = DatasetPaths(new_dataset_name(options.dataset, options.name or {"acdc": "ACDC"}.get(options.layout))).raw
-    common = {
-        "task": options.task,
-        "test": options.test,
-        "processes": options.processes,
-        "overwrite": options.overwrite,
-    }
+    if options.layout == "phases" and options.task:
+        raise ConfigurationError(
+            f"--task {options.task}: scans in two phases at one time are there to be translated. Leave --task out."
+        )
+    common = {"test": options.test, "processes": options.processes, "overwrite": options.overwrite}
+    of_files = {"labels": options.labels, "channel": options.channel, "label_names": options.label_names}
+    if options.images:
+        of_files["images"] = options.images
     with progress_bar("Importing") as progress:
         if options.layout == "acdc":
-            written = import_acdc(options.source, raw, time=options.time, progress=progress, **common)
-        else:
+            task = options.task or "forecast"
+            written = import_acdc(options.source, raw, time=options.time, task=task, progress=progress, **common)
+        elif options.layout == "nifti4d":
             written = import_nifti4d(
                 options.source,
                 raw,
-                images=options.images,
-                labels=options.labels,
                 times=options.times,
                 key=options.key,
                 time_unit=options.time_unit,
-                channel=options.channel,
-                label_names=options.label_names,
                 test_targets=options.test_targets,
+                task=options.task or "forecast",
                 progress=progress,
+                **of_files,
+                **common,
+            )
+        else:
+            written = import_phases(
+                options.source,
+                raw,
+                phases=options.phases,
+                time_unit=options.time_unit or "days",
+                progress=progress,
+                **of_files,
                 **common,
             )
     command.console.print(f"{'Imported to' if written else 'Imported before, nothing to do:'} {raw}", highlight=False)

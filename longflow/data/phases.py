@@ -1,6 +1,6 @@
 """Contrast phases: which two a dataset has, and the pairs of scans that differ in nothing else."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from longflow.data.dataset import DatasetDescription, Scan, Series
@@ -42,7 +42,16 @@ def phases_of_dataset(description: DatasetDescription, all_series: Sequence[Seri
             else "Give every scan the phase in which it was acquired, as native or arterial."
         )
         raise DataError(f"The column 'phase' of scans.csv {holds}; translation needs two phases. {hint}")
-    return sorted(found, key=lambda phase: (phase.casefold() not in NATIVE_NAMES, phase))
+    return native_first(found)
+
+
+def native_first(phases: Iterable[str]) -> list[str]:
+    """Names of phases, that without contrast first, the others in the alphabet.
+
+    >>> native_first(["arterial", "native"])
+    ['native', 'arterial']
+    """
+    return sorted(phases, key=lambda phase: (phase.casefold() not in NATIVE_NAMES, phase))
 
 
 def phase_pairs(series: Series, phases: Sequence[str]) -> list[PhasePair]:

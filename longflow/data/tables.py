@@ -5,9 +5,10 @@ import re
 from datetime import datetime
 from pathlib import Path
 
-from longflow.data.dataset import Row, is_name, parse_time
+from longflow.data.dataset import PHASE, Row, is_name, parse_time
 from longflow.data.problems import Problem, error, warning
 from longflow.errors import some
+from longflow.plans import Task
 
 DATE = re.compile(r"^\d{1,4}([-./])\d{1,2}\1\d{1,4}([T ].*)?$")
 COUNT_DAYS = (
@@ -27,15 +28,16 @@ BELIEVABLE_SPAN = {
 }
 
 
-def table_problems(path: Path, table: str, rows: list[Row]) -> tuple[list[Problem], list[Row]]:
+def table_problems(path: Path, table: str, rows: list[Row], task: Task = "forecast") -> tuple[list[Problem], list[Row]]:
     """Problems of the lines of a table, and the lines whose files can be looked for (their time may be none).
 
-    :param path: the file; :param table: its name for people.
+    :param path: the file; :param table: its name for people. :param task: of the dataset; where it is "translate",
+        scans of one time may differ in their phase, and a missing phase is said elsewhere.
     """
     problems = _cells(path, table) if path.suffix == ".csv" else []
     usable = []
     case_lines: dict[str, int] = {}
-    time_lines: dict[tuple[str, float], int] = {}
+    moments: dict[tuple[str, float, str], int] = {}
     for row in rows:
         found = _line(row, table)
         time = parse_time(row.time)
@@ -49,19 +51,23 @@ def table_problems(path: Path, table: str, rows: list[Row]) -> tuple[list[Proble
                     "Delete one of the lines, or correct its case.",
                 )
             )
-        if row.subject and time is not None and (row.subject, time) in time_lines:
+        phase = row.covariates.get(PHASE, "") if task == "translate" else ""
+        moment = row.subject, time, phase
+        is_told_apart = row.subject and time is not None and (phase or task != "translate")
+        if is_told_apart and moment in moments:
+            in_phase = f" in phase {phase}" if phase else ""
             found.append(
                 error(
                     table,
                     f"line {row.line}: time",
-                    f"{row.time} of subject {row.subject}, as in line {time_lines[row.subject, time]}",
-                    "one scan of a subject at a time",
+                    f"{row.time} of subject {row.subject}{in_phase}, as in line {moments[moment]}",
+                    f"one scan of a subject at a time{' and in a phase' if phase else ''}",
                     "Give the scans different times, or keep one of them.",
                 )
             )
         case_lines.setdefault(row.case, row.line)
         if time is not None:
-            time_lines.setdefault((row.subject, time), row.line)
+            moments.setdefault(moment, row.line)
         problems += found
         if row.subject and is_name(row.case) and case_lines[row.case] == row.line:
             usable.append(row)

@@ -6,6 +6,7 @@ import pytest
 from longflow.cli.import_dataset import main, new_dataset_name
 from longflow.cli.verify import main as verify
 from longflow.errors import ConfigurationError
+from tests.data.helpers import phase_array, phase_label, write_image
 from tests.data.importers.test_acdc import write_patient
 from tests.data.importers.test_nifti4d import write_cine
 
@@ -75,3 +76,30 @@ def test_an_unknown_layout_ends_with_1(capsys):
     with pytest.raises(SystemExit) as raised:
         main(["dicom", "x", "-d", "1"])
     assert raised.value.code == 1 and "acdc" in capsys.readouterr().err
+
+
+def test_phases_with_all_flags(home, tmp_path, capsys):
+    for subject in ("p1", "p2", "p3"):
+        for phase in ("plain", "late"):
+            write_image(phase_array(0, phase == "late"), tmp_path / "scans" / f"{subject}-0-{phase}.nii.gz")
+            write_image(phase_label(), tmp_path / "scans" / f"{subject}.seg.nii.gz")
+    arguments = [
+        "phases",
+        str(tmp_path / "scans"),
+        "-d",
+        "104",
+        "-n",
+        "CT",
+        "--images",
+        "{subject}-{time}-{phase}.nii.gz",
+    ]
+    arguments += ["--labels", "{subject}.seg.nii.gz", "--label_names", "vessel", "--channel", "CT"]
+    arguments += ["--phases", "plain", "late", "--time_unit", "years", "--test", "p3", "-np", "1"]
+    assert main([*arguments, "--task", "forecast"]) == 1
+    assert "there to be translated" in capsys.readouterr().err
+    assert main(arguments) == 0
+    description = json.loads((home / "raw" / "Dataset104_CT" / "dataset.json").read_text())
+    assert (description["task"], description["phases"]) == ("translate", ["plain", "late"])
+    assert description["labels"] == {"background": 0, "vessel": 1} and description["time_unit"] == "years"
+    assert description["channel_names"] == {"0": "CT"} and description["numTraining"] == 4
+    assert verify(["-d", "104", "-np", "1"]) == 0

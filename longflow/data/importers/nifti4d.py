@@ -1,7 +1,6 @@
 """4D NIfTI files, one per subject with time as the fourth dimension, to a raw dataset with one 3D file per frame."""
 
 import csv
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +9,10 @@ import nibabel
 
 from longflow.data.dataset import parse_time
 from longflow.data.images import by_axis
+from longflow.data.importers.patterns import SUBJECT, fitting_files
 from longflow.data.importers.writing import ImportedScan, import_dataset
 from longflow.data.nifti import NIBABEL_ERRORS
-from longflow.errors import ConfigurationError, DataError, some, unknown_name
+from longflow.errors import ConfigurationError, DataError, unknown_name
 from longflow.files import read_json
 from longflow.parallel import Progress
 from longflow.plans import Task
@@ -125,23 +125,8 @@ def _as_test(scans: list[ImportedScan], targets: int) -> list[ImportedScan]:
 
 def subjects_of_folder(source: Path, pattern: str) -> dict[str, Path]:
     """The files whose path below ``source`` fits the pattern, by subject, sorted."""
-    if pattern.count(PLACE) != 1:
-        raise ConfigurationError(f"--images '{pattern}' must hold {PLACE} once, as in '{PLACE}_cine.nii.gz'.")
-    if not source.is_dir():
-        raise DataError(f"{source} does not exist or is not a folder.")
-    before, after = (re.escape(part) for part in pattern.split(PLACE))
-    fits = re.compile(f"^{before}([^/]+){after}$")
-    found = {}
-    for path in sorted(source.glob(pattern.replace(PLACE, "*"))):
-        if match := fits.match(path.relative_to(source).as_posix()):
-            found[match.group(1)] = path
-    if not found:
-        present = sorted(path.name for path in source.iterdir())
-        raise DataError(
-            f"{source} has no file with a name as {pattern}. It holds {some(present) or 'nothing'}. Give "
-            "the pattern with --images."
-        )
-    return found
+    files = fitting_files(source, pattern, {"subject": SUBJECT}, f"{PLACE}_cine.nii.gz")
+    return {places["subject"]: path for places, path in files}
 
 
 def _frames_of_header(path: Path) -> int:

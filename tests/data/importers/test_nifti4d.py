@@ -159,7 +159,7 @@ def test_flags_that_cannot_be_used(source, raw):
         run(source, raw, test=["s2"], test_targets=5)
     with pytest.raises(ConfigurationError, match="Every subject is a test subject"):
         run(source, raw, test=["s1", "s2"])
-    with pytest.raises(ConfigurationError, match=r"must hold \{subject\} once"):
+    with pytest.raises(ConfigurationError, match=r"must hold \{subject\}, as in"):
         run(source, raw, images="*.nii.gz")
     with pytest.raises(ConfigurationError, match="--time_unit ms"):
         run(source, raw, times="{subject}.json", key="trigger")

@@ -17,13 +17,13 @@ from longflow.inference.sliding_window import predict_logits
 from longflow.inference.volumes import structure_volumes, write_volumes
 from longflow.methods.method import Method
 from longflow.networks.precision import autocast
-from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
+from longflow.paths import DatasetPaths, FoldPaths
 from longflow.plans import Plans
 from longflow.preprocessing.restore import export_labels, labels_of_logits
 from longflow.preprocessing.series import load_prepared, prepare_volumes
 from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.splits import Cohort
-from longflow.training.validation import Score
+from longflow.training.validation import Score, settings_of_fold
 
 logger = logging.getLogger(__name__)
 
@@ -120,20 +120,12 @@ class LabelValidation:
 
     def _sidecar(self, scan: Scan, method: Method, paths: FoldPaths) -> dict[str, Any]:
         """What is segmented, and by which model."""
-        model = ModelPaths(paths.folder.parent)
         return {
             "case": scan.case,
             "subject": scan.subject,
             "time": scan.time,
             "images": [path.name for path in scan.images],
-            "time_unit": self.plans.temporal.time_unit,
-            "dataset": self.dataset.name,
-            "method": [model.method],
-            "configuration": [self.configuration],
-            "plans": [model.plans_name],
-            "plan_identity": [self.plans.identity(self.configuration)],
-            "folds": [[self.fold]],
-            "mirror": method.mirrors,
+            **settings_of_fold(method, paths, self.dataset, self.plans, self.configuration, self.fold),
         }
 
     def _has_structure(self, subject: str, scan: int) -> bool:

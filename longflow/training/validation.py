@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
 from longflow.errors import unknown_name
 from longflow.methods.method import Method
-from longflow.paths import DatasetPaths, FoldPaths
+from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
 from longflow.plans import Plans
 from longflow.training.splits import Cohort
 
@@ -63,3 +63,20 @@ def validation_of(
     module, name = VALIDATIONS[method.validation]
     kind = getattr(import_module(f"longflow.training.{module}"), name)
     return kind(method, dataset, plans, configuration, fold, cohort, device)
+
+
+def settings_of_fold(
+    method: Method, paths: FoldPaths, dataset: DatasetPaths, plans: Plans, configuration: str, fold: int
+) -> dict[str, Any]:
+    """What an out-of-fold prediction depends on beside its scans, for sidecars; as a predictor's ``settings``."""
+    model = ModelPaths(paths.folder.parent)
+    return {
+        "time_unit": plans.temporal.time_unit,
+        "dataset": dataset.name,
+        "method": [model.method],
+        "configuration": [configuration],
+        "plans": [model.plans_name],
+        "plan_identity": [plans.identity(configuration)],
+        "folds": [[fold]],
+        "mirror": method.mirrors,
+    }

@@ -87,7 +87,8 @@ def load_models(
     """Load what was selected.
 
     :param device: "cpu", "cuda", "cuda:1", "mps"; by default a GPU where there is one.
-    :param mirror: by default as the method has it. :param solver, steps: of a flow; by default as the plans have them.
+    :param mirror: by default as the method has it. :param solver, steps: of a flow; by default as the selection has
+        them, else as the plans do. Steps that were chosen for one solver are not taken over to another.
     :raises LongflowError: the models are for another task, or their weights do not fit their plans.
     """
     if solver is not None and solver not in get_args(Solver):
@@ -98,6 +99,8 @@ def load_models(
             f"{selection.members[0].model.folder.name} of {selection.dataset.name} is a model for the task '{found}', "
             f"not for '{task}'."
         )
+    if solver is None:
+        solver, steps = selection.solver, steps or selection.steps
     device = torch.device(device) if device else default_device()
     members = [_load(member, device, solver, steps) for member in selection.members]
     return Models(selection, device, members, members[0].methods[0].mirrors if mirror is None else mirror)

@@ -1,13 +1,14 @@
 """Which trained model a command means: by flags, by what longflow_find_best recorded, or because there is only one."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from longflow.data.dataset import is_name
 from longflow.errors import ConfigurationError, NotFoundError, some, unknown_name
 from longflow.files import read_json
 from longflow.methods.method import known_methods, method_class
 from longflow.paths import DatasetPaths, ModelPaths, known_datasets, resolve_dataset_name
+from longflow.plans import Solver
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Selection:
     :param members: their forecasts are averaged.
     :param reduction: name of the volume to take; None is the method's default.
     :param shrinkage: s in LCI + s (forecast - LCI); 1 leaves the forecast as it is.
+    :param solver, steps: of a flow, where ``longflow_find_best`` chose them; None: as the plans have them.
     :param origin: why this one, for people.
     """
 
@@ -32,6 +34,8 @@ class Selection:
     members: tuple[Member, ...]
     reduction: str | None = None
     shrinkage: float = 1.0
+    solver: Solver | None = None
+    steps: int | None = None
     origin: str = field(default="", compare=False)
 
 
@@ -115,9 +119,9 @@ def recorded_best(paths: DatasetPaths) -> Selection:
                 f"{paths.best} names fold {min(missing)} of {member.model.folder.name}, which is not there any more. "
                 "Run longflow_find_best again."
             )
-    return Selection(
-        paths, members, best["reduction"], best["shrinkage"], f"chosen by longflow_find_best ({paths.best})"
-    )
+    origin = f"chosen by longflow_find_best ({paths.best})"
+    solver, steps = best.get("solver"), best.get("steps")
+    return Selection(paths, members, best["reduction"], best["shrinkage"], solver, steps, origin)
 
 
 def _is_record(best: Any) -> bool:
@@ -126,6 +130,7 @@ def _is_record(best: Any) -> bool:
         names = [entry[key] for entry in best["members"] for key in ("method", "plans_name", "configuration")]
         folds = [fold for entry in best["members"] for fold in entry["folds"]]
         shrinkage, reduction = best["shrinkage"], best["reduction"]
+        solver, steps = best.get("solver"), best.get("steps")
     except (KeyError, TypeError):
         return False
     return (
@@ -135,6 +140,8 @@ def _is_record(best: Any) -> bool:
         and all(isinstance(fold, int) for fold in folds)
         and isinstance(shrinkage, int | float)
         and 0 <= shrinkage <= 1
+        and solver in (None, *get_args(Solver))
+        and (steps is None if solver is None else isinstance(steps, int) and steps > 0)
     )
 
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
@@ -21,6 +23,23 @@ def test_a_method_for_each_fold_ready_to_predict(forecasting):
     assert len(member.methods) == 2 and not any(method.training for method in member.methods)
     assert {(method.solver, method.steps) for method in member.methods} == {("midpoint", 3)}
     assert models.settings()["folds"] == [[0, 1]] and models.settings()["method"] == ["cronos"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, ("midpoint", 3)),
+        ({"steps": 5}, ("midpoint", 5)),
+        ({"solver": "euler", "steps": 2}, ("euler", 2)),
+        # three steps were chosen for another solver, so they are the plan's
+        ({"solver": "rk4"}, ("rk4", 10)),
+    ],
+)
+def test_a_selected_solver_is_used_unless_told(forecasting, flags, expected):
+    selection = replace(forecasting, solver="midpoint", steps=3)
+    (member,) = load_models(selection, "forecast", "cpu", **flags).members
+    assert {(method.solver, method.steps) for method in member.methods} == {expected}
+    assert member.plans.inference.steps == 10
 
 
 def test_what_was_trained_on_is_known(dataset):

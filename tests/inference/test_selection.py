@@ -22,12 +22,12 @@ def trained(paths, method="cronos", configuration="3d_fullres", folds=(0,)):
     return model
 
 
-def best(paths, *members, reduction="mean", shrinkage=0.7):
+def best(paths, *members, reduction="mean", shrinkage=0.7, **further):
     members = [
         {"method": model.method, "plans_name": model.plans_name, "configuration": model.configuration, "folds": folds}
         for model, folds in members
     ]
-    write_json({"members": members, "reduction": reduction, "shrinkage": shrinkage}, paths.best)
+    write_json({"members": members, "reduction": reduction, "shrinkage": shrinkage, **further}, paths.best)
 
 
 @pytest.mark.parametrize("dataset", [None, "101", "Dataset101_Cine"])
@@ -146,3 +146,21 @@ def test_a_method_that_is_not_installed_here_can_be_selected(paths):
     """That it cannot be loaded is said when it is."""
     model = trained(paths, "outside")
     assert select().members == (Member(model, (0,)),)
+
+
+@pytest.mark.parametrize("solver", [None, "midpoint"])
+def test_a_recorded_solver_and_its_steps(paths, solver):
+    best(paths, (trained(paths), [0]), solver=solver, steps=3 if solver else None)
+    found = select()
+    assert (found.solver, found.steps) == (solver, 3 if solver else None)
+    assert (select(method="cronos").solver, select(method="cronos").steps) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [{"solver": "eular", "steps": 1}, {"solver": "euler"}, {"solver": "euler", "steps": 0}, {"steps": 2}],
+)
+def test_a_recorded_solver_that_there_is_not(paths, record):
+    best(paths, (trained(paths), [0]), **record)
+    with pytest.raises(ConfigurationError, match=r"best.json is not what longflow_find_best writes"):
+        select()

@@ -1,0 +1,130 @@
+"""A U-Net that is told of time in every block of its encoder, in 2D and 3D; what the networks that translate share.
+
+MFM compares a "UNet" of 104.3 million parameters (its tables 2 and 3) and says nothing else about it. Here it is
+nnU-Net's plain topology: two convolutions for each block, the stride in the first of them. The time comes in as in
+TimeResNet, so that networks are compared and not ways of telling the time.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from longflow.networks.film_unet import GROUPS, Upsample
+from longflow.networks.padding import crop_to, pad_to_multiples
+from longflow.networks.precision import GuardedConv3d
+from longflow.networks.time_embedding import TimeEmbedding, TimeModulation
+from longflow.plans import NetworkPlan
+
+CONVOLUTIONS = {2: nn.Conv2d, 3: GuardedConv3d}
+
+
+class PlainBlock(nn.Module):
+    """Twice convolution, GroupNorm, SiLU; in between h -> A h + B where the time is told.
+
+    :param conv: kind of convolution. :param stride: of the first. :param code_size: of the time; 0: it is not told.
+    """
+
+    def __init__(
+        self, conv: type, inputs: int, features: int, kernel: list[int], stride: list[int], code_size: int = 0
+    ):
+        super().__init__()
+        padding = [size // 2 for size in kernel]
+        self.conv1 = conv(inputs, features, kernel, stride, padding)
+        self.norm1 = nn.GroupNorm(GROUPS, features)
+        self.time = TimeModulation(code_size, features) if code_size else None
+        self.conv2 = conv(features, features, kernel, padding=padding)
+        self.norm2 = nn.GroupNorm(GROUPS, features)
+
+    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
+        """(batch, inputs, *spatial), (batch, code_size) -> (batch, features, *spatial over the stride)."""
+        return F.silu(self.residual(x, code))
+
+    def residual(self, x: Tensor, code: Tensor | None) -> Tensor:
+        """All but the last SiLU."""
+        h = F.silu(self.norm1(self.conv1(x)))
+        if self.time is not None:
+            h = self.time(h, code)
+        return self.norm2(self.conv2(h))
+
+
+class ResidualBlock(PlainBlock):
+    """A plain block with a skip that is added before the last SiLU (He et al. 2016); 1 x 1 where shapes differ."""
+
+    def __init__(
+        self, conv: type, inputs: int, features: int, kernel: list[int], stride: list[int], code_size: int = 0
+    ):
+        super().__init__(conv, inputs, features, kernel, stride, code_size)
+        same = inputs == features and all(step == 1 for step in stride)
+        self.skip = nn.Identity() if same else conv(inputs, features, 1, stride)
+
+    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
+        """As :class:`PlainBlock`."""
+        return F.silu(self.residual(x, code) + self.skip(x))
+
+
+class TimedUNet(nn.Module):
+    """Image and time to a velocity or an image.
+
+    Subclasses may set :attr:`block`, the kind of blocks of encoder and decoder, and :meth:`make_bottleneck`. The
+    decoder is not told of time (MFM D.1: "into every block of the encoder").
+
+    :param channels_in: of the image. :param channels_out: of the result.
+    :param plan: features, strides, kernel sizes; blocks of each stage of the encoder, one where it does not say.
+    """
+
+    block: type[PlainBlock] = PlainBlock
+
+    def __init__(self, channels_in: int, channels_out: int, plan: NetworkPlan):
+        super().__init__()
+        conv = CONVOLUTIONS[plan.dimensions]
+        features, strides, kernels = plan.features_per_stage, plan.strides, plan.kernel_sizes
+        unit = [1] * plan.dimensions
+        code_size = 4 * features[0]
+        self.multiples = [math.prod(steps) for steps in zip(*strides, strict=True)]
+        self.time = TimeEmbedding(code_size)
+
+        self.encoder = nn.ModuleList()
+        blocks = plan.blocks_per_stage or [1] * len(features)
+        for above, below, kernel, stride, count in zip(
+            [channels_in, *features], features, kernels, strides, blocks, strict=False
+        ):
+            stage = [self.block(conv, above, below, kernel, stride, code_size)]
+            stage += [self.block(conv, below, below, kernel, unit, code_size) for _ in range(count - 1)]
+            self.encoder.append(nn.ModuleList(stage))
+        self.bottleneck = nn.ModuleList(self.make_bottleneck(conv, features[-1], kernels[-1], code_size))
+        self.up = nn.ModuleList()
+        self.decoder = nn.ModuleList()
+        for stage, (above, below) in enumerate(pairwise(features), start=1):
+            self.up.append(Upsample(conv, below, above, kernels[stage - 1], strides[stage]))
+            self.decoder.append(self.block(conv, above, above, kernels[stage - 1], unit))
+        self.head = conv(features[0], channels_out, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def make_bottleneck(self, conv: type, features: int, kernel: list[int], code_size: int) -> list[nn.Module]:
+        """Modules between encoder and decoder; each maps (x, code) to the shape of x. None here."""
+        return []
+
+    def forward(self, image: Tensor, time: Tensor) -> Tensor:
+        """The velocity, or whatever the network was trained for; zero when fresh.
+
+        :param image: (batch, channels_in, *spatial) of any size. :param time: (batch,) in [0, 1].
+        :returns: (batch, channels_out, *spatial), float32.
+        """
+        layout = torch.channels_last if image.ndim == 4 else torch.channels_last_3d
+        x = pad_to_multiples(image, self.multiples).contiguous(memory_format=layout)
+        code = self.time(time)
+        skips = []
+        for stage in self.encoder:
+            for block in stage:
+                x = block(x, code)
+            skips.append(x)
+        x = skips.pop()
+        for module in self.bottleneck:
+            x = module(x, code)
+        for up, block, skip in zip(reversed(self.up), reversed(self.decoder), reversed(skips), strict=True):
+            x = block(up(x, skip))
+        return crop_to(self.head(x), image.shape[2:]).float()

@@ -1,6 +1,7 @@
 """Trained models on a device: plans, folds and methods of what was selected."""
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 import torch
@@ -52,6 +53,10 @@ class Models:
         """The dataset.json that was trained on."""
         return read_description(self.members[0].member.model.dataset_json)
 
+    def of_folds(self, folds: Collection[int]) -> "Models":
+        """The same with these folds alone; a member that has none of them keeps all of its own."""
+        return replace(self, members=[_of_folds(member, folds) for member in self.members])
+
     def settings(self) -> dict[str, Any]:
         """What a prediction of any task depends on beside its scans, for sidecars."""
         return {
@@ -63,6 +68,14 @@ class Models:
             "folds": [list(member.member.folds) for member in self.members],
             "mirror": self.mirror,
         }
+
+
+def _of_folds(loaded: LoadedMember, folds: Collection[int]) -> LoadedMember:
+    kept = [place for place, fold in enumerate(loaded.member.folds) if fold in folds]
+    if not kept:
+        return loaded
+    member = replace(loaded.member, folds=tuple(loaded.member.folds[place] for place in kept))
+    return replace(loaded, member=member, methods=[loaded.methods[place] for place in kept])
 
 
 def solver_settings(method: Method) -> dict[str, Any]:

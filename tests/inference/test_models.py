@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
-from longflow.inference.models import load_models, task_of
+from longflow.inference.models import load_models, solver_settings, task_of
 from longflow.inference.selection import select
 from longflow.plans import read_plans
 from tests.inference.helpers import LABELS, segmentation_model
@@ -40,6 +40,23 @@ def test_a_selected_solver_is_used_unless_told(forecasting, flags, expected):
     (member,) = load_models(selection, "forecast", "cpu", **flags).members
     assert {(method.solver, method.steps) for method in member.methods} == {expected}
     assert member.plans.inference.steps == 10
+
+
+def test_some_of_the_folds(forecasting):
+    """A member that has none of them keeps all."""
+    models = load_models(forecasting, "forecast", "cpu")
+    (member,) = models.of_folds([1, 7]).members
+    assert member.methods == models.members[0].methods[1:] and member.member.folds == (1,)
+    assert models.of_folds([1]).settings()["folds"] == [[1]] and models.settings()["folds"] == [[0, 1]]
+    assert models.of_folds([]).settings() == models.settings()
+
+
+def test_how_a_flow_is_integrated(forecasting):
+    """dopri5 chooses its own steps."""
+    for solver, evaluations in (("euler", 3), ("heun2", 6), ("dopri5", None)):
+        (member,) = load_models(forecasting, "forecast", "cpu", solver=solver, steps=3).members
+        expected = {"solver": solver, "steps": 3, "function_evaluations": evaluations}
+        assert solver_settings(member.methods[0]) == expected
 
 
 def test_what_was_trained_on_is_known(dataset):

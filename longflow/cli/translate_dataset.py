@@ -1,0 +1,106 @@
+"""``longflow_translate_dataset``: a labelled dataset in the contrast phase that one lacks."""
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from longflow.cli import command, flags
+from longflow.cli.import_dataset import new_dataset_name
+from longflow.cli.progress import progress_bar
+from longflow.errors import ConfigurationError, some
+from longflow.paths import DATASET_NAME, raw_root
+from longflow.plans import Solver
+
+EXAMPLE = """
+longflow_translate_dataset -d 104 --to native -o Dataset204_Native         # into longflow_raw
+longflow_translate_dataset -d 104 --to native -o nnUNet_raw/Dataset204_Native
+nnUNetv2_plan_and_preprocess -d 204 --verify_dataset_integrity             # where nnUNet_raw is that folder
+"""
+
+
+def parser() -> command.Parser:
+    result = command.Parser(
+        "longflow_translate_dataset",
+        "Translate the labelled training scans of a dataset into the other contrast phase and copy their labels: a "
+        "dataset for longflow (task segment) and nnU-Net. Each scan is translated by the folds that were not trained "
+        "on its subject, where there are any. No clinical conclusions should be drawn from synthesised images alone.",
+        EXAMPLE,
+    )
+    flags.add_dataset(result)
+    result.add_argument("--to", metavar="PHASE", required=True, help="wanted contrast phase")
+    result.add_argument("-o", "--output", required=True, help="Dataset204_Name, or a path to such a folder")
+    result.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
+    result.add_argument("-m", "--method", help="likewise")
+    result.add_argument("-f", "--folds", type=int, nargs="+", help="folds to translate with (default: all trained)")
+    result.add_argument("--solver", choices=get_args(Solver), help="of a flow (default: from the plans)")
+    result.add_argument("--steps", type=flags.positive(int), help="steps of the solver (default: from the plans)")
+    result.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="average over mirrored inputs, 8 times the work in 3D (default: as the method has it)",
+    )
+    flags.add_device(result)
+    result.add_argument("--overwrite", action="store_true", help="replace a dataset that this command wrote")
+    return result
+
+
+def output_folder(text: str) -> Path:
+    """A name of a dataset below longflow_raw, or a path to a folder with such a name.
+
+    :raises ConfigurationError: it is not a name, or its id is used by a dataset of another name.
+    """
+    path = Path(text)
+    if not re.match(DATASET_NAME, path.name):
+        raise ConfigurationError(
+            f"'{path.name}' is no name for a dataset, which nnU-Net needs too. Expected three digits and a name of "
+            "letters, digits, - and _, as in -o Dataset204_Native."
+        )
+    return raw_root() / new_dataset_name(text, None) if path.name == text else path
+
+
+def work(options: argparse.Namespace) -> None:
+    command.let_threads_sleep()
+    output = output_folder(options.output)
+    from longflow.inference.selection import select
+    from longflow.inference.translate_dataset import translate_dataset
+    from longflow.inference.translator import Translator
+
+    folds = None if options.folds is None else tuple(options.folds)
+    selection = select(options.dataset, options.configuration, options.method, folds)
+    device = flags.checked_device(options.device)
+    translator = Translator.of(selection, device, options.mirror, options.solver, options.steps)
+    for member in selection.members:
+        say(f"Model: {selection.dataset.name} / {member.model.folder.name}, folds {some(member.folds)}")
+    with progress_bar(translator.doing) as progress:
+        result = translate_dataset(translator, options.to, output, options.overwrite, progress)
+    if not result.written:
+        say(f"Translated before, nothing to do: {output}")
+        return
+    (source,) = {item.source.phase for item in result.translations}
+    count, known = len(result.translations), len(result.trained_on)
+    say(f"Labelled scans translated from {source} to {options.to}: {count}, in {output}")
+    say(f"  by folds that were not trained on their subject: {count - known}")
+    if known:
+        say(
+            f"  by folds that were, as there is no other: {known} ({some(result.trained_on)}). They may look better "
+            "than translations of new scans."
+        )
+    if result.unlabelled:
+        say(f"Scans in the phase {source} without a label, left out: {result.unlabelled}")
+    say("No clinical conclusions should be drawn from synthesised images alone.")
+    say(f"Next: longflow_plan_and_preprocess -d {output.name[7:10]}, or nnUNetv2_plan_and_preprocess likewise")
+
+
+def say(text: str) -> None:
+    command.console.print(text, highlight=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``longflow_translate_dataset``."""
+    return command.run(parser(), work, arguments)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

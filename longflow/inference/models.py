@@ -79,7 +79,12 @@ def _of_folds(loaded: LoadedMember, folds: Collection[int]) -> LoadedMember:
 
 
 def solver_settings(method: Method) -> dict[str, Any]:
-    """How a flow is integrated, for sidecars; dopri5 chooses its number of function evaluations itself."""
+    """How a flow is integrated, for sidecars; nothing of it for other methods.
+
+    dopri5 chooses its number of function evaluations itself.
+    """
+    if not method.integrates:
+        return {"solver": None, "steps": None, "function_evaluations": None}
     evaluations = count_evaluations(method.solver, method.steps) if method.solver in ORDERS else None
     return {"solver": method.solver, "steps": method.steps, "function_evaluations": evaluations}
 

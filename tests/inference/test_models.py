@@ -5,6 +5,7 @@ import pytest
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
 from longflow.inference.models import load_models, solver_settings, task_of
 from longflow.inference.selection import select
+from longflow.methods.method import build_method
 from longflow.plans import read_plans
 from tests.inference.helpers import LABELS, segmentation_model
 from tests.training.helpers import finished_model
@@ -52,11 +53,13 @@ def test_some_of_the_folds(forecasting):
 
 
 def test_how_a_flow_is_integrated(forecasting):
-    """dopri5 chooses its own steps."""
+    """dopri5 chooses its own steps; a baseline has none."""
     for solver, evaluations in (("euler", 3), ("heun2", 6), ("dopri5", None)):
         (member,) = load_models(forecasting, "forecast", "cpu", solver=solver, steps=3).members
         expected = {"solver": solver, "steps": 3, "function_evaluations": evaluations}
         assert solver_settings(member.methods[0]) == expected
+    baseline = build_method("lci", member.plans, "3d_fullres")
+    assert set(solver_settings(baseline).values()) == {None}
 
 
 def test_what_was_trained_on_is_known(dataset):

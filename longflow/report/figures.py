@@ -123,7 +123,7 @@ def progress_figure(progress_csv: Path, path: Path) -> None:
 
     :param progress_csv: columns epoch, loss, epoch_seconds, data_wait_share (0 to 1); columns ``loss_*`` are drawn
         beside the loss, the NRMSE of the baselines as lines, every other one that training does not write for all
-        methods as a result of validation. Empty cells are not drawn.
+        methods as a result of validation, but for ``mae_to_*`` and ``input_mae_to_*``. Empty cells are not drawn.
     :raises DataError: the file is missing, empty or lacks a column.
     """
     columns = _read_progress(progress_csv)
@@ -165,7 +165,9 @@ BASELINES = {
     "context_mean_nrmse": ("context mean", CONTEXT_MEAN_COLOUR, ":"),
 }
 #: what the first column of validation is, in full
-_MEASURES = {"dice": "Dice", "nrmse": "NRMSE", "validation_loss": "loss"}
+_MEASURES = {"dice": "Dice", "nrmse": "NRMSE", "validation_loss": "loss", "ratio": "MAE, share of the input's"}
+#: errors in the units of the files, which the ratios to the input's say on the scale of the figure
+_IN_UNITS = ("mae_to_", "input_mae_to_")
 PROGRESS_COLUMNS = ("epoch", "loss", "epoch_seconds", "data_wait_share")
 OTHER_COLUMNS = ("iteration", "seconds", "learning_rate")
 
@@ -175,7 +177,7 @@ def _draw_validation(axes, epoch: np.ndarray, columns: dict[str, np.ndarray]) ->
     names = [
         name
         for name in columns
-        if not name.startswith("loss_") and name not in (*PROGRESS_COLUMNS, *OTHER_COLUMNS, *BASELINES)
+        if not name.startswith(("loss_", *_IN_UNITS)) and name not in (*PROGRESS_COLUMNS, *OTHER_COLUMNS, *BASELINES)
     ]
     for name, colour in zip(names, chain([FORECAST_COLOUR], cycle(PART_COLOURS)), strict=False):
         first = name == names[0]

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from longflow.errors import ConfigurationError, NotFoundError
 from longflow.files import read_json, write_json
-from longflow.methods.method import known_methods
+from longflow.methods.method import Method, known_methods, network_of
 from longflow.methods.transfer import load_pretrained
 from longflow.methods.weights import check_identity, read_checkpoint
 from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
 from longflow.plans import read_plans
 from longflow.training.labelled_subjects import choose_labelled
 from longflow.training.run import Run, RunSettings
+from longflow.training.samplers import sampler_of
 from longflow.training.splits import Cohort
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def pretrained_file(dataset: DatasetPaths, settings: RunSettings, model: ModelPa
     if (file := Path(settings.pretrained)).is_file():
         _warn_of_other_fold(file.resolve(), dataset, fold)
         return _not_its_own(file, model, fold)
-    if settings.pretrained not in known_methods():
+    if network_of(settings.pretrained)[0] not in known_methods():
         raise NotFoundError(
             f"'{settings.pretrained}' is neither a file nor a method. --pretrained takes the name of a method trained "
             "on this dataset (spatiotemporal, ...) or the file of a checkpoint (longflow's, nnU-Net's, nnssl's)."
@@ -86,10 +87,20 @@ def _warn_of_other_fold(file: Path, dataset: DatasetPaths, fold: int) -> None:
         )
 
 
-def with_labelled_subjects(training: Cohort, paths: FoldPaths, settings: RunSettings, going_on: bool) -> Cohort:
-    """The training subjects, of whom only the chosen ones' labels may be used; chosen once and stored."""
+def with_labelled_subjects(
+    training: Cohort, kind: type[Method], paths: FoldPaths, settings: RunSettings, going_on: bool
+) -> Cohort:
+    """The training subjects, of whom only the chosen ones' labels may be used; chosen once and stored.
+
+    :raises ConfigurationError: the method draws no labels.
+    """
     if settings.labelled_subjects is None:
         return training
+    if not getattr(sampler_of(kind), "labelled", False):
+        raise ConfigurationError(
+            f"--labelled_subjects {settings.labelled_subjects}: the method '{ModelPaths(paths.folder.parent).method}' "
+            "does not learn from labels. Leave the flag away; it is for methods of segmentation, such as unet."
+        )
     if going_on and paths.labelled_subjects.is_file():
         chosen = read_json(paths.labelled_subjects)
     else:

@@ -83,7 +83,7 @@ def train_fold(
         return paths
     going_on = paths.latest.is_file() and not overwrite
     pretrained = None if going_on or not settings.pretrained else pretrained_file(dataset, settings, model, fold)
-    training = with_labelled_subjects(training, paths, settings, going_on)
+    training = with_labelled_subjects(training, kind, paths, settings, going_on)
 
     # model
     processes = Processes.start(settings.device)

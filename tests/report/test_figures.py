@@ -109,6 +109,18 @@ def test_a_number_and_its_parts_are_told_apart_from_the_first_epoch_on(tmp_path,
     assert [tick for tick in times.get_xticks() if 0.5 < tick < 1.5] == [1]
 
 
+def test_errors_in_units_are_not_drawn_beside_ratios(tmp_path, drawn):
+    table = tmp_path / "progress.csv"
+    table.write_text(
+        "epoch,loss,epoch_seconds,data_wait_share,ratio,ratio_to_native,mae_to_native,input_mae_to_native\n"
+        "1,0.5,1.0,0.1,0.6,0.7,21,30\n"
+    )
+    progress_figure(table, tmp_path / "progress.png")
+    found = drawn[0].axes[1]
+    assert [line.get_ydata()[0] for line in found.lines] == [0.6, 0.7]
+    assert found.get_ylabel() == "validation: MAE, share of the input's" and "lowest: 0.6" in found.get_title("right")
+
+
 def test_progress_before_the_first_validation(tmp_path):
     table = tmp_path / "progress.csv"
     table.write_text(f"{HEADER}\n0,9,1,,1e-4,,,,,\n")

@@ -11,6 +11,7 @@ from longflow.methods.weights import read_checkpoint
 from longflow.training.distributed import Processes
 from longflow.training.logbook import read_progress
 from tests.conftest import OWN_VARIABLES
+from tests.training.phase_cohort import make_pairs, phase_plans
 from tests.training.scan_cohort import segment_plans
 from tests.training.test_label_validation import make_labelled
 
@@ -72,6 +73,19 @@ def test_two_processes_pretrain_and_segment(tmp_path, monkeypatch, dimensions):
     assert result.stderr.count("Pretrained weights of") == 1
     assert read_json(paths.labelled_subjects) == ["s0"] and read_json(paths.pretrained)["loaded"]
     assert "loss_consistency" in read_progress(paths.progress_csv)[-1].found
+
+
+@pytest.mark.slow
+def test_two_processes_translate(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset, _ = make_pairs(phase_plans(2))
+    command = ("-m", "longflow.cli.train", dataset.name, "2d", "0", "--iterations", "4", "--device", "cpu")
+    result = torchrun(tmp_path, *command)
+    assert result.returncode == 0, result.stderr
+    paths = dataset.model("mfm", "longflowPlans", "2d").fold(0)
+    assert read_checkpoint(paths.final).header["iteration"] in (2, 4)
+    assert [entry.iteration for entry in read_progress(paths.progress_csv)] == [2, 4]
+    assert len(list(paths.validation("translation").glob("*.nii.gz"))) == 2
 
 
 AGREE_AND_FAIL = """

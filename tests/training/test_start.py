@@ -12,7 +12,8 @@ from longflow.training.distributed import Processes
 from longflow.training.run import Run, RunSettings, set_up_run
 from longflow.training.start import begin_with, check_same_settings, pretrained_file
 from tests.methods.segmentation.helpers import segmentation_plans
-from tests.training.helpers import finished_model
+from tests.training.helpers import finished_model, make_dataset
+from tests.training.phase_cohort import make_pairs, phase_plans
 from tests.training.test_trainer import train
 
 
@@ -117,3 +118,25 @@ def test_pretrained_weights_are_not_for_forecasts(dataset):
     source = finished_model(dataset, read_plans(dataset.plans()), random=True).fold(0).final
     with pytest.raises(ConfigurationError, match="pretrained weights are for segmentation"):
         train(dataset, fold=1, iterations=1, pretrained=str(source))
+
+
+def test_pretrained_weights_are_not_for_translations_either(tmp_path, monkeypatch):
+    """Nor of the same method with another network; it is refused before anything is written."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    plans = phase_plans()
+    dataset, _ = make_pairs(plans)
+    finished_model(dataset, plans, "mfm-segresnet", random=True)
+    with pytest.raises(ConfigurationError, match="pretrained weights are for segmentation"):
+        train(dataset, "mfm", iterations=1, pretrained="mfm-segresnet")
+    with pytest.raises(NotFoundError, match=r"Fold 1 of mfm-segresnet.* is not trained to its end; finished are: 0"):
+        train(dataset, "mfm", fold=1, iterations=1, pretrained="mfm-segresnet")
+    assert not dataset.model("mfm", "longflowPlans", "3d_fullres").folder.exists()
+
+
+@pytest.mark.parametrize("method", ["cronos", "mfm"])
+def test_labels_are_not_chosen_for_a_method_that_learns_from_none(tmp_path, monkeypatch, method):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset = make_dataset(subjects=2) if method == "cronos" else make_pairs(phase_plans())[0]
+    with pytest.raises(ConfigurationError, match=f"--labelled_subjects 1: the method '{method}' does not learn from"):
+        train(dataset, method, iterations=1, labelled_subjects="1")
+    assert not dataset.results.exists()

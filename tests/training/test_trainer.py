@@ -22,6 +22,7 @@ from longflow.training.logbook import read_progress
 from longflow.training.run import RunSettings, Stopped
 from longflow.training.trainer import number_of_folds, schedule, train_fold
 from tests.training.helpers import make_dataset
+from tests.training.phase_cohort import make_pairs, phase_plans
 from tests.training.test_label_validation import make_labelled
 
 
@@ -121,6 +122,32 @@ def test_so_does_one_that_segments_or_is_pretrained(tmp_path, monkeypatch, metho
     for one, other in zip(read_progress(expected / "progress.csv"), read_progress(whole.progress_csv), strict=True):
         assert (one.iteration, one.loss, one.found) == (other.iteration, other.loss, other.found)
     for path in sorted(expected.rglob("validation/*/*.nii.gz")):
+        assert path.read_bytes() == (whole.folder / path.relative_to(expected)).read_bytes()
+
+
+@pytest.mark.parametrize(("method", "dimensions"), [("mfm", 2), ("mfm-unet", 3)])
+def test_and_one_that_translates(tmp_path, monkeypatch, method, dimensions):
+    """A network named beside the method; both directions in a batch; out-of-fold translations included."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    plans = phase_plans(dimensions)
+    (configuration,) = plans.configurations
+    dataset, _ = make_pairs(plans, subjects=("p1", "p2", "p3"))
+    whole = train(dataset, method, configuration=configuration)
+    expected = tmp_path / "whole"
+    whole.folder.rename(expected)
+    with pytest.raises(Stopped):
+        train(dataset, method, configuration=configuration, on_progress=stop_at(3))
+    assert whole.latest.is_file() and not whole.final.exists()
+    train(dataset, method, configuration=configuration)
+    assert same(expected / "checkpoint_final.safetensors", whole.final)
+    assert read_checkpoint(whole.final).header["method"] == method
+    records = read_progress(whole.progress_csv)
+    for one, other in zip(read_progress(expected / "progress.csv"), records, strict=True):
+        assert (one.iteration, one.loss, one.found) == (other.iteration, other.loss, other.found)
+    assert {"ratio", "mae_to_arterial", "input_mae_to_native"} <= set(records[-1].found)
+    written = sorted(expected.rglob("validation/translation/*.nii.gz"))
+    assert len(written) == 2  # of the one validation subject, both ways
+    for path in written:
         assert path.read_bytes() == (whole.folder / path.relative_to(expected)).read_bytes()
 
 

@@ -135,6 +135,11 @@ class DatasetPaths:
     def best_table(self) -> Path:
         return self.results / "best.csv"
 
+    @property
+    def best_solvers(self) -> Path:
+        """The solvers that ``longflow_find_best`` compared."""
+        return self.results / "best_solvers.csv"
+
     def model(self, method: str, plans_name: str, configuration: str) -> "ModelPaths":
         return ModelPaths(self.results / f"{method}__{plans_name}__{configuration}")
 

@@ -78,4 +78,5 @@ def test_all_files_of_a_dataset_lie_in_its_folders(home):
     dataset = DatasetPaths("Dataset101_Cine")
     for path in (dataset.integrity, dataset.fingerprint, dataset.splits, dataset.validation_targets, dataset.plans()):
         assert path.parent == home / "preprocessed" / "Dataset101_Cine"
-    assert dataset.best.parent == dataset.best_table.parent == home / "results" / "Dataset101_Cine"
+    for path in (dataset.best, dataset.best_table, dataset.best_solvers):
+        assert path.parent == home / "results" / "Dataset101_Cine"

@@ -97,15 +97,17 @@ def write_labels() -> Callable[..., None]:
 
 @pytest.fixture
 def write_translation(tmp_path) -> Callable[..., None]:
-    """Write a translation of a case of ``raw/imagesTr`` (tests.data.helpers.write_phase_dataset): truth + error.
+    """Write a translation of a case of a dataset (tests.data.helpers.write_phase_dataset): truth + error.
 
-    The source may be a translation (``p1_0_arterial_native``); the folder gets a table, as longflow_predict writes it.
+    The dataset is ``raw`` in tmp_path, or what ``raw=`` says. The source may be a translation
+    (``p1_0_arterial_native``); the folder gets a table, as longflow_predict writes it.
     """
 
     def write(folder: Path, source: str, phase: str, error: float | np.ndarray, /, **sidecar) -> None:
         subject, time, *phases = source.split("_")
         case = f"{source}_{phase}"
-        truth = read_scan((tmp_path / "raw" / "imagesTr" / f"{subject}_{time}_{phase}_0000.nii.gz",))
+        raw = sidecar.pop("raw", tmp_path / "raw")
+        truth = read_scan((raw / "imagesTr" / f"{subject}_{time}_{phase}_0000.nii.gz",))
         write_volume(truth.array[0] + error, truth.geometry, "float32", folder / f"{case}_0000.nii.gz")
         content = {
             "case": case,

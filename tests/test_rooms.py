@@ -32,6 +32,7 @@ TESTS_OF_SEVERAL = {
     "tests/test_rooms.py",
     "tests/cli/test_pipeline.py",
     "tests/cli/test_segmentation_pipeline.py",
+    "tests/cli/test_translation_pipeline.py",
     "tests/cli/test_killed.py",
     "tests/methods/test_outside_method.py",
     "tests/methods/forecasting/test_flows.py",

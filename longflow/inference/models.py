@@ -107,7 +107,8 @@ def load_models(
     :param device: "cpu", "cuda", "cuda:1", "mps"; by default a GPU where there is one.
     :param mirror: by default as the method has it. :param solver, steps: of a flow; by default as the selection has
         them, else as the plans do. Steps that were chosen for one solver are not taken over to another.
-    :raises LongflowError: the models are for another task, or their weights do not fit their plans.
+    :raises LongflowError: the models are for another task, their weights do not fit their plans, or a solver is given
+        and none of them integrates a flow.
     """
     if solver is not None and solver not in get_args(Solver):
         raise unknown_name("solver", solver, get_args(Solver))
@@ -116,6 +117,12 @@ def load_models(
         raise ConfigurationError(
             f"{selection.members[0].model.folder.name} of {selection.dataset.name} is a model for the task '{found}', "
             f"not for '{task}'."
+        )
+    integrates = any(method_class(member.model.method).integrates for member in selection.members)
+    if (solver is not None or steps is not None) and not integrates:
+        raise ConfigurationError(
+            f"{selection.members[0].model.folder.name} integrates no flow and needs no solver. Leave --solver and "
+            "--steps away."
         )
     if solver is None:
         solver, steps = selection.solver, steps or selection.steps

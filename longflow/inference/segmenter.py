@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-import torch
 
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Volume, as_type, read_scan, write_volume
@@ -15,7 +14,6 @@ from longflow.errors import ConfigurationError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import Models
 from longflow.inference.predictor import Predictor
-from longflow.inference.selection import Selection
 from longflow.inference.sliding_window import predict_logits
 from longflow.inference.volumes import structure_volumes, write_volumes
 from longflow.inference.wanted import Asked, WantedLabels, wanted_labels
@@ -48,23 +46,6 @@ class Segmenter(Predictor):
         self.structures = structures(plans.labels)
         #: the smallest integer type that holds every label
         self.data_type = np.min_scalar_type(max(label_manager(plans.labels, plans.regions_class_order).all_labels)).name
-
-    @classmethod
-    def of(
-        cls,
-        selection: Selection,
-        device: torch.device | str | None = None,
-        mirror: bool | None = None,
-        solver: str | None = None,
-        steps: int | None = None,
-    ) -> "Segmenter":
-        """Load what was selected. :raises ConfigurationError: a solver is asked for, which segmentation has not."""
-        if solver is not None or steps is not None:
-            raise ConfigurationError(
-                f"{selection.members[0].model.folder.name} segments, which needs no solver. Leave --solver and --steps "
-                "away."
-            )
-        return super().of(selection, device, mirror)
 
     def predict(
         self, image: np.ndarray | sitk.Image, spacing: Sequence[float] | None = None

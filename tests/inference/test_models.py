@@ -4,9 +4,9 @@ import pytest
 
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
 from longflow.inference.models import load_models, solver_settings, task_of
-from longflow.inference.selection import select
+from longflow.inference.selection import Member, Selection, select
 from longflow.methods.method import build_method
-from longflow.plans import read_plans
+from longflow.plans import read_plans, write_plans
 from tests.inference.helpers import LABELS, segmentation_model
 from tests.training.helpers import finished_model
 
@@ -74,6 +74,17 @@ def test_mirroring_is_the_method_s_unless_told(dataset, forecasting, wanted):
     assert load_models(forecasting, "forecast", "cpu", mirror=wanted).mirror == bool(wanted)
     segmentation_model(dataset)
     assert load_models(select(method="unet"), "segment", "cpu", mirror=wanted).mirror == (wanted is not False)
+
+
+def test_a_baseline_needs_no_solver(dataset):
+    plans = read_plans(dataset.plans())
+    model = dataset.model("lci", "longflowPlans", "3d_fullres")
+    write_plans(plans, model.plans)
+    selection = Selection(dataset, (Member(model, ()),))
+    for given in ({"solver": "euler"}, {"steps": 3}):
+        with pytest.raises(ConfigurationError, match=r"lci__.* integrates no flow and needs no solver"):
+            load_models(selection, "forecast", "cpu", **given)
+    assert load_models(selection, "forecast", "cpu").members
 
 
 def test_what_does_not_fit(dataset, forecasting):

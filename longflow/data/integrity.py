@@ -6,16 +6,25 @@ a subject at a time and one file in memory at a time, each file read once.
 
 import re
 from collections import defaultdict
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Row, image_path, parse_time, read_description, rows_of_folder
-from longflow.data.label_integrity import absent_structures, description_problems, labelled_scans, single_scans
+from longflow.data.label_integrity import (
+    absent_structures,
+    description_problems,
+    labelled_scans,
+    single_scans,
+    unused_labels,
+)
+from longflow.data.phase_integrity import expected_phases, pairs_of_rows, phase_of, phase_problems
 from longflow.data.problems import Problem, error, warning
 from longflow.data.tables import table_problems, time_unit_problems
 from longflow.data.voxels import FileToCheck, SubjectToCheck, check_subject
 from longflow.errors import ConfigurationError, DataError, LongflowError, some
 from longflow.parallel import Progress, for_each_subject
+from longflow.plans import Task
 
 
 def verify_dataset(raw: Path, processes: int | None = None, progress: Progress | None = None) -> list[Problem]:
@@ -40,25 +49,29 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
     description, problems = _check_description(raw)
     parts = [_Part(raw, "Tr")] + ([_Part(raw, "Ts")] if (raw / "imagesTs").is_dir() else [])
     for part in parts:
-        problems += part.read_table()
+        problems += part.read_table(description.task if description else "forecast")
     if description is None:
         return _ordered(problems)
     for part in parts:
         if part.readable:  # else every file would be said to have no line
             problems += part.check_names(description)
+    phases = None
+    if description.task == "translate":
+        phases = expected_phases(description, parts[0].rows)
+        problems += phase_problems(description, *((part.table, part.rows) for part in parts))
     problems += _leaks(parts)
     times = [(row.subject, time) for row in parts[0].rows if (time := parse_time(row.time)) is not None]
     problems += time_unit_problems(times, description.time_unit, parts[0].table)
 
-    work = {name: subject for part in parts for name, subject in part.subjects(description).items()}
-    training = parts[0].subjects(description)
+    work = {name: subject for part in parts for name, subject in part.subjects(description, phases).items()}
+    training = parts[0].subjects(description, phases)
     label_values: set[int] = set()
     for name, (found, values) in for_each_subject(check_subject, work, processes, progress):
         problems += found
         if name in training:
             label_values |= values
     if any(subject.has_labels for subject in training.values()):
-        problems += (absent_structures if description.task == "segment" else _unused_labels)(description, label_values)
+        problems += (absent_structures if description.task == "segment" else unused_labels)(description, label_values)
     return _ordered(problems)
 
 
@@ -151,7 +164,7 @@ class _Part:
     def shown(self, path: Path) -> str:
         return path.relative_to(self.raw).as_posix()
 
-    def read_table(self) -> list[Problem]:
+    def read_table(self, task: Task) -> list[Problem]:
         """Read the table; problems of its lines. ``rows`` leaves out lines without a case or with that of another."""
         candidates = [self.images / "scans.csv", self.raw / f"patients{self.suffix}.json"]
         if self.suffix == "Tr":
@@ -171,7 +184,7 @@ class _Part:
                 )
             ]
         self.readable = True
-        problems, self.rows = table_problems(path, self.table, rows)
+        problems, self.rows = table_problems(path, self.table, rows, task)
         if not rows:
             problems.append(
                 error(self.table, "file", "no line", "a line for each scan", "Write one line for each scan.")
@@ -181,6 +194,8 @@ class _Part:
     def check_names(self, description: DatasetDescription) -> list[Problem]:
         """Rows without files, files without rows, channels, labels, and subjects with too few scans."""
         problems = self._check_image_names(description) + self._check_label_names(description)
+        if description.task == "translate":
+            return problems  # what it needs is a pair of phases, not a series
         count: dict[str, int] = defaultdict(int)
         for row in self.rows:
             count[row.subject] += 1
@@ -221,13 +236,13 @@ class _Part:
         channels = set(range(len(description.channels)))
         for row in self.rows:
             present = found.get(row.case, set())
-            if not present and self.suffix == "Tr":
+            if not present and (self.suffix == "Tr" or description.task == "translate"):
                 problems.append(
                     error(
                         self.table,
                         f"line {row.line}: case",
                         row.case,
-                        f"a file imagesTr/{row.case}_0000{description.file_ending}",
+                        f"a file {self.images.name}/{row.case}_0000{description.file_ending}",
                         "Add the file, correct the name in the table, or delete the line.",
                     )
                 )
@@ -275,15 +290,9 @@ class _Part:
             return problems + (labelled_scans(cases, subjects, self.labels.name) if self.suffix == "Tr" else [])
         without = [row.case for row in self.rows if row.case not in labelled]
         if self.suffix == "Tr" and description.labels and without:
-            problems.append(
-                warning(
-                    self.labels.name,
-                    "labels",
-                    f"{len(without)} of {len(self.rows)} scans have none ({some(without, most=2)})",
-                    "a label image for each scan",
-                    "Forecasting needs none; segmentation learns from the scans that have one.",
-                )
-            )
+            advice = "Forecasting and translation need none; segmentation learns from the scans that have one."
+            found = f"{len(without)} of {len(self.rows)} scans have none ({some(without, most=2)})"
+            problems.append(warning(self.labels.name, "labels", found, "a label image for each scan", advice))
         return problems
 
     def _check_wanted(self, description: DatasetDescription) -> list[Problem]:
@@ -324,21 +333,37 @@ class _Part:
                 )
         return problems
 
-    def subjects(self, description: DatasetDescription) -> dict[str, SubjectToCheck]:
-        """What the workers read: each subject's existing files, in order of time."""
+    def subjects(
+        self, description: DatasetDescription, phases: Sequence[str] | None = None
+    ) -> dict[str, SubjectToCheck]:
+        """What the workers read: each subject's existing files, in order of time.
+
+        :param phases: the two of a dataset to translate; scans in others are looked at by themselves.
+        """
         result: dict[str, SubjectToCheck] = {}
+        rows: dict[str, list[Row]] = defaultdict(list)
         for row in sorted(self.rows, key=lambda row: (row.subject, parse_time(row.time) or 0)):
-            channels = range(len(description.channels))
             folder = self.images
             if self.suffix == "Ts" and not image_path(folder, row.case, 0, description).is_file():
                 folder = self.targets
-            paths = [image_path(folder, row.case, channel, description) for channel in channels]
+            paths = [image_path(folder, row.case, channel, description) for channel in range(len(description.channels))]
             label = self.labels / f"{row.case}{description.file_ending}"
-            scan = [FileToCheck(str(path), self.shown(path), "image") for path in paths if path.is_file()]
+            scan = [
+                FileToCheck(str(path), self.shown(path), "image", is_ct)
+                for path, is_ct in zip(paths, description.is_ct, strict=True)
+                if path.is_file()
+            ]
             if label.is_file():
                 scan.append(FileToCheck(str(label), self.shown(label), "label"))
             name = row.subject if self.suffix == "Tr" else f"{row.subject} (test)"
-            result.setdefault(name, SubjectToCheck(row.subject, [], description.label_values)).scans.append(scan)
+            if phases is not None and phase_of(row) not in phases:
+                name += f", {phase_of(row) or 'without a phase'}"
+            subject = SubjectToCheck(row.subject, [], description.label_values, description.task)
+            result.setdefault(name, subject).scans.append(scan)
+            rows[name].append(row)
+        if phases is not None:
+            for name, subject in result.items():
+                subject.pairs = pairs_of_rows(rows[name], phases)
         return result
 
 
@@ -369,19 +394,4 @@ def _leaks(parts: list[_Part]) -> list[Problem]:
             "Results on this subject say nothing about new ones. Take it out of one of the tables.",
         )
         for subject in shared
-    ]
-
-
-def _unused_labels(description: DatasetDescription, values: set[int]) -> list[Problem]:
-    unused = sorted(description.label_values - values - {0})
-    if not unused:
-        return []
-    return [
-        warning(
-            "dataset.json",
-            "labels",
-            f"{', '.join(map(str, unused))} in no label image",
-            "labels that occur",
-            "Nothing can be learnt about a label that never occurs; is the number right?",
-        )
     ]

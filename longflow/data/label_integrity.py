@@ -1,4 +1,4 @@
-"""The integrity of labels where the task is to segment: what can be learnt from them, and what cannot."""
+"""The integrity of labels: what can be learnt from them, and what cannot."""
 
 from collections.abc import Mapping
 
@@ -124,4 +124,20 @@ def absent_structures(description: DatasetDescription, values: set[int]) -> list
         )
         for name, region in structures(description.labels).items()
         if not values & set(region)
+    ]
+
+
+def unused_labels(description: DatasetDescription, values: set[int]) -> list[Problem]:
+    """Labels of dataset.json in no label image, where nothing is segmented. :param values: those that occur."""
+    unused = sorted(description.label_values - values - {0})
+    if not unused:
+        return []
+    return [
+        warning(
+            FILE,
+            "labels",
+            f"{', '.join(map(str, unused))} in no label image",
+            "labels that occur",
+            "Nothing can be learnt about a label that never occurs; is the number right?",
+        )
     ]

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 REGISTER = (
-    "The scans of a subject must lie on one grid. longflow_register (--model rigid) brings them there, and "
-    "writes them and their labels to a new dataset."
+    "The scans of a subject must lie on one grid. longflow_register (--model rigid; deformable for contrast phases, "
+    "between which a patient breathes) brings them there, and writes them and their labels to a new dataset."
 )
 
 

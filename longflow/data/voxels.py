@@ -1,16 +1,19 @@
 """The integrity of the voxels of one subject; runs in a worker, one file in memory at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
 
+from longflow.data.hounsfield_integrity import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.data.images import Geometry, by_axis, reader_words
 from longflow.data.nifti import describe_infinite, is_nifti, read_nifti_array
+from longflow.data.pair_integrity import Look, look_at, shift_problems
 from longflow.data.problems import REGISTER, Problem, error, warning
 from longflow.errors import DataError, some
+from longflow.plans import Task
 
 
 @dataclass(frozen=True)
@@ -18,20 +21,27 @@ class FileToCheck:
     """A file that exists.
 
     :param shown: its path for people, relative to the dataset's folder.
+    :param is_ct: whether it is an image whose channel is CT.
     """
 
     path: str
     shown: str
     kind: Literal["image", "label"]
+    is_ct: bool = False
 
 
 @dataclass
 class SubjectToCheck:
-    """A subject's scans in order of time, each with its images (in order of channels) and then its label, if any."""
+    """A subject's scans in order of time, each with its images (in order of channels) and then its label, if any.
+
+    :param task: of the dataset. :param pairs: positions of scans that should lie on each other.
+    """
 
     subject: str
     scans: list[list[FileToCheck]]
     label_values: set[int]
+    task: Task = "forecast"
+    pairs: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def has_labels(self) -> bool:
@@ -43,7 +53,8 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
     problems: list[Problem] = []
     values: set[int] = set()
     of_subject: tuple[str, Geometry] | None = None
-    for scan in subject.scans:
+    looks: dict[int, Look] = {}
+    for position, scan in enumerate(subject.scans):
         of_scan: tuple[str, Geometry] | None = None
         for file in scan:
             try:
@@ -52,7 +63,10 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
                 problems.append(unusable.problem)
                 continue
             if file.kind == "image":
-                problems += _check_intensities(array, file)
+                found = _check_intensities(array, file)
+                problems += found or (_check_hounsfield(array, file, subject.task) if file.is_ct else [])
+                if not found and any(position in pair for pair in subject.pairs):
+                    looks.setdefault(position, look_at(array, file.shown, Geometry.of(image), file.is_ct))
             else:
                 found, here = _check_labels(array, file, subject.label_values)
                 problems += found
@@ -65,6 +79,9 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
                 problems += _compare(file, geometry, of_subject, within_scan=False)
             of_scan = of_scan or (file.shown, geometry)
             of_subject = of_subject or (file.shown, geometry)
+    for one, other in subject.pairs:
+        if one in looks and other in looks:
+            problems += shift_problems(looks[one], looks[other])
     return problems, values
 
 
@@ -121,6 +138,15 @@ def _check_intensities(array: np.ndarray, file: FileToCheck) -> list[Problem]:
     return []
 
 
+def _check_hounsfield(array: np.ndarray, file: FileToCheck, task: Task) -> list[Problem]:
+    """An error where values are clipped as HU by the task; elsewhere they are only seen relative to each other."""
+    doubt = hounsfield_doubt(array)
+    if doubt is None:
+        return []
+    kind = error if task == "translate" else warning
+    return [kind(file.shown, "values", doubt.found, HOUNSFIELD_UNITS, doubt.advice)]
+
+
 def _check_labels(array: np.ndarray, file: FileToCheck, known: set[int]) -> tuple[list[Problem], set[int]]:
     found = np.unique(array)
     values = {int(value) for value in found if np.isfinite(value) and value == int(value)}
@@ -167,10 +193,10 @@ def _compare(file: FileToCheck, here: Geometry, other: tuple[str, Geometry], wit
     else:
         advice = REGISTER
     problems = []
-    for field, expected, found in geometry.differences(here):
-        if field == "direction":
+    for what, expected, found in geometry.differences(here):
+        if what == "direction":
             expected, found = "0 degrees", f"axes turned by {_angle(geometry, here):.3g} degrees"
-        problems.append(error(file.shown, field, found, f"{expected}, as in {Path(name).name}", advice))
+        problems.append(error(file.shown, what, found, f"{expected}, as in {Path(name).name}", advice))
     return problems
 
 

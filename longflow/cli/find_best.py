@@ -8,9 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from longflow.cli import command, flags
+from longflow.cli.best_translation_tables import show_best_translation
 from longflow.cli.progress import progress_bar
-from longflow.cli.tables import FEWEST_SUBJECTS, counted
-from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
+from longflow.cli.tables import FEWEST_SUBJECTS, counted, short_name, span_or_nothing
+from longflow.paths import DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """
 longflow_find_best -d 101
@@ -24,7 +25,9 @@ def parser() -> command.Parser:
         "longflow_find_best",
         "Choose the model to predict with on the cross-validation, and write the choice down for longflow_predict. "
         "Forecasts: method, configuration, ensemble of two, reduction and shrinkage towards the last context image "
-        "(LCI) by the lowest NRMSE. Segmentation: method and configuration by the highest mean Dice; no ensembles.",
+        "(LCI) by the lowest NRMSE. Segmentation: method and configuration by the highest mean Dice; no ensembles. "
+        "Translation: method, network and configuration by the lowest MAE in the body, then solver and steps of the "
+        "best flow on some validation pairs.",
         EXAMPLE,
     )
     flags.add_dataset(result)
@@ -33,17 +36,28 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
+    command.let_threads_sleep()
     from longflow.data.dataset import read_description
     from longflow.evaluation.best import find_best
     from longflow.evaluation.best_segmentation import find_best_segmentation
+    from longflow.evaluation.best_translation import find_best_translation
 
+    of_task = {
+        "forecast": (find_best, _show),
+        "segment": (find_best_segmentation, _show_segmentation),
+        "translate": (find_best_translation, _show_translation),
+    }
     paths = DatasetPaths(resolve_dataset_name(options.dataset))
-    segments = read_description(paths.raw / "dataset.json").task == "segment"
-    choose, show = (find_best_segmentation, _show_segmentation) if segments else (find_best, _show)
+    choose, show = of_task[read_description(paths.raw / "dataset.json").task]
     with progress_bar("Reading predictions") as progress:
         best = choose(paths, options.processes, progress)
     show(best)
-    command.console.print(f"Written: {paths.best} and {paths.best_table.name}", highlight=False)
+    tables = [paths.best_table.name, *([paths.best_solvers.name] if best.get("solvers") else [])]
+    command.console.print(f"Written: {paths.best}, {', '.join(tables)}", highlight=False)
+
+
+def _show_translation(best: dict) -> None:
+    show_best_translation(best, command.console)
 
 
 def _show(best: dict) -> None:
@@ -61,7 +75,7 @@ def _show(best: dict) -> None:
     for row in best["table"][:MOST_ROWS]:
         relative = "" if row["relative_to_lci"] is None else f"{row['relative_to_lci']:.3f} x"
         table.add_row(
-            escape(_short(row["candidate"]).replace(" + ", " +\n")),
+            escape(short_name(row["candidate"]).replace(" + ", " +\n")),
             f"{row['nrmse']:.5f}",
             relative,
             f"{row['shrinkage']:.2f}",
@@ -72,7 +86,7 @@ def _show(best: dict) -> None:
     if len(best["table"]) > MOST_ROWS:
         command.console.print(f"... and {len(best['table']) - MOST_ROWS} more in the file.")
     command.console.print(
-        f"Chosen: [bold]{escape(_short(best['candidate']))}[/] with s = {best['shrinkage']:.2f}; "
+        f"Chosen: [bold]{escape(short_name(best['candidate']))}[/] with s = {best['shrinkage']:.2f}; "
         f"NRMSE {best['nrmse']:.5f}, LCI {best['lci_nrmse']:.5f}.",
         highlight=False,
     )
@@ -107,18 +121,18 @@ def _show_segmentation(best: dict) -> None:
     for row in best["table"][:MOST_ROWS]:
         chosen = row["candidate"] == best["candidate"]
         table.add_row(
-            escape(_short(row["candidate"])),
+            escape(short_name(row["candidate"])),
             f"{row['dice']:.4f}",
-            _interval(row["from"], row["to"], ".4f"),
+            span_or_nothing(row["from"], row["to"], ".4f"),
             "" if chosen else f"{row['difference_to_best']:+.4f}",
-            "" if chosen else _interval(row["difference_from"], row["difference_to"], "+.4f"),
+            "" if chosen else span_or_nothing(row["difference_from"], row["difference_to"], "+.4f"),
             style="bold" if chosen else None,
         )
     command.console.print(table)
     if len(best["table"]) > MOST_ROWS:
         command.console.print(f"... and {len(best['table']) - MOST_ROWS} more in the file.")
     command.console.print(
-        f"Chosen: [bold]{escape(_short(best['candidate']))}[/], Dice {best['dice']:.4f}. {_how_sure(best)}",
+        f"Chosen: [bold]{escape(short_name(best['candidate']))}[/], Dice {best['dice']:.4f}. {_how_sure(best)}",
         highlight=False,
     )
 
@@ -134,15 +148,6 @@ def _how_sure(best: dict) -> str:
         f"Where the interval of a difference holds 0, the data do not tell these models apart.{few} The figure is that "
         "of the best of several, hence slightly optimistic; held-out subjects (imagesTs) are free of that."
     )
-
-
-def _interval(low: float | None, high: float | None, form: str) -> str:
-    return "" if low is None else f"{low:{form}} to {high:{form}}"
-
-
-def _short(candidate: str) -> str:
-    """A candidate without the name of the plans where that is the usual one."""
-    return candidate.replace(f"__{PLANS_NAME}__", " ")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

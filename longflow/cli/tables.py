@@ -7,6 +7,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from longflow.paths import PLANS_NAME
+
 #: with fewer subjects, percentile intervals are clearly too narrow
 FEWEST_SUBJECTS = 10
 
@@ -48,6 +50,20 @@ def span(interval: Sequence[float], form: str) -> str:
     '0.50 to 1.00'
     """
     return f"{interval[0]:{form}} to {interval[1]:{form}}"
+
+
+def span_or_nothing(low: float | None, high: float | None, form: str) -> str:
+    """An interval, or an empty cell where there is none."""
+    return "" if low is None else span((low, high), form)
+
+
+def short_name(candidate: str) -> str:
+    """The folder of a model without the name of the plans where that is the usual one.
+
+    >>> short_name("mfm__longflowPlans__2d")
+    'mfm 2d'
+    """
+    return candidate.replace(f"__{PLANS_NAME}__", " ")
 
 
 def few_subjects(subjects: int) -> str | None:

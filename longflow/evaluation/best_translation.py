@@ -42,10 +42,11 @@ def find_best_translation(
 
     Writes best.json, best.csv (the models) and best_solvers.csv (the solvers of the best flow).
 
-    :returns: the content of best.json: candidate, members (method, plans_name, configuration, folds), reduction (None),
-        shrinkage (1), solver and steps (None where the chosen model is no flow), body_mae, interval, input_body_mae,
-        folds, subjects, translations, table (a row for each model and for the untranslated scans, best first), solvers
-        (of the best flow, as :func:`longflow.evaluation.solvers.compare_solvers` returns it; None without one).
+    :returns: the content of best.json: ct (whether each channel is), candidate, members (method, plans_name,
+        configuration, folds), reduction (None), shrinkage (1), solver and steps (None where the chosen model is no
+        flow), body_mae, interval, input_body_mae, folds, subjects, translations, table (a row for each model and for
+        the untranslated scans, best first), solvers (of the best flow, as
+        :func:`longflow.evaluation.solvers.compare_solvers` returns it; None without one).
     :raises NotFoundError: nothing is trained yet.
     :raises DataError: out-of-fold translations are missing or differ between models, or no truth shows a body.
     """
@@ -69,6 +70,7 @@ def find_best_translation(
     best = {
         "dataset": paths.name,
         "task": "translate",
+        "ct": description.is_ct,
         "candidate": chosen.folder.name,
         "members": [member],
         "reduction": None,

@@ -4,6 +4,7 @@ import pytest
 
 from longflow.cli import find_best
 from longflow.data.dataset import DatasetDescription, write_description
+from tests.cli.test_best_translation_tables import TRANSLATION
 
 BEST = {
     "dataset": "Dataset101_Tiny",
@@ -127,3 +128,25 @@ def test_what_rests_on_nothing_is_said_to(dataset, monkeypatch, capsys, changes,
     assert find_best.main(["-d", "101"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert re.search(words, shown) and "tell these models apart" not in shown
+
+
+def test_translation_models_and_solvers(dataset, monkeypatch, capsys):
+    description = DatasetDescription(
+        channel_names={"0": "CT"}, file_ending=".nii.gz", time_unit="days", task="translate"
+    )
+    write_description(description, dataset / "dataset.json")
+    choose = lambda paths, processes, progress: TRANSLATION  # noqa: E731
+    monkeypatch.setattr("longflow.evaluation.best_translation.find_best_translation", choose)
+    assert find_best.main(["-d", "101"]) == 0
+    shown = capsys.readouterr().out
+    assert "Chosen: mfm 2d with heun2 (1)" in shown
+    assert "best.json, best.csv, best_solvers.csv" in shown
+
+
+def test_nothing_trained_to_translate(dataset, capsys):
+    description = DatasetDescription(
+        channel_names={"0": "CT"}, file_ending=".nii.gz", time_unit="days", task="translate"
+    )
+    write_description(description, dataset / "dataset.json")
+    assert find_best.main(["-d", "101"]) == 1
+    assert "longflow_train 101" in capsys.readouterr().err

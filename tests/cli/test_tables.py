@@ -1,6 +1,15 @@
 import pytest
 
-from longflow.cli.tables import cell, counted, few_subjects, mean_of, new_table, span
+from longflow.cli.tables import (
+    cell,
+    counted,
+    few_subjects,
+    mean_of,
+    new_table,
+    short_name,
+    span,
+    span_or_nothing,
+)
 
 
 def test_numbers_of_things():
@@ -12,7 +21,13 @@ def test_a_number_and_its_interval():
     assert cell(number, "+.2f") == "+0.50\n+0.25 to +0.75"
     assert cell({"mean": 0.5, "interval": None}, ".1f") == "0.5"
     assert cell({"mean": None, "interval": None}, ".1f") == mean_of({"mean": None}, ".1f") == "–"
-    assert span((1, 2), ".0f") == "1 to 2"
+    assert span((1, 2), ".0f") == span_or_nothing(1, 2, ".0f") == "1 to 2"
+    assert span_or_nothing(None, None, ".0f") == ""
+
+
+def test_only_plans_of_another_name_are_named():
+    assert short_name("mfm-unet__longflowPlans__2d") == "mfm-unet 2d"
+    assert short_name("mfm__own__2d") == "mfm__own__2d"
 
 
 def test_headings_are_text_not_markup():

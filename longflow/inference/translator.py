@@ -14,6 +14,8 @@ import SimpleITK as sitk
 import torch
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path
+from longflow.data.hounsfield import is_ct
+from longflow.data.hounsfield_integrity import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.data.images import Volume, as_type, read_scan, write_volume
 from longflow.errors import unknown_name
 from longflow.files import read_json
@@ -28,10 +30,6 @@ from longflow.preprocessing.series import export_forecast, prepare_volumes
 
 #: MFM section 4.6
 CAUTION = "no clinical conclusions from synthesised images alone"
-
-#: share of voxels beyond the limits that the plan clips to from which on the units are doubted; the round field of
-#: view of a CT leaves 21 % of a slice as padding
-MOST_CLIPPED = 0.3
 
 
 class Translator(Predictor):
@@ -178,16 +176,14 @@ def _translated_from(scan: Scan) -> str | None:
 
 
 def doubts_of_units(scan: np.ndarray, plans: Plans) -> list[str]:
-    """A sentence for each channel of (channels, z, y, x) that lies mostly beyond the limits that its plan clips to."""
-    doubts = []
-    for values, channel in zip(scan, plans.channels, strict=True):
-        if channel.clip is None:
-            continue
-        low, high = channel.clip
-        share = np.mean((values < low) | (values > high))
-        if share > MOST_CLIPPED:
-            doubts.append(
-                f"{share:.0%} of the voxels of {channel.name} lie outside {low:g} to {high:g}, to which the model "
-                "clips: its values are perhaps not in the units that the model was trained with (HU of a CT)."
-            )
-    return doubts
+    """A sentence for each CT channel of (channels, z, y, x) whose values cannot be the HU that the model knows."""
+    doubts = [
+        (channel.name, hounsfield_doubt(values))
+        for values, channel in zip(scan, plans.channels, strict=True)
+        if is_ct(channel.name)
+    ]
+    return [
+        f"{name} has {doubt.found}, expected {HOUNSFIELD_UNITS}. {doubt.advice}"
+        for name, doubt in doubts
+        if doubt is not None
+    ]

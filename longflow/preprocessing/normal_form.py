@@ -5,7 +5,9 @@ deviation of the subject's first scan, so that changes between the scans of one 
 arrival); ``per_scan``, each scan's own, where the units of two visits cannot be compared (MR). A forecast has no
 statistics of its own: it is mapped back with the last context scan's numbers.
 
-To forecast, statistics are those of the nonzero region. To segment, they are those of nnU-Net's ``ZScoreNormalization``
+To forecast, statistics are those of the nonzero region. To translate, they are those of the body: a scan is prepared
+alone, and where skull-stripping or resampling left faint noise around one of two phases, the nonzero region of that one
+would be something else than that of the other. To segment, they are those of nnU-Net's ``ZScoreNormalization``
 with ``use_mask_for_norm`` false, always (nnU-Net's planner sets it true where cropping takes a quarter of the images
 away): of all voxels of the scan's own nonzero box, whichever scans it is prepared beside.
 """
@@ -16,17 +18,20 @@ from typing import Literal
 import numpy as np
 from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
+from longflow.data.body import body_mask
 from longflow.data.box import box_slices, nonzero_box
 from longflow.plans import ChannelPlan, Task
 from longflow.preprocessing.prepared import SeriesProperties
 
 #: whose voxels statistics are taken of
-Region = Literal["nonzero", "box"]
+Region = Literal["nonzero", "box", "body"]
+
+REGIONS: dict[Task, Region] = {"forecast": "nonzero", "translate": "body", "segment": "box"}
 
 
 def region_of_task(task: Task) -> Region:
     """Where statistics are taken."""
-    return "box" if task == "segment" else "nonzero"
+    return REGIONS[task]
 
 
 def normal_form_of_series(
@@ -62,16 +67,15 @@ def _numbers(
 def region_statistics(scan: np.ndarray, region: Region = "nonzero") -> list[tuple[float, float]]:
     """Mean and standard deviation of each channel of (channels, z, y, x).
 
-    :param region: "nonzero": within nnU-Net's nonzero region; "box": within the smallest box around it.
+    :param region: "nonzero": within nnU-Net's nonzero region; "box": within the smallest box around it; "body": above
+        Otsu's threshold of each channel, without holes.
 
     A region that holds one value only (or none) has scale 1: it becomes 0, and can be mapped back.
     """
-    inside = create_nonzero_mask(scan) if region == "nonzero" else box_slices(nonzero_box([scan]))
     # nnU-Net sums in float32: only with its rounding are prepared voxels, and so exported models' labels, equal
-    precision = np.float64 if region == "nonzero" else np.float32
+    precision = np.float32 if region == "box" else np.float64
     numbers = []
-    for channel in scan:
-        voxels = channel[inside]
+    for voxels in _voxels_of_region(scan, region):
         if voxels.size == 0:
             numbers.append((0.0, 1.0))
             continue
@@ -80,6 +84,14 @@ def region_statistics(scan: np.ndarray, region: Region = "nonzero") -> list[tupl
         smallest = float(np.finfo(np.float32).eps * np.abs(voxels).max())
         numbers.append((mean, deviation if deviation > smallest else 1.0))
     return numbers
+
+
+def _voxels_of_region(scan: np.ndarray, region: Region) -> list[np.ndarray]:
+    """Of each channel."""
+    if region == "body":
+        return [channel[body_mask(channel, is_ct=False)] for channel in scan]
+    inside = create_nonzero_mask(scan) if region == "nonzero" else box_slices(nonzero_box([scan]))
+    return [channel[inside] for channel in scan]
 
 
 def clipped(raw: np.ndarray, channels: Sequence[ChannelPlan]) -> np.ndarray:

@@ -88,6 +88,22 @@ def test_to_segment_statistics_are_those_of_the_whole_box_of_each_scan(scans):
     assert offset[1][0] == pytest.approx(7 * 17 / 18)
     assert scale[1][0] == pytest.approx(7 * np.sqrt(17) / 18)
     assert region_of_task("segment") == "box" and region_of_task("forecast") == "nonzero"
+    assert region_of_task("translate") == "body"
+
+
+def test_faint_noise_around_a_body_does_not_count_as_body():
+    generator = np.random.default_rng(0)
+    scan = np.zeros((1, 12, 12, 12), dtype=np.float32)
+    scan[0, 3:9, 3:9, 3:9] = generator.normal(300, 20, (6, 6, 6))
+    noisy = np.where(scan == 0, generator.uniform(0, 1e-3, scan.shape), scan).astype(np.float32)
+    ((mean, deviation),) = region_statistics(noisy, "body")
+    inside = scan[scan != 0]
+    assert mean == pytest.approx(inside.mean(dtype=np.float64)) and deviation == pytest.approx(inside.std(), rel=1e-5)
+    assert region_statistics(noisy)[0][0] < 0.2 * mean  # the nonzero region is everything
+
+
+def test_a_body_of_one_value_can_be_mapped_back():
+    assert region_statistics(np.full((1, 4, 4, 4), 7.0, dtype=np.float32), "body") == [(0.0, 1.0)]
 
 
 def test_clipping_is_per_channel():

@@ -26,8 +26,9 @@ COMMANDS = (
     ("  longflow_preprocess", "crop, resample, bring to the normal form"),
     ("longflow_train", "train a method on one fold or all"),
     ("longflow_find_best", "choose the model by cross-validation"),
-    ("longflow_predict", "forecast wanted scans, or segment scans"),
-    ("longflow_evaluate", "measure forecasts or segmentations"),
+    ("longflow_predict", "forecast, segment or translate scans"),
+    ("longflow_evaluate", "measure forecasts, segmentations, translations"),
+    ("longflow_translate_dataset", "write a dataset's images in another phase"),
     ("longflow_export", "write a segmentation as nnU-Net's model folder"),
 )
 
@@ -40,7 +41,9 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     console = command.console
-    console.print(f"longflow {__version__}: from dated scans to the scan at another date.\n", highlight=False)
+    console.print(
+        f"longflow {__version__}: from dated scans to the scan at another date or in another phase.\n", highlight=False
+    )
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column()

@@ -54,7 +54,8 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     description, all_series = training_series(DatasetPaths(name).raw)
     if description.task == "segment" and not any(scan.label for series in all_series for scan in series.scans):
         further += " -m spatiotemporal"  # without labels there is nothing but pretraining
-    command.console.print(f"Next: longflow_train {DatasetPaths(name).id} 3d_fullres 0{further}", highlight=False)
+    usual = "2d" if description.task == "translate" else "3d_fullres"  # MFM's setting is slices
+    command.console.print(f"Next: longflow_train {DatasetPaths(name).id} {usual} 0{further}", highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from longflow.data.labels import label_manager, structures
-from longflow.methods.method import Batch, Method, ScanBatch, build_method
+from longflow.methods.method import Batch, Method, PhaseBatch, ScanBatch, build_method
 from longflow.plans import Plans
 
 GB = 1024**3
@@ -105,9 +105,12 @@ def training_memory(
     return peak + (MOMENTS[recipe.optimizer] + (recipe.ema_decay > 0)) * weights
 
 
-def _batch_of(method: Method, plans: Plans, configuration: str, batch_size: int) -> Batch | ScanBatch:
+def _batch_of(method: Method, plans: Plans, configuration: str, batch_size: int) -> Batch | PhaseBatch | ScanBatch:
+    patch_size = plans.configuration(configuration).patch_size
     if method.samples == "forecast":
-        return largest_batch(plans, plans.configuration(configuration).patch_size, batch_size)
+        return largest_batch(plans, patch_size, batch_size)
+    if method.samples == "phases":
+        return largest_phase_batch(plans, patch_size, batch_size)
     return largest_scan_batch(plans, configuration, batch_size, method.samples)
 
 
@@ -124,6 +127,19 @@ def largest_batch(plans: Plans, patch_size: list[int], batch_size: int, device: 
         context_mask=torch.ones(batch_size, scans, dtype=torch.bool, device=device),
         target_time=torch.full((batch_size,), horizon, device=device),
         target=torch.rand(batch_size, channels, *patch_size, device=device),
+    )
+
+
+def largest_phase_batch(plans: Plans, patch_size: list[int], batch_size: int, device: str = "cpu") -> PhaseBatch:
+    """A batch of pairs to translate, both directions in it, with contents that mean nothing.
+
+    :param patch_size: of the sample, 2 or 3 axes.
+    """
+    shape = (batch_size, len(plans.channel_names), *patch_size)
+    return PhaseBatch(
+        source=torch.rand(shape, device=device),
+        source_phase=torch.arange(batch_size, device=device) % 2,
+        target=torch.rand(shape, device=device),
     )
 
 

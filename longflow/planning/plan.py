@@ -6,20 +6,21 @@ from longflow.data.dataset import DatasetDescription
 from longflow.data.labels import label_manager, structures
 from longflow.errors import ConfigurationError
 from longflow.fingerprint.fingerprint import Fingerprint
-from longflow.methods.method import known_methods, method_class
+from longflow.methods.method import known_methods, method_class, network_of
 from longflow.networks.precision import computes_bf16, default_device
 from longflow.paths import PLANS_NAME
 from longflow.planning.channels import plan_channels
 from longflow.planning.memory import GB, training_memory
-from longflow.planning.presets import preset, segmentation_preset
+from longflow.planning.presets import Preset, preset, segmentation_preset, translation_preset
 from longflow.planning.spatial import plan_space
 from longflow.planning.temporal import plan_time
-from longflow.plans import ConfigurationPlan, Encoder, InferencePlan, NetworkPlan, Plans
+from longflow.plans import ConfigurationPlan, Encoder, InferencePlan, NetworkPlan, Plans, Task
 
 #: the methods whose memory is planned, by task; of those that predict, the largest decides the patch
 PLANNED_METHODS = {
     "forecast": ("cronos", "cronos_discrete", "tfm"),
     "segment": ("unet", "unet_consistent", "spatiotemporal"),
+    "translate": ("mfm", "mfm-unet", "mfm-segresnet", "mfm-swin_unetr", "mfm-umamba_bot"),
 }
 
 
@@ -38,19 +39,13 @@ def make_plans(
     :raises DataError: the dataset cannot serve its task (no subject has two scans).
     :raises ConfigurationError: nothing fits the memory, or dataset.json asks for what cannot be.
     """
-    segments = description.task == "segment"
+    segments, translates = description.task == "segment", description.task == "translate"
     if encoder is not None and not segments:
         raise ConfigurationError(
             f"--encoder {encoder} is for the task 'segment', but {fingerprint.dataset_name} has the task "
             f"'{description.task}' (dataset.json), whose networks have one kind of encoder. Leave it out."
         )
-    labelled = bool(structures(description.labels))
-    size = segmentation_preset(preset_name, encoder or "plain", labelled) if segments else preset(preset_name)
-    if description.task not in PLANNED_METHODS:
-        raise ConfigurationError(
-            f"dataset.json asks for the task '{description.task}', which longflow cannot plan for yet. "
-            f"Known: {', '.join(PLANNED_METHODS)}."
-        )
+    size = _size(description, preset_name, encoder)
     plans = Plans(
         dataset_name=fingerprint.dataset_name,
         plans_name=plans_name,
@@ -59,6 +54,7 @@ def make_plans(
         gpu_memory=size.gpu_memory if gpu_memory is None else gpu_memory,
         channel_names=description.channels,
         **(_labels(description) if segments else {}),
+        phases=fingerprint.phases.names if translates else [],
         file_ending=description.file_ending,
         transpose_forward=[0, 1, 2],
         transpose_backward=[0, 1, 2],
@@ -66,12 +62,13 @@ def make_plans(
         channels=plan_channels(fingerprint.spatial, description),
         configurations={},
         training=size.training.model_copy(),
-        # the eightfold work of mirroring is not for a CPU
-        inference=InferencePlan(mirror=False if segments and size.name == "tiny" else None),
+        inference=_inference(description.task, size),
     )
     scans = [len(times) for times in fingerprint.temporal.times]
     steps = TrainingSteps(plans, has_pairs=max(scans) > 1)
-    space = plan_space(fingerprint.spatial, size, steps.largest, plans.gpu_memory * GB, sum(scans))
+    space = plan_space(
+        fingerprint.spatial, size, steps.largest, plans.gpu_memory * GB, sum(scans), own_slices=translates
+    )
     for plan in space.configurations.values():
         by_method = steps.by_method(plan.patch_size, plan.network, plan.batch_size)
         plan.memory_estimate = {method: round(needed / GB, 3) for method, needed in by_method.items()}
@@ -90,13 +87,31 @@ def make_plans(
     )
 
 
+def _size(description: DatasetDescription, preset_name: str, encoder: Encoder | None) -> Preset:
+    if description.task == "segment":
+        return segmentation_preset(preset_name, encoder or "plain", bool(structures(description.labels)))
+    return translation_preset(preset_name) if description.task == "translate" else preset(preset_name)
+
+
+def _inference(task: Task, size: Preset) -> InferencePlan:
+    """How predictions are made where the user does not say."""
+    if task == "translate":
+        return InferencePlan(solver="heun2", steps=1)  # RK2 (1), the best of MFM's table 5
+    # the eightfold work of mirroring is not for a CPU
+    return InferencePlan(mirror=False if task == "segment" and size.name == "tiny" else None)
+
+
 def _beyond_memory(estimate: dict[str, float], gpu_memory: float) -> list[str]:
     """What is to be said of methods that take more than the patch was planned for."""
+    remedies = {
+        True: "where there is no more, set a smaller batch_size or patch_size in the plans.",
+        False: "smaller projectors take less (longflow_train --set width=256).",
+    }
     return [
-        f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; smaller "
-        "projectors take less (longflow_train --set width=256)."
+        f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; "
+        + remedies[method_class(method).predicts]
         for method, needed in estimate.items()
-        if needed > gpu_memory and not method_class(method).predicts
+        if needed > gpu_memory
     ]
 
 
@@ -115,7 +130,7 @@ def planned_methods(plans: Plans, has_pairs: bool) -> list[str]:
 
     :param has_pairs: whether a subject has two scans; without, what segments single scans alone.
     """
-    methods = [method for method in PLANNED_METHODS[plans.task] if method in known_methods()]
+    methods = [method for method in PLANNED_METHODS[plans.task] if network_of(method)[0] in known_methods()]
     if plans.task == "segment" and not structures(plans.labels):
         return [method for method in methods if not method_class(method).predicts]
     if plans.task == "segment" and not has_pairs:
@@ -138,6 +153,8 @@ def _heaviest(plans: Plans, methods: list[str]) -> list[str]:
     if plans.task == "forecast":  # the method whose stack of scans is the largest
         temporal = plans.temporal
         return ["cronos_discrete" if temporal.grid.length >= temporal.sequence_length else "cronos"]
+    if plans.task == "translate":  # the default network
+        return [method for method in methods if not network_of(method)[1]]
     # what predicts decides: the projectors of pretraining (--set width) have nothing to do with a patch
     predicting = [method for method in methods if method_class(method).predicts]
     if "unet_consistent" in predicting:  # which does all that unet does, and more

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import get_args
 
 from longflow.errors import unknown_name
+from longflow.networks.timeresnet import PAPER_BLOCKS, PAPER_FEATURES
 from longflow.plans import Encoder, PresetName, TrainingPlan
 
 
@@ -22,6 +23,7 @@ class Preset:
     :param most_features: of a stage, by the number of dimensions; empty: no limit.
     :param encoder: kind of encoder, and :param blocks: of each of its stages; empty: the network's own number.
     :param fewest_stages: that the network can be built of.
+    :param more_slices: how many times more samples a batch of the 2d configuration may hold: slices are cheap.
     :param dataset_share: most voxels that a batch may hold, as a share of the dataset's; None: no limit.
     """
 
@@ -38,6 +40,7 @@ class Preset:
     encoder: Encoder = "plain"
     blocks: tuple[int, ...] = ()
     fewest_stages: int = 1
+    more_slices: int = 4
     dataset_share: float | None = None
 
     def features(self, stages: int, dimensions: int = 3) -> list[int]:
@@ -114,6 +117,13 @@ MOST_SAMPLES = 64
 #: stages of the smallest U-Net, for tests and CPUs; its memory, and that of pretraining alone (large projectors)
 TINY_STAGES, TINY_MEMORY, TINY_PRETRAINING_MEMORY = 4, 1, 2
 
+#: MFM B.4; its 30 epochs go through 34,992 slices (section 4) in batches of 2, and one of ours has 250 iterations
+MFM_BATCH, MFM_LEARNING_RATE, MFM_EPOCHS = 2, 2e-5, 2100
+#: what the features of the presets are divided by, against MFM's TimeResNet
+SHARE_OF_PAPER = {"S": 4, "M": 2, "L": 1}
+#: the network that translates on a CPU; many small steps serve it more than a few large ones
+TINY_FEATURES, TINY_BLOCKS = (16, 32, 64, 128), (1, 1, 1, 1)
+
 #: steps as in nnUNetTrainer; of the rest, each method has its own recipe
 _NNUNET_TRAINING = TrainingPlan(
     epochs=1000, iterations_per_epoch=250, learning_rate=1e-2, weight_decay=3e-5, warmup=0, ema_decay=0
@@ -150,4 +160,29 @@ def segmentation_preset(name: str, encoder: Encoder = "plain", labelled: bool = 
         blocks=NNUNET_BLOCKS[encoder],
         fewest_stages=2,
         dataset_share=NNUNET_DATASET_SHARE,
+    )
+
+
+def translation_preset(name: str) -> Preset:
+    """A preset for the networks that translate: L is the paper's (MFM B.4), the others are smaller.
+
+    Of the paper's network, M has half the features and S a quarter.
+    """
+    size = preset(name)
+    features = TINY_FEATURES if name == "tiny" else [count // SHARE_OF_PAPER[name] for count in PAPER_FEATURES]
+    training = TrainingPlan(epochs=1000, iterations_per_epoch=250, learning_rate=1e-4, weight_decay=0)
+    if name == "tiny":
+        training = size.training.model_copy(update={"weight_decay": 0})
+    if name == "L":
+        training = training.model_copy(update={"epochs": MFM_EPOCHS, "learning_rate": MFM_LEARNING_RATE})
+    return replace(
+        size,
+        base_features=features[0],
+        expansion=tuple(count // features[0] for count in features),
+        max_stages=len(features),
+        attention=False,
+        batch_size=(MFM_BATCH, MFM_BATCH) if name == "L" else (2, 4),
+        more_slices=1 if name in ("tiny", "L") else size.more_slices,
+        training=training,
+        blocks=TINY_BLOCKS if name == "tiny" else tuple(PAPER_BLOCKS),
     )

@@ -24,8 +24,6 @@ SMALLEST_FEATURE_MAP, LOWRES_THRESHOLD, SPACING_STEP = 4, 0.25, 1.03
 #: nnU-Net's first patch, before it is shrunk: as many voxels as a cube or a square of this edge
 FIRST_EDGE = {3: 256, 2: 2048}
 NO_LIMIT = 999_999
-#: slices are cheap: a batch of the 2d configuration may hold this many times more samples
-MORE_SLICES = 4
 
 #: bytes of a training step with a patch, a network and a batch size
 Memory = Callable[[list[int], NetworkPlan, int], float]
@@ -65,16 +63,24 @@ class SpatialPlan:
 
 
 def plan_space(
-    fingerprint: SpatialFingerprint, preset: Preset, memory: Memory, budget: float, scans: int
+    fingerprint: SpatialFingerprint,
+    preset: Preset,
+    memory: Memory,
+    budget: float,
+    scans: int,
+    own_slices: bool = False,
 ) -> SpatialPlan:
     """Target spacing, axes and all configurations of a dataset.
 
     :param memory: bytes of a training step. :param budget: bytes that it may take. :param scans: of all subjects.
+    :param own_slices: 2d reads the slices of the files as they are, neither resampled nor cut along another axis.
     :raises ConfigurationError: not even the smallest patch fits the budget.
     """
     rules = SpacingRules(fingerprint)
     spacing = rules.determine_fullres_target_spacing()
-    forward, backward = ([int(axis) for axis in axes] for axes in rules.determine_transpose())
+    forward, backward = ([0, 1, 2], [0, 1, 2])
+    if not own_slices:
+        forward, backward = ([int(axis) for axis in axes] for axes in rules.determine_transpose())
     shapes = [
         compute_new_shape(shape, old, spacing)
         for old, shape in zip(fingerprint.spacings, fingerprint.shapes_after_crop, strict=True)
@@ -82,8 +88,12 @@ def plan_space(
     full = Resolution(spacing[forward], np.maximum(np.median(shapes, axis=0), 1)[forward], scans)
     spacing_reason = _spacing_reason(fingerprint, spacing, forward)
 
-    configurations = {"2d": plan_configuration(full, preset, memory, budget, dimensions=2)}
-    configurations["2d"].reasons.insert(0, spacing_reason)
+    if own_slices:
+        slices = plan_slices(fingerprint, preset, memory, budget, scans)
+    else:
+        slices = plan_configuration(full, preset, memory, budget, dimensions=2)
+        slices.reasons.insert(0, spacing_reason)
+    configurations = {"2d": slices}
     if full.median_shape[0] > 1:
         fullres = plan_configuration(full, preset, memory, budget, dimensions=3)
         lowres = plan_lowres(full, fullres, preset, memory, budget)
@@ -92,6 +102,24 @@ def plan_space(
         if lowres:
             configurations["3d_lowres"] = lowres
     return SpatialPlan(forward, backward, configurations)
+
+
+def plan_slices(
+    fingerprint: SpatialFingerprint, preset: Preset, memory: Memory, budget: float, scans: int
+) -> ConfigurationPlan:
+    """2d on the grid of each file: axial slices at their native size (MFM B.1, B.2), and data of their own."""
+    spacings, shapes = np.asarray(fingerprint.spacings), np.asarray(fingerprint.shapes_after_crop)
+    median = Resolution(np.median(spacings, axis=0), np.median(shapes, axis=0), scans)
+    plan = plan_configuration(median, preset, memory, budget, dimensions=2, identifier="2d")
+    sizes = [by_axis(edge(shapes[:, 1:], axis=0)) for edge in (np.min, np.max)]
+    plan.own_grid = True
+    plan.reasons.insert(
+        0,
+        f"Slices keep the grid of their files, along the files' third axis (axial in CT): {_mm(median.spacing[1:])} mm "
+        f"in the median, {sizes[0] if sizes[0] == sizes[1] else ' to '.join(sizes)} voxels; nothing is resampled "
+        "(MFM B.1, B.2).",
+    )
+    return plan
 
 
 def plan_configuration(
@@ -113,7 +141,7 @@ def plan_configuration(
     spacing, median_shape = resolution.spacing[-dimensions:], resolution.median_shape[-dimensions:]
     smallest_batch, largest_batch = preset.batch_size
     if dimensions == 2:
-        largest_batch *= MORE_SLICES
+        largest_batch *= preset.more_slices
     most = f"the preset allows {smallest_batch} to {largest_batch}"
 
     candidates = shrinking_patches(spacing, median_shape, preset)

@@ -17,7 +17,7 @@ def summarize(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
         Text(f"{plans.dataset_name}, preset {plans.preset}, {plans.gpu_memory:g} GB", style="bold"),
         _found(fingerprint, plans),
         *([_structures(plans)] if plans.task == "segment" else []),
-        _time(plans),
+        _phases(fingerprint, plans) if plans.task == "translate" else _time(plans),
         _intensities(plans),
         _configurations(plans),
         _training(plans),
@@ -29,7 +29,10 @@ def _found(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
     unit = temporal.time_unit
     shapes = Distribution.of([shape[0] * shape[1] * shape[2] for shape in spatial.shapes_after_crop])
     table = _key_table("Found")
-    table.add_row("subjects", f"{len(fingerprint.subjects)} with {_range(temporal.scans_per_subject)} scans each")
+    scans = "scans"
+    if fingerprint.phases:
+        scans = "pair of scans" if temporal.scans_per_subject.maximum == 1 else "pairs of scans"
+    table.add_row("subjects", f"{len(fingerprint.subjects)} with {_range(temporal.scans_per_subject)} {scans} each")
     if temporal.intervals.count:
         table.add_row("times", f"intervals {_range(temporal.intervals)} {unit}, spans {_range(temporal.spans)} {unit}")
     table.add_row(
@@ -50,6 +53,17 @@ def _time(plans: Plans) -> RenderableType:
             f"Δ = {grid.spacing:.4g}, K = {grid.length} ({grid.score:.3f})" for grid in plans.temporal.runners_up
         )
         table.add_row("Runners-up", others)
+    return table
+
+
+def _phases(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
+    """What is translated into what; times play no part."""
+    table = _key_table("Phases")
+    for end, phase in enumerate(plans.phases):
+        table.add_row(f"t = {end}", phase)
+    table.add_row("pairs", f"{fingerprint.phases.pairs} of one subject and time; one network learns both directions")
+    for part in fingerprint.phases.left_out():
+        table.add_row("left out", part)
     return table
 
 
@@ -80,7 +94,7 @@ def _configurations(plans: Plans) -> RenderableType:
     for name, plan in plans.configurations.items():
         table.add_row(
             name,
-            by_axis(plan.spacing, digits=3),
+            f"{by_axis(plan.spacing, digits=3)}{' (median)' if plan.own_grid else ''}",
             by_axis(plan.median_image_size, digits=4),
             by_axis(plan.patch_size),
             str(plan.batch_size),

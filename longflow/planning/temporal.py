@@ -14,7 +14,7 @@ from torch import Tensor
 from longflow.errors import DataError
 from longflow.fingerprint.temporal import TemporalFingerprint
 from longflow.flow.grid import grid_slots, latest_in_slot
-from longflow.plans import CONTEXT_WINDOW, GridPlan, Task, TemporalPlan
+from longflow.plans import CONTEXT_WINDOW, GridPlan, Task, TemporalPlan, TimeUnit
 
 #: what a grid is charged for; losing a scan is the unit
 WEIGHTS = {"overwritten": 1.0, "rounding_error": 1.0, "clipped": 0.5, "filled": 0.1, "memory": 0.1}
@@ -51,6 +51,8 @@ def plan_time(fingerprint: TemporalFingerprint, longest_sequence: int, task: Tas
     :raises DataError: the task is to forecast, and no subject has two scans.
     """
     times = [np.asarray(one, dtype=np.float64) for one in fingerprint.times if len(one) > 1]
+    if task == "translate":
+        return _without_time(fingerprint)
     if task == "segment":
         return _for_pairs(fingerprint, times)
     if not times:
@@ -237,6 +239,12 @@ def _clean(value: float) -> float:
     return round(value, 9) + 0.0
 
 
+def _without_time(fingerprint: TemporalFingerprint) -> TemporalPlan:
+    """What translation needs: nothing. Both scans of a pair are of one time, and a network sees no other."""
+    reason = "Times: they tell which scans are a pair, and nothing else; scans of one time are translated."
+    return _alone(fingerprint.time_unit, np.ones(1), 1.0, reason)
+
+
 def _for_pairs(fingerprint: TemporalFingerprint, times: list[np.ndarray]) -> TemporalPlan:
     """What segmentation needs: the time scale alone, in which pairs of neighbouring scans are seen.
 
@@ -252,6 +260,12 @@ def _for_pairs(fingerprint: TemporalFingerprint, times: list[np.ndarray]) -> Tem
             f"Time scale {scale:g} {unit}: the median of {len(intervals)} intervals of the {len(times)} of {subjects} "
             "subjects that have two scans or more; pairs of neighbouring scans are drawn from them."
         )
+    return _alone(unit, intervals, longest_span, reason)
+
+
+def _alone(unit: TimeUnit, intervals: np.ndarray, longest_span: float, reason: str) -> TemporalPlan:
+    """For samples that have no context."""
+    scale = float(np.median(intervals))
     return TemporalPlan(
         time_unit=unit,
         time_scale=scale,

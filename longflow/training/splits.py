@@ -23,8 +23,15 @@ SEED = 12345
 #: a fold validates at least about this many forecasts, with as many targets per subject as that takes
 TARGETS_PER_FOLD = 8
 
-#: scans that a subject must have to be of use; the others are left out of the splits
+#: scans that a subject must have to be of use; the others are left out of the splits. To translate, pairs alone are
+#: prepared
 FEWEST_SCANS: dict[Task, int] = {"forecast": 2, "translate": 2, "segment": 1}
+#: the same for people
+NEEDED: dict[Task, str] = {
+    "forecast": "at least 2 scans",
+    "translate": "a pair of scans, one in each phase at one time",
+    "segment": "at least 1 scan",
+}
 
 #: most scans of a validation forecast's context
 LONGEST_CONTEXT = 8
@@ -118,13 +125,13 @@ def read_or_make_splits(
     """
     if paths.splits.is_file():
         splits = [Split(tuple(entry["train"]), tuple(entry["val"])) for entry in _read_splits(paths.splits)]
-        _check_splits(splits, scans, paths.splits, FEWEST_SCANS[task])
+        _check_splits(splits, scans, paths.splits, NEEDED[task])
         return splits
     subjects = sorted(scans)
     if len(subjects) < 2:
         raise DataError(
-            f"{paths.name} has {len(subjects)} subject(s) with at least {FEWEST_SCANS[task]} scan(s); at least two are "
-            "needed, one to train on and one to validate on."
+            f"{paths.name} has {len(subjects)} subject(s) with {NEEDED[task]}; at least two are needed, one to train on "
+            "and one to validate on."
         )
     first = sorted(labelled) if len(labelled) > 1 else subjects
     made = generate_crossval_split(first, seed=SEED, n_splits=min(FOLDS, len(first)))
@@ -230,7 +237,7 @@ def _read_splits(path: Path) -> list[dict[str, list[str]]]:
     return content
 
 
-def _check_splits(splits: list[Split], scans: dict[str, list[str]], path: Path, fewest: int) -> None:
+def _check_splits(splits: list[Split], scans: dict[str, list[str]], path: Path, needed: str) -> None:
     for fold, split in enumerate(splits):
         if leaked := sorted(set(split.train) & set(split.val)):
             raise ConfigurationError(
@@ -239,8 +246,8 @@ def _check_splits(splits: list[Split], scans: dict[str, list[str]], path: Path, 
             )
         if unknown := sorted({*split.train, *split.val} - set(scans)):
             raise ConfigurationError(
-                f"{path}, fold {fold}: {some(unknown)} is not a subject with at least {fewest} scan(s) of "
-                "this dataset. Splits name subjects (the column of scans.csv), not cases."
+                f"{path}, fold {fold}: {some(unknown)} is not a subject with {needed} in this dataset. Splits name "
+                "subjects (the column of scans.csv), not cases."
             )
         if not split.train or not split.val:
             raise ConfigurationError(f"{path}, fold {fold}: both train and val need at least one subject.")

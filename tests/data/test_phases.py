@@ -35,9 +35,11 @@ def test_the_phase_without_contrast_is_the_first(found, expected):
 def test_dataset_json_has_the_last_word():
     three = [series((0, "native"), (0, "arterial"), (0, "venous"))]
     assert phases_of_dataset(description("venous", "native"), three) == ["venous", "native"]
-    with pytest.raises(DataError, match="'portal', but the column 'phase' of scans.csv holds arterial, native, venous"):
+    with pytest.raises(
+        DataError, match=r"'portal', but the column 'phase' of scans.csv holds arterial, native, venous"
+    ):
         phases_of_dataset(description("native", "portal"), three)
-    with pytest.raises(DataError, match="holds arterial, native, venous; translation needs two phases. Name two in"):
+    with pytest.raises(DataError, match=r"holds arterial, native, venous; translation needs two phases. Name two in"):
         phases_of_dataset(description(), three)
 
 

@@ -2,6 +2,7 @@
 
 from longflow.data.dataset import DatasetDescription, Scan, Series
 from longflow.fingerprint.fingerprint import Fingerprint
+from longflow.fingerprint.phases import PhaseFingerprint
 from longflow.fingerprint.spatial import ChannelIntensities, SpatialFingerprint
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
 
@@ -40,6 +41,18 @@ def fingerprint(
         spatial=spatial(shape, spacing, len(times), channels),
         temporal=temporal(times, unit),
     )
+
+
+def phase_fingerprint(
+    shape: list[int], spacing: list[float], subjects: int = 3, channels: int = 1, **left_out
+) -> Fingerprint:
+    """One pair of each subject; ``left_out`` as :class:`PhaseFingerprint` has it."""
+    phases = PhaseFingerprint(
+        names=["native", "arterial"],
+        pairs=subjects,
+        **{"without_pair": [], "single": [], "other_phases": {}, **left_out},
+    )
+    return fingerprint([[0.0]] * subjects, shape, spacing, channels=channels).model_copy(update={"phases": phases})
 
 
 def description(unit: str = "days", names: tuple[str, ...] = ("FLAIR",), **further) -> DatasetDescription:

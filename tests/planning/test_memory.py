@@ -5,9 +5,16 @@ import torch
 
 from longflow.methods.method import build_method, method_class
 from longflow.networks.unet import UNet
-from longflow.planning.memory import HOLES, LiveBytes, largest_batch, largest_scan_batch, training_memory
+from longflow.planning.memory import (
+    HOLES,
+    LiveBytes,
+    largest_batch,
+    largest_phase_batch,
+    largest_scan_batch,
+    training_memory,
+)
 from longflow.planning.plan import make_plans
-from tests.planning.helpers import description, fingerprint
+from tests.planning.helpers import description, fingerprint, phase_fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +126,25 @@ def test_the_optimizer_is_the_methods(to_segment, monkeypatch):
     weights = sum(weight.numel() for weight in build_method("unet", to_segment, "3d_fullres").parameters())
     monkeypatch.setattr(method_class("unet"), "recipe", adam)
     assert training_memory("unet", to_segment, "3d_fullres", "cuda") == pytest.approx(sgd + 4 * weights)
+
+
+@pytest.fixture(scope="module")
+def translation_plans():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("longflow.planning.plan.training_memory", lambda *_: 1e8)
+        asked = description(names=("CT", "CT"), task="translate")
+        return make_plans(phase_fingerprint([1, 64, 64], [5, 1, 1], channels=2), asked, "tiny")
+
+
+def test_a_batch_of_pairs_holds_both_directions(translation_plans):
+    batch = largest_phase_batch(translation_plans, [64, 64], 3)
+    assert batch.source.shape == batch.target.shape == (3, 2, 64, 64)
+    assert batch.source_phase.tolist() == [0, 1, 0]
+    assert batch.noise is None
+    assert build_method("mfm", translation_plans, "2d").training_step(batch).requires_grad
+
+
+def test_a_translation_takes_more_with_more_slices_and_at_least_its_weights(translation_plans):
+    few, many = (training_memory("mfm", translation_plans, "2d", batch_size=size) for size in (1, 4))
+    weights = sum(4 * one.numel() for one in build_method("mfm", translation_plans, "2d").parameters())
+    assert 4 * weights < few < many

@@ -2,11 +2,14 @@ import numpy as np
 import pytest
 
 from longflow.errors import ConfigurationError
-from longflow.methods.method import build_method
+from longflow.methods.method import build_method, named_with_network
+from longflow.networks.timeresnet import PAPER_BLOCKS, PAPER_FEATURES
+from longflow.networks.translation import NETWORKS
 from longflow.planning import plan as planning
-from longflow.planning.plan import make_plans
+from longflow.planning.memory import training_memory
+from longflow.planning.plan import PLANNED_METHODS, make_plans
 from longflow.plans import read_plans, write_plans
-from tests.planning.helpers import description, fingerprint
+from tests.planning.helpers import description, fingerprint, phase_fingerprint
 
 CINE = [[float(frame) for frame in range(6)]] * 3
 
@@ -44,11 +47,6 @@ def test_the_preset_gives_the_memory(quick_memory):
     found = fingerprint(CINE, [16, 64, 64], [3, 1, 1])
     assert make_plans(found, description(), "S").gpu_memory == 4
     assert make_plans(found, description(), "L").training.epochs == 1000
-
-
-def test_a_task_that_cannot_be_planned_yet():
-    with pytest.raises(ConfigurationError, match="'translate'"):
-        make_plans(fingerprint(CINE, [8, 8, 8], [1, 1, 1]), description(task="translate"), "tiny")
 
 
 def test_the_real_estimate_fits_the_budget():
@@ -143,3 +141,58 @@ class TestSegment:
         plans = make_plans(found, asked, "tiny", gpu_memory=0.05)
         assert 0 < plans.configurations["3d_fullres"].memory_estimate["unet"] <= 0.05
         assert plans.labels == labels
+
+
+class TestTranslate:
+    """Plans of the task translate."""
+
+    CT = description(names=("CT",), task="translate")
+
+    def test_the_papers_setting(self, quick_memory):
+        plans = make_plans(phase_fingerprint([100, 512, 512], [2.5, 0.75, 0.75]), self.CT, "L")
+        slices = plans.configurations["2d"]
+        assert (slices.patch_size, slices.batch_size, slices.own_grid) == ([512, 512], 2, True)
+        assert slices.network.features_per_stage == list(PAPER_FEATURES)
+        assert slices.network.blocks_per_stage == list(PAPER_BLOCKS)
+        assert slices.network.kernel_sizes == [[3, 3]] * 5
+        assert (plans.training.learning_rate, plans.training.weight_decay) == (2e-5, 0)
+        assert (plans.inference.solver, plans.inference.steps, plans.inference.mirror) == ("heun2", 1, None)
+        assert (plans.channels[0].offset, plans.channels[0].scale) == (0, 1000)
+        parameters = sum(one.numel() for one in build_method("mfm", plans, "2d").parameters())
+        assert 120e6 < parameters < 130e6
+
+    def test_the_smallest_sees_whole_slices_on_a_cpu(self, quick_memory):
+        plans = make_plans(phase_fingerprint([1, 256, 256], [5, 1, 1]), self.CT, "tiny")
+        plan = plans.configurations["2d"]
+        assert plan.network.features_per_stage == [16, 32, 64, 128]
+        plan.patch_size = [256, 256]
+        assert training_memory("mfm", plans, "2d", batch_size=2) <= plans.gpu_memory * planning.GB
+
+    def test_phases_survive_the_disk_and_are_part_of_the_identity(self, tmp_path, quick_memory):
+        found = phase_fingerprint([20, 64, 64], [5, 1, 1])
+        plans = make_plans(found, self.CT, "tiny")
+        write_plans(plans, tmp_path / "plans.json")
+        assert read_plans(tmp_path / "plans.json") == plans
+        assert plans.phases == ["native", "arterial"]
+        found.phases.names.reverse()
+        assert make_plans(found, self.CT, "tiny").identity("2d") != plans.identity("2d")
+
+    def test_every_network_is_estimated_and_the_default_one_decides(self, monkeypatch):
+        needed = dict.fromkeys(PLANNED_METHODS["translate"], 0.1 * planning.GB)
+        needed["mfm-swin_unetr"] = 3 * planning.GB
+        monkeypatch.setattr(planning, "training_memory", lambda method, *_: needed[method])
+        plan = make_plans(phase_fingerprint([20, 64, 64], [5, 1, 1]), self.CT, "tiny").configurations["2d"]
+        assert plan.patch_size == [64, 64]
+        assert set(plan.memory_estimate) == {named_with_network("mfm", network) for network in NETWORKS}
+        (said,) = [reason for reason in plan.reasons if "mfm-" in reason]
+        assert said.startswith("'mfm-swin_unetr' takes 3.00 GB, more than the 0.5 GB") and "batch_size" in said
+
+    @pytest.mark.parametrize("method", PLANNED_METHODS["translate"])
+    def test_the_estimate_of_every_network_is_real(self, method, quick_memory):
+        plans = make_plans(phase_fingerprint([1, 32, 32], [5, 1, 1]), self.CT, "tiny")
+        weights = sum(4 * one.numel() for one in build_method(method, plans, "2d").parameters())
+        assert 4 * weights < training_memory(method, plans, "2d") < planning.GB
+
+    def test_an_encoder_is_no_matter_of_translations(self):
+        with pytest.raises(ConfigurationError, match="--encoder residual is for the task 'segment'"):
+            make_plans(phase_fingerprint([8, 32, 32], [5, 1, 1]), self.CT, "tiny", encoder="residual")

@@ -9,8 +9,16 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from longflow.errors import NotFoundError
+from longflow.networks.timeresnet import PAPER_BLOCKS, PAPER_FEATURES
 from longflow.networks.unet import DECODER_BLOCKS
-from longflow.planning.presets import NNUNET_BLOCKS, NNUNET_MOST_STAGES, PRESETS, preset, segmentation_preset
+from longflow.planning.presets import (
+    NNUNET_BLOCKS,
+    NNUNET_MOST_STAGES,
+    PRESETS,
+    preset,
+    segmentation_preset,
+    translation_preset,
+)
 
 
 def test_features_grow_as_in_the_paper():
@@ -63,3 +71,24 @@ def test_a_tiny_segmentation_network_is_small():
     assert segmentation_preset("S").max_stages == NNUNET_MOST_STAGES
     with pytest.raises(NotFoundError, match="Did you mean 'tiny'"):
         segmentation_preset("tinny")
+
+
+def test_the_largest_translation_network_is_mfms_and_trains_as_long():
+    size = translation_preset("L")
+    assert tuple(size.features(size.max_stages, 2)) == PAPER_FEATURES
+    assert size.blocks == PAPER_BLOCKS
+    assert (size.batch_size, size.more_slices, size.gpu_memory) == ((2, 2), 1, 24)
+    steps = size.training.epochs * size.training.iterations_per_epoch
+    assert steps == pytest.approx(30 * 34992 / 2, rel=1e-3)  # epochs, slices and batch of the paper
+    assert (size.training.learning_rate, size.training.weight_decay) == (2e-5, 0)
+
+
+def test_translation_networks_grow_with_the_preset():
+    sizes = [translation_preset(name) for name in ("S", "M", "L")]
+    assert [size.features(5, 2)[-1] for size in sizes] == [256, 512, 1024]
+    tiny = translation_preset("tiny")
+    assert tiny.features(tiny.max_stages) == [16, 32, 64, 128]
+    assert (tiny.training.learning_rate, tiny.training.ema_decay) == (1e-3, 0.99)
+    assert (tiny.batch_size, tiny.more_slices) == ((2, 4), 1)
+    with pytest.raises(NotFoundError, match="Did you mean 'tiny'"):
+        translation_preset("tinny")

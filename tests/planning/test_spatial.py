@@ -119,3 +119,40 @@ def test_networks_of_segmentation_are_nnunets(encoder, blocks):
 def test_images_too_small_for_a_unet():
     with pytest.raises(ConfigurationError, match=r"Images of 6 x 6 voxels are too small for a U-Net"):
         plan_space(spatial([6, 6, 6], [1, 1, 1]), segmentation_preset("tiny"), no_memory, 1, 9)
+
+
+class TestSlicesOfTheFiles:
+    """2d of the task translate (MFM B.1, B.2)."""
+
+    def plan(self, shape, spacing, memory=no_memory, budget=1):
+        return plan_space(spatial(shape, spacing), M, memory, budget, 9, own_slices=True)
+
+    def test_axes_stay_and_data_are_its_own(self):
+        plan = self.plan([200, 30, 180], [1, 5, 1])
+        assert plan.transpose_forward == plan.transpose_backward == [0, 1, 2]
+        slices, volume = plan.configurations["2d"], plan.configurations["3d_fullres"]
+        assert (slices.own_grid, slices.data_identifier) == (True, "2d")
+        assert (volume.own_grid, volume.data_identifier) == (False, "3d_fullres")
+        assert slices.patch_size == [32, 192]
+        assert volume.median_image_size == [200, 30, 180]
+
+    def test_a_whole_slice_of_the_paper(self):
+        plan = self.plan([437, 512, 512], [1, 0.7, 0.7]).configurations["2d"]
+        assert plan.patch_size == [512, 512]
+        assert "0.7 x 0.7 mm" in plan.reasons[0] and "512 x 512 voxels; nothing is resampled" in plan.reasons[0]
+
+    def test_sizes_of_slices_are_those_of_the_files(self):
+        """Their median decides, in voxels, whatever the spacings are."""
+        found = spatial([50, 512, 512], [5, 0.7, 0.7], subjects=5)
+        found.spacings[:2] = [[5, 1.4, 1.4]] * 2
+        found.shapes_after_crop[4] = [50, 300, 300]
+        plan = plan_space(found, M, no_memory, 1, 9, own_slices=True).configurations
+        assert plan["2d"].median_image_size == [50, 512, 512]
+        assert "300 x 300 to 512 x 512 voxels" in plan["2d"].reasons[0]
+
+    def test_a_single_slice_has_no_3d(self):
+        assert list(self.plan([1, 64, 64], [5, 1, 1]).configurations) == ["2d"]
+
+    def test_the_patch_shrinks_to_the_budget(self):
+        plan = self.plan([20, 512, 512], [5, 1, 1], voxels, 2 * 300**2).configurations["2d"]
+        assert plan.own_grid and 2 * np.prod(plan.patch_size) <= 2 * 300**2

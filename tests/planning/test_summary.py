@@ -5,7 +5,7 @@ from rich.console import Console
 
 from longflow.planning.plan import make_plans
 from longflow.planning.summary import summarize
-from tests.planning.helpers import description, fingerprint
+from tests.planning.helpers import description, fingerprint, phase_fingerprint
 
 
 def shown(found, plans) -> str:
@@ -36,3 +36,16 @@ def test_to_segment_structures_and_encoder_are_shown_and_nothing_of_forecasts(ti
         assert word not in text
     nothing = make_plans(found, description(task="segment"), "tiny")
     assert "the scans can serve pretraining alone" in shown(found, nothing)
+
+
+def test_to_translate_phases_and_pairs_are_shown_and_nothing_of_forecasts(monkeypatch):
+    monkeypatch.setattr("longflow.planning.plan.training_memory", lambda *_: 1e8)
+    found = phase_fingerprint([16, 32, 32], [5, 0.8, 0.8], without_pair=["p7"], other_phases={"venous": 4})
+    text = shown(found, make_plans(found, description(names=("CT",), task="translate"), "tiny"))
+    for line in (
+        *("t = 0     native", "t = 1     arterial", "pairs     3 of one subject and time", "p7", "4 venous"),
+        *("3 with 1 pair of scans each", "5 x 0.8 x 0.8 (median)", "nothing is resampled", "-1 to 1 (MFM B.3)"),
+    ):
+        assert line in text
+    for word in ("forecast", "context", "slot", "Runners-up", "Regular", "Time scale", "intervals", "horizon"):
+        assert word not in text

@@ -150,3 +150,12 @@ def test_to_segment_the_time_scale_is_all_that_is_planned():
     (single,) = plan_time(temporal([[1], [2]]), 5, task="segment").reasons
     for text in (reason, single):
         assert not any(word in text.lower() for word in ("forecast", "grid", "slot", "context", "regular"))
+
+
+def test_to_translate_times_decide_nothing():
+    first, second = (plan_time(temporal(times), 5, task="translate") for times in ([[0], [0]], [[0, 10, 90], [0, 7]]))
+    assert first == second
+    assert (first.time_scale, first.sequence_length, first.runners_up) == (1, 1, [])
+    assert first.reasons == [
+        "Times: they tell which scans are a pair, and nothing else; scans of one time are translated."
+    ]

@@ -51,8 +51,10 @@ def test_with_fewer_than_five_subjects_each_is_a_fold(paths):
 
 
 def test_one_subject_is_not_enough(paths):
-    with pytest.raises(DataError, match=r"has 1 subject\(s\) with at least 2 scan\(s\); at least two are needed"):
+    with pytest.raises(DataError, match=r"has 1 subject\(s\) with at least 2 scans; at least two are needed"):
         read_or_make_splits(paths, {"s01": SCANS["s01"]})
+    with pytest.raises(DataError, match=r"with a pair of scans, one in each phase at one time; at least two"):
+        read_or_make_splits(paths, {"s01": SCANS["s01"]}, "translate")
     assert not paths.splits.exists()
 
 

@@ -25,6 +25,7 @@ TESTED_ELSEWHERE = {
     "longflow/data/voxels.py": "data/test_integrity.py",
     "longflow/methods/forecasting/_flow.py": "methods/forecasting/test_flows.py",
     "longflow/methods/pretraining/_pretraining.py": "methods/pretraining/test_spatiotemporal.py",
+    "longflow/methods/translation/_translation.py": "methods/translation/test_mfm.py",
     "longflow/demo/law.py": "demo/test_phantom.py",
 }
 #: test files that test several files, or the whole

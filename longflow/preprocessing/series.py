@@ -119,9 +119,10 @@ def prepare_volumes(
 
     crop = nonzero_box(arrays)
     inside = (..., *box_slices(crop))
-    offset, scale = normal_form_of_series(
-        [array[inside] for array in arrays], plans.channels, region_of_task(plans.task)
-    )
+    region = region_of_task(plans.task)
+    # where the body ends depends on the air around it, and so on a crop: that of a pair is not that of a scan alone
+    seen = arrays if region == "body" else [array[inside] for array in arrays]
+    offset, scale = normal_form_of_series(seen, plans.channels, region)
     shape_after_crop = [stop - start for start, stop in crop]
     spacing = [geometry.array_spacing[axis] for axis in plans.transpose_forward]
     target = spacing if plan.own_grid else plan.spacing

@@ -130,8 +130,8 @@ def read_or_make_splits(
     subjects = sorted(scans)
     if len(subjects) < 2:
         raise DataError(
-            f"{paths.name} has {len(subjects)} subject(s) with {NEEDED[task]}; at least two are needed, one to train on "
-            "and one to validate on."
+            f"{paths.name} has {len(subjects)} subject(s) with {NEEDED[task]}; at least two are needed, one to train "
+            "on and one to validate on."
         )
     first = sorted(labelled) if len(labelled) > 1 else subjects
     made = generate_crossval_split(first, seed=SEED, n_splits=min(FOLDS, len(first)))

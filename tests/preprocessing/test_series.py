@@ -290,3 +290,14 @@ def test_phases_are_known_to_translations_alone(tmp_path):
     series = training_series(write_phase_dataset(tmp_path / "Dataset904_Phases"))[1][0]
     assert prepare_series(series, translation_plans(), "2d").properties.phases == ["arterial", "native"]
     assert prepare_series(series, make_plans(), "3d_fullres").properties.phases == []
+
+
+def test_a_scan_of_a_pair_has_the_numbers_that_it_has_alone():
+    """Stripped to the head in one phase and not in the other, the crop of both is larger than that of the first."""
+    volumes = [make_volume(seed=seed, border=border, low=1) for seed, border in ((0, 2), (1, 0))]
+    volumes[1].array[0, :, :2] = 3
+    plans = translation_plans("per_scan")
+    both = prepare_volumes("s", ["a", "b"], [0, 0], volumes, plans, "2d", phases=plans.phases).properties
+    alone = prepare_volumes("s", ["a"], [0], volumes[:1], plans, "2d", phases=["native"]).properties
+    assert both.crop != alone.crop
+    assert (both.offset[0], both.scale[0]) == (alone.offset[0], alone.scale[0])

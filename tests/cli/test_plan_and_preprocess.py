@@ -7,7 +7,9 @@ import SimpleITK as sitk
 from longflow.cli import extract_fingerprint, plan, plan_and_preprocess
 from longflow.files import write_json
 from longflow.paths import DatasetPaths
-from longflow.preprocessing.store import prepared_subjects
+from longflow.plans import read_plans
+from longflow.preprocessing.store import load_prepared, prepared_subjects
+from tests.data.helpers import edit_table, write_phase_dataset
 
 NAME = "Dataset900_Phantom"
 
@@ -63,3 +65,46 @@ def test_to_segment_labels_and_further_scans_are_not_needed(tmp_path, monkeypatc
     assert "forecast" not in planned
     assert "residual U-Net" in planned and "serve pretraining alone" in planned
     assert prepared_subjects(paths.cache("longflowPlans", "3d_fullres")) == ["a", "b", "c"]
+
+
+@pytest.fixture
+def phases(tmp_path, monkeypatch):
+    """Two subjects with slices of different sizes and a pair each, and one without a pair."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    monkeypatch.setenv("COLUMNS", "200")
+    # what a network takes is tested in tests/planning; here no training step is gone through
+    monkeypatch.setattr("longflow.planning.plan.training_memory", lambda *_: 1e8)
+    paths = DatasetPaths("Dataset904_Phases")
+    write_phase_dataset(paths.raw, ("p1", "p2", "p3"), shapes=((4, 24, 20), (6, 16, 28), (4, 24, 20)))
+    edit_table(paths.raw, "p3_0_arterial,p3,0", "p3_0_arterial,p3,9")
+    return paths
+
+
+def test_to_translate_slices_keep_their_grid_and_come_first(phases, capsys):
+    assert plan_and_preprocess.main(["-d", "904", "--preset", "tiny", "-np", "1"]) == 0
+    shown = capsys.readouterr().out
+    planned = shown.split("Fingerprint:")[1]
+    assert "Next: longflow_train 904 2d 0" in planned
+    assert "1 subject without a pair (p3)" in planned and "2 of one subject and time" in planned
+    for word in ("forecast", "context", "Time scale"):
+        assert word not in planned
+    plans = read_plans(phases.plans())
+    assert plans.phases == ["native", "arterial"] and plans.configurations["2d"].own_grid
+    for name, (first, second) in {"2d": ([4, 24, 20], [6, 16, 28]), "3d_fullres": ([4, 24, 20], [6, 16, 28])}.items():
+        cache = phases.cache("longflowPlans", name)
+        assert prepared_subjects(cache) == ["p1", "p2"]
+        for subject, shape in (("p1", first), ("p2", second)):
+            prepared = load_prepared(cache, subject)
+            ((native, arterial),) = prepared.properties.pairs(plans.phases)
+            assert prepared.properties.shape == shape
+            change = prepared.images[arterial] - prepared.images[native]
+            assert change.max() == pytest.approx(0.25, abs=1e-5) and change.min() == 0  # 50 to 300 HU
+            assert np.abs(prepared.images[:]).max() <= 1
+
+
+def test_without_a_pair_there_is_nothing_to_plan(phases, capsys):
+    table = (phases.raw / "scans.csv").read_text()
+    (phases.raw / "scans.csv").write_text(table.replace(",0,native", ",3,native"))
+    assert plan_and_preprocess.main(["-d", "904", "--preset", "tiny", "-np", "1", "--no_verify"]) == 1
+    assert "there is nothing to learn from" in " ".join(capsys.readouterr().err.split())
+    assert not phases.plans().exists()

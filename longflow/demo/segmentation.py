@@ -75,11 +75,11 @@ def results(home: Path) -> Results:
             (
                 name,
                 f"{metrics['overall']['dice']['mean']:.3f}",
-                *(f"{consistency(metrics, number):.3f}" for number in ("stcs", "aspc")),
+                *(_shown(consistency(metrics, number)) for number in ("stcs", "aspc")),
                 *(f"{errors[structure]:.0%}" for structure in STRUCTURES),
             )
         )
-    truth = (f"{consistency(metrics, number):.3f}" for number in ("true_stcs", "true_aspc"))
+    truth = (_shown(consistency(metrics, number)) for number in ("true_stcs", "true_aspc"))
     rows.append(("the true labels", "1.000", *truth, *[""] * len(STRUCTURES)))
     return Results(
         "Held-out patients: overlap, consistency between visits, error of the slope of volume over time",
@@ -93,9 +93,17 @@ def results(home: Path) -> Results:
     )
 
 
-def consistency(metrics: dict, number: str) -> float:
-    """The mean over structures of STCS or ASPC, predicted or true, as in metrics.json."""
-    return float(np.mean([metrics["by_structure"][name]["consistency"][number]["mean"] for name in STRUCTURES]))
+def consistency(metrics: dict, number: str) -> float | None:
+    """The mean over structures of STCS or ASPC, predicted or true, as in metrics.json.
+
+    None where that of a structure is not defined: the network found it in no pair of scans.
+    """
+    means = [metrics["by_structure"][name]["consistency"][number]["mean"] for name in STRUCTURES]
+    return None if None in means else float(np.mean(means))
+
+
+def _shown(number: float | None) -> str:
+    return "not defined" if number is None else f"{number:.3f}"
 
 
 def slope_errors(raw: Path, predicted: Path) -> dict[str, float]:

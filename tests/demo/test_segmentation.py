@@ -3,7 +3,7 @@ from importlib import import_module
 import pytest
 
 from longflow.demo.brain import STRUCTURES
-from longflow.demo.segmentation import demo_commands, label_folder, raw_folder, results, slope_errors
+from longflow.demo.segmentation import consistency, demo_commands, label_folder, raw_folder, results, slope_errors
 from longflow.files import write_csv, write_json
 
 COLUMNS = ["subject", "case", "time", "structure", "volume_ml"]
@@ -42,6 +42,13 @@ def test_the_error_of_slopes_against_the_closed_form(tmp_path):
     write_csv(COLUMNS, volumes({"a": 1.5, "b": -3.3}, start=12.0), tmp_path / "found" / "volumes.csv")
     expected = (0.5 + 0.3) / (1.0 + 3.0)
     assert slope_errors(tmp_path / "raw", tmp_path / "found") == pytest.approx(dict.fromkeys(STRUCTURES, expected))
+
+
+def test_consistency_that_is_not_defined_is_not_averaged():
+    pairs = {name: {"consistency": {"stcs": {"mean": 0.5}}} for name in STRUCTURES}
+    assert consistency({"by_structure": pairs}, "stcs") == 0.5
+    pairs[list(STRUCTURES)[-1]] = {"consistency": {"stcs": {"mean": None}}}
+    assert consistency({"by_structure": pairs}, "stcs") is None
 
 
 def test_results_stand_beside_the_truth(tmp_path):

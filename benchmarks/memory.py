@@ -18,12 +18,13 @@ import torch
 
 from longflow.methods.method import build_method, method_class
 from longflow.networks.precision import computes_bf16
-from longflow.planning.memory import GB, largest_batch, largest_scan_batch, training_memory
+from longflow.planning.memory import GB, largest_batch, largest_phase_batch, largest_scan_batch, training_memory
 from longflow.plans import ChannelPlan, ConfigurationPlan, GridPlan, NetworkPlan, Plans, TemporalPlan, TrainingPlan
 from longflow.training.run import optimizer_of
 
 ANISOTROPIC = [[1, 1, 1], [1, 2, 2], [1, 2, 2], [2, 2, 2]]
 ISOTROPIC = [[1, 1, 1], [2, 2, 2], [2, 2, 2], [2, 2, 2]]
+SLICES = [[1, 1], [2, 2], [2, 2], [2, 2]]
 
 #: method, scans, base features, strides, batch, patch, attention
 SHAPES = {
@@ -44,6 +45,13 @@ SHAPES = {
     "U-Net with pairs": ("unet_consistent", 1, 32, ISOTROPIC, 2, [48, 64, 64], False),
     "tiny U-Net with pairs": ("unet_consistent", 1, 16, ANISOTROPIC, 2, [6, 160, 144], False),
     "pretraining": ("spatiotemporal", 1, 32, ISOTROPIC, 2, [48, 64, 64], False),
+    "TimeResNet, tiny": ("mfm", 1, 16, SLICES, 4, [256, 256], False),
+    "TimeResNet, 2D": ("mfm", 1, 32, SLICES, 4, [320, 320], False),
+    "TimeResNet, 3D": ("mfm", 1, 16, ANISOTROPIC, 2, [16, 128, 128], False),
+    "timed U-Net": ("mfm-unet", 1, 32, SLICES, 4, [320, 320], False),
+    "SegResNet": ("mfm-segresnet", 1, 32, SLICES, 4, [320, 320], False),
+    "SwinUNETR": ("mfm-swin_unetr", 1, 48, SLICES, 4, [256, 256], False),
+    "U-Mamba": ("mfm-umamba_bot", 1, 32, SLICES, 4, [320, 320], False),
 }
 
 
@@ -67,6 +75,7 @@ def plans_of(
         gpu_memory=8,
         channel_names=["image"],
         labels={"background": 0, "one": 1, "other": 2} if task == "segment" else {},
+        phases=["native", "arterial"] if task == "translate" else [],
         file_ending=".nii.gz",
         transpose_forward=[0, 1, 2],
         transpose_backward=[0, 1, 2],
@@ -107,6 +116,8 @@ def train_steps(name: str, device: str, bf16: bool, smallest: bool) -> None:
     optimizer = optimizer_of(model.recipe, model.parameters(), 1e-4)
     if model.samples == "forecast":
         batch = largest_batch(plans, patch, batch_size, device)
+    elif model.samples == "phases":
+        batch = largest_phase_batch(plans, patch, batch_size, device)
     else:
         batch = largest_scan_batch(plans, "measured", batch_size, model.samples).to(device)
     for _ in range(1 if smallest else 2):

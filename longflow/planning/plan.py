@@ -73,6 +73,7 @@ def make_plans(
         by_method = steps.by_method(plan.patch_size, plan.network, plan.batch_size)
         plan.memory_estimate = {method: round(needed / GB, 3) for method, needed in by_method.items()}
         plan.reasons += _beyond_memory(plan.memory_estimate, plans.gpu_memory)
+        plan.reasons += _of_networks(plan.memory_estimate, plans.gpu_memory)
         if steps.heaviest == ["unet_consistent"]:
             plan.reasons.append(
                 f"'unet_consistent' decides, whose step holds twice as many scans as that of 'unet', which takes "
@@ -103,16 +104,22 @@ def _inference(task: Task, size: Preset) -> InferencePlan:
 
 def _beyond_memory(estimate: dict[str, float], gpu_memory: float) -> list[str]:
     """What is to be said of methods that take more than the patch was planned for."""
-    remedies = {
-        True: "where there is no more, set a smaller batch_size or patch_size in the plans.",
-        False: "smaller projectors take less (longflow_train --set width=256).",
-    }
     return [
-        f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; "
-        + remedies[method_class(method).predicts]
+        f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; smaller "
+        "projectors take less (longflow_train --set width=256)."
         for method, needed in estimate.items()
-        if needed > gpu_memory
+        if needed > gpu_memory and not method_class(method).predicts
     ]
+
+
+def _of_networks(estimate: dict[str, float], gpu_memory: float) -> list[str]:
+    """What a step takes with networks other than the one that decided the patch."""
+    others = {network: needed for method, needed in estimate.items() if (network := network_of(method)[1])}
+    if not others:
+        return []
+    shown = ", ".join(f"{network} {needed:.2f} GB" for network, needed in others.items())
+    more = "; where there is not as much, set a smaller batch_size or patch_size in the plans"
+    return [f"With other networks (--network): {shown}{more if max(others.values()) > gpu_memory else ''}."]
 
 
 def _labels(description: DatasetDescription) -> dict[str, dict | list]:

@@ -8,7 +8,8 @@ from longflow.data.images import by_axis
 from longflow.data.labels import structures
 from longflow.fingerprint.fingerprint import Fingerprint
 from longflow.fingerprint.temporal import Distribution
-from longflow.plans import ConfigurationPlan, Plans
+from longflow.methods.method import DEFAULT_METHODS
+from longflow.plans import ConfigurationPlan, Plans, Task
 
 
 def summarize(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
@@ -100,7 +101,7 @@ def _configurations(plans: Plans) -> RenderableType:
             str(plan.batch_size),
             " ".join(map(str, plan.network.features_per_stage)) + (" +attention" if plan.network.attention else ""),
             " ".join("".join(map(str, stride)) for stride in plan.network.strides),
-            _memory(plan),
+            _memory(plan, plans.task),
         )
     notes = Table.grid(padding=(0, 2))
     reasons: dict[str, list[str]] = {}
@@ -130,8 +131,10 @@ def _key_table(title: str) -> Table:
     return table
 
 
-def _memory(plan: ConfigurationPlan) -> str:
-    return f"{max(plan.memory_estimate.values()):.2f}" if plan.memory_estimate else "?"
+def _memory(plan: ConfigurationPlan, task: Task) -> str:
+    """Of the method that takes most; of a network that translates, the usual one, which decided the patch."""
+    usual = plan.memory_estimate.get(DEFAULT_METHODS[task]) if task == "translate" else None
+    return f"{usual or max(plan.memory_estimate.values()):.2f}" if plan.memory_estimate else "?"
 
 
 def _range(values: Distribution) -> str:

@@ -1,3 +1,4 @@
+import re
 from io import StringIO
 
 import pytest
@@ -39,13 +40,16 @@ def test_to_segment_structures_and_encoder_are_shown_and_nothing_of_forecasts(ti
 
 
 def test_to_translate_phases_and_pairs_are_shown_and_nothing_of_forecasts(monkeypatch):
-    monkeypatch.setattr("longflow.planning.plan.training_memory", lambda *_: 1e8)
+    step = {"mfm": 2e8, "mfm-swin_unetr": 9e8}
+    monkeypatch.setattr("longflow.planning.plan.training_memory", lambda method, *_: step.get(method, 1e8))
     found = phase_fingerprint([16, 32, 32], [5, 0.8, 0.8], without_pair=["p7"], other_phases={"venous": 4})
     text = shown(found, make_plans(found, description(names=("CT",), task="translate"), "tiny"))
     for line in (
         *("t = 0     native", "t = 1     arterial", "pairs     3 of one subject and time", "p7", "4 venous"),
         *("3 with 1 pair of scans each", "5 x 0.8 x 0.8 (median)", "nothing is resampled", "-1 to 1 (MFM B.3)"),
+        "swin_unetr 0.84 GB",
     ):
         assert line in text
+    assert re.search(r"2d .* 11 22 22 22 +0\.19", text)
     for word in ("forecast", "context", "slot", "Runners-up", "Regular", "Time scale", "intervals", "horizon"):
         assert word not in text

@@ -14,6 +14,7 @@ from longflow.plans import Plans, read_plans
 EXAMPLE = """
 longflow_train 101 3d_fullres 0                      # CRONOS, fold 0, as planned
 longflow_train 101 3d_fullres all -m tfm             # another method, the five folds one after the other
+longflow_train 104 2d 0 --network segresnet          # translation by another network
 longflow_train 101 3d_fullres 0 --max_time 2h        # as good as two hours allow
 torchrun --nproc_per_node 4 -m longflow.cli.train 101 3d_fullres 0
 """
@@ -29,7 +30,14 @@ def parser() -> command.Parser:
     result.add_argument("configuration", help="2d, 3d_lowres or 3d_fullres")
     result.add_argument("fold", help="0 to 4, or all")
     result.add_argument(
-        "-m", "--method", help="default: cronos for forecasts, unet for segmentation; an unknown name lists all"
+        "-m",
+        "--method",
+        help="default: cronos for forecasts, mfm for translation, unet for segmentation; an unknown name lists all",
+    )
+    result.add_argument(
+        "--network",
+        help="of a method that translates: timeresnet (default), unet, segresnet, swin_unetr or umamba_bot; the model "
+        "is then found by the name METHOD-NETWORK",
     )
     flags.add_plans(result)
     result.add_argument("--epochs", type=flags.positive(int), help="default: from the plans")
@@ -72,14 +80,13 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
-    from longflow.methods.method import DEFAULT_METHODS, checked_options, method_class
+    from longflow.methods.method import DEFAULT_METHODS, checked_options, named_with_network
     from longflow.training.run import RunSettings
 
     dataset = DatasetPaths(resolve_dataset_name(options.dataset))
     plans = read_plans(dataset.plans(options.plans))
     plans.configuration(options.configuration)
-    options.method = options.method or DEFAULT_METHODS[plans.task]
-    method_class(options.method)
+    options.method = named_with_network(options.method or DEFAULT_METHODS[plans.task], options.network)
     device = flags.checked_device(options.device)
     settings = RunSettings(
         epochs=options.epochs,

@@ -251,14 +251,20 @@ def network_of(name: str) -> tuple[str, str]:
 
 
 def named_with_network(method: str, network: str | None) -> str:
-    """The name of a method trained with a network: the default one is not named.
+    """The name of a method trained with a network; the default one is not named, so that a model has one name.
 
-    :raises NotFoundError, ConfigurationError: as :func:`method_class`.
+    >>> named_with_network("mfm", "segresnet"), named_with_network("mfm-timeresnet", None)
+    ('mfm-segresnet', 'mfm')
+
+    :param network: None: the one that ``method`` names, or the default.
+    :raises NotFoundError, ConfigurationError: as :func:`method_class`; also where both name a network.
     """
-    if network is None:
-        return method
-    kind = method_class(f"{method}-{network}")
-    return method if network == kind.networks[0] else f"{method}-{network}"
+    method, named = network_of(method)
+    if named and network:
+        raise ConfigurationError(f"'{method}-{named}' names a network already: leave --network {network} away.")
+    network = network or named
+    kind = method_class(f"{method}-{network}" if network else method)
+    return method if not network or network == kind.networks[0] else f"{method}-{network}"
 
 
 def _class_named(name: str) -> type[Method]:

@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 import time
@@ -6,6 +7,9 @@ from pathlib import Path
 import pytest
 
 from longflow.cli import train
+from longflow.networks.translation import NETWORKS
+from longflow.plans import write_plans
+from tests.inference.helpers import plans_to_translate
 
 MODEL = "cronos__longflowPlans__3d_fullres"
 
@@ -42,6 +46,10 @@ def test_numbers_that_cannot_be(arguments, message, capsys):
         (("1", "3d_fullres", "-1"), "The fold is '-1', expected a number"),
         (("1", "3d_fullres", "0", "-p", "otherPlans"), "otherPlans.json does not exist"),
         (("1", "3d_fullres", "0", "-m", "lci"), "'lci' has nothing to train"),
+        (("1", "3d_fullres", "0", "--network", "unet"), "The method 'cronos' has one network: leave --network away"),
+        (("1", "3d_fullres", "0", "-m", "mfm", "--network", "segrasnet"), "Did you mean 'segresnet'"),
+        (("1", "3d_fullres", "0", "-m", "mfm-unet", "--network", "segresnet"), "'mfm-unet' names a network already"),
+        (("1", "3d_fullres", "0", "-m", "mfm", "--network", "unet"), "'mfm-unet' is for the task 'translate'"),
     ],
 )
 def test_what_does_not_exist_ends_with_1(dataset, arguments, message, capsys):
@@ -85,6 +93,40 @@ def test_stopped_ends_with_130(dataset, monkeypatch, capsys):
     monkeypatch.setattr("longflow.training.trainer.train_fold", stops)
     assert run("1", "3d_fullres", "0") == 130
     assert "Run the same command again to go on" in capsys.readouterr().err
+
+
+def test_the_help_lists_the_networks(capsys):
+    """They are written there, since what knows them imports torch."""
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"METHOD-NETWORK", shown) and f"{next(iter(NETWORKS))} (default)" in shown
+    listed = re.search(r"that translates: (.*?);", shown).group(1)
+    assert set(re.findall(r"\w+", listed)) - {"or", "default"} == set(NETWORKS)
+
+
+@pytest.mark.parametrize(
+    ("flags", "model"),
+    [
+        ((), "mfm"),
+        (("--network", "timeresnet"), "mfm"),
+        (("-m", "mfm-timeresnet"), "mfm"),
+        (("--network", "segresnet"), "mfm-segresnet"),
+        (("-m", "regression", "--network", "unet"), "regression-unet"),
+        (("-m", "regression-unet"), "regression-unet"),
+    ],
+)
+def test_the_network_is_part_of_the_models_name(dataset, monkeypatch, flags, model):
+    trained = []
+
+    def remember(dataset, plans_name, method, configuration, fold, *_, **__):
+        trained.append(method)
+        return dataset.model(method, plans_name, configuration).fold(fold)
+
+    monkeypatch.setattr("longflow.training.trainer.train_fold", remember)
+    write_plans(plans_to_translate(), dataset.plans())
+    assert run("1", "3d_fullres", "0", *flags) == 0
+    assert trained == [model]
 
 
 def test_workers_by_device(monkeypatch):

@@ -25,6 +25,45 @@ def test_the_error_falls_with_the_order_of_the_solver(solver, order):
     assert math.log2(error(few) / error(many)) > order - 0.35
 
 
+@pytest.mark.parametrize(("solver", "order"), ORDERS.items())
+def test_backward_the_error_falls_with_the_order_too(solver, order):
+    """The same field from x(1) = 2 e - 2 back to x(0) = 1: tau runs from 1 to 0."""
+
+    def error(steps: int) -> float:
+        end = torch.tensor([2 * math.e - 2], dtype=torch.float64)
+        return abs(integrate(lambda tau, x: x + tau, end, solver, steps, backward=True).item() - 1)
+
+    few, many = (32, 64) if solver == "explicit_adams" else (8, 16)
+    assert error(many) < 0.1
+    assert math.log2(error(few) / error(many)) > order - 0.35
+
+
+@pytest.mark.parametrize("solver", [*ORDERS, "dopri5"])
+def test_there_and_back_is_where_it_began(solver):
+    """dx/dtau = A x, whose way there and back is exact but for the solver's error."""
+    matrix = torch.tensor([[0.5, -1.0], [1.0, -0.25]], dtype=torch.float64)
+    start = torch.tensor([1.0, -2.0], dtype=torch.float64)
+    steps = 800 if solver == "euler" else 50
+    there = integrate(lambda tau, x: matrix @ x, start, solver, steps)
+    back = integrate(lambda tau, x: matrix @ x, there, solver, steps, backward=True)
+    torch.testing.assert_close(there, torch.linalg.matrix_exp(matrix) @ start, atol=5e-3, rtol=0)
+    torch.testing.assert_close(back, start, atol=5e-3, rtol=0)
+
+
+@pytest.mark.parametrize("solver", ORDERS)
+@pytest.mark.parametrize("steps", [1, 3])
+def test_backward_the_field_is_asked_between_1_and_0_alone(solver, steps):
+    asked = []
+
+    def field(tau, x):
+        asked.append(tau.item())
+        return torch.ones_like(x)
+
+    end = integrate(field, torch.zeros(1), solver, steps, backward=True)
+    assert end.item() == pytest.approx(-1)
+    assert asked[0] == 1 and min(asked) >= 0 and max(asked) <= 1
+
+
 def test_dopri5_is_accurate_and_ignores_the_number_of_steps():
     end = integrate(lambda tau, x: x, torch.ones(1, dtype=torch.float64), "dopri5", 1)
     assert abs(end.item() - math.e) < 1e-3

@@ -164,3 +164,14 @@ def test_a_recorded_solver_that_there_is_not(paths, record):
     best(paths, (trained(paths), [0]), **record)
     with pytest.raises(ConfigurationError, match=r"best.json is not what longflow_find_best writes"):
         select()
+
+
+def test_a_model_with_another_network_is_named_by_both(paths):
+    one, other = trained(paths, "mfm"), trained(paths, "mfm-swin_unetr")
+    assert other.method == "mfm-swin_unetr" and other.plans_name == "longflowPlans"
+    assert select(method="mfm").members == (Member(one, (0,)),)
+    assert select(method="mfm-swin_unetr").members == (Member(other, (0,)),)
+    with pytest.raises(NotFoundError, match="Did you mean 'mfm-swin_unetr'"):
+        select(method="mfm-swin_unet")
+    best(paths, (other, [0]), reduction=None)
+    assert select().members == (Member(other, (0,)),)

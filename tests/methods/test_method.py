@@ -2,9 +2,12 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from longflow.errors import ConfigurationError, NotFoundError
+from longflow.errors import ConfigurationError, ModelError, NotFoundError
 from longflow.methods import Method, method
-from longflow.methods.method import build_method, known_methods, method_class
+from longflow.methods.method import build_method, known_methods, method_class, named_with_network, network_of
+from longflow.methods.weights import check_identity
+from longflow.networks.translation import NETWORKS
+from tests.inference.helpers import plans_to_translate
 from tests.methods.helpers import minimal_plans
 
 
@@ -35,3 +38,71 @@ def test_a_broken_outside_method_is_explained(monkeypatch, target, message):
     monkeypatch.setattr(method, "entry_points", lambda group: [point])
     with pytest.raises(ConfigurationError, match=message):
         method_class("broken")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("mfm", ("mfm", "")),
+        ("mfm-segresnet", ("mfm", "segresnet")),
+        ("regression-umamba_bot", ("regression", "umamba_bot")),
+        ("mfm-no-such", ("mfm", "no-such")),
+        ("no_such-segresnet", ("no_such-segresnet", "")),
+        ("cronos", ("cronos", "")),
+    ],
+)
+def test_a_name_is_a_method_and_a_network(name, parts):
+    assert network_of(name) == parts
+
+
+def test_an_outside_method_may_have_a_dash_in_its_name(monkeypatch):
+    point = EntryPoint("mfm-other", "longflow.methods.forecasting.lci:METHOD", method.ENTRY_POINT_GROUP)
+    monkeypatch.setattr(method, "entry_points", lambda group: [point])
+    assert network_of("mfm-other") == ("mfm-other", "")
+    assert method_class("mfm-other").summary == method_class("lci").summary
+    assert named_with_network("mfm-other", None) == "mfm-other"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_each_network_has_one_name(network):
+    name = named_with_network("mfm", network)
+    assert name == ("mfm" if network == next(iter(NETWORKS)) else f"mfm-{network}")
+    assert named_with_network(f"mfm-{network}", None) == name == named_with_network(name, None)
+    assert method_class(name) is method_class(f"mfm-{network}") is method_class("mfm")
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "error", "message"),
+    [
+        (
+            "mfm",
+            "segrasnet",
+            NotFoundError,
+            r"'segrasnet'. Did you mean 'segresnet'.*\(Networks of the method",
+        ),
+        ("mfm-segrasnet", None, NotFoundError, "Did you mean 'segresnet'"),
+        ("cronos", "unet", ConfigurationError, "'cronos' has one network: leave --network away"),
+        ("cronos-unet", None, ConfigurationError, "'cronos' has one network"),
+        ("mfn", "unet", NotFoundError, "no method 'mfn"),
+        ("mfm-unet", "segresnet", ConfigurationError, "'mfm-unet' names a network already: leave --network segresnet"),
+    ],
+)
+def test_networks_that_cannot_be(name, network, error, message):
+    with pytest.raises(error, match=message):
+        named_with_network(name, network)
+
+
+def test_a_method_is_built_with_the_network_of_its_name():
+    plans = plans_to_translate(dimensions=2)
+    kinds = {name: type(build_method(name, plans, "2d").network).__name__ for name in ("mfm", "mfm-segresnet")}
+    assert kinds == {"mfm": "TimeResNet", "mfm-segresnet": "TimedSegResNet"}
+    built = build_method("ddpm-unet", plans, "2d", {"sampling_steps": "10"})
+    assert type(built.network).__name__ == "TimedUNet" and built.options["sampling_steps"] == 10
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    plans = plans_to_translate()
+    header = {"method": "mfm-segresnet", "plan_identity": plans.identity("3d_fullres")}
+    check_identity(header, tmp_path, "mfm-segresnet", plans, "3d_fullres")
+    with pytest.raises(ModelError, match="trained by the method 'mfm-segresnet', not by 'mfm'"):
+        check_identity(header, tmp_path, "mfm", plans, "3d_fullres")

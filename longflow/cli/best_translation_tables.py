@@ -101,8 +101,8 @@ def _remarks(best: Best) -> list[str]:
         slices = f"the {fewest} middle slices" if fewest == most else f"the {fewest} to {most} middle slices"
         remarks.append(
             f"Solvers were compared on {counted(solvers['pairs'], 'validation pair')}, both ways, {slices} of each, by "
-            f"weights that were not trained on them ({solvers['device']}); the lowest mean MAE in the body of both "
-            "directions was taken."
+            f"weights that were not trained on them ({solvers['device']}). Taken is the cheapest whose MAE in the "
+            "body, mean of both directions, is within 1 % of the lowest."
         )
     remarks.append(
         "Model and solver were chosen on the validation data that they are judged on: the figures are slightly "

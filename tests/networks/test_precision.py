@@ -31,7 +31,9 @@ for _ in range(3):
 """
 
 
-@pytest.mark.skipif(not computes_bf16("cpu"), reason="this processor has no bf16 instructions")
+@pytest.mark.skipif(
+    not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no bf16 instructions, and longflow uses none"
+)
 @pytest.mark.parametrize("convolution", CONVOLUTIONS)
 def test_bf16_gradients_keep_to_their_memory(convolution):
     # in a process of its own, since a wrong one takes the process with it
@@ -47,5 +49,8 @@ def test_a_user_may_choose_the_instructions():
     assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip() == "AVX2"
 
 
-def test_bf16_where_the_processor_has_it():
-    assert computes_bf16("cpu") == torch.cpu._is_avx512_bf16_supported()
+@pytest.mark.parametrize("avx512, amx, expected", [(True, False, True), (True, True, False), (False, False, False)])
+def test_bf16_where_the_processor_is_faster_in_it(monkeypatch, avx512, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert computes_bf16("cpu") is expected

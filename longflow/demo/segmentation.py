@@ -19,6 +19,8 @@ MAX_TIME = 90.0
 #: share of it that pretraining takes
 PRETRAINING = 1 / 3
 LABELLED = 2
+#: GB; small patches, of which a CPU sees many in a minute
+GPU_MEMORY = "0.1"
 METHODS = ("unet", "unet_consistent")
 
 
@@ -47,7 +49,7 @@ def demo_commands(home: Path, max_time: float) -> list[Command]:
     few = ("--labelled_subjects", str(LABELLED))
     before, after = (f"{share * max_time:g}s" for share in (PRETRAINING, 1 - PRETRAINING))
     commands = [
-        Command("plan_and_preprocess", ("-d", dataset, "--preset", "tiny")),
+        Command("plan_and_preprocess", ("-d", dataset, "--preset", "tiny", "--gpu_memory", GPU_MEMORY)),
         Command("train", (*fold, "-m", "unet", *few, "--max_time", f"{max_time:g}s")),
         Command("train", (*fold, "-m", "spatiotemporal", "--set", "width=256", "--max_time", before)),
         Command(

@@ -1,8 +1,9 @@
 """A U-Net that is told of time in every block of its encoder, in 2D and 3D; what the networks that translate share.
 
-MFM compares a "UNet" of 104.3 million parameters (its tables 2 and 3) and says nothing else about it. Here it is
-nnU-Net's plain topology: two convolutions for each block, the stride in the first of them. The time comes in as in
-TimeResNet, so that networks are compared and not ways of telling the time.
+MFM compares a "UNet" of 104.3 million parameters (table 1) and says nothing else about it. Here it is nnU-Net's plain
+topology: two convolutions for each block, the stride in the first of them, concatenated skips. The way up is a 1 x 1
+convolution and linear interpolation, which leaves no checkerboard in the image. The time comes in as in TimeResNet, so
+that networks are compared and not ways of telling the time.
 """
 
 import math
@@ -12,13 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longflow.networks.film_unet import GROUPS, Upsample
+from longflow.networks.film_unet import GROUPS
 from longflow.networks.padding import crop_to, pad_to_multiples
-from longflow.networks.precision import GuardedConv3d
+from longflow.networks.precision import GroupNorm, GuardedConv3d, channels_last
 from longflow.networks.time_embedding import TimeEmbedding, TimeModulation
 from longflow.plans import NetworkPlan
 
 CONVOLUTIONS = {2: nn.Conv2d, 3: GuardedConv3d}
+INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 
 class PlainBlock(nn.Module):
@@ -33,10 +35,10 @@ class PlainBlock(nn.Module):
         super().__init__()
         padding = [size // 2 for size in kernel]
         self.conv1 = conv(inputs, features, kernel, stride, padding)
-        self.norm1 = nn.GroupNorm(GROUPS, features)
+        self.norm1 = GroupNorm(GROUPS, features)
         self.time = TimeModulation(code_size, features) if code_size else None
         self.conv2 = conv(features, features, kernel, padding=padding)
-        self.norm2 = nn.GroupNorm(GROUPS, features)
+        self.norm2 = GroupNorm(GROUPS, features)
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """(batch, inputs, *spatial), (batch, code_size) -> (batch, features, *spatial over the stride)."""
@@ -88,18 +90,18 @@ class TimedUNet(nn.Module):
 
         self.encoder = nn.ModuleList()
         blocks = plan.blocks_per_stage or [1] * len(features)
-        for above, below, kernel, stride, count in zip(
-            [channels_in, *features], features, kernels, strides, blocks, strict=False
-        ):
-            stage = [self.block(conv, above, below, kernel, stride, code_size)]
-            stage += [self.block(conv, below, below, kernel, unit, code_size) for _ in range(count - 1)]
+        inputs = channels_in
+        for outputs, kernel, stride, count in zip(features, kernels, strides, blocks, strict=True):
+            stage = [self.block(conv, inputs, outputs, kernel, stride, code_size)]
+            stage += [self.block(conv, outputs, outputs, kernel, unit, code_size) for _ in range(count - 1)]
             self.encoder.append(nn.ModuleList(stage))
+            inputs = outputs
         self.bottleneck = nn.ModuleList(self.make_bottleneck(conv, features[-1], kernels[-1], code_size))
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
-        for stage, (above, below) in enumerate(pairwise(features), start=1):
-            self.up.append(Upsample(conv, below, above, kernels[stage - 1], strides[stage]))
-            self.decoder.append(self.block(conv, above, above, kernels[stage - 1], unit))
+        for (above, below), kernel in zip(pairwise(features), kernels, strict=False):
+            self.up.append(conv(below, above, 1))
+            self.decoder.append(self.block(conv, 2 * above, above, kernel, unit))
         self.head = conv(features[0], channels_out, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -114,8 +116,8 @@ class TimedUNet(nn.Module):
         :param image: (batch, channels_in, *spatial) of any size. :param time: (batch,) in [0, 1].
         :returns: (batch, channels_out, *spatial), float32.
         """
-        layout = torch.channels_last if image.ndim == 4 else torch.channels_last_3d
-        x = pad_to_multiples(image, self.multiples).contiguous(memory_format=layout)
+        dimensions = image.ndim - 2
+        x = pad_to_multiples(image, self.multiples).contiguous(memory_format=channels_last(dimensions))
         code = self.time(time)
         skips = []
         for stage in self.encoder:
@@ -126,5 +128,6 @@ class TimedUNet(nn.Module):
         for module in self.bottleneck:
             x = module(x, code)
         for up, block, skip in zip(reversed(self.up), reversed(self.decoder), reversed(skips), strict=True):
-            x = block(up(x, skip))
+            x = F.interpolate(up(x), skip.shape[2:], mode=INTERPOLATION[dimensions], align_corners=False)
+            x = block(torch.cat([x, skip], dim=1))
         return crop_to(self.head(x), image.shape[2:]).float()

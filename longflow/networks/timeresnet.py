@@ -4,13 +4,12 @@ The text names the parts: a residual encoder with the time in every block, self-
 between the bottleneck layers, a decoder. What it leaves open, and how it was closed:
 
 - Features, blocks and scales: five scales from 64 features, doubled at each, two blocks at each. With them an image of
-  512 x 512 has 32 x 32 positions at the bottleneck, and the network has the size of the paper's table 3 (124.7 million
-  parameters).
+  512 x 512 has 32 x 32 positions at the bottleneck, and the network has 125.8 million parameters (the paper's: 124.7, table 3).
 - The block: convolution, GroupNorm, SiLU, h -> A h + B, convolution, GroupNorm, the skip, SiLU. The first block of a
   scale has the stride.
 - The bottleneck: residual block, attention, residual block; both blocks are told of time.
-- The decoder: linear interpolation, convolution, concatenation with the skip, one residual block for each scale. It is
-  not told of time.
+- The decoder: 1 x 1 convolution, linear interpolation, concatenation with the skip, one residual block for each scale.
+  It is not told of time.
 - Self-convolution attention "inspired by Yang et al. (2019)", who restrict attention to neighbours and let heads
   interact. MFM found attention that is limited to patches to be of no use. So queries, keys and values come from a
   convolution, which sees neighbours and the features of all heads, and attention goes over all positions.
@@ -25,9 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longflow.networks.film_unet import GROUPS
+from longflow.networks.precision import GroupNorm
 from longflow.networks.timed_unet import ResidualBlock, TimedUNet
 
-#: what makes 124.7 million parameters in 2D
+#: what makes 125.8 million parameters in 2D
 PAPER_FEATURES = (64, 128, 256, 512, 1024)
 PAPER_BLOCKS = (2, 2, 2, 2, 2)
 
@@ -45,7 +45,7 @@ class SelfConvolutionAttention(nn.Module):
 
     def __init__(self, conv: type, features: int, kernel: list[int]):
         super().__init__()
-        self.norm = nn.GroupNorm(GROUPS, features)
+        self.norm = GroupNorm(GROUPS, features)
         self.to_qkv = conv(features, 3 * features, kernel, padding=[size // 2 for size in kernel])
         self.out = conv(features, features, 1)
         nn.init.zeros_(self.out.weight)

@@ -32,7 +32,7 @@ def show_translations(results: Results, console: Console) -> None:
     for kind in ("by_direction", "round_trip"):
         for phase, one in results[kind].items():
             console.print(_table(results, one, phase, back=kind == "round_trip"))
-            for line in _remarks(results, one):
+            for line in _remarks(one, back=kind == "round_trip"):
                 console.print(line, highlight=False)
     if results["by_direction"] or results["round_trip"]:
         console.print(
@@ -75,11 +75,16 @@ def unit_of(results: Results) -> str:
     return "HU" if all(results["ct"]) else "input units"
 
 
-def _remarks(results: Results, one: Results) -> list[str]:
+def _remarks(one: Results, back: bool) -> list[str]:
     """What the table of a direction leaves out or does not say."""
     remarks = []
     found, untranslated = (one[image]["body_mae"]["mean"] for image in ("translation", "input"))
-    if found is not None and untranslated:
+    if back:
+        remarks.append(
+            "There and back tells what is lost on the way, not whether the way there was right: who changes nothing "
+            "loses nothing. The untranslated input is the translation there."
+        )
+    elif found is not None and untranslated:
         difference = one["difference"]["body_mae"]
         low, high = difference["interval"] or (difference["mean"],) * 2
         verdict = "better" if high < 0 else "worse" if low > 0 else "not told apart from it"

@@ -67,6 +67,8 @@ def test_there_and_back_is_said_to_be():
     text = shown(direction(), back=direction(source_phases=["native"]))
     assert "There and back, native to arterial" in text
     assert text.index("arterial to native") < text.index("There and back")
+    assert "not whether the way there was right" in text
+    assert text.count("x that of the untranslated scan") == 1
 
 
 def test_structures_and_what_is_undefined():

@@ -63,7 +63,7 @@ def results(home: Path) -> Results:
         metrics = read_json(translation_folder(home, target) / "metrics.json")["by_direction"][target]
         found = {image: {key: metrics[image][key]["mean"] for key, *_ in SHOWN} for image in ("input", "translation")}
         found["knowable"] = knowable_numbers(raw_folder(home), target)
-        names = (f"the {source} scan as it is", f"translated to {target}", "what can be known of it (noise is left)")
+        names = (f"{source}, as it is", f"translated to {target}", "at best (noise is left)")
         for name, numbers in zip(names, found.values(), strict=True):
             cells = [f"{numbers[key]:.{decimals}f}" for key, _, decimals in SHOWN]
             share = numbers["body_mae"] / found["input"]["body_mae"]

@@ -54,7 +54,7 @@ def test_results_show_both_directions_beside_the_input(home):
         }
         write_json({"by_direction": {target: numbers}}, translation_folder(home, target) / "metrics.json")
     found = results(home)
-    assert found.rows[0] == ("the arterial scan as it is", "16.0", "1.00 x", "30.0", "0.900")
+    assert found.rows[0] == ("arterial, as it is", "16.0", "1.00 x", "30.0", "0.900")
     assert found.rows[1] == ("translated to native", "6.0", "0.38 x", "30.0", "0.900")
     assert found.rows[4] == ("translated to arterial", "8.0", "0.50 x", "30.0", "0.900")
     best = knowable_numbers(raw_folder(home), "arterial")

@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from longflow.errors import ConfigurationError
+from longflow.methods.translation.ddpm import value_range
 from longflow.planning.memory import training_memory
+from longflow.plans import ChannelPlan
 from tests.inference.helpers import plans_to_translate
 from tests.methods.translation.helpers import phase_batch, translator
 
@@ -34,6 +36,7 @@ def sampling_step(image, noise, beta, first, second):
 @pytest.mark.parametrize("timestep", [999, 500, 1, 0])
 def test_a_sampling_step_is_the_papers_with_its_indices_put_right(timestep):
     scheduler = diffusion(sampling_steps=1000).scheduler
+    scheduler.clip_sample = False
     beta, bar = alphas_bar()
     before = bar[timestep - 1] if timestep else 1.0
     image, noise = phase_batch((0,)).source.double(), phase_batch((0,)).target.double()
@@ -59,6 +62,7 @@ def test_as_printed_the_papers_sampler_misses_the_image_even_where_the_noise_is_
 @pytest.mark.parametrize("steps", [1, 20, 250])
 def test_a_network_that_knows_the_noise_leads_to_the_target(steps, phase):
     batch = phase_batch((phase, phase))
+    batch.target = batch.target.tanh()
     bar = torch.from_numpy(alphas_bar()[1])
 
     def noise_in(image, time):
@@ -108,6 +112,21 @@ def test_the_same_noise_makes_the_same_image_and_another_one_another():
     assert torch.equal(found, method.predict(batch)["translation"])
     batch.noise = -batch.noise
     assert not torch.allclose(found, method.predict(batch)["translation"])
+
+
+def test_what_the_network_implies_stays_within_the_range_of_the_normal_form():
+    """Without noise to take away, the image is the noise itself, 157 times."""
+    method, batch = diffusion(sampling_steps=1), phase_batch((1,))
+    torch.testing.assert_close(
+        method.predict(batch)["translation"], (batch.noise * 157).clamp(-1, 1), atol=0.01, rtol=0
+    )
+
+
+def test_the_range_is_that_of_all_channels():
+    ct = ChannelPlan(name="CT", normal_form="absolute", offset=100, scale=500, clip=(-900, 1100))
+    own = ChannelPlan(name="T1", normal_form="per_scan", clip=(0, 900))
+    assert value_range([ct]) == (-2, 2)
+    assert value_range([own]) == value_range([ct, own]) == (-20, 20)
 
 
 def test_noise_is_asked_for():

@@ -219,11 +219,13 @@ class _Part:
     def _check_image_names(self, description: DatasetDescription) -> list[Problem]:
         found: dict[str, set[int]] = defaultdict(set)
         problems = []
+        known = {row.case for row in self.rows}
+        sidecars = {f"{case}.json" for case in known}
         name_of_image = re.compile(rf"^(.+)_(\d{{4}}){re.escape(description.file_ending)}$")
         for path in _files(self.images):
             if match := name_of_image.match(path.name):
                 found[match.group(1)].add(int(match.group(2)))
-            else:
+            elif path.name not in sidecars:
                 problems.append(
                     warning(
                         self.shown(path),
@@ -256,7 +258,6 @@ class _Part:
                         "Every scan needs one file for each of channel_names in dataset.json.",
                     )
                 )
-        known = {row.case for row in self.rows}
         for case in sorted(set(found) - known):
             problems.append(
                 warning(

@@ -230,7 +230,7 @@ def _description(
     source: DatasetDescription, dataset: DatasetPaths, items: Sequence[WantedTranslation]
 ) -> DatasetDescription:
     """What both longflow and nnU-Net need to know, and where the images come from."""
-    wanted = items[0].target.phase
+    drawn, wanted = items[0].source.phase, items[0].target.phase
     return DatasetDescription(
         channel_names=source.channel_names,
         file_ending=source.file_ending,
@@ -239,6 +239,6 @@ def _description(
         regions_class_order=source.regions_class_order,
         normalization=source.normalization,
         task="segment",
-        description=f"Images translated to the phase '{wanted}' from {dataset.name} by longflow, with the labels drawn "
-        f"there. {INTENDED_USE}; {CAUTION}".capitalize(),
+        description=f"Images of {dataset.name} translated by longflow from the phase '{drawn}' to '{wanted}', with the "
+        f"labels that were drawn there. For {INTENDED_USE}; {CAUTION}.",
     )

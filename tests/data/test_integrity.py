@@ -101,6 +101,13 @@ def test_file_with_another_ending_but_hidden_files_are_ignored(raw):
     assert only(check(raw), "warning").file == "imagesTr/notes.txt"
 
 
+def test_sidecars_stand_beside_the_images_that_longflow_made(raw):
+    (raw / "imagesTr" / "p1_1.json").write_text("{}")
+    assert not check(raw)
+    (raw / "imagesTr" / "p9.json").write_text("{}")
+    assert only(check(raw), "warning").file == "imagesTr/p9.json"
+
+
 def test_four_dimensions(raw):
     write_image(np.zeros((2, *SHAPE), np.int16), raw / IMAGE)
     problem = only(check(raw))

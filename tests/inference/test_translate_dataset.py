@@ -66,16 +66,22 @@ def test_images_are_translated_and_labels_copied(dataset, translator, output):
 
 
 def test_what_was_written_is_a_dataset_to_segment(translator, output):
+    """An untrained network changes nothing, so that values are HU."""
+    for method in translator.models.members[0].methods:
+        for parameter in method.parameters():
+            parameter.data.zero_()
     translate_dataset(translator, "native", output)
     description, series = training_series(output)
     assert (description.task, description.labels) == ("segment", {"background": 0, "vessel": 1})
     assert (description.channel_names, description.time_unit, description.phases) == ({"0": "CT"}, "days", [])
     content = read_json(output / "dataset.json")
     assert content["numTraining"] == 3 and content["file_ending"] == ".nii.gz"
+    assert content["description"].startswith("Images of Dataset104_Phases translated by longflow from the phase 'art")
     assert "research only" in content["description"] and "synthesised images alone" in content["description"]
     assert [(one.subject, [scan.phase for scan in one.scans]) for one in series] == [(s, ["native"]) for s in SUBJECTS]
     assert all(scan.label and scan.exists for one in series for scan in one.scans)
-    assert not [problem for problem in verify_dataset(output, processes=1) if problem.severity == "error"]
+    problems = verify_dataset(output, processes=1)
+    assert {problem.severity for problem in problems} <= {"note"}, problems
 
 
 @pytest.mark.slow

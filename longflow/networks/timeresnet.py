@@ -4,7 +4,8 @@ The text names the parts: a residual encoder with the time in every block, self-
 between the bottleneck layers, a decoder. What it leaves open, and how it was closed:
 
 - Features, blocks and scales: five scales from 64 features, doubled at each, two blocks at each. With them an image of
-  512 x 512 has 32 x 32 positions at the bottleneck, and the network has 125.8 million parameters (the paper's: 124.7, table 3).
+  512 x 512 has 32 x 32 positions at the bottleneck, and the network has 125.8 million parameters (the paper's: 124.7,
+  table 3).
 - The block: convolution, GroupNorm, SiLU, h -> A h + B, convolution, GroupNorm, the skip, SiLU. The first block of a
   scale has the stride.
 - The bottleneck: residual block, attention, residual block; both blocks are told of time.
@@ -55,7 +56,9 @@ class SelfConvolutionAttention(nn.Module):
         """(batch, features, *spatial) -> the same shape; ``code`` is not used."""
         query, key, value = self.to_qkv(self.norm(x)).chunk(3, dim=1)
         attended = F.scaled_dot_product_attention(_heads(query), _heads(_fewer(key)), _heads(_fewer(value)))
-        return x + self.out(attended.transpose(2, 3).reshape(x.shape))
+        # (batch, positions, features) as a map, which is channels-last without a copy of it
+        attended = attended.transpose(1, 2).flatten(2).transpose(1, 2).reshape(x.shape)
+        return x + self.out(attended)
 
 
 def _heads(x: Tensor) -> Tensor:

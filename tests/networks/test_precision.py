@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from longflow.networks.precision import computes_bf16
+from longflow.networks.precision import GroupNorm, channels_last, computes_bf16
 
 #: found by what oneDNN's AMX kernels do to memory: (channels in, out), image, kernel
 CONVOLUTIONS = [
@@ -54,3 +54,19 @@ def test_bf16_where_the_processor_is_faster_in_it(monkeypatch, avx512, amx, expe
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert computes_bf16("cpu") is expected
+
+
+@pytest.mark.parametrize("spatial", [(6, 5), (3, 6, 5)])
+def test_group_norm_in_bf16_and_channels_last_is_that_of_float32(spatial):
+    torch.manual_seed(0)
+    norm, x, direction = GroupNorm(8, 16), torch.randn(2, 16, *spatial), torch.randn(2, 16, *spatial)
+    torch.nn.init.normal_(norm.weight)
+    low = x.bfloat16().contiguous(memory_format=channels_last(len(spatial))).requires_grad_()
+    high = low.detach().float().requires_grad_()
+    found, wanted = norm(low), torch.nn.GroupNorm.forward(norm, high)
+    assert found.dtype == torch.bfloat16
+    assert found.is_contiguous(memory_format=channels_last(len(spatial)))
+    torch.testing.assert_close(found.float(), wanted, atol=0.03, rtol=0.02)
+    (found.float() * direction).sum().backward()
+    (wanted * direction).sum().backward()
+    assert (low.grad.float() - high.grad).norm() < 0.02 * high.grad.norm()

@@ -1,0 +1,118 @@
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from longflow.networks import selective_scan as module
+from longflow.networks.selective_scan import LinearRecurrence, compiled_kernel, recur, selective_scan
+
+FEATURES, STATES = 3, 4
+
+
+def inputs(length: int, batch: int = 2, dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
+    torch.manual_seed(length)
+    return {
+        "u": torch.randn(batch, length, FEATURES, dtype=dtype),
+        "delta": torch.rand(batch, length, FEATURES, dtype=dtype) + 0.01,
+        "A": -torch.rand(FEATURES, STATES, dtype=dtype) - 0.1,
+        "B": torch.randn(batch, length, STATES, dtype=dtype),
+        "C": torch.randn(batch, length, STATES, dtype=dtype),
+        "D": torch.randn(FEATURES, dtype=dtype),
+    }
+
+
+def one_after_the_other(u, delta, A, B, C, D) -> np.ndarray:
+    """The recurrence as it is written, in float64."""
+    u, delta, A, B, C, D = (tensor.double().numpy() for tensor in (u, delta, A, B, C, D))
+    y = np.zeros_like(u)
+    for sample in range(u.shape[0]):
+        h = np.zeros(A.shape)
+        for place in range(u.shape[1]):
+            step = delta[sample, place][:, None]
+            h = np.exp(step * A) * h + step * B[sample, place] * u[sample, place][:, None]
+            y[sample, place] = h @ C[sample, place] + D * u[sample, place]
+    return y
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 9, 10, 64, 101])
+def test_it_is_the_recurrence_whatever_the_length(length):
+    given = inputs(length)
+    np.testing.assert_allclose(selective_scan(**given), one_after_the_other(**given), atol=1e-4, rtol=1e-4)
+
+
+def test_states_that_are_forgotten_at_once_leave_no_nan():
+    """Products of decays underflow to zero within a chunk."""
+    given = inputs(50)
+    given["A"] = given["A"] * 1000
+    np.testing.assert_allclose(selective_scan(**given), one_after_the_other(**given), atol=1e-4, rtol=1e-4)
+
+
+def test_it_is_computed_in_float32_under_autocast():
+    given = inputs(20)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = selective_scan(**given)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, selective_scan(**given))
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 12])
+def test_gradients_of_the_recurrence_are_those_of_finite_differences(length):
+    torch.manual_seed(0)
+    decay = torch.rand(2, length, 2, 2, dtype=torch.float64, requires_grad=True)
+    given = torch.randn(2, length, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(LinearRecurrence.apply, (decay, given))
+
+
+def test_what_is_given_stays_as_it_is():
+    decay, given = torch.rand(1, 9, 2), torch.randn(1, 9, 2)
+    before = decay.clone(), given.clone()
+    recur(decay, given)
+    assert torch.equal(decay, before[0]) and torch.equal(given, before[1])
+
+
+def test_what_is_kept_for_the_gradient_grows_with_the_length_and_not_with_its_square():
+    kept = []
+    for length in (64, 256):
+        given = {name: tensor.requires_grad_() for name, tensor in inputs(length, batch=1).items()}
+        sizes = {}
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, sizes=sizes: sizes.setdefault(tensor.data_ptr(), tensor.numel()), lambda size: size
+        ):
+            selective_scan(**given)
+        kept.append(sum(sizes.values()))
+    assert 3.5 < kept[1] / kept[0] < 4.5
+
+
+def test_the_kernel_of_mamba_ssm_is_used_where_it_is_installed_and_the_device_is_its(monkeypatch):
+    calls = []
+
+    def selective_scan_fn(u, delta, A, B, C, D):
+        calls.append((u.shape, B.shape))
+        assert all(tensor.is_contiguous() for tensor in (u, delta, B, C))
+        u, delta, B, C = (tensor.transpose(1, 2) for tensor in (u, delta, B, C))
+        return torch.from_numpy(one_after_the_other(u, delta, A, B, C, D)).float().transpose(1, 2)
+
+    given = inputs(11)
+    wanted = selective_scan(**given)
+    fake = ModuleType("mamba_ssm.ops.selective_scan_interface")
+    fake.selective_scan_fn = selective_scan_fn
+    for name in ("mamba_ssm", "mamba_ssm.ops"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, fake.__name__, fake)
+
+    assert compiled_kernel() is selective_scan_fn
+    selective_scan(**given)
+    assert not calls  # it has none for a CPU
+    monkeypatch.setattr(module, "KERNEL_DEVICES", ("cpu",))
+    torch.testing.assert_close(selective_scan(**given), wanted, atol=1e-4, rtol=1e-4)
+    assert calls == [((2, FEATURES, 11), (2, STATES, 11))]
+
+
+def test_without_the_package_there_is_no_kernel(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mamba_ssm", None)
+    monkeypatch.setitem(sys.modules, "mamba_ssm.ops.selective_scan_interface", None)
+    assert compiled_kernel() is None
+    monkeypatch.setattr(module, "KERNEL_DEVICES", ("cpu",))
+    assert selective_scan(**inputs(3)).shape == (2, 3, FEATURES)

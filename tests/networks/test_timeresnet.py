@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from longflow.networks import timeresnet
+from longflow.networks.timed_unet import ResidualBlock
+from longflow.networks.timeresnet import (
+    HEADS,
+    PAPER_BLOCKS,
+    PAPER_FEATURES,
+    SelfConvolutionAttention,
+    TimeResNet,
+    cell_size,
+)
+from longflow.plans import NetworkPlan
+from tests.networks.helpers import awake, in_bf16_and_float32
+
+
+def plan(dimensions: int, features=(8, 16), blocks=()) -> NetworkPlan:
+    stages = len(features)
+    return NetworkPlan(
+        features_per_stage=list(features),
+        strides=[[1] * dimensions] + [[2] * dimensions] * (stages - 1),
+        kernel_sizes=[[3] * dimensions] * stages,
+        attention=False,
+        blocks_per_stage=list(blocks),
+    )
+
+
+def test_at_the_papers_size_it_has_120_to_130_million_parameters():
+    with torch.device("meta"):
+        network = TimeResNet(1, 1, plan(2, PAPER_FEATURES, PAPER_BLOCKS))
+    assert 120e6 < sum(parameter.numel() for parameter in network.parameters()) < 130e6
+    assert 512 // np.prod(plan(2, PAPER_FEATURES).strides, axis=0)[0] == 32
+
+
+def test_all_blocks_but_those_of_the_decoder_are_told_of_time():
+    network = TimeResNet(1, 1, plan(2, blocks=(2, 1)))
+    told = [*(block for stage in network.encoder for block in stage), network.bottleneck[0], network.bottleneck[2]]
+    assert len(told) == 5
+    assert all(isinstance(block, ResidualBlock) and block.time is not None for block in told)
+    assert isinstance(network.bottleneck[1], SelfConvolutionAttention)
+    assert all(isinstance(block, ResidualBlock) and block.time is None for block in network.decoder)
+
+
+@pytest.mark.parametrize("spatial", [(3, 5), (2, 3, 2)])
+def test_attention_is_softmax_of_products_over_all_positions_added_to_its_input(spatial):
+    torch.manual_seed(0)
+    conv = {2: nn.Conv2d, 3: nn.Conv3d}[len(spatial)]
+    block = awake(SelfConvolutionAttention(conv, 2 * HEADS, [3] * len(spatial)))
+    x = torch.randn(2, 2 * HEADS, *spatial)
+    qkv = block.to_qkv(block.norm(x)).detach().numpy()
+    query, key, value = (part.reshape(2, HEADS, 2, -1) for part in np.split(qkv, 3, axis=1))
+    weights = np.exp(np.einsum("bhcq,bhck->bhqk", query, key) / 2**0.5)
+    weights /= weights.sum(axis=3, keepdims=True)
+    attended = np.einsum("bhqk,bhck->bhcq", weights, value).reshape(x.shape)
+    wanted = x + block.out(torch.from_numpy(attended))
+    torch.testing.assert_close(block(x), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_attention_starts_as_the_identity():
+    x = torch.randn(1, 8, 4, 4)
+    assert torch.equal(SelfConvolutionAttention(nn.Conv2d, 8, [3, 3])(x), x)
+
+
+@pytest.mark.parametrize(
+    ("spatial", "cell"), [((32, 32), 1), ((33, 32), 2), ((64, 64), 2), ((65, 64), 3), ((1, 1), 1), ((4, 64, 64), 3)]
+)
+def test_cells_are_the_smallest_that_leave_no_more_keys_than_the_paper_has(spatial, cell):
+    assert cell_size(spatial) == cell
+
+
+def test_keys_of_larger_maps_are_averages_over_cells(monkeypatch):
+    """Values that are constant within cells: averaging them changes nothing but how often they are counted."""
+    torch.manual_seed(0)
+    block = awake(SelfConvolutionAttention(nn.Conv2d, 8, [1, 1]))
+    coarse = torch.randn(1, 8, 2, 3)
+    fine = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    wanted = block(fine)
+    monkeypatch.setattr(timeresnet, "MOST_KEYS", 6)
+    torch.testing.assert_close(block(fine), wanted)
+    torch.testing.assert_close(block(fine)[..., ::2, ::2], block(coarse))
+    odd = torch.randn(1, 8, 3, 5)
+    assert block(odd).shape == odd.shape and not torch.allclose(block(odd), odd)
+
+
+@pytest.mark.parametrize("shape", [(12, 10), (4, 8, 8), (2, 8, 8)])
+def test_gradients_in_bf16_are_those_of_float32(shape):
+    torch.manual_seed(0)
+    network = awake(TimeResNet(1, 1, plan(len(shape))))
+    low, high = in_bf16_and_float32(network, torch.randn(2, 1, *shape), torch.rand(2))
+    assert (low - high).norm() < 0.05 * high.norm()

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 KERNEL_DEVICES = ("cuda",)
 
 
+@torch.compiler.disable  # which would write out every place of the sequence, for minutes
 def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
     """y of the recurrence above, which starts from h = 0; in float32, autocast or not.
 
@@ -72,23 +73,34 @@ class LinearRecurrence(torch.autograd.Function):
 
 
 def recur(decay: Tensor, inputs: Tensor) -> Tensor:
-    """h_l = decay_l h_(l-1) + input_l, h_0 = input_0, in about 2 sqrt(length) steps.
+    """h_l = decay_l h_(l-1) + input_l, with h_0 = input_0.
 
-    The sequence is cut into chunks. All chunks recur at once, each from zero; then each takes over what the one before
-    ended with, decayed by the product of its decays so far. Nothing is divided by such products, which may well be 0.
+    A CPU goes through the sequence place by place, which touches everything once. Other devices would wait for so many
+    small steps: they take about 2 sqrt(length) larger ones.
 
     :param decay: (batch, length, ...). :param inputs: of the same shape.
     """
     length = decay.shape[1]
-    chunk = math.isqrt(length - 1) + 1
+    return recur_in_chunks(decay, inputs, length if decay.device.type == "cpu" else math.isqrt(length - 1) + 1)
+
+
+def recur_in_chunks(decay: Tensor, inputs: Tensor, chunk: int) -> Tensor:
+    """The recurrence in all chunks of the sequence at once, each from zero, and then from one chunk to the next.
+
+    A chunk takes over what the one before ended with, decayed by the product of its own decays so far. Nothing is
+    divided by such products, which may well be zero.
+
+    :param decay: (batch, length, ...). :param inputs: of the same shape. :param chunk: places of a chunk.
+    """
+    length = decay.shape[1]
     missing = -length % chunk
     around = (0, 0) * (decay.ndim - 2)
     decay = F.pad(decay, (*around, 0, missing)).unflatten(1, (-1, chunk))
     states = F.pad(inputs, (*around, 0, missing)).unflatten(1, (-1, chunk)).clone()
-    reach = decay.clone()
     for place in range(1, chunk):
         states[:, :, place].addcmul_(decay[:, :, place], states[:, :, place - 1])
-        reach[:, :, place].mul_(reach[:, :, place - 1])
-    for number in range(1, states.shape[1]):
-        states[:, number].addcmul_(reach[:, number], states[:, number - 1, -1:])
+    if states.shape[1] > 1:
+        reach = decay.cumprod(2)
+        for number in range(1, states.shape[1]):
+            states[:, number].addcmul_(reach[:, number], states[:, number - 1, -1:])
     return states.flatten(1, 2)[:, :length]

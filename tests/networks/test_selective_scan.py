@@ -4,9 +4,10 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from longflow.networks import selective_scan as module
-from longflow.networks.selective_scan import LinearRecurrence, compiled_kernel, recur, selective_scan
+from longflow.networks.selective_scan import LinearRecurrence, compiled_kernel, recur, recur_in_chunks, selective_scan
 
 FEATURES, STATES = 3, 4
 
@@ -43,7 +44,6 @@ def test_it_is_the_recurrence_whatever_the_length(length):
 
 
 def test_states_that_are_forgotten_at_once_leave_no_nan():
-    """Products of decays underflow to zero within a chunk."""
     given = inputs(50)
     given["A"] = given["A"] * 1000
     np.testing.assert_allclose(selective_scan(**given), one_after_the_other(**given), atol=1e-4, rtol=1e-4)
@@ -58,18 +58,47 @@ def test_it_is_computed_in_float32_under_autocast():
 
 
 @pytest.mark.parametrize("length", [1, 2, 7, 12])
-def test_gradients_of_the_recurrence_are_those_of_finite_differences(length):
+@pytest.mark.parametrize("chunk", [4, 100])
+def test_gradients_of_the_recurrence_are_those_of_finite_differences(length, chunk, monkeypatch):
+    monkeypatch.setattr(module, "recur", lambda decay, inputs: recur_in_chunks(decay, inputs, chunk))
     torch.manual_seed(0)
     decay = torch.rand(2, length, 2, 2, dtype=torch.float64, requires_grad=True)
     given = torch.randn(2, length, 2, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(LinearRecurrence.apply, (decay, given))
 
 
-def test_what_is_given_stays_as_it_is():
-    decay, given = torch.rand(1, 9, 2), torch.randn(1, 9, 2)
+@pytest.mark.parametrize("length", [1, 2, 12, 13])
+@pytest.mark.parametrize("chunk", [1, 2, 5, 13])
+@pytest.mark.parametrize("rate", [1.0, 1e-20])
+def test_chunks_change_nothing_not_even_where_products_of_decays_underflow(length, chunk, rate):
+    torch.manual_seed(0)
+    decay, given = rate * torch.rand(2, length, 3), torch.randn(2, length, 3)
     before = decay.clone(), given.clone()
-    recur(decay, given)
+    wanted = [given[:, 0]]
+    for place in range(1, length):
+        wanted.append(decay[:, place] * wanted[-1] + given[:, place])
+    torch.testing.assert_close(recur_in_chunks(decay, given, chunk), torch.stack(wanted, dim=1))
     assert torch.equal(decay, before[0]) and torch.equal(given, before[1])
+
+
+class Steps(TorchDispatchMode):
+    """Counts the operations that change the states."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten.addcmul_.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("device", "steps"), [("cpu", 99), ("meta", 18)])
+def test_a_long_sequence_takes_few_steps_where_the_device_is_not_a_cpu(device, steps):
+    given = torch.rand(1, 100, 2, device=device)
+    with Steps() as counted:
+        assert recur(given, given).shape == given.shape
+    assert counted.count == steps
 
 
 def test_what_is_kept_for_the_gradient_grows_with_the_length_and_not_with_its_square():

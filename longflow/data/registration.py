@@ -1,7 +1,9 @@
 """Bringing the scans of each subject into correspondence: a raw dataset in, a new raw dataset out.
 
-The new dataset is the old one on the grids of the subjects' mid-spaces; every scan is resampled once. What it was
-resampled by is kept in its folder ``transforms``. A registration that cannot be believed is reported and not written.
+The new dataset is the old one on the grids of the subjects' mid-spaces; every scan is resampled once. A dataset that is
+translated is registered otherwise: to the scans in its first phase, which stay as they are
+(:mod:`longflow.data.registration_pairs`). What a scan was resampled by is kept in the folder ``transforms``. A
+registration that cannot be believed is reported and not written.
 """
 
 import logging
@@ -9,14 +11,15 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 from longflow import __version__
-from longflow.data.dataset import DatasetDescription, Scan, Series, read_description, series_of_folder, write_scans
-from longflow.data.images import Geometry, check_same_grid, read_geometry, read_image, write_volume
+from longflow.data.dataset import Scan, Series, read_description, series_of_folder, write_scans
+from longflow.data.images import Geometry, read_geometry, read_image
+from longflow.data.phases import phases_of_dataset
 from longflow.data.registration_checks import (
     RegistrationError,
     check_folding,
@@ -30,19 +33,27 @@ from longflow.data.registration_checks import (
 )
 from longflow.data.registration_deformable import deformations, has_ants, transform_of_field
 from longflow.data.registration_linear import body, mid_grid, pyramid, scan_of_reference, scans_of_mid, transform_of
+from longflow.data.registration_pairs import left_out, register_pairs, scans_of_pairs, slices_kept
+from longflow.data.registration_subject import (
+    Model,
+    SubjectToRegister,
+    check_files,
+    copy_scan,
+    grid_image,
+    write_record,
+    write_scan,
+    write_transforms,
+)
 from longflow.errors import DataError, LongflowError, some
-from longflow.files import read_json, write_json, written_whole
+from longflow.files import read_json, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 
 logger = logging.getLogger(__name__)
-
-Model = Literal["rigid", "affine", "deformable"]
 
 #: what the new dataset was made by, in its folder
 RECORD = "registration.json"
 #: bytes at the peak for each voxel of a subject's largest scan, and for each scan of it (measured on MS follow-ups)
 BYTES_PER_VOXEL = {"rigid": (60, 20), "affine": (60, 20), "deformable": (100, 60)}
-BSPLINE_ORDER_3 = sitk.sitkBSpline
 
 
 @dataclass(frozen=True)
@@ -51,36 +62,6 @@ class Failure:
 
     subject: str
     cause: str
-
-
-@dataclass(frozen=True)
-class SubjectToRegister:
-    """A subject's scans in order of time, with existing files, and where they go.
-
-    :param part: "Tr" or "Ts".
-    """
-
-    series: Series
-    part: str
-    model: Model
-    description: DatasetDescription
-    raw: Path
-    target: Path
-
-    @property
-    def record(self) -> Path:
-        """The sidecar of the subject, written last: where it is, the subject is finished."""
-        suffix = "" if self.part == "Tr" else "_test"
-        return self.target / "transforms" / f"{self.series.subject}{suffix}.json"
-
-    @property
-    def sources(self) -> dict[str, list[int]]:
-        """Size and time of change of every file that is read."""
-        files = [path for scan in self.series.scans for path in (*scan.images, *([scan.label] if scan.label else []))]
-        return {path.relative_to(self.raw).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
-
-    def target_of(self, path: Path) -> Path:
-        return self.target / path.relative_to(self.raw)
 
 
 def register_dataset(
@@ -105,24 +86,33 @@ def register_dataset(
         parts["Ts"] = [
             _with_targets(one, raw) for one in series_of_folder(raw / "imagesTs", description, raw / "labelsTs")
         ]
+    phases: tuple[str, ...] = ()
+    if description.task == "translate":
+        phases = tuple(phases_of_dataset(description, [one.with_images() for one in parts["Tr"]]))
+        for words in left_out([one for series in parts.values() for one in series], phases):
+            logger.warning("Left out: %s", words)
+        parts = {part: [scans_of_pairs(one, phases) for one in series] for part, series in parts.items()}
     everybody = {
         one.subject if part == "Tr" else f"{one.subject} (test)": SubjectToRegister(
-            one.with_images(), part, model, description, raw, target
+            one.with_images(), part, model, description, raw, target, phases
         )
         for part, series in parts.items()
         for one in series
     }
-    single = [name for name, subject in everybody.items() if len(subject.series.scans) == 1]
+    single = [name for name, subject in everybody.items() if subject.alone]
     if single:
         several = f"{len(single)} of {len(everybody)} subjects have" if len(everybody) > 1 else "The subject has"
-        logger.warning("%s one scan: there is nothing to register, it is copied (%s).", several, some(single))
-    work = {name: subject for name, subject in everybody.items() if subject.series.scans and not _is_finished(subject)}
+        what = f"no pair of {' and '.join(phases)}" if phases else "one scan"
+        logger.warning("%s %s: there is nothing to register, it is copied (%s).", several, what, some(single))
+    work = {name: subject for name, subject in everybody.items() if subject.series.scans and not subject.is_finished}
     fitting = processes_that_fit(processes, [_bytes_needed(subject) for subject in work.values()]) if work else 1
     causes = {
         name: cause for name, cause in for_each_subject(register_subject, work, fitting, progress) if cause is not None
     }
     for name in causes:
         _forget(everybody[name])
+    if cropped := slices_kept(subject for name, subject in everybody.items() if name not in causes):
+        logger.warning("Cut to the slices that both phases show: %s.", some(cropped))
     _write_tables(parts, causes, raw, target)
     return [Failure(name, causes[name]) for name in sorted(causes)]
 
@@ -161,15 +151,6 @@ def _with_targets(series: Series, raw: Path) -> Series:
             Scan(scan.case, scan.subject, scan.time, truth if there else scan.images, scan.label, scan.covariates)
         )
     return Series(series.subject, tuple(scans))
-
-
-def _is_finished(subject: SubjectToRegister) -> bool:
-    try:
-        record = read_json(subject.record)
-        written = [subject.target / name for name in record["sources"]]
-        return record["sources"] == subject.sources and all(path.is_file() for path in written)
-    except (DataError, KeyError, TypeError):
-        return False
 
 
 def _bytes_needed(subject: SubjectToRegister) -> int:
@@ -219,8 +200,12 @@ def register_subject(subject: SubjectToRegister) -> str | None:
     """
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # as many processes as cores are at work already
     try:
-        if len(subject.series.scans) == 1:
-            _copy(subject)
+        if subject.alone:
+            for scan in subject.series.scans:
+                copy_scan(scan, subject)
+            write_record(subject, {"model": "none: the subject has nothing that it could be registered to"})
+        elif subject.phases:
+            register_pairs(subject)
         else:
             _register(subject)
     except LongflowError as error:
@@ -230,25 +215,17 @@ def register_subject(subject: SubjectToRegister) -> str | None:
     return None
 
 
-def _copy(subject: SubjectToRegister) -> None:
-    for name in subject.sources:
-        with written_whole(subject.target / name) as temporary:
-            shutil.copyfile(subject.raw / name, temporary)
-    content = {"model": "none: the subject has one scan", "sources": subject.sources}
-    write_json(content, subject.record)
-
-
 def _register(subject: SubjectToRegister) -> None:
     scans = subject.series.scans
     images = [read_image(scan.images[0]) for scan in scans]
     for scan, image in zip(scans, images, strict=True):
-        _check_files(scan, Geometry.of(image))
+        check_files(scan, Geometry.of(image))
     matrices, report = _linear(images, subject)
-    grid = _grid_image(mid_grid([Geometry.of(image) for image in images], matrices))
+    grid = grid_image(mid_grid([Geometry.of(image) for image in images], matrices))
     transforms: list[sitk.Transform] = [transform_of(matrix) for matrix in matrices]
     on_grid = [resampled(image, grid, transform) for image, transform in zip(images, transforms, strict=True)]
     report["overlap of the fields of view"] = check_overlap([np.isfinite(array) for array in on_grid])
-    fields: list[sitk.Image] = []
+    fields: list[sitk.Image | None] = [None] * len(scans)
     if subject.model == "deformable":
         fields, further = _deform(on_grid, grid)
         report.update(further)
@@ -257,16 +234,9 @@ def _register(subject: SubjectToRegister) -> None:
             for linear, field in zip(transforms, fields, strict=True)
         ]
     for scan, transform in zip(scans, transforms, strict=True):
-        _write_scan(scan, grid, transform, subject)
-    _write_transforms(scans, matrices, fields, subject)
-    write_json({"model": subject.model, **report, "sources": subject.sources}, subject.record)
-
-
-def _check_files(scan: Scan, geometry: Geometry) -> None:
-    """:raises DataError: a channel or the label does not lie on the grid of the scan's first channel."""
-    first = f"the first channel, {scan.images[0].name},"
-    for path in (*scan.images[1:], *([scan.label] if scan.label else [])):
-        check_same_grid(read_geometry(path), path, geometry, first, "All files of a scan must lie on one grid.")
+        write_scan(scan, grid, transform, subject)
+    write_transforms(scans, matrices, fields, subject.target)
+    write_record(subject, {"model": subject.model, **report})
 
 
 def _linear(images: Sequence[sitk.Image], subject: SubjectToRegister) -> tuple[list[np.ndarray], dict[str, Any]]:
@@ -293,14 +263,6 @@ def _linear(images: Sequence[sitk.Image], subject: SubjectToRegister) -> tuple[l
                 raise RegistrationError(f"{pair}: {error}") from error
         of_middle.append(matrix)
     return scans_of_mid(of_middle), {"correlation by the headers": before, "correlation after": after}
-
-
-def _grid_image(geometry: Geometry) -> sitk.Image:
-    image = sitk.Image(geometry.size, sitk.sitkUInt8)
-    image.SetSpacing(geometry.spacing)
-    image.SetOrigin(geometry.origin)
-    image.SetDirection(geometry.direction)
-    return image
 
 
 def _deform(on_grid: list[np.ndarray], grid: sitk.Image) -> tuple[list[sitk.Image], dict[str, Any]]:
@@ -336,36 +298,3 @@ def _mean_agreement(arrays: list[np.ndarray], mask: np.ndarray) -> float:
     """The lowest correlation of a scan with the mean of all."""
     mean = np.mean(arrays, axis=0)
     return min(correlation(mean, array, mask) for array in arrays)
-
-
-def _write_scan(scan: Scan, grid: sitk.Image, transform: sitk.Transform, subject: SubjectToRegister) -> None:
-    """Resample every channel by cubic splines, within its own range, and the label by nearest neighbour; each once."""
-    geometry = Geometry.of(grid)
-    for path in scan.images:
-        image = read_image(path)
-        array = sitk.GetArrayViewFromImage(image)
-        lowest, highest, data_type = float(array.min()), float(array.max()), array.dtype.name
-        cubic = sitk.Resample(
-            sitk.Cast(image, sitk.sitkFloat32), grid, transform, BSPLINE_ORDER_3, lowest, sitk.sitkFloat32
-        )
-        result = np.clip(sitk.GetArrayFromImage(cubic), lowest, highest)
-        write_volume(result, geometry, data_type, subject.target_of(path))
-    if scan.label is not None:
-        ignore = subject.description.labels.get("ignore", 0)  # beyond the field of view nobody knows
-        label = read_image(scan.label)
-        nearest = sitk.Resample(label, grid, transform, sitk.sitkNearestNeighbor, float(ignore))
-        array = sitk.GetArrayViewFromImage(nearest)
-        write_volume(array, geometry, array.dtype.name, subject.target_of(scan.label))
-
-
-def _write_transforms(
-    scans: Sequence[Scan], matrices: Sequence[np.ndarray], fields: Sequence[sitk.Image], subject: SubjectToRegister
-) -> None:
-    """``{case}.tfm``, and ``{case}_displacement.nii.gz`` where the model has one: y -> A(y + u(y))."""
-    folder = subject.target / "transforms"
-    for scan, matrix in zip(scans, matrices, strict=True):
-        with written_whole(folder / f"{scan.case}.tfm") as temporary:
-            sitk.WriteTransform(transform_of(matrix), str(temporary))
-    for scan, field in zip(scans, fields, strict=False):
-        with written_whole(folder / f"{scan.case}_displacement.nii.gz") as temporary:
-            sitk.WriteImage(sitk.Cast(field, sitk.sitkVectorFloat32), str(temporary), useCompression=True)

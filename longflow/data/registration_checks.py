@@ -1,5 +1,6 @@
 """Whether a registration can be believed. What cannot is reported with numbers, and not written."""
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -22,6 +23,12 @@ LEAST_OVERLAP = 0.5
 #: share of the voxels in which a deformation may fold
 MOST_FOLDED = 0.001
 
+#: classes of intensity for the correlation ratio at most, and voxels in each at least
+MOST_CLASSES, LEAST_IN_CLASS = 32, 20
+
+#: how much two volumes agree, 0 to 1, where both show something: ``(one, other, mask) -> float``
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
+
 #: the patient's axes x, y, z in DICOM's and ITK's physical space
 ANATOMY = ("left-right", "front-back", "head-foot")
 
@@ -40,33 +47,64 @@ def correlation(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None = No
 
     :param mask: voxels that count.
     """
-    seen = np.isfinite(one) & np.isfinite(other)
-    if mask is not None:
-        seen &= mask
-    a, b = one[seen].astype(np.float64), other[seen].astype(np.float64)
+    a, b = _seen(one, other, mask)
     if len(a) < 10 or a.std() == 0 or b.std() == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def similarity(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray) -> float:
-    """Correlation within both bodies of a scan brought to a reference by a transform."""
-    return _similarity_and_share(reference, scan, matrix)[0]
+def correlation_ratio(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """How well the intensity of one volume is known from that of the other where both show something, 0 to 1.
+
+    The root of the share of variance that is explained by the other's intensity, in classes of equally many voxels
+    (Roche et al., MICCAI 1998), in the better of both directions. As high as the correlation where that is a line, and
+    as high where it is not: contrast medium, or another sequence, may make anything of each tissue's intensity.
+
+    :param mask: voxels that count.
+    """
+    a, b = _seen(one, other, mask)
+    return max(_known_from(a, b), _known_from(b, a))
 
 
-def _similarity_and_share(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray) -> tuple[float, float]:
+def _seen(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels of both that count, float64."""
+    seen = np.isfinite(one) & np.isfinite(other)
+    if mask is not None:
+        seen &= mask
+    return one[seen].astype(np.float64), other[seen].astype(np.float64)
+
+
+def _known_from(values: np.ndarray, given: np.ndarray) -> float:
+    classes = min(MOST_CLASSES, len(given) // LEAST_IN_CLASS)
+    if classes < 2 or values.std() == 0:
+        return 0.0
+    borders = np.quantile(given, np.linspace(0, 1, classes + 1)[1:-1])
+    members = np.searchsorted(borders, given)
+    counts = np.maximum(np.bincount(members, minlength=classes), 1)
+    means = np.bincount(members, weights=values, minlength=classes) / counts
+    return float(np.sqrt(np.var(means[members]) / np.var(values)))
+
+
+def similarity(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray, measure: Measure = correlation) -> float:
+    """Agreement within both bodies of a scan brought to a reference by a transform."""
+    return _similarity_and_share(reference, scan, matrix, measure)[0]
+
+
+def _similarity_and_share(
+    reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray, measure: Measure
+) -> tuple[float, float]:
     """... and the share of the reference's body that the scan shows."""
     transform = transform_of(matrix)
     bodies = sitk.GetArrayFromImage(body(reference)) > 0
     brought = resampled(scan, reference, transform)
     share = float(np.isfinite(brought)[bodies].mean()) if bodies.any() else 0.0
     bodies |= sitk.GetArrayFromImage(sitk.Resample(body(scan), reference, transform, sitk.sitkNearestNeighbor)) > 0
-    return correlation(sitk.GetArrayFromImage(reference), brought, bodies), share
+    return measure(sitk.GetArrayFromImage(reference), brought, bodies), share
 
 
-def _agreement(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray) -> float:
+def _agreement(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray, measure: Measure = correlation) -> float:
     """The similarity, less where the scan shows less: a few slices alone can always be made to agree."""
-    found, share = _similarity_and_share(reference, scan, matrix)
+    found, share = _similarity_and_share(reference, scan, matrix, measure)
     return found * share
 
 
@@ -101,7 +139,9 @@ def check_similarity(before: float, after: float) -> None:
         )
 
 
-def check_orientation(reference: list[sitk.Image], scan: list[sitk.Image], matrix: np.ndarray) -> float:
+def check_orientation(
+    reference: list[sitk.Image], scan: list[sitk.Image], matrix: np.ndarray, measure: Measure = correlation
+) -> float:
     """Refuse a scan that fits better once it is mirrored or turned over: its header or its voxels are wrong.
 
     A brain fits its mirror image nearly as well as itself, so that a rigid registration succeeds; only the comparison
@@ -119,12 +159,12 @@ def check_orientation(reference: list[sitk.Image], scan: list[sitk.Image], matri
             start = np.eye(4)
             start[:3, 3] = centre_of_mass(other_way) - centre_of_mass(reference[0])
             brought, _ = rigid(reference[0], other_way, start)
-            found.append((_agreement(reference[0], other_way, brought), axes, brought))
+            found.append((_agreement(reference[0], other_way, brought, measure), axes, brought))
     _, axes, brought = max(found, key=lambda one: one[0])
     other_way = _flipped(scan[fine[1]], axes)
     brought, _ = rigid(reference[fine[0]], other_way, brought)
-    own = _agreement(reference[fine[0]], scan[fine[1]], matrix)
-    other = _agreement(reference[fine[0]], other_way, brought)
+    own = _agreement(reference[fine[0]], scan[fine[1]], matrix, measure)
+    other = _agreement(reference[fine[0]], other_way, brought, measure)
     if other > max(own + BETTER_FLIPPED, LEAST_CORRELATION):  # noise is not the better for being mirrored
         raise RegistrationError(
             f"one of the two scans is {_words(scan[0], axes)}: put right, they would agree better (correlation "
@@ -150,13 +190,14 @@ def _words(image: sitk.Image, axes: tuple[bool, ...]) -> str:
     return f"mirrored ({', '.join(flipped)})"
 
 
-def check_overlap(fields: list[np.ndarray]) -> float:
+def check_overlap(fields: list[np.ndarray], smallest: float | None = None) -> float:
     """Share of the smallest field of view that all scans show.
 
     :param fields: for each scan, where it shows something, on one grid.
+    :param smallest: voxels of the smallest field of view, where the grid does not hold all of them.
     :raises RegistrationError: it is too small.
     """
-    smallest = min(int(field.sum()) for field in fields)
+    smallest = smallest or min(int(field.sum()) for field in fields)
     overlap = float(np.logical_and.reduce(fields).sum() / max(1, smallest))
     if overlap < LEAST_OVERLAP:
         raise RegistrationError(

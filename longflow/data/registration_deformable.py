@@ -150,20 +150,30 @@ def _by_demons(template: sitk.Image, scan: sitk.Image, field: sitk.Image) -> sit
 
 def _by_syn(template: sitk.Image, scan: sitk.Image, _field: sitk.Image) -> sitk.Image:
     """SyN starts anew from the images: its path through the space of deformations cannot be taken up in the middle."""
+    return by_syn(template, scan)
+
+
+def by_syn(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None = None, total_sigma: float = 0) -> sitk.Image:
+    """The displacement from one image to another on its grid, by ANTs' SyN without an affine stage.
+
+    :param mask: where the images are compared. :param total_sigma: smoothing of the displacement, voxels of the level.
+    """
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"  # as many processes as cores are at work already
     import ants
 
     with tempfile.TemporaryDirectory() as folder:
         answer = ants.registration(
-            fixed=_as_ants(ants, template),
-            moving=_as_ants(ants, scan),
+            fixed=_as_ants(ants, fixed),
+            moving=_as_ants(ants, moving),
             type_of_transform="SyNOnly",
             initial_transform="Identity",
             reg_iterations=SYN_ITERATIONS,
+            mask=None if mask is None else _as_ants(ants, mask),
+            total_sigma=total_sigma,
             outprefix=str(Path(folder) / "syn"),
         )
         warp = next(path for path in answer["fwdtransforms"] if path.endswith("Warp.nii.gz"))
-        return on_grid(sitk.ReadImage(warp, sitk.sitkVectorFloat64), template)
+        return on_grid(sitk.ReadImage(warp, sitk.sitkVectorFloat64), fixed)
 
 
 def _as_ants(ants, image: sitk.Image):

@@ -11,6 +11,7 @@ from longflow.data.registration_checks import (
     check_overlap,
     check_similarity,
     correlation,
+    correlation_ratio,
     similarity,
 )
 from longflow.data.registration_linear import pyramid
@@ -60,6 +61,28 @@ def test_the_correlation_counts_what_both_show():
     assert correlation(np.ones(20), np.arange(20.0)) == 0
 
 
+def test_the_correlation_ratio_knows_what_is_a_function_of_the_other():
+    generator = np.random.default_rng(0)
+    values = generator.uniform(-1, 1, 20000)
+    assert correlation_ratio(values, values**2) > 0.99 > 0.1 > abs(correlation(values, values**2))
+    assert correlation_ratio(values**2, values) == correlation_ratio(values, values**2)
+    noisy = values + generator.normal(0, values.std(), values.size)
+    assert correlation_ratio(values, noisy) == pytest.approx(correlation(values, noisy), abs=0.02)
+    assert correlation_ratio(values, generator.uniform(-1, 1, values.size)) < 0.05
+    # two tissues of one intensity in one of the scans: known in one direction alone, which is enough
+    assert correlation_ratio(np.repeat([0.0, 1, 4, 5], 1000), np.repeat([0.0, 0, 7, 7], 1000)) == 1
+    assert correlation_ratio(np.repeat([0.0, 0, 2, 2], 1000), np.repeat([0.0, 2, 0, 2], 1000)) == 0
+
+
+def test_the_correlation_ratio_leaves_out_what_one_does_not_show():
+    values = np.linspace(0, 1, 2000)
+    other, mask = values**2, np.arange(2000) < 1500
+    other[:100], other[1500:] = np.nan, 0
+    assert correlation_ratio(values, other, mask) > 0.99
+    assert correlation_ratio(values[:30], values[:30]) == 0
+    assert correlation_ratio(np.ones(2000), values) == 0
+
+
 def test_the_right_transform_is_more_similar_than_none():
     truth = moved(10, (4, 0, 0))
     still, turned = blobs(), blobs(truth)
@@ -89,12 +112,21 @@ def test_noise_is_not_called_mirrored_and_few_slices_prove_nothing():
     assert _agreement(still, blobs(away, noise=3, seed=1), away) < 0.5
 
 
+def test_contrast_medium_does_not_hide_the_right_transform():
+    truth = moved(10, (4, 0, 0))
+    still, turned = blobs(), sitk.Sin(blobs(truth) / 40)
+    measured = [similarity(still, turned, matrix, correlation_ratio) for matrix in (truth, np.eye(4))]
+    assert measured[0] > 0.95 and measured[0] > measured[1] + 0.1
+
+
 def test_overlap():
     half, most = np.zeros((4, 4, 4), bool), np.ones((4, 4, 4), bool)
     half[:2] = True
     assert check_overlap([half, most]) == 1
     with pytest.raises(RegistrationError, match="only 0% of the smallest field of view"):
         check_overlap([half, ~half])
+    with pytest.raises(RegistrationError, match="only 25% of the smallest field of view"):
+        check_overlap([half, most], smallest=128)
 
 
 def test_a_deformation_that_folds_is_refused():

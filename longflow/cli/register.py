@@ -15,6 +15,7 @@ from longflow.paths import DATASET_NAME, DatasetPaths, known_datasets, raw_root,
 EXAMPLE = """
 longflow_register -d 103 --model rigid
 longflow_register -d 103 --model deformable -o Dataset113_Aligned
+longflow_register -d 104 --model deformable    # task translate: contrast scans to the native ones
 """
 
 #: the screen shows at most this many of the subjects that failed; the file holds all
@@ -23,7 +24,10 @@ SHOWN = 20
 
 def parser() -> command.Parser:
     result = command.Parser(
-        "longflow_register", "Bring each subject's scans to its mid-space, into a new raw dataset.", EXAMPLE
+        "longflow_register",
+        "Bring each subject's scans into correspondence, in a new raw dataset: to the subject's mid-space, or, for the "
+        "task translate, to the scans in the first phase.",
+        EXAMPLE,
     )
     flags.add_dataset(result)
     result.add_argument(
@@ -44,6 +48,7 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
+    from longflow.data.dataset import read_description
     from longflow.data.registration import register_dataset
 
     source = DatasetPaths(resolve_dataset_name(options.dataset))
@@ -58,9 +63,11 @@ def work(options: argparse.Namespace) -> None:
             progress=progress,
         )
     command.console.print(f"Registered ({options.model}) to {target.raw}", highlight=False)
+    translates = read_description(source.raw / "dataset.json").task == "translate"
     if options.model == "deformable":
         command.console.print(
-            f"Structures now have the same size in all scans of a subject: count volumes in {source.name}, not here.",
+            f"Structures now have the same size in all scans of a {'pair' if translates else 'subject'}: count "
+            f"volumes in {source.name}, not here.",
             highlight=False,
         )
     if failures:

@@ -42,6 +42,19 @@ def test_deformable_says_where_volumes_are_to_be_counted(home, capsys):
     assert "count volumes in Dataset103_Visits, not here" in capsys.readouterr().out
 
 
+def test_contrast_phases_are_registered_to_the_native_scan(home, capsys):
+    still, shifted = blobs(), blobs(noise=2)
+    shifted.SetOrigin((4, 0, 0))
+    raw = write_moved(home / "Dataset104_Phases", {"p": [still, shifted]}, task="translate")
+    (raw / "scans.csv").write_text("case,subject,time,phase\np_0,p,0,t1\np_1,p,0,t1c\n")
+    assert main(["-d", "104", "--model", "deformable", "-np", "1"]) == 0
+    assert "same size in all scans of a pair: count volumes in Dataset104_Phases" in capsys.readouterr().out
+    registered = home / "Dataset105_PhasesRegistered/imagesTr"
+    name = "p_0_0000.nii.gz"
+    assert (registered / name).read_bytes() == (raw / "imagesTr" / name).read_bytes()
+    assert sitk.ReadImage(str(registered / "p_1_0000.nii.gz")).GetOrigin() == still.GetOrigin()
+
+
 def test_names_of_the_new_dataset(home):
     for name in ("Dataset103_Visits", "Dataset104_Taken"):
         (home / name).mkdir(parents=True)

@@ -244,6 +244,11 @@ class FoldPaths:
     def tensorboard(self) -> Path:
         return self.folder / "tensorboard"
 
+    @property
+    def validations(self) -> Path:
+        """The out-of-fold predictions, in a folder for each reduction."""
+        return self.folder / "validation"
+
     def validation(self, reduction: str) -> Path:
-        """The out-of-fold predictions of the validation targets, one folder for each reduction."""
-        return self.folder / "validation" / reduction
+        """The out-of-fold predictions of the validation targets under one reduction."""
+        return self.validations / reduction

@@ -207,7 +207,7 @@ def _reductions(model: ModelPaths, folds: Sequence[int]) -> list[str]:
     """The reductions that every fold of a model wrote validation predictions for."""
     written = []
     for fold in folds:
-        folder = model.fold(fold).validation("any").parent
+        folder = model.fold(fold).validations
         names = {entry.name for entry in folder.iterdir() if entry.is_dir()} if folder.is_dir() else set()
         if not names:
             raise DataError(

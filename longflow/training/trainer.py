@@ -2,6 +2,7 @@
 
 import logging
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
@@ -93,6 +94,8 @@ def train_fold(
         # without these the fold is begun anew: stopped now and started without --overwrite, it goes on
         for path in (paths.final, paths.latest, paths.best, paths.pretrained, paths.labelled_subjects):
             path.unlink(missing_ok=True)
+        # by other splits, those of subjects who do not validate any more would be taken for this run's
+        shutil.rmtree(paths.validations, ignore_errors=True)
     if going_on:
         load_state(run)
         logger.info("Going on from iteration %d (%s).", run.state.iteration, paths.latest)

@@ -200,6 +200,18 @@ def test_a_finished_fold_is_left_alone_unless_told_otherwise(dataset, caplog):
     assert paths.final.stat().st_mtime_ns > before[paths.final]
 
 
+def test_a_fold_trained_anew_keeps_no_predictions_of_the_training_before(dataset):
+    """Their subjects may be trained on now: by other splits."""
+    paths = train(dataset)
+    left = paths.validation("last") / "old_0000.nii.gz"
+    left.write_bytes(b"")
+    train(dataset, iterations=50)
+    assert left.is_file()  # the fold is finished
+    with pytest.raises(Stopped):
+        train(dataset, overwrite=True, on_progress=stop_at(2))
+    assert not left.exists()
+
+
 def test_a_checkpoint_of_another_plan_is_not_gone_on_with(dataset):
     with pytest.raises(Stopped):
         train(dataset, on_progress=stop_at(2))

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 
-from longflow.data.dataset import PHASE, DatasetDescription, Row, parse_time
+from longflow.data.dataset import PHASE, DatasetDescription, Row, is_name, parse_time
 from longflow.data.phases import native_first
 from longflow.data.problems import Problem, error, warning
 from longflow.errors import some
@@ -100,6 +100,10 @@ def choice_problems(description: DatasetDescription, rows: Sequence[Row], phases
         advice = "Correct one of the two; capital letters count."
         held = f"phases that scans.csv has: {', '.join(found)}"
         return [error(FILE, f"phases.{phase}", "in no line of scans.csv", held, advice) for phase in missing]
+    if strange := [phase for phase in phases if not is_name(phase)]:
+        expected = "a name without slashes, not beginning with a point"
+        advice = "It becomes part of the names of translations: rename it, as native or arterial."
+        return [error("scans.csv", PHASE, f"'{strange[0]}'", expected, advice)]
     if len(found) < 2:
         advice = "Translation is learnt from pairs: add the scans in the other phase, and their lines."
         return [error("scans.csv", PHASE, f"{found[0]} in every line", "two phases", advice)]

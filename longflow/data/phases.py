@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from longflow.data.dataset import DatasetDescription, Scan, Series
+from longflow.data.dataset import DatasetDescription, Scan, Series, is_name
 from longflow.errors import DataError
 
 #: names of a phase without contrast, which then is the one at t = 0, as in MFM
@@ -24,7 +24,8 @@ def phases_of_dataset(description: DatasetDescription, all_series: Sequence[Seri
     ``phases`` of dataset.json has the last word. Otherwise the table must have exactly two; the one without contrast is
     first (``NATIVE_NAMES``), else the first in the alphabet.
 
-    :raises DataError: no phase is given, one alone, or more than two without saying which.
+    :raises DataError: no phase is given, one alone, or more than two without saying which; or one cannot be part of a
+        file's name.
     """
     found = sorted({scan.phase for series in all_series for scan in series.scans} - {""})
     if description.phases:
@@ -42,6 +43,11 @@ def phases_of_dataset(description: DatasetDescription, all_series: Sequence[Seri
             else "Give every scan the phase in which it was acquired, as native or arterial."
         )
         raise DataError(f"The column 'phase' of scans.csv {holds}; translation needs two phases. {hint}")
+    if strange := [phase for phase in found if not is_name(phase)]:
+        raise DataError(
+            f"The phase '{strange[0]}' in the column 'phase' of scans.csv cannot be part of a file's name, as it is in "
+            "those of translations. Rename it: no slashes, and no point at the beginning."
+        )
     return native_first(found)
 
 

@@ -109,6 +109,11 @@ def test_one_phase_alone_in_the_whole_table():
     assert problem.found == "native in every line" and "learnt from pairs" in problem.advice
 
 
+def test_a_phase_is_part_of_names_of_files():
+    problem = only(problems_of(*((subject, 0, phase) for subject in "ab" for phase in ("w/o", "arterial"))))
+    assert problem.found == "'w/o'" and "without slashes" in problem.expected
+
+
 def test_a_subject_with_one_phase_is_left_out_and_named(raw):
     edit_table(raw, "p3_0_arterial,p3,0,arterial\n", "")
     (raw / "imagesTr" / "p3_0_arterial_0000.nii.gz").unlink()

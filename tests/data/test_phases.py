@@ -61,3 +61,8 @@ def test_pairs_share_their_time():
         *("s_5_arterial", "s_5_native"),
     ]
     assert in_pairs(one, ["native", "late"]) == Series("s", ())
+
+
+def test_a_phase_is_part_of_names_of_files():
+    with pytest.raises(DataError, match=r"phase 'w/o contrast' in the column 'phase' .* cannot be part of a file's"):
+        phases_of_dataset(description(), [series((0, "w/o contrast"), (0, "arterial"))])

@@ -47,9 +47,11 @@ def parser() -> command.Parser:
     result.add_argument("-m", "--method", help="likewise")
     result.add_argument("-f", "--folds", type=int, nargs="+", help="folds to average (default: all that are trained)")
     result.add_argument(
-        "--solver", choices=get_args(Solver), help="of a flow that forecasts or translates (default: from the plans)"
+        "--solver",
+        choices=get_args(Solver),
+        help="of a flow that forecasts or translates (default: what longflow_find_best recorded, else the plans')",
     )
-    result.add_argument("--steps", type=flags.positive(int), help="steps of the solver (default: from the plans)")
+    result.add_argument("--steps", type=flags.positive(int), help="steps of the solver (default: likewise)")
     result.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,

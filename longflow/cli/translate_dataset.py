@@ -34,8 +34,12 @@ def parser() -> command.Parser:
     result.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
     result.add_argument("-m", "--method", help="likewise")
     result.add_argument("-f", "--folds", type=int, nargs="+", help="folds to translate with (default: all trained)")
-    result.add_argument("--solver", choices=get_args(Solver), help="of a flow (default: from the plans)")
-    result.add_argument("--steps", type=flags.positive(int), help="steps of the solver (default: from the plans)")
+    result.add_argument(
+        "--solver",
+        choices=get_args(Solver),
+        help="of a flow (default: what longflow_find_best recorded, else the plans')",
+    )
+    result.add_argument("--steps", type=flags.positive(int), help="steps of the solver (default: likewise)")
     result.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,

@@ -1,7 +1,7 @@
 """Which forecast belongs to which truth and which context: files only, nothing is opened but sidecars and tables."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -151,10 +151,13 @@ class Library:
 
     def by_case(self, case: str) -> Files | None:
         """The files of a case, or None; a table's case that leads out of its folder is none."""
-        if not is_name(case):
-            return None
-        found = (_scan_files(folder, case, self.description) for folder in self.folders)
-        return next((files for files in found if files), None)
+        return next(self._files_of_case(case), None)
+
+    def _files_of_case(self, case: str) -> Iterator[Files]:
+        """In order of the folders."""
+        if is_name(case):
+            found = (_scan_files(folder, case, self.description) for folder in self.folders)
+            yield from (files for files in found if files)
 
     def by_time(self, subject: str, time: float, phase: str = "") -> Files | None:
         """The files of a subject's scan at a time, or None. :param phase: its contrast phase, where one is asked for.
@@ -165,8 +168,9 @@ class Library:
             # times may count from any fixed day, so large numbers can be a day apart
             if not math.isclose(time, other, rel_tol=1e-9, abs_tol=1e-6) or (phase and phase != its_phase):
                 continue
-            if (files := self.by_case(case)) and not files[0].with_name(f"{case}.json").is_file():
-                return files
+            for files in self._files_of_case(case):
+                if not files[0].with_name(f"{case}.json").is_file():
+                    return files
         return None
 
     @cached_property

@@ -96,6 +96,18 @@ def test_a_translation_is_nobodys_truth(raw, tmp_path, found, write_translation)
         found(tmp_path / "out")
 
 
+def test_a_translation_that_is_called_like_the_truth(raw, tmp_path, found, write_translation):
+    """Cases p1_0 (arterial) and p1_0_native: the translation of the first has the name of the second."""
+    edit_table(raw, "p1_0_arterial,", "p1_0,")
+    (raw / "imagesTr" / "p1_0_arterial_0000.nii.gz").rename(raw / "imagesTr" / "p1_0_0000.nii.gz")
+    write_translation(tmp_path / "there", "p1_0_arterial", "native", 5.0)
+    for ending in ("_0000.nii.gz", ".json"):
+        (tmp_path / "there" / f"p1_0_arterial_native{ending}").rename(tmp_path / "there" / f"p1_0_native{ending}")
+    write_translation(tmp_path / "out", "p1_0_native_arterial", "native", 7.0, source="p1_0", subject="p1", time=0)
+    ((pair,), _) = found(tmp_path / "there")
+    assert pair.truth == (raw / "imagesTr" / "p1_0_native_0000.nii.gz",)
+
+
 def test_translations_without_truth_are_named(raw, tmp_path, found, write_translation):
     edit_table(raw, "p1_30_native,p1,30,native\n", "")
     write_translation(tmp_path / "out", "p1_0_arterial", "native", 5.0)

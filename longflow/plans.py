@@ -112,8 +112,8 @@ class ChannelPlan(_Strict):
 class NetworkPlan(_Strict):
     """Topology, from nnU-Net's rules; the number of dimensions is the length of a stride.
 
-    ``encoder`` and ``blocks_per_stage`` are of nnU-Net's U-Nets (task ``segment``); a flow network has one residual
-    block at each stage.
+    ``encoder`` is of nnU-Net's U-Nets (task ``segment``), ``blocks_per_stage`` of these and of the networks that
+    translate; a network that forecasts has one residual block at each stage.
     """
 
     features_per_stage: list[PositiveInt]
@@ -122,7 +122,7 @@ class NetworkPlan(_Strict):
     attention: bool = Field(description="windowed self-attention at the bottleneck (CRONOS C.3)")
     encoder: Encoder = "plain"
     blocks_per_stage: list[PositiveInt] = Field(
-        default=[], description="convolutions (plain) or residual blocks of each encoder stage; two where it is empty"
+        default=[], description="convolutions or blocks of each encoder stage; empty: the network's own number"
     )
 
     @model_validator(mode="after")

@@ -57,13 +57,13 @@ def test_it_is_computed_in_float32_under_autocast():
     assert torch.equal(found, selective_scan(**given))
 
 
-@pytest.mark.parametrize("length", [1, 2, 7, 12])
+@pytest.mark.parametrize("length", [1, 2, 9])
 @pytest.mark.parametrize("chunk", [4, 100])
 def test_gradients_of_the_recurrence_are_those_of_finite_differences(length, chunk, monkeypatch):
     monkeypatch.setattr(module, "recur", lambda decay, inputs: recur_in_chunks(decay, inputs, chunk))
     torch.manual_seed(0)
-    decay = torch.rand(2, length, 2, 2, dtype=torch.float64, requires_grad=True)
-    given = torch.randn(2, length, 2, 2, dtype=torch.float64, requires_grad=True)
+    decay = torch.rand(1, length, 2, dtype=torch.float64, requires_grad=True)
+    given = torch.randn(1, length, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(LinearRecurrence.apply, (decay, given))
 
 

@@ -260,3 +260,18 @@ def test_phases_that_cannot_be_told_are_an_error(tmp_path):
     raw = write_phases(tmp_path / "Dataset104_A", scans)
     with pytest.raises(DataError, match="translation needs two phases"):
         register_dataset(raw, tmp_path / "Dataset105_B", "rigid", processes=1)
+
+
+def test_test_scans_in_one_phase_come_along_as_they_are(tmp_path, caplog):
+    scans = {"n": ("p", 0, "native", phantom()), "a": ("q", 0, "arterial", phantom(2, "arterial"))}
+    raw = write_phases(tmp_path / "Dataset104_A", scans)
+    (raw / "imagesTs").mkdir()
+    sitk.WriteImage(phantom(3, "arterial")[0], str(raw / "imagesTs/t_0000.nii.gz"))
+    (raw / "imagesTs/scans.csv").write_text("case,subject,time,phase\nt,t,0,arterial\nt_native,t,0,native\n")
+    target = tmp_path / "Dataset105_B"
+    assert register_dataset(raw, target, "rigid", processes=1) == []
+    for name in ("imagesTr/n_0000.nii.gz", "imagesTr/a_0000.nii.gz", "imagesTs/t_0000.nii.gz"):
+        assert (target / name).read_bytes() == (raw / name).read_bytes()
+    table = (target / "imagesTs/scans.csv").read_text()
+    assert table == "case,subject,time,phase\nt,t,0.0,arterial\nt_native,t,0.0,native\n"
+    assert "3 of 3 subjects have no pair of native and arterial" in caplog.text

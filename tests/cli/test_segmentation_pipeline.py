@@ -255,7 +255,7 @@ def test_awkward_scans_are_registered_and_trained_on(tmp_path, monkeypatch):
     write_moved(raw, subjects, labels=labels)
 
     code, said = here("plan_and_preprocess", "-d", 103, *PLAN)
-    assert code == 1 and "longflow_register (--model rigid)" in said and "grid_1_0000.nii.gz" in said, said
+    assert code == 1 and "longflow_register (--model rigid" in said and "grid_1_0000.nii.gz" in said, said
     code, said = here("register", "-d", 103, "--model", "rigid", "-np", 1)
     assert code == 1 and "one of the two scans is mirrored" in said and "1 subject could not be registered" in said
     registered = tmp_path / "raw" / "Dataset104_VisitsRegistered"

@@ -23,5 +23,5 @@ def body_mask(volume: np.ndarray, is_ct: bool) -> np.ndarray:
         sizes[0] = 0  # air
         mask = (parts == sizes.argmax()) & (parts > 0)
     else:
-        mask = volume > threshold_otsu(volume)
+        mask = volume > threshold_otsu(volume.ravel())
     return np.stack([binary_fill_holes(one) for one in mask])

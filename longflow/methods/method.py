@@ -84,7 +84,7 @@ class ScanBatch(OnDevice):
 
 @dataclass
 class PhaseBatch(OnDevice):
-    """Scans of one subject and time in two contrast phases, both in the normal form of the one that is translated.
+    """Scans of one subject and time in two contrast phases, each in its own normal form.
 
     :param source: the scan to translate, (batch, channels, *spatial).
     :param source_phase: (batch,), 0 or 1: where each source lies on the way from ``plans.phases[0]`` to ``phases[1]``

@@ -56,7 +56,7 @@ def _plan_channel(
         form, reason = "absolute", f"'{name}' is CT, whose units mean the same in every scan"
     elif task in ALONE:
         form, reason = "per_scan", f"a scan is {ALONE[task]} by itself, with its own mean and standard deviation"
-        reason += ", as in nnU-Net" if task == "segment" else ", in which the other scan of its pair is seen too"
+        reason += ", as in nnU-Net" if task == "segment" else ""
     elif unit in ONE_ACQUISITION:
         form, reason = "per_subject", f"times in {unit} are one acquisition: changes of intensity are signal"
     else:

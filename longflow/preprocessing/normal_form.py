@@ -21,7 +21,6 @@ from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 from longflow.data.body import body_mask
 from longflow.data.box import box_slices, nonzero_box
 from longflow.plans import ChannelPlan, Task
-from longflow.preprocessing.prepared import SeriesProperties
 
 #: whose voxels statistics are taken of
 Region = Literal["nonzero", "box", "body"]
@@ -111,22 +110,6 @@ def to_normal(raw: np.ndarray, offset: Sequence[float], scale: Sequence[float]) 
 def from_normal(normal: np.ndarray, offset: Sequence[float], scale: Sequence[float]) -> np.ndarray:
     """(channels, z, y, x) in the normal form to raw units, float32."""
     return normal.astype(np.float32, copy=False) * _per_channel(scale) + _per_channel(offset)
-
-
-def in_form_of(image: np.ndarray, properties: SeriesProperties, scan: int, other: int) -> np.ndarray:
-    """A prepared scan, or a patch of it, in the normal form of another scan of its subject.
-
-    To translate, both scans of a pair are seen in the normal form of the one that is translated: when a network is
-    used, the other's statistics are not known.
-
-    :param image: (channels, z, y, x) of ``scan``, prepared. :param scan, other: positions in ``properties``.
-    :return: float32; the same array where both have one form (CT).
-    """
-    offset, scale = np.asarray(properties.offset, np.float64), np.asarray(properties.scale, np.float64)
-    factor, shift = scale[scan] / scale[other], (offset[scan] - offset[other]) / scale[other]
-    if (factor == 1).all() and (shift == 0).all():
-        return image
-    return image.astype(np.float32, copy=False) * _per_channel(factor) + _per_channel(shift)
 
 
 def _per_channel(values: Sequence[float]) -> np.ndarray:

@@ -10,7 +10,6 @@ from torch.utils.data import Dataset
 from longflow.errors import DataError, some
 from longflow.methods.method import PhaseBatch
 from longflow.plans import Plans
-from longflow.preprocessing.normal_form import in_form_of
 from longflow.preprocessing.patches import read_patch
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.training.open_series import OpenSeries
@@ -24,7 +23,8 @@ logger = logging.getLogger(__name__)
 class PhaseSamples(Dataset):
     """Batches of pairs of contrast phases: a subject, uniformly, one of its pairs, and either scan as the source.
 
-    Both scans are seen in the normal form of the source: at prediction the target's is not known. 3D patches are
+    Each scan is in its own normal form, as a target of forecasts is, and a translation goes back by its source's: what
+    an MR scanner made brighter as a whole cannot be predicted, and is not to be learnt. 3D patches are
     centred in the body, a third of them where the phases differ most. 2D patches are slices along the first axis, drawn
     uniformly of those that show body, whole where the patch covers them and else centred in the body.
 
@@ -59,10 +59,9 @@ class PhaseSamples(Dataset):
         if flat:
             start = draw_start_around(series, alike_for_slices(series), self.plan.tile, generator)
         else:
-            change = in_form_of(series.coarse[target], properties, target, source) - series.coarse[source]
+            change = series.coarse[target] - series.coarse[source]
             start = draw_patch_start(series, np.square(change).sum(0), self.plan.tile, generator)
         patch = read_patch(series.images, [source, target], start, self.plan.tile)
-        patch[1] = in_form_of(patch[1], properties, target, source)
         stack = torch.from_numpy(patch[:, :, 0] if flat else patch)
         if self.augmented:
             stack = augment_phases(stack, properties.spacing[1:], generator)

@@ -5,14 +5,11 @@ from longflow.plans import ChannelPlan
 from longflow.preprocessing.normal_form import (
     clipped,
     from_normal,
-    in_form_of,
     normal_form_of_series,
     region_of_task,
     region_statistics,
     to_normal,
 )
-from longflow.preprocessing.series import prepare_volumes
-from tests.preprocessing.helpers import make_plans, make_volume
 
 
 @pytest.fixture
@@ -113,27 +110,3 @@ def test_clipping_is_per_channel():
     assert (result[0].min(), result[0].max()) == (-1, 2)
     assert np.array_equal(result[1], raw[1]) and result.dtype == np.float32
     assert clipped(raw, channels("per_scan", "absolute")) is raw
-
-
-def pair_properties(plans):
-    volumes = [make_volume(seed=seed, channels=2, high=high) for seed, high in ((0, 800), (1, 2500))]
-    return prepare_volumes("s", ["a", "b"], [0.0, 0.0], volumes, plans, "3d_fullres", phases=["native", "arterial"])
-
-
-def test_a_scan_in_the_form_of_another_is_as_if_prepared_with_its_numbers():
-    plans = make_plans(spacing=(4.0, 1.0, 1.0), normal_form="per_scan", channels=("T1", "T2"))
-    prepared = pair_properties(plans)
-    properties = prepared.properties
-    raw = from_normal(prepared.images[1], properties.offset[1], properties.scale[1])
-    expected = to_normal(raw, properties.offset[0], properties.scale[0])
-    found = in_form_of(prepared.images[1], properties, 1, 0)
-    assert found.dtype == np.float32
-    assert np.allclose(found, expected, atol=1e-5)
-    assert not np.allclose(found, prepared.images[1], atol=0.1)
-    patch = (slice(None), slice(1, 3), slice(2, 9), slice(0, 5))
-    assert np.array_equal(in_form_of(prepared.images[1][patch], properties, 1, 0), found[patch])
-
-
-def test_one_form_for_all_scans_changes_no_bit():
-    prepared = pair_properties(make_plans(spacing=(4.0, 1.0, 1.0), normal_form="absolute", channels=("CT", "CT")))
-    assert np.array_equal(in_form_of(prepared.images[1], prepared.properties, 1, 0), prepared.images[1])

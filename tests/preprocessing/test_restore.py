@@ -9,7 +9,6 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
 from longflow.plans import Plans
-from longflow.preprocessing.normal_form import in_form_of
 from longflow.preprocessing.restore import export_labels, labels_of_logits
 from longflow.preprocessing.series import export_forecast, prepare_volumes, to_input_space
 from tests.preprocessing.helpers import OBLIQUE, make_plans, make_volume, translation_plans
@@ -232,16 +231,3 @@ class TestHounsfieldUnits:
             assert np.abs(found - second.array).max() <= 1
         # a smooth change survives another grid, sharp as the scans are; air and metal are its edges
         assert np.abs(found - second.array)[:, :, 10:].max() <= 1
-
-
-def test_a_perfect_translation_of_what_has_no_units_is_the_other_phase():
-    """The network sees the target in the form of its source, so what comes out is in the target's own units."""
-    plans = translation_plans("per_scan")
-    volumes = [
-        make_volume(seed=seed, spacing=(5.0, 1.5, 1.5), low=1, high=high) for seed, high in ((0, 800), (1, 3000))
-    ]
-    prepared = prepare_volumes("s", ["n", "a"], [0, 0], volumes, plans, "2d", phases=plans.phases)
-    for source, target in ((0, 1), (1, 0)):
-        seen = in_form_of(prepared.images[target], prepared.properties, target, source)
-        args = prepared.images[source], volumes[source].array, prepared.properties, source
-        assert np.abs(export_forecast(seen, *args) - volumes[target].array).max() < 0.01

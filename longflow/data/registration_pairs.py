@@ -50,7 +50,7 @@ from longflow.errors import DataError, some
 from longflow.files import read_json
 
 #: a slice is kept where every scan shows this share of the body in it
-LEAST_SHOWN = 0.95
+LEAST_SHOWN = 0.99
 
 
 def scans_of_pairs(series: Series, phases: Sequence[str]) -> Series:
@@ -245,7 +245,10 @@ def _shown_by_all(body: np.ndarray, images: Sequence[np.ndarray], geometry: Geom
         if not is_shown:
             best, start = max(best, (start, index), key=lambda run: run[1] - run[0]), index + 1
     if best[0] == best[1]:
-        raise RegistrationError("no slice of the body is shown by the scans of both phases")
+        raise RegistrationError(
+            f"in no slice, all scans of the subject show {LEAST_SHOWN:.0%} of the body: is the field of view of one "
+            "narrower? Crop the wider ones to it, with their labels"
+        )
     return [list(best) if one == axis else [0, size] for one, size in enumerate(body.shape)]
 
 

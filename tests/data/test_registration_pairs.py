@@ -196,7 +196,7 @@ def test_the_longest_run_of_slices_along_the_patient():
     images[1][:] = 0
     images[1][:, 3] = np.nan
     assert _shown_by_all(body, images, coronal) == [[0, 6], [0, 3], [0, 4]]
-    with pytest.raises(RegistrationError, match="no slice of the body"):
+    with pytest.raises(RegistrationError, match="in no slice, all scans of the subject show 99% of the body"):
         _shown_by_all(body, [np.full((6, 4, 4), np.nan)], axial)
 
 

@@ -214,8 +214,8 @@ def _draw_lesions(generator: np.random.Generator, size: float) -> tuple[Lesion, 
     for number in range(int(generator.integers(3, 8))):
         for _ in range(200):
             side = 1 if generator.random() < 0.5 else -1
-            centre = generator.uniform((24, -35, 8), (34, 35, 26)) * (size, size, side * size)
-            radius = float(generator.uniform(3.5, 6.0))
+            centre = generator.uniform((26, -32, 9), (34, 32, 25)) * (size, size, side * size)
+            radius = float(generator.uniform(4.5, 7.5))
             apart = [np.linalg.norm(centre - other.centre) - radius - other.radius for other in lesions]
             if min(apart, default=9.0) > 3.0:
                 onset = -RISE if number < 2 else float(generator.uniform(-1.0, 3.0))

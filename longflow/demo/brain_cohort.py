@@ -17,8 +17,8 @@ FOLLOW_UP = (3.0, 5.0)
 
 def write_brain_cohort(
     folder: Path,
-    subjects: int = 20,
-    test_subjects: int = 8,
+    subjects: int = 16,
+    test_subjects: int = 6,
     seed: int = 0,
     shape: tuple[int, int, int] = BRAIN_SHAPE,
     visits: tuple[int, int] = (3, 5),

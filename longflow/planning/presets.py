@@ -181,7 +181,7 @@ def translation_preset(name: str) -> Preset:
         expansion=tuple(count // features[0] for count in features),
         max_stages=len(features),
         attention=False,
-        batch_size=(MFM_BATCH, MFM_BATCH) if name == "L" else (2, 4),
+        batch_size={"L": (MFM_BATCH, MFM_BATCH), "tiny": size.batch_size}.get(name, (2, 4)),
         more_slices=1 if name in ("tiny", "L") else size.more_slices,
         training=training,
         blocks=TINY_BLOCKS if name == "tiny" else tuple(PAPER_BLOCKS),

@@ -30,7 +30,9 @@ def test_commands_give_both_ways_the_same_time_and_are_understood(tmp_path):
     for command in commands:
         import_module(f"longflow.cli.{command.name}").parser().parse_args(command.arguments)
     typed = [command.typed for command in commands]
-    assert typed[1] == "longflow_train 901 3d_fullres 0 -m unet --labelled_subjects 2 --max_time 90s"
+    few = "--lr 3e-3 --labelled_subjects 2"
+    assert typed[1] == f"longflow_train 901 3d_fullres 0 -m unet --set adam=on {few} --max_time 90s"
+    assert few in typed[3]
     times = [float(one.split("--max_time ")[1].rstrip("s")) for one in typed[2:4]]
     assert (
         sum(times) == pytest.approx(90) and "spatiotemporal" in typed[2] and "--pretrained spatiotemporal" in typed[3]

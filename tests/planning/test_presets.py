@@ -89,6 +89,6 @@ def test_translation_networks_grow_with_the_preset():
     tiny = translation_preset("tiny")
     assert tiny.features(tiny.max_stages) == [16, 32, 64, 128]
     assert (tiny.training.learning_rate, tiny.training.ema_decay) == (1e-3, 0.99)
-    assert (tiny.batch_size, tiny.more_slices) == ((2, 4), 1)
+    assert (tiny.batch_size, tiny.more_slices) == ((2, 2), 1)
     with pytest.raises(NotFoundError, match="Did you mean 'tiny'"):
         translation_preset("tinny")

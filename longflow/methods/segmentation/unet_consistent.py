@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from longflow.errors import ConfigurationError
 from longflow.methods.method import Options, Recipe, ScanBatch
-from longflow.methods.segmentation.unet import DICE_SMOOTH, Unet
+from longflow.methods.segmentation.unet import DICE_SMOOTH, Unet, adam_recipe
 
 
 class UnetConsistent(Unet):
@@ -16,9 +16,7 @@ class UnetConsistent(Unet):
     L_sup is nnU-Net's soft Dice plus cross-entropy with deep supervision (eq. 8 is the same at one scale). L_cs takes
     the finest predictions of the pairs, which need no labels but lie in correspondence.
 
-    Optimised as in the paper (implementation details): Adam with beta 0.5 and 0.999, learning rate 2e-4 decaying
-    linearly. The paper chooses weights by its validation subjects; here those at the end are kept, so that the
-    validation fold remains a test.
+    Optimised as in the paper (:func:`~longflow.methods.segmentation.unet.adam_recipe`).
     """
 
     summary = "supervised segmentation that agrees between a subject's neighbouring scans"
@@ -27,16 +25,8 @@ class UnetConsistent(Unet):
 
     @property
     def recipe(self) -> Recipe:
-        """Ren et al., implementation details, with nnU-Net's gradient clipping."""
-        return Recipe(
-            optimizer="adam",
-            learning_rate=2e-4,
-            betas=(0.5, 0.999),
-            schedule="linear",
-            gradient_clip=12.0,
-            ema_decay=0.0,
-            keep="last",
-        )
+        """Adam (Ren et al., implementation details)."""
+        return adam_recipe()
 
     def training_step(self, batch: ScanBatch) -> Tensor:
         """L_FT, with ``options["consistency"]`` as the weight of L_cs (0: table 2, row without it)."""

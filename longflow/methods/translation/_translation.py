@@ -1,5 +1,7 @@
 """What the methods of translation share: a network that is told of a time, by name."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -20,6 +22,7 @@ class TranslationMethod(Method):
     validation = "phases"
     reductions = ("translation",)
     networks = tuple(NETWORKS)
+    options: ClassVar[Options] = {"augmentation": True}
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ class Ddpm(TranslationMethod):
       step to what the normal form can hold: for CT -1 to 1, else 20 standard deviations. The paper says nothing of it;
       Ho et al. do so in their code.
     - It translates contrast to native. Here one network serves both directions: the time it is told is t / T where the
-      target is the first phase, and 1 + t / T where it is the second.
+      target is the first phase, and 2 + t / T where it is the second.
     - Its 44 s for a slice (table 2) are 400 to 3000 evaluations at the speed of its networks (tables 1 and 3), so
       probably all T = 1000. ``sampling_steps`` is 50: at eta = 0 that comes close to 1000 in quality (Song et al.,
       table 1), and a volume takes a twentieth of the time.
@@ -47,7 +47,7 @@ class Ddpm(TranslationMethod):
 
     summary = "diffusion (DDPM) conditioned on the scan, sampled by DDIM"
     noise = True
-    options: ClassVar[Options] = {"timesteps": USUAL_TIMESTEPS, "sampling_steps": 50}
+    options: ClassVar[Options] = {**TranslationMethod.options, "timesteps": USUAL_TIMESTEPS, "sampling_steps": 50}
 
     def __init__(self, plans: Plans, configuration: str, options: Options | None = None, **network: str):
         super().__init__(plans, configuration, options, **network, inputs=2)
@@ -76,8 +76,7 @@ class Ddpm(TranslationMethod):
 
     def _noise_in(self, noisy: Tensor, batch: PhaseBatch, timestep: Tensor) -> Tensor:
         """eps_theta([x_source, x_t], t)."""
-        to_second = 1 - batch.source_phase
-        time = to_second + timestep / self.scheduler.num_train_timesteps
+        time = 2 * (1 - batch.source_phase) + timestep / self.scheduler.num_train_timesteps
         return self.network(torch.cat([batch.source, noisy], dim=1), time)
 
 

@@ -66,7 +66,7 @@ def test_a_network_that_knows_the_noise_leads_to_the_target(steps, phase):
     bar = torch.from_numpy(alphas_bar()[1])
 
     def noise_in(image, time):
-        kept = bar[((time - (1 - phase)) * 1000).round().long()]
+        kept = bar[((time - 2 * (1 - phase)) * 1000).round().long()]
         return ((image[:, 1:] - kept.sqrt() * batch.target) / (1 - kept).sqrt()).float()
 
     method = diffusion(noise_in, sampling_steps=steps)
@@ -75,7 +75,7 @@ def test_a_network_that_knows_the_noise_leads_to_the_target(steps, phase):
 
 
 def test_the_network_sees_the_source_and_is_told_step_and_direction():
-    for phase, first in ((1, 0.0), (0, 1.0)):
+    for phase, first in ((1, 0.0), (0, 2.0)):
         method, batch = diffusion(sampling_steps=4), phase_batch((phase, phase))
         method.predict(batch)
         assert [time.tolist() for _, time in method.network.seen] == [
@@ -92,7 +92,7 @@ def test_the_loss_is_equation_2_squared():
     noise = torch.randn(batch.target.shape).numpy()
     bar = alphas_bar()[1][timestep].reshape(-1, 1, 1, 1, 1)
     noisy = np.sqrt(bar) * batch.target.numpy() + np.sqrt(1 - bar) * noise
-    told = (timestep / 1000 + np.array([1, 0, 0])).reshape(-1, 1, 1, 1, 1)
+    told = (timestep / 1000 + np.array([2, 0, 0])).reshape(-1, 1, 1, 1, 1)
     torch.manual_seed(5)
     assert method.training_step(batch).item() == pytest.approx(((noisy + told - noise) ** 2).mean(), rel=1e-4)
 

@@ -28,6 +28,12 @@ def test_untrained_it_returns_the_scan_to_the_bit(dimensions):
     assert torch.equal(translator("mfm", dimensions=dimensions).predict(batch)["translation"], batch.source)
 
 
+@pytest.mark.parametrize("name", ["mfm", "regression", "ddpm"])
+def test_augmentation_can_be_switched_off(name):
+    assert translator(name).augmented
+    assert not translator(name, augmentation=False).augmented
+
+
 def test_one_field_is_followed_there_and_back():
     """dx/dt = x multiplies by e from t = 0 to 1, and divides by it from 1 to 0."""
     method = translator("mfm", lambda image, time: image)

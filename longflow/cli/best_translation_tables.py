@@ -105,7 +105,8 @@ def _remarks(best: Best) -> list[str]:
             "body, mean of both directions, is within 1 % of the lowest."
         )
     remarks.append(
-        "Model and solver were chosen on the validation data that they are judged on: the figures are slightly "
+        f"{'Model and solver were' if solvers else 'The model was'} chosen on the validation data on which "
+        f"{'they are' if solvers else 'it is'} judged: the figures are slightly "
         "optimistic. Held-out subjects (imagesTs) are free of that."
     )
     if few := few_subjects(best["subjects"]):

@@ -80,7 +80,10 @@ def prepared_scans(cache: Path, task: Task) -> dict[str, list[str]]:
     cases = {subject: load_prepared(cache, subject).properties.cases for subject in subjects}
     left_out = sorted(subject for subject, found in cases.items() if len(found) < FEWEST_SCANS[task])
     if left_out:
-        logger.info("%d subjects with one scan are left out: a %s needs two (%s).", len(left_out), task, some(left_out))
+        logger.info(
+            "Left out, having one scan where the task '%s' needs two: %d subjects (%s).",
+            *(task, len(left_out), some(left_out)),
+        )
     return {subject: found for subject, found in cases.items() if len(found) >= FEWEST_SCANS[task]}
 
 

@@ -85,7 +85,7 @@ def test_solvers_of_each_direction_and_the_choice():
     assert row_of(text, "untranslated ")[0:3] == ["untranslated", "scans", "30"]
     assert "Chosen: mfm 2d with heun2 (1), which longflow_predict uses now, MAE in the body 12 HU as validated" in text
     assert "8 validation pairs, both ways, the 8 middle slices of each" in text and "(cuda)" in text
-    assert "judged on: the figures are slightly optimistic" in text
+    assert "Model and solver were chosen" in text and "judged: the figures are slightly optimistic" in text
     assert "intervals over so few" not in text and "No model is better" not in text
 
 

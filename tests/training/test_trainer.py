@@ -260,7 +260,7 @@ def test_subjects_with_one_scan_serve_other_tasks(dataset, caplog):
     save_prepared(series, cache)
     with caplog.at_level("INFO"):
         train(dataset, iterations=1)
-    assert "1 subjects with one scan are left out" in caplog.text and "(s0)" in caplog.text
+    assert "Left out, having one scan" in caplog.text and "(s0)" in caplog.text
     assert all("s0" not in (*split["train"], *split["val"]) for split in read_json(dataset.splits))
 
 

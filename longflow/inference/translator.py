@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 import torch
+from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.hounsfield import is_ct
@@ -119,7 +120,8 @@ def translate(
 
     It is prepared alone, so that only its own statistics decide its normal form. The predicted change is added to the
     scan as it is in its file: what does not change is as sharp as the input, also beyond the limits that the plan clips
-    to.
+    to. Where the scan is empty (zero around the body, as after skull-stripping) it stays so: what zero is in the normal
+    form differs from scan to scan, so that a network learns to change it.
 
     :param methods: in evaluation mode on ``device``. :param source_phase: 0 or 1, its position in ``plans.phases``.
     :param case: what to call the scan in an error.
@@ -129,7 +131,8 @@ def translate(
     prepared = prepare_volumes(case, [case], [0.0], [volume], plans, configuration)
     image = np.asarray(prepared.images[0], dtype=np.float32)
     translation = predict_translation(methods, image, source_phase, device, plans.inference.tile_step_size, mirror)
-    return export_forecast(translation, image, volume.array, prepared.properties, 0)
+    translated = export_forecast(translation, image, volume.array, prepared.properties, 0)
+    return np.where(create_nonzero_mask(volume.array), translated, volume.array.astype(np.float32, copy=False))
 
 
 def files_of_translation(item: WantedTranslation, folder: Path, description: DatasetDescription) -> list[Path]:

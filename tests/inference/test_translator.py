@@ -77,6 +77,19 @@ def test_an_untrained_flow_returns_the_scan_to_the_bit(untrained, phase, spacing
     assert found.dtype == kind and np.array_equal(found, scan)
 
 
+def test_what_is_empty_around_the_body_stays_so(awake):
+    scan = array(low=1)
+    scan[:, :5] = 0
+    scan[:, :, -3:] = 0
+    scan[2, 8, 4] = 0  # a hole in the body is none of it
+    found = awake.predict(scan, PHASES[0], SPACING)
+    empty = scan == 0
+    empty[2, 8, 4] = False
+    assert not found[empty].any()
+    assert (found != scan)[~empty].mean() > 0.9
+    assert found[2, 8, 4] != 0
+
+
 def test_images_come_back_as_images_with_their_geometry(awake):
     image = sitk.GetImageFromArray(array())
     image.SetSpacing((1.5, 1.5, 5.0))

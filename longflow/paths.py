@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 DATASET_NAME = re.compile(r"^Dataset(\d{3})_[A-Za-z0-9_\-]+$")
 DEFAULT_HOME = "longflow_data"
 PLANS_NAME = "longflowPlans"
+#: the variables that say where the folders are
+VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
 
 _said_default_home = False
 
@@ -47,6 +49,17 @@ def preprocessed_root() -> Path:
 def results_root() -> Path:
     """The folder of trained models."""
     return _root("results")
+
+
+def folders_below(home: Path) -> dict[str, str]:
+    """The variables for a process whose folders are all below ``home``."""
+    return {"LONGFLOW_HOME": str(home.resolve())}
+
+
+def folders_with_results(results: Path) -> dict[str, str]:
+    """The variables for a process with the datasets of this one and another folder of results."""
+    roots = {"raw": raw_root(), "preprocessed": preprocessed_root(), "results": results}
+    return {f"longflow_{kind}": str(root.resolve()) for kind, root in roots.items()}
 
 
 def known_datasets() -> list[str]:
@@ -139,6 +152,11 @@ class DatasetPaths:
     def best_solvers(self) -> Path:
         """The solvers that ``longflow_find_best`` compared."""
         return self.results / "best_solvers.csv"
+
+    @property
+    def comparisons(self) -> Path:
+        """What ``longflow_compare`` trained and found."""
+        return self.results / "comparisons"
 
     def model(self, method: str, plans_name: str, configuration: str) -> "ModelPaths":
         return ModelPaths(self.results / f"{method}__{plans_name}__{configuration}")

@@ -89,6 +89,20 @@ def resolve_dataset_name(name_or_id: str | int) -> str:
     raise unknown_name("dataset", text, known, hint=f"Datasets are looked for in {raw_root().resolve()}.")
 
 
+def is_file_of_plans(plans: str) -> bool:
+    """Whether ``-p`` names a file, as ``plans/acdc.json``, rather than plans of the dataset, as ``longflowPlans``."""
+    return plans.endswith(".json")
+
+
+def name_of_plans(plans: str) -> str:
+    """What the plans of a dataset are called that ``-p`` asks for: a name, or that of a file.
+
+    >>> name_of_plans("longflowPlans"), name_of_plans("plans/acdc.json")
+    ('longflowPlans', 'acdc')
+    """
+    return Path(plans).stem if is_file_of_plans(plans) else plans
+
+
 @dataclass(frozen=True)
 class DatasetPaths:
     """Everything that belongs to one dataset, by name.
@@ -153,10 +167,16 @@ class DatasetPaths:
         """The solvers that ``longflow_find_best`` compared."""
         return self.results / "best_solvers.csv"
 
-    @property
-    def comparisons(self) -> Path:
-        """What ``longflow_compare`` trained and found."""
-        return self.results / "comparisons"
+    def comparison(self, name: str) -> "ComparisonPaths":
+        """What ``longflow_compare`` found under a name."""
+        return ComparisonPaths(self.results / "comparisons" / name)
+
+    def trained_to_compare(self, budget: str, training: str, seed: int) -> Path:
+        """The folder of results that ``longflow_compare`` trains a variant in; all comparisons share it.
+
+        :param budget, training: names of the budget and of method and options.
+        """
+        return self.results / "comparisons" / f"trained_{budget}" / training / f"seed_{seed}"
 
     def model(self, method: str, plans_name: str, configuration: str) -> "ModelPaths":
         return ModelPaths(self.results / f"{method}__{plans_name}__{configuration}")
@@ -270,3 +290,38 @@ class FoldPaths:
     def validation(self, reduction: str) -> Path:
         """The out-of-fold predictions of the validation targets under one reduction."""
         return self.validations / reduction
+
+
+@dataclass(frozen=True)
+class ComparisonPaths:
+    """The folder of a comparison: its tables and figures, and what they were made from."""
+
+    folder: Path
+
+    @property
+    def table_csv(self) -> Path:
+        return self.folder / "comparison.csv"
+
+    @property
+    def table_json(self) -> Path:
+        return self.folder / "comparison.json"
+
+    @property
+    def targets_csv(self) -> Path:
+        """The numbers of every target under every variant."""
+        return self.folder / "targets.csv"
+
+    def figure(self, name: str) -> Path:
+        return self.folder / f"{name}.png"
+
+    def targets(self, fold: int) -> Path:
+        """The input of ``longflow_predict``: context scans of the validation targets of a fold."""
+        return self.folder / "targets" / f"fold_{fold}"
+
+    def model(self, variant: str, fold: int, seed: int) -> Path:
+        """The folder of results that a variant predicts from: one model, and what longflow_predict follows."""
+        return self.folder / "models" / variant / f"fold_{fold}_seed_{seed}"
+
+    def predictions(self, variant: str, fold: int, seed: int) -> Path:
+        """The forecasts of a variant."""
+        return self.folder / "predictions" / variant / f"fold_{fold}_seed_{seed}"

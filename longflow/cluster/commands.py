@@ -35,7 +35,7 @@ def run_command(command: Command, folders: Mapping[str, str]) -> int:
     Who is stopped here stops the command too, and waits until that has saved its work; where this process is killed,
     the command saves its work and ends.
 
-    :param folders: the variables that say where things lie (:data:`longflow.paths.VARIABLES`); others are not passed on.
+    :param folders: the variables that say where things lie (:data:`longflow.paths.VARIABLES`), in place of our own.
     """
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES} | dict(folders)
     # as the console script does, but found in any environment, whether or not its bin folder is on the PATH
@@ -57,7 +57,7 @@ def run_command(command: Command, folders: Mapping[str, str]) -> int:
 def end_with_parent(parent: int, every: float = 0.5) -> None:
     """Send this process SIGTERM once the one that started it is gone: who runs it again must not find it at work.
 
-    :param parent: its number. :param every: seconds between two looks. Systems without orphans (Windows) are left alone.
+    :param parent: its number. :param every: seconds between two looks. Windows hides that a parent ended.
     """
 
     def watch() -> None:

@@ -128,9 +128,8 @@ def images_of_folder(source: Path, modality: str) -> tuple[dict[tuple[str, str],
     """
     sessions = sorted(path for path in source.glob("sub-*/ses-*") if path.is_dir())
     if not sessions:
-        found = (
-            f"Found: {some(sorted(path.name for path in source.iterdir()))}." if source.is_dir() else "No such folder."
-        )
+        present = sorted(path.name for path in source.iterdir()) if source.is_dir() else ["no such folder"]
+        found = f"Found: {some(present)}."
         if any(source.glob("sub-*/anat")):
             found = "Its subjects have one session each, so nothing can be learned over time."
         raise DataError(f"{source} has no sessions. Expected folders as sub-OAS30001/ses-d0129/anat. {found}")

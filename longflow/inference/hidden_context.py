@@ -8,7 +8,7 @@ from typing import Literal, TypeVar, get_args
 from longflow.errors import ConfigurationError
 
 End = Literal["first", "last"]
-ANY = TypeVar("ANY")
+Element = TypeVar("Element")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class HiddenContext:
     def __str__(self) -> str:
         return f"{self.end}:{self.count}"
 
-    def rest(self, context: Sequence[ANY]) -> tuple[ANY, ...]:
+    def rest(self, context: Sequence[Element]) -> tuple[Element, ...]:
         """What is left of a context, in order of time; one scan at least.
 
         A forecast needs a scan, and a target that is left out where many are hidden would make those that remain
@@ -54,6 +54,6 @@ class HiddenContext:
         count = min(self.count, len(context) - 1)
         return tuple(context[count:] if self.end == "first" else context[: len(context) - count])
 
-    def is_too_many(self, context: Sequence[ANY]) -> bool:
+    def is_too_many(self, context: Sequence[Element]) -> bool:
         """Whether a context has too few scans for so many to be hidden."""
         return len(context) <= self.count

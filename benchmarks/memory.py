@@ -140,17 +140,17 @@ def resident(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
-def measure_here(name: str, device: str, bf16: bool) -> int:
-    """Peak bytes of a training step, in this process."""
-    train_steps(name, device, bf16, smallest=True)
+def measure_here(name: str, device: str, bf16: bool, work=train_steps) -> int:
+    """Peak bytes of a training step, or of other work on a shape, in this process."""
+    work(name, device, bf16, smallest=True)
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        train_steps(name, device, bf16, smallest=False)
+        work(name, device, bf16, smallest=False)
         return torch.cuda.max_memory_allocated() - before
     before = resident("VmRSS")
-    train_steps(name, device, bf16, smallest=False)
+    work(name, device, bf16, smallest=False)
     return resident("VmHWM") - before
 
 

@@ -110,7 +110,7 @@ def work(options: argparse.Namespace) -> None:
     lines = write_results(comparison, outcomes)
     figures = draw_results(comparison, outcomes, lines, STUDIES.get(options.study))
     failures = [outcome for outcome in outcomes if outcome.failure]
-    show_comparison(lines, comparison, command.console)
+    show_comparison(lines, comparison, command.console, best_first=options.study is None)
     written = [path.name for path in (comparison.paths.table_csv, comparison.paths.table_json)]
     written += [comparison.paths.targets_csv.name, *figures]
     command.console.print(f"Written: {', '.join(written)} in {comparison.paths.folder}", highlight=False)
@@ -128,7 +128,7 @@ def set_up(options: argparse.Namespace) -> "Comparison":
     :raises LongflowError: something that is asked for does not exist or cannot be done.
     """
     from longflow.cluster.comparison import Budget, Comparison
-    from longflow.data.dataset import read_description
+    from longflow.data.dataset import is_name, read_description
     from longflow.evaluation.pairs import dataset_folders
     from longflow.evaluation.variants import EVALUATIONS, Asked, study_named, variants_of_methods, variants_of_study
     from longflow.plans import read_plans
@@ -152,6 +152,8 @@ def set_up(options: argparse.Namespace) -> "Comparison":
     if budget == Budget():
         budget = Budget(epochs=plans.training.epochs)
     name = options.name or f"{options.study or 'methods'}_{budget.name}"
+    if not is_name(name):
+        raise ConfigurationError(f"--name {name}: '{name}' cannot be the name of a folder.")
     paths = dataset.comparison(name)
 
     folds = tuple(dict.fromkeys(options.folds))
@@ -169,6 +171,10 @@ def set_up(options: argparse.Namespace) -> "Comparison":
         }
     if study:
         context_scans = min(one.context_scans for one in targets.values())
+        if study.hides and context_scans < 2:
+            raise ConfigurationError(
+                "A target has one context scan, so that there is none to hide. Leave such targets out."
+            )
         asked = Asked(context_scans, tuple(options.evaluations or EVALUATIONS))
         variants = variants_of_study(options.study, options.methods, asked)
     else:

@@ -16,12 +16,15 @@ ERRORS = (("nrmse", "NRMSE", ".4f", 1), ("ssim", "SSIM [%]", ".2f", 100), ("psnr
 NOTHING = "–"
 
 
-def show_comparison(lines: Sequence[dict[str, Any]], comparison: "Comparison", console: Console) -> None:
-    """Errors, then costs; best first."""
+def show_comparison(
+    lines: Sequence[dict[str, Any]], comparison: "Comparison", console: Console, best_first: bool = True
+) -> None:
+    """Errors, then costs. :param best_first: else as they were asked for."""
     if not lines:
         console.print("There is no result: every variant failed.", highlight=False)
         return
-    ranked = sorted(lines, key=lambda line: (line["nrmse"]["mean"] is None, line["nrmse"]["mean"]))
+    if best_first:
+        lines = sorted(lines, key=lambda line: (line["nrmse"]["mean"] is None, line["nrmse"]["mean"]))
     runs = max(len(line["runs"]) for line in lines)
     subjects, targets = lines[0]["subjects"], lines[0]["targets"]
     title = (
@@ -29,7 +32,7 @@ def show_comparison(lines: Sequence[dict[str, Any]], comparison: "Comparison", c
         f"{counted(runs, 'run')} of each; {comparison.budget.said}"
     )
     table = new_table(title, "variant", *(heading for _, heading, *_ in ERRORS), "NRMSE − LCI", "better\nthan LCI")
-    for line in ranked:
+    for line in lines:
         difference, better = line["nrmse"]["minus_lci"], line["better_than_lci"]
         table.add_row(
             escape(line["variant"]),
@@ -41,7 +44,7 @@ def show_comparison(lines: Sequence[dict[str, Any]], comparison: "Comparison", c
     costs = new_table(
         "What it took (means over runs)", "variant", "parameters", "training", "steps", "GB", "a forecast"
     )
-    for line in ranked:
+    for line in lines:
         cost = line["cost"]
         costs.add_row(
             escape(line["variant"]),

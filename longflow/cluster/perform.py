@@ -221,8 +221,8 @@ class Clock:
         known = {kind: mean(rates) for kind, rates in self.rates.items()}
         if self.max_time:
             known.setdefault("train", self.max_time)
-        amounts = {"train": trainings, "predict": predictions}
-        unknown = [kind for kind, amount in amounts.items() if amount and kind not in known]
-        if all(kind in unknown for kind, amount in amounts.items() if amount):
+        amounts = {kind: amount for kind, amount in (("train", trainings), ("predict", predictions)) if amount}
+        unknown = [kind for kind in amounts if kind not in known]
+        if unknown and len(unknown) == len(amounts):
             return None, True
         return sum(known.get(kind, 0.0) * amount for kind, amount in amounts.items()), bool(unknown)

@@ -98,7 +98,8 @@ def draw_results(
     cost_figure(costs, lci, paths.figure("cost"))
     drawn.append("cost.png")
     by_horizon = [Line(line["variant"], _points(line["by_horizon"])) for line in measured]
-    if any(len(line.points) > 1 for line in by_horizon):
+    hides = study is not None and study.hides  # horizons count from the last scan that is left
+    if not hides and any(len(line.points) > 1 for line in by_horizon):
         unit = comparison.plans.temporal.time_unit
         of_lci = {"LCI": _points(measured[0]["by_horizon"], of_lci=True)}
         line_figure(by_horizon, of_lci, f"horizon [{unit}]", paths.figure("horizon"))

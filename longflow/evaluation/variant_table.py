@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from longflow.evaluation.comparison import FORECAST, LCI, Row, compare, summary
+from longflow.evaluation.comparison import FORECAST, LCI, Row, horizon_bins, summarise, summary
 from longflow.evaluation.metrics import DEFINITIONS
 
 #: what is said of the training and the predictions of a run
@@ -57,8 +57,13 @@ def line_of(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
     """
     # the same target in two runs is two rows, each beside the LCI of its own run
     rows = [{**row, "case": (one.run, row["case"])} for one in measured for row in one.rows]
-    found = compare(rows)
-    overall = found["overall"]
+    overall = summarise(rows)
+    # bins of targets, whatever the number of runs: so they are those of all variants
+    horizons = {row["case"]: row["horizon"] for one in measured for row in one.rows}
+    bins = [
+        (low, high, summarise([row for row in rows if low <= row["horizon"] <= high]))
+        for low, high in horizon_bins(list(horizons.values()))
+    ]
     return {
         "variant": name,
         "runs": [one.run for one in measured],
@@ -77,14 +82,8 @@ def line_of(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
         "better_than_lci": overall["better_than_lci"]["share"],
         "cost": {cost: _mean([one.cost.get(cost) for one in measured]) for cost in COSTS},
         "by_horizon": [
-            {
-                "from": part["from"],
-                "to": part["to"],
-                "targets": part["targets"],
-                "nrmse": _short(part[FORECAST]["nrmse"]),
-                "lci": part[LCI]["nrmse"]["mean"],
-            }
-            for part in found["by_horizon"]
+            {"from": low, "to": high, "nrmse": _short(part[FORECAST]["nrmse"]), "lci": part[LCI]["nrmse"]["mean"]}
+            for low, high, part in bins
         ],
     }
 

@@ -17,7 +17,7 @@ COLOURS = (
 )
 MARKERS = "osD^vP*X<>"
 
-#: times that the largest error may exceed the smallest on a linear axis
+#: times that the largest value may exceed the smallest on a linear axis
 WIDE = 4.0
 
 #: points² of a bubble for a GB of memory
@@ -62,24 +62,27 @@ def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), sharey=True, layout="constrained")
     halves = zip(axes, ("seconds", "seconds_per_prediction"), ("training", "a prediction"), strict=True)
     for axis, cost, of in halves:
-        for one, colour in zip(costs, cycle(COLOURS)):
-            seconds = getattr(one, cost)
-            if seconds is None or seconds <= 0:
-                continue
+        shown = [(one, getattr(one, cost), colour) for one, colour in zip(costs, cycle(COLOURS))]
+        shown = [(one, seconds, colour) for one, seconds, colour in shown if seconds]
+        for one, seconds, colour in shown:
             axis.errorbar(seconds, one.nrmse, yerr=one.sd, color=colour, linewidth=1, zorder=2)
             known = one.memory is not None
             size, marker = (BUBBLE * one.memory / 1e9, "o") if known else (40, "x")
-            axis.scatter(seconds, one.nrmse, s=size, color=colour, alpha=0.6, marker=marker, label=one.name, zorder=3)
+            axis.scatter(seconds, one.nrmse, s=size, color=colour, alpha=0.6, marker=marker, zorder=3)
             axis.annotate(one.name, (seconds, one.nrmse), (5, 5), textcoords="offset points", fontsize=8)
         axis.axhline(lci, color=LCI_COLOUR, linestyle="--", linewidth=1, zorder=1)
-        axis.set_xscale("log")
         axis.set_xlabel(f"seconds of {of}")
         axis.grid(alpha=0.3)
         axis.margins(0.15)
+        if _is_wide([seconds for _, seconds, _ in shown]):
+            axis.set_xscale("log")
+        elif shown:
+            axis.set_xlim(0, 1.25 * max(seconds for _, seconds, _ in shown))
     axes[0].set_ylabel("NRMSE")
-    _scale(axes[0], [lci, *(one.nrmse for one in costs)])
-    axes[1].annotate("LCI", (1, lci), (-4, 3), xycoords=("axes fraction", "data"), textcoords="offset points",
-                     color=LCI_COLOUR, ha="right", fontsize=9)  # fmt: skip
+    if _is_wide([lci, *(one.nrmse for one in costs)]):
+        axes[0].set_yscale("log")
+    axes[1].annotate("LCI", (1, lci), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                     color=LCI_COLOUR, va="center", fontsize=9)  # fmt: skip
     figure.supxlabel("Area of a bubble: peak of memory in training. Bars: standard deviation over runs.", fontsize=8)
     save(figure, path)
 
@@ -116,16 +119,16 @@ def line_figure(
         axes.set_xscale("log")
     axes.set_xlabel(axis_name)
     axes.set_ylabel("NRMSE")
-    _scale(axes, [y for points in (*(line.points for line in lines), *lci.values()) for _, y in points])
+    if _is_wide([y for points in (*(line.points for line in lines), *lci.values()) for _, y in points]):
+        axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     save(figure, path)
 
 
-def _scale(axes, values: Sequence[float]) -> None:
-    """A logarithmic axis where the worst is so far off that the others could not be told apart."""
-    if min(values) > 0 and max(values) > WIDE * min(values):
-        axes.set_yscale("log")
+def _is_wide(values: Sequence[float]) -> bool:
+    """Whether the largest value is so far off that a logarithmic axis is needed to tell the others apart."""
+    return bool(values) and min(values) > 0 and max(values) > WIDE * min(values)
 
 
 def learning_figure(
@@ -149,7 +152,7 @@ def learning_figure(
         axes.axhline(lci, color=LCI_COLOUR, linestyle="--", linewidth=1, label="LCI")
     axes.set_yscale("log")
     axes.set_xlabel("seconds of training and validating")
-    axes.set_ylabel("NRMSE on validation targets")
+    axes.set_ylabel("NRMSE on validation targets, best reduction")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
     save(figure, path)

@@ -53,7 +53,7 @@ def test_a_command_is_shown_as_a_user_types_it():
 
 def test_a_command_finds_the_folders_that_it_is_told_and_no_others(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("longflow_results", str(tmp_path / "of the user"))
-    code = run_command(Command("find_best", ("-d", "101")), {"LONGFLOW_HOME": str(tmp_path / "home")})
+    code = run_command(Command("verify", ("-d", "101")), {"LONGFLOW_HOME": str(tmp_path / "home")})
     message = capfd.readouterr().err
     assert code == 1 and str(tmp_path / "home" / "raw") in message.replace("\n", "")
 

@@ -61,6 +61,8 @@ SHAPES = {
     "SegResNet": ("mfm-segresnet", 1, 32, SLICES, 4, [320, 320], False),
     "SwinUNETR": ("mfm-swin_unetr", 1, 48, SLICES, 4, [256, 256], False),
     "U-Mamba": ("mfm-umamba_bot", 1, 32, SLICES, 4, [320, 320], False),
+    "ConvLSTM": ("convlstm", 7, 32, ANISOTROPIC, 2, [16, 96, 96], False),
+    "ODE-LSTM": ("ode_lstm", 5, 32, ISOTROPIC, 2, [32, 96, 96], False),
 }
 
 

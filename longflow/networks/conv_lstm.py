@@ -1,9 +1,9 @@
 """Convolutional LSTM (SHI et al. 2015) at a coarser scale, and the convolutions that lead there and back, 2D and 3D.
 
-At full resolution a cell keeps some eight maps of its features for every scan until the way back: for 32 features, 11
-scans of 32 x 128 x 128 and a batch of 4 that is 25 GB. SHI et al. cut frames into cells of 2 x 2 or 4 x 4 pixels, whose
+At full resolution a cell keeps eight maps of its features for every scan until the way back: more than 20 GB for 32
+features, 11 scans of 32 x 128 x 128 and a batch of 4. SHI et al. cut frames into cells of 2 x 2 or 4 x 4 pixels, whose
 pixels are channels; here a convolution with the plan's first stride does that, and the LSTM has the features of the
-stage that begins there. So the example takes 5 GB (CRONOS table 8: 3.5).
+stage that begins there. So the example takes 4.4 GB, about what CRONOS table 8 says (3.5).
 """
 
 import torch

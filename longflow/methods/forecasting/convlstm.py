@@ -40,9 +40,9 @@ class ConvLSTM(DirectMethod):
 class ConvLSTMNetwork(nn.Module):
     """Encoder of single scans, one layer of ConvLSTM, decoder of its last hidden state.
 
-    SHI et al. have two or three layers and a second network that unrolls the future frame by frame. CRONOS and TFM say
-    neither how many layers nor how many features theirs has; its memory (3.5 GB where CRONOS takes 7.0, CRONOS table 8)
-    is that of one layer at half the resolution, and a single target needs no second network.
+    SHI et al. have two or three layers, and a second network that unrolls the future frame by frame. CRONOS and TFM say
+    neither how many layers nor how many features theirs has; its memory in CRONOS table 8, half of CRONOS's, is that of
+    one layer at half the resolution, and a single target needs no second network.
 
     :param channels: of a scan. :param plan: features, strides, kernel sizes.
     """

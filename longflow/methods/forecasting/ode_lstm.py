@@ -16,7 +16,7 @@ from longflow.networks.conv_lstm import (
 )
 from longflow.plans import NetworkPlan, Plans
 
-#: steps of the solver from one scan to the next: the number of the authors' code for solvers of fixed steps
+#: Euler steps from one scan to the next: the number of the authors' code for solvers of fixed steps
 STEPS = 3
 
 
@@ -44,8 +44,8 @@ class ODELSTMNetwork(nn.Module):
     The LSTM is the authors', with convolutions for its products, as all is in images: a scan updates hidden state and
     cell, then the hidden state follows dh/dt = f(h) until the next scan or the target, with f two layers and tanh in
     between. The cell stays as it is, so that a gradient finds its way back through long waits. Encoder, decoder and
-    scale are those of ``convlstm``: CRONOS says nothing of them, and with them a step takes about what its table 8 says
-    (6.6 GB beside CRONOS's 7.0). f starts at zero: nothing happens between scans before it is learned.
+    scale are those of ``convlstm``: CRONOS says nothing of them, and with them and Euler steps a training step takes
+    what its table 8 says. f starts at zero: nothing happens between scans before it is learned.
 
     :param channels: of a scan. :param plan: features, strides, kernel sizes.
     """
@@ -80,10 +80,10 @@ class ODELSTMNetwork(nn.Module):
         return self.decoder(state[0])
 
     def wait(self, hidden: Tensor, time: Tensor) -> Tensor:
-        """The hidden state after a time that may differ between samples, by equal steps of Heun's method (RK2).
+        """The hidden state after a time that may differ between samples, by equal Euler steps.
 
-        Every sample goes from 0 to 1 with its own time as a factor of f. It is not torchdiffeq's ``heun2``, which it
-        equals, because that reads the numbers of its grid, and memory is planned on tensors that have none.
+        Every sample goes from 0 to 1 with its own time as a factor of f. This is torchdiffeq's ``euler``, which cannot be
+        asked here: it reads the numbers of its grid, and memory is planned on tensors that have none.
 
         :param hidden: (batch, features, *spatial). :param time: (batch,).
         :returns: of the shape and type of ``hidden``; the steps are taken in float32.
@@ -91,9 +91,7 @@ class ODELSTMNetwork(nn.Module):
         step = time.view(-1, *[1] * (hidden.ndim - 1)) / STEPS
         h = hidden.float()
         for _ in range(STEPS):
-            first = step * self.dynamics(h)
-            second = step * self.dynamics(h + first)
-            h = h + (first + second) / 2
+            h = h + step * self.dynamics(h)
         return h.to(hidden.dtype)
 
 

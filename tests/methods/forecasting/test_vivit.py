@@ -3,8 +3,9 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from torch import nn
 
-from longflow.methods.forecasting.vivit import MOST_PLACES, ViViTNetwork, tubelet
+from longflow.methods.forecasting.vivit import MOST_PLACES, Layer, ViViTNetwork, tubelet
 from longflow.plans import NetworkPlan
 
 
@@ -49,6 +50,25 @@ def test_an_empty_scan_is_not_a_missing_one():
     assert (model(stack, missing) - model(stack, EVERY)).abs().max() > 1e-4
 
 
+def test_a_layer_is_torchs():
+    torch.manual_seed(0)
+    theirs = nn.TransformerEncoderLayer(64, 2, 256, 0.0, "gelu", batch_first=True, norm_first=True)
+    ours, x, seen = Layer(64, 2), torch.randn(3, 5, 64), torch.rand(3, 5) > 0.3
+    seen[:, -1] = True
+    pairs = [
+        (ours.norm, theirs.norm1),
+        (ours.out, theirs.self_attn.out_proj),
+        (ours.perceptron[0], theirs.norm2),
+        (ours.perceptron[1], theirs.linear1),
+        (ours.perceptron[3], theirs.linear2),
+    ]
+    for mine, other in pairs:
+        mine.load_state_dict(other.state_dict())
+    ours.to_qkv.weight, ours.to_qkv.bias = theirs.self_attn.in_proj_weight, theirs.self_attn.in_proj_bias
+    torch.testing.assert_close(ours(x, seen), theirs(x, src_key_padding_mask=~seen), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-4)
+
+
 def test_without_position_embeddings_neither_order_nor_place_would_count():
     """Exchanging two scans, or two boxes of all scans and of the forecast, is seen by the positions alone."""
     model, stack = network(patch_size=(8, 8)), torch.randn(2, 3, 1, 8, 8)
@@ -82,7 +102,7 @@ def test_what_one_box_shows_reaches_all_of_the_forecast():
         ([4, 8, 8], 64, 1, [4, 4, 4]),
         ([4, 8, 8], 1e9, 1, [4, 8, 8]),
         ([6, 6], 4, 1, [2, 2]),
-        ([64, 64], 1, 1e9, [2, 2]),
+        ([64, 64], 1, 1e9, [2, 1]),
     ],
 )
 def test_boxes_grow_along_the_axis_that_has_most_of_them(patch_size, per_place, most, wanted):

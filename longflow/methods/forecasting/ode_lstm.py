@@ -82,8 +82,9 @@ class ODELSTMNetwork(nn.Module):
     def wait(self, hidden: Tensor, time: Tensor) -> Tensor:
         """The hidden state after a time that may differ between samples, by equal Euler steps.
 
-        Every sample goes from 0 to 1 with its own time as a factor of f. This is torchdiffeq's ``euler``, which cannot be
-        asked here: it reads the numbers of its grid, and memory is planned on tensors that have none.
+        Every sample goes from 0 to 1 with its own time as a factor of f. The steps are those of torchdiffeq's
+        ``euler``, which cannot be asked here: it reads the numbers of its grid, and memory is planned on tensors
+        without any.
 
         :param hidden: (batch, features, *spatial). :param time: (batch,).
         :returns: of the shape and type of ``hidden``; the steps are taken in float32.

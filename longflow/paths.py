@@ -322,6 +322,10 @@ class ComparisonPaths:
         """The folder of results that a variant predicts from: one model, and what longflow_predict follows."""
         return self.folder / "models" / variant / f"fold_{fold}_seed_{seed}"
 
+    def made_from(self, variant: str, fold: int, seed: int) -> Path:
+        """What the forecasts of a variant were made from."""
+        return self.model(variant, fold, seed) / "made_from.json"
+
     def predictions(self, variant: str, fold: int, seed: int) -> Path:
         """The forecasts of a variant."""
         return self.folder / "predictions" / variant / f"fold_{fold}_seed_{seed}"

@@ -11,7 +11,7 @@ from longflow.cli import command, flags
 from longflow.cli.comparison_tables import show_comparison
 from longflow.cli.progress import progress_bar
 from longflow.errors import ConfigurationError, NotFoundError
-from longflow.paths import DatasetPaths, resolve_dataset_name
+from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
 
 if TYPE_CHECKING:
     from longflow.cluster.commands import Command
@@ -27,6 +27,7 @@ longflow_compare -d 102 --study masking --max_time 2h
 longflow_compare -d 102 --study nfe --evaluations 1 2 5 10
 """
 
+USUAL_CONFIGURATION = "3d_fullres"
 STUDY_NAMES = ("masking", "nfe", "noise", "reduction", "filling", "context", "time")
 
 
@@ -80,7 +81,7 @@ def parser() -> command.Parser:
         nargs="+",
         help="of --study nfe: numbers of function evaluations (default: 1 5 10 100 200)",
     )
-    result.add_argument("--name", help="of the folder that is written (default: methods or study, and the budget)")
+    result.add_argument("--name", help="of the folder that is written (default: methods or study, budget, ...)")
     flags.add_device(result)
     result.add_argument(
         "-np", "--workers", type=flags.count, metavar="N", help="processes that prepare batches, of every training"
@@ -151,7 +152,7 @@ def set_up(options: argparse.Namespace) -> "Comparison":
     budget = Budget(options.max_time, options.iterations, options.epochs)
     if budget == Budget():
         budget = Budget(epochs=plans.training.epochs)
-    name = options.name or f"{options.study or 'methods'}_{budget.name}"
+    name = options.name or _usual_name(options, budget.name, configuration)
     if not is_name(name):
         raise ConfigurationError(f"--name {name}: '{name}' cannot be the name of a folder.")
     paths = dataset.comparison(name)
@@ -186,10 +187,19 @@ def set_up(options: argparse.Namespace) -> "Comparison":
     )
 
 
+def _usual_name(options: argparse.Namespace, budget: str, configuration: str) -> str:
+    """Of the folder of a comparison: another one for what cannot stand in one table."""
+    parts = [options.study or "methods", budget]
+    parts += [options.plans] if options.plans != PLANS_NAME else []
+    parts += [configuration] if configuration != USUAL_CONFIGURATION else []
+    parts += [options.input.resolve().name] if options.input else []
+    return "_".join(parts)
+
+
 def _configuration(asked: str | None, plans: "Plans") -> str:
     """The configuration that is asked for, or the usual one."""
     known = list(plans.configurations)
-    chosen = asked or ("3d_fullres" if "3d_fullres" in known or len(known) > 1 else known[0])
+    chosen = asked or (USUAL_CONFIGURATION if USUAL_CONFIGURATION in known or len(known) > 1 else known[0])
     plans.configuration(chosen)
     return chosen
 

@@ -181,6 +181,18 @@ class Comparison:
             ),
         )
 
+    def made_from(self, run: Run) -> dict[str, Any]:
+        """All that the forecasts of a run depend on, beside the times of files."""
+        return {
+            "plans": self.plans.plans_name,
+            "plan_identity": self.plans.identity(self.configuration),
+            "configuration": self.configuration,
+            "budget": self.budget.name,
+            "device": self.device,
+            "targets": str(self.targets[run.fold].folder.resolve()),
+            **run.variant.settings,
+        }
+
     def predictions(self, run: Run) -> Path:
         """Where the forecasts of a run lie."""
         return self.paths.predictions(run.variant.folder, run.fold, run.seed)

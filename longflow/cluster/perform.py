@@ -4,6 +4,7 @@ Everything that is finished is found again on the disk, so that a comparison tha
 """
 
 import csv
+import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from longflow.errors import LongflowError
 from longflow.evaluation.comparison import Row
 from longflow.evaluation.evaluate import COLUMNS, METRICS_CSV, evaluate_pairs
 from longflow.evaluation.pairs import find_pairs, forecasts_of_folder
-from longflow.files import write_csv
+from longflow.files import read_json, write_csv, write_json
 from longflow.parallel import Progress
 from longflow.paths import folders_with_results
 
@@ -126,11 +127,23 @@ def _why(code: int) -> str:
 
 
 def _predict(comparison: Comparison, run: Run, go: Callable[..., None]) -> None:
+    """The forecasts of a run; those that were made by other weights, from other scans or in another way go first."""
     out, results = comparison.predictions(run), comparison.write_model(run)
-    oldest = min((sidecar.stat().st_mtime for sidecar in out.glob("*.json")), default=None)
-    if oldest is not None and oldest < changed(comparison, run):
-        shutil.rmtree(out)  # made by other weights or from other scans
+    oldest = min((sidecar.stat().st_mtime for sidecar in out.glob("*.json")), default=math.inf)
+    if oldest < changed(comparison, run) or not _is_made_so(comparison, run):
+        shutil.rmtree(out, ignore_errors=True)
+    write_json(comparison.made_from(run), _record(comparison, run))
     go("predict", weight_of(run), comparison.prediction(run), results)
+
+
+def _record(comparison: Comparison, run: Run) -> Path:
+    return comparison.paths.made_from(run.variant.folder, run.fold, run.seed)
+
+
+def _is_made_so(comparison: Comparison, run: Run) -> bool:
+    """Whether the forecasts that lie there were made for what is asked now: a comparison's name can be used again."""
+    record = _record(comparison, run)
+    return record.is_file() and read_json(record) == comparison.made_from(run)
 
 
 def changed(comparison: Comparison, run: Run) -> float:
@@ -144,7 +157,9 @@ def changed(comparison: Comparison, run: Run) -> float:
 def is_measured(comparison: Comparison, run: Run) -> bool:
     """Whether the numbers of a run are there, and younger than weights and targets."""
     metrics = comparison.predictions(run) / METRICS_CSV
-    if not metrics.is_file() or (run.variant.trains and not comparison.is_trained(comparison.model(run), run)):
+    if not (metrics.is_file() and _is_made_so(comparison, run)):
+        return False
+    if run.variant.trains and not comparison.is_trained(comparison.model(run), run):
         return False
     cases = {row["case"] for row in read_metrics(metrics)}
     return metrics.stat().st_mtime >= changed(comparison, run) and cases == set(comparison.targets[run.fold].subjects)

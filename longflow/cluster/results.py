@@ -10,7 +10,7 @@ from longflow.evaluation.comparison import FORECAST, LCI
 from longflow.evaluation.evaluate import COLUMNS
 from longflow.evaluation.metrics import DEFINITIONS
 from longflow.evaluation.variant_table import TABLE_DEFINITIONS, Measured, flat, line_of
-from longflow.evaluation.variants import Study, Variant
+from longflow.evaluation.variants import Study
 from longflow.files import write_csv, write_json
 from longflow.report.comparisons import Cost, Line, cost_figure, learning_figure, line_figure
 from longflow.training.logbook import read_progress
@@ -28,20 +28,8 @@ def lines_of(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[dict[s
         own = [outcome for outcome in outcomes if outcome.run.variant == variant and outcome.rows]
         if own:
             measured = [Measured(name_of(outcome.run), outcome.rows, outcome.cost) for outcome in own]
-            found.append({**line_of(variant.name, measured), "settings": settings_of(variant)})
+            found.append({**line_of(variant.name, measured), "settings": variant.settings})
     return found
-
-
-def settings_of(variant: Variant) -> dict[str, Any]:
-    """What a variant is, beside its name."""
-    return {
-        "method": variant.method,
-        "options": variant.options,
-        "solver": variant.solver,
-        "steps": variant.steps,
-        "reduction": variant.reduction,
-        "hide_context": variant.hidden,
-    }
 
 
 def write_results(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from longflow.errors import ConfigurationError, unknown_name
 from longflow.methods.method import Options, method_class
@@ -46,6 +47,18 @@ class Variant:
     def trains(self) -> bool:
         """False for LCI and the like."""
         return method_class(self.method).trains
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What it is, beside its name; JSON-ready."""
+        return {
+            "method": self.method,
+            "options": self.options,
+            "solver": self.solver,
+            "steps": self.steps,
+            "reduction": self.reduction,
+            "hide_context": self.hidden,
+        }
 
     @property
     def folder(self) -> str:

@@ -14,7 +14,13 @@ UNIX = pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM on Windows
 
 #: the "command" is a shell script in place of python: it writes a file when it is told to end
 RUN = (
-    "import signal, sys; import longflow.cluster.commands as commands\n"
+    "import signal, sys; from pathlib import Path; import longflow.cluster.commands as commands\n"
+    "start = commands.subprocess.Popen\n"
+    "def started(*arguments, **further):\n"
+    "    process = start(*arguments, **further)\n"
+    "    Path(sys.argv[2]).touch()\n"
+    "    return process\n"
+    "commands.subprocess.Popen = started\n"
     "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
     "commands.sys.executable = sys.argv[1]\n"
     "commands.run_command(commands.Command('train', ()), {})\n"
@@ -66,8 +72,8 @@ def test_who_is_told_to_end_takes_its_command_along(tmp_path):
         "while true; do sleep 0.05; done\n"
     )
     child.chmod(0o755)
-    parent = subprocess.Popen([sys.executable, "-c", RUN, str(child)])
-    wait_for(tmp_path / "started")
+    parent = subprocess.Popen([sys.executable, "-c", RUN, str(child), str(tmp_path / "launched")])
+    wait_for(tmp_path / "started"), wait_for(tmp_path / "launched")
     os.kill(parent.pid, signal.SIGTERM)
     assert parent.wait(timeout=60) == 143
     assert (tmp_path / "saved").exists()

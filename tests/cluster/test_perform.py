@@ -123,6 +123,16 @@ def test_forecasts_of_other_targets_are_made_anew(dataset, play):
     assert player.names() == ["predict"] and outcomes[0].rows
 
 
+def test_a_name_that_is_used_for_something_else_keeps_no_forecasts_of_it(dataset, play):
+    """Weights of both budgets are older than the forecasts of the other one."""
+    few, more = (comparison_of(dataset, CRONOS, iterations=steps) for steps in (3, 4))
+    play(few), play(more)
+    for comparison in (few, more):
+        tick()
+        outcomes, player = play(comparison)
+        assert player.names() == ["predict"] and outcomes[0].cost["iterations"] == comparison.budget.iterations
+
+
 def test_half_of_the_forecasts_are_kept(dataset, play):
     comparison = comparison_of(dataset, LCI)
     play(comparison)

@@ -1,14 +1,19 @@
 """Convolutional LSTM (SHI et al. 2015) at a coarser scale, and the convolutions that lead there and back, 2D and 3D.
 
-At full resolution a cell keeps eight maps of its features for every scan until the way back: more than 20 GB for 32
-features, 11 scans of 32 x 128 x 128 and a batch of 4. SHI et al. cut frames into cells of 2 x 2 or 4 x 4 pixels, whose
-pixels are channels; here a convolution with the plan's first stride does that, and the LSTM has the features of the
-stage that begins there. So the example takes 4.4 GB, about what CRONOS table 8 says (3.5).
+SHI et al. cut frames into cells of 2 x 2 or 4 x 4 pixels, whose pixels are channels; here a convolution with the plan's
+first stride does that, and the LSTM has the features of the stage that begins there. At full resolution it would keep
+eight maps of its features for every scan until the way back: more than 20 GB for 32 features, 11 scans of
+32 x 128 x 128 and a batch of 4. At half of it that is 4.4 GB in all (CRONOS table 8: 3.5), but where the first stride
+leaves the slices as they are, or scans are many, still more than a step of CRONOS, for which patches are planned. So
+what happens at a scan is computed once more on the way back (:func:`without_keeping`).
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from longflow.networks.precision import GuardedConv3d, channels_last
 from longflow.plans import NetworkPlan
@@ -104,6 +109,16 @@ def where_seen(seen: Tensor, after: State, before: State) -> State:
     """
     where = seen.view(-1, *[1] * (after[0].ndim - 1))
     return torch.where(where, after[0], before[0]), torch.where(where, after[1], before[1])
+
+
+def without_keeping(step: Callable[..., State], *inputs: Tensor) -> State:
+    """``step(*inputs)``; for the gradient its inputs are kept, and all in between is computed again.
+
+    :param step: draws nothing at random.
+    """
+    if not torch.is_grad_enabled():
+        return step(*inputs)
+    return checkpoint(step, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def _same(kernel: list[int]) -> list[int]:

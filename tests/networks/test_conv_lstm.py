@@ -11,7 +11,9 @@ from longflow.networks.conv_lstm import (
     fresh_state,
     recurrent_stage,
     where_seen,
+    without_keeping,
 )
+from longflow.planning.memory import LiveBytes
 from longflow.plans import NetworkPlan
 
 
@@ -110,6 +112,32 @@ def test_a_sample_without_anything_to_see_keeps_its_state():
     hidden, cell = where_seen(torch.tensor([False, True]), after, before)
     np.testing.assert_array_equal(hidden[:, 0, 0, 0], [0, 5])
     np.testing.assert_array_equal(cell[:, 0, 0, 0], [1, 6])
+
+
+def test_what_is_not_kept_is_computed_again_with_the_same_gradient():
+    torch.manual_seed(0)
+    cell, x = ConvLSTMCell(nn.Conv2d, 4, 4, [3, 3]), torch.randn(1, 4, 32, 32, requires_grad=True)
+
+    def step(x, hidden, memory):
+        return cell(x, (hidden, memory))
+
+    gradients, kept = [], []
+    for run in (step, lambda *inputs: without_keeping(step, *inputs)):
+        with LiveBytes("cuda") as memory:
+            state = fresh_state(x)
+            for _ in range(10):
+                state = run(x, *state)
+            kept.append(memory.live)
+        gradients.append(torch.autograd.grad(state[0].square().sum(), [x, *cell.parameters()]))
+        del state
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert kept[1] < 0.4 * kept[0]
+
+
+def test_nothing_is_kept_where_no_gradient_is_wanted():
+    with torch.no_grad():
+        hidden, _ = without_keeping(lambda x: (2 * x, x), torch.ones(1, requires_grad=True))
+    assert not hidden.requires_grad
 
 
 @pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no bf16 instructions")

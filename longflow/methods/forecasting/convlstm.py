@@ -9,9 +9,11 @@ from longflow.networks.conv_lstm import (
     ConvLSTMCell,
     ScanDecoder,
     ScanEncoder,
+    State,
     fresh_state,
     recurrent_stage,
     where_seen,
+    without_keeping,
 )
 from longflow.plans import NetworkPlan, Plans
 
@@ -64,8 +66,12 @@ class ConvLSTMNetwork(nn.Module):
         maps = self.encoder(scans)
         state = fresh_state(maps[:, 0])
         for x, seen in zip(maps.unbind(1), mask.unbind(1), strict=True):
-            state = where_seen(seen, self.cell(x, state), state)
+            state = without_keeping(self._step, x, seen, *state)
         return self.decoder(state[0])
+
+    def _step(self, x: Tensor, seen: Tensor, hidden: Tensor, cell: Tensor) -> State:
+        before = hidden, cell
+        return where_seen(seen, self.cell(x, before), before)
 
 
 METHOD = ConvLSTM

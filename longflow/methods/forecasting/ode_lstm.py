@@ -10,9 +10,11 @@ from longflow.networks.conv_lstm import (
     ConvLSTMCell,
     ScanDecoder,
     ScanEncoder,
+    State,
     fresh_state,
     recurrent_stage,
     where_seen,
+    without_keeping,
 )
 from longflow.plans import NetworkPlan, Plans
 
@@ -44,8 +46,8 @@ class ODELSTMNetwork(nn.Module):
     The LSTM is the authors', with convolutions for its products, as all is in images: a scan updates hidden state and
     cell, then the hidden state follows dh/dt = f(h) until the next scan or the target, with f two layers and tanh in
     between. The cell stays as it is, so that a gradient finds its way back through long waits. Encoder, decoder and
-    scale are those of ``convlstm``: CRONOS says nothing of them, and with them and Euler steps a training step takes
-    what its table 8 says. f starts at zero: nothing happens between scans before it is learned.
+    scale are those of ``convlstm``: CRONOS says nothing of them, and with them and Euler steps a training step that
+    keeps everything takes what its table 8 says. f starts at zero: nothing happens between scans before it is learned.
 
     :param channels: of a scan. :param plan: features, strides, kernel sizes.
     """
@@ -75,9 +77,13 @@ class ODELSTMNetwork(nn.Module):
         maps = self.encoder(scans)
         state = fresh_state(maps[:, 0])
         for x, wait, seen in zip(maps.unbind(1), waits.unbind(1), mask.unbind(1), strict=True):
-            hidden, cell = self.cell(x, state)
-            state = where_seen(seen, (self.wait(hidden, wait), cell), state)
+            state = without_keeping(self._step, x, wait, seen, *state)
         return self.decoder(state[0])
+
+    def _step(self, x: Tensor, wait: Tensor, seen: Tensor, hidden: Tensor, cell: Tensor) -> State:
+        before = hidden, cell
+        hidden, cell = self.cell(x, before)
+        return where_seen(seen, (self.wait(hidden, wait), cell), before)
 
     def wait(self, hidden: Tensor, time: Tensor) -> Tensor:
         """The hidden state after a time that may differ between samples, by equal Euler steps.

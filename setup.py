@@ -21,6 +21,7 @@ COMMANDS = {
     "longflow_find_best": "find_best",
     "longflow_predict": "predict",
     "longflow_evaluate": "evaluate",
+    "longflow_compare": "compare",
     "longflow_export": "export",
     "longflow_translate_dataset": "translate_dataset",
     "longflow_demo": "demo",

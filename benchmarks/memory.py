@@ -3,8 +3,8 @@
     python benchmarks/memory.py [--device cpu|cuda] [--threads 2]
 
 On the CPU each shape is measured in a process of its own: the peak of its resident memory (VmHWM) during two training
-steps with the method's optimizer and averaged weights, less what was resident after imports and a small step. On a GPU
-it is ``torch.cuda.max_memory_allocated``.
+steps (of each stage) with the method's optimizer and averaged weights, less what was resident after imports and a small
+step. On a GPU it is ``torch.cuda.max_memory_allocated``.
 """
 
 import argparse
@@ -40,6 +40,15 @@ SHAPES = {
     "held out, cube": ("tfm", 6, 24, ISOTROPIC, 2, [48, 48, 48], True),
     "held out, 2D": ("cronos", 2, 32, [[1, 1], [2, 2], [2, 2], [2, 2]], 4, [256, 256], True),
     "held out, grid": ("cronos_discrete", 9, 32, ISOTROPIC, 2, [24, 80, 80], False),
+    "latent diffusion": ("latent_diffusion", 5, 32, ISOTROPIC, 2, [32, 96, 96], False),
+    "latent diffusion, tiny": ("latent_diffusion", 5, 16, ANISOTROPIC, 2, [16, 96, 96], False),
+    "latent diffusion, 2D": ("latent_diffusion", 5, 32, SLICES, 8, [192, 192], False),
+    "SimVP": ("simvp", 7, 32, ISOTROPIC, 2, [16, 128, 128], False),
+    "SimVP, tiny": ("simvp", 8, 16, ANISOTROPIC, 2, [12, 96, 96], False),
+    "SimVP, 2D": ("simvp", 5, 32, SLICES, 8, [192, 192], False),
+    "ViViT": ("vivit", 7, 32, ISOTROPIC, 2, [16, 128, 128], False),
+    "ViViT, tiny": ("vivit", 8, 16, ANISOTROPIC, 2, [12, 96, 96], False),
+    "ViViT, 2D": ("vivit", 5, 32, SLICES, 8, [192, 192], False),
     "U-Net": ("unet", 1, 32, ISOTROPIC, 2, [48, 96, 96], False),
     "U-Net, 2D": ("unet", 1, 32, [[1, 1], [2, 2], [2, 2], [2, 2]], 8, [192, 192], False),
     "U-Net with pairs": ("unet_consistent", 1, 32, ISOTROPIC, 2, [48, 64, 64], False),
@@ -52,6 +61,8 @@ SHAPES = {
     "SegResNet": ("mfm-segresnet", 1, 32, SLICES, 4, [320, 320], False),
     "SwinUNETR": ("mfm-swin_unetr", 1, 48, SLICES, 4, [256, 256], False),
     "U-Mamba": ("mfm-umamba_bot", 1, 32, SLICES, 4, [320, 320], False),
+    "ConvLSTM": ("convlstm", 7, 32, ANISOTROPIC, 2, [16, 96, 96], False),
+    "ODE-LSTM": ("ode_lstm", 5, 32, ISOTROPIC, 2, [32, 96, 96], False),
 }
 
 
@@ -120,16 +131,22 @@ def train_steps(name: str, device: str, bf16: bool, smallest: bool) -> None:
         batch = largest_phase_batch(plans, patch, batch_size, device)
     else:
         batch = largest_scan_batch(plans, "measured", batch_size, model.samples).to(device)
-    for _ in range(1 if smallest else 2):
-        with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
-            loss = model.training_step(batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        with torch.no_grad():
-            for mean, parameter in zip(averaged, model.parameters(), strict=True):
-                mean.lerp_(parameter, 0.01)
+    for stage in range(len(model.stages)):
+        if stage:  # as longflow/training/trainer.py begins it
+            optimizer.state.clear()
+            optimizer.zero_grad(set_to_none=True)
+        for step in range(1 if smallest else 2):
+            with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
+                if stage and step == 0:
+                    model.begin_stage(stage, batch)
+                loss = model.training_step(batch)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            with torch.no_grad():
+                for mean, parameter in zip(averaged, model.parameters(), strict=True):
+                    mean.lerp_(parameter, 0.01)
 
 
 def resident(field: str) -> int:
@@ -140,17 +157,17 @@ def resident(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}")
 
 
-def measure_here(name: str, device: str, bf16: bool) -> int:
-    """Peak bytes of a training step, in this process."""
-    train_steps(name, device, bf16, smallest=True)
+def measure_here(name: str, device: str, bf16: bool, work=train_steps) -> int:
+    """Peak bytes of a training step, or of other work on a shape, in this process."""
+    work(name, device, bf16, smallest=True)
     if device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        train_steps(name, device, bf16, smallest=False)
+        work(name, device, bf16, smallest=False)
         return torch.cuda.max_memory_allocated() - before
     before = resident("VmRSS")
-    train_steps(name, device, bf16, smallest=False)
+    work(name, device, bf16, smallest=False)
     return resident("VmHWM") - before
 
 

@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 DATASET_NAME = re.compile(r"^Dataset(\d{3})_[A-Za-z0-9_\-]+$")
 DEFAULT_HOME = "longflow_data"
 PLANS_NAME = "longflowPlans"
+#: the variables that say where the folders are
+VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
 
 _said_default_home = False
 
@@ -49,6 +51,17 @@ def results_root() -> Path:
     return _root("results")
 
 
+def folders_below(home: Path) -> dict[str, str]:
+    """The variables for a process whose folders are all below ``home``."""
+    return {"LONGFLOW_HOME": str(home.resolve())}
+
+
+def folders_with_results(results: Path) -> dict[str, str]:
+    """The variables for a process with the datasets of this one and another folder of results."""
+    roots = {"raw": raw_root(), "preprocessed": preprocessed_root(), "results": results}
+    return {f"longflow_{kind}": str(root.resolve()) for kind, root in roots.items()}
+
+
 def known_datasets() -> list[str]:
     """Names of all datasets that exist raw, preprocessed or trained, sorted."""
     names = set()
@@ -74,6 +87,20 @@ def resolve_dataset_name(name_or_id: str | int) -> str:
     elif text in known:
         return text
     raise unknown_name("dataset", text, known, hint=f"Datasets are looked for in {raw_root().resolve()}.")
+
+
+def is_file_of_plans(plans: str) -> bool:
+    """Whether ``-p`` names a file, as ``plans/acdc.json``, rather than plans of the dataset, as ``longflowPlans``."""
+    return plans.endswith(".json")
+
+
+def name_of_plans(plans: str) -> str:
+    """What the plans of a dataset are called that ``-p`` asks for: a name, or that of a file.
+
+    >>> name_of_plans("longflowPlans"), name_of_plans("plans/acdc.json")
+    ('longflowPlans', 'acdc')
+    """
+    return Path(plans).stem if is_file_of_plans(plans) else plans
 
 
 @dataclass(frozen=True)
@@ -139,6 +166,17 @@ class DatasetPaths:
     def best_solvers(self) -> Path:
         """The solvers that ``longflow_find_best`` compared."""
         return self.results / "best_solvers.csv"
+
+    def comparison(self, name: str) -> "ComparisonPaths":
+        """What ``longflow_compare`` found under a name."""
+        return ComparisonPaths(self.results / "comparisons" / name)
+
+    def trained_to_compare(self, budget: str, training: str, seed: int) -> Path:
+        """The folder of results that ``longflow_compare`` trains a variant in; all comparisons share it.
+
+        :param budget, training: names of the budget and of method and options.
+        """
+        return self.results / "comparisons" / f"trained_{budget}" / training / f"seed_{seed}"
 
     def model(self, method: str, plans_name: str, configuration: str) -> "ModelPaths":
         return ModelPaths(self.results / f"{method}__{plans_name}__{configuration}")
@@ -252,3 +290,42 @@ class FoldPaths:
     def validation(self, reduction: str) -> Path:
         """The out-of-fold predictions of the validation targets under one reduction."""
         return self.validations / reduction
+
+
+@dataclass(frozen=True)
+class ComparisonPaths:
+    """The folder of a comparison: its tables and figures, and what they were made from."""
+
+    folder: Path
+
+    @property
+    def table_csv(self) -> Path:
+        return self.folder / "comparison.csv"
+
+    @property
+    def table_json(self) -> Path:
+        return self.folder / "comparison.json"
+
+    @property
+    def targets_csv(self) -> Path:
+        """The numbers of every target under every variant."""
+        return self.folder / "targets.csv"
+
+    def figure(self, name: str) -> Path:
+        return self.folder / f"{name}.png"
+
+    def targets(self, fold: int) -> Path:
+        """The input of ``longflow_predict``: context scans of the validation targets of a fold."""
+        return self.folder / "targets" / f"fold_{fold}"
+
+    def model(self, variant: str, fold: int, seed: int) -> Path:
+        """The folder of results that a variant predicts from: one model, and what longflow_predict follows."""
+        return self.folder / "models" / variant / f"fold_{fold}_seed_{seed}"
+
+    def made_from(self, variant: str, fold: int, seed: int) -> Path:
+        """What the forecasts of a variant were made from."""
+        return self.model(variant, fold, seed) / "made_from.json"
+
+    def predictions(self, variant: str, fold: int, seed: int) -> Path:
+        """The forecasts of a variant."""
+        return self.folder / "predictions" / variant / f"fold_{fold}_seed_{seed}"

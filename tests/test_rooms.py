@@ -23,6 +23,7 @@ TESTED_ELSEWHERE = {
     "longflow/__init__.py": "test_rooms.py",
     "longflow/data/problems.py": "data/test_integrity.py",
     "longflow/data/voxels.py": "data/test_integrity.py",
+    "longflow/methods/forecasting/_direct.py": "methods/forecasting/test_direct.py",
     "longflow/methods/forecasting/_flow.py": "methods/forecasting/test_flows.py",
     "longflow/methods/pretraining/_pretraining.py": "methods/pretraining/test_spatiotemporal.py",
     "longflow/methods/translation/_translation.py": "methods/translation/test_mfm.py",
@@ -36,6 +37,7 @@ TESTS_OF_SEVERAL = {
     "tests/cli/test_translation_pipeline.py",
     "tests/cli/test_killed.py",
     "tests/methods/test_outside_method.py",
+    "tests/methods/forecasting/test_direct.py",
     "tests/methods/forecasting/test_flows.py",
 }
 

@@ -47,7 +47,8 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
-    from longflow.demo.run import run_command
+    from longflow.cluster.commands import run_command
+    from longflow.paths import folders_below
 
     # a demo that is told to end lets its command save its work first
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -59,7 +60,7 @@ def work(options: argparse.Namespace) -> None:
     for step in demo.demo_commands(home, options.max_time or demo.MAX_TIME):
         begun = time.monotonic()
         command.console.print(f"\n[bold]$ {step.typed}[/]", highlight=False)
-        code = run_command(step, home)
+        code = run_command(step, folders_below(home))
         if code:
             command.error_console.print(
                 f"The demo stops here: this command ended with exit code {code}; its message stands above. "

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 
 from longflow.errors import ConfigurationError
-from longflow.paths import PLANS_NAME
+from longflow.paths import PLANS_NAME, name_of_plans
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -13,10 +13,18 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-d", "--dataset", required=True, help="101 or Dataset101_Name")
 
 
-def add_plans(parser: argparse.ArgumentParser) -> None:
-    """``-p``."""
+def add_plans(parser: argparse.ArgumentParser, planning: bool = False) -> None:
+    """``-p``: a name of plans; of a file, as of a reference plan, its name is what counts once there are plans.
+
+    :param planning: the command makes the plans, so it is given the file.
+    """
     parser.add_argument(
-        "-p", "--plans", default=PLANS_NAME, metavar="NAME", help="name of the plans (default: %(default)s)"
+        "-p",
+        "--plans",
+        default=PLANS_NAME,
+        type=str if planning else name_of_plans,
+        metavar="NAME|FILE",
+        help="name of the plans (default: %(default)s), or a reference plan, as plans/acdc.json",
     )
 
 

@@ -28,6 +28,7 @@ COMMANDS = (
     ("longflow_find_best", "choose the model by cross-validation"),
     ("longflow_predict", "forecast, segment or translate scans"),
     ("longflow_evaluate", "measure forecasts, segmentations, translations"),
+    ("longflow_compare", "train, compare forecasting methods and studies"),
     ("longflow_translate_dataset", "write a dataset's images in another phase"),
     ("longflow_export", "write a segmentation as nnU-Net's model folder"),
 )

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import get_args
 
 from longflow.cli import command, flags
-from longflow.paths import DatasetPaths, resolve_dataset_name
+from longflow.paths import DatasetPaths, is_file_of_plans, name_of_plans, resolve_dataset_name
 from longflow.plans import Encoder, PresetName
 
 EXAMPLE = """
 longflow_plan -d 101
 longflow_plan -d 101 --preset L --gpu_memory 40 -p longflowPlansL
 longflow_plan -d 103 --encoder residual -p longflowPlansResidual
+longflow_plan -d 101 -p plans/acdc.json
 """
 
 
@@ -31,7 +32,7 @@ def add_planning_flags(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Encoder),
         help="of nnU-Net's U-Net, for the task segment alone (default: plain)",
     )
-    flags.add_plans(parser)
+    flags.add_plans(parser, planning=True)
 
 
 def parser() -> command.Parser:
@@ -53,11 +54,14 @@ def work(options: argparse.Namespace) -> None:
 def plan_and_show(
     dataset_name: str, preset: str | None, gpu_memory: float | None, plans_name: str, encoder: Encoder | None
 ) -> None:
-    """Plan a dataset and print the summary."""
+    """Plan a dataset and print the summary.
+
+    :param plans_name: or the file of a reference plan.
+    """
     from longflow.planning.run import default_preset, plan_dataset
     from longflow.planning.summary import summarize
 
-    if preset is None:
+    if preset is None and not is_file_of_plans(plans_name):
         preset = default_preset()
         found = "a CUDA GPU was found" if preset == "M" else "no CUDA GPU was found"
         command.console.print(f"Preset {preset}: {found}. Another one: --preset tiny|S|M|L", highlight=False)
@@ -66,7 +70,7 @@ def plan_and_show(
     command.console.print(summarize(planned.fingerprint, planned.plans), highlight=False)
     if planned.previous:
         command.console.print(f"Plans of this name said something else; they are kept as {planned.previous}")
-    command.console.print(f"Plans: {DatasetPaths(dataset_name).plans(plans_name)}", highlight=False)
+    command.console.print(f"Plans: {DatasetPaths(dataset_name).plans(name_of_plans(plans_name))}", highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

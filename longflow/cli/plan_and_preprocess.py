@@ -5,11 +5,12 @@ from collections.abc import Sequence
 
 from longflow.cli import command, flags
 from longflow.cli.plan import add_planning_flags
-from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
+from longflow.paths import PLANS_NAME, DatasetPaths, name_of_plans, resolve_dataset_name
 
 EXAMPLE = """
 longflow_plan_and_preprocess -d 101
 longflow_plan_and_preprocess -d 101 102 --preset S -c 3d_fullres
+longflow_plan_and_preprocess -d 101 -p plans/acdc.json
 """
 
 
@@ -44,13 +45,13 @@ def prepare(name: str, options: argparse.Namespace) -> None:
         dataset=name,
         processes=options.processes,
         overwrite=options.overwrite,
-        plans=options.plans,
+        plans=name_of_plans(options.plans),
         configurations=options.configurations,
     )
     extract_fingerprint.work(step)
     plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans, options.encoder)
     preprocess.work(step)
-    further = "" if options.plans == PLANS_NAME else f" -p {options.plans}"
+    further = "" if step.plans == PLANS_NAME else f" -p {step.plans}"
     description, all_series = training_series(DatasetPaths(name).raw)
     if description.task == "segment" and not any(scan.label for series in all_series for scan in series.scans):
         further += " -m spatiotemporal"  # without labels there is nothing but pretraining

@@ -13,6 +13,7 @@ EXAMPLE = """
 longflow_predict -i in -o out                      # rows of in/scans.csv without an image are forecast
 longflow_predict -i in -o out -t 365 730           # these times, for every subject
 longflow_predict -i in -o out -d 101 -m tfm -f 0   # a certain model
+longflow_predict -i in -o out --hide_context last:2   # as if the last two scans before each target were missing
 longflow_predict -i in -o out -d 103               # a model that segments: labels of every scan, and volumes.csv
 longflow_predict -i in -o out -d 104 --to native   # a model that translates: arterial scans (scans.csv) to native ones
 """
@@ -35,6 +36,12 @@ def parser() -> command.Parser:
         nargs="+",
         default=(),
         help="wanted times for every subject, in the dataset's time unit; for forecasts",
+    )
+    result.add_argument(
+        "--hide_context",
+        metavar="first:K|last:K",
+        help="forecast without the first or the last K of the scans that a forecast would be made from, to see what "
+        "they are worth",
     )
     result.add_argument(
         "--to",
@@ -75,11 +82,13 @@ def time(text: str) -> float:
 
 def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
+    from longflow.inference.hidden_context import HiddenContext
     from longflow.inference.predictor import predict_folder
     from longflow.inference.selection import select
     from longflow.inference.tasks import load_predictor
     from longflow.inference.wanted import Asked
 
+    hidden = HiddenContext.of(options.hide_context) if options.hide_context is not None else None
     folds = None if options.folds is None else tuple(options.folds)
     selection = select(options.dataset, options.configuration, options.method, folds)
     device = flags.checked_device(options.device)
@@ -90,7 +99,7 @@ def work(options: argparse.Namespace) -> None:
             f"Model: {selection.dataset.name} / {member.model.folder.name}, folds {folds} ({selection.origin})",
             highlight=False,
         )
-    asked = Asked(tuple(options.times), options.to)
+    asked = Asked(tuple(options.times), options.to, hidden)
     with progress_bar(predictor.doing) as progress:
         wanted = predict_folder(predictor, options.input, options.output, asked, options.overwrite, progress)
     one, several = predictor.noun

@@ -1,6 +1,7 @@
 """Phantom subjects written as a raw dataset: irregular training series, and held-out subjects with wanted targets."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,11 +41,7 @@ def write_cohort(
         "shape": list(shape),
         "scans": list(scans),
     }
-    marker = folder / "dataset.json"
-    if marker.is_file():
-        found = read_json(marker).get("phantom")
-        if found != settings:
-            raise DataError(f"{folder} holds another dataset ({found}), expected {settings}. Give another folder.")
+    if is_written(folder, settings):
         return
     description = DatasetDescription(
         channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="ms", labels=dict(LABELS), task="forecast"
@@ -54,8 +51,8 @@ def write_cohort(
     for number in range(subjects):
         name, subject = f"phantom{number:03d}", draw_subject(_seed(seed, number))
         for index, time in enumerate(scan_times(subject, scans)):
-            scan = _scan(folder / "imagesTr", f"{name}_{index:02d}", name, time, description)
-            _write(scan, subject, shape, scan.images[0], folder / "labelsTr" / f"{scan.case}.nii.gz")
+            scan = scan_of(folder / "imagesTr", f"{name}_{index:02d}", name, time, description)
+            write_scan(subject, time, shape, scan.images[0], folder / "labelsTr" / f"{scan.case}.nii.gz")
             training.append(scan)
     write_scans(training, folder / "scans.csv")
 
@@ -64,16 +61,29 @@ def write_cohort(
         name, subject = f"phantom{number:03d}", draw_subject(_seed(seed, number))
         context, wanted = held_out_times(subject, scans)
         for index, time in enumerate(context):
-            scan = _scan(folder / "imagesTs", f"{name}_{index:02d}", name, time, description)
-            _write(scan, subject, shape, scan.images[0], folder / "labelsTs" / f"{scan.case}.nii.gz")
+            scan = scan_of(folder / "imagesTs", f"{name}_{index:02d}", name, time, description)
+            write_scan(subject, time, shape, scan.images[0], folder / "labelsTs" / f"{scan.case}.nii.gz")
             held_out.append(scan)
         for time, reach in zip(wanted, ("near", "far"), strict=True):
-            scan = _scan(folder / "imagesTs", f"{name}_{reach}", name, time, description)
+            scan = scan_of(folder / "imagesTs", f"{name}_{reach}", name, time, description)
             truth = image_path(folder / "targetsTs", scan.case, 0, description)
-            _write(scan, subject, shape, truth, folder / "labelsTs" / f"{scan.case}.nii.gz")
+            write_scan(subject, time, shape, truth, folder / "labelsTs" / f"{scan.case}.nii.gz")
             held_out.append(scan)
     write_scans(held_out, folder / "imagesTs" / "scans.csv")
-    write_description(description, marker, numTraining=len(training), phantom=settings)
+    write_description(description, folder / "dataset.json", numTraining=len(training), phantom=settings)
+
+
+def is_written(folder: Path, settings: dict[str, Any]) -> bool:
+    """Whether a raw dataset is finished. :param settings: of the cohort, which its dataset.json keeps.
+
+    :raises DataError: the folder holds a cohort drawn with other settings.
+    """
+    marker = folder / "dataset.json"
+    if not marker.is_file():
+        return False
+    if (found := read_json(marker).get("phantom")) != settings:
+        raise DataError(f"{folder} holds another dataset ({found}), expected {settings}. Give another folder.")
+    return True
 
 
 def scan_times(subject: Subject, scans: tuple[int, int]) -> list[float]:
@@ -118,12 +128,17 @@ def _seed(seed: int, number: int) -> int:
     return 1000 * seed + number
 
 
-def _scan(images: Path, case: str, subject: str, time: float, description: DatasetDescription) -> Scan:
+def scan_of(images: Path, case: str, subject: str, time: float, description: DatasetDescription) -> Scan:
+    """A scan of a single channel whose image lies, or would lie, in a folder."""
     return Scan(case, subject, time, (image_path(images, case, 0, description),))
 
 
-def _write(scan: Scan, subject: Subject, shape: tuple[int, int, int], image_file: Path, label_file: Path) -> None:
-    image, label = phantom_scan(subject, scan.time, shape)
+def write_scan(
+    subject: Subject, time: float, shape: tuple[int, int, int], image_file: Path, label_file: Path | None = None
+) -> None:
+    """Write the scan of a subject at a time, and its labels where they are wanted."""
+    image, label = phantom_scan(subject, time, shape)
     geometry = subject_geometry(subject, shape)
     write_volume(image, geometry, "int16", image_file)
-    write_volume(label, geometry, "uint8", label_file)
+    if label_file:
+        write_volume(label, geometry, "uint8", label_file)

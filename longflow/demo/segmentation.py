@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from longflow.cluster.commands import Command
 from longflow.demo.brain import STRUCTURES
 from longflow.demo.brain_cohort import DATASET_NAME, write_brain_cohort
-from longflow.demo.run import CONFIGURATION, Command, Results
+from longflow.demo.run import CONFIGURATION, Results
 from longflow.evaluation.trajectories import slope
 from longflow.files import read_json
 from longflow.paths import DatasetPaths

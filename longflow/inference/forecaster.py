@@ -149,7 +149,7 @@ class Forecaster(Predictor):
     def wanted(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[Wanted]:
         """The rows without an image, or the times that are asked for, for every subject."""
         self._latest = None  # its files may have changed since
-        return wanted_forecasts(folder, description, asked.times, self.context_length())
+        return wanted_forecasts(folder, description, asked.times, self.context_length(), asked.hidden)
 
     def files(self, item: Wanted, folder: Path, description: DatasetDescription) -> list[Path]:
         """``{case}_{channel:04d}{file_ending}``, as every scan."""

@@ -136,7 +136,7 @@ def predict_folder(
     What can be checked without reading voxels is checked for all subjects first. A subject whose images turn out to be
     unusable is reported at the end; the others are done all the same.
 
-    :param asked: of every subject: times of forecasts, the phase of translations.
+    :param asked: of every subject: times of forecasts and what is hidden from them, the phase of translations.
     :param progress: called with (finished, all, case) as items are made.
     :returns: what the folder asked for, made now or before.
     :raises ConfigurationError: what is asked is for models of another task.
@@ -152,7 +152,8 @@ def predict_folder(
     wanted = predictor.wanted(input_folder, description, asked)
     _check_output(output_folder, wanted, predictor.noun)
     if not overwrite:
-        _check_settings(predictor.settings(), wanted, output_folder)
+        hiding = {"hide_context": str(asked.hidden) if asked.hidden else None}
+        _check_settings({**predictor.settings(), **hiding}, wanted, output_folder)
     todo = [item for item in wanted if overwrite or not is_finished(predictor, item, output_folder, description)]
     if len(todo) < len(wanted):
         logger.info("%d of %d %s are finished and kept.", len(wanted) - len(todo), len(wanted), predictor.noun[1])
@@ -177,9 +178,10 @@ def predict_folder(
 
 
 def _check_asked(asked: Asked, predictor: Predictor) -> None:
-    """Times are asked of models that forecast, a phase of models that translate."""
+    """Times and hidden scans are asked of models that forecast, a phase of models that translate."""
     for given, what, flag, task in (
         (asked.times, "Times (-t) are for forecasts", "-t", "forecast"),
+        (asked.hidden, "Hidden context scans (--hide_context) are for forecasts", "--hide_context", "forecast"),
         (asked.phase, "A phase (--to) is for translations", "--to", "translate"),
     ):
         if given and predictor.task != task:

@@ -56,7 +56,13 @@ def select(
     names = [resolve_dataset_name(dataset)] if dataset is not None else known_datasets()
     if method is not None:
         _check_predicts(method)
-    trained = [DatasetPaths(name) for name in names if _predicting_models(DatasetPaths(name))]
+    asked = (configuration, method, folds) != (None, None, None)
+    # a record may name nothing but a method that has nothing to train
+    trained = [
+        paths
+        for paths in map(DatasetPaths, names)
+        if _predicting_models(paths) or (not asked and dataset is not None and paths.best.is_file())
+    ]
     pretrained = [model for name in names for model in DatasetPaths(name).models()]
     if not trained and pretrained:
         raise NotFoundError(
@@ -74,7 +80,7 @@ def select(
             "Models of several datasets exist: " + ", ".join(paths.name for paths in trained) + ". Say which with -d."
         )
     paths = trained[0]
-    if configuration is None and method is None and folds is None and paths.best.is_file():
+    if not asked and paths.best.is_file():
         return recorded_best(paths)
     return _the_only_model(paths, configuration, method, folds)
 

@@ -33,29 +33,34 @@ def predict_volume(
     device: torch.device | str,
     tile_step_size: float = 0.5,
     mirror: bool = False,
+    seed: int = 0,
 ) -> dict[str, np.ndarray]:
     """Forecast a volume with the mean of several folds of one method.
 
     The ODE is integrated for each patch; patches overlap by ``1 - tile_step_size`` and are weighted with nnU-Net's
     Gaussian. What is summed is the change since the last context scan, so that a forecast without one is that scan to
-    the bit. Sums are kept in float32 on the CPU, so that beside the context the memory needed is two volumes for each
-    reduction plus what one patch takes in the network.
+    the bit. A method that begins with noise gets it as :func:`predict_translation` gives it. Sums are kept in float32
+    on the CPU, so that beside the context the memory needed is two volumes for each reduction plus what one patch takes
+    in the network.
 
     :param methods: the same method with the weights of different folds, in evaluation mode on ``device``.
     :param context: (scans, channels, z, y, x), in order of time, in the normal form.
     :param context_times: time of each scan in the plan's time unit. :param target_time: the wanted time, likewise.
-    :param mirror: average over all mirrored inputs (8 times the work in 3D).
+    :param mirror: average over all mirrored inputs (8 times the work in 3D). :param seed: of the noise.
     :returns: one volume (channels, z, y, x), float32, for each of the method's reductions.
     """
     method = methods[0]
     tile = method.configuration.tile
     padded, inside = _padded(context, tile, "edge")
     times, horizon = relative_times(context_times, target_time, method.plans.temporal.time_scale)
+    stack = padded
+    if method.noise:  # as one more scan, so that both are cut at once
+        stack = np.concatenate([padded, _noise(padded.shape[1:], len(method.configuration.patch_size), seed)[None]])
 
     def predict_changes(patches: Tensor) -> dict[str, Tensor]:
         return _changes_of_forecasts(methods, patches, times, horizon, device, mirror)
 
-    changes = _weighted_changes(method, padded, tile_step_size, predict_changes)
+    changes = _weighted_changes(method, stack, tile_step_size, predict_changes)
     last = torch.from_numpy(padded[-1])
     return {name: (last + changes[name]).numpy()[(slice(None), *inside)] for name in method.reductions}
 
@@ -188,18 +193,19 @@ def _changes_of_forecasts(
     device: torch.device | str,
     mirror: bool,
 ) -> dict[str, Tensor]:
-    """patches: (tiles, scans, channels, *tile)."""
-    tiles, scans = patches.shape[:2]
+    """patches: (tiles, scans, channels, *tile): the context and, after it, the noise where there is any."""
+    tiles, scans = len(patches), len(times)
 
     def batch_of(stack: Tensor) -> Batch:
         return Batch(
-            context=stack,
+            context=stack[:, :scans],
             context_times=torch.tensor(times, dtype=torch.float32).expand(tiles, scans),
             context_mask=torch.ones(tiles, scans, dtype=torch.bool),
             target_time=torch.full((tiles,), horizon, dtype=torch.float32),
+            noise=stack[:, scans] if stack.shape[1] > scans else None,
         )
 
-    return _mean_change(methods, patches, -1, batch_of, device, mirror)
+    return _mean_change(methods, patches, scans - 1, batch_of, device, mirror)
 
 
 def _changes_of_translations(

@@ -3,12 +3,13 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from longflow.data.dataset import PHASE, DatasetDescription, Scan, Series, image_path, rows_of_folder, series_of_folder
 from longflow.errors import ConfigurationError, DataError, some, unknown_name
+from longflow.inference.hidden_context import HiddenContext
 
 logger = logging.getLogger(__name__)
 
@@ -18,11 +19,12 @@ class Asked:
     """What is asked of every subject of a folder, beside what its table says.
 
     :param times: wanted times of forecasts, instead of the rows without an image. :param phase: wanted phase of
-        translations; None: the other one.
+        translations; None: the other one. :param hidden: context scans that forecasts are not made from.
     """
 
     times: tuple[float, ...] = ()
     phase: str | None = None
+    hidden: HiddenContext | None = None
 
 
 NOTHING_ASKED = Asked()
@@ -43,10 +45,14 @@ class Item(Protocol):
 
 @dataclass(frozen=True)
 class Wanted:
-    """One forecast to make: the target's case, and the scans it is made from, in order of time."""
+    """One forecast to make: the target's case, and the scans it is made from, in order of time.
+
+    :param hidden: what was hidden; ``context`` is the rest.
+    """
 
     target: Scan
     context: tuple[Scan, ...]
+    hidden: HiddenContext | None = None
 
     @property
     def horizon(self) -> float:
@@ -62,6 +68,7 @@ class Wanted:
             "horizon": self.horizon,
             "context": [scan.case for scan in self.context],
             "context_times": [scan.time for scan in self.context],
+            "hide_context": str(self.hidden) if self.hidden else None,
         }
 
 
@@ -192,10 +199,16 @@ def _scans_with_images(folder: Path, description: DatasetDescription, verb: str)
 
 
 def wanted_forecasts(
-    folder: Path, description: DatasetDescription, times: Sequence[float], context_length: int
+    folder: Path,
+    description: DatasetDescription,
+    times: Sequence[float],
+    context_length: int,
+    hidden: HiddenContext | None = None,
 ) -> list[Wanted]:
     """The forecasts that a folder asks for: its rows without an image, or ``times`` for every subject.
 
+    :param context_length: a context is so many of the latest scans before its target at most.
+    :param hidden: scans of each such context that are hidden; where it has too few, one scan is left, and that is said.
     :raises DataError: nothing is wanted; a scan lacks a channel; a target has no earlier scan.
     """
     if strange := [time for time in times if not math.isfinite(time)]:
@@ -221,7 +234,17 @@ def wanted_forecasts(
             f"Nothing is wanted of {folder}: every row of its scans.csv has an image. Add a row (case,subject,time) "
             "without an image for each scan that should be forecast, or give times for every subject with -t."
         )
-    return wanted
+    return _with_hidden_scans(wanted, hidden) if hidden else wanted
+
+
+def _with_hidden_scans(wanted: Sequence[Wanted], hidden: HiddenContext) -> list[Wanted]:
+    """The same targets, forecast from what is left of their contexts."""
+    if short := [item.target.case for item in wanted if hidden.is_too_many(item.context)]:
+        logger.warning(
+            "--hide_context %s: %d of %d targets have no more than %d context scans (%s). One scan is left to each.",
+            *(hidden, len(short), len(wanted), hidden.count, some(short)),
+        )
+    return [replace(item, context=hidden.rest(item.context), hidden=hidden) for item in wanted]
 
 
 def _series(folder: Path, description: DatasetDescription) -> list[Series]:

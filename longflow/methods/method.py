@@ -49,6 +49,8 @@ class Batch(OnDevice):
     :param context_mask: (batch, scans), True where a scan was observed.
     :param target_time: (batch,).
     :param target: (batch, channels, *spatial), or None where it is to be predicted.
+    :param noise: (batch, channels, *spatial), standard normal, from which a method with ``noise`` predicts; cut from
+        one field for the whole volume. None in training.
     """
 
     context: Tensor
@@ -56,6 +58,7 @@ class Batch(OnDevice):
     context_mask: Tensor
     target_time: Tensor
     target: Tensor | None = None
+    noise: Tensor | None = None
 
 
 @dataclass
@@ -140,10 +143,14 @@ class Method(nn.Module):
     :cvar mirrors: whether predictions are averaged over mirrored inputs where neither user nor plan says.
     :cvar networks: names of the networks that it can be trained with (``longflow_train --network``), the default first;
         the name of a method with another one is ``{method}-{network}``. Such a method takes ``network=NAME`` when made.
-    :cvar noise: whether predictions begin with noise (``PhaseBatch.noise``).
+    :cvar noise: whether predictions begin with noise (``Batch.noise``, ``PhaseBatch.noise``).
+    :cvar stages: shares of a run at which its stages begin, 0 first. Each is a training of its own, with a schedule,
+        moments, averages and best weights of its own; it goes on from the averaged weights of the one before. Which one
+        it is stands in ``self.stage``, from 0, also in prediction.
     :cvar integrates: whether predictions are a velocity field integrated with ``solver`` and ``steps``.
     :cvar options: what of the method can be changed by ``longflow_train --set NAME=VALUE``, with the defaults; stored
         with the weights. The value has the default's type. An option ``augmentation`` switches off all augmentation.
+    :cvar choices: the words that an option of text may be; any word where it is not named here.
     """
 
     task: ClassVar[str]
@@ -155,9 +162,11 @@ class Method(nn.Module):
     mirrors: bool = False
     networks: ClassVar[tuple[str, ...]] = ()
     noise: ClassVar[bool] = False
+    stages: ClassVar[tuple[float, ...]] = (0.0,)
     integrates: ClassVar[bool] = False
     reductions: ClassVar[tuple[str, ...]] = ("forecast",)
     options: ClassVar[Options] = {}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {}
 
     def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
         super().__init__()
@@ -169,6 +178,7 @@ class Method(nn.Module):
         self.terms: dict[str, Tensor] = {}
         self.solver = plans.inference.solver
         self.steps = plans.inference.steps
+        self.stage = 0
 
     @property
     def recipe(self) -> Recipe:
@@ -186,6 +196,13 @@ class Method(nn.Module):
     def augmented(self) -> bool:
         """Whether its samples are augmented."""
         return bool(self.options.get("augmentation", True))
+
+    def begin_stage(self, stage: int, batch: Batch) -> None:
+        """What is to be done before the first step of a later stage.
+
+        :param stage: 1 or more. :param batch: of that first step.
+        """
+        self.stage = stage
 
     def training_step(self, batch: Batch) -> Tensor:
         """The loss of a batch that has targets: a scalar with a gradient."""
@@ -317,9 +334,10 @@ def method_class_for(name: str, plans: Plans) -> type[Method]:
 def checked_options(name: str, options: dict[str, object]) -> Options:
     """Options of a method, given as values or as text, in the types of its defaults.
 
-    :raises NotFoundError: the method has no such option. :raises ConfigurationError: a value is not of its type.
+    :raises NotFoundError: the method has no such option, or an option of text is not one of its words.
+    :raises ConfigurationError: a value is not of its type.
     """
-    known = method_class(name).options
+    known, choices = method_class(name).options, method_class(name).choices
     checked: Options = {}
     for option, value in options.items():
         if option not in known:
@@ -333,4 +351,6 @@ def checked_options(name: str, options: dict[str, object]) -> Options:
             raise ConfigurationError(
                 f"The option '{option}' of the method '{name}' is '{value}', expected {wanted}."
             ) from error
+        if option in choices and checked[option] not in choices[option]:
+            raise unknown_name(option, checked[option], choices[option], hint=f"(Option of the method '{name}'.)")
     return checked

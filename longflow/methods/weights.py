@@ -90,6 +90,7 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
     check_identity(checkpoint.header, path, name, plans, configuration)
     method = build_method(name, plans, configuration, checkpoint.header.get("options"))
     load_weights(method, checkpoint.part("weights"), path)
+    method.stage = checkpoint.header.get("stage", 0)
     return method.eval()
 
 

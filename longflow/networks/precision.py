@@ -36,7 +36,10 @@ class GuardedConv3d(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """As :class:`torch.nn.Conv3d`."""
-        if x.device.type == "cpu" and bf16_gradient_is_wrong(x.shape[2:], self.kernel_size):
+        wrong = bf16_gradient_is_wrong(x.shape[2:], self.kernel_size)
+        # nor are the result and the gradient right of one channel of one slice (tests/networks/test_conv_lstm.py)
+        wrong |= x.shape[1] == x.shape[2] == 1 < self.kernel_size[0]
+        if x.device.type == "cpu" and wrong:
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())
         return super().forward(x)

@@ -85,6 +85,8 @@ def training_memory(
 ) -> float:
     """Peak of a training step, in bytes, of all that the step holds on its device; 0 for a method that does not train.
 
+    Of a method with several stages it is that of the largest.
+
     :param device: kind of device, "cpu" or "cuda". :param bf16: whether the step runs in bf16 autocast.
     :param batch_size: None: the configuration's.
     """
@@ -96,13 +98,17 @@ def training_memory(
             return 0.0
         memory.fragments = True
         batch = _batch_of(model, plans, configuration, batch_size or plan.batch_size)
-        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
-            loss = model.training_step(batch)
-        loss.backward()
-        del loss
-        peak = max(memory.peak, memory.live + UPDATE_COPIES * weights)
+        for stage in range(len(model.stages)):
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
+                if stage:
+                    model.begin_stage(stage, batch)
+                loss = model.training_step(batch)
+            loss.backward()
+            del loss
+            memory.peak = max(memory.peak, memory.live + UPDATE_COPIES * weights)
     recipe = model.recipe
-    return peak + (MOMENTS[recipe.optimizer] + (recipe.ema_decay > 0)) * weights
+    return memory.peak + (MOMENTS[recipe.optimizer] + (recipe.ema_decay > 0)) * weights
 
 
 def _batch_of(method: Method, plans: Plans, configuration: str, batch_size: int) -> Batch | PhaseBatch | ScanBatch:

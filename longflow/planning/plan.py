@@ -18,7 +18,7 @@ from longflow.plans import ConfigurationPlan, Encoder, InferencePlan, NetworkPla
 
 #: the methods whose memory is planned, by task; of those that predict, the largest decides the patch
 PLANNED_METHODS = {
-    "forecast": ("cronos", "cronos_discrete", "tfm"),
+    "forecast": ("cronos", "cronos_discrete", "tfm", "simvp", "vivit", "convlstm", "ode_lstm"),
     "segment": ("unet", "unet_consistent", "spatiotemporal"),
     "translate": ("mfm", "mfm-unet", "mfm-segresnet", "mfm-swin_unetr", "mfm-umamba_bot"),
 }

@@ -7,8 +7,9 @@ from longflow.errors import ConfigurationError, LongflowError
 from longflow.files import read_json, write_text
 from longflow.fingerprint.fingerprint import Fingerprint, current_fingerprint
 from longflow.networks.precision import default_device
-from longflow.paths import PLANS_NAME, DatasetPaths
+from longflow.paths import PLANS_NAME, DatasetPaths, is_file_of_plans, name_of_plans
 from longflow.planning.plan import make_plans
+from longflow.planning.reference import plans_of_reference
 from longflow.plans import Encoder, Plans, write_plans
 
 
@@ -39,8 +40,11 @@ def plan_dataset(
     """Make and write the plans of a dataset whose fingerprint is up to date.
 
     :param preset: None: :func:`default_preset`. :param gpu_memory: GB; None: the preset's.
-    :param encoder: for the task "segment" alone; None: plain.
+    :param plans_name: a name; or the file of a reference plan (``plans/acdc.json``), which names the plans and has its
+        own sizes. :param encoder: for the task "segment" alone; None: plain.
     """
+    reference = Path(plans_name) if is_file_of_plans(plans_name) else None
+    plans_name = name_of_plans(plans_name)
     if "__" in plans_name or "/" in plans_name or not plans_name:
         raise ConfigurationError(
             f"The plans name '{plans_name}' cannot be used: it becomes part of folder names, so it must "
@@ -48,8 +52,15 @@ def plan_dataset(
         )
     if gpu_memory is not None and gpu_memory <= 0:
         raise ConfigurationError(f"--gpu_memory is {gpu_memory:g} GB, expected a number above 0.")
+    if reference and (preset or gpu_memory or encoder):
+        raise ConfigurationError(
+            f"{reference} has its own sizes: leave --preset, --gpu_memory and --encoder out, or edit a copy of it."
+        )
     fingerprint, description = current_fingerprint(dataset_name)
-    plans = make_plans(fingerprint, description, preset or default_preset(), gpu_memory, plans_name, encoder)
+    if reference:
+        plans = plans_of_reference(reference, fingerprint, description)
+    else:
+        plans = make_plans(fingerprint, description, preset or default_preset(), gpu_memory, plans_name, encoder)
     paths = DatasetPaths(dataset_name)
     previous = _keep_previous(plans, paths.plans(plans_name), paths.plans(f"{plans_name}_previous"))
     write_plans(plans, paths.plans(plans_name))

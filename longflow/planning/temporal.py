@@ -66,8 +66,7 @@ def plan_time(fingerprint: TemporalFingerprint, longest_sequence: int, task: Tas
     grids = rank_grids(times, intervals, sequence_length)
     best = grids[0]
     contexts = contexts_of(times, CONTEXT_WINDOW * sequence_length)
-    residual = grid_residual(contexts, best.spacing)
-    regular = residual <= REGULAR_RESIDUAL and best.overwritten <= REGULAR_LOSS and best.clipped <= REGULAR_LOSS
+    regular, regular_reason = regularity(contexts, best)
     longest_span = float(max(one[-1] - one[0] for one in times))
     unit = fingerprint.time_unit
     return TemporalPlan(
@@ -85,7 +84,7 @@ def plan_time(fingerprint: TemporalFingerprint, longest_sequence: int, task: Tas
             f"({intervals.min():g} to {intervals.max():g} {unit}) of {len(times)} subjects with two scans or more.",
             length_reason,
             _grid_reason(best, contexts, unit),
-            _regular_reason(regular, residual, best),
+            regular_reason,
         ],
     )
 
@@ -292,15 +291,14 @@ def _grid_reason(grid: GridPlan, contexts: Contexts, unit: str) -> str:
     )
 
 
-def _regular_reason(regular: bool, residual: float, grid: GridPlan) -> str:
+def regularity(contexts: Contexts, grid: GridPlan) -> tuple[bool, str]:
+    """Whether scans lie on a grid closely enough that discrete methods are recommended, and why."""
+    residual = grid_residual(contexts, grid.spacing)
+    regular = residual <= REGULAR_RESIDUAL and grid.overwritten <= REGULAR_LOSS and grid.clipped <= REGULAR_LOSS
     numbers = f"scans lie {residual:.1%} of Δ from the grid on average (at random: 25 %)"
+    lost = f"{grid.overwritten + grid.clipped:.1%}"
     if regular:
-        return (
-            f"Regular: {numbers}, and {grid.overwritten + grid.clipped:.1%} are lost or clipped; discrete methods suit."
-        )
+        return True, f"Regular: {numbers}, and {lost} are lost or clipped; discrete methods suit."
     if residual > REGULAR_RESIDUAL:
-        return f"Irregular: {numbers}; continuous methods are recommended."
-    return (
-        f"Irregular: {numbers}, but {grid.overwritten + grid.clipped:.1%} of scans are lost or clipped; continuous "
-        "methods are recommended."
-    )
+        return False, f"Irregular: {numbers}; continuous methods are recommended."
+    return False, f"Irregular: {numbers}, but {lost} of scans are lost or clipped; continuous methods are recommended."

@@ -13,6 +13,7 @@ from longflow.methods.weights import Checkpoint, check_identity, load_weights, r
 from longflow.networks.precision import computes_bf16
 from longflow.paths import FoldPaths
 from longflow.plans import Plans
+from longflow.training.cost import highest, peak_memory
 from longflow.training.distributed import Processes
 from longflow.training.validation import Score, Validation
 
@@ -50,7 +51,8 @@ class State:
     """Where a run stands; written with every checkpoint.
 
     :param best_value: of the best validation so far. :param note: what the last validation found, in words.
-    :param loss_sums: of the loss and its terms since the last record.
+    :param loss_sums: of the loss and its terms since the last record. :param peak_memory: bytes, over all sittings.
+    :param stage: of the method's ``stages``, and :param stage_iteration: with which it began.
     """
 
     iteration: int = 0
@@ -62,6 +64,9 @@ class State:
     note: str = ""
     loss_sums: dict[str, float] = field(default_factory=dict)
     loss_count: int = 0
+    peak_memory: int | None = None
+    stage: int = 0
+    stage_iteration: int = 0
 
 
 class Stopped(KeyboardInterrupt):
@@ -111,6 +116,11 @@ class Run:
         if self.settings.max_time:
             return self.state.seconds / self.settings.max_time
         return self.state.iteration / self.total_iterations
+
+    def progress_of_stage(self, progress: float) -> float:
+        """Share of the method's present stage that is done, where this share of the run is."""
+        begun, end = (*self.method.stages, 1.0)[self.state.stage :][:2]
+        return max(0.0, progress - begun) / (end - begun)
 
     @property
     def ended(self) -> bool:
@@ -192,11 +202,19 @@ def compiled(module: nn.Module) -> Callable[..., Tensor]:
 def averaged_weights(run: Run, score: Score) -> Checkpoint:
     """The averaged weights as a checkpoint that prediction can use."""
     tensors = {f"weights.{name}": tensor for name, tensor in run.average.items()}
-    return Checkpoint(tensors, {**run.header, "iteration": run.state.iteration, "validation": score.columns})
+    header = {**run.header, "iteration": run.state.iteration, "validation": score.columns, "stage": run.state.stage}
+    return Checkpoint(tensors, header)
+
+
+def restart_average(run: Run) -> None:
+    """Let the averaged weights begin at what the weights are now."""
+    for name, tensor in run.method.state_dict().items():
+        run.average[name].copy_(tensor)
 
 
 def save_state(run: Run) -> None:
     """Write everything that is needed to go on as if nothing had happened."""
+    run.state.peak_memory = highest(run.state.peak_memory, peak_memory(run.device))
     tensors = {f"weights.{name}": tensor for name, tensor in run.method.state_dict().items()}
     if run.recipe.ema_decay:
         tensors |= {f"average.{name}": tensor for name, tensor in run.average.items()}
@@ -221,3 +239,4 @@ def load_state(run: Run) -> None:
         moments.setdefault(int(index), {})[moment] = tensor
     run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": moments})
     run.state = State(**checkpoint.header["state"])
+    run.method.stage = run.state.stage

@@ -13,7 +13,7 @@ from longflow.methods.weights import check_identity, read_checkpoint
 from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
 from longflow.plans import read_plans
 from longflow.training.labelled_subjects import choose_labelled
-from longflow.training.run import Run, RunSettings
+from longflow.training.run import Run, RunSettings, restart_average
 from longflow.training.samplers import sampler_of
 from longflow.training.splits import Cohort
 
@@ -111,8 +111,7 @@ def with_labelled_subjects(
 def begin_with(run: Run, file: Path) -> None:
     """Put pretrained weights into a run, and say which were used."""
     transfer = load_pretrained(run.method, file)
-    for name, tensor in run.method.state_dict().items():
-        run.average[name].copy_(tensor)
+    restart_average(run)
     if not run.processes.first:
         return
     logger.info(

@@ -18,6 +18,7 @@ from longflow.networks.precision import autocast
 from longflow.paths import DatasetPaths, FoldPaths
 from longflow.plans import Plans, read_plans, write_plans
 from longflow.preprocessing.series import prepared_subjects
+from longflow.training.cost import record_cost
 from longflow.training.distributed import Processes
 from longflow.training.logbook import EpochRecord, Logbook
 from longflow.training.run import (
@@ -27,6 +28,7 @@ from longflow.training.run import (
     Stopped,
     averaged_weights,
     load_state,
+    restart_average,
     save_state,
     set_up_run,
 )
@@ -150,6 +152,7 @@ def _loop(run: Run, samples, log: Logbook | None, stop: StopSignal, on_progress,
         begun = time.monotonic()
         batch = next(batches).to(run.device)
         fetched = time.monotonic()
+        _begin_due_stage(run, batch, progress)
         losses = _train_step(run, batch, progress)
         seconds = time.monotonic() - begun
         waited, worked = waited + fetched - begun, worked + seconds
@@ -176,12 +179,31 @@ def _loop(run: Run, samples, log: Logbook | None, stop: StopSignal, on_progress,
             raise Stopped
 
 
+def _begin_due_stage(run: Run, batch: Batch, progress: float) -> None:
+    """Where the method's next stage is due, begin it from the averaged weights, and all else anew.
+
+    The best weights so far were the best of another stage.
+    """
+    state, method = run.state, run.method
+    if state.stage + 1 == len(method.stages) or progress < method.stages[state.stage + 1]:
+        return
+    state.stage, state.stage_iteration = state.stage + 1, state.iteration
+    state.best_value, state.loss_sums, state.loss_count = None, {}, 0
+    run.optimizer.zero_grad(set_to_none=True)
+    run.optimizer.state.clear()
+    method.load_state_dict(run.average)
+    with autocast(run.device):
+        method.begin_stage(state.stage, batch)
+    restart_average(run)
+    logger.info("Stage %d of %d begins after iteration %d.", state.stage + 1, len(method.stages), state.iteration)
+
+
 def _train_step(run: Run, batch: Batch, progress: float) -> dict[str, float]:
     """One update; its loss and the terms of it. All that is random depends on seed, iteration and process."""
     seed, processes = run.settings.seed, run.processes
     torch.manual_seed(seed * 1_000_003 + run.state.iteration * processes.count + processes.index)
     for group in run.optimizer.param_groups:
-        group["lr"] = run.learning_rate * schedule(progress, run.recipe)
+        group["lr"] = run.learning_rate * schedule(run.progress_of_stage(progress), run.recipe)
     with autocast(run.device):
         loss = run.step(batch)
     value = loss.item()
@@ -195,7 +217,8 @@ def _train_step(run: Run, batch: Batch, progress: float) -> dict[str, float]:
     nn.utils.clip_grad_norm_(run.method.parameters(), run.recipe.gradient_clip)
     run.optimizer.step()
     if run.recipe.ema_decay:
-        update_average(run.average, run.method.state_dict(), run.recipe.ema_decay, run.state.iteration)
+        in_stage = run.state.iteration - run.state.stage_iteration
+        update_average(run.average, run.method.state_dict(), run.recipe.ema_decay, in_stage)
     return {"loss": value, **{f"loss_{name}": float(term) for name, term in run.method.terms.items()}}
 
 
@@ -275,11 +298,18 @@ def _record(run: Run, log: Logbook, score: Score | None, epoch_seconds: float, w
 
 def _finish(run: Run) -> None:
     """Validate the last weights, write the out-of-fold predictions of those kept, mark the fold as finished."""
+    if run.state.stage + 1 < len(run.method.stages):
+        logger.warning(
+            "The run ended in stage %d of the %d stages that the method has: it is not trained. Give it more time or "
+            "iterations, with --overwrite.",
+            *(run.state.stage + 1, len(run.method.stages)),
+        )
     if run.state.validated_iteration != run.state.iteration:
         _validate(run)
     kept = read_checkpoint(run.paths.best)
     load_weights(run.method, kept.part("weights"), run.paths.best)
     run.validation.finish(run.method.eval(), run.paths)
+    record_cost(run)
     write_checkpoint(kept, run.paths.final)
     logger.info(
         "Fold finished: %s at iteration %d; kept are the weights of iteration %d.",

@@ -1,6 +1,7 @@
 """What the demo says and in which order; its commands are played by a function. The continuous integration runs it."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -22,13 +23,13 @@ def play(monkeypatch, phantom_dataset, tmp_path):
     def played(codes: dict[str, int]) -> list[str]:
         ran = []
 
-        def run_command(command, home):
+        def run_command(command, folders):
             ran.append(command.typed)
             if command.name == "evaluate":
-                write_json({"overall": OVERALL}, forecast_folder(home) / "metrics.json")
+                write_json({"overall": OVERALL}, forecast_folder(Path(folders["LONGFLOW_HOME"])) / "metrics.json")
             return codes.get(command.name, 0)
 
-        monkeypatch.setattr("longflow.demo.run.run_command", run_command)
+        monkeypatch.setattr("longflow.cluster.commands.run_command", run_command)
         assert demo.main(["--folder", str(tmp_path / "home"), "--max_time", "7s"]) == 0 or codes
         return ran
 

@@ -37,3 +37,12 @@ def test_a_device_that_is_not_there():
     assert flags.checked_device("cpu") == "cpu"
     with pytest.raises(ConfigurationError):
         flags.checked_device("cuda:99")
+
+
+def test_a_file_of_plans_stands_for_its_name_but_where_plans_are_made():
+    made, used = argparse.ArgumentParser(), argparse.ArgumentParser()
+    flags.add_plans(made, planning=True)
+    flags.add_plans(used)
+    assert made.parse_args(["-p", "plans/acdc.json"]).plans == "plans/acdc.json"
+    assert used.parse_args(["-p", "plans/acdc.json"]).plans == "acdc"
+    assert used.parse_args([]).plans == made.parse_args([]).plans == "longflowPlans"

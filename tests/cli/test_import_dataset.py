@@ -8,6 +8,9 @@ from longflow.cli.verify import main as verify
 from longflow.errors import ConfigurationError
 from tests.data.helpers import phase_array, phase_label, write_image
 from tests.data.importers.test_acdc import write_patient
+from tests.data.importers.test_bids import write_bids
+from tests.data.importers.test_isles24 import write_patient as write_isles_patient
+from tests.data.importers.test_lumiere import write_visit
 from tests.data.importers.test_nifti4d import write_cine
 
 
@@ -103,3 +106,29 @@ def test_phases_with_all_flags(home, tmp_path, capsys):
     assert description["labels"] == {"background": 0, "vessel": 1} and description["time_unit"] == "years"
     assert description["channel_names"] == {"0": "CT"} and description["numTraining"] == 4
     assert verify(["-d", "104", "-np", "1"]) == 0
+
+
+def test_released_layouts(home, tmp_path, capsys):
+    write_isles_patient(tmp_path / "isles", "sub-stroke0001")
+    arguments = ["isles24", str(tmp_path / "isles"), "-d", "105", "--every", "2", "--space", "registered", "-np", "1"]
+    assert main(arguments) == 0
+    assert len(list((home / "raw" / "Dataset105_ISLES24" / "imagesTr").iterdir())) == 3
+    write_visit(tmp_path / "lumiere" / "Patient-001", "week-000-1")
+    write_visit(tmp_path / "lumiere" / "Patient-001", "week-012")
+    assert main(["lumiere", str(tmp_path / "lumiere"), "-d", "106", "--modality", "T2", "-np", "1"]) == 0
+    assert json.loads((home / "raw" / "Dataset106_LUMIERE" / "dataset.json").read_text())["time_unit"] == "weeks"
+    write_bids(tmp_path / "bids", {"sub-1": ("ses-1", "ses-3"), "sub-2": ("ses-1", "ses-9")})
+    arguments = ["bids", str(tmp_path / "bids"), "-d", "107", "-n", "Visits", "--modality", "FLAIR", "-np", "1"]
+    assert main(arguments) == 1
+    assert "Nothing says when the sessions" in capsys.readouterr().err
+    assert main([*arguments, "--times", "labels", "--time_unit", "years", "--test", "sub-2"]) == 0
+    assert len(list((home / "raw" / "Dataset107_Visits" / "targetsTs").iterdir())) == 1
+    for number in ("105", "106", "107"):
+        assert verify(["-d", number, "-np", "1"]) == 0
+
+
+def test_a_flag_of_another_layout_is_refused(home, tmp_path, capsys):
+    assert main(["acdc", str(tmp_path), "-d", "101", "--modality", "T1"]) == 1
+    assert "--modality means nothing for the layout acdc. It takes: --time, --task" in capsys.readouterr().err
+    assert main(["isles24", str(tmp_path), "-d", "105", "--task", "segment"]) == 1
+    assert "--task means nothing for the layout isles24" in capsys.readouterr().err

@@ -1,5 +1,8 @@
+from pathlib import Path
+
 from longflow.cli.extract_fingerprint import main as extract
 from longflow.cli.plan import main
+from longflow.paths import DatasetPaths
 
 NAME = "Dataset900_Phantom"
 
@@ -23,3 +26,16 @@ def test_an_encoder_is_for_segmentation_alone(phantom_home, capsys):
     assert extract(["-d", "900", "-np", "1"]) == 0
     assert main(["-d", "900", "--preset", "tiny", "--encoder", "residual"]) == 1
     assert "--encoder residual is for the task 'segment'" in capsys.readouterr().err
+
+
+def test_a_reference_plan_is_used_by_its_file(phantom_home, capsys):
+    assert extract(["-d", "900", "-np", "1"]) == 0
+    file = str(Path(__file__).parents[2] / "plans" / "phantom_tiny.json")
+    assert main(["-d", "900", "-p", file]) == 0
+    out = capsys.readouterr().out
+    assert "phantom_tiny.json" in out and "Preset tiny: no" not in out
+    assert (DatasetPaths(NAME).plans("phantom_tiny")).is_file()
+    assert main(["-d", "900", "-p", file, "--preset", "S"]) == 1
+    assert "has its own sizes" in capsys.readouterr().err
+    assert main(["-d", "900", "-p", "nowhere.json"]) == 1
+    assert "nowhere.json does not exist" in capsys.readouterr().err

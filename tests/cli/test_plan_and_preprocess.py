@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,13 @@ def test_everything_between_raw_data_and_training(phantom_home, capsys):
     assert plan_and_preprocess.main(arguments) == 0
     assert "said something else" not in capsys.readouterr().out
     assert paths.fingerprint.stat().st_mtime_ns == before
+
+
+def test_by_a_reference_plan(phantom_home, capsys):
+    file = Path(__file__).parents[2] / "plans" / "phantom_tiny.json"
+    assert plan_and_preprocess.main(["-d", "900", "-p", str(file), "-c", "3d_fullres", "-np", "1"]) == 0
+    assert "Next: longflow_train 900 3d_fullres 0 -p phantom_tiny" in capsys.readouterr().out
+    assert len(prepared_subjects(DatasetPaths(NAME).cache("phantom_tiny", "3d_fullres"))) > 1
 
 
 def test_errors_of_the_data_stop_before_planning(phantom_home, capsys):

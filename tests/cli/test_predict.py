@@ -32,6 +32,12 @@ def test_two_flags_and_times_suffice(images, tmp_path, capsys):
     assert (tmp_path / "out" / "s5_t70.5_0000.nii.gz").is_file()
 
 
+def test_context_scans_can_be_hidden(images, tmp_path):
+    assert run(images, tmp_path / "out", "-t", "60", "--hide_context", "last:2") == 0
+    content = read_json(tmp_path / "out" / "s0_t60.json")
+    assert (content["hide_context"], content["context"], content["horizon"]) == ("last:2", ["s0_0", "s0_1"], 50.0)
+
+
 def test_flags_reach_the_forecast(images, tmp_path):
     model = ["-d", "1", "-c", "3d_fullres", "-m", "cronos", "-f", "0"]
     assert run(images, tmp_path / "out", "-t", "60", *model, "--solver", "midpoint", "--steps", "3", "--mirror") == 0
@@ -49,6 +55,7 @@ def test_flags_reach_the_forecast(images, tmp_path):
         ("-t -4", "A forecast needs at least one earlier scan"),
         ("-t inf", "The wanted time inf is not a finite number"),
         ("", "Nothing is wanted of"),
+        ("-t 60 --hide_context 2", "--hide_context is '2', expected first:K or last:K"),
         ("--device tpu", "The device 'tpu' cannot be used here"),
     ],
 )
@@ -105,6 +112,7 @@ def test_a_model_that_segments_is_used_by_the_same_command(dataset, images, tmp_
     [
         ("-t 60", "Times (-t) are for forecasts"),
         ("--to native", "A phase (--to) is for translations"),
+        ("--hide_context last:1", "Hidden context scans (--hide_context) are for forecasts"),
         ("--steps 3", "no solver"),
     ],
 )

@@ -18,6 +18,7 @@ from longflow.data.images import read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json
 from longflow.inference.forecaster import Forecaster
+from longflow.inference.hidden_context import HiddenContext
 from longflow.inference.predictor import Predictor, predict_folder
 from longflow.inference.wanted import Asked
 from longflow.plans import read_plans
@@ -89,6 +90,7 @@ def test_a_sidecar_says_what_was_made_from_what(forecaster, folder, tmp_path):
         "horizon_outside_training": False,
         "context": ["a_0", "a_1", "a_2"],
         "context_times": [0.0, 10.0, 25.0],
+        "hide_context": None,
         "dataset": "Dataset001_Test",
         "method": ["cronos"],
         "configuration": ["3d_fullres"],
@@ -150,6 +152,35 @@ def test_a_forecast_is_made_anew_where_its_scans_have_changed(forecaster, folder
     table.write_text(table.read_text().replace("a_2,a,25.0", "a_2,a,30.0"))
     predict_folder(forecaster, folder, out)
     assert read_json(out / "a_3.json")["context_times"] == [0, 10, 30]
+
+
+@pytest.mark.parametrize(("text", "kept"), [("first:1", [1, 2]), ("last:2", [0])])
+def test_hidden_scans_are_as_good_as_not_there(dataset, folder, tmp_path, text, kept):
+    finished_model(dataset, read_plans(dataset.plans()), random=True)
+    forecaster, hidden = Forecaster.load(device="cpu", steps=1), tmp_path / "hidden"
+    predict_folder(forecaster, folder, hidden, Asked(hidden=HiddenContext.of(text)))
+    for subject in SUBJECTS:
+        for index in {0, 1, 2} - set(kept):
+            (folder / f"{subject}_{index}_0000.nii.gz").unlink()
+    table = folder / "scans.csv"
+    rows = table.read_text().splitlines()
+    table.write_text("\n".join(row for row in rows if not row[2:3].isdigit() or int(row[2]) in [*kept, 3]))
+    predict_folder(forecaster, folder, tmp_path / "missing")
+    for subject in SUBJECTS:
+        found, wanted = (read_scan((out / f"{subject}_3_0000.nii.gz",)).array for out in (hidden, tmp_path / "missing"))
+        assert np.array_equal(found, wanted)
+        sidecar = read_json(hidden / f"{subject}_3.json")
+        assert sidecar["hide_context"] == text and sidecar["context"] == [f"{subject}_{index}" for index in kept]
+
+
+def test_forecasts_with_and_without_hidden_scans_are_not_mixed(forecaster, folder, tmp_path):
+    hiding = Asked(hidden=HiddenContext.of("last:1"))
+    predict_folder(forecaster, folder, tmp_path / "all")
+    with pytest.raises(ConfigurationError, match=r"a_3.json was made with hide_context None, .* has last:1"):
+        predict_folder(forecaster, folder, tmp_path / "all", hiding)
+    predict_folder(forecaster, folder, tmp_path / "hidden", hiding)
+    with pytest.raises(ConfigurationError, match=r"a_3.json was made with hide_context last:1, .* has None"):
+        predict_folder(forecaster, folder, tmp_path / "hidden")
 
 
 def test_forecasts_of_another_model_are_not_mixed_in(dataset, forecaster, folder, tmp_path):

@@ -98,6 +98,12 @@ def test_nothing_trained(paths):
         select("101")
 
 
+def test_a_record_may_name_a_method_that_has_nothing_to_train(paths):
+    lci = paths.model("lci", "longflowPlans", "3d_fullres")
+    best(paths, (lci, []))
+    assert select("101").members == (Member(lci, ()),)
+
+
 def test_models_of_several_datasets(paths):
     trained(paths), trained(DatasetPaths("Dataset102_Other"))
     with pytest.raises(ConfigurationError, match=r"Dataset101_Cine, Dataset102_Other. Say which with -d"):

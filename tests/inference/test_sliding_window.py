@@ -71,7 +71,7 @@ def test_patches_reach_the_method_in_its_own_number_of_axes():
 
     def note(batch):
         shapes.add(tuple(batch.context.shape))
-        assert batch.context_mask.all() and batch.target is None
+        assert batch.context_mask.all() and batch.target is None and batch.noise is None
         return identity(batch)
 
     predict(method_of(note), coordinates((4, 8, 12)))
@@ -268,6 +268,28 @@ def test_a_translation_without_a_change_is_the_scan_to_the_bit(dimensions, shape
     folds = [translating(lambda batch: batch.source, dimensions, channels=2)] * 3
     found = predict_translation(folds, image, 1, "cpu", mirror=True)
     assert found.dtype == np.float32 and np.array_equal(found, image)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+def test_a_forecast_that_begins_with_noise_gets_what_a_translation_gets(mirror):
+    """The method returns its noise, beside a context that is as without."""
+    context = coordinates((5, 17, 13), channels=2)
+    for dimensions in (2, 3):
+
+        def noise(batch, scans=len(context)):
+            assert batch.context.shape[1] == batch.context_times.shape[1] == batch.context_mask.shape[1] == scans
+            return {"forecast": batch.context[:, -1], "noise": batch.noise}
+
+        method = method_of(noise, ("forecast", "noise"), dimensions, channels=2)
+        type(method).noise = True
+        found = predict([method] * 2, context, mirror=mirror)
+        assert np.array_equal(found["forecast"], context[-1])
+        drawn = translating(lambda batch: batch.noise, dimensions, 2, noise=True)
+        wanted = predict_translation([drawn], np.zeros_like(context[0]), 0, "cpu", mirror=mirror)
+        context_of_zeros = np.zeros_like(context)
+        found = predict(method, context_of_zeros, mirror=mirror)["noise"]
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+        assert not np.allclose(predict(method, context_of_zeros, seed=1)["noise"], wanted)
 
 
 def test_folds_of_a_translation_are_averaged_and_told_the_phase_of_the_source():

@@ -2,6 +2,7 @@ import pytest
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, write_scans
 from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.inference.hidden_context import HiddenContext
 from longflow.inference.wanted import wanted_forecasts, wanted_labels, wanted_translations
 
 DESCRIPTION = DatasetDescription(channel_names={"0": "T1", "1": "T2"}, file_ending=".nii.gz", time_unit="days")
@@ -18,8 +19,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def found(folder, times=(), context_length=8):
-    wanted = wanted_forecasts(folder, DESCRIPTION, times, context_length)
+def found(folder, times=(), context_length=8, hidden=None):
+    wanted = wanted_forecasts(folder, DESCRIPTION, times, context_length, hidden)
     return {item.target.case: ([scan.time for scan in item.context], item.horizon) for item in wanted}
 
 
@@ -33,6 +34,33 @@ def test_the_latest_scans_are_the_context(folder):
 
 def test_times_stand_instead_of_rows_each_once(folder):
     assert found(folder, [50, 12.5, 50]) == {"s_t50": ([0, 10, 20, 30], 20), "s_t12.5": ([0, 10], 2.5)}
+
+
+@pytest.mark.parametrize(
+    ("text", "contexts"),
+    [
+        ("first:1", {"s_25": ([10, 20], 5), "s_40": ([20, 30], 10)}),
+        ("last:1", {"s_25": ([0, 10], 15), "s_40": ([10, 20], 20)}),
+        ("last:2", {"s_25": ([0], 25), "s_40": ([10], 30)}),
+    ],
+)
+def test_scans_are_hidden_of_what_a_model_takes_and_horizons_count_from_the_rest(folder, text, contexts, caplog):
+    assert found(folder, context_length=3, hidden=HiddenContext.of(text)) == contexts
+    assert not caplog.text
+
+
+def test_one_scan_is_left_where_there_are_too_few_and_that_is_said(folder, caplog):
+    hidden = HiddenContext.of("first:3")
+    assert found(folder, hidden=hidden) == {"s_25": ([20], 5), "s_40": ([30], 10)}
+    said = "--hide_context first:3: 1 of 2 targets have no more than 3 context scans (s_25). One scan is left to each"
+    assert said in caplog.text
+
+
+def test_what_was_hidden_stands_in_the_sidecar(folder):
+    (one, _) = wanted_forecasts(folder, DESCRIPTION, (), 8, HiddenContext.of("last:2"))
+    described = one.described()
+    assert described["hide_context"] == "last:2" and described["context"] == ["s_0"] and described["horizon"] == 25
+    assert wanted_forecasts(folder, DESCRIPTION, (), 8)[0].described()["hide_context"] is None
 
 
 def test_long_times_are_told_apart(folder):

@@ -4,7 +4,14 @@ import pytest
 
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
 from longflow.methods import Method, method
-from longflow.methods.method import build_method, known_methods, method_class, named_with_network, network_of
+from longflow.methods.method import (
+    build_method,
+    checked_options,
+    known_methods,
+    method_class,
+    named_with_network,
+    network_of,
+)
 from longflow.methods.weights import check_identity
 from longflow.networks.translation import NETWORKS
 from tests.inference.helpers import plans_to_translate
@@ -106,3 +113,16 @@ def test_weights_of_another_network_are_refused(tmp_path):
     check_identity(header, tmp_path, "mfm-segresnet", plans, "3d_fullres")
     with pytest.raises(ModelError, match="trained by the method 'mfm-segresnet', not by 'mfm'"):
         check_identity(header, tmp_path, "mfm", plans, "3d_fullres")
+
+
+def test_an_option_of_text_is_one_of_its_words():
+    assert checked_options("tfm", {"filling": "masking", "noise": "0.1"}) == {"filling": "masking", "noise": 0.1}
+    message = r"There is no filling 'mask'\. Did you mean 'masking'\? Known: locf, masking, none\. \(Option of .* 'tfm'"
+    with pytest.raises(NotFoundError, match=message):
+        checked_options("tfm", {"filling": "mask"})
+
+
+@pytest.mark.parametrize("name", known_methods())
+def test_choices_are_of_options_of_text_and_hold_their_defaults(name):
+    kind = method_class(name)
+    assert all(kind.options[option] in words for option, words in kind.choices.items())

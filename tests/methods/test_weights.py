@@ -26,6 +26,13 @@ def test_weights_come_back_bit_for_bit(tmp_path):
     assert read_checkpoint(path).header["nrmse"] == 0.5
 
 
+def test_the_stage_of_training_comes_back(tmp_path):
+    saved(tmp_path / "a.safetensors", name="latent_diffusion", stage=1)
+    assert load_method(tmp_path / "a.safetensors", "latent_diffusion", minimal_plans(), "3d_fullres").stage == 1
+    saved(tmp_path / "a.safetensors")
+    assert load_method(tmp_path / "a.safetensors", "cronos", minimal_plans(), "3d_fullres").stage == 0
+
+
 def test_a_checkpoint_of_another_plan_is_refused(tmp_path):
     saved(tmp_path / "a.safetensors")
     plans = minimal_plans()

@@ -33,7 +33,7 @@ def test_plans_are_valid_and_survive_the_disk(tmp_path, quick_memory):
     assert plans.channels[0].normal_form == "per_subject"
     for plan in plans.configurations.values():
         assert plan.reasons
-        assert set(plan.memory_estimate) == {"cronos", "cronos_discrete", "tfm"}
+        assert set(plan.memory_estimate) == set(PLANNED_METHODS["forecast"])
         assert max(plan.memory_estimate.values()) <= plans.gpu_memory
 
 

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,3 +75,13 @@ def test_flags_that_cannot_be(dataset, options, error, message):
     extract_fingerprint(NAME, processes=1)
     with pytest.raises(error, match=message):
         plan_dataset(NAME, **{"preset": "tiny", **options})
+
+
+def test_a_reference_plan_is_made_the_datasets_own(dataset):
+    extract_fingerprint(NAME, processes=1)
+    file = Path(__file__).parents[2] / "plans" / "lumiere.json"
+    planned = plan_dataset(NAME, plans_name=str(file))
+    assert dataset.plans("lumiere").is_file() and planned.plans.dataset_name == NAME
+    assert planned.plans.configuration("3d_fullres").patch_size == [96, 96, 64]
+    with pytest.raises(ConfigurationError, match=r"lumiere.json has its own sizes: leave --preset"):
+        plan_dataset(NAME, "tiny", plans_name=str(file))

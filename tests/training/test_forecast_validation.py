@@ -103,5 +103,6 @@ def test_out_of_fold_forecasts_are_written_as_predictions_are(dataset):
         "horizon": 15.0,
         "context": ["s0_0", "s0_1", "s0_2"],
         "context_times": [0.0, 10.0, 25.0],
+        "hide_context": None,
         "reduction": "mean",
     }

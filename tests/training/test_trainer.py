@@ -11,6 +11,7 @@ from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 from longflow.errors import ConfigurationError, DataError, ModelError, NotFoundError
 from longflow.files import read_json, written_whole
 from longflow.methods.forecasting.cronos import Cronos
+from longflow.methods.forecasting.latent_diffusion import LatentDiffusion
 from longflow.methods.method import Recipe
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans, write_plans
@@ -21,6 +22,7 @@ from longflow.training.forecast_validation import ForecastValidation
 from longflow.training.logbook import read_progress
 from longflow.training.run import RunSettings, Stopped
 from longflow.training.trainer import number_of_folds, schedule, train_fold
+from longflow.training.validation import Score
 from tests.training.helpers import make_dataset
 from tests.training.phase_cohort import make_pairs, phase_plans
 from tests.training.test_label_validation import make_labelled
@@ -75,9 +77,11 @@ def test_a_finished_fold_has_everything(dataset):
         assert {path.stem for path in paths.validation(reduction).glob("*.json")} == {t["target"] for t in targets}
 
 
-@pytest.mark.parametrize(("method", "stops"), [("cronos", (3,)), ("cronos", (2, 4)), ("tfm", (1,))])
+@pytest.mark.parametrize(
+    ("method", "stops"), [("cronos", (3,)), ("cronos", (2, 4)), ("tfm", (1,)), ("latent_diffusion", (1, 3, 4))]
+)
 def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(dataset, tmp_path, monkeypatch, method, stops):
-    """Stopped within an epoch, at its end, and twice."""
+    """Stopped within an epoch, at its end, and twice; in each of two stages and between them."""
     whole = train(dataset, method, seed=3)
     expected = tmp_path / "whole"
     whole.folder.rename(expected)
@@ -281,6 +285,58 @@ def test_a_time_budget_is_kept_and_the_schedule_ends_with_it(dataset):
     assert paths.final.is_file()
     rates = [entry.learning_rate for entry in read_progress(paths.progress_csv)]
     assert rates[-1] < 0.3 * max(rates)
+
+
+def test_a_stage_begins_from_the_averaged_weights_and_all_else_anew(dataset, monkeypatch):
+    """The first stage is made to have the best validation."""
+    runs, averages, rates = [], [], []
+    begin, restart, rate = LatentDiffusion.begin_stage, trainer.restart_average, trainer.schedule
+
+    def begin_noting(method, stage, batch):
+        averages.append({name: tensor.clone() for name, tensor in method.state_dict().items()})
+        begin(method, stage, batch)
+
+    def restart_noting(run):
+        before = {name: tensor.clone() for name, tensor in run.average.items()}
+        assert all(torch.equal(tensor, before[name]) for name, tensor in averages[0].items())
+        restart(run)
+        assert before["scale"] == 1 and run.average["scale"] == run.method.scale != 1
+        assert not run.optimizer.state and run.state.best_value is None
+        assert all(parameter.grad is None for parameter in run.method.parameters())
+        runs.append(run)
+
+    def rate_noting(progress, recipe):
+        rates.append(progress)
+        return rate(progress, recipe)
+
+    def score(self, method):
+        return Score(float(method.stage), {"nrmse": float(method.stage)}, "")
+
+    monkeypatch.setattr(LatentDiffusion, "begin_stage", begin_noting)
+    monkeypatch.setattr(trainer, "restart_average", restart_noting)
+    monkeypatch.setattr(trainer, "schedule", rate_noting)
+    monkeypatch.setattr(ForecastValidation, "score", score)
+    paths = train(dataset, "latent_diffusion", iterations=8, options={"sampling_steps": 1})
+    (run,) = runs
+    assert (run.state.stage, run.state.stage_iteration, run.state.best_value) == (1, 4, 1)
+    assert rates == pytest.approx([0, 0.25, 0.5, 0.75] * 2)
+    header = read_checkpoint(paths.final).header
+    assert header["stage"] == 1 and header["iteration"] > 4
+    frozen = {name for name in averages[0] if name.startswith("autoencoder.")}
+    kept = read_checkpoint(paths.final).part("weights")
+    assert all(torch.equal(kept[name], averages[0][name]) for name in frozen)
+    records = [entry.found for entry in read_progress(paths.progress_csv)]
+    assert ["loss_kl" in found and found["loss_kl"] is not None for found in records] == [True, True, False, False]
+    assert [found["loss_noise"] is not None for found in records] == [False, False, True, True]
+
+
+def test_a_run_that_ends_before_the_last_stage_says_so(dataset, caplog):
+    paths = train(dataset, "latent_diffusion", iterations=1)
+    assert "ended in stage 1 of the 2 stages" in caplog.text
+    assert read_checkpoint(paths.final).header["stage"] == 0
+    caplog.clear()
+    train(dataset, "cronos", iterations=1)
+    assert "stage" not in caplog.text
 
 
 def test_the_rate_rises_and_then_falls_as_a_cosine():

@@ -2,7 +2,6 @@
 
 import csv
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel
@@ -10,9 +9,9 @@ import nibabel
 from longflow.data.dataset import parse_time
 from longflow.data.images import by_axis
 from longflow.data.importers.patterns import SUBJECT, fitting_files
-from longflow.data.importers.writing import ImportedScan, import_dataset
+from longflow.data.importers.writing import ImportedScan, import_dataset, with_test_subjects
 from longflow.data.nifti import NIBABEL_ERRORS
-from longflow.errors import ConfigurationError, DataError, unknown_name
+from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json
 from longflow.parallel import Progress
 from longflow.plans import Task
@@ -57,20 +56,16 @@ def import_nifti4d(
     :returns: False where everything was there already.
     """
     files = subjects_of_folder(source, images)
-    for subject in test:
-        if subject not in files:
-            raise unknown_name("subject", subject, files)
-    shapes = {subject: _frames_of_header(path) for subject, path in files.items()}
+    shapes = {subject: frames_of_header(path) for subject, path in files.items()}
     unit, moments = _times(source, files, shapes, times, key, time_unit)
     scans = []
     for subject, path in files.items():
         mask = source / labels.replace(PLACE, subject) if labels else None
-        frames = _scans_of_subject(subject, path, mask if mask and mask.is_file() else None, moments[subject])
-        scans += _as_test(frames, test_targets) if subject in test else frames
+        scans += _scans_of_subject(subject, path, mask if mask and mask.is_file() else None, moments[subject])
     if labels and not any(scan.label for scan in scans):
         raise DataError(f"No file of {source} has a name as --labels {labels}, with a subject for {PLACE}.")
     return import_dataset(
-        scans,
+        with_test_subjects(scans, test, test_targets),
         raw,
         time_unit=unit,
         channel=channel,
@@ -110,26 +105,17 @@ def _scans_of_subject(subject: str, path: Path, mask: Path | None, times: list[f
     ]
 
 
-def _as_test(scans: list[ImportedScan], targets: int) -> list[ImportedScan]:
-    """The scans of a test subject: the last ``targets`` of them are wanted."""
-    first_target = len(scans) - targets
-    if not 1 <= first_target < len(scans):
-        raise ConfigurationError(
-            f"--test_targets {targets}: {scans[0].image} has {len(scans)} frames, of which at least one must be "
-            "context and at least one a target."
-        )
-    return [
-        replace(scan, part="context" if position < first_target else "target") for position, scan in enumerate(scans)
-    ]
-
-
 def subjects_of_folder(source: Path, pattern: str) -> dict[str, Path]:
     """The files whose path below ``source`` fits the pattern, by subject, sorted."""
     files = fitting_files(source, pattern, {"subject": SUBJECT}, f"{PLACE}_cine.nii.gz")
     return {places["subject"]: path for places, path in files}
 
 
-def _frames_of_header(path: Path) -> int:
+def frames_of_header(path: Path) -> int:
+    """Number of frames of a 4D file.
+
+    :raises DataError: it is not NIfTI, or not 4D.
+    """
     shape = _header(path).get_data_shape()
     if len(shape) != 4:
         raise DataError(
@@ -187,19 +173,31 @@ def times_of_headers(
     moments = {}
     for subject, path in files.items():
         header = _header(path)
-        seconds = NIFTI_TIME_UNITS.get(int(header["xyzt_units"]) & 0b111000)
-        step, start = float(header["pixdim"][4]), float(header["toffset"])
-        if seconds is None or not step > 0:
+        if not has_times(path):
+            known = "known" if _unit_of_time(header) else "not given"
             raise DataError(
-                f"{path}: its header has no usable time between frames (pixdim[4] is {step:g}, its unit "
-                f"{'known' if seconds else 'not given'}). Give the times with --times: frames, a table or a json."
+                f"{path}: its header has no usable time between frames (pixdim[4] is {float(header['pixdim'][4]):g}, "
+                f"its unit {known}). Give the times with --times: frames, a table or a json."
             )
+        seconds = _unit_of_time(header)
+        step, start = float(header["pixdim"][4]), float(header["toffset"])
         unit = unit or ("s" if seconds == 1 else "ms")
         factor = seconds / SECONDS[unit]
         # four decimals of a millisecond: the header's 32-bit numbers have no more
         digits = 4 if unit == "ms" else 7
         moments[subject] = [round((start + frame * step) * factor, digits) for frame in range(frames[subject])]
     return unit, moments
+
+
+def has_times(path: Path) -> bool:
+    """Whether a 4D file's header says how much time lies between frames: a number above zero, and its unit."""
+    header = _header(path)
+    return _unit_of_time(header) is not None and float(header["pixdim"][4]) > 0
+
+
+def _unit_of_time(header: nibabel.Nifti1Header) -> float | None:
+    """Seconds of the unit that the header gives; None where it gives none."""
+    return NIFTI_TIME_UNITS.get(int(header["xyzt_units"]) & 0b111000)
 
 
 def times_of_table(path: Path, frames: dict[str, int]) -> dict[str, list[float]]:

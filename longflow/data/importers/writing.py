@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,7 +19,7 @@ import SimpleITK as sitk
 from longflow import __version__
 from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
 from longflow.data.images import Geometry, by_axis, check_same_grid, read_image_of_any_size, write_volume
-from longflow.errors import ConfigurationError, DataError
+from longflow.errors import ConfigurationError, DataError, unknown_name
 from longflow.files import read_json, write_json
 from longflow.parallel import Progress, for_each_subject
 from longflow.plans import Task
@@ -27,6 +27,9 @@ from longflow.plans import Task
 logger = logging.getLogger(__name__)
 
 FILE_ENDING = ".nii.gz"
+
+#: the grid that scans are taken on, where a dataset offers two: each scan's own, or one that is common to a subject's
+Space = Literal["native", "registered"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ def import_dataset(
     settings: dict[str, Any],
     task: Task = "forecast",
     about: dict[str, Any] | None = None,
+    left_out: Sequence[str] = (),
     processes: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -80,10 +84,12 @@ def import_dataset(
     :param task: what the dataset is for. The scans of test subjects that would be targets of forecasts are scans to
         segment like the others where it is "segment".
     :param about: further keys of dataset.json (licence, reference ...).
+    :param left_out: what of the source does not become part of the dataset, each with its reason; said as warnings and
+        kept in ``import.json``.
     :returns: False where the dataset was imported with the same settings before, and nothing had to be done.
     :raises DataError: a source file cannot be used, or another dataset of this name is there.
     """
-    settings = {**settings, "task": task}
+    settings = {**settings, "task": task, **({"left_out": list(left_out)} if left_out else {})}
     if task == "segment":
         scans = [replace(scan, part="context") if scan.part == "target" else scan for scan in scans]
     if raw.exists() and not overwrite:
@@ -94,6 +100,8 @@ def import_dataset(
         raise ConfigurationError(
             "Every subject is a test subject: nothing is left to train on. Name fewer with --test."
         )
+    for part in left_out:
+        logger.warning("Left out: %s", part)
     unfinished = raw.with_name(f".unfinished-import-{raw.name}")
     if unfinished.exists() and not _same_settings(unfinished / "import.json", settings):
         shutil.rmtree(unfinished)
@@ -121,6 +129,37 @@ def import_dataset(
         _write_table(test, unfinished / "imagesTs" / "scans.csv")
     put_in_place(unfinished, raw)
     return True
+
+
+def with_test_subjects(scans: Sequence[ImportedScan], test: Sequence[str], targets: int) -> list[ImportedScan]:
+    """The scans, those of the subjects ``test`` as context and, the last ``targets`` of each, as targets.
+
+    :raises NotFoundError: there is no such subject. :raises ConfigurationError: one has too few scans for that.
+    """
+    times = moments(scans)
+    for subject in test:
+        if subject not in times:
+            raise unknown_name("subject", subject, times)
+        if not 1 <= targets < len(times[subject]):
+            raise ConfigurationError(
+                f"--test_targets {targets}: subject {subject} has {len(times[subject])} scans, of which at least one "
+                "must be context and at least one a target."
+            )
+    first = {subject: sorted(times[subject])[-targets] for subject in test}
+    return [
+        replace(scan, part="context" if scan.time < first[scan.subject] else "target")
+        if scan.subject in first
+        else scan
+        for scan in scans
+    ]
+
+
+def moments(scans: Sequence[ImportedScan]) -> dict[str, list[float]]:
+    """The times of each subject, for ``settings``: an import of other times is another import."""
+    found: dict[str, list[float]] = {}
+    for scan in scans:
+        found.setdefault(scan.subject, []).append(scan.time)
+    return found
 
 
 def _same_settings(path: Path, settings: dict[str, Any]) -> bool:

@@ -1,20 +1,28 @@
 """What the flow methods share: transport of a stack of context scans to the broadcast target."""
 
+import math
 from abc import abstractmethod
+from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from longflow.errors import ConfigurationError
 from longflow.flow.grid import embed_on_grid, fill_forward, grid_slots
 from longflow.flow.interpolant import broadcast_target, interpolate, velocity, velocity_loss
 from longflow.flow.masks import as_weights
 from longflow.flow.reduction import REDUCTIONS, reduce_scans
 from longflow.flow.solvers import integrate
-from longflow.methods.method import Batch, Method
+from longflow.flow.times import time_frequencies
+from longflow.methods.method import Batch, Method, Options
 from longflow.networks.film_unet import FiLMUNet
 from longflow.plans import Plans
 
 FREQUENCIES = 16
+
+#: flow steps this far apart are told apart
+SMALLEST_STEP = 0.05
 
 
 class FlowMethod(Method):
@@ -23,16 +31,31 @@ class FlowMethod(Method):
     The coupling is paired: every stack is transported to its own subject's target. Subclasses say how a stack is made
     of a batch (:meth:`stack`) and what the network is told of time (:meth:`code`).
 
+    ``options``:
+
+    - ``noise``: sigma of CRONOS eq. 4 (table 7), the standard deviation of the Gaussian noise that is added to X_tau in
+      training, in units of the normal form. As in TorchCFM, the library of the paper, it is the same at every tau and
+      the velocity to be learnt stays X_1 - X_0. Nothing is added when predicting.
+    - ``context``: "all" scans, or the "last" one alone: a stack of one scan, for which the network is built, and all
+      else as it is. That is "LCI + FM" of TFM (table 3: its U-Net with a single time channel) and the single context
+      frame of CRONOS (B.6.1). A grid of one slot tells nothing of the horizon; ``cronos`` knows it from its times.
+
     :param scans: most scans that a stack holds. :param code_size: length of the conditioning code.
+    :raises ConfigurationError: the noise is negative or not a finite number.
     """
 
     task = "forecast"
     reductions = REDUCTIONS
     integrates = True
+    options: ClassVar[Options] = {"noise": 0.0, "context": "all"}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {"context": ("all", "last")}
 
-    def __init__(self, plans: Plans, configuration: str, scans: int, code_size: int):
-        super().__init__(plans, configuration)
-        channels = scans * len(plans.channel_names)
+    def __init__(self, plans: Plans, configuration: str, scans: int, code_size: int, options: Options | None = None):
+        super().__init__(plans, configuration, options)
+        if not 0 <= self.options["noise"] < math.inf:
+            raise ConfigurationError(f"The option 'noise' is {self.options['noise']}, expected 0 or more.")
+        self.scans = 1 if self.options["context"] == "last" else scans
+        channels = self.scans * len(plans.channel_names)
         self.network = FiLMUNet(channels, self.configuration.network, code_size)
 
     @abstractmethod
@@ -49,15 +72,18 @@ class FlowMethod(Method):
         return self.network(observed.flatten(1, 2), self.code(batch, tau)).view_as(stack)
 
     def training_step(self, batch: Batch) -> Tensor:
-        """One draw of tau per sample; the mean squared error of the velocity (CRONOS eq. 4-6, sigma = 0)."""
+        """One draw of tau per sample; the mean squared error of the velocity (CRONOS eq. 4-6)."""
+        batch = self._seen(batch)
         start, mask = self.stack(batch)
         end = broadcast_target(batch.target, start.shape[1])
         tau = torch.rand(start.shape[0]).to(start.device)
-        predicted = self.velocity(batch, interpolate(start, end, tau), mask, tau)
+        point = interpolate(start, end, tau, self.options["noise"])
+        predicted = self.velocity(batch, point, mask, tau)
         return velocity_loss(predicted, velocity(start, end), mask)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """The stack integrated to tau = 1 (CRONOS eq. 10), under both reductions."""
+        batch = self._seen(batch)
         start, mask = self.stack(batch)
 
         def field(tau: Tensor, stack: Tensor) -> Tensor:
@@ -65,21 +91,53 @@ class FlowMethod(Method):
 
         return reduce_scans(integrate(field, start, self.solver, self.steps), mask)
 
+    def _seen(self, batch: Batch) -> Batch:
+        """The batch with the context that the option leaves; its last scan is always an observed one."""
+        if self.options["context"] == "all":
+            return batch
+        context, times, mask = batch.context[:, -1:], batch.context_times[:, -1:], batch.context_mask[:, -1:]
+        return replace(batch, context=context, context_times=times, context_mask=mask)
+
 
 class GridFlowMethod(FlowMethod):
     """A flow whose stack is the planned temporal grid, every empty slot filled with the nearest earlier scan.
 
+    A further option is ``filling``, what empty slots hold (CRONOS table 4):
+
+    - "locf": the nearest earlier scan (A.1.2);
+    - "masking": zeros which the network sees and of which nothing else is made: no loss, no part in a reduction
+      ("training only on the given frames", B.1);
+    - "none": zeros that count like scans, in the loss and in the reductions ("as they are given").
+
+    Zeros are those of the normal form. With "none" a forecast does not start at LCI: an untrained one is, under
+    ``last``, a zero image wherever the last slot is empty.
+
     :param code_size: length of the conditioning code.
     """
 
-    def __init__(self, plans: Plans, configuration: str, code_size: int):
+    options: ClassVar[Options] = {**FlowMethod.options, "filling": "locf"}
+    choices: ClassVar[dict[str, tuple[str, ...]]] = {**FlowMethod.choices, "filling": ("locf", "masking", "none")}
+
+    def __init__(self, plans: Plans, configuration: str, code_size: int, options: Options | None = None):
         grid = plans.temporal.grid
-        super().__init__(plans, configuration, scans=grid.length, code_size=code_size)
-        self.grid_length = grid.length
+        super().__init__(plans, configuration, grid.length, code_size, options)
+        self.grid_length = self.scans
         self.grid_spacing = grid.spacing / plans.temporal.time_scale
 
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """X_0 = LOCF(embed(scans)) (CRONOS eq. 8; TFM section 2.4); every slot counts."""
+        """X_0 = LOCF(embed(scans)) (CRONOS eq. 8; TFM section 2.4); every slot counts.
+
+        With the filling "masking" or "none" X_0 = embed(scans) (eq. 17, 18), and with "masking" only occupied slots
+        count (eq. 15).
+        """
         slots = grid_slots(batch.context_times, batch.target_time, self.grid_spacing, self.grid_length)
         embedded, occupied = embed_on_grid(batch.context, slots, batch.context_mask, self.grid_length)
-        return fill_forward(embedded, occupied), torch.ones_like(occupied)
+        if self.options["filling"] == "masking":
+            return embedded, occupied
+        filled = fill_forward(embedded, occupied) if self.options["filling"] == "locf" else embedded
+        return filled, torch.ones_like(occupied)
+
+
+def flow_step_frequencies() -> Tensor:
+    """Frequencies f_k of gamma(tau), for networks that are told of the flow step alone: (FREQUENCIES,)."""
+    return time_frequencies(SMALLEST_STEP, 1.0, FREQUENCIES)

@@ -1,11 +1,13 @@
 """Continuous CRONOS: real-valued times, observed scans only (section 3.3, algorithm 1, eq. 9-11)."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from longflow.flow.times import encode_times, fourier_features, interpolate_times, time_frequencies
-from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod
-from longflow.methods.method import Batch
+from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod, flow_step_frequencies
+from longflow.methods.method import Batch, Options
 from longflow.networks.scan_mixing import ScanMixing
 from longflow.plans import Plans
 
@@ -23,35 +25,51 @@ class Cronos(FlowMethod):
       velocity: v = v_theta(X_tau, T_tau) + W X_0. It starts at zero, as the network does.
 
     Frequencies cover the dataset's shortest interval and longest span or horizon (:func:`time_frequencies`).
+
+    A further option is ``explicit_time``. Switched off, no time enters (table 9 and B.6.2, where the variant called
+    discrete "receives no timestamps", and all else is equal): the code is gamma(tau), as in discrete CRONOS (C.3),
+    since Enc(T_tau) and gamma(t_target) are made of times; and the linear term is left out, since its weights are. What
+    is left of time are the order of the scans and their number.
     """
 
     summary = "continuous CRONOS: transport of all context scans at their real times (default)"
 
-    def __init__(self, plans: Plans, configuration: str):
+    options: ClassVar[Options] = {**FlowMethod.options, "explicit_time": True}
+
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
         temporal = plans.temporal
-        super().__init__(plans, configuration, scans=temporal.sequence_length, code_size=4 * FREQUENCIES)
+        timed = {**type(self).options, **(options or {})}["explicit_time"]
+        super().__init__(plans, configuration, temporal.sequence_length, (4 if timed else 2) * FREQUENCIES, options)
+        if not timed:
+            self.register_buffer("frequencies", flow_step_frequencies())
+            return
         longest = max(temporal.longest_span, temporal.longest_horizon)
         frequencies = time_frequencies(
             temporal.shortest_interval / temporal.time_scale, longest / temporal.time_scale, FREQUENCIES
         )
         self.register_buffer("frequencies", frequencies)
-        self.mixing = ScanMixing(temporal.sequence_length, 2 * FREQUENCIES, 2 * FREQUENCIES)
+        self.mixing = ScanMixing(self.scans, 2 * FREQUENCIES, 2 * FREQUENCIES)
 
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The observed scans as they are (section 3.1: observed context only, without padding)."""
         return batch.context, batch.context_mask
 
     def code(self, batch: Batch, tau: Tensor) -> Tensor:
-        """[Enc(T_tau), gamma(t_target)]."""
+        """[Enc(T_tau), gamma(t_target)]; gamma(tau) without explicit time."""
+        if not self.options["explicit_time"]:
+            return fourier_features(tau, self.frequencies)
         times = interpolate_times(batch.context_times, batch.target_time, tau)
         encoded = encode_times(times, self.frequencies, batch.context_mask)
         return torch.cat([encoded, fourier_features(batch.target_time, self.frequencies)], dim=1)
 
     def velocity(self, batch: Batch, stack: Tensor, mask: Tensor, tau: Tensor) -> Tensor:
-        """v_theta(X_tau, T_tau) + W(t, t_target) X_0."""
+        """v_theta(X_tau, T_tau) + W(t, t_target) X_0; v_theta(X_tau, tau) without explicit time."""
+        velocity = super().velocity(batch, stack, mask, tau)
+        if not self.options["explicit_time"]:
+            return velocity
         times = fourier_features(batch.context_times, self.frequencies)
         target = fourier_features(batch.target_time, self.frequencies)
-        return super().velocity(batch, stack, mask, tau) + self.mixing(batch.context, times, target, mask)
+        return velocity + self.mixing(batch.context, times, target, mask)
 
 
 METHOD = Cronos

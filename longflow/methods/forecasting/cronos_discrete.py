@@ -2,13 +2,10 @@
 
 from torch import Tensor
 
-from longflow.flow.times import fourier_features, time_frequencies
-from longflow.methods.forecasting._flow import FREQUENCIES, GridFlowMethod
-from longflow.methods.method import Batch
+from longflow.flow.times import fourier_features
+from longflow.methods.forecasting._flow import FREQUENCIES, GridFlowMethod, flow_step_frequencies
+from longflow.methods.method import Batch, Options
 from longflow.plans import Plans
-
-#: flow steps this far apart are told apart
-SMALLEST_STEP = 0.05
 
 
 class CronosDiscrete(GridFlowMethod):
@@ -20,9 +17,9 @@ class CronosDiscrete(GridFlowMethod):
 
     summary = "discrete CRONOS: scans on a regular grid, gaps filled by the last observation"
 
-    def __init__(self, plans: Plans, configuration: str):
-        super().__init__(plans, configuration, code_size=2 * FREQUENCIES)
-        self.register_buffer("frequencies", time_frequencies(SMALLEST_STEP, 1.0, FREQUENCIES))
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
+        super().__init__(plans, configuration, 2 * FREQUENCIES, options)
+        self.register_buffer("frequencies", flow_step_frequencies())
 
     def code(self, batch: Batch, tau: Tensor) -> Tensor:
         """gamma(tau)."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from longflow.methods.forecasting._flow import GridFlowMethod
-from longflow.methods.method import Batch
+from longflow.methods.method import Batch, Options
 from longflow.plans import Plans
 
 CODE_SIZE = 64
@@ -25,8 +25,8 @@ class TemporalFlowMatching(GridFlowMethod):
 
     summary = "Temporal Flow Matching: filled sequence of a set length"
 
-    def __init__(self, plans: Plans, configuration: str):
-        super().__init__(plans, configuration, code_size=CODE_SIZE)
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
+        super().__init__(plans, configuration, CODE_SIZE, options)
 
     def code(self, batch: Batch, tau: Tensor) -> Tensor:
         """The sinusoidal embedding of tau, which counts as steps of a thousandth."""

@@ -7,17 +7,13 @@ import torch
 from torch import Tensor
 
 from longflow.errors import ConfigurationError
+from longflow.methods.diffusion import USUAL_TIMESTEPS, ddim_scheduler, denoised
 from longflow.methods.method import Options, PhaseBatch
 from longflow.methods.translation._translation import TranslationMethod
 from longflow.plans import ChannelPlan, Plans
 
-#: beta_start and beta_end of Ho et al. (2020) for T = 1000; for another T they are divided by T / 1000, so that as
-#: little is left of the image after the last step
-BETA_START, BETA_END, USUAL_TIMESTEPS = 1e-4, 0.02, 1000
-
-#: T below which the last beta would reach 0.5, and the steps no longer be small
-FEWEST_TIMESTEPS = 40
-
+#: beta_start and beta_end of Ho et al. (2020) for T = 1000
+BETA_START, BETA_END = 1e-4, 0.02
 
 #: what no image reaches in a normal form of mean 0 and standard deviation 1
 MOST_DEVIATIONS = 20.0
@@ -51,8 +47,14 @@ class Ddpm(TranslationMethod):
 
     def __init__(self, plans: Plans, configuration: str, options: Options | None = None, **network: str):
         super().__init__(plans, configuration, options, **network, inputs=2)
-        low, high = value_range(plans.channels)
-        self.scheduler = _scheduler(self.options["timesteps"], self.options["sampling_steps"], low, high)
+        self.scheduler = ddim_scheduler(
+            "ddpm",
+            self.options["timesteps"],
+            self.options["sampling_steps"],
+            "linear_beta",
+            (BETA_START, BETA_END),
+            value_range(plans.channels),
+        )
 
     def training_step(self, batch: PhaseBatch) -> Tensor:
         """One draw of t ~ U{0, ..., T - 1} and of eps ~ N(0, 1) per sample; the mean squared error of eps (eq. 2)."""
@@ -68,11 +70,11 @@ class Ddpm(TranslationMethod):
         """
         if batch.noise is None:
             raise ConfigurationError("The method 'ddpm' begins with noise: give the batch some (PhaseBatch.noise).")
-        image = batch.noise
-        for step in self.scheduler.timesteps.tolist():
-            timestep = torch.full((len(image),), step, device=image.device)
-            image, _ = self.scheduler.step(self._noise_in(image, batch, timestep), step, image)
-        return {"translation": image}
+
+        def noise_in(noisy: Tensor, timestep: Tensor) -> Tensor:
+            return self._noise_in(noisy, batch, timestep)
+
+        return {"translation": denoised(self.scheduler, batch.noise, noise_in)}
 
     def _noise_in(self, noisy: Tensor, batch: PhaseBatch, timestep: Tensor) -> Tensor:
         """eps_theta([x_source, x_t], t)."""
@@ -89,36 +91,6 @@ def value_range(channels: Sequence[ChannelPlan]) -> tuple[float, float]:
         for channel in channels
     ]
     return min(low for low, _ in limits), max(high for _, high in limits)
-
-
-def _scheduler(timesteps: int, sampling_steps: int, low: float, high: float):
-    """MONAI's DDIM scheduler with steps of equal length from T - 1 to an image between ``low`` and ``high``.
-
-    :raises ConfigurationError: the numbers of steps do not fit each other.
-    """
-    if timesteps < FEWEST_TIMESTEPS:
-        raise ConfigurationError(
-            f"The option 'timesteps' of the method 'ddpm' is {timesteps}, expected {FEWEST_TIMESTEPS} or more."
-        )
-    if not 1 <= sampling_steps <= timesteps or timesteps % sampling_steps:
-        raise ConfigurationError(
-            f"The option 'sampling_steps' of the method 'ddpm' is {sampling_steps}, expected a number that divides "
-            f"'timesteps' ({timesteps}) without remainder."
-        )
-    from monai.networks.schedulers import DDIMScheduler  # here: its import is slow
-
-    # MONAI goes down by T // sampling_steps; only with this offset are its timesteps so far apart
-    scheduler = DDIMScheduler(
-        timesteps,
-        "linear_beta",
-        clip_sample_min=low,
-        clip_sample_max=high,
-        steps_offset=timesteps // sampling_steps - 1,
-        beta_start=BETA_START * USUAL_TIMESTEPS / timesteps,
-        beta_end=BETA_END * USUAL_TIMESTEPS / timesteps,
-    )
-    scheduler.set_timesteps(sampling_steps)
-    return scheduler
 
 
 METHOD = Ddpm

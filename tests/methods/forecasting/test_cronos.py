@@ -5,6 +5,7 @@ import torch
 from longflow.flow.times import encode_times, fourier_features
 from longflow.methods.method import build_method
 from tests.methods.helpers import minimal_plans, random_batch
+from tests.networks.helpers import awake
 
 
 def cronos():
@@ -54,3 +55,32 @@ def test_a_trained_forecast_changes_with_its_target_time():
             change = (method.predict(batch)["last"] - context[:, 0]).mean((1, 2, 3, 4))
         assert torch.corrcoef(torch.stack([change, horizon]))[0, 1] > 0.98
         assert (change - horizon).abs().max() < 0.5
+
+
+def test_without_explicit_time_no_time_enters():
+    """The same forecast whatever the times are, several steps included; only the flow step is told."""
+    torch.manual_seed(0)
+    method = awake(build_method("cronos", minimal_plans(), "3d_fullres", {"explicit_time": "off"})).eval()
+    batch, tau = random_batch(), torch.tensor([0.2, 0.9])
+    torch.testing.assert_close(method.code(batch, tau), fourier_features(tau, method.frequencies))
+    other = replace(batch, context_times=3 * batch.context_times - 1, target_time=batch.target_time + 4)
+    method.steps = 3
+    for reduction, volume in method.predict(batch).items():
+        assert torch.equal(method.predict(other)[reduction], volume)
+    assert not hasattr(method, "mixing")
+    swapped = replace(batch, context=batch.context.flip(1))
+    assert not torch.allclose(method.predict(swapped)["mean"], method.predict(batch)["mean"])
+
+
+def test_without_explicit_time_a_sample_is_learned_by_heart_all_the_same():
+    torch.manual_seed(0)
+    method, batch = build_method("cronos", minimal_plans(), "3d_fullres", {"explicit_time": False}), random_batch()
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(40):
+        loss = method.training_step(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]

@@ -5,17 +5,20 @@ from dataclasses import replace
 import pytest
 import torch
 
+from longflow.errors import ConfigurationError, NotFoundError
 from longflow.methods.method import build_method
+from longflow.methods.weights import Checkpoint, load_method, write_checkpoint
 from tests.methods.helpers import minimal_plans, random_batch
 from tests.networks.helpers import awake
 
 FLOWS = ("cronos", "cronos_discrete", "tfm")
+GRIDS = ("cronos_discrete", "tfm")
 
 
-def flow(name: str, **plan):
+def flow(name: str, options=None, **plan):
     torch.manual_seed(0)
     plans = minimal_plans(**plan)
-    return build_method(name, plans, next(iter(plans.configurations)))
+    return build_method(name, plans, next(iter(plans.configurations)), options)
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -54,7 +57,7 @@ def test_coupling_is_paired(name):
     # a fresh network predicts no velocity, so that the loss is the distance of each stack from its own target
     apart = []
     for sample in range(2):
-        alone = {key: value[sample : sample + 1] for key, value in vars(batch).items()}
+        alone = {key: value[sample : sample + 1] for key, value in vars(batch).items() if value is not None}
         apart.append(method.training_step(replace(batch, **alone)).item())
     assert abs(method.training_step(batch).item() - sum(apart) / 2) < 1e-5
     swapped = replace(batch, target=batch.target.flip(0) + 3)
@@ -89,3 +92,142 @@ def test_padding_of_cronos_stays_out_of_several_steps_too():
     padded = with_padding(batch)
     method.steps = 4
     torch.testing.assert_close(method.predict(padded)["last"], method.predict(batch)["last"])
+
+
+def points_of_training(method, batch):
+    """What the network is shown in a training step, and the step's loss."""
+    seen = []
+    velocity = method.velocity
+    method.velocity = lambda batch, stack, mask, tau: seen.append(stack) or velocity(batch, stack, mask, tau)
+    torch.manual_seed(3)
+    return method.training_step(batch), seen[0]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_noise_is_around_the_path_and_not_in_the_velocity(name):
+    """A fresh network predicts no velocity, so that its loss is the size of x_1 - x_0."""
+    batch = random_batch(size=8)
+    still, path = points_of_training(flow(name), batch)
+    loss, noisy = points_of_training(flow(name, {"noise": "0.3"}), batch)
+    noise = noisy - path
+    assert abs(noise.std() - 0.3) < 0.01 and abs(noise.mean()) < 0.01
+    torch.testing.assert_close(loss, still)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_nothing_is_added_when_predicting(name):
+    batch = random_batch()
+    found = awake(flow(name, {"noise": 0.3})).eval().predict(batch)["last"]
+    torch.testing.assert_close(found, awake(flow(name)).eval().predict(batch)["last"])
+
+
+@pytest.mark.parametrize("noise", [-0.1, float("nan"), float("inf")])
+def test_noise_that_cannot_be(noise):
+    with pytest.raises(ConfigurationError, match=f"The option 'noise' is {noise}, expected 0 or more"):
+        flow("cronos", {"noise": noise})
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_with_the_context_last_a_network_of_one_scan_sees_the_last_one_only(name):
+    method, batch = awake(flow(name, {"context": "last"}, channels=2)).eval(), random_batch(channels=2)
+    assert method.network.in_channels == 2
+    others = replace(batch, context=torch.cat([batch.context[:, :-1] + 5, batch.context[:, -1:]], 1))
+    others.context_times = batch.context_times * 2
+    for reduction, volume in method.predict(batch).items():
+        assert torch.equal(volume, method.predict(others)[reduction])
+        assert not torch.equal(volume, batch.context[:, -1])
+    assert points_of_training(method, batch)[0] == points_of_training(method, others)[0]
+    assert points_of_training(method, batch)[1].shape[1] == 1
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_with_the_context_last_training_starts_at_lci_and_time_still_matters_to_cronos(name):
+    method, batch = flow(name, {"context": "last"}), random_batch()
+    assert torch.equal(method.predict(batch)["mean"], batch.context[:, -1])
+    later = replace(batch, target_time=batch.target_time + 1)
+    method = awake(method).eval()
+    same = torch.equal(method.predict(batch)["last"], method.predict(later)["last"])
+    assert same == (name != "cronos")
+
+
+def sparse_batch():
+    """Scans 0 and 1 in slots 1 and 3 of five: the target is two slots after the last scan."""
+    batch = random_batch(scans=2)
+    batch.context_times = torch.tensor([[-2.0, 0.0]]).expand(2, 2)
+    batch.target_time = torch.full((2,), 2.0)
+    return batch
+
+
+@pytest.mark.parametrize("name", GRIDS)
+@pytest.mark.parametrize(("filling", "counts"), [("masking", [0, 1, 0, 1, 0]), ("none", [1, 1, 1, 1, 1])])
+def test_without_locf_empty_slots_are_zeros(name, filling, counts):
+    batch = sparse_batch()
+    stack, mask = flow(name, {"filling": filling}).stack(batch)
+    wanted = torch.zeros_like(stack)
+    wanted[:, 1], wanted[:, 3] = batch.context[:, 0], batch.context[:, 1]
+    assert torch.equal(stack, wanted) and mask.int().tolist() == [counts] * 2
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_masked_slots_have_no_part_in_loss_and_reductions(name):
+    """A fresh network: the loss is that of the given frames, and the forecasts are LCI and the context mean."""
+    method, batch = flow(name, {"filling": "masking"}), sparse_batch()
+    wanted = (batch.target.unsqueeze(1) - batch.context).square().mean()
+    torch.testing.assert_close(method.training_step(batch), wanted)
+    found = method.predict(batch)
+    assert torch.equal(found["last"], batch.context[:, -1])
+    torch.testing.assert_close(found["mean"], batch.context.mean(1))
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_what_masked_slots_hold_is_never_seen(name, monkeypatch):
+    method, batch = awake(flow(name, {"filling": "masking"})).eval(), sparse_batch()
+    wanted, loss = method.predict(batch), points_of_training(method, batch)[0]
+    stack, mask = method.stack(batch)
+    monkeypatch.setattr(method, "stack", lambda batch: (stack.masked_fill(~mask.view(2, 5, 1, 1, 1, 1), 9.0), mask))
+    for reduction, volume in method.predict(batch).items():
+        torch.testing.assert_close(volume, wanted[reduction])
+    torch.testing.assert_close(points_of_training(method, batch)[0], loss)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_without_filling_zeros_count_like_scans(name):
+    method, batch = flow(name, {"filling": "none"}), sparse_batch()
+    of_zeros = batch.target.square().mean()
+    wanted = (2 * (batch.target.unsqueeze(1) - batch.context).square().mean() + 3 * of_zeros) / 5
+    torch.testing.assert_close(method.training_step(batch), wanted)
+    found = method.predict(batch)
+    assert not found["last"].any()
+    torch.testing.assert_close(found["mean"], batch.context.sum(1) / 5)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("options", [{"noise": 0.1}, {"context": "last"}, {"filling": "masking"}, {"filling": "none"}])
+def test_every_option_can_be_learned_with(name, options):
+    if not set(options) <= set(type(flow(name)).options):
+        with pytest.raises(NotFoundError, match="There is no option 'filling'"):
+            flow(name, options)
+        return
+    method, batch = flow(name, options), sparse_batch()
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(40):
+        loss = method.training_step(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("recorded", [None, {}, {"context": "last"}])
+def test_weights_are_loaded_with_the_options_of_their_training(name, recorded, tmp_path):
+    """Those from before there were options, too."""
+    method = awake(flow(name, recorded)).eval()
+    tensors = {f"weights.{key}": tensor for key, tensor in method.state_dict().items()}
+    header = {"method": name, "plan_identity": method.plans.identity("3d_fullres"), "options": recorded}
+    write_checkpoint(Checkpoint(tensors, header), tmp_path / "weights")
+    loaded = load_method(tmp_path / "weights", name, method.plans, "3d_fullres")
+    assert loaded.options == method.options and loaded.options["context"] == (recorded or {}).get("context", "all")
+    assert torch.equal(loaded.predict(random_batch())["mean"], method.predict(random_batch())["mean"])

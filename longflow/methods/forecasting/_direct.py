@@ -1,0 +1,43 @@
+"""What the baselines of the papers share: the target is predicted directly; some see the scans on the planned grid."""
+
+from abc import abstractmethod
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from longflow.flow.grid import embed_on_grid, grid_slots
+from longflow.methods.method import Batch, Method
+from longflow.plans import Plans
+
+
+class DirectMethod(Method):
+    """A network whose output is the target ("directly predict the target given the context", TFM section 3)."""
+
+    task = "forecast"
+
+    @abstractmethod
+    def forecast(self, batch: Batch) -> Tensor:
+        """The target, (batch, channels, *spatial), float32."""
+
+    def training_step(self, batch: Batch) -> Tensor:
+        """The mean squared error of the target (TFM section 3, baseline training)."""
+        return F.mse_loss(self.forecast(batch), batch.target)
+
+    def predict(self, batch: Batch) -> dict[str, Tensor]:
+        """The network's output."""
+        return {"forecast": self.forecast(batch)}
+
+
+def scans_on_grid(batch: Batch, plans: Plans) -> tuple[Tensor, Tensor]:
+    """The scans in the slots of the planned grid, empty slots zero (CRONOS eq. 12-18).
+
+    So the papers' baselines see a series: frames on a regular axis that ends right before the target, missing ones
+    zero (CRONOS section 4.1; TFM sections 3 and 3.1). They are told no times: where the gaps are shows in which slots
+    are empty, and how far away the target is in how many are at the end. Filling them (LOCF) is what CRONOS and TFM
+    add; with it a baseline could not tell a gap from a scan in which nothing has changed.
+
+    :returns: stack (batch, K, channels, *spatial), and which slots hold a scan, (batch, K).
+    """
+    grid = plans.temporal.grid
+    slots = grid_slots(batch.context_times, batch.target_time, grid.spacing / plans.temporal.time_scale, grid.length)
+    return embed_on_grid(batch.context, slots, batch.context_mask, grid.length)

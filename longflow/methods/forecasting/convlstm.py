@@ -1,0 +1,77 @@
+"""ConvLSTM (SHI et al. 2015), a baseline of CRONOS (table 2) and TFM (table 2)."""
+
+from torch import Tensor, nn
+
+from longflow.methods.forecasting._direct import DirectMethod, scans_on_grid
+from longflow.methods.method import Batch
+from longflow.networks.conv_lstm import (
+    CONVOLUTIONS,
+    ConvLSTMCell,
+    ScanDecoder,
+    ScanEncoder,
+    State,
+    fresh_state,
+    recurrent_stage,
+    where_seen,
+    without_keeping,
+)
+from longflow.plans import NetworkPlan, Plans
+
+
+class ConvLSTM(DirectMethod):
+    """One scan after the other changes a state; the target is decoded from the last one.
+
+    The scans are seen on the planned grid, slots between and after them as zeros (:func:`scans_on_grid`): a series of
+    even spacing that ends right before the target, as the frames of SHI et al. and those of the papers' experiments.
+    So it is told no times, but sees the gaps and how far away the target is. Slots before the first scan leave the
+    state as it is.
+    """
+
+    summary = "ConvLSTM: a recurrent network over scans on a regular grid"
+
+    def __init__(self, plans: Plans, configuration: str):
+        super().__init__(plans, configuration)
+        self.network = ConvLSTMNetwork(len(plans.channel_names), self.configuration.network)
+
+    def forecast(self, batch: Batch) -> Tensor:
+        """The target from the scans on the grid."""
+        stack, occupied = scans_on_grid(batch, self.plans)
+        return self.network(stack, occupied.cumsum(1) > 0)
+
+
+class ConvLSTMNetwork(nn.Module):
+    """Encoder of single scans, one layer of ConvLSTM, decoder of its last hidden state.
+
+    SHI et al. have two or three layers, and a second network that unrolls the future frame by frame. CRONOS and TFM say
+    neither how many layers nor how many features theirs has; its memory in CRONOS table 8, half of CRONOS's, is that of
+    one layer at half the resolution, and a single target needs no second network.
+
+    :param channels: of a scan. :param plan: features, strides, kernel sizes.
+    """
+
+    def __init__(self, channels: int, plan: NetworkPlan):
+        super().__init__()
+        stage = recurrent_stage(plan)
+        features = plan.features_per_stage[stage]
+        self.encoder = ScanEncoder(channels, plan)
+        self.cell = ConvLSTMCell(CONVOLUTIONS[plan.dimensions], features, features, plan.kernel_sizes[stage])
+        self.decoder = ScanDecoder(channels, plan)
+
+    def forward(self, scans: Tensor, mask: Tensor) -> Tensor:
+        """The target.
+
+        :param scans: (batch, scans, channels, *spatial). :param mask: (batch, scans), False where the state stays.
+        :returns: (batch, channels, *spatial), float32.
+        """
+        maps = self.encoder(scans)
+        state = fresh_state(maps[:, 0])
+        for x, seen in zip(maps.unbind(1), mask.unbind(1), strict=True):
+            state = without_keeping(self._step, x, seen, *state)
+        return self.decoder(state[0])
+
+    def _step(self, x: Tensor, seen: Tensor, hidden: Tensor, cell: Tensor) -> State:
+        before = hidden, cell
+        return where_seen(seen, self.cell(x, before), before)
+
+
+METHOD = ConvLSTM

@@ -1,0 +1,110 @@
+"""ODE-LSTM (Lechner & Hasani 2020), the continuous-time baseline "NODE + LSTM" of CRONOS (tables 2 and 8)."""
+
+import torch
+from torch import Tensor, nn
+
+from longflow.methods.forecasting._direct import DirectMethod
+from longflow.methods.method import Batch
+from longflow.networks.conv_lstm import (
+    CONVOLUTIONS,
+    ConvLSTMCell,
+    ScanDecoder,
+    ScanEncoder,
+    State,
+    fresh_state,
+    recurrent_stage,
+    where_seen,
+    without_keeping,
+)
+from longflow.plans import NetworkPlan, Plans
+
+#: Euler steps from one scan to the next: the number of the authors' code for solvers of fixed steps
+STEPS = 3
+
+
+class ODELSTM(DirectMethod):
+    """An LSTM that is changed by every scan, and between scans goes on by itself for as long as was waited.
+
+    It sees the observed scans and the real times between them, in units of the plan's time scale, and nothing of the
+    planned grid.
+    """
+
+    summary = "NODE + LSTM: a recurrent network whose state goes on in continuous time between scans"
+
+    def __init__(self, plans: Plans, configuration: str):
+        super().__init__(plans, configuration)
+        self.network = ODELSTMNetwork(len(plans.channel_names), self.configuration.network)
+
+    def forecast(self, batch: Batch) -> Tensor:
+        """The target at the time that is asked for."""
+        return self.network(batch.context, waiting_times(batch), batch.context_mask)
+
+
+class ODELSTMNetwork(nn.Module):
+    """Encoder of single scans, LSTM cell, dynamics of its hidden state, decoder.
+
+    The LSTM is the authors', with convolutions for its products, as all is in images: a scan updates hidden state and
+    cell, then the hidden state follows dh/dt = f(h) until the next scan or the target, with f two layers and tanh in
+    between. The cell stays as it is, so that a gradient finds its way back through long waits. Encoder, decoder and
+    scale are those of ``convlstm``: CRONOS says nothing of them, and with them and Euler steps a training step that
+    keeps everything takes what its table 8 says. f starts at zero: nothing happens between scans before it is learned.
+
+    :param channels: of a scan. :param plan: features, strides, kernel sizes.
+    """
+
+    def __init__(self, channels: int, plan: NetworkPlan):
+        super().__init__()
+        stage = recurrent_stage(plan)
+        features, kernel = plan.features_per_stage[stage], plan.kernel_sizes[stage]
+        conv, same = CONVOLUTIONS[plan.dimensions], [size // 2 for size in kernel]
+        self.encoder = ScanEncoder(channels, plan)
+        self.cell = ConvLSTMCell(conv, features, features, kernel)
+        self.dynamics = nn.Sequential(
+            conv(features, features, kernel, padding=same), nn.Tanh(), conv(features, features, kernel, padding=same)
+        )
+        nn.init.zeros_(self.dynamics[-1].weight)
+        nn.init.zeros_(self.dynamics[-1].bias)
+        self.decoder = ScanDecoder(channels, plan)
+
+    def forward(self, scans: Tensor, waits: Tensor, mask: Tensor) -> Tensor:
+        """The target.
+
+        :param scans: (batch, scans, channels, *spatial). :param waits: from each scan to the next, from the last to the
+            target, (batch, scans).
+        :param mask: (batch, scans), False where the state stays.
+        :returns: (batch, channels, *spatial), float32.
+        """
+        maps = self.encoder(scans)
+        state = fresh_state(maps[:, 0])
+        for x, wait, seen in zip(maps.unbind(1), waits.unbind(1), mask.unbind(1), strict=True):
+            state = without_keeping(self._step, x, wait, seen, *state)
+        return self.decoder(state[0])
+
+    def _step(self, x: Tensor, wait: Tensor, seen: Tensor, hidden: Tensor, cell: Tensor) -> State:
+        before = hidden, cell
+        hidden, cell = self.cell(x, before)
+        return where_seen(seen, (self.wait(hidden, wait), cell), before)
+
+    def wait(self, hidden: Tensor, time: Tensor) -> Tensor:
+        """The hidden state after a time that may differ between samples, by equal Euler steps.
+
+        Every sample goes from 0 to 1 with its own time as a factor of f. The steps are those of torchdiffeq's
+        ``euler``, which cannot be asked here: it reads the numbers of its grid, and memory is planned on tensors
+        without any.
+
+        :param hidden: (batch, features, *spatial). :param time: (batch,).
+        :returns: of the shape and type of ``hidden``; the steps are taken in float32.
+        """
+        step = time.view(-1, *[1] * (hidden.ndim - 1)) / STEPS
+        h = hidden.float()
+        for _ in range(STEPS):
+            h = h + step * self.dynamics(h)
+        return h.to(hidden.dtype)
+
+
+def waiting_times(batch: Batch) -> Tensor:
+    """From each scan to the next, and from the last to the target: (batch, scans); anything where none was observed."""
+    return torch.cat([batch.context_times, batch.target_time.unsqueeze(1)], dim=1).diff(dim=1)
+
+
+METHOD = ODELSTM

@@ -1,0 +1,125 @@
+"""Convolutional LSTM (SHI et al. 2015) at a coarser scale, and the convolutions that lead there and back, 2D and 3D.
+
+SHI et al. cut frames into cells of 2 x 2 or 4 x 4 pixels, whose pixels are channels; here a convolution with the plan's
+first stride does that, and the LSTM has the features of the stage that begins there. At full resolution it would keep
+eight maps of its features for every scan until the way back: more than 20 GB for 32 features, 11 scans of
+32 x 128 x 128 and a batch of 4. At half of it that is 4.4 GB in all (CRONOS table 8: 3.5), but where the first stride
+leaves the slices as they are, or scans are many, still more than a step of CRONOS, for which patches are planned. So
+what happens at a scan is computed once more on the way back (:func:`without_keeping`).
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from longflow.networks.precision import GuardedConv3d, channels_last
+from longflow.plans import NetworkPlan
+
+CONVOLUTIONS = {2: nn.Conv2d, 3: GuardedConv3d}
+INTERPOLATION = {2: "bilinear", 3: "trilinear"}
+
+#: hidden state and cell, (batch, features, *spatial) each
+State = tuple[Tensor, Tensor]
+
+
+class ConvLSTMCell(nn.Module):
+    """One step of an LSTM whose products are convolutions (SHI et al., eq. 3).
+
+    Without the weights that let gates see the cell itself ("peepholes"): they are one for every position, and so would
+    differ from place to place in images that are seen through patches. The forget gate starts open, with a bias of 1.
+
+    :param conv: kind of convolution. :param inputs: channels of what is seen. :param features: of the state.
+    """
+
+    def __init__(self, conv: type, inputs: int, features: int, kernel: list[int]):
+        super().__init__()
+        self.gates = conv(inputs + features, 4 * features, kernel, padding=_same(kernel))
+        with torch.no_grad():
+            self.gates.bias[features : 2 * features].fill_(1)
+
+    def forward(self, x: Tensor, state: State) -> State:
+        """(batch, inputs, *spatial) and the state before to the state after."""
+        hidden, cell = state
+        enter, keep, show, new = self.gates(torch.cat([x, hidden], dim=1)).chunk(4, dim=1)
+        cell = keep.sigmoid() * cell + enter.sigmoid() * new.tanh()
+        return show.sigmoid() * cell.tanh(), cell
+
+
+class ScanEncoder(nn.Module):
+    """Scans to maps at the plan's second stage: a convolution with its stride, and SiLU.
+
+    No normalisation: how bright a scan is as a whole would be lost.
+
+    :param channels: of a scan. :param plan: features, strides, kernel sizes.
+    """
+
+    def __init__(self, channels: int, plan: NetworkPlan):
+        super().__init__()
+        stage = recurrent_stage(plan)
+        kernel = plan.kernel_sizes[stage]
+        self.conv = CONVOLUTIONS[plan.dimensions](
+            channels, plan.features_per_stage[stage], kernel, plan.strides[stage], _same(kernel)
+        )
+
+    def forward(self, scans: Tensor) -> Tensor:
+        """(batch, scans, channels, *spatial) to (batch, scans, features, *coarse)."""
+        x = scans.flatten(0, 1).contiguous(memory_format=channels_last(scans.ndim - 3))
+        return F.silu(self.conv(x)).unflatten(0, scans.shape[:2])
+
+
+class ScanDecoder(nn.Module):
+    """The way back: linear interpolation by the stride, a convolution to the first stage's features, SiLU, 1 x 1.
+
+    :param channels: of a scan. :param plan: features, strides, kernel sizes.
+    """
+
+    def __init__(self, channels: int, plan: NetworkPlan):
+        super().__init__()
+        stage = recurrent_stage(plan)
+        features, kernel = plan.features_per_stage, plan.kernel_sizes[0]
+        conv = CONVOLUTIONS[plan.dimensions]
+        self.mode = INTERPOLATION[plan.dimensions]
+        self.scale = tuple(float(step) for step in plan.strides[stage])
+        self.conv = conv(features[stage], features[0], kernel, padding=_same(kernel))
+        self.readout = conv(features[0], channels, 1)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(batch, features, *coarse) to (batch, channels, *spatial), float32."""
+        x = F.interpolate(hidden, scale_factor=self.scale, mode=self.mode, align_corners=False)
+        return self.readout(F.silu(self.conv(x))).float()
+
+
+def recurrent_stage(plan: NetworkPlan) -> int:
+    """The stage at which states live: the second, where the first stride is; the first, where there is no other."""
+    return min(1, len(plan.strides) - 1)
+
+
+def fresh_state(like: Tensor) -> State:
+    """The state before anything was seen, zeros of the shape of ``like``."""
+    return torch.zeros_like(like), torch.zeros_like(like)
+
+
+def where_seen(seen: Tensor, after: State, before: State) -> State:
+    """The state after a step, in the samples in which there was something to see; that before in the others.
+
+    :param seen: (batch,), bool.
+    """
+    where = seen.view(-1, *[1] * (after[0].ndim - 1))
+    return torch.where(where, after[0], before[0]), torch.where(where, after[1], before[1])
+
+
+def without_keeping(step: Callable[..., State], *inputs: Tensor) -> State:
+    """``step(*inputs)``; for the gradient its inputs are kept, and all in between is computed again.
+
+    :param step: draws nothing at random.
+    """
+    if not torch.is_grad_enabled():
+        return step(*inputs)
+    return checkpoint(step, *inputs, use_reentrant=False, preserve_rng_state=False)
+
+
+def _same(kernel: list[int]) -> list[int]:
+    return [size // 2 for size in kernel]

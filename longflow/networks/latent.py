@@ -1,0 +1,100 @@
+"""MONAI's autoencoder and diffusion U-Net (Rombach et al. 2022; Pinaya et al. 2022) with the plan's strides, 2D and 3D.
+
+The stages of a plan are shared between the two: the autoencoder has the first half and ends at the latent, the U-Net
+has the stages from there on. With six stages this is Puglisi et al.'s: a latent eight times smaller, three levels of
+the U-Net.
+
+MONAI halves all axes alike; here each axis is divided as planned, so that thin volumes keep their slices. For this
+MONAI's convolution without padding on one side becomes one with the same padding on both. Kernels are 3 everywhere.
+"""
+
+import math
+
+from monai.networks.blocks import Convolution
+from monai.networks.nets.autoencoderkl import AEKLDownsample, AutoencoderKL
+from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, DiffusionUnetDownsample
+from torch import nn
+
+from longflow.networks.film_unet import GROUPS
+from longflow.networks.precision import guard_convolutions
+from longflow.plans import NetworkPlan
+
+#: residual blocks of each stage, as many as CRONOS's U-Net has (Puglisi et al.: 2)
+BLOCKS = 1
+
+
+def latent_stage(plan: NetworkPlan) -> int:
+    """The stage whose resolution the latent has: half of them lie before it."""
+    return len(plan.features_per_stage) // 2
+
+
+def latent_strides(plan: NetworkPlan) -> list[int]:
+    """By what each axis of an image is divided in its latent."""
+    return [math.prod(steps) for steps in zip(*plan.strides[: latent_stage(plan) + 1], strict=True)]
+
+
+def build_autoencoder(channels: int, latent_channels: int, plan: NetworkPlan) -> AutoencoderKL:
+    """An image to mean and standard deviation of its latent (``encode``), and a latent to an image (``decode``).
+
+    Without attention, as Puglisi et al. have it.
+
+    :param channels: of the image, whose axes the plan's strides divide. :param latent_channels: of the latent.
+    """
+    last = latent_stage(plan)
+    features = plan.features_per_stage[: last + 1]
+    network = AutoencoderKL(
+        spatial_dims=plan.dimensions,
+        in_channels=channels,
+        out_channels=channels,
+        num_res_blocks=BLOCKS,
+        channels=features,
+        attention_levels=[False] * len(features),
+        latent_channels=latent_channels,
+        norm_num_groups=GROUPS,
+        with_encoder_nonlocal_attn=False,
+        with_decoder_nonlocal_attn=False,
+    )
+    blocks, downs = network.encoder.blocks, []
+    for place, block in enumerate(blocks):
+        if isinstance(block, AEKLDownsample):
+            width = block.conv.conv.in_channels
+            blocks[place] = Convolution(plan.dimensions, width, width, conv_only=True)
+            downs.append(blocks[place].conv)
+    _set_strides(network, downs, plan.strides[1 : last + 1])
+    return guard_convolutions(network)
+
+
+def build_diffusion_unet(channels_in: int, channels_out: int, code_size: int, plan: NetworkPlan) -> DiffusionModelUNet:
+    """A latent, a step of diffusion, (batch,), and a code, (batch, 1, code_size), to a latent; zero when fresh.
+
+    The code comes in by cross-attention, at the coarsest level and at the bottom; attention there has one head, as in
+    Puglisi et al.
+
+    :param channels_in: of what it sees. :param channels_out: of what it finds.
+    """
+    first = latent_stage(plan)
+    features = plan.features_per_stage[first:]
+    network = DiffusionModelUNet(
+        spatial_dims=plan.dimensions,
+        in_channels=channels_in,
+        out_channels=channels_out,
+        num_res_blocks=BLOCKS,
+        channels=features,
+        attention_levels=[False] * (len(features) - 1) + [True],
+        norm_num_groups=GROUPS,
+        num_head_channels=features,
+        with_conditioning=True,
+        cross_attention_dim=code_size,
+        use_flash_attention=True,
+    )
+    downs = [module.op.conv for module in network.modules() if isinstance(module, DiffusionUnetDownsample)]
+    _set_strides(network, downs, plan.strides[first + 1 :])
+    return guard_convolutions(network)
+
+
+def _set_strides(network: nn.Module, downs: list[nn.Module], strides: list[list[int]]) -> None:
+    """The plan's strides in the convolutions on the way down, and the same in the enlargements on the way up."""
+    ups = [module for module in network.modules() if isinstance(module, nn.Upsample)]
+    for down, up, stride in zip(downs, reversed(ups), strides, strict=True):
+        down.stride = tuple(stride)
+        up.scale_factor = tuple(float(step) for step in stride)

@@ -1,0 +1,150 @@
+"""Reference plans: what a paper gives, for the data at hand.
+
+A paper gives the size of samples, the network and how it is optimised. Spacing, times and intensities are those of the
+data, and so are phases, labels and file ending: they are planned here as for any dataset. So one file serves whoever
+has the dataset, however it was prepared, and other datasets of the same task.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from longflow.data.dataset import DatasetDescription
+from longflow.data.images import by_axis
+from longflow.errors import ConfigurationError
+from longflow.fingerprint.fingerprint import Fingerprint
+from longflow.fingerprint.spatial import SpatialFingerprint
+from longflow.fingerprint.temporal import TemporalFingerprint
+from longflow.planning.channels import plan_channels
+from longflow.planning.spatial import SpacingRules
+from longflow.planning.temporal import Contexts, candidate_spacings, contexts_of, judge_grid, plan_time, regularity
+from longflow.plans import CONTEXT_WINDOW, ConfigurationPlan, GridPlan, Plans, TemporalPlan, read_plans
+
+
+def plans_of_reference(path: Path, fingerprint: Fingerprint, description: DatasetDescription) -> Plans:
+    """The plans of a dataset by a reference; they are called as its file.
+
+    As in the reference: preset, patch, batch, network, number of context scans and slots, training, inference, order of
+    axes. Where the reference's median image is its patch, images are resized to it, in the median (CRONOS section 4.1);
+    where it is larger, patches are crops at the spacing of nnU-Net's rule.
+
+    :raises DataError, ConfigurationError: the file cannot be used, or is for another task.
+    """
+    reference = read_plans(path)
+    if reference.task != description.task:
+        raise ConfigurationError(
+            f"{path} is for the task '{reference.task}', but {fingerprint.dataset_name} has the task "
+            f"'{description.task}' (dataset.json)."
+        )
+    configurations: dict[str, ConfigurationPlan] = {}
+    spacings: dict[str, list[float]] = {}
+    # what 2d reads was made for 3d
+    for name, plan in sorted(reference.configurations.items(), key=lambda item: -len(item[1].patch_size)):
+        spacing = spacings.setdefault(
+            plan.data_identifier, target_spacing(plan, reference.transpose_forward, fingerprint.spatial)
+        )
+        size = np.median(_extents(fingerprint.spatial, reference.transpose_forward), axis=0) / spacing
+        configurations[name] = plan.model_copy(
+            update={
+                "spacing": spacing,
+                "median_image_size": [float(max(1, round(value))) for value in size],
+                "reasons": [
+                    f"Patch {by_axis(plan.patch_size)}, batch size {plan.batch_size} and network: as in {path.name}.",
+                    f"Spacing {by_axis(spacing, digits=3)} mm: {_why(plan)}.",
+                ],
+            }
+        )
+    return reference.model_copy(
+        update={
+            "dataset_name": fingerprint.dataset_name,
+            "plans_name": path.stem,
+            "channel_names": description.channels,
+            "labels": description.labels if description.task == "segment" else {},
+            "regions_class_order": description.regions_class_order if description.task == "segment" else [],
+            "phases": fingerprint.phases.names if fingerprint.phases else [],
+            "file_ending": description.file_ending,
+            "temporal": times_of_reference(reference, fingerprint.temporal, path.name),
+            "channels": plan_channels(fingerprint.spatial, description),
+            "configurations": {name: configurations[name] for name in reference.configurations},
+        }
+    )
+
+
+def target_spacing(plan: ConfigurationPlan, order: Sequence[int], spatial: SpatialFingerprint) -> list[float]:
+    """Spacing of a reference's configuration on a dataset, mm, after transposition."""
+    own = np.median(np.asarray(spatial.spacings)[:, order], axis=0)
+    if plan.own_grid:
+        spacing = own
+    elif _resizes(plan):
+        extent = np.median(_extents(spatial, order), axis=0)
+        spacing = [
+            size / voxels if voxels > 1 else thickness
+            for size, voxels, thickness in zip(extent, plan.tile, own, strict=True)
+        ]
+    else:
+        spacing = SpacingRules(spatial).determine_fullres_target_spacing()[list(order)]
+    return [float(value) for value in spacing]
+
+
+def _resizes(plan: ConfigurationPlan) -> bool:
+    """Whether a sample of the reference is a whole image."""
+    return plan.median_image_size[-len(plan.patch_size) :] == plan.patch_size
+
+
+def _extents(spatial: SpatialFingerprint, order: Sequence[int]) -> np.ndarray:
+    """mm of each subject's images, after cropping and transposition."""
+    return (np.asarray(spatial.shapes_after_crop) * np.asarray(spatial.spacings))[:, order]
+
+
+def _why(plan: ConfigurationPlan) -> str:
+    if plan.own_grid:
+        return "the median; scans keep the grid of their files"
+    return "the median image becomes the patch" if _resizes(plan) else "by nnU-Net's rule; patches are crops"
+
+
+def times_of_reference(reference: Plans, fingerprint: TemporalFingerprint, name: str) -> TemporalPlan:
+    """A dataset's own times, seen through as many context scans and slots as the reference has.
+
+    :param name: of the reference, for the reasons.
+    """
+    scans, slots = reference.temporal.sequence_length, reference.temporal.grid.length
+    planned = plan_time(fingerprint, scans, reference.task)
+    if reference.task != "forecast":
+        return planned
+    times = [np.asarray(one, dtype=np.float64) for one in fingerprint.times if len(one) > 1]
+    grid = grid_of_length(times, planned.time_scale, slots)
+    regular, regular_reason = regularity(contexts_of(times, CONTEXT_WINDOW * scans), grid)
+    return planned.model_copy(
+        update={
+            "sequence_length": scans,
+            "grid": grid,
+            "runners_up": [],
+            "regular": regular,
+            "reasons": [
+                planned.reasons[0],
+                f"Sequence length {scans}: as in {name}.",
+                f"Grid of {slots} slots: as in {name}; Δ = {grid.spacing:g} {planned.time_unit} costs least with so "
+                f"many: {grid.overwritten:.1%} of context scans overwritten, {grid.clipped:.1%} before the first slot, "
+                f"times rounded by {grid.rounding_error:.1%} of a median interval, {grid.filled:.1%} of slots filled.",
+                regular_reason,
+            ],
+        }
+    )
+
+
+def grid_of_length(times: list[np.ndarray], scale: float, length: int) -> GridPlan:
+    """The grid of so many slots that costs least; Δ = ``scale`` where every context is a single scan.
+
+    :param times: of each subject, ascending, at least two. :param scale: the median interval.
+    """
+    intervals = np.concatenate([np.diff(one) for one in times])
+    longest = CONTEXT_WINDOW * length
+    contexts = contexts_of(times, longest)
+    several = contexts.mask.sum(1) > 1
+    if not several.any():
+        return GridPlan(spacing=scale, length=length, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0)
+    contexts = Contexts(contexts.times[several], contexts.mask[several])
+    spacings = candidate_spacings(intervals, times, longest)
+    grids = [judge_grid(contexts, spacing, length, scale, longest) for spacing in spacings]
+    return min(grids, key=lambda grid: (round(grid.score, 9), grid.spacing))

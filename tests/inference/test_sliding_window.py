@@ -276,7 +276,8 @@ def test_a_forecast_that_begins_with_noise_gets_what_a_translation_gets(mirror):
     context = coordinates((5, 17, 13), channels=2)
     for dimensions in (2, 3):
 
-        def noise(batch, scans=len(context)):
+        def noise(batch):
+            scans = len(context)
             assert batch.context.shape[1] == batch.context_times.shape[1] == batch.context_mask.shape[1] == scans
             return {"forecast": batch.context[:, -1], "noise": batch.noise}
 

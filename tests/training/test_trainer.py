@@ -278,9 +278,9 @@ def test_a_time_budget_is_kept_and_the_schedule_ends_with_it(dataset):
     train(dataset, "tfm", iterations=1)  # imports are not training
     begun = time.monotonic()
     shares = []
-    paths = train(dataset, iterations=None, max_time=1.5, on_progress=lambda share, state: shares.append(share))
+    paths = train(dataset, iterations=None, max_time=3.0, on_progress=lambda share, state: shares.append(share))
     used = time.monotonic() - begun
-    assert 1.5 <= used < 6
+    assert 3.0 <= used < 9
     assert shares == sorted(shares) and len(shares) > 5 and shares[0] == 0 and 0.7 < shares[-1] < 1
     assert paths.final.is_file()
     rates = [entry.learning_rate for entry in read_progress(paths.progress_csv)]

@@ -100,15 +100,14 @@ def work(options: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     comparison = set_up(options)
     _announce(comparison)
-    outcomes = perform(
-        comparison,
-        read_description(comparison.dataset.raw / "dataset.json"),
-        before=_show_standing,
-        after=lambda found: write_results(comparison, found),
-        show=_show_command,
-        bar=progress_bar,
-    )
-    lines = write_results(comparison, outcomes)
+    description = read_description(comparison.dataset.raw / "dataset.json")
+    outcomes, lines = [], []
+    try:
+        for outcome in perform(comparison, description, before=_show_standing, show=_show_command, bar=progress_bar):
+            outcomes.append(outcome)
+    finally:
+        if outcomes:  # where it is stopped, the table of what there is
+            lines = write_results(comparison, outcomes)
     figures = draw_results(comparison, outcomes, lines, STUDIES.get(options.study))
     failures = [outcome for outcome in outcomes if outcome.failure]
     show_comparison(lines, comparison, command.console, best_first=options.study is None)

@@ -4,10 +4,11 @@ Everything that is finished is found again on the disk, so that a comparison tha
 """
 
 import csv
+import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -18,13 +19,15 @@ from typing import Any
 from longflow.cluster.commands import Command, run_command
 from longflow.cluster.comparison import Comparison, Run
 from longflow.data.dataset import DatasetDescription
-from longflow.errors import LongflowError
+from longflow.errors import LongflowError, some
 from longflow.evaluation.comparison import Row
 from longflow.evaluation.evaluate import COLUMNS, METRICS_CSV, evaluate_pairs
 from longflow.evaluation.pairs import find_pairs, forecasts_of_folder
 from longflow.files import read_json, write_csv, write_json
 from longflow.parallel import Progress
 from longflow.paths import folders_with_results
+
+logger = logging.getLogger(__name__)
 
 #: of a command that the user stopped
 STOPPED = 130
@@ -70,17 +73,16 @@ def perform(
     comparison: Comparison,
     description: DatasetDescription,
     before: Callable[[Standing], None] = lambda _: None,
-    after: Callable[[list[Outcome]], None] = lambda _: None,
     show: Callable[[Command], None] = lambda _: None,
     bar: Bar = lambda _: nullcontext(),
-) -> list[Outcome]:
-    """Perform every run; one that fails is noted, and the others are performed all the same.
+) -> Iterator[Outcome]:
+    """Perform every run, and yield what it led to; one that fails costs none of the others.
 
-    :param before: called with every run that is not finished. :param after: with all outcomes so far, after each.
-    :param show: called with every command that is run.
+    :param before: called with every run that is not finished. :param show: with every command that is run.
     :raises KeyboardInterrupt: a command was stopped by the user.
     """
-    runs, outcomes, clock, failed = comparison.runs, [], Clock(comparison.budget.max_time), {}
+    runs, clock = comparison.runs, Clock(comparison.budget.max_time)
+    failed: dict[tuple, Failed] = {}
 
     def go(kind: str, weight: float, command: Command, results: Path) -> None:
         show(command)
@@ -94,24 +96,16 @@ def perform(
 
     for number, run in enumerate(runs):
         try:
-            if run_key(run) in failed:
-                raise Failed(failed[run_key(run)])
             if not is_measured(comparison, run):
                 before(Standing(run, number + 1, len(runs), *clock.left(comparison, runs[number:])))
-                if training := comparison.training(run):
-                    try:
-                        go("train", 1, training, comparison.own_results(run))
-                    except Failed as failure:
-                        failed[run_key(run)] = str(failure)
-                        raise
+                _train(comparison, run, go, failed)
                 _predict(comparison, run, go)
                 with bar(f"Evaluating {run.label}") as progress:
                     measure(comparison, run, description, progress)
-            outcomes.append(outcome_of(comparison, run))
+            outcome = outcome_of(comparison, run)
         except (Failed, LongflowError) as failure:
-            outcomes.append(Outcome(run, failure=str(failure)))
-        after(outcomes)
-    return outcomes
+            outcome = Outcome(run, failure=str(failure))
+        yield outcome
 
 
 def run_key(run: Run) -> tuple[str, int, int]:
@@ -124,6 +118,18 @@ def _why(code: int) -> str:
     if code < 0:
         return f"ended by the system (signal {-code}), most often for want of memory"
     return f"exit code {code}, its message stands above"
+
+
+def _train(comparison: Comparison, run: Run, go: Callable[..., None], failed: dict[tuple, Failed]) -> None:
+    """The training that a run lacks; one that failed for another variant is not tried again."""
+    if run_key(run) in failed:
+        raise failed[run_key(run)]
+    try:
+        if training := comparison.training(run):
+            go("train", 1, training, comparison.own_results(run))
+    except Failed as failure:
+        failed[run_key(run)] = failure
+        raise
 
 
 def _predict(comparison: Comparison, run: Run, go: Callable[..., None]) -> None:
@@ -162,7 +168,7 @@ def is_measured(comparison: Comparison, run: Run) -> bool:
     if run.variant.trains and not comparison.is_trained(comparison.model(run), run):
         return False
     cases = {row["case"] for row in read_metrics(metrics)}
-    return metrics.stat().st_mtime >= changed(comparison, run) and cases == set(comparison.targets[run.fold].subjects)
+    return metrics.stat().st_mtime >= changed(comparison, run) and cases <= set(comparison.targets[run.fold].subjects)
 
 
 def measure(
@@ -178,7 +184,9 @@ def measure(
         for one in forecasts_of_folder(out, description)
         if one.case in targets.subjects
     ]
-    pairs, _ = find_pairs(forecasts, [targets.folder, *targets.references], description)
+    pairs, without_truth = find_pairs(forecasts, [targets.folder, *targets.references], description)
+    if without_truth:
+        logger.warning("%d targets have no acquired scan and are left out: %s", len(without_truth), some(without_truth))
     write_csv(COLUMNS, evaluate_pairs(pairs, progress=progress), out / METRICS_CSV)
 
 
@@ -200,7 +208,7 @@ def read_metrics(path: Path) -> list[Row]:
         ]
 
 
-def seconds_between(sidecars: Sequence[Path]) -> float | None:
+def seconds_between(sidecars: Iterable[Path]) -> float | None:
     """Median of the seconds from one forecast's being finished to the next one's: reading, computing and writing.
 
     So the start of a command is left out, and the pause where one was stopped. None for fewer than two forecasts.

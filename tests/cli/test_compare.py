@@ -158,9 +158,11 @@ def test_failures_are_reported_at_the_end(play, dataset, capsys):
     assert [line["variant"] for line in table["table"]] == ["cronos", "lci"] and len(table["failures"]) == 1
 
 
-def test_stopped_by_the_user(play, capsys):
-    code, _ = play("-m", "cronos", codes={"longflow_train": 130})
+def test_stopped_by_the_user_it_writes_the_table_of_what_there_is(play, dataset, capsys):
+    code, _ = play("-m", "lci", "cronos", "--iterations", 3, codes={"longflow_train": 130})
     assert code == 130 and "Run the same command again to go on" in capsys.readouterr().err
+    table = read_json(dataset.comparison("methods_3_iterations").table_json)["table"]
+    assert [line["variant"] for line in table] == ["lci"]
 
 
 def test_durations():
@@ -170,7 +172,7 @@ def test_durations():
 @pytest.mark.slow
 def test_killed_in_the_middle_it_goes_on_and_a_study_uses_what_it_trained(dataset, run_command):
     home = dataset.raw.parents[1]
-    arguments = ["-d", "1", "--iterations", "40", "--device", "cpu"]
+    arguments = ["-d", "1", "--iterations", "6", "--device", "cpu"]
     environment = {key: value for key, value in os.environ.items() if key not in OWN_VARIABLES}
     process = subprocess.Popen(
         [sys.executable, "-m", "longflow.cli.compare", *arguments, "-m", "cronos", "lci"],
@@ -188,16 +190,16 @@ def test_killed_in_the_middle_it_goes_on_and_a_study_uses_what_it_trained(datase
 
     result = run_command("longflow_compare", *arguments, "-m", "cronos", "lci", home=home, timeout=900)
     assert result.returncode == 0, result.stderr
-    table = read_json(own / "methods_40_iterations" / "comparison.json")
+    table = read_json(own / "methods_6_iterations" / "comparison.json")
     lines = {line["variant"]: line for line in table["table"]}
     assert set(lines) == {"cronos", "lci"} and not table["failures"]
     assert lines["lci"]["nrmse"]["minus_lci"]["mean"] == 0
     cost = lines["cronos"]["cost"]
-    assert cost["iterations"] == 40 and cost["parameters"] > 100 and cost["seconds_per_prediction"] > 0
+    assert cost["iterations"] == 6 and cost["parameters"] > 100 and cost["seconds_per_prediction"] > 0
 
     again = run_command("longflow_compare", *arguments, "--study", "masking", home=home, timeout=900)
     assert again.returncode == 0 and "longflow_train" not in again.stdout, again.stderr
-    folder = own / "masking_40_iterations"
+    folder = own / "masking_6_iterations"
     lines = {line["variant"]: line["nrmse"] for line in read_json(folder / "comparison.json")["table"]}
     assert set(lines) == {"lci", "cronos", *(f"cronos, {end} {n} hidden" for end in ("first", "last") for n in (1, 2))}
     # with the latest scans hidden, LCI is an earlier scan; with the earliest, it is the same

@@ -25,7 +25,7 @@ def play(dataset, monkeypatch):
     def played(comparison, codes=None, **further):
         player = Player(dataset, codes)
         monkeypatch.setattr(module, "run_command", player)
-        return perform(comparison, description_of(dataset), **further), player
+        return list(perform(comparison, description_of(dataset), **further)), player
 
     return played
 
@@ -146,13 +146,24 @@ def test_half_of_the_forecasts_are_kept(dataset, play):
     assert gone.is_file() and before == {path: path.stat().st_mtime_ns for path in kept}
 
 
+def test_targets_without_a_truth_are_left_out_and_that_is_said_once(dataset, play, caplog):
+    comparison = comparison_of(dataset, LCI)
+    case = sorted(comparison.targets[0].subjects)[0]
+    (dataset.raw / "imagesTr" / f"{case}_0000.nii.gz").unlink()
+    (outcome,), _ = play(comparison)
+    assert case not in {row["case"] for row in outcome.rows}
+    assert f"1 targets have no acquired scan and are left out: {case}" in caplog.text
+    _, player = play(comparison)
+    assert player.ran == []
+
+
 def test_progress_tells_which_of_how_many_and_how_long(dataset, play):
-    standings, after, shown = [], [], []
+    standings, shown = [], []
     comparison = comparison_of(dataset, CRONOS, LCI, NOISY)
-    play(comparison, before=standings.append, after=lambda found: after.append(len(found)), show=shown.append)
+    play(comparison, before=standings.append, show=shown.append)
     assert [(standing.number, standing.of) for standing in standings] == [(1, 3), (2, 3), (3, 3)]
     assert standings[0].left is None and not standings[1].at_least and standings[1].left > 0
-    assert after == [1, 2, 3] and len(shown) == 5
+    assert len(shown) == 5
 
 
 def test_time_left_is_that_of_the_commands_so_far(dataset):

@@ -16,7 +16,7 @@ def found(dataset, monkeypatch):
     """A comparison and its outcomes."""
     monkeypatch.setattr(module, "run_command", Player(dataset))
     comparison = comparison_of(dataset, CRONOS, MEAN, LCI, seeds=(0, 1))
-    return comparison, perform(comparison, description_of(dataset))
+    return comparison, list(perform(comparison, description_of(dataset)))
 
 
 def test_the_table_as_json_and_csv(found):

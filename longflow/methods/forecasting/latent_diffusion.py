@@ -18,7 +18,7 @@ from longflow.plans import Plans
 LATENT_CHANNELS, BETAS, KL_WEIGHT = 3, (0.0015, 0.0205), 1e-7
 
 #: what no latent reaches, in standard deviations
-MOST_DEVIATIONS = 5.0
+MOST_DEVIATIONS = 10.0
 
 #: what latents of empty patches are divided by
 SMALLEST_DEVIATION = 1e-3
@@ -43,7 +43,7 @@ class LatentDiffusion(Method):
     - They condition on age, by cross-attention. Here it is the horizon, in the Fourier features of CRONOS.
     - Their autoencoder has a perceptual and an adversarial loss beside these. The first needs weights of another
       network, the second a third one with an optimizer of its own: both are left out.
-    - ``sampling_steps`` of DDIM are 50, as theirs; 1000 takes all. The latent that a step implies is limited to 5
+    - ``sampling_steps`` of DDIM are 50, as theirs; 1000 takes all. The latent that a step implies is limited to 10
       standard deviations, since an error of eps in the first step counts hundredfold.
 
     In the first stage, where there is no diffusion yet, the forecast is the reconstruction of the last scan. Prediction

@@ -36,7 +36,7 @@ def test_context_scans_show_no_change_and_the_last_one_the_contraction_of_its_ti
 
 
 def test_without_the_time_half_of_the_error_of_lci_can_be_explained_and_with_it_nearly_all():
-    """The best forecast without times is the mean over all horizons (B.6.2: discrete below LCI, continuous below it)."""
+    """The best forecast without times is the mean over all horizons (table 9: discrete below LCI, continuous below)."""
     shape, errors = (4, 24, 24), []
     for seed in range(6):
         heart = equal_heart(seed)

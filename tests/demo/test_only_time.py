@@ -9,8 +9,9 @@ from longflow.data.dataset import series_of_folder, training_series
 from longflow.data.images import read_scan
 from longflow.demo.law import contraction, draw_subject
 from longflow.demo.only_time import HORIZON, PERIOD, equal_heart, moments, write_only_time
-from longflow.demo.phantom import phantom_scan
+from longflow.demo.phantom import expected_scan, phantom_scan
 from longflow.errors import DataError
+from longflow.evaluation.metrics import nrmse
 
 SMALL = {"subjects": 2, "test_subjects": 2, "shape": (4, 16, 16)}
 
@@ -32,6 +33,21 @@ def test_context_scans_show_no_change_and_the_last_one_the_contraction_of_its_ti
         a, b, c, still = (phantom_scan(heart, time, shape, noise=0)[0] for time in (first, last, target, last + PERIOD))
         assert np.array_equal(a, b) and np.array_equal(b, still)
         assert contraction((target - last) / PERIOD) > 0.01 and not np.array_equal(b, c)
+
+
+def test_without_the_time_half_of_the_error_of_lci_can_be_explained_and_with_it_nearly_all():
+    """The best forecast without times is the mean over all horizons (table 9: discrete below LCI, continuous below)."""
+    shape, errors = (4, 24, 24), []
+    for seed in range(6):
+        heart = equal_heart(seed)
+        _, last, target = moments(heart)
+        wanted = phantom_scan(heart, target, shape)[0][None].astype(float)
+        horizons = np.linspace(*HORIZON, 17) * PERIOD
+        untimed = np.mean([expected_scan(heart, time, shape) for time in horizons], axis=0)
+        forecasts = (phantom_scan(heart, last, shape)[0], untimed, expected_scan(heart, target, shape))
+        errors.append([nrmse(forecast[None], wanted) for forecast in forecasts])
+    lci, untimed, timed = np.mean(errors, axis=0)
+    assert timed < 0.5 * untimed and untimed < 0.75 * lci
 
 
 def test_two_of_three_beats_are_drawn_and_the_horizon_is_real_valued():

@@ -36,14 +36,15 @@ class ConvLSTMCell(nn.Module):
 
     def __init__(self, conv: type, inputs: int, features: int, kernel: list[int]):
         super().__init__()
-        self.gates = conv(inputs + features, 4 * features, kernel, padding=_same(kernel))
+        self.seen = conv(inputs, 4 * features, kernel, padding=_same(kernel))
+        self.before = conv(features, 4 * features, kernel, padding=_same(kernel), bias=False)
         with torch.no_grad():
-            self.gates.bias[features : 2 * features].fill_(1)
+            self.seen.bias[features : 2 * features].fill_(1)
 
     def forward(self, x: Tensor, state: State) -> State:
         """(batch, inputs, *spatial) and the state before to the state after."""
         hidden, cell = state
-        enter, keep, show, new = self.gates(torch.cat([x, hidden], dim=1)).chunk(4, dim=1)
+        enter, keep, show, new = (self.seen(x) + self.before(hidden)).chunk(4, dim=1)
         cell = keep.sigmoid() * cell + enter.sigmoid() * new.tanh()
         return show.sigmoid() * cell.tanh(), cell
 

@@ -34,10 +34,10 @@ def of_lstm(kernel: int) -> tuple[ConvLSTMCell, nn.LSTMCell]:
     middle = kernel // 2
     order = [0, 1, 3, 2]  # torch's gates: in, forget, new, out
     with torch.no_grad():
-        weight = torch.cat([lstm.weight_ih, lstm.weight_hh], 1).view(4, 4, 6)[order].reshape(16, 6)
-        cell.gates.weight.zero_()
-        cell.gates.weight[:, :, middle, middle, middle] = weight
-        cell.gates.bias.copy_((lstm.bias_ih + lstm.bias_hh).view(4, 4)[order].flatten())
+        for convolution, weight in ((cell.seen, lstm.weight_ih), (cell.before, lstm.weight_hh)):
+            convolution.weight.zero_()
+            convolution.weight[:, :, middle, middle, middle] = weight.view(4, 4, -1)[order].flatten(0, 1)
+        cell.seen.bias.copy_((lstm.bias_ih + lstm.bias_hh).view(4, 4)[order].flatten())
     return cell, lstm
 
 
@@ -68,7 +68,7 @@ def test_it_sees_the_neighbours_of_the_scan_and_of_the_state():
 
 
 def test_the_forget_gate_starts_open():
-    bias = ConvLSTMCell(nn.Conv3d, 2, 4, [1, 3, 3]).gates.bias
+    bias = ConvLSTMCell(nn.Conv3d, 2, 4, [1, 3, 3]).seen.bias
     assert (bias[4:8] == 1).all() and not (bias[:4] == 1).any()
 
 

@@ -20,8 +20,9 @@ SCALE = 0.02
 #: most tokens of a scan: those of a space attend to each other, which takes the square of them
 MOST_PLACES = 2048
 #: numbers that all layers together pass on for each voxel, over the features of the plan's first stage, at most: so a
-#: step takes nearly as much memory as one of CRONOS, for which the patch is planned, and no more
-SHARE = 1.75
+#: step takes no more memory than one of CRONOS, for which the patch is planned. On a CPU, too, where it really takes up
+#: to a third more than is estimated: gradients of the step before lie in the heap between what tokens need
+SHARE = 1.4
 
 
 class ViViT(DirectMethod):

@@ -35,6 +35,7 @@ from longflow.report.figures import save
 
 #: of the paper: features of the first stage (C.3), patch (section 4.1), windowed attention at the bottleneck
 FEATURES, PATCH, ATTENTION = 32, [32, 128, 128], True
+DASHES = ("-", "--", ":")
 KINDS = ("training", "prediction")
 COLUMNS = ("method", "context_scans", "step", "estimated_gb", "measured_gb")
 
@@ -164,10 +165,12 @@ def draw(rows: list[dict], path: Path, note: str) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.8), layout="constrained")
     for axis, kind in zip(axes, KINDS, strict=True):
         of_kind = [row for row in rows if row["step"] == kind]
-        for method, colour, marker in zip(dict.fromkeys(row["method"] for row in rows), cycle(COLOURS), cycle(MARKERS)):
+        methods = dict.fromkeys(row["method"] for row in rows)
+        styles = zip(methods, cycle(COLOURS), cycle(MARKERS), cycle(DASHES))  # methods of one network lie on each other
+        for method, colour, marker, dashes in styles:
             own = [row for row in of_kind if row["method"] == method]
             scans, estimates = ([row[name] for row in own] for name in ("context_scans", "estimated_gb"))
-            axis.plot(scans, estimates, color=colour, marker=marker, markersize=4, label=method)
+            axis.plot(scans, estimates, color=colour, marker=marker, markersize=4, linestyle=dashes, label=method)
             measured = [(row["context_scans"], row["measured_gb"]) for row in own if row["measured_gb"]]
             if measured:
                 axis.scatter(*zip(*measured, strict=True), color=colour, marker="x", s=60, linewidth=2)
@@ -176,7 +179,7 @@ def draw(rows: list[dict], path: Path, note: str) -> None:
         axis.set_title({"training": "a training step", "prediction": "a prediction"}[kind], fontsize=10)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("peak memory, GB")
-    axes[0].legend(fontsize=8)
+    axes[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
     size = " x ".join(map(str, PATCH))
     figure.supxlabel(f"Patch {size}, batch of one, {note}. Lines: estimated. Crosses: measured.", fontsize=8)
     save(figure, path)

@@ -134,13 +134,12 @@ def train_steps(name: str, device: str, bf16: bool, smallest: bool) -> None:
     for stage in range(len(model.stages)):
         if stage:  # as longflow/training/trainer.py begins it
             optimizer.state.clear()
-            optimizer.zero_grad(set_to_none=True)
         for step in range(1 if smallest else 2):
+            optimizer.zero_grad(set_to_none=True)
             with torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
                 if stage and step == 0:
                     model.begin_stage(stage, batch)
                 loss = model.training_step(batch)
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()

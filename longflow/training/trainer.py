@@ -204,6 +204,7 @@ def _train_step(run: Run, batch: Batch, progress: float) -> dict[str, float]:
     torch.manual_seed(seed * 1_000_003 + run.state.iteration * processes.count + processes.index)
     for group in run.optimizer.param_groups:
         group["lr"] = run.learning_rate * schedule(run.progress_of_stage(progress), run.recipe)
+    run.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
     with autocast(run.device):
         loss = run.step(batch)
     value = loss.item()
@@ -212,7 +213,6 @@ def _train_step(run: Run, batch: Batch, progress: float) -> dict[str, float]:
             f"The loss became {value} at iteration {run.state.iteration}. Look for extreme intensities "
             "(longflow_verify), or train with a smaller --lr."
         )
-    run.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     nn.utils.clip_grad_norm_(run.method.parameters(), run.recipe.gradient_clip)
     run.optimizer.step()

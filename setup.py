@@ -59,7 +59,7 @@ setup(
         "tensorboard",
         "psutil",
     ],
-    extras_require={"registration": ["antspyx>=0.6"], "test": ["pytest>=8", "ruff"]},
+    extras_require={"registration": ["antspyx>=0.6"], "test": ["pytest>=8", "pytest-xdist", "ruff"]},
     entry_points={
         "console_scripts": [f"{command} = longflow.cli.{module}:main" for command, module in COMMANDS.items()]
     },

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-# tiny tensors on several threads wait more than they compute; commands in a process of their own are left to choose
-THREADS_OF_THE_USER = os.environ.get("OMP_NUM_THREADS")
+# tiny tensors on several threads wait more than they compute; commands in a process of their own are left to choose,
+# unless tests run beside each other (pytest -n)
+THREADS_OF_THE_USER = os.environ.get("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else None)
 os.environ["OMP_NUM_THREADS"] = THREADS_OF_THE_USER or "1"
 
 OWN_VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")

@@ -125,7 +125,7 @@ def recorded_best(paths: DatasetPaths) -> Selection:
                 f"{paths.best} names fold {min(missing)} of {member.model.folder.name}, which is not there any more. "
                 "Run longflow_find_best again."
             )
-    origin = f"chosen by longflow_find_best ({paths.best})"
+    origin = f"as recorded in {paths.best}"
     solver, steps = best.get("solver"), best.get("steps")
     return Selection(paths, members, best["reduction"], best["shrinkage"], solver, steps, origin)
 

@@ -136,7 +136,7 @@ def test_the_best_by_dice_is_what_predicts(home, journey):
         "unet_consistent__longflowPlans__3d_fullres",
     ]
     assert best["candidate"] == candidates[0] and best["dice"] == max(row["dice"] for row in best["table"])
-    assert f"{NAME} / {best['candidate']}, folds 0 (chosen by longflow_find_best" in journey[1]["predict"]
+    assert f"{NAME} / {best['candidate']}, folds 0 (as recorded in" in journey[1]["predict"]
 
 
 def test_volumes_are_a_count_of_the_labels_written(home):

@@ -23,12 +23,12 @@ from longflow.preprocessing.restore import export_labels, labels_of_logits
 from longflow.preprocessing.series import load_prepared, prepare_volumes
 from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.splits import Cohort
-from longflow.training.validation import Score, settings_of_fold
+from longflow.training.validation import SIDE_BY_SIDE, Score, settings_of_fold
 
 logger = logging.getLogger(__name__)
 
-#: scans that are scored during training, by tiles that do not overlap; at the end all are predicted as users would
-MOST_SCANS, TILE_STEP = 8, 1.0
+#: scans that are scored during training; at the end all are predicted as users would
+MOST_SCANS = 8
 
 #: Dice of each structure of a scan, None where neither the prediction nor the truth has it
 ScanDice = dict[str, float | None]
@@ -74,7 +74,8 @@ class LabelValidation:
         for subject, scan in self.scans:
             series = load_prepared(self.folder, subject)
             with autocast(self.device):
-                logits = predict_logits([method], np.asarray(series.images[scan]), self.device, TILE_STEP, mirror=False)
+                image = np.asarray(series.images[scan])
+                logits = predict_logits([method], image, self.device, SIDE_BY_SIDE, mirror=False)
             truth = np.asarray(series.segmentations[scan])
             overlap = dice_of_structures(labels_of_logits(logits, self.plans), truth, self.plans)
             found.setdefault(subject, []).append(overlap)

@@ -12,6 +12,10 @@ from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
 from longflow.plans import Plans
 from longflow.training.splits import Cohort
 
+#: ``tile_step_size`` while training: patches beside each other, which is quick; what is written at the end is predicted
+#: as users would
+SIDE_BY_SIDE = 1.0
+
 #: what ``Method.validation`` may name: module and class; only the one that is used is imported
 VALIDATIONS = {
     "forecast": ("forecast_validation", "ForecastValidation"),

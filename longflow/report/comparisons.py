@@ -1,11 +1,15 @@
 """Figures of a comparison: error against cost, horizon and what a study varies, and the course of all trainings."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
+from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from longflow.errors import DataError
 from longflow.report.figures import LCI_COLOUR, save
@@ -60,6 +64,7 @@ def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
     if not costs:
         raise DataError("There is no variant to show in a figure.")
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.8), sharey=True, layout="constrained")
+    handles = {}
     halves = zip(axes, ("seconds", "seconds_per_prediction"), ("training", "a prediction"), strict=True)
     for axis, cost, of in halves:
         shown = [(one, getattr(one, cost), colour) for one, colour in zip(costs, cycle(COLOURS))]
@@ -68,9 +73,9 @@ def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
             axis.errorbar(seconds, one.nrmse, yerr=one.sd, color=colour, linewidth=1, zorder=2)
             known = one.memory is not None
             size, marker = (BUBBLE * one.memory / 1e9, "o") if known else (40, "x")
-            axis.scatter(seconds, one.nrmse, s=size, color=colour, alpha=0.6, marker=marker, zorder=3)
-            axis.annotate(one.name, (seconds, one.nrmse), (5, 5), textcoords="offset points", fontsize=8)
-        axis.axhline(lci, color=LCI_COLOUR, linestyle="--", linewidth=1, zorder=1)
+            bubble = axis.scatter(seconds, one.nrmse, s=size, color=colour, alpha=0.6, marker=marker, zorder=3)
+            handles.setdefault(one.name, bubble)
+        handles["LCI"] = axis.axhline(lci, color=LCI_COLOUR, linestyle="--", linewidth=1, zorder=1)
         axis.set_xlabel(f"seconds of {of}")
         axis.grid(alpha=0.3)
         axis.margins(0.15)
@@ -81,8 +86,10 @@ def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
     axes[0].set_ylabel("NRMSE")
     if _is_wide([lci, *(one.nrmse for one in costs)]):
         axes[0].set_yscale("log")
-    axes[1].annotate("LCI", (1, lci), (4, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-                     color=LCI_COLOUR, va="center", fontsize=9)  # fmt: skip
+    legend = _legend_beside(figure, handles.values(), handles)
+    for handle in legend.legend_handles:
+        if isinstance(handle, PathCollection):
+            handle.set_sizes([40])
     figure.supxlabel("Area of a bubble: peak of memory in training. Bars: standard deviation over runs.", fontsize=8)
     save(figure, path)
 
@@ -102,7 +109,7 @@ def line_figure(
     """
     if not any(line.points for line in lines):
         raise DataError("There is no line to show in a figure.")
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     colours = {}
     for line, colour, marker in zip(lines, cycle(COLOURS), cycle(MARKERS)):
         colours[line.name] = colour
@@ -122,8 +129,13 @@ def line_figure(
     if _is_wide([y for points in (*(line.points for line in lines), *lci.values()) for _, y in points]):
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    _legend_beside(figure, *axes.get_legend_handles_labels())
     save(figure, path)
+
+
+def _legend_beside(figure: Figure, handles: Iterable[Artist], names: Iterable[str]) -> Legend:
+    """A legend that hides nothing."""
+    return figure.legend(list(handles), list(names), loc="outside right upper", fontsize=8, frameon=False)
 
 
 def _is_wide(values: Sequence[float]) -> bool:
@@ -141,7 +153,7 @@ def learning_figure(
     """
     if not any(run for runs in curves.values() for run in runs):
         raise DataError("There is no training to show in a figure.")
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 5), layout="constrained")
     for (name, runs), colour, marker in zip(curves.items(), cycle(COLOURS), cycle(MARKERS)):
         label = name
         for run in filter(None, runs):
@@ -154,5 +166,5 @@ def learning_figure(
     axes.set_xlabel("seconds of training and validating")
     axes.set_ylabel("NRMSE on validation targets, best reduction")
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=8)
+    _legend_beside(figure, *axes.get_legend_handles_labels())
     save(figure, path)

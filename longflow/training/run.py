@@ -124,8 +124,8 @@ class Run:
 
     @property
     def ended(self) -> bool:
-        """Whether the last of a fixed number of iterations is done."""
-        return self.settings.max_time is None and self.state.iteration >= self.total_iterations
+        """Whether the budget is used."""
+        return self.progress >= 1
 
 
 def set_up_run(

@@ -165,7 +165,9 @@ def _loop(run: Run, samples, log: Logbook | None, stop: StopSignal, on_progress,
         if processes.first:
             on_progress(progress, state)
         if log and (state.iteration % run.plans.training.iterations_per_epoch == 0 or run.ended):
-            score = _validate(run) if _may_validate(run) else None
+            if run.ended:
+                save_state(run)  # the last validation may take long
+            score = _validate(run) if run.ended or _may_validate(run) else None
             _record(run, log, score, time.monotonic() - epoch_start, waited / worked)
             after_epoch(run.paths)
             waited, worked, epoch_start = 0.0, 0.0, time.monotonic()

@@ -17,6 +17,8 @@ import pytest
 # unless tests run beside each other (pytest -n)
 THREADS_OF_THE_USER = os.environ.get("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else None)
 os.environ["OMP_NUM_THREADS"] = THREADS_OF_THE_USER or "1"
+# consoles take their width when they are made: whichever test comes first, no message is wrapped within a name
+os.environ["COLUMNS"] = "200"
 
 OWN_VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
 

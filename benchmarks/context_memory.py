@@ -30,7 +30,7 @@ from longflow.files import write_csv
 from longflow.methods.method import Batch, Method, build_method, known_methods, method_class
 from longflow.planning.memory import GB, LiveBytes, largest_batch, training_memory
 from longflow.plans import Plans
-from longflow.report.comparisons import COLOURS, MARKERS
+from longflow.report.comparisons import COLOURS, MARKERS, legend_beside
 from longflow.report.figures import save
 
 #: of the paper: features of the first stage (C.3), patch (section 4.1), windowed attention at the bottleneck
@@ -179,7 +179,7 @@ def draw(rows: list[dict], path: Path, note: str) -> None:
         axis.set_title({"training": "a training step", "prediction": "a prediction"}[kind], fontsize=10)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("peak memory, GB")
-    axes[1].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.02, 1))
+    legend_beside(figure, *axes[0].get_legend_handles_labels())
     size = " x ".join(map(str, PATCH))
     figure.supxlabel(f"Patch {size}, batch of one, {note}. Lines: estimated. Crosses: measured.", fontsize=8)
     save(figure, path)

@@ -32,6 +32,7 @@ from pathlib import Path
 from longflow.data.dataset import DatasetDescription, Scan, training_series, write_description, write_scans
 from longflow.data.phases import in_pairs, phases_of_dataset
 from longflow.demo.abdomen_cohort import write_abdomen_cohort
+from longflow.demo.segmentation import LEARNING_RATE
 from longflow.files import write_json
 from longflow.paths import DatasetPaths
 
@@ -42,7 +43,7 @@ TRANSLATED = "Dataset994_Translated"
 TRAINED_ON = {NATIVE: "real {0}", TRANSLATED: "{1} translated to {0}", CONTRAST: "{1} as it is"}
 
 #: Adam: by nnU-Net's SGD small structures are not found within hundreds of steps (documentation/segmentation.md)
-ADAM = ("--set", "adam=on", "--lr", "3e-3")
+ADAM = ("--set", "adam=on", *LEARNING_RATE)
 
 
 def main() -> None:

@@ -104,10 +104,10 @@ def _remarks(best: Best) -> list[str]:
             f"weights that were not trained on them ({solvers['device']}). Taken is the cheapest whose MAE in the "
             "body, mean of both directions, is within 1 % of the lowest."
         )
+    chosen, judged = ("Model and solver were", "they are") if solvers else ("The model was", "it is")
     remarks.append(
-        f"{'Model and solver were' if solvers else 'The model was'} chosen on the validation data on which "
-        f"{'they are' if solvers else 'it is'} judged: the figures are slightly "
-        "optimistic. Held-out subjects (imagesTs) are free of that."
+        f"{chosen} chosen on the validation data on which {judged} judged: the figures are slightly optimistic. "
+        "Held-out subjects (imagesTs) are free of that."
     )
     if few := few_subjects(best["subjects"]):
         remarks.append(few)

@@ -86,7 +86,7 @@ def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
     axes[0].set_ylabel("NRMSE")
     if _is_wide([lci, *(one.nrmse for one in costs)]):
         axes[0].set_yscale("log")
-    legend = _legend_beside(figure, handles.values(), handles)
+    legend = legend_beside(figure, handles.values(), handles)
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([40])
@@ -129,11 +129,11 @@ def line_figure(
     if _is_wide([y for points in (*(line.points for line in lines), *lci.values()) for _, y in points]):
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
-    _legend_beside(figure, *axes.get_legend_handles_labels())
+    legend_beside(figure, *axes.get_legend_handles_labels())
     save(figure, path)
 
 
-def _legend_beside(figure: Figure, handles: Iterable[Artist], names: Iterable[str]) -> Legend:
+def legend_beside(figure: Figure, handles: Iterable[Artist], names: Iterable[str]) -> Legend:
     """A legend that hides nothing."""
     return figure.legend(list(handles), list(names), loc="outside right upper", fontsize=8, frameon=False)
 
@@ -166,5 +166,5 @@ def learning_figure(
     axes.set_xlabel("seconds of training and validating")
     axes.set_ylabel("NRMSE on validation targets, best reduction")
     axes.grid(alpha=0.3, which="both")
-    _legend_beside(figure, *axes.get_legend_handles_labels())
+    legend_beside(figure, *axes.get_legend_handles_labels())
     save(figure, path)

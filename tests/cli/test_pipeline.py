@@ -104,7 +104,7 @@ def test_forecasts_are_scans_of_the_wanted_times(home, journey):
         last = read_scan((raw / "imagesTs" / f"{sidecar['context'][-1]}_0000.nii.gz",))
         assert not forecast.geometry.differences(last.geometry) and forecast.data_type == last.data_type
         assert np.ptp(forecast.array) > 0
-    assert "as recorded in" in journey[1]["predict"]
+    assert f"as recorded in {home}" in journey[1]["predict"] and "best.json)" in journey[1]["predict"]
     assert len(series_of_folder(out, read_description(out / "dataset.json"))) == 2
 
 

@@ -50,7 +50,7 @@ def test_what_find_best_recorded_comes_first(paths):
     best(paths, (one, [0, 1]), (two, [0]))
     found = select()
     assert found.members == (Member(one, (0, 1)), Member(two, (0,)))
-    assert (found.reduction, found.shrinkage) == ("mean", 0.7) and "as recorded in" in found.origin
+    assert (found.reduction, found.shrinkage) == ("mean", 0.7) and found.origin == f"as recorded in {paths.best}"
 
 
 def test_flags_come_before_what_was_recorded(paths):

@@ -264,7 +264,7 @@ def test_subjects_with_one_scan_serve_other_tasks(dataset, caplog):
     save_prepared(series, cache)
     with caplog.at_level("INFO"):
         train(dataset, iterations=1)
-    assert "Left out, having one scan" in caplog.text and "(s0)" in caplog.text
+    assert "having one scan where the task 'forecast' needs two: 1 subjects (s0)." in caplog.text
     assert all("s0" not in (*split["train"], *split["val"]) for split in read_json(dataset.splits))
 
 
@@ -280,7 +280,7 @@ def test_a_time_budget_is_kept_and_the_schedule_ends_with_it(dataset):
     shares = []
     paths = train(dataset, iterations=None, max_time=3.0, on_progress=lambda share, state: shares.append(share))
     used = time.monotonic() - begun
-    assert 3.0 <= used < 9
+    assert 3.0 <= used < 7.5
     assert shares == sorted(shares) and len(shares) > 5 and shares[0] == 0 and 0.7 < shares[-1] < 1
     assert paths.final.is_file()
     records = read_progress(paths.progress_csv)

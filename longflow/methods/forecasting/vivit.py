@@ -20,8 +20,8 @@ SCALE = 0.02
 #: most tokens of a scan: those of a space attend to each other, which takes the square of them
 MOST_PLACES = 2048
 #: numbers that all layers together pass on for each voxel, over the features of the plan's first stage, at most: so a
-#: step takes no more memory than one of CRONOS, for which the patch is planned. On a CPU, too, where it really takes up
-#: to a third more than is estimated: gradients of the step before lie in the heap between what tokens need
+#: step takes no more memory than one of CRONOS, for which the patch is planned. On a CPU it really takes about a
+#: fifth more than is estimated
 SHARE = 1.4
 
 

@@ -121,11 +121,11 @@ def test_the_recipe_is_nnunets():
     assert (recipe.optimizer, recipe.schedule, recipe.keep) == ("sgd", "polynomial", "last")
     assert (recipe.learning_rate, recipe.betas[0], recipe.weight_decay) == (0.01, 0.99, 3e-5)
     assert (recipe.gradient_clip, recipe.ema_decay) == (12, 0)
+    kind = method_class("unet")
+    assert (kind.task, kind.samples, kind.validation, kind.mirrors) == ("segment", "labelled", "labels", True)
 
 
 def test_adam_is_that_of_unet_consistent():
     recipe = build_method("unet", segmentation_plans(), "3d_fullres", {"adam": "on"}).recipe
     assert recipe == build_method("unet_consistent", segmentation_plans(), "3d_fullres").recipe
     assert recipe.optimizer == "adam"
-    kind = method_class("unet")
-    assert (kind.task, kind.samples, kind.validation, kind.mirrors) == ("segment", "labelled", "labels", True)

@@ -29,6 +29,10 @@ class ModelError(LongflowError):
     """A trained model does not fit the plans or the data it is asked to work on."""
 
 
+class InUseError(LongflowError):
+    """Another process works on the same files."""
+
+
 class WorkerError(LongflowError):
     """A worker process ended without an answer; holds the case it worked on and the cause."""
 

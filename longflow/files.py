@@ -1,8 +1,10 @@
 """Writing files whole or not at all."""
 
 import csv
+import fcntl
 import glob
 import json
+import logging
 import os
 import platform
 import re
@@ -15,7 +17,9 @@ from typing import Any
 
 import psutil
 
-from longflow.errors import DataError
+from longflow.errors import DataError, InUseError
+
+logger = logging.getLogger(__name__)
 
 _HOST = re.sub(r"\W", "", platform.node()) or "unknown"
 
@@ -46,6 +50,36 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where not even the folder could be made
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def held_alone(path: Path, doing: str) -> Iterator[None]:
+    """Hold a lock on a file, which tells others who does what there; it ends with the block or the process.
+
+    The lock is POSIX's: processes that this one has forked do not hold it, so that those who prepare batches
+    cannot keep it when the process itself was killed. Within one process it holds nobody up.
+
+    :param doing: for whoever comes second ("Fold 0 of X is being trained").
+    :raises InUseError: another process holds it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            file.seek(0)
+            raise InUseError(
+                f"{doing} by another process already ({file.read().strip() or 'unknown'}; {path}). "
+                "Wait for it to end or stop it, then run the same command again."
+            ) from error
+        except OSError as error:
+            logger.warning(
+                "%s: this file system has no locks (%s). See to it that no other process works there.", path, error
+            )
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
 
 
 def _is_being_written(leftover: Path) -> bool:

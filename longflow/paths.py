@@ -267,6 +267,11 @@ class FoldPaths:
         return self.folder / "labelled_subjects.json"
 
     @property
+    def lock(self) -> Path:
+        """Held while the fold is trained."""
+        return self.folder / ".lock"
+
+    @property
     def log(self) -> Path:
         return self.folder / "training.log"
 

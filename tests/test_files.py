@@ -1,10 +1,15 @@
 import errno
+import logging
 import os
+import platform
+import subprocess
+import sys
 
 import pytest
 
-from longflow.errors import DataError
-from longflow.files import read_json, write_csv, write_json, write_text, written_whole
+from longflow import files
+from longflow.errors import DataError, InUseError
+from longflow.files import held_alone, read_json, write_csv, write_json, write_text, written_whole
 
 
 def full_disk(*arguments, **options):
@@ -99,3 +104,56 @@ def test_json_that_cannot_be_read(tmp_path, content, message):
         (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_json(tmp_path / "x.json")
+
+
+HOLD = "import sys; from pathlib import Path; from longflow.files import held_alone\n"
+HOLD += "with held_alone(Path(sys.argv[1]), ''): print('held', flush=True); sys.stdin.read()"
+
+
+@pytest.fixture
+def other(tmp_path):
+    """Another process, which holds the lock."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path / "fold_0" / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
+def test_one_process_at_a_time(tmp_path, other):
+    lock = tmp_path / "fold_0" / ".lock"
+    message = (
+        rf"Fold 0 is being trained by another process already \(process {other.pid} on {platform.node()}; .*lock\)"
+    )
+    with pytest.raises(InUseError, match=message), held_alone(lock, "Fold 0 is being trained"):
+        pytest.fail("held by two")
+    other.kill()
+    other.wait()
+    with held_alone(lock, "Fold 0 is being trained"):
+        assert lock.read_text() == f"process {os.getpid()} on {platform.node()}\n"
+
+
+def test_a_process_that_was_forked_does_not_hold_what_its_parent_held(tmp_path):
+    """Those who prepare batches live on for seconds where the training itself is killed."""
+    lock, (ended, end) = tmp_path / ".lock", os.pipe()
+    if (parent := os.fork()) == 0:
+        with held_alone(lock, ""):
+            if os.fork() == 0:  # lives until the test has ended
+                os.close(end)
+                os.read(ended, 1)
+            os._exit(0)
+    os.waitpid(parent, 0)
+    with held_alone(lock, "Fold 0 is being trained"):
+        assert lock.read_text().startswith(f"process {os.getpid()}")
+    os.close(end)
+    os.close(ended)
+
+
+def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
+    def lockf(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(files.fcntl, "lockf", lockf)
+    with caplog.at_level(logging.WARNING), held_alone(tmp_path / ".lock", ""):
+        assert "this file system has no locks" in caplog.text

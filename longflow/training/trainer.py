@@ -5,13 +5,14 @@ import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
 
 from longflow.errors import ConfigurationError, DataError
-from longflow.files import read_json, write_json
+from longflow.files import held_alone, read_json, write_json
 from longflow.methods.method import Batch, Recipe, method_class_for
 from longflow.methods.weights import load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import autocast
@@ -62,6 +63,7 @@ def train_fold(
     :param on_progress: called in the first process after each step with the share of the run that is done.
     :param after_epoch: called in the first process after each epoch (to draw).
     :raises LongflowError: the plan, the preprocessed data or an earlier checkpoint do not fit.
+    :raises InUseError: another process trains this fold.
     :raises Stopped: after SIGTERM or Ctrl-C, once the state is saved.
     """
     plans = read_plans(dataset.plans(plans_name))
@@ -84,50 +86,53 @@ def train_fold(
             "Fold %d of %s is finished (%s). Train it again with --overwrite.", fold, model.folder.name, paths.final
         )
         return paths
-    going_on = paths.latest.is_file() and not overwrite
-    pretrained = None if going_on or not settings.pretrained else pretrained_file(dataset, settings, model, fold)
-    training = with_labelled_subjects(training, kind, paths, settings, going_on)
-
-    # model
     processes = Processes.start(settings.device)
-    validation = validation_of(kind, dataset, plans, configuration, fold, validating, processes.device)
-    run = set_up_run(paths, method_name, plans, configuration, settings, processes, validation)
-    if overwrite and processes.first:
-        # without these the fold is begun anew: stopped now and started without --overwrite, it goes on
-        for path in (paths.final, paths.latest, paths.best, paths.pretrained, paths.labelled_subjects):
-            path.unlink(missing_ok=True)
-        # by other splits, those of subjects who do not validate any more would be taken for this run's
-        shutil.rmtree(paths.validations, ignore_errors=True)
-    if going_on:
-        load_state(run)
-        logger.info("Going on from iteration %d (%s).", run.state.iteration, paths.latest)
-    elif pretrained:
-        begin_with(run, pretrained)
-    if processes.first:
-        paths.folder.mkdir(parents=True, exist_ok=True)
-        write_plans(plans, model.plans)
-        write_json(read_json(dataset.raw / "dataset.json"), model.dataset_json)
-        write_json({"settings": asdict(settings), **run.header, "torch": torch.__version__}, paths.run)
-        if training.labelled is not None:
-            write_json(sorted(training.labelled), paths.labelled_subjects)
+    doing = f"Fold {fold} of {model.folder.name} is being trained"
 
-    # loop
-    samples = sampler_of(run.method)(training, plans, configuration, settings.seed, run.method.augmented)
-    log = Logbook(paths, run.state.iteration) if processes.first else None
-    try:
-        with StopSignal() as stop:
-            _loop(run, samples, log, stop, on_progress, after_epoch)
+    with held_alone(paths.lock, doing) if processes.first else nullcontext():
+        going_on = paths.latest.is_file() and not overwrite
+        pretrained = None if going_on or not settings.pretrained else pretrained_file(dataset, settings, model, fold)
+        training = with_labelled_subjects(training, kind, paths, settings, going_on)
+
+        # model
+        validation = validation_of(kind, dataset, plans, configuration, fold, validating, processes.device)
+        run = set_up_run(paths, method_name, plans, configuration, settings, processes, validation)
+        if overwrite and processes.first:
+            # without these the fold is begun anew: stopped now and started without --overwrite, it goes on
+            for path in (paths.final, paths.latest, paths.best, paths.pretrained, paths.labelled_subjects):
+                path.unlink(missing_ok=True)
+            # by other splits, those of subjects who do not validate any more would be taken for this run's
+            shutil.rmtree(paths.validations, ignore_errors=True)
+        if going_on:
+            load_state(run)
+            logger.info("Going on from iteration %d (%s).", run.state.iteration, paths.latest)
+        elif pretrained:
+            begin_with(run, pretrained)
         if processes.first:
-            save_state(run)
-            _finish(run)
-            paths.latest.unlink(missing_ok=True)
-        processes.end()
-    except Stopped:
-        processes.end()
-        raise
-    finally:
-        if log:
-            log.close()
+            paths.folder.mkdir(parents=True, exist_ok=True)
+            write_plans(plans, model.plans)
+            write_json(read_json(dataset.raw / "dataset.json"), model.dataset_json)
+            write_json({"settings": asdict(settings), **run.header, "torch": torch.__version__}, paths.run)
+            if training.labelled is not None:
+                write_json(sorted(training.labelled), paths.labelled_subjects)
+
+        # loop
+        samples = sampler_of(run.method)(training, plans, configuration, settings.seed, run.method.augmented)
+        log = Logbook(paths, run.state.iteration) if processes.first else None
+        try:
+            with StopSignal() as stop:
+                _loop(run, samples, log, stop, on_progress, after_epoch)
+            if processes.first:
+                save_state(run)
+                _finish(run)
+                paths.latest.unlink(missing_ok=True)
+            processes.end()
+        except Stopped:
+            processes.end()
+            raise
+        finally:
+            if log:
+                log.close()
     return paths
 
 

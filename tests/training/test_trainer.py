@@ -8,7 +8,7 @@ import pytest
 import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
-from longflow.errors import ConfigurationError, DataError, ModelError, NotFoundError
+from longflow.errors import ConfigurationError, DataError, InUseError, ModelError, NotFoundError
 from longflow.files import read_json, written_whole
 from longflow.methods.forecasting.cronos import Cronos
 from longflow.methods.forecasting.latent_diffusion import LatentDiffusion
@@ -202,6 +202,20 @@ def test_a_finished_fold_is_left_alone_unless_told_otherwise(dataset, caplog):
     assert {path: path.stat().st_mtime_ns for path in paths.folder.rglob("*") if path.is_file()} == before
     train(dataset, overwrite=True)
     assert paths.final.stat().st_mtime_ns > before[paths.final]
+
+
+def test_a_fold_that_another_process_trains_is_left_to_it(dataset, monkeypatch):
+    paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
+
+    def lockf(file, _):
+        assert file.name == str(paths.lock)
+        raise BlockingIOError
+
+    monkeypatch.setattr("fcntl.lockf", lockf)
+    for overwrite in (False, True):
+        with pytest.raises(InUseError, match="Fold 0 of cronos__longflowPlans__3d_fullres is being trained by another"):
+            train(dataset, overwrite=overwrite)
+    assert [path.name for path in paths.folder.iterdir()] == [".lock"]
 
 
 def test_a_fold_trained_anew_keeps_no_predictions_of_the_training_before(dataset):

@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from longflow.errors import ConfigurationError, NotFoundError
-from longflow.files import read_json, write_json
+from longflow.files import read_json
 from longflow.methods.method import Method, known_methods, network_of
 from longflow.methods.transfer import load_pretrained
 from longflow.methods.weights import check_identity, read_checkpoint
@@ -108,17 +108,20 @@ def with_labelled_subjects(
     return replace(training, labelled=frozenset(chosen))
 
 
-def begin_with(run: Run, file: Path) -> None:
-    """Put pretrained weights into a run, and say which were used."""
+def begin_with(run: Run, file: Path) -> dict[str, object]:
+    """Put pretrained weights into a run, and say which were used.
+
+    :returns: the same, for the record of the run.
+    """
     transfer = load_pretrained(run.method, file)
     restart_average(run)
-    if not run.processes.first:
-        return
-    logger.info(
-        "Pretrained weights of %s: %d tensors loaded, %d skipped.", file, len(transfer.loaded), len(transfer.skipped)
-    )
-    for name in transfer.loaded:
-        logger.debug("loaded: %s", name)
-    for name, why in transfer.skipped:
-        logger.debug("skipped: %s (%s)", name, why)
-    write_json({"file": str(file), "loaded": transfer.loaded, "skipped": transfer.skipped}, run.paths.pretrained)
+    if run.processes.first:
+        logger.info(
+            *("Pretrained weights of %s: %d tensors loaded, %d skipped.", file),
+            *(len(transfer.loaded), len(transfer.skipped)),
+        )
+        for name in transfer.loaded:
+            logger.debug("loaded: %s", name)
+        for name, why in transfer.skipped:
+            logger.debug("skipped: %s (%s)", name, why)
+    return {"file": str(file), "loaded": transfer.loaded, "skipped": transfer.skipped}

@@ -86,35 +86,38 @@ def train_fold(
             "Fold %d of %s is finished (%s). Train it again with --overwrite.", fold, model.folder.name, paths.final
         )
         return paths
+    going_on = paths.latest.is_file() and not overwrite
+    pretrained = None if going_on or not settings.pretrained else pretrained_file(dataset, settings, model, fold)
+    training = with_labelled_subjects(training, kind, paths, settings, going_on)
+
+    # model
     processes = Processes.start(settings.device)
+    validation = validation_of(kind, dataset, plans, configuration, fold, validating, processes.device)
+    run = set_up_run(paths, method_name, plans, configuration, settings, processes, validation)
+    begun_with = None
+    if going_on:
+        load_state(run)
+        logger.info("Going on from iteration %d (%s).", run.state.iteration, paths.latest)
+    elif pretrained:
+        begun_with = begin_with(run, pretrained)
+
+    # from here on files are written, so that an error before costs nothing
     doing = f"Fold {fold} of {model.folder.name} is being trained"
-
     with held_alone(paths.lock, doing) if processes.first else nullcontext():
-        going_on = paths.latest.is_file() and not overwrite
-        pretrained = None if going_on or not settings.pretrained else pretrained_file(dataset, settings, model, fold)
-        training = with_labelled_subjects(training, kind, paths, settings, going_on)
-
-        # model
-        validation = validation_of(kind, dataset, plans, configuration, fold, validating, processes.device)
-        run = set_up_run(paths, method_name, plans, configuration, settings, processes, validation)
         if overwrite and processes.first:
             # without these the fold is begun anew: stopped now and started without --overwrite, it goes on
             for path in (paths.final, paths.latest, paths.best, paths.pretrained, paths.labelled_subjects):
                 path.unlink(missing_ok=True)
             # by other splits, those of subjects who do not validate any more would be taken for this run's
             shutil.rmtree(paths.validations, ignore_errors=True)
-        if going_on:
-            load_state(run)
-            logger.info("Going on from iteration %d (%s).", run.state.iteration, paths.latest)
-        elif pretrained:
-            begin_with(run, pretrained)
         if processes.first:
-            paths.folder.mkdir(parents=True, exist_ok=True)
             write_plans(plans, model.plans)
             write_json(read_json(dataset.raw / "dataset.json"), model.dataset_json)
             write_json({"settings": asdict(settings), **run.header, "torch": torch.__version__}, paths.run)
             if training.labelled is not None:
                 write_json(sorted(training.labelled), paths.labelled_subjects)
+            if begun_with:
+                write_json(begun_with, paths.pretrained)
 
         # loop
         samples = sampler_of(run.method)(training, plans, configuration, settings.seed, run.method.augmented)

@@ -1,10 +1,11 @@
+import logging
 from dataclasses import asdict
 
 import pytest
 import torch
 
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.paths import FoldPaths
 from longflow.plans import read_plans, write_plans
@@ -82,17 +83,19 @@ def segmenting_run(folder, index=0, **settings) -> Run:
     return set_up_run(paths, "unet", segmentation_plans(), "3d_fullres", RunSettings(**settings), processes, None)
 
 
-def test_every_process_begins_with_the_weights_and_the_first_writes_which(tmp_path):
+def test_every_process_begins_with_the_weights_and_the_first_says_which(tmp_path, caplog):
     source = tmp_path / "source.safetensors"
     begun = segmenting_run(tmp_path, seed=1)
     tensors = {f"weights.{name}": tensor for name, tensor in begun.method.state_dict().items()}
     write_checkpoint(Checkpoint(tensors, begun.header), source)
-    for index, written in ((1, False), (0, True)):
+    for index, said in ((1, False), (0, True)):
         run = segmenting_run(tmp_path / str(index), index)
-        begin_with(run, source)
+        with caplog.at_level(logging.INFO):
+            record = begin_with(run, source)
         assert all(torch.equal(tensor, tensors[f"weights.{name}"]) for name, tensor in run.average.items())
-        assert run.paths.pretrained.is_file() == written
-    assert read_json(run.paths.pretrained)["file"] == str(source)
+        assert record["file"] == str(source) and record["loaded"]
+        counts = f"{len(record['loaded'])} tensors loaded, {len(record['skipped'])} skipped."
+        assert (f"Pretrained weights of {source}: {counts}" in caplog.text) == said
 
 
 def test_what_a_fold_was_begun_with_is_forgotten_when_it_is_trained_anew(dataset):
@@ -118,6 +121,11 @@ def test_pretrained_weights_are_not_for_forecasts(dataset):
     source = finished_model(dataset, read_plans(dataset.plans()), random=True).fold(0).final
     with pytest.raises(ConfigurationError, match="pretrained weights are for segmentation"):
         train(dataset, fold=1, iterations=1, pretrained=str(source))
+    weights = source.read_bytes()
+    other = finished_model(dataset, read_plans(dataset.plans()), "tfm").fold(0).final
+    with pytest.raises(ConfigurationError, match="pretrained weights are for segmentation"):
+        train(dataset, fold=0, iterations=1, pretrained=str(other), overwrite=True)
+    assert source.read_bytes() == weights, "a mistake cost a finished fold"
 
 
 def test_pretrained_weights_are_not_for_translations_either(tmp_path, monkeypatch):

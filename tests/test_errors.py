@@ -20,7 +20,7 @@ def test_unknown_name_without_anything_near_or_known():
 
 def test_all_errors_are_longflow_errors_and_survive_the_way_back_from_a_worker():
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
-    assert len(kinds) == 6
+    assert len(kinds) == 7
     for kind in kinds:
         assert issubclass(kind, LongflowError)
         again = pickle.loads(pickle.dumps(kind("what, where")))

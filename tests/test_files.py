@@ -138,12 +138,15 @@ def test_a_process_that_was_forked_does_not_hold_what_its_parent_held(tmp_path):
     """Those who prepare batches live on for seconds where the training itself is killed."""
     lock, (ended, end) = tmp_path / ".lock", os.pipe()
     if (parent := os.fork()) == 0:
-        with held_alone(lock, ""):
-            if os.fork() == 0:  # lives until the test has ended
-                os.close(end)
-                os.read(ended, 1)
-            os._exit(0)
-    os.waitpid(parent, 0)
+        try:
+            with held_alone(lock, ""):
+                if os.fork() == 0:  # lives until the test has ended
+                    os.close(end)
+                    os.read(ended, 1)
+                os._exit(0)
+        finally:  # a child that fails must not go on with the tests
+            os._exit(1)
+    assert os.waitpid(parent, 0)[1] == 0
     with held_alone(lock, "Fold 0 is being trained"):
         assert lock.read_text().startswith(f"process {os.getpid()}")
     os.close(end)

@@ -116,10 +116,8 @@ def begin_with(run: Run, file: Path) -> dict[str, object]:
     transfer = load_pretrained(run.method, file)
     restart_average(run)
     if run.processes.first:
-        logger.info(
-            *("Pretrained weights of %s: %d tensors loaded, %d skipped.", file),
-            *(len(transfer.loaded), len(transfer.skipped)),
-        )
+        counts = len(transfer.loaded), len(transfer.skipped)
+        logger.info("Pretrained weights of %s: %d tensors loaded, %d skipped.", file, *counts)
         for name in transfer.loaded:
             logger.debug("loaded: %s", name)
         for name, why in transfer.skipped:

@@ -26,12 +26,12 @@ from matplotlib import pyplot as plt
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from longflow.compare.figures import COLOURS, MARKERS, legend_beside
 from longflow.files import write_csv
 from longflow.methods.method import Batch, Method, build_method, known_methods, method_class
 from longflow.planning.memory import GB, LiveBytes, largest_batch, training_memory
 from longflow.plans import Plans
-from longflow.report.comparisons import COLOURS, MARKERS, legend_beside
-from longflow.report.figures import save
+from longflow.report.drawing import save
 
 #: of the paper: features of the first stage (C.3), patch (section 4.1), windowed attention at the bottleneck
 FEATURES, PATCH, ATTENTION = 32, [32, 128, 128], True

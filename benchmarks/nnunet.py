@@ -225,7 +225,7 @@ def train_longflow(options: argparse.Namespace) -> None:
     """longflow_train with the same number of steps."""
     from longflow.cli import train
     from longflow.paths import DatasetPaths
-    from longflow.training.label_validation import LabelValidation
+    from longflow.tasks.segment.validation import LabelValidation
     from longflow.training.logbook import read_progress
 
     score, validated = LabelValidation.score, []

@@ -19,7 +19,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from longflow.cluster.commands import Command, run_command
+from longflow.commands import Command, run_command
 from longflow.demo.only_time import WITH_TIMES, WITHOUT_TIMES, write_only_time
 from longflow.files import read_json
 from longflow.paths import folders_below

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 if TYPE_CHECKING:
-    from longflow.inference.forecaster import Forecaster
-    from longflow.inference.segmenter import Segmenter
-    from longflow.inference.translator import Translator
+    from longflow.tasks.forecast.predictor import Forecaster
+    from longflow.tasks.segment.predictor import Segmenter
+    from longflow.tasks.translate.predictor import Translator
 
 __version__ = "0.1.0"
 __all__ = ["Forecaster", "Segmenter", "Translator", "__version__"]
@@ -19,15 +19,15 @@ __all__ = ["Forecaster", "Segmenter", "Translator", "__version__"]
 def __getattr__(name: str):
     # imported when first asked for: `longflow --help` should not wait for torch
     if name == "Forecaster":
-        from longflow.inference.forecaster import Forecaster
+        from longflow.tasks.forecast.predictor import Forecaster
 
         return Forecaster
     if name == "Segmenter":
-        from longflow.inference.segmenter import Segmenter
+        from longflow.tasks.segment.predictor import Segmenter
 
         return Segmenter
     if name == "Translator":
-        from longflow.inference.translator import Translator
+        from longflow.tasks.translate.predictor import Translator
 
         return Translator
     raise AttributeError(f"module 'longflow' has no attribute '{name}'")

@@ -14,8 +14,9 @@ LONGEST_FILE = 500
 
 #: a room imports only from itself and from rooms before it
 ORDER = [
-    *("errors", "files", "paths", "parallel", "plans", "flow", "networks", "data", "fingerprint", "preprocessing"),
-    *("methods", "planning", "inference", "evaluation", "training", "report", "cluster", "demo", "cli"),
+    *("errors", "files", "paths", "parallel", "commands", "plans", "flow", "networks", "data", "integrity"),
+    *("registration", "importers", "fingerprint", "preprocessing"),
+    *("methods", "planning", "inference", "evaluation", "training", "report", "tasks", "compare", "demo", "cli"),
 ]
 
 #: files without a test file of their own, and where they are tested
@@ -89,7 +90,11 @@ def test_every_room_says_what_it_is_for():
 def test_a_room_imports_only_from_rooms_above_it(path):
     own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
     if own == "__init__":  # the front door: offers the predictors, and imports them when they are asked for
-        offered = {"longflow.inference.forecaster", "longflow.inference.segmenter", "longflow.inference.translator"}
+        offered = {
+            "longflow.tasks.forecast.predictor",
+            "longflow.tasks.segment.predictor",
+            "longflow.tasks.translate.predictor",
+        }
         assert imported(path) <= offered
         return
     for name in imported(path):

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from longflow.cli import command, flags
-from longflow.cli.comparison_tables import show_comparison
 from longflow.cli.progress import progress_bar
+from longflow.compare.tables import show_comparison
 from longflow.errors import ConfigurationError, NotFoundError
 from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
 
 if TYPE_CHECKING:
-    from longflow.cluster.commands import Command
-    from longflow.cluster.comparison import Comparison
-    from longflow.cluster.perform import Standing
+    from longflow.commands import Command
+    from longflow.compare.comparison import Comparison
+    from longflow.compare.perform import Standing
     from longflow.plans import Plans
 
 EXAMPLE = """
@@ -91,10 +91,10 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
-    from longflow.cluster.perform import perform
-    from longflow.cluster.results import draw_results, write_results
+    from longflow.compare.perform import perform
+    from longflow.compare.results import draw_results, write_results
+    from longflow.compare.variants import STUDIES
     from longflow.data.dataset import read_description
-    from longflow.evaluation.variants import STUDIES
 
     # told to end, it lets the command that is under way save its work first
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -127,12 +127,12 @@ def set_up(options: argparse.Namespace) -> "Comparison":
 
     :raises LongflowError: something that is asked for does not exist or cannot be done.
     """
-    from longflow.cluster.comparison import Budget, Comparison
+    from longflow.compare.comparison import Budget, Comparison
+    from longflow.compare.targets import targets_of_fold, targets_of_folder
+    from longflow.compare.variants import EVALUATIONS, Asked, study_named, variants_of_methods, variants_of_study
     from longflow.data.dataset import is_name, read_description
-    from longflow.evaluation.pairs import dataset_folders
-    from longflow.evaluation.variants import EVALUATIONS, Asked, study_named, variants_of_methods, variants_of_study
     from longflow.plans import read_plans
-    from longflow.training.target_folder import targets_of_fold, targets_of_folder
+    from longflow.tasks.forecast.pairs import dataset_folders
 
     if not options.methods and not options.study:
         raise ConfigurationError("Say what is to be compared: methods with -m, or a study with --study.")
@@ -205,7 +205,7 @@ def _configuration(asked: str | None, plans: "Plans") -> str:
 
 def _announce(comparison: "Comparison") -> None:
     """What will be done, and which models are used as they are."""
-    from longflow.cluster.comparison import reused
+    from longflow.compare.comparison import reused
 
     runs = comparison.runs
     folds, seeds = (", ".join(map(str, numbers)) for numbers in (comparison.folds, comparison.seeds))

@@ -47,7 +47,7 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
-    from longflow.cluster.commands import run_command
+    from longflow.commands import run_command
     from longflow.paths import folders_below
 
     # a demo that is told to end lets its command save its work first

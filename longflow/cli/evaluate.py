@@ -11,11 +11,11 @@ from rich.table import Table
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.cli.segmentation_tables import show_segmentations
-from longflow.cli.tables import span
-from longflow.cli.translation_tables import show_translations
 from longflow.errors import NotFoundError
 from longflow.paths import DatasetPaths, resolve_dataset_name
+from longflow.report.tables import span
+from longflow.tasks.segment.tables import show_segmentations
+from longflow.tasks.translate.tables import show_translations
 
 if TYPE_CHECKING:
     from longflow.data.dataset import DatasetDescription
@@ -79,9 +79,9 @@ def work(options: argparse.Namespace) -> None:
 
 
 def _evaluate_forecasts(options: argparse.Namespace, raw: Path, description: "DatasetDescription") -> None:
-    from longflow.evaluation.evaluate import evaluate_folder
-    from longflow.evaluation.pairs import dataset_folders
-    from longflow.report.forecasts import draw_forecasts
+    from longflow.tasks.forecast.evaluation import evaluate_folder
+    from longflow.tasks.forecast.figures import draw_forecasts
+    from longflow.tasks.forecast.pairs import dataset_folders
 
     folders = [*options.reference, *dataset_folders(raw)]
     with progress_bar("Evaluating") as progress:
@@ -92,15 +92,15 @@ def _evaluate_forecasts(options: argparse.Namespace, raw: Path, description: "Da
 
 
 def _evaluate_segmentations(options: argparse.Namespace, raw: Path, description: "DatasetDescription") -> None:
-    from longflow.evaluation.label_maps import truth_folders
-    from longflow.evaluation.segmentations import (
+    from longflow.tasks.segment.evaluation import (
         METRICS_JSON,
         PAIRS_CSV,
         SCANS_CSV,
         SUBJECTS_CSV,
         evaluate_segmentations,
     )
-    from longflow.report.volumes import draw_segmentations
+    from longflow.tasks.segment.figures import draw_segmentations
+    from longflow.tasks.segment.label_maps import truth_folders
 
     references = [*options.reference, *truth_folders(raw)]
     with progress_bar("Evaluating") as progress:
@@ -112,9 +112,9 @@ def _evaluate_segmentations(options: argparse.Namespace, raw: Path, description:
 
 
 def _evaluate_translations(options: argparse.Namespace, raw: Path, description: "DatasetDescription") -> None:
-    from longflow.evaluation.pairs import dataset_folders
-    from longflow.evaluation.translations import evaluate_translations
-    from longflow.report.translations import draw_translations
+    from longflow.tasks.forecast.pairs import dataset_folders
+    from longflow.tasks.translate.evaluation import evaluate_translations
+    from longflow.tasks.translate.figures import draw_translations
 
     folders = [*options.reference, *dataset_folders(raw)]
     with progress_bar("Evaluating") as progress:

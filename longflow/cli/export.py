@@ -30,8 +30,8 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
-    from longflow.inference.nnunet_export import export_to_nnunet
     from longflow.inference.selection import select
+    from longflow.tasks.segment.nnunet_export import export_to_nnunet
 
     folds = tuple(options.folds) if options.folds else None
     selection = select(options.dataset, options.configuration, options.method, folds)

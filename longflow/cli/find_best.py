@@ -8,10 +8,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from longflow.cli import command, flags
-from longflow.cli.best_translation_tables import show_best_translation
 from longflow.cli.progress import progress_bar
-from longflow.cli.tables import FEWEST_SUBJECTS, counted, short_name, span_or_nothing
 from longflow.paths import DatasetPaths, resolve_dataset_name
+from longflow.report.tables import FEWEST_SUBJECTS, counted, short_name, span_or_nothing
+from longflow.tasks.translate.best_tables import show_best_translation
 
 EXAMPLE = """
 longflow_find_best -d 101
@@ -38,9 +38,9 @@ def parser() -> command.Parser:
 def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
     from longflow.data.dataset import read_description
-    from longflow.evaluation.best import find_best
-    from longflow.evaluation.best_segmentation import find_best_segmentation
-    from longflow.evaluation.best_translation import find_best_translation
+    from longflow.tasks.forecast.best import find_best
+    from longflow.tasks.segment.best import find_best_segmentation
+    from longflow.tasks.translate.best import find_best_translation
 
     of_task = {
         "forecast": (find_best, _show),

@@ -133,7 +133,7 @@ def work(options: argparse.Namespace) -> None:
     if strange := [name for name in given if name not in FLAGS[layout]]:
         fitting = ", ".join(f"--{name}" for name in FLAGS[layout])
         raise ConfigurationError(f"--{strange[0]} means nothing for the layout {layout}. It takes: {fitting}.")
-    importer = getattr(import_module(f"longflow.data.importers.{layout}"), f"import_{layout}")
+    importer = getattr(import_module(f"longflow.importers.{layout}"), f"import_{layout}")
     with progress_bar("Importing") as progress:
         written = importer(
             options.source,

@@ -82,11 +82,11 @@ def time(text: str) -> float:
 
 def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
-    from longflow.inference.hidden_context import HiddenContext
     from longflow.inference.predictor import predict_folder
+    from longflow.inference.requests import Asked
     from longflow.inference.selection import select
     from longflow.inference.tasks import load_predictor
-    from longflow.inference.wanted import Asked
+    from longflow.tasks.forecast.hidden_context import HiddenContext
 
     hidden = HiddenContext.of(options.hide_context) if options.hide_context is not None else None
     folds = None if options.folds is None else tuple(options.folds)

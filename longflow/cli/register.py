@@ -49,7 +49,7 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     from longflow.data.dataset import read_description
-    from longflow.data.registration import register_dataset
+    from longflow.registration.dataset import register_dataset
 
     source = DatasetPaths(resolve_dataset_name(options.dataset))
     target = DatasetPaths(new_name(source, options.model, options.output))
@@ -93,7 +93,7 @@ def new_name(source: DatasetPaths, model: str, wanted: str | None) -> str:
     :param wanted: an id, a name, or a full name.
     :raises ConfigurationError: it is no name, or its id is taken.
     """
-    from longflow.data.registration import is_made_by
+    from longflow.registration.dataset import is_made_by
 
     default = f"{source.name[11:]}Registered"
     if wanted is None:

@@ -107,8 +107,8 @@ def work(options: argparse.Namespace) -> None:
 
 def _train(dataset: DatasetPaths, options: argparse.Namespace, fold: int, settings) -> None:
     """One fold with a progress bar."""
-    from longflow.report.figures import progress_figure
-    from longflow.training.trainer import train_fold
+    from longflow.report.drawing import progress_figure
+    from longflow.training.loop import train_fold
 
     with bar_with(TaskProgressColumn()) as bar:
         task = bar.add_task(f"{options.method} fold {fold}", total=1.0, note="")
@@ -144,7 +144,7 @@ def _name_and_value(text: str) -> tuple[str, str]:
 def folds_of(text: str, dataset: DatasetPaths, plans: Plans) -> list[int]:
     """``all`` or a number to the folds that are meant."""
     if text == "all":
-        from longflow.training.trainer import number_of_folds
+        from longflow.training.loop import number_of_folds
 
         return list(range(number_of_folds(dataset, plans)))
     if not text.isdigit():

@@ -68,8 +68,8 @@ def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
     output = output_folder(options.output)
     from longflow.inference.selection import select
-    from longflow.inference.translate_dataset import translate_dataset
-    from longflow.inference.translator import Translator
+    from longflow.tasks.translate.predictor import Translator
+    from longflow.tasks.translate.translated_dataset import translate_dataset
 
     folds = None if options.folds is None else tuple(options.folds)
     selection = select(options.dataset, options.configuration, options.method, folds)

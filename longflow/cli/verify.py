@@ -10,9 +10,9 @@ from rich.table import Table
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.data.problems import Problem
 from longflow.errors import DataError
 from longflow.files import write_csv
+from longflow.integrity.problems import Problem
 from longflow.paths import DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """
@@ -43,7 +43,7 @@ def check(paths: DatasetPaths, processes: int | None) -> None:
 
     :raises DataError: there is an error among them.
     """
-    from longflow.data.integrity import verify_dataset
+    from longflow.integrity.dataset import verify_dataset
 
     with progress_bar(f"Checking {paths.name}") as progress:
         problems = verify_dataset(paths.raw, processes, progress)

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import numpy as np
 
-from longflow.cluster.commands import Command
+from longflow.commands import Command
 from longflow.data.dataset import image_path, read_description, read_rows
 from longflow.data.images import read_scan
 from longflow.demo.cohort import DATASET_NAME, cohort_subject, write_cohort
 from longflow.demo.phantom import expected_scan
 from longflow.demo.run import CONFIGURATION, Results
-from longflow.evaluation.metrics import nrmse
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
+from longflow.tasks.forecast.metrics import nrmse
 
 TITLE = "beating hearts, scanned at irregular times"
 #: training time with which everything together stays under six minutes on two cores

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from longflow.cluster.commands import Command
+from longflow.commands import Command
 from longflow.demo.brain import STRUCTURES
 from longflow.demo.brain_cohort import DATASET_NAME, write_brain_cohort
 from longflow.demo.run import CONFIGURATION, Results
-from longflow.evaluation.trajectories import slope
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
+from longflow.tasks.segment.trajectories import slope
 
 TITLE = "heads with growing ventricles, shrinking thalami and lesions; labels of two patients are used"
 #: training time of each of the two ways

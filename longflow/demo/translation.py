@@ -4,17 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from longflow.cluster.commands import Command
+from longflow.commands import Command
 from longflow.data.dataset import read_description, series_of_folder
 from longflow.data.images import read_scan
 from longflow.data.phases import phase_pairs
 from longflow.demo.abdomen import PHASES, knowable_scan
 from longflow.demo.abdomen_cohort import DATASET_NAME, cohort_patient, write_abdomen_cohort
 from longflow.demo.run import Results
-from longflow.evaluation.translation_metrics import translation_metrics
-from longflow.evaluation.translations import body_of
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
+from longflow.tasks.translate.evaluation import body_of
+from longflow.tasks.translate.metrics import translation_metrics
 
 TITLE = "abdomens in CT, each native and in the arterial phase of contrast"
 #: axial slices, as in MFM's paper

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from longflow.data.box import box_slices, nonzero_box
 from longflow.data.dataset import Scan, Series
 from longflow.data.images import Volume, check_same_grid, read_label, read_scan
-from longflow.data.problems import REGISTER
 from longflow.errors import DataError
+from longflow.integrity.problems import REGISTER
 
 #: intensity samples over the whole dataset and of one scan; nnU-Net's 1e8 fill memory and change no digit that is used
 SAMPLES_OF_DATASET, SAMPLES_OF_SCAN = 5_000_000, 10_000

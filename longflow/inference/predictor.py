@@ -24,8 +24,8 @@ from longflow.data.dataset import (
 from longflow.errors import ConfigurationError, DataError, LongflowError
 from longflow.files import read_json, write_json
 from longflow.inference.models import Models, load_models
+from longflow.inference.requests import NOTHING_ASKED, Asked, Item
 from longflow.inference.selection import Selection, select
-from longflow.inference.wanted import NOTHING_ASKED, Asked, Item
 from longflow.parallel import Progress
 from longflow.plans import Task
 

@@ -2,12 +2,12 @@
 
 import torch
 
-from longflow.inference.forecaster import Forecaster
 from longflow.inference.models import task_of
 from longflow.inference.predictor import Predictor
-from longflow.inference.segmenter import Segmenter
 from longflow.inference.selection import Selection
-from longflow.inference.translator import Translator
+from longflow.tasks.forecast.predictor import Forecaster
+from longflow.tasks.segment.predictor import Segmenter
+from longflow.tasks.translate.predictor import Translator
 
 PREDICTORS: dict[str, type[Predictor]] = {kind.task: kind for kind in (Forecaster, Segmenter, Translator)}
 

@@ -16,8 +16,8 @@ from longflow.data.box import box_slices, nonzero_box
 from longflow.data.coarse import block_means, coarse_block
 from longflow.data.dataset import Scan, Series
 from longflow.data.images import Volume, check_same_grid, read_label, read_scan
-from longflow.data.problems import REGISTER
 from longflow.errors import DataError
+from longflow.integrity.problems import REGISTER
 from longflow.plans import Plans
 from longflow.preprocessing.class_locations import find_locations, wanted_values
 from longflow.preprocessing.grid import (

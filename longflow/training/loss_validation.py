@@ -9,7 +9,7 @@ from longflow.methods.method import Method
 from longflow.networks.precision import autocast
 from longflow.paths import DatasetPaths, FoldPaths
 from longflow.plans import Plans
-from longflow.training.samplers import sampler_of
+from longflow.training.loader import sampler_of
 from longflow.training.splits import SEED, Cohort
 from longflow.training.validation import Score
 

@@ -12,9 +12,9 @@ from longflow.methods.transfer import load_pretrained
 from longflow.methods.weights import check_identity, read_checkpoint
 from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
 from longflow.plans import read_plans
-from longflow.training.labelled_subjects import choose_labelled
+from longflow.tasks.segment.labelled_subjects import choose_labelled
+from longflow.training.loader import sampler_of
 from longflow.training.run import Run, RunSettings, restart_average
-from longflow.training.samplers import sampler_of
 from longflow.training.splits import Cohort
 
 logger = logging.getLogger(__name__)

@@ -18,10 +18,10 @@ SIDE_BY_SIDE = 1.0
 
 #: what ``Method.validation`` may name: module and class; only the one that is used is imported
 VALIDATIONS = {
-    "forecast": ("forecast_validation", "ForecastValidation"),
-    "labels": ("label_validation", "LabelValidation"),
-    "loss": ("loss_validation", "LossValidation"),
-    "phases": ("phase_validation", "PhaseValidation"),
+    "forecast": ("longflow.tasks.forecast.validation", "ForecastValidation"),
+    "labels": ("longflow.tasks.segment.validation", "LabelValidation"),
+    "loss": ("longflow.training.loss_validation", "LossValidation"),
+    "phases": ("longflow.tasks.translate.validation", "PhaseValidation"),
 }
 
 
@@ -65,7 +65,7 @@ def validation_of(
             "kind of validation", method.validation, VALIDATIONS, hint="(The attribute 'validation' of a method.)"
         )
     module, name = VALIDATIONS[method.validation]
-    kind = getattr(import_module(f"longflow.training.{module}"), name)
+    kind = getattr(import_module(module), name)
     return kind(method, dataset, plans, configuration, fold, cohort, device)
 
 

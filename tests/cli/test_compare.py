@@ -12,14 +12,14 @@ import pytest
 
 from longflow.cli import compare
 from longflow.cli.compare import STUDY_NAMES, duration, parser, set_up
-from longflow.cluster import perform
-from longflow.cluster.comparison import Budget
+from longflow.compare import perform
+from longflow.compare.comparison import Budget
+from longflow.compare.variants import STUDIES
 from longflow.errors import ConfigurationError, NotFoundError
-from longflow.evaluation.variants import STUDIES
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans, write_plans
-from tests.cluster.helpers import Player, trained
+from tests.compare.helpers import Player, trained
 from tests.conftest import OWN_VARIABLES
 
 

@@ -29,7 +29,7 @@ def play(monkeypatch, phantom_dataset, tmp_path):
                 write_json({"overall": OVERALL}, forecast_folder(Path(folders["LONGFLOW_HOME"])) / "metrics.json")
             return codes.get(command.name, 0)
 
-        monkeypatch.setattr("longflow.cluster.commands.run_command", run_command)
+        monkeypatch.setattr("longflow.commands.run_command", run_command)
         assert demo.main(["--folder", str(tmp_path / "home"), "--max_time", "7s"]) == 0 or codes
         return ran
 

@@ -9,7 +9,7 @@ from longflow.data.images import write_volume
 from longflow.files import write_json
 from longflow.plans import Task
 from tests.data.helpers import write_phase_dataset
-from tests.evaluation.conftest import GEOMETRY, SHAPE, write_translation  # noqa: F401 - a fixture
+from tests.tasks.conftest import GEOMETRY, SHAPE, write_translation  # noqa: F401 - a fixture
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import pytest
 
 from longflow.cli import export
 from longflow.paths import DatasetPaths
-from tests.inference.test_nnunet_export import trained
 from tests.methods.segmentation.helpers import segmentation_plans
+from tests.tasks.segment.test_nnunet_export import trained
 
 
 @pytest.fixture

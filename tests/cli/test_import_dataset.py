@@ -7,11 +7,11 @@ from longflow.cli.import_dataset import main, new_dataset_name
 from longflow.cli.verify import main as verify
 from longflow.errors import ConfigurationError
 from tests.data.helpers import phase_array, phase_label, write_image
-from tests.data.importers.test_acdc import write_patient
-from tests.data.importers.test_bids import write_bids
-from tests.data.importers.test_isles24 import write_patient as write_isles_patient
-from tests.data.importers.test_lumiere import write_visit
-from tests.data.importers.test_nifti4d import write_cine
+from tests.importers.test_acdc import write_patient
+from tests.importers.test_bids import write_bids
+from tests.importers.test_isles24 import write_patient as write_isles_patient
+from tests.importers.test_lumiere import write_visit
+from tests.importers.test_nifti4d import write_cine
 
 
 @pytest.fixture

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from longflow.inference.forecaster import Forecaster
 from longflow.inference.predictor import predict_folder
-from longflow.inference.wanted import Asked
+from longflow.inference.requests import Asked
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans
+from longflow.tasks.forecast.predictor import Forecaster
+from longflow.training.loop import train_fold
 from longflow.training.run import RunSettings
-from longflow.training.trainer import train_fold
 from tests.conftest import OWN_VARIABLES
 from tests.training.helpers import finished_model
 
@@ -36,7 +36,7 @@ TRAIN = f"""
 import torch
 from longflow.paths import DatasetPaths
 from longflow.training.run import RunSettings
-from longflow.training.trainer import train_fold
+from longflow.training.loop import train_fold
 
 torch.set_num_threads(1)
 settings = RunSettings(iterations={ITERATIONS}, checkpoint_every=0.0)
@@ -46,9 +46,9 @@ PREDICT = f"""
 import sys
 from pathlib import Path
 import torch
-from longflow.inference.forecaster import Forecaster
+from longflow.tasks.forecast.predictor import Forecaster
 from longflow.inference.predictor import predict_folder
-from longflow.inference.wanted import Asked
+from longflow.inference.requests import Asked
 
 torch.set_num_threads(1)
 predict_folder(Forecaster.load(device="cpu"), Path(sys.argv[1]), Path(sys.argv[2]), Asked(tuple({TIMES})))

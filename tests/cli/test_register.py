@@ -5,7 +5,7 @@ import SimpleITK as sitk
 from longflow.cli.register import first_free_id, main, new_name
 from longflow.errors import ConfigurationError
 from longflow.paths import DatasetPaths
-from tests.data.registration_helpers import SHAPE, as_image, blobs, moved, write_moved
+from tests.registration.helpers import SHAPE, as_image, blobs, moved, write_moved
 
 
 @pytest.fixture

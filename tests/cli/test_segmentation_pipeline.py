@@ -27,9 +27,9 @@ from longflow.methods.method import build_method
 from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
-from tests.data.registration_helpers import as_image, blobs, moved, write_moved
 from tests.inference.helpers import segmentation_model
 from tests.inference.test_predictor import make_input
+from tests.registration.helpers import as_image, blobs, moved, write_moved
 from tests.training.helpers import finished_model
 
 NAME = "Dataset901_BrainPhantom"

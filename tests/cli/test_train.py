@@ -79,7 +79,7 @@ def test_a_fault_of_ours_ends_with_2(dataset, monkeypatch, capsys):
     def fails(*_, **__):
         raise RuntimeError("oops")
 
-    monkeypatch.setattr("longflow.training.trainer.train_fold", fails)
+    monkeypatch.setattr("longflow.training.loop.train_fold", fails)
     assert run("1", "3d_fullres", "0") == 2
     assert "fault of longflow: RuntimeError: oops" in capsys.readouterr().err
 
@@ -90,7 +90,7 @@ def test_stopped_ends_with_130(dataset, monkeypatch, capsys):
     def stops(*_, **__):
         raise Stopped
 
-    monkeypatch.setattr("longflow.training.trainer.train_fold", stops)
+    monkeypatch.setattr("longflow.training.loop.train_fold", stops)
     assert run("1", "3d_fullres", "0") == 130
     assert "Run the same command again to go on" in capsys.readouterr().err
 
@@ -123,7 +123,7 @@ def test_the_network_is_part_of_the_models_name(dataset, monkeypatch, flags, mod
         trained.append(method)
         return dataset.model(method, plans_name, configuration).fold(fold)
 
-    monkeypatch.setattr("longflow.training.trainer.train_fold", remember)
+    monkeypatch.setattr("longflow.training.loop.train_fold", remember)
     write_plans(plans_to_translate(), dataset.plans())
     assert run("1", "3d_fullres", "0", *flags) == 0
     assert trained == [model]

@@ -8,7 +8,7 @@ from longflow.data.dataset import image_path, read_description, series_of_folder
 from longflow.data.images import read_scan
 from longflow.demo.cohort import DATASET_NAME
 from longflow.demo.forecasting import attainable_nrmse, demo_commands
-from longflow.evaluation.metrics import nrmse
+from longflow.tasks.forecast.metrics import nrmse
 
 
 def test_commands_are_shown_as_a_user_types_them(tmp_path):

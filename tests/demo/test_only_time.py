@@ -11,7 +11,7 @@ from longflow.demo.law import contraction, draw_subject
 from longflow.demo.only_time import HORIZON, PERIOD, equal_heart, moments, write_only_time
 from longflow.demo.phantom import expected_scan, phantom_scan
 from longflow.errors import DataError
-from longflow.evaluation.metrics import nrmse
+from longflow.tasks.forecast.metrics import nrmse
 
 SMALL = {"subjects": 2, "test_subjects": 2, "shape": (4, 16, 16)}
 

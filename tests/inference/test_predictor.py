@@ -17,11 +17,11 @@ from longflow.data.dataset import (
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json
-from longflow.inference.forecaster import Forecaster
-from longflow.inference.hidden_context import HiddenContext
 from longflow.inference.predictor import Predictor, predict_folder
-from longflow.inference.wanted import Asked
+from longflow.inference.requests import Asked
 from longflow.plans import read_plans
+from longflow.tasks.forecast.hidden_context import HiddenContext
+from longflow.tasks.forecast.predictor import Forecaster
 from tests.training.helpers import SHAPE, TIMES, finished_model, geometry, make_dataset, scan_array
 
 SUBJECTS = ("a", "b")
@@ -436,7 +436,7 @@ def test_scans_are_read_once_for_all_times_of_a_subject(forecaster, folder, tmp_
         read.append(paths[0].name)
         return read_scan(paths)
 
-    monkeypatch.setattr("longflow.inference.forecaster.read_scan", noted)
+    monkeypatch.setattr("longflow.tasks.forecast.predictor.read_scan", noted)
     predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((50, 60, 70)))
     assert sorted(read) == [f"{subject}_{index}_0000.nii.gz" for subject in SUBJECTS for index in range(3)]
 

@@ -1,10 +1,10 @@
 from typing import get_args
 
-from longflow.inference.forecaster import Forecaster
-from longflow.inference.segmenter import Segmenter
 from longflow.inference.selection import select
 from longflow.inference.tasks import PREDICTORS, load_predictor
 from longflow.plans import Task, read_plans
+from longflow.tasks.forecast.predictor import Forecaster
+from longflow.tasks.segment.predictor import Segmenter
 from tests.inference.helpers import segmentation_model
 from tests.training.helpers import finished_model
 

@@ -11,7 +11,7 @@ from longflow.methods.method import build_method
 from longflow.plans import read_plans
 from longflow.training.cost import highest, peak_memory
 from longflow.training.run import Stopped
-from tests.training.test_trainer import stop_at, train
+from tests.training.test_loop import stop_at, train
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the kernel tells only on Linux")
 

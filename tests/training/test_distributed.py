@@ -11,9 +11,9 @@ from longflow.methods.weights import read_checkpoint
 from longflow.training.distributed import Processes
 from longflow.training.logbook import read_progress
 from tests.conftest import OWN_VARIABLES
-from tests.training.phase_cohort import make_pairs, phase_plans
-from tests.training.scan_cohort import segment_plans
-from tests.training.test_label_validation import make_labelled
+from tests.tasks.segment.cohort import segment_plans
+from tests.tasks.segment.test_validation import make_labelled
+from tests.tasks.translate.cohort import make_pairs, phase_plans
 
 
 def test_a_process_alone_agrees_with_itself(monkeypatch):

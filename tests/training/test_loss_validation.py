@@ -6,10 +6,10 @@ from longflow.methods.forecasting.cronos import Cronos
 from longflow.methods.method import method_class
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
-from longflow.training.forecast_samples import ForecastSamples
+from longflow.tasks.forecast.samples import ForecastSamples
 from longflow.training.loss_validation import BATCHES, LossValidation
 from longflow.training.splits import SEED, Cohort
-from tests.training.scan_cohort import filled, segment_plans, write_cohort
+from tests.tasks.segment.cohort import filled, segment_plans, write_cohort
 
 
 class Told(Cronos):

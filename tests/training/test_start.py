@@ -13,9 +13,9 @@ from longflow.training.distributed import Processes
 from longflow.training.run import Run, RunSettings, set_up_run
 from longflow.training.start import begin_with, check_same_settings, pretrained_file
 from tests.methods.segmentation.helpers import segmentation_plans
+from tests.tasks.translate.cohort import make_pairs, phase_plans
 from tests.training.helpers import finished_model, make_dataset
-from tests.training.phase_cohort import make_pairs, phase_plans
-from tests.training.test_trainer import train
+from tests.training.test_loop import train
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from longflow.errors import NotFoundError
 from longflow.methods import Method
 from longflow.methods.method import known_methods, method_class
 from longflow.plans import read_plans
-from longflow.training.forecast_validation import ForecastValidation
+from longflow.tasks.forecast.validation import ForecastValidation
 from longflow.training.splits import Cohort
 from longflow.training.validation import VALIDATIONS, validation_of
 

@@ -1,0 +1,1 @@
+"""Compare many methods with one budget on the same targets (longflow_compare)."""

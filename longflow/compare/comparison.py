@@ -1,0 +1,248 @@
+"""A comparison: which variants are trained on what for how long, and where all of it lies.
+
+Every variant is trained for every fold and seed with one budget, in a folder of results of its own that all comparisons
+of the dataset share; a model of the standard folder that was trained exactly so is used as it is. All variants then
+predict the same targets from the same context scans.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from longflow.commands import Command
+from longflow.compare.targets import Targets, link_or_copy
+from longflow.compare.variants import Variant
+from longflow.files import read_json, write_json
+from longflow.methods.method import method_class
+from longflow.paths import ComparisonPaths, DatasetPaths, FoldPaths, ModelPaths
+from longflow.plans import Plans, TrainingPlan, read_plans
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long every variant is trained: one of the three.
+
+    :param max_time: seconds of training and validating.
+    """
+
+    max_time: float | None = None
+    iterations: int | None = None
+    epochs: int | None = None
+
+    @property
+    def arguments(self) -> tuple[str, str]:
+        """Of ``longflow_train``.
+
+        >>> Budget(max_time=90).arguments
+        ('--max_time', '90s')
+        """
+        name, value = next((name, value) for name, value in asdict(self).items() if value is not None)
+        return f"--{name}", f"{value:g}s" if name == "max_time" else str(value)
+
+    @property
+    def name(self) -> str:
+        """As part of the name of a folder.
+
+        >>> Budget(max_time=90).name, Budget(iterations=500).name
+        ('90s', '500_iterations')
+        """
+        flag, value = self.arguments
+        return value if self.max_time else f"{value}_{flag.removeprefix('--')}"
+
+    @property
+    def said(self) -> str:
+        """For people."""
+        return f"{self.name.replace('_', ' ')}" + (" of training and validating" if self.max_time else "")
+
+    def is_that_of(self, settings: dict[str, Any], training: TrainingPlan) -> bool:
+        """Whether a run had this budget. :param settings: of its run.json. :param training: of its plan."""
+        theirs = Budget(settings.get("max_time"), settings.get("iterations"), settings.get("epochs"))
+        if self.max_time or theirs.max_time:
+            return self.max_time == theirs.max_time
+        return self._steps(training) == theirs._steps(training)
+
+    def _steps(self, training: TrainingPlan) -> int:
+        return self.iterations or (self.epochs or training.epochs) * training.iterations_per_epoch
+
+
+@dataclass(frozen=True)
+class Run:
+    """A variant, trained without the subjects of a fold from a seed."""
+
+    variant: Variant
+    fold: int
+    seed: int
+
+    @property
+    def label(self) -> str:
+        return f"{self.variant.name}, fold {self.fold}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that is asked.
+
+    :param device: kind and number, as ``longflow_train --device`` takes it. :param workers: of ``longflow_train -np``.
+    :param targets: what is predicted, of each fold.
+    """
+
+    dataset: DatasetPaths
+    paths: ComparisonPaths
+    plans: Plans
+    configuration: str
+    variants: tuple[Variant, ...]
+    budget: Budget
+    folds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    targets: dict[int, Targets]
+    device: str
+    workers: int | None = None
+
+    @property
+    def runs(self) -> list[Run]:
+        """All runs, seed by seed and fold by fold, so that early on there is something of every variant.
+
+        What needs no training has one run for each set of targets.
+        """
+        found: dict[tuple, Run] = {}
+        for seed in self.seeds:
+            for fold in self.folds:
+                for variant in self.variants:
+                    what = (fold, seed) if variant.trains else (self.targets[fold].folder,)
+                    found.setdefault((variant.name, *what), Run(variant, fold, seed))
+        return list(found.values())
+
+    def model(self, run: Run) -> ModelPaths:
+        """The trained model of a run: one of the standard results that was trained so, else the comparisons' own."""
+        standard = self._model_below(self.dataset.results, run)
+        return standard if self.is_trained(standard, run) else self._model_below(self.own_results(run), run)
+
+    def own_results(self, run: Run) -> Path:
+        """The folder of results that the comparisons train this run in."""
+        return self.dataset.trained_to_compare(self.budget.name, run.variant.training, run.seed)
+
+    def _model_below(self, results: Path, run: Run) -> ModelPaths:
+        if results != self.dataset.results:
+            results = results / self.dataset.name
+        return ModelPaths(results / f"{run.variant.method}__{self.plans.plans_name}__{self.configuration}")
+
+    def is_trained(self, model: ModelPaths, run: Run) -> bool:
+        """Whether a model's fold is finished, and by the same plan, options, budget, seed and kind of device."""
+        fold = model.fold(run.fold)
+        if not (fold.final.is_file() and fold.run.is_file() and model.plans.is_file()):
+            return False
+        theirs, record = read_plans(model.plans), read_json(fold.run)
+        settings, defaults = record.get("settings", {}), method_class(run.variant.method).options
+        return (
+            self._has_plan(theirs)
+            and {**defaults, **record.get("options", {})} == {**defaults, **run.variant.options}
+            and self.budget.is_that_of(settings, theirs.training)
+            and settings.get("seed") == run.seed
+            and _kind(settings.get("device", "")) == _kind(self.device)
+            and not any(settings.get(name) for name in ("learning_rate", "pretrained", "labelled_subjects"))
+        )
+
+    def _has_plan(self, theirs: Plans) -> bool:
+        """Whether networks of another plan are like this one's, and trained likewise."""
+        same = theirs.configurations.get(self.configuration) is not None
+        return same and (theirs.identity(self.configuration), theirs.training) == (
+            self.plans.identity(self.configuration),
+            self.plans.training,
+        )
+
+    def training(self, run: Run) -> Command | None:
+        """The training that a run lacks; None where nothing is to be trained (any more)."""
+        if not run.variant.trains or self.is_trained(self.model(run), run):
+            return None
+        own = self._model_below(self.own_results(run), run)
+        # what was trained by an older plan is of no use to any comparison
+        of_another_plan = own.plans.is_file() and not self._has_plan(read_plans(own.plans))
+        outdated = of_another_plan or own.fold(run.fold).final.is_file()
+        settings = [f"--set={name}={value}" for name, value in run.variant.options.items()]
+        workers = () if self.workers is None else ("-np", str(self.workers))
+        return Command(
+            "train",
+            (
+                *(self.dataset.name, self.configuration, str(run.fold), "-m", run.variant.method),
+                *("-p", self.plans.plans_name, *self.budget.arguments, "--seed", str(run.seed)),
+                *("--device", self.device, *workers, *settings, *(["--overwrite"] if outdated else [])),
+            ),
+        )
+
+    def prediction(self, run: Run) -> Command:
+        """The forecasts of a run, by the only model of its folder (:meth:`write_model`)."""
+        hidden = () if run.variant.hidden is None else ("--hide_context", run.variant.hidden)
+        return Command(
+            "predict",
+            (
+                *("-d", self.dataset.name, "-i", str(self.targets[run.fold].folder)),
+                *("-o", str(self.predictions(run)), "--device", self.device, *hidden),
+            ),
+        )
+
+    def made_from(self, run: Run) -> dict[str, Any]:
+        """All that the forecasts of a run depend on, beside the times of files."""
+        return {
+            "plans": self.plans.plans_name,
+            "plan_identity": self.plans.identity(self.configuration),
+            "configuration": self.configuration,
+            "budget": self.budget.name,
+            "device": self.device,
+            "targets": str(self.targets[run.fold].folder.resolve()),
+            **run.variant.settings,
+        }
+
+    def predictions(self, run: Run) -> Path:
+        """Where the forecasts of a run lie."""
+        return self.paths.predictions(run.variant.folder, run.fold, run.seed)
+
+    def write_model(self, run: Run) -> Path:
+        """A folder of results with the model of a run alone, and how it predicts, as longflow_find_best writes it.
+
+        :returns: the folder. The weights are links to those that were trained.
+        """
+        results = self.paths.model(run.variant.folder, run.fold, run.seed)
+        copy = self._model_below(results, run)
+        if run.variant.trains:
+            model = self.model(run)
+            link_or_copy(model.fold(run.fold).final, copy.fold(run.fold).final)
+            plans, description = model.plans, model.dataset_json
+        else:
+            plans, description = self.dataset.plans(self.plans.plans_name), self.dataset.raw / "dataset.json"
+        for source, target in ((plans, copy.plans), (description, copy.dataset_json)):
+            write_json(read_json(source), target)
+        record = {
+            "members": [
+                {
+                    "method": copy.method,
+                    "plans_name": copy.plans_name,
+                    "configuration": copy.configuration,
+                    "folds": [run.fold] if run.variant.trains else [],
+                }
+            ],
+            "reduction": run.variant.reduction,
+            "shrinkage": 1.0,
+            "solver": run.variant.solver,
+            "steps": run.variant.steps,
+        }
+        write_json(record, results / self.dataset.name / "best.json")
+        return results
+
+    def cost(self, run: Run) -> dict[str, Any]:
+        """What the training of a run took; empty where that was not recorded or nothing is trained."""
+        return read_json(self.fold(run).run).get("cost", {}) if run.variant.trains else {}
+
+    def fold(self, run: Run) -> FoldPaths:
+        """The folder of the training of a run."""
+        return self.model(run).fold(run.fold)
+
+
+def _kind(device: str) -> str:
+    return device.split(":")[0]
+
+
+def reused(comparison: Comparison, runs: Sequence[Run]) -> list[Run]:
+    """The runs whose model is one of the standard results."""
+    trained = [run for run in runs if run.variant.trains]
+    return [run for run in trained if comparison.model(run).folder.parent == comparison.dataset.results]

@@ -1,0 +1,79 @@
+"""The table of ``longflow_compare`` on screen."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from longflow.report.tables import counted, few_subjects, new_table, span
+
+if TYPE_CHECKING:
+    from longflow.compare.comparison import Comparison
+
+#: number, heading, form, scale
+ERRORS = (("nrmse", "NRMSE", ".4f", 1), ("ssim", "SSIM [%]", ".2f", 100), ("psnr", "PSNR [dB]", ".2f", 1))
+NOTHING = "–"
+
+
+def show_comparison(
+    lines: Sequence[dict[str, Any]], comparison: "Comparison", console: Console, best_first: bool = True
+) -> None:
+    """Errors, then costs. :param best_first: else as they were asked for."""
+    if not lines:
+        console.print("There is no result: every variant failed.", highlight=False)
+        return
+    if best_first:
+        lines = sorted(lines, key=lambda line: (line["nrmse"]["mean"] is None, line["nrmse"]["mean"]))
+    runs = max(len(line["runs"]) for line in lines)
+    subjects, targets = lines[0]["subjects"], lines[0]["targets"]
+    title = (
+        f"{comparison.dataset.name}: {counted(targets, 'target')} of {counted(subjects, 'subject')}, "
+        f"{counted(runs, 'run')} of each; {comparison.budget.said}"
+    )
+    table = new_table(title, "variant", *(heading for _, heading, *_ in ERRORS), "NRMSE − LCI", "better\nthan LCI")
+    for line in lines:
+        difference, better = line["nrmse"]["minus_lci"], line["better_than_lci"]
+        table.add_row(
+            escape(line["variant"]),
+            *(_with_deviation(line[number], form, scale) for number, _, form, scale in ERRORS),
+            _number(difference["mean"], "+.4f") + _below(difference["interval"], "+.4f"),
+            _number(better, ".0%"),
+        )
+    console.print(table)
+    costs = new_table(
+        "What it took (means over runs)", "variant", "parameters", "training", "steps", "GB", "a forecast"
+    )
+    for line in lines:
+        cost = line["cost"]
+        costs.add_row(
+            escape(line["variant"]),
+            _number(cost["parameters"], ",.0f"),
+            _number(cost["seconds"], ".0f", " s"),
+            _number(cost["iterations"], ".0f"),
+            _number(cost["peak_memory"] and cost["peak_memory"] / 1e9, ".2f"),
+            _number(cost["seconds_per_prediction"], ".2f", " s"),
+        )
+    console.print(costs)
+    spread = "± standard deviation over folds and seeds; " if runs > 1 else ""
+    console.print(
+        f"Means over subjects; {spread}below a difference its 95 % interval over subjects, which are paired.",
+        highlight=False,
+    )
+    if sentence := few_subjects(subjects):
+        console.print(sentence, highlight=False)
+
+
+def _with_deviation(found: dict[str, Any], form: str, scale: float) -> str:
+    if found["mean"] is None:
+        return NOTHING
+    text = format(scale * found["mean"], form)
+    return text if found["sd"] is None else f"{text}\n± {scale * found['sd']:{form}}"
+
+
+def _below(interval: Sequence[float] | None, form: str) -> str:
+    return f"\n{span(interval, form)}" if interval else ""
+
+
+def _number(value: float | None, form: str, unit: str = "") -> str:
+    return NOTHING if value is None else f"{value:{form}}{unit}"

@@ -1,0 +1,129 @@
+"""The table of a comparison: of every variant its errors, their differences to LCI, and what it cost.
+
+A variant is measured on the same targets in several runs, one for each seed and fold. Subjects are the unit, as in
+:mod:`longflow.evaluation.summary`: a subject's targets in all runs are averaged first. How much training itself
+varies is said by the standard deviation over the runs, each with its own mean over subjects.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import stdev
+from typing import Any
+
+import numpy as np
+
+from longflow.evaluation.summary import FORECAST, LCI, Row, horizon_bins, summarise, summary
+from longflow.tasks.forecast.metrics import DEFINITIONS
+
+#: what is said of the training and the predictions of a run
+COSTS = {
+    "parameters": "numbers that are learnt",
+    "seconds": "of training and validating, over all sittings",
+    "iterations": "steps of training",
+    "peak_memory": (
+        "bytes: on a GPU of tensors, on a CPU of the process, Python and torch included (about 0.5 GB); the highest of "
+        "training and validating"
+    ),
+    "seconds_per_prediction": "median time from one forecast's being written to the next one's",
+}
+
+TABLE_DEFINITIONS = {
+    "mean": "mean over subjects of each subject's mean over its targets, in all runs",
+    "sd": "standard deviation (n - 1) over the runs (folds and seeds) of each run's mean; null for a single run",
+    "lci": "the mean of LCI on the same targets, from the same context scans",
+    "minus_lci": "variant minus LCI, paired: per target, then per subject over all runs, then over subjects",
+    "interval": "95 % bootstrap interval over subjects, as in longflow_evaluate; it does not hold the choice of a seed",
+    **COSTS,
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One run of a variant: the rows of its targets and what it cost.
+
+    :param run: name of fold and seed. :param cost: some of ``COSTS``; what is not known is None or missing.
+    """
+
+    run: str
+    rows: Sequence[Row]
+    cost: Mapping[str, float | None] = field(default_factory=dict)
+
+
+def line_of(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
+    """What is said about a variant; JSON-ready.
+
+    :returns: variant, runs, subjects, targets, for every number of ``DEFINITIONS`` its mean, sd, interval, lci and
+        minus_lci, better_than_lci, cost and by_horizon.
+    """
+    # the same target in two runs is two rows, each beside the LCI of its own run
+    rows = [{**row, "case": (one.run, row["case"])} for one in measured for row in one.rows]
+    overall = summarise(rows)
+    # bins of targets, whatever the number of runs: so they are those of all variants
+    horizons = {row["case"]: row["horizon"] for one in measured for row in one.rows}
+    bins = [
+        (low, high, summarise([row for row in rows if low <= row["horizon"] <= high]))
+        for low, high in horizon_bins(list(horizons.values()))
+    ]
+    return {
+        "variant": name,
+        "runs": [one.run for one in measured],
+        "subjects": overall["subjects"],
+        "targets": len({row["case"] for one in measured for row in one.rows}),
+        **{
+            number: {
+                **_short(overall[FORECAST][number]),
+                "sd": _deviation([run_mean(one.rows, number) for one in measured]),
+                "lci": overall[LCI][number]["mean"],
+                "minus_lci": _short(overall["difference_to_lci"][number]),
+                "of_runs": [run_mean(one.rows, number) for one in measured],
+            }
+            for number in DEFINITIONS
+        },
+        "better_than_lci": overall["better_than_lci"]["share"],
+        "cost": {cost: _mean([one.cost.get(cost) for one in measured]) for cost in COSTS},
+        "by_horizon": [
+            {"from": low, "to": high, "nrmse": _short(part[FORECAST]["nrmse"]), "lci": part[LCI]["nrmse"]["mean"]}
+            for low, high, part in bins
+        ],
+    }
+
+
+def run_mean(rows: Sequence[Row], number: str, method: str = FORECAST) -> float | None:
+    """Mean over subjects in one run."""
+    own = [row for row in rows if row["method"] == method]
+    return summary([row["subject"] for row in own], [row[number] for row in own])["mean"]
+
+
+def _short(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {"mean": found["mean"], "interval": found["interval"]}
+
+
+def _deviation(means: Sequence[float | None]) -> float | None:
+    known = [value for value in means if value is not None]
+    return stdev(known) if len(known) > 1 else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
+
+
+def flat(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the table for a CSV: intervals as two columns, what lies within a number joined to its name."""
+    cells = {"variant": line["variant"], "runs": len(line["runs"])}
+    cells |= {name: line[name] for name in ("subjects", "targets")}
+    for number in DEFINITIONS:
+        found, difference = line[number], line[number]["minus_lci"]
+        low, high = found["interval"] or (None, None)
+        difference_low, difference_high = difference["interval"] or (None, None)
+        cells |= {
+            number: found["mean"],
+            f"{number}_sd": found["sd"],
+            f"{number}_from": low,
+            f"{number}_to": high,
+            f"{number}_lci": found["lci"],
+            f"{number}_minus_lci": difference["mean"],
+            f"{number}_minus_lci_from": difference_low,
+            f"{number}_minus_lci_to": difference_high,
+        }
+    return {**cells, "better_than_lci": line["better_than_lci"], **line["cost"]}

@@ -1,1 +1,0 @@
-"""Importers: files in another layout to a raw dataset."""

@@ -1,0 +1,283 @@
+"""BIDS with sessions, as OASIS-3 (LaMontagne et al., 2019): one scan for each session, from BIDS to a raw dataset.
+
+    sub-OAS30001/ses-d0129/anat/sub-OAS30001_ses-d0129_run-01_T1w.nii.gz
+    sub-OAS30001/sub-OAS30001_sessions.tsv      session_id, acq_time or another time; or sessions.tsv for all subjects
+
+When a session was is looked for in this order: the column ``acq_time`` of the table of sessions (dates, which become
+days since the subject's first one); a column that is named as a unit, as ``days``; ``age`` (years, as BIDS has it);
+the sessions' own names, where they are numbers with a unit: ``ses-d0129`` of OASIS-3 is 129 days since entry,
+``ses-M012`` (ADNI, by Clinica) the twelfth month.
+"""
+
+import csv
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from longflow.data.dataset import parse_time
+from longflow.errors import ConfigurationError, DataError, some
+from longflow.importers.patterns import filled
+from longflow.importers.writing import ImportedScan, import_dataset, moments, with_test_subjects
+from longflow.parallel import Progress
+from longflow.plans import Task, TimeUnit
+
+logger = logging.getLogger(__name__)
+
+DATES, LABELS = "acq_time", "labels"
+#: columns of a table of sessions that are taken without being asked for, the first that is there, and their unit
+COLUMNS: dict[str, TimeUnit] = {
+    DATES: "days",
+    "days": "days",
+    "weeks": "weeks",
+    "months": "months",
+    "years": "years",
+    "age": "years",
+}
+#: the letter before a session's number, and the unit that it means
+LETTERS: dict[str, TimeUnit] = {"d": "days", "M": "months"}
+SECONDS_OF_DAY = 86400
+
+#: (subject, session) -> time
+Times = dict[tuple[str, str], float]
+
+
+def import_bids(
+    source: Path,
+    raw: Path,
+    *,
+    modality: str = "T1w",
+    times: str | None = None,
+    time_unit: TimeUnit | None = None,
+    labels: str | None = None,
+    label_names: Sequence[str] = (),
+    task: Task = "forecast",
+    test: Sequence[str] = (),
+    test_targets: int = 1,
+    processes: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> bool:
+    """Import one modality; sessions become cases ``sub-OAS30001_ses-d0129``.
+
+    :param source: the folder of the subjects. :param raw: the dataset's folder.
+    :param modality: how names of images end, as T1w, FLAIR, ce-gd_T1w. A session without one is left out; of several
+        (runs), the first by name is taken.
+    :param times: a column of the tables of sessions, or "labels" for the numbers in the sessions' names (None: as the
+        module says). :param time_unit: of such a column, or of names without a known letter.
+    :param labels: path of label masks below ``source`` with ``{subject}`` and ``{session}`` in it, on the images' grid.
+    :param label_names: names of the labels 1, 2, ...
+    :param test: subjects that go to imagesTs, their last ``test_targets`` sessions as targets.
+    :returns: False where everything was there already.
+    :raises DataError: the layout is another one, sessions have no times, or a file cannot be used.
+    """
+    images, left_out = images_of_folder(source, modality)
+    unit, known, origin = times_of_sessions(source, list(images), times, time_unit)
+    logger.info("Times of the sessions: %s, %s.", origin, unit)
+    scans = []
+    for (subject, session), path in images.items():
+        if (subject, session) not in known:
+            left_out.append(f"{subject}/{session}: no time in {origin}")
+            continue
+        mask = source / filled(labels, {"subject": subject, "session": session}) if labels else None
+        scans.append(
+            ImportedScan(
+                case=f"{subject}_{session}",
+                subject=subject,
+                time=known[subject, session],
+                image=path,
+                label=mask if mask and mask.is_file() else None,
+            )
+        )
+    _check_distinct(scans, origin)
+    if labels and not any(scan.label for scan in scans):
+        raise DataError(
+            f"No file of {source} has a name as --labels {labels}, with {{subject}} and {{session}} filled."
+        )
+    return import_dataset(
+        with_test_subjects(scans, test, test_targets),
+        raw,
+        time_unit=unit,
+        channel=modality,
+        label_names=label_names,
+        settings={
+            "importer": "bids",
+            "source": str(source.resolve()),
+            "modality": modality,
+            "time_unit": unit,
+            "times": moments(scans),
+            "times_from": origin,
+            "labels": labels,
+            "label_names": list(label_names),
+            "test": sorted(test),
+            "test_targets": test_targets,
+        },
+        task=task,
+        left_out=left_out,
+        processes=processes,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def images_of_folder(source: Path, modality: str) -> tuple[dict[tuple[str, str], Path], list[str]]:
+    """The image of each subject and session, sorted, and what was left out.
+
+    :raises DataError: there are no sessions, or none has the modality.
+    """
+    sessions = sorted(path for path in source.glob("sub-*/ses-*") if path.is_dir())
+    if not sessions:
+        present = sorted(path.name for path in source.iterdir()) if source.is_dir() else ["no such folder"]
+        found = f"Found: {some(present)}."
+        if any(source.glob("sub-*/anat")):
+            found = "Its subjects have one session each, so nothing can be learned over time."
+        raise DataError(f"{source} has no sessions. Expected folders as sub-OAS30001/ses-d0129/anat. {found}")
+    images: dict[tuple[str, str], Path] = {}
+    left_out = []
+    for folder in sessions:
+        subject, session = folder.parent.name, folder.name
+        found = sorted(
+            (path for path in folder.glob("anat/*") if path.name.endswith((f"_{modality}.nii.gz", f"_{modality}.nii"))),
+            key=lambda path: ("_ce-" in path.name.removesuffix(f"_{modality}.nii.gz"), path.name),
+        )
+        if not found:
+            left_out.append(f"{subject}/{session}: no anat/*_{modality}.nii.gz")
+            continue
+        images[subject, session] = found[0]
+        left_out += [f"{subject}/{session}: {other.name}, beside {found[0].name}" for other in found[1:]]
+    if not images:
+        names = {path.name.split("_")[-1].split(".")[0] for path in source.glob("sub-*/ses-*/anat/*.nii*")}
+        raise DataError(
+            f"No session of {source} has an image anat/*_{modality}.nii.gz. Found there: "
+            f"{some(sorted(names)) or 'no images'}. Name one with --modality."
+        )
+    return images, left_out
+
+
+def times_of_sessions(
+    source: Path, sessions: Sequence[tuple[str, str]], times: str | None, unit: TimeUnit | None
+) -> tuple[TimeUnit, Times, str]:
+    """The time unit, the times of the sessions that have one, and where they are from.
+
+    :param times: as for :func:`import_bids`.
+    :raises DataError: no session has a time.
+    """
+    table = {} if times == LABELS else tables_of_sessions(source, {subject for subject, _ in sessions})
+    columns = {column for row in table.values() for column in row}
+    column = times if times != LABELS else None
+    if column is None and times is None:
+        column = next((name for name in COLUMNS if name in columns), None)
+    if column is None:
+        return times_of_names(source, sessions, unit)
+    if column not in columns:
+        found = f"with the columns {some(sorted(columns))}" if table else "no *_sessions.tsv"
+        raise DataError(f"--times {column}: {source} has {found}. Name one of them, or give --times {LABELS}.")
+    unit = unit or COLUMNS.get(column)
+    if unit is None:
+        raise ConfigurationError(f"--times {column}: say in which unit these times are, as in --time_unit days.")
+    if column == DATES:
+        if unit != "days":
+            raise ConfigurationError(f"--time_unit {unit}: dates ({DATES}) become days. Leave it out.")
+        found = _days_since_first(table, sessions)
+    else:
+        values = {key: parse_time(table.get(key, {}).get(column, "")) for key in sessions}
+        found = {key: value for key, value in values.items() if value is not None}
+    if not found:
+        raise DataError(
+            f"No session of {source} has a usable value in the column '{column}' of its table of sessions. "
+            "Expected numbers with a point as decimal sign, or dates as 2009-06-15T13:45:30 in acq_time; session_id "
+            "as the folders are named (ses-01). Name another column with --times."
+        )
+    return unit, found, f"the column {column} of the tables of sessions"
+
+
+def times_of_names(
+    source: Path, sessions: Sequence[tuple[str, str]], unit: TimeUnit | None
+) -> tuple[TimeUnit, Times, str]:
+    """Numbers of the sessions' names: ``ses-d0129`` are 129 days.
+
+    :param unit: of names without a letter that means one.
+    :raises DataError: names are no such numbers, or letters differ.
+    """
+    matches = {key: re.fullmatch(r"ses-([A-Za-z]*)(\d+)", key[1]) for key in sessions}
+    letters = {match[1] if match else None for match in matches.values()}
+    strange = sorted({session for (_, session), match in matches.items() if not match})
+    letter = letters.pop() if len(letters) == 1 else None
+    unit = unit or LETTERS.get(letter or "")
+    if strange or letter is None or unit is None:
+        raise DataError(
+            f"Nothing says when the sessions of {source} were ({some(sorted({session for _, session in sessions}))}). "
+            "Expected: sub-X/sub-X_sessions.tsv (or sessions.tsv) with the columns session_id and acq_time, days or "
+            "age; or names as ses-d0129 (days) or ses-M012 (months). Where names are numbers in another unit: "
+            f"--times {LABELS} --time_unit weeks."
+        )
+    found = {key: float(match[2]) for key, match in matches.items()}
+    return unit, found, "the numbers in the sessions' names"
+
+
+def tables_of_sessions(source: Path, subjects: set[str]) -> dict[tuple[str, str], dict[str, str]]:
+    """The rows of all tables of sessions, by subject and session.
+
+    :raises DataError: a table has no column session_id, or cannot be read.
+    """
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    common = source / "sessions.tsv"
+    if common.is_file():
+        for row in _read_table(common, "participant_id", "session_id"):
+            rows[_named("sub", row["participant_id"]), _named("ses", row["session_id"])] = row
+    for subject in sorted(subjects):
+        path = source / subject / f"{subject}_sessions.tsv"
+        if path.is_file():
+            for row in _read_table(path, "session_id"):
+                rows[subject, _named("ses", row["session_id"])] = row
+    return rows
+
+
+def _named(kind: str, text: str) -> str:
+    """With its prefix: some tables leave it away."""
+    return text if text.startswith(f"{kind}-") else f"{kind}-{text}"
+
+
+def _read_table(path: Path, *needed: str) -> list[dict[str, str]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, delimiter="\t")
+            columns = [name.strip() for name in reader.fieldnames or []]
+            if missing := [name for name in needed if name not in columns]:
+                raise DataError(
+                    f"{path} has no column {', '.join(missing)}. Found in its first line: "
+                    f"{', '.join(columns) or 'nothing'}. BIDS separates cells by tabs."
+                )
+            reader.fieldnames = columns
+            return [{name: (row[name] or "").strip() for name in columns} for row in reader]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{path} is not a table that can be read. Save it again as tab-separated UTF-8 text."
+        ) from error
+
+
+def _days_since_first(rows: Mapping[tuple[str, str], dict[str, str]], sessions: Sequence[tuple[str, str]]) -> Times:
+    """Dates as days since the first one of the subject's."""
+    dates: dict[tuple[str, str], datetime] = {}
+    for key in sessions:
+        try:
+            # whether a clock is UTC changes nothing between the visits of one subject
+            dates[key] = datetime.fromisoformat(rows[key][DATES].removesuffix("Z")).replace(tzinfo=None)
+        except (KeyError, ValueError):
+            continue
+    first: dict[str, datetime] = {}
+    for (subject, _), date in dates.items():
+        first[subject] = min(date, first.get(subject, date))
+    return {key: round((date - first[key[0]]).total_seconds() / SECONDS_OF_DAY, 6) for key, date in dates.items()}
+
+
+def _check_distinct(scans: Sequence[ImportedScan], origin: str) -> None:
+    cases: dict[tuple[str, float], str] = {}
+    for scan in scans:
+        other = cases.setdefault((scan.subject, scan.time), scan.case)
+        if other != scan.case:
+            raise DataError(
+                f"{other} and {scan.case} are both at time {scan.time:g} by {origin}. A subject needs different times: "
+                "correct them, name another column with --times, or remove one of the sessions."
+            )

@@ -1,0 +1,245 @@
+"""4D NIfTI files, one per subject with time as the fourth dimension, to a raw dataset with one 3D file per frame."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+
+from longflow.data.dataset import parse_time
+from longflow.data.images import by_axis
+from longflow.data.nifti import NIBABEL_ERRORS
+from longflow.errors import ConfigurationError, DataError
+from longflow.files import read_json
+from longflow.importers.patterns import SUBJECT, fitting_files
+from longflow.importers.writing import ImportedScan, import_dataset, with_test_subjects
+from longflow.parallel import Progress
+from longflow.plans import Task
+
+PLACE = "{subject}"
+
+#: bits 3-5 of NIfTI's xyzt_units, and how many seconds the unit has
+NIFTI_TIME_UNITS = {8: 1.0, 16: 1e-3, 24: 1e-6}
+SECONDS = {"s": 1.0, "ms": 1e-3}
+
+
+def import_nifti4d(
+    source: Path,
+    raw: Path,
+    *,
+    images: str = "{subject}.nii.gz",
+    labels: str | None = None,
+    times: str = "header",
+    key: str | None = None,
+    time_unit: str | None = None,
+    channel: str = "image",
+    label_names: Sequence[str] = (),
+    task: Task = "forecast",
+    test: Sequence[str] = (),
+    test_targets: int = 1,
+    processes: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> bool:
+    """Import every 4D file of a folder; frames count from 0 and become cases ``{subject}_frame{number:03d}``.
+
+    :param source: the folder; the patterns below are relative to it.
+    :param raw: the dataset's folder.
+    :param images: file name with ``{subject}`` in it.
+    :param labels: the same for 4D label masks on the grid of the images; only frames that hold a label are written.
+    :param times: "header" (pixdim[4] and its unit), "frames" (the frame's number), a table ``*.csv`` with the columns
+        subject,frame,time, or a pattern ``{subject}.json`` whose ``key`` holds one time per frame.
+    :param time_unit: of a table or json; for the header, "s" or "ms" (None: as the header of the first subject says).
+    :param label_names: names of the labels 1, 2, ...
+    :param task: what the dataset is for.
+    :param test: subjects that go to imagesTs, their last ``test_targets`` frames as targets.
+    :returns: False where everything was there already.
+    """
+    files = subjects_of_folder(source, images)
+    shapes = {subject: frames_of_header(path) for subject, path in files.items()}
+    unit, moments = _times(source, files, shapes, times, key, time_unit)
+    scans = []
+    for subject, path in files.items():
+        mask = source / labels.replace(PLACE, subject) if labels else None
+        scans += _scans_of_subject(subject, path, mask if mask and mask.is_file() else None, moments[subject])
+    if labels and not any(scan.label for scan in scans):
+        raise DataError(f"No file of {source} has a name as --labels {labels}, with a subject for {PLACE}.")
+    return import_dataset(
+        with_test_subjects(scans, test, test_targets),
+        raw,
+        time_unit=unit,
+        channel=channel,
+        label_names=label_names,
+        settings={
+            "importer": "nifti4d",
+            "source": str(source.resolve()),
+            "images": images,
+            "labels": labels,
+            "times": moments,
+            "time_unit": unit,
+            "channel": channel,
+            "label_names": list(label_names),
+            "test": sorted(test),
+            "test_targets": test_targets,
+        },
+        task=task,
+        processes=processes,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def _scans_of_subject(subject: str, path: Path, mask: Path | None, times: list[float]) -> list[ImportedScan]:
+    """A training scan for each frame of a 4D file."""
+    return [
+        ImportedScan(
+            case=f"{subject}_frame{frame:03d}",
+            subject=subject,
+            time=time,
+            image=path,
+            frame=frame,
+            label=mask,
+            label_frame=frame,
+        )
+        for frame, time in enumerate(times)
+    ]
+
+
+def subjects_of_folder(source: Path, pattern: str) -> dict[str, Path]:
+    """The files whose path below ``source`` fits the pattern, by subject, sorted."""
+    files = fitting_files(source, pattern, {"subject": SUBJECT}, f"{PLACE}_cine.nii.gz")
+    return {places["subject"]: path for places, path in files}
+
+
+def frames_of_header(path: Path) -> int:
+    """Number of frames of a 4D file.
+
+    :raises DataError: it is not NIfTI, or not 4D.
+    """
+    shape = _header(path).get_data_shape()
+    if len(shape) != 4:
+        raise DataError(
+            f"{path} has {len(shape)} dimensions ({by_axis(shape)}), expected 4: the last one is time. "
+            "Does --images also fit other files, such as masks?"
+        )
+    return shape[3]
+
+
+def _header(path: Path) -> nibabel.Nifti1Header:
+    """The header as it is stored; SimpleITK's would have a time step of 1 where none is given."""
+    try:
+        return nibabel.Nifti1Image.from_filename(path).header
+    except (OSError, EOFError, *NIBABEL_ERRORS) as error:
+        raise DataError(f"{path} is not NIfTI, or its header cannot be used. (The reader said: {error})") from error
+
+
+def _times(
+    source: Path, files: dict[str, Path], frames: dict[str, int], times: str, key: str | None, unit: str | None
+) -> tuple[str, dict[str, list[float]]]:
+    """The time unit and each subject's times, one per frame, checked to be distinct."""
+    if times == "frames":
+        unit, moments = (
+            "frames",
+            {subject: [float(frame) for frame in range(count)] for subject, count in frames.items()},
+        )
+    elif times == "header":
+        unit, moments = times_of_headers(files, frames, unit)
+    elif unit is None:
+        raise ConfigurationError(f"--times {times}: say in which unit these times are, as in --time_unit ms.")
+    elif times.endswith(".csv"):
+        moments = times_of_table(Path(times), frames)
+    elif times.endswith(".json") and PLACE in times:
+        moments = {
+            subject: times_of_json(source / times.replace(PLACE, subject), key, count)
+            for subject, count in frames.items()
+        }
+    else:
+        raise ConfigurationError(
+            f"--times '{times}': expected header, frames, a table.csv, or a pattern as {PLACE}.json."
+        )
+    for subject, values in moments.items():
+        if len(set(values)) < len(values):
+            double = next(value for value in values if values.count(value) > 1)
+            raise DataError(f"Subject {subject} has two frames at time {double:g} (from --times {times}).")
+    return unit, moments
+
+
+def times_of_headers(
+    files: dict[str, Path], frames: dict[str, int], unit: str | None
+) -> tuple[str, dict[str, list[float]]]:
+    """toffset + frame x pixdim[4], in ``unit`` or the unit of the first subject's header."""
+    if unit not in (None, *SECONDS):
+        raise ConfigurationError(f"--time_unit {unit}: times of a header are in s or ms.")
+    moments = {}
+    for subject, path in files.items():
+        header = _header(path)
+        if not has_times(path):
+            known = "known" if _unit_of_time(header) else "not given"
+            raise DataError(
+                f"{path}: its header has no usable time between frames (pixdim[4] is {float(header['pixdim'][4]):g}, "
+                f"its unit {known}). Give the times with --times: frames, a table or a json."
+            )
+        seconds = _unit_of_time(header)
+        step, start = float(header["pixdim"][4]), float(header["toffset"])
+        unit = unit or ("s" if seconds == 1 else "ms")
+        factor = seconds / SECONDS[unit]
+        # four decimals of a millisecond: the header's 32-bit numbers have no more
+        digits = 4 if unit == "ms" else 7
+        moments[subject] = [round((start + frame * step) * factor, digits) for frame in range(frames[subject])]
+    return unit, moments
+
+
+def has_times(path: Path) -> bool:
+    """Whether a 4D file's header says how much time lies between frames: a number above zero, and its unit."""
+    header = _header(path)
+    return _unit_of_time(header) is not None and float(header["pixdim"][4]) > 0
+
+
+def _unit_of_time(header: nibabel.Nifti1Header) -> float | None:
+    """Seconds of the unit that the header gives; None where it gives none."""
+    return NIFTI_TIME_UNITS.get(int(header["xyzt_units"]) & 0b111000)
+
+
+def times_of_table(path: Path, frames: dict[str, int]) -> dict[str, list[float]]:
+    """Times from a CSV with the columns subject,frame,time; frames count from 0 and each needs a line."""
+    if not path.is_file():
+        raise DataError(f"{path} does not exist.")
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        missing = {"subject", "frame", "time"} - {name.strip() for name in reader.fieldnames or []}
+        if missing:
+            raise DataError(f"{path} has no column {', '.join(sorted(missing))}. Expected: subject,frame,time.")
+        reader.fieldnames = [name.strip() for name in reader.fieldnames]
+        lines = list(enumerate(reader, start=2))
+    found: dict[str, dict[int, float]] = {subject: {} for subject in frames}
+    for number, line in lines:
+        subject, frame, time = ((line[name] or "").strip() for name in ("subject", "frame", "time"))
+        if parse_time(time) is None or not frame.isdigit():
+            raise DataError(
+                f"{path}, line {number}: frame '{frame}' and time '{time}' must be numbers, a frame from 0 on."
+            )
+        if int(frame) in found.setdefault(subject, {}):
+            raise DataError(f"{path}, line {number}: frame {frame} of subject {subject} stands there twice.")
+        found[subject][int(frame)] = parse_time(time)
+    for subject, count in frames.items():
+        if sorted(found[subject]) != list(range(count)):
+            given = sorted(found[subject])
+            raise DataError(
+                f"{path}: subject {subject} has {count} frames, 0 to {count - 1}, and each needs a line. Found "
+                f"{f'{len(given)}, from {given[0]} to {given[-1]}' if given else 'none'}."
+            )
+    return {subject: [found[subject][frame] for frame in range(count)] for subject, count in frames.items()}
+
+
+def times_of_json(path: Path, key: str | None, frames: int) -> list[float]:
+    """One time per frame from a list in a json."""
+    content = read_json(path)
+    if key is None or not isinstance(content, dict) or key not in content:
+        known = ", ".join(content) if isinstance(content, dict) else "a list"
+        raise DataError(f"{path} has no key '{key}'. Found: {known}. Name the list of times with --key.")
+    values = content[key]
+    if not isinstance(values, list) or any(parse_time(str(value)) is None for value in values):
+        raise DataError(f"{path}: '{key}' is {str(values)[:60]}, expected a list of numbers, one per frame.")
+    if len(values) != frames:
+        raise DataError(f"{path}: '{key}' has {len(values)} times, but the image has {frames} frames.")
+    return [float(value) for value in values]

@@ -1,0 +1,206 @@
+"""The integrity of the voxels of one subject; runs in a worker, one file in memory at a time."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow.data.images import Geometry, by_axis, reader_words
+from longflow.data.nifti import describe_infinite, is_nifti, read_nifti_array
+from longflow.errors import DataError, some
+from longflow.integrity.hounsfield import HOUNSFIELD_UNITS, hounsfield_doubt
+from longflow.integrity.pairs import Look, look_at, shift_problems
+from longflow.integrity.problems import REGISTER, Problem, error, warning
+from longflow.plans import Task
+
+
+@dataclass(frozen=True)
+class FileToCheck:
+    """A file that exists.
+
+    :param shown: its path for people, relative to the dataset's folder.
+    :param is_ct: whether it is an image whose channel is CT.
+    """
+
+    path: str
+    shown: str
+    kind: Literal["image", "label"]
+    is_ct: bool = False
+
+
+@dataclass
+class SubjectToCheck:
+    """A subject's scans in order of time, each with its images (in order of channels) and then its label, if any.
+
+    :param task: of the dataset. :param pairs: positions of scans that should lie on each other.
+    """
+
+    subject: str
+    scans: list[list[FileToCheck]]
+    label_values: set[int]
+    task: Task = "forecast"
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def has_labels(self) -> bool:
+        return any(file.kind == "label" for scan in self.scans for file in scan)
+
+
+def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
+    """All problems of the files of a subject, and the label values that occur."""
+    problems: list[Problem] = []
+    values: set[int] = set()
+    of_subject: tuple[str, Geometry] | None = None
+    looks: dict[int, Look] = {}
+    for position, scan in enumerate(subject.scans):
+        of_scan: tuple[str, Geometry] | None = None
+        for file in scan:
+            try:
+                image, array = _read(file)
+            except _Unusable as unusable:
+                problems.append(unusable.problem)
+                continue
+            if file.kind == "image":
+                found = _check_intensities(array, file)
+                problems += found or (_check_hounsfield(array, file, subject.task) if file.is_ct else [])
+                if not found and any(position in pair for pair in subject.pairs):
+                    looks.setdefault(position, look_at(array, file.shown, Geometry.of(image), file.is_ct))
+            else:
+                found, here = _check_labels(array, file, subject.label_values)
+                problems += found
+                values |= here
+            geometry = Geometry.of(image)
+            problems += _check_header(image, file)
+            if of_scan is not None:
+                problems += _compare(file, geometry, of_scan, within_scan=True)
+            elif of_subject is not None:
+                problems += _compare(file, geometry, of_subject, within_scan=False)
+            of_scan = of_scan or (file.shown, geometry)
+            of_subject = of_subject or (file.shown, geometry)
+    for one, other in subject.pairs:
+        if one in looks and other in looks:
+            problems += shift_problems(looks[one], looks[other])
+    return problems, values
+
+
+class _Unusable(Exception):
+    """The file cannot be read as a volume, so nothing more can be said about it."""
+
+    def __init__(self, problem: Problem):
+        super().__init__(str(problem))
+        self.problem = problem
+
+
+def _read(file: FileToCheck) -> tuple[sitk.Image | sitk.ImageFileReader, np.ndarray]:
+    """Header and voxels (z, y, x) of a 3D image with one value per voxel, decoded once."""
+    copy_again = "Copy the file again from its source."
+    try:
+        if is_nifti(file.path):
+            array = read_nifti_array(file.path)
+            header = sitk.ImageFileReader()
+            header.SetFileName(file.path)
+            header.ReadImageInformation()
+            components = header.GetNumberOfComponents()
+        else:
+            header = sitk.ReadImage(file.path)
+            array = sitk.GetArrayViewFromImage(header)
+            components = header.GetNumberOfComponentsPerPixel()
+    except DataError as problem:
+        found = "NIfTI-2" if "is NIfTI-2" in str(problem) else "truncated, damaged or not an image"
+        advice = "Write it again as NIfTI-1." if found == "NIfTI-2" else copy_again
+        raise _Unusable(error(file.shown, "file", found, "a readable image", advice)) from problem
+    except RuntimeError as problem:
+        if is_nifti(file.path):
+            found, advice = f"cannot be used {reader_words(problem)}", "Write the file again with a valid header."
+            raise _Unusable(error(file.shown, "header", found, "a NIfTI header", advice)) from problem
+        found = "truncated, damaged or not an image"
+        raise _Unusable(error(file.shown, "file", found, "a readable image", copy_again)) from problem
+    size = by_axis(header.GetSize())
+    if header.GetDimension() != 3:
+        advice = "One file for each scan and channel. Split a 4D series with: longflow_import nifti4d"
+        raise _Unusable(error(file.shown, "dimensions", f"{header.GetDimension()} ({size})", "3", advice))
+    if components != 1:
+        advice = "Save each channel as a file of its own."
+        raise _Unusable(error(file.shown, "values per voxel", f"{components} (colour or vector)", "1", advice))
+    return header, array
+
+
+def _check_intensities(array: np.ndarray, file: FileToCheck) -> list[Problem]:
+    if infinite := describe_infinite(array):
+        advice = "Replace them by the value of the surroundings or of air, or leave the scan out."
+        return [error(file.shown, "voxels", infinite, "finite numbers", advice)]
+    lowest, highest = array.min(), array.max()
+    if lowest == highest:
+        advice = "Nothing can be seen in it: copy the file again from its source, or leave the scan out."
+        return [error(file.shown, "voxels", f"all {lowest:g}", "an image", advice)]
+    return []
+
+
+def _check_hounsfield(array: np.ndarray, file: FileToCheck, task: Task) -> list[Problem]:
+    """An error where values are clipped as HU by the task; elsewhere they are only seen relative to each other."""
+    doubt = hounsfield_doubt(array)
+    if doubt is None:
+        return []
+    kind = error if task == "translate" else warning
+    return [kind(file.shown, "values", doubt.found, HOUNSFIELD_UNITS, doubt.advice)]
+
+
+def _check_labels(array: np.ndarray, file: FileToCheck, known: set[int]) -> tuple[list[Problem], set[int]]:
+    found = np.unique(array)
+    values = {int(value) for value in found if np.isfinite(value) and value == int(value)}
+    if len(values) < len(found):
+        odd = [f"{value:g}" for value in found if not np.isfinite(value) or value != int(value)]
+        advice = "Was it resampled with interpolation? Use nearest neighbour."
+        return [error(file.shown, "label values", some(odd, most=3), "whole numbers", advice)], values
+    unknown = sorted(values - known)
+    if unknown:
+        advice = "Name the value under labels in dataset.json, or correct the label image."
+        allowed = ", ".join(map(str, sorted(known)))
+        return [error(file.shown, "label values", some(unknown), allowed, advice)], values
+    return [], values
+
+
+def _check_header(image: sitk.Image | sitk.ImageFileReader, file: FileToCheck) -> list[Problem]:
+    """NIfTI headers can state the spacing twice, in pixdim (which is used) and in the sform."""
+    rows = [image.GetMetaData(key).split() for key in ("srow_x", "srow_y", "srow_z") if image.HasMetaDataKey(key)]
+    if len(rows) < 3 or not image.HasMetaDataKey("sform_code") or image.GetMetaData("sform_code") == "0":
+        return []
+    columns = np.array(rows, dtype=float)[:, :3]
+    sform = np.linalg.norm(columns, axis=0)
+    if not sform.all() or np.allclose(sform, image.GetSpacing(), rtol=1e-2):
+        return []
+    return [
+        warning(
+            file.shown,
+            "spacing",
+            f"{by_axis(image.GetSpacing())} in pixdim, but {by_axis(sform)} in the sform",
+            "one spacing",
+            "The first is used. If it is wrong, write the file again with the right header.",
+        )
+    ]
+
+
+def _compare(file: FileToCheck, here: Geometry, other: tuple[str, Geometry], within_scan: bool) -> list[Problem]:
+    name, geometry = other
+    if within_scan:
+        advice = (
+            "A label image must lie on the grid of its scan."
+            if file.kind == "label"
+            else "All channels of a scan must lie on one grid."
+        ) + " Resample it to that grid (labels with nearest neighbour)."
+    else:
+        advice = REGISTER
+    problems = []
+    for what, expected, found in geometry.differences(here):
+        if what == "direction":
+            expected, found = "0 degrees", f"axes turned by {_angle(geometry, here):.3g} degrees"
+        problems.append(error(file.shown, what, found, f"{expected}, as in {Path(name).name}", advice))
+    return problems
+
+
+def _angle(one: Geometry, other: Geometry) -> float:
+    """The largest angle between an axis of one geometry and the same axis of the other, in degrees."""
+    cosines = np.sum(np.reshape(one.direction, (3, 3)) * np.reshape(other.direction, (3, 3)), axis=0)
+    return float(np.degrees(np.arccos(np.clip(cosines, -1, 1)).max()))

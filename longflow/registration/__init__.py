@@ -1,0 +1,1 @@
+"""Registration: bring the scans of each subject into voxel correspondence."""

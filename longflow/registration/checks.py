@@ -1,0 +1,226 @@
+"""Whether a registration can be believed. What cannot is reported with numbers, and not written."""
+
+from collections.abc import Callable
+from itertools import product
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow.errors import DataError
+from longflow.registration.linear import body, centre_of_mass, rigid, transform_of
+
+#: the correlation within the body may fall by no more than this (resampling alone smooths noise), ...
+WORSE = 0.02
+#: ... must reach this, ...
+LEAST_CORRELATION = 0.3
+#: ... and must not be surpassed by that of the mirrored or turned scan by more than this
+BETTER_FLIPPED = 0.03
+#: beyond what the headers say: degrees, and factors along any direction
+LARGEST_ROTATION = 60.0
+SCALES = (0.7, 1.4)
+#: share of the smaller field of view that both scans show
+LEAST_OVERLAP = 0.5
+#: share of the voxels in which a deformation may fold
+MOST_FOLDED = 0.001
+
+#: classes of intensity for the correlation ratio at most, and voxels in each at least
+MOST_CLASSES, LEAST_IN_CLASS = 32, 20
+
+#: how much two volumes agree, 0 to 1, where both show something: ``(one, other, mask) -> float``
+Measure = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
+
+#: the patient's axes x, y, z in DICOM's and ITK's physical space
+ANATOMY = ("left-right", "front-back", "head-foot")
+
+
+class RegistrationError(DataError):
+    """A registration that cannot be believed."""
+
+
+def resampled(scan: sitk.Image, grid: sitk.Image, transform: sitk.Transform) -> np.ndarray:
+    """The scan on a grid, (z, y, x); NaN where it shows nothing."""
+    return sitk.GetArrayFromImage(sitk.Resample(scan, grid, transform, sitk.sitkLinear, float("nan"), sitk.sitkFloat32))
+
+
+def correlation(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """Pearson's correlation of two volumes where both show something; 0 where one of them is constant or too little.
+
+    :param mask: voxels that count.
+    """
+    a, b = _seen(one, other, mask)
+    if len(a) < 10 or a.std() == 0 or b.std() == 0:
+        return 0.0
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def correlation_ratio(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None = None) -> float:
+    """How well the intensity of one volume is known from that of the other where both show something, 0 to 1.
+
+    The root of the share of variance that is explained by the other's intensity, in classes of equally many voxels
+    (Roche et al., MICCAI 1998), in the better of both directions. As high as the correlation where that is a line, and
+    as high where it is not: contrast medium, or another sequence, may make anything of each tissue's intensity.
+
+    :param mask: voxels that count.
+    """
+    a, b = _seen(one, other, mask)
+    return max(_known_from(a, b), _known_from(b, a))
+
+
+def _seen(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels of both that count, float64."""
+    seen = np.isfinite(one) & np.isfinite(other)
+    if mask is not None:
+        seen &= mask
+    return one[seen].astype(np.float64), other[seen].astype(np.float64)
+
+
+def _known_from(values: np.ndarray, given: np.ndarray) -> float:
+    classes = min(MOST_CLASSES, len(given) // LEAST_IN_CLASS)
+    if classes < 2 or values.std() == 0:
+        return 0.0
+    borders = np.quantile(given, np.linspace(0, 1, classes + 1)[1:-1])
+    members = np.searchsorted(borders, given)
+    counts = np.maximum(np.bincount(members, minlength=classes), 1)
+    means = np.bincount(members, weights=values, minlength=classes) / counts
+    return float(np.sqrt(np.var(means[members]) / np.var(values)))
+
+
+def similarity(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray, measure: Measure = correlation) -> float:
+    """Agreement within both bodies of a scan brought to a reference by a transform."""
+    return _similarity_and_share(reference, scan, matrix, measure)[0]
+
+
+def _similarity_and_share(
+    reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray, measure: Measure
+) -> tuple[float, float]:
+    """... and the share of the reference's body that the scan shows."""
+    transform = transform_of(matrix)
+    bodies = sitk.GetArrayFromImage(body(reference)) > 0
+    brought = resampled(scan, reference, transform)
+    share = float(np.isfinite(brought)[bodies].mean()) if bodies.any() else 0.0
+    bodies |= sitk.GetArrayFromImage(sitk.Resample(body(scan), reference, transform, sitk.sitkNearestNeighbor)) > 0
+    return measure(sitk.GetArrayFromImage(reference), brought, bodies), share
+
+
+def _agreement(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray, measure: Measure = correlation) -> float:
+    """The similarity, less where the scan shows less: a few slices alone can always be made to agree."""
+    found, share = _similarity_and_share(reference, scan, matrix, measure)
+    return found * share
+
+
+def check_matrix(matrix: np.ndarray) -> None:
+    """:raises RegistrationError: a linear transform mirrors, or turns or scales more than a patient can."""
+    linear = matrix[:3, :3]
+    determinant = np.linalg.det(linear)
+    if determinant <= 0:
+        raise RegistrationError(f"the transform mirrors the scan (its determinant is {determinant:.3g}, not above 0)")
+    left, scales, right = np.linalg.svd(linear)
+    angle = float(np.degrees(np.arccos(np.clip((np.trace(left @ right) - 1) / 2, -1, 1))))
+    if angle > LARGEST_ROTATION:
+        raise RegistrationError(f"the transform turns the scan by {angle:.0f} degrees (at most {LARGEST_ROTATION:.0f})")
+    if not SCALES[0] <= scales.min() <= scales.max() <= SCALES[1]:
+        raise RegistrationError(
+            f"the transform scales the scan by factors of {scales.min():.2f} to {scales.max():.2f} "
+            f"({SCALES[0]} to {SCALES[1]} can be)"
+        )
+
+
+def check_similarity(before: float, after: float) -> None:
+    """:raises RegistrationError: the scans agree less than before, or hardly at all."""
+    if after < LEAST_CORRELATION:
+        raise RegistrationError(
+            f"the registered scans hardly agree (correlation within the body {after:.2f}, by the headers alone "
+            f"{before:.2f}, at least {LEAST_CORRELATION} needed): is it the same patient, region and channel?"
+        )
+    if after < before - WORSE:
+        raise RegistrationError(
+            f"the scans agree less after registration than before (correlation within the body {after:.3f}, "
+            f"by the headers alone {before:.3f})"
+        )
+
+
+def check_orientation(
+    reference: list[sitk.Image], scan: list[sitk.Image], matrix: np.ndarray, measure: Measure = correlation
+) -> float:
+    """Refuse a scan that fits better once it is mirrored or turned over: its header or its voxels are wrong.
+
+    A brain fits its mirror image nearly as well as itself, so that a rigid registration succeeds; only the comparison
+    tells. All seven ways are tried on the coarsest level, the best is improved on the next.
+
+    :param reference, scan: pyramids, as :func:`longflow.registration.linear.pyramid` makes them.
+    :returns: the agreement in the best of the other ways: correlation, times the share of the body that both show.
+    :raises RegistrationError: it is higher than in this one.
+    """
+    fine = min(1, len(reference) - 1), min(1, len(scan) - 1)
+    found = []
+    for axes in product((False, True), repeat=3):
+        if any(axes):
+            other_way = _flipped(scan[0], axes)
+            start = np.eye(4)
+            start[:3, 3] = centre_of_mass(other_way) - centre_of_mass(reference[0])
+            brought, _ = rigid(reference[0], other_way, start)
+            found.append((_agreement(reference[0], other_way, brought, measure), axes, brought))
+    _, axes, brought = max(found, key=lambda one: one[0])
+    other_way = _flipped(scan[fine[1]], axes)
+    brought, _ = rigid(reference[fine[0]], other_way, brought)
+    own = _agreement(reference[fine[0]], scan[fine[1]], matrix, measure)
+    other = _agreement(reference[fine[0]], other_way, brought, measure)
+    if other > max(own + BETTER_FLIPPED, LEAST_CORRELATION):  # noise is not the better for being mirrored
+        raise RegistrationError(
+            f"one of the two scans is {_words(scan[0], axes)}: put right, they would agree better (correlation "
+            f"times overlap {other:.3f}) than as they are ({own:.3f}). Correct its header or its voxels"
+        )
+    return other
+
+
+def _flipped(image: sitk.Image, axes: tuple[bool, ...]) -> sitk.Image:
+    """The voxels in reversed order along some axes (x, y, z); the header as it was."""
+    result = sitk.GetImageFromArray(np.flip(sitk.GetArrayViewFromImage(image), [2 - a for a in range(3) if axes[a]]))
+    result.CopyInformation(image)
+    return result
+
+
+def _words(image: sitk.Image, axes: tuple[bool, ...]) -> str:
+    directions = np.abs(np.reshape(image.GetDirection(), (3, 3)))
+    names = [ANATOMY[int(directions[:, axis].argmax())] for axis in range(3)]
+    flipped = [name for name, is_flipped in zip(names, axes, strict=True) if is_flipped]
+    if len(flipped) == 2:
+        still = next(name for name, is_flipped in zip(names, axes, strict=True) if not is_flipped)
+        return f"turned over, by 180 degrees about its {still} axis"
+    return f"mirrored ({', '.join(flipped)})"
+
+
+def check_overlap(fields: list[np.ndarray], smallest: float | None = None) -> float:
+    """Share of the smallest field of view that all scans show.
+
+    :param fields: for each scan, where it shows something, on one grid.
+    :param smallest: voxels of the smallest field of view, where the grid does not hold all of them.
+    :raises RegistrationError: it is too small.
+    """
+    smallest = smallest or min(int(field.sum()) for field in fields)
+    overlap = float(np.logical_and.reduce(fields).sum() / max(1, smallest))
+    if overlap < LEAST_OVERLAP:
+        raise RegistrationError(
+            f"the registered scans show only {overlap:.0%} of the smallest field of view in common (at least "
+            f"{LEAST_OVERLAP:.0%})"
+        )
+    return overlap
+
+
+def folded_share(displacement: sitk.Image) -> float:
+    """Share of the voxels in which a deformation folds: its Jacobian determinant is not positive."""
+    return float((sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(displacement)) <= 0).mean())
+
+
+def check_folding(displacement: sitk.Image) -> float:
+    """:raises RegistrationError: the deformation folds in more than a few voxels.
+
+    :returns: the share of voxels in which it does.
+    """
+    share = folded_share(displacement)
+    if share > MOST_FOLDED:
+        raise RegistrationError(
+            f"the deformation folds in {share:.2%} of the voxels (their Jacobian determinant is not positive; at most "
+            f"{MOST_FOLDED:.1%} may)"
+        )
+    return share

@@ -1,0 +1,300 @@
+"""Bringing the scans of each subject into correspondence: a raw dataset in, a new raw dataset out.
+
+The new dataset is the old one on the grids of the subjects' mid-spaces; every scan is resampled once. A dataset that is
+translated is registered otherwise: to the scans in its first phase, which stay as they are
+(:mod:`longflow.registration.pairs`). What a scan was resampled by is kept in the folder ``transforms``. A
+registration that cannot be believed is reported and not written.
+"""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow import __version__
+from longflow.data.dataset import Scan, Series, read_description, series_of_folder, write_scans
+from longflow.data.images import Geometry, read_geometry, read_image
+from longflow.data.phases import phases_of_dataset
+from longflow.errors import DataError, LongflowError, some
+from longflow.files import read_json, write_json
+from longflow.parallel import Progress, for_each_subject, processes_that_fit
+from longflow.registration.checks import (
+    RegistrationError,
+    check_folding,
+    check_matrix,
+    check_orientation,
+    check_overlap,
+    check_similarity,
+    correlation,
+    resampled,
+    similarity,
+)
+from longflow.registration.deformable import deformations, has_ants, transform_of_field
+from longflow.registration.linear import body, mid_grid, pyramid, scan_of_reference, scans_of_mid, transform_of
+from longflow.registration.pairs import left_out, register_pairs, scans_of_pairs, slices_kept
+from longflow.registration.subject import (
+    Model,
+    SubjectToRegister,
+    check_files,
+    copy_scan,
+    grid_image,
+    write_record,
+    write_scan,
+    write_transforms,
+)
+
+logger = logging.getLogger(__name__)
+
+#: what the new dataset was made by, in its folder
+RECORD = "registration.json"
+#: bytes at the peak for each voxel of a subject's largest scan, and for each scan of it (measured on MS follow-ups)
+BYTES_PER_VOXEL = {"rigid": (60, 20), "affine": (60, 20), "deformable": (100, 60)}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A subject that is left out of the new dataset, and why."""
+
+    subject: str
+    cause: str
+
+
+def register_dataset(
+    raw: Path,
+    target: Path,
+    model: Model,
+    *,
+    processes: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[Failure]:
+    """Write a raw dataset whose scans correspond within each subject; finished subjects of an earlier run are kept.
+
+    :param raw: the dataset to be registered, only read. :param target: the folder of the new one.
+    :returns: the subjects that could not be registered; they are left out.
+    :raises DataError: the dataset cannot be read, no subject could be registered, or another dataset is at ``target``.
+    """
+    description = read_description(raw / "dataset.json")
+    _prepare_target(raw, target, model, overwrite)
+    parts = {"Tr": series_of_folder(raw / "imagesTr", description, raw / "labelsTr")}
+    if (raw / "imagesTs").is_dir():
+        parts["Ts"] = [
+            _with_targets(one, raw) for one in series_of_folder(raw / "imagesTs", description, raw / "labelsTs")
+        ]
+    phases: tuple[str, ...] = ()
+    if description.task == "translate":
+        phases = tuple(phases_of_dataset(description, [one.with_images() for one in parts["Tr"]]))
+        for words in left_out([one for series in parts.values() for one in series], phases):
+            logger.warning("Left out: %s", words)
+        parts = {part: [scans_of_pairs(one, phases) for one in series] for part, series in parts.items()}
+    everybody = {
+        one.subject if part == "Tr" else f"{one.subject} (test)": SubjectToRegister(
+            one.with_images(), part, model, description, raw, target, phases
+        )
+        for part, series in parts.items()
+        for one in series
+    }
+    single = [name for name, subject in everybody.items() if subject.alone]
+    if single:
+        several = f"{len(single)} of {len(everybody)} subjects have" if len(everybody) > 1 else "The subject has"
+        what = f"no pair of {' and '.join(phases)}" if phases else "one scan"
+        logger.warning("%s %s: there is nothing to register, it is copied (%s).", several, what, some(single))
+    work = {name: subject for name, subject in everybody.items() if subject.series.scans and not subject.is_finished}
+    fitting = processes_that_fit(processes, [_bytes_needed(subject) for subject in work.values()]) if work else 1
+    causes = {
+        name: cause for name, cause in for_each_subject(register_subject, work, fitting, progress) if cause is not None
+    }
+    for name in causes:
+        _forget(everybody[name])
+    if cropped := slices_kept(subject for name, subject in everybody.items() if name not in causes):
+        logger.warning("Cut to the slices that both phases show: %s.", some(cropped))
+    _write_tables(parts, causes, raw, target)
+    return [Failure(name, causes[name]) for name in sorted(causes)]
+
+
+def _prepare_target(raw: Path, target: Path, model: Model, overwrite: bool) -> None:
+    settings = {"source": raw.name, "model": model}
+    if target.resolve() == raw.resolve():
+        raise DataError(f"{target} is the dataset that is to be registered. Give the new one another name with -o.")
+    if target.exists() and not is_made_by(target, raw.name, model) and not overwrite:
+        raise DataError(f"{target} exists already and was made differently. Use another name with -o, or --overwrite.")
+    if target.exists() and overwrite:
+        if not (target / RECORD).is_file():
+            raise DataError(
+                f"{target} was not made by longflow_register (it has no {RECORD}), so it is not replaced. Use another "
+                "name with -o."
+            )
+        shutil.rmtree(target)
+    write_json({"settings": settings, "longflow_version": __version__}, target / RECORD)
+
+
+def is_made_by(target: Path, source: str, model: Model) -> bool:
+    """Whether a folder holds, in part or whole, a dataset registered in this way."""
+    try:
+        return read_json(target / RECORD)["settings"] == {"source": source, "model": model}
+    except (DataError, KeyError, TypeError):
+        return False
+
+
+def _with_targets(series: Series, raw: Path) -> Series:
+    """A test subject's wanted targets come with their truth in targetsTs, where it is there."""
+    scans = []
+    for scan in series.scans:
+        truth = tuple(raw / "targetsTs" / path.name for path in scan.images)
+        there = not scan.exists and all(path.is_file() for path in truth)
+        scans.append(
+            Scan(scan.case, scan.subject, scan.time, truth if there else scan.images, scan.label, scan.covariates)
+        )
+    return Series(series.subject, tuple(scans))
+
+
+def _bytes_needed(subject: SubjectToRegister) -> int:
+    try:
+        voxels = max(int(np.prod(read_geometry(scan.images[0]).size)) for scan in subject.series.scans)
+    except LongflowError:
+        return 0  # the file cannot be read; the worker says so
+    once, for_each = BYTES_PER_VOXEL[subject.model]
+    return voxels * (once + for_each * len(subject.series.scans))
+
+
+def _forget(subject: SubjectToRegister) -> None:
+    """Remove what an earlier run wrote of a subject that cannot be registered any more."""
+    subject.record.unlink(missing_ok=True)
+    for name in subject.sources:
+        (subject.target / name).unlink(missing_ok=True)
+    for scan in subject.series.scans:
+        for ending in (".tfm", "_displacement.nii.gz"):
+            (subject.target / "transforms" / f"{scan.case}{ending}").unlink(missing_ok=True)
+
+
+def _write_tables(parts: dict[str, list[Series]], causes: dict[str, str], raw: Path, target: Path) -> None:
+    kept = {
+        part: [one for one in series if (one.subject if part == "Tr" else f"{one.subject} (test)") not in causes]
+        for part, series in parts.items()
+    }
+    if not kept["Tr"]:
+        raise DataError(
+            f"No subject of {raw} could be registered, so no dataset is written. First causes: "
+            + some((f"{name}: {cause}" for name, cause in causes.items()), most=3)
+        )
+    if any(kept.get("Ts", [])):
+        write_scans([scan for one in kept["Ts"] for scan in one.scans], target / "imagesTs" / "scans.csv")
+    write_scans([scan for one in kept["Tr"] for scan in one.scans], target / "scans.csv")
+    content = read_json(raw / "dataset.json")
+    if "numTraining" in content:
+        content["numTraining"] = sum(len(one.scans) for one in kept["Tr"])
+    if "time_unit" not in content:  # of a LongiSeg dataset, whose table is not scans.csv
+        content["time_unit"] = "visits"
+    write_json(content, target / "dataset.json")
+
+
+def register_subject(subject: SubjectToRegister) -> str | None:
+    """Register and write one subject; runs in a worker.
+
+    :returns: None, or why nothing was written.
+    """
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # as many processes as cores are at work already
+    try:
+        if subject.alone:
+            for scan in subject.series.scans:
+                copy_scan(scan, subject)
+            write_record(subject, {"model": "none: the subject has nothing that it could be registered to"})
+        elif subject.phases:
+            register_pairs(subject)
+        else:
+            _register(subject)
+    except LongflowError as error:
+        return str(error)
+    except RuntimeError as error:
+        return f"the registration broke off ({str(error).strip().splitlines()[-1].strip()})"
+    return None
+
+
+def _register(subject: SubjectToRegister) -> None:
+    scans = subject.series.scans
+    images = [read_image(scan.images[0]) for scan in scans]
+    for scan, image in zip(scans, images, strict=True):
+        check_files(scan, Geometry.of(image))
+    matrices, report = _linear(images, subject)
+    grid = grid_image(mid_grid([Geometry.of(image) for image in images], matrices))
+    transforms: list[sitk.Transform] = [transform_of(matrix) for matrix in matrices]
+    on_grid = [resampled(image, grid, transform) for image, transform in zip(images, transforms, strict=True)]
+    report["overlap of the fields of view"] = check_overlap([np.isfinite(array) for array in on_grid])
+    fields: list[sitk.Image | None] = [None] * len(scans)
+    if subject.model == "deformable":
+        fields, further = _deform(on_grid, grid)
+        report.update(further)
+        transforms = [
+            sitk.CompositeTransform([linear, transform_of_field(field)])
+            for linear, field in zip(transforms, fields, strict=True)
+        ]
+    for scan, transform in zip(scans, transforms, strict=True):
+        write_scan(scan, grid, transform, subject)
+    write_transforms(scans, matrices, fields, subject.target)
+    write_record(subject, {"model": subject.model, **report})
+
+
+def _linear(images: Sequence[sitk.Image], subject: SubjectToRegister) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """The transforms from the mid-space to each scan, checked, and what is to be reported of them.
+
+    The scan in the middle of the series is registered to all others; it is the nearest to all of them.
+    """
+    pyramids = [pyramid(image) for image in images]
+    middle = (len(images) - 1) // 2
+    cases = [scan.case for scan in subject.series.scans]
+    of_middle, before, after = [], {}, {}
+    for index, levels in enumerate(pyramids):
+        matrix = np.eye(4)
+        if index != middle:
+            pair = f"{cases[middle]} and {cases[index]}"
+            try:
+                matrix = scan_of_reference(pyramids[middle], levels, affine=subject.model == "affine")
+                before[pair] = round(similarity(pyramids[middle][-1], levels[-1], np.eye(4)), 4)
+                after[pair] = round(similarity(pyramids[middle][-1], levels[-1], matrix), 4)
+                check_orientation(pyramids[middle], levels, matrix)
+                check_similarity(before[pair], after[pair])
+                check_matrix(matrix)
+            except DataError as error:
+                raise RegistrationError(f"{pair}: {error}") from error
+        of_middle.append(matrix)
+    return scans_of_mid(of_middle), {"correlation by the headers": before, "correlation after": after}
+
+
+def _deform(on_grid: list[np.ndarray], grid: sitk.Image) -> tuple[list[sitk.Image], dict[str, Any]]:
+    """Displacement fields on the mid-space grid, checked, and what is to be reported of them.
+
+    :param on_grid: the scans in their linear mid-space, NaN beyond their field of view.
+    """
+    filled = []
+    for array in on_grid:
+        image = sitk.GetImageFromArray(np.nan_to_num(array, nan=float(np.nanmin(array))))
+        image.CopyInformation(grid)
+        filled.append(image)
+    backend = "syn" if has_ants() else "demons"
+    fields = deformations(filled, backend)
+    folded = max(check_folding(field) for field in fields)
+    bodies = np.logical_or.reduce([sitk.GetArrayFromImage(body(image)) > 0 for image in filled])
+    after_arrays = [
+        resampled(image, grid, transform_of_field(field)) for image, field in zip(filled, fields, strict=True)
+    ]
+    before, after = (_mean_agreement(arrays, bodies) for arrays in (on_grid, after_arrays))
+    check_similarity(before, after)
+    lengths = [float(np.linalg.norm(sitk.GetArrayViewFromImage(field)[bodies], axis=-1).max()) for field in fields]
+    return fields, {
+        "deformed by": {"syn": "ANTs SyN", "demons": "SimpleITK diffeomorphic demons"}[backend],
+        "correlation with the mean before deformation": round(before, 4),
+        "correlation with the mean after deformation": round(after, 4),
+        "share of voxels that fold": folded,
+        "largest displacement in the body, mm": round(max(lengths), 2),
+    }
+
+
+def _mean_agreement(arrays: list[np.ndarray], mask: np.ndarray) -> float:
+    """The lowest correlation of a scan with the mean of all."""
+    mean = np.mean(arrays, axis=0)
+    return min(correlation(mean, array, mask) for array in arrays)

@@ -1,0 +1,182 @@
+"""Deformable correspondence of scans that already lie in their linear mid-space.
+
+All scans are deformed to their common mean image, which is sharpened as they come to agree (Joshi et al., NeuroImage
+23, 2004), by ANTs' SyN where antspyx is installed (Avants et al., Medical Image Analysis 12, 2008) and else by
+diffeomorphic demons (Vercauteren et al., NeuroImage 45, 2009, in SimpleITK). After each round the mean displacement is
+taken out of all of them (Guimond et al., Computer Vision and Image Understanding 77, 2000): the template is then nearer
+to no scan.
+
+A deformation is a displacement field u on the mid-space grid, mm (x, y, z): the anatomy at the point x of the mid-space
+lies at x + u(x) of the scan.
+"""
+
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow.registration.linear import block_of, body
+
+#: voxels along the longest axis, of each level; the displacement is smooth, so no finer level is needed
+DEMONS_LEVELS = (64, 128)
+DEMONS_ROUNDS = 3
+DEMONS_ITERATIONS = 15
+#: smoothing of the displacement, voxels of the level; what keeps it from following noise
+DEMONS_SMOOTHING = 1.5
+SYN_ROUNDS = 2
+#: on a quarter, on half and on all of the voxels along each axis; the last takes ten times as long as both others
+SYN_ITERATIONS = (40, 20, 0)
+#: of the intensities in the body, what is called the darkest and the brightest
+PERCENTILES = (2, 98)
+
+Estimate = Callable[[sitk.Image, sitk.Image, sitk.Image], sitk.Image]
+
+
+def has_ants() -> bool:
+    """Whether antspyx is installed."""
+    return importlib.util.find_spec("ants") is not None
+
+
+def deformations(scans: Sequence[sitk.Image], backend: str) -> list[sitk.Image]:
+    """The unbiased displacement fields to the scans' common template.
+
+    :param scans: on one grid. :param backend: "syn" or "demons".
+    :returns: a displacement field for each scan, float64 vectors on that grid.
+    """
+    scans = [_normalised(scan) for scan in scans]
+    if backend == "syn":
+        return _groupwise(scans, _by_syn, SYN_ROUNDS, None)
+    fields = None
+    for voxels in DEMONS_LEVELS:
+        block = block_of(scans[0], voxels)
+        shrunk = [sitk.BinShrink(scan, block) for scan in scans]
+        fields = _groupwise(shrunk, _by_demons, DEMONS_ROUNDS, fields)
+    return [on_grid(field, scans[0]) for field in fields]
+
+
+def _normalised(image: sitk.Image) -> sitk.Image:
+    """Intensities from 0 to 1 between two percentiles of the body, so that scans of several visits can be compared."""
+    image = sitk.Cast(image, sitk.sitkFloat32)
+    array = sitk.GetArrayViewFromImage(image)
+    inside = array[sitk.GetArrayFromImage(body(image)) > 0]
+    lowest, highest = float(array.min()), float(np.percentile(inside if inside.size else array, PERCENTILES[1]))
+    lowest = max(lowest, float(np.percentile(array, PERCENTILES[0])))
+    return sitk.Clamp((image - lowest) / max(highest - lowest, 1e-6), sitk.sitkFloat32, 0.0, 1.2)
+
+
+def _groupwise(
+    scans: Sequence[sitk.Image], estimate: Estimate, rounds: int, fields: Sequence[sitk.Image] | None
+) -> list[sitk.Image]:
+    fields = [on_grid(field, scans[0]) for field in fields] if fields else [zero_field(scans[0]) for _ in scans]
+    for _ in range(rounds):
+        template = _mean([warped(scan, field) for scan, field in zip(scans, fields, strict=True)])
+        fields = centred([estimate(template, scan, field) for scan, field in zip(scans, fields, strict=True)])
+    return fields
+
+
+def zero_field(grid: sitk.Image) -> sitk.Image:
+    """No displacement, on the grid of an image."""
+    field = sitk.Image(grid.GetSize(), sitk.sitkVectorFloat64, 3)
+    field.CopyInformation(grid)
+    return field
+
+
+def on_grid(field: sitk.Image, grid: sitk.Image) -> sitk.Image:
+    """A displacement field on another grid; beyond its own, the displacement at its border goes on."""
+    linear = sitk.sitkLinear
+    return sitk.Resample(
+        field, grid, sitk.Transform(), linear, 0.0, field.GetPixelID(), useNearestNeighborExtrapolator=True
+    )
+
+
+def transform_of_field(field: sitk.Image) -> sitk.DisplacementFieldTransform:
+    """A displacement field as a transform; the field itself is left to the caller."""
+    return sitk.DisplacementFieldTransform(sitk.Image(field))
+
+
+def warped(scan: sitk.Image, field: sitk.Image) -> sitk.Image:
+    """The scan as seen from the template."""
+    lowest = float(sitk.GetArrayViewFromImage(scan).min())
+    return sitk.Resample(scan, scan, transform_of_field(field), sitk.sitkLinear, lowest, sitk.sitkFloat32)
+
+
+def centred(fields: Sequence[sitk.Image]) -> list[sitk.Image]:
+    """The same deformations from the template that lies in the middle: their mean displacement is zero.
+
+    With the mean m of the fields, the new template's point y lies at x = (id + m)^-1 (y) of the old one, and the new
+    displacements x + u_i(x) - y average to (id + m)(x) - y = 0.
+    """
+    mean = _mean(fields)
+    back = sitk.InvertDisplacementField(
+        mean,
+        maximumNumberOfIterations=50,
+        maxErrorToleranceThreshold=0.01,
+        meanErrorToleranceThreshold=1e-4,
+        enforceBoundaryCondition=False,
+    )
+    of_new = transform_of_field(sitk.Cast(back, sitk.sitkVectorFloat64))
+    return [
+        sitk.TransformToDisplacementField(
+            sitk.CompositeTransform([transform_of_field(field), of_new]),
+            sitk.sitkVectorFloat64,
+            field.GetSize(),
+            field.GetOrigin(),
+            field.GetSpacing(),
+            field.GetDirection(),
+        )
+        for field in fields
+    ]
+
+
+def _mean(images: Sequence[sitk.Image]) -> sitk.Image:
+    """The mean of images on one grid, of one value or of a vector in each voxel."""
+    arrays = [sitk.GetArrayViewFromImage(image) for image in images]
+    result = sitk.GetImageFromArray(np.mean(arrays, axis=0), isVector=arrays[0].ndim == 4)
+    result.CopyInformation(images[0])
+    return result
+
+
+def _by_demons(template: sitk.Image, scan: sitk.Image, field: sitk.Image) -> sitk.Image:
+    demons = sitk.DiffeomorphicDemonsRegistrationFilter()
+    demons.SetNumberOfIterations(DEMONS_ITERATIONS)
+    demons.SetSmoothDisplacementField(True)
+    demons.SetStandardDeviations(DEMONS_SMOOTHING)
+    return sitk.Cast(demons.Execute(template, scan, field), sitk.sitkVectorFloat64)
+
+
+def _by_syn(template: sitk.Image, scan: sitk.Image, _field: sitk.Image) -> sitk.Image:
+    """SyN starts anew from the images: its path through the space of deformations cannot be taken up in the middle."""
+    return by_syn(template, scan)
+
+
+def by_syn(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None = None, total_sigma: float = 0) -> sitk.Image:
+    """The displacement from one image to another on its grid, by ANTs' SyN without an affine stage.
+
+    :param mask: where the images are compared. :param total_sigma: smoothing of the displacement, voxels of the level.
+    """
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"  # as many processes as cores are at work already
+    import ants
+
+    with tempfile.TemporaryDirectory() as folder:
+        answer = ants.registration(
+            fixed=_as_ants(ants, fixed),
+            moving=_as_ants(ants, moving),
+            type_of_transform="SyNOnly",
+            initial_transform="Identity",
+            reg_iterations=SYN_ITERATIONS,
+            mask=None if mask is None else _as_ants(ants, mask),
+            total_sigma=total_sigma,
+            outprefix=str(Path(folder) / "syn"),
+        )
+        warp = next(path for path in answer["fwdtransforms"] if path.endswith("Warp.nii.gz"))
+        return on_grid(sitk.ReadImage(warp, sitk.sitkVectorFloat64), fixed)
+
+
+def _as_ants(ants, image: sitk.Image):
+    direction = np.reshape(image.GetDirection(), (3, 3))
+    array = np.ascontiguousarray(sitk.GetArrayViewFromImage(image).T, dtype=np.float32)
+    return ants.from_numpy(array, image.GetOrigin(), image.GetSpacing(), direction)

@@ -1,0 +1,152 @@
+"""A subject that is to be registered: its files, and how scans, transforms and the record of it are written."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow.data.box import Box, box_slices
+from longflow.data.dataset import DatasetDescription, Scan, Series
+from longflow.data.images import Geometry, check_same_grid, read_geometry, read_image, write_volume
+from longflow.data.phases import phase_pairs
+from longflow.errors import DataError
+from longflow.files import read_json, write_json, written_whole
+from longflow.registration.linear import transform_of
+
+Model = Literal["rigid", "affine", "deformable"]
+
+BSPLINE_ORDER_3 = sitk.sitkBSpline
+
+
+@dataclass(frozen=True)
+class SubjectToRegister:
+    """A subject's scans in order of time, with existing files, and where they go.
+
+    :param part: "Tr" or "Ts".
+    :param phases: the two phases of a dataset that is translated, the reference first; empty otherwise.
+    """
+
+    series: Series
+    part: str
+    model: Model
+    description: DatasetDescription
+    raw: Path
+    target: Path
+    phases: tuple[str, ...] = ()
+
+    @property
+    def record(self) -> Path:
+        """The sidecar of the subject, written last: where it is, the subject is finished."""
+        suffix = "" if self.part == "Tr" else "_test"
+        return self.target / "transforms" / f"{self.series.subject}{suffix}.json"
+
+    @property
+    def sources(self) -> dict[str, list[int]]:
+        """Size and time of change of every file that is read."""
+        files = [path for scan in self.series.scans for path in files_of(scan)]
+        return {path.relative_to(self.raw).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether an earlier run has written all of it, from the same files and for the same phases."""
+        try:
+            record = read_json(self.record)
+            written = [self.target / name for name in record["sources"]]
+            return (
+                record["sources"] == self.sources
+                and tuple(record.get("phases", ())) == self.phases
+                and all(path.is_file() for path in written)
+            )
+        except (DataError, KeyError, TypeError):
+            return False
+
+    @property
+    def alone(self) -> bool:
+        """Whether there is nothing to register to each other: one scan, or no pair of phases."""
+        if self.phases:
+            return not phase_pairs(self.series, self.phases)
+        return len(self.series.scans) == 1
+
+    def target_of(self, path: Path) -> Path:
+        """Where a file of the raw dataset goes."""
+        return self.target / path.relative_to(self.raw)
+
+
+def files_of(scan: Scan) -> list[Path]:
+    """Every file of a scan: its channels, and its label where there is one."""
+    return [*scan.images, *([scan.label] if scan.label else [])]
+
+
+def check_files(scan: Scan, geometry: Geometry) -> None:
+    """:raises DataError: a channel or the label does not lie on the grid of the scan's first channel."""
+    first = f"the first channel, {scan.images[0].name},"
+    for path in files_of(scan)[1:]:
+        check_same_grid(read_geometry(path), path, geometry, first, "All files of a scan must lie on one grid.")
+
+
+def grid_image(geometry: Geometry) -> sitk.Image:
+    """An empty image on a grid, to resample to."""
+    image = sitk.Image(geometry.size, sitk.sitkUInt8)
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(geometry.direction)
+    return image
+
+
+def copy_scan(scan: Scan, subject: SubjectToRegister) -> None:
+    """Every file of a scan, as it is."""
+    for path in files_of(scan):
+        with written_whole(subject.target_of(path)) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def crop_scan(scan: Scan, box: Box, subject: SubjectToRegister) -> None:
+    """Every file of a scan, cut to a box; the voxels in it are as they were."""
+    for path in files_of(scan):
+        image = read_image(path)
+        cut = image[tuple(reversed(box_slices(box)))]
+        array = sitk.GetArrayViewFromImage(cut)
+        write_volume(array, Geometry.of(cut), array.dtype.name, subject.target_of(path))
+
+
+def write_scan(scan: Scan, grid: sitk.Image, transform: sitk.Transform, subject: SubjectToRegister) -> None:
+    """Resample every channel by cubic splines, within its own range, and the label by nearest neighbour; each once."""
+    geometry = Geometry.of(grid)
+    for path in scan.images:
+        image = read_image(path)
+        array = sitk.GetArrayViewFromImage(image)
+        lowest, highest, data_type = float(array.min()), float(array.max()), array.dtype.name
+        cubic = sitk.Resample(
+            sitk.Cast(image, sitk.sitkFloat32), grid, transform, BSPLINE_ORDER_3, lowest, sitk.sitkFloat32
+        )
+        result = np.clip(sitk.GetArrayFromImage(cubic), lowest, highest)
+        write_volume(result, geometry, data_type, subject.target_of(path))
+    if scan.label is not None:
+        ignore = subject.description.labels.get("ignore", 0)  # beyond the field of view nobody knows
+        label = read_image(scan.label)
+        nearest = sitk.Resample(label, grid, transform, sitk.sitkNearestNeighbor, float(ignore))
+        array = sitk.GetArrayViewFromImage(nearest)
+        write_volume(array, geometry, array.dtype.name, subject.target_of(scan.label))
+
+
+def write_transforms(
+    scans: Sequence[Scan], matrices: Sequence[np.ndarray], fields: Sequence[sitk.Image | None], target: Path
+) -> None:
+    """``{case}.tfm``, and ``{case}_displacement.nii.gz`` where there is a displacement: y -> A(y + u(y))."""
+    folder = target / "transforms"
+    for scan, matrix, field in zip(scans, matrices, fields, strict=True):
+        with written_whole(folder / f"{scan.case}.tfm") as temporary:
+            sitk.WriteTransform(transform_of(matrix), str(temporary))
+        if field is not None:
+            with written_whole(folder / f"{scan.case}_displacement.nii.gz") as temporary:
+                sitk.WriteImage(sitk.Cast(field, sitk.sitkVectorFloat32), str(temporary), useCompression=True)
+
+
+def write_record(subject: SubjectToRegister, content: dict[str, Any]) -> None:
+    """What is to be known of a subject, once all its files are written."""
+    phases = {"phases": list(subject.phases)} if subject.phases else {}
+    write_json({**content, **phases, "sources": subject.sources}, subject.record)

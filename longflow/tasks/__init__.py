@@ -1,0 +1,1 @@
+"""The tasks: what is special to each, in one folder a task."""

@@ -1,0 +1,212 @@
+"""Forecasts: scans and times in, a later scan out, in memory (the Python interface) and for folders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow.data.dataset import DatasetDescription, Scan, image_path
+from longflow.data.images import Volume, as_type, check_same_grid, read_scan, write_volume
+from longflow.errors import ConfigurationError, DataError
+from longflow.inference.in_memory import image_like, volume_of
+from longflow.inference.models import LoadedMember, Models, solver_settings
+from longflow.inference.predictor import Predictor
+from longflow.inference.requests import Asked, Wanted, wanted_forecasts
+from longflow.inference.windows import predict_volume
+from longflow.integrity.problems import REGISTER
+from longflow.preprocessing.series import PreparedSeries, export_forecast, prepare_volumes
+
+
+@dataclass(frozen=True)
+class Context:
+    """The scans that forecasts of a subject are made from, read and prepared once for all targets.
+
+    :param times: ascending. :param prepared: of each member, its latest scans.
+    """
+
+    subject: str
+    times: list[float]
+    volumes: list[Volume]
+    prepared: list[PreparedSeries]
+
+
+class Forecaster(Predictor):
+    """A trained model, ready to forecast.
+
+    >>> forecaster = Forecaster.load(dataset=101)                                    # doctest: +SKIP
+    >>> forecast = forecaster.predict([scan_a, scan_b], times=[0, 210], target=400)  # doctest: +SKIP
+    """
+
+    task = "forecast"
+    noun = ("forecast", "forecasts")
+    doing = "Forecasting"
+
+    def __init__(self, models: Models):
+        super().__init__(models)
+        reduction = models.selection.reduction
+        for member in models.members if reduction is not None else ():
+            _known_reduction(member, reduction)
+        self._latest: tuple[tuple[Scan, ...], Context] | None = None
+
+    def predict(
+        self,
+        scans: Sequence[np.ndarray | sitk.Image],
+        times: Sequence[float],
+        target: float,
+        spacing: Sequence[float] | None = None,
+    ) -> np.ndarray | sitk.Image:
+        """Forecast the scan at time ``target``.
+
+        :param scans: earlier scans of one subject on one grid: SimpleITK images, or arrays (z, y, x) or, with several
+            channels, (channels, z, y, x).
+        :param times: time of each scan, in the time unit of the dataset that was trained on.
+        :param target: the wanted time, after the last scan.
+        :param spacing: mm, (z, y, x); needed for arrays, taken from the image otherwise.
+        :returns: an image or array like the given ones, in their units.
+        :raises DataError: scans and times do not fit each other, or the target is not after the last scan.
+        """
+        if len(scans) != len(times) or not scans:
+            raise DataError(
+                f"There are {len(scans)} scans and {len(times)} times; expected one time for each scan, at least one."
+            )
+        if not np.isfinite([*times, target]).all() or len(set(times)) < len(times):
+            raise DataError(
+                f"The times {', '.join(f'{time:g}' for time in times)} and the target {target:g} must be different "
+                "finite numbers."
+            )
+        order = np.argsort(times, kind="stable")
+        volumes = [volume_of(scans[index], spacing) for index in order]
+        forecast = self.forecast("subject", [float(times[index]) for index in order], volumes, float(target))
+        last = volumes[-1]
+        forecast = as_type(forecast, last.data_type)
+        if not isinstance(scans[0], sitk.Image):
+            return forecast.reshape(np.shape(scans[0]))
+        return image_like(forecast, scans[order[-1]])
+
+    def forecast(self, subject: str, times: Sequence[float], volumes: Sequence[Volume], target: float) -> np.ndarray:
+        """The forecast (channels, z, y, x), float32, on the grid and in the units of the last volume.
+
+        :param times: of the volumes, ascending. :param target: after the last of them.
+        """
+        return self.forecast_from(self.prepare(subject, times, volumes), target)
+
+    def prepare(self, subject: str, times: Sequence[float], volumes: Sequence[Volume]) -> Context:
+        """What forecasts at any time after the last of the volumes are made from."""
+        plans = self.models.plans
+        for volume in volumes:
+            if volume.array.shape[0] != len(plans.channel_names):
+                raise DataError(
+                    f"A scan of {subject} has {volume.array.shape[0]} channels, but the model has "
+                    f"{len(plans.channel_names)}: {', '.join(plans.channel_names)}."
+                )
+        prepared = []
+        for member in self.models.members:
+            latest = slice(-member.plans.temporal.sequence_length, None)
+            cases = [f"{subject}_{position}" for position in range(len(times[latest]))]
+            prepared.append(
+                prepare_volumes(subject, cases, times[latest], volumes[latest], member.plans, member.configuration)
+            )
+        return Context(subject, list(times), list(volumes), prepared)
+
+    def forecast_from(self, context: Context, target: float) -> np.ndarray:
+        """As :meth:`forecast`, from scans that are prepared."""
+        if not target > context.times[-1]:
+            raise DataError(
+                f"The wanted time {target:g} of {context.subject} is not after its last context scan "
+                f"({context.times[-1]:g} {self.models.plans.temporal.time_unit}). Forecasts lie in the future of the "
+                "scans they are made from."
+            )
+        last = context.volumes[-1].array
+        total = np.zeros_like(last, dtype=np.float32)
+        for member, prepared in zip(self.models.members, context.prepared, strict=True):
+            total += self._member_forecast(member, prepared, target, last)
+        return last + self.models.selection.shrinkage * (total / len(self.models.members) - last)
+
+    def context_length(self) -> int:
+        """How many of the latest scans are used at most."""
+        return max(member.plans.temporal.sequence_length for member in self.models.members)
+
+    def _member_forecast(
+        self, member: LoadedMember, prepared: PreparedSeries, target: float, last: np.ndarray
+    ) -> np.ndarray:
+        times = prepared.properties.times
+        context = np.asarray(prepared.images[...], dtype=np.float32)
+        forecasts = predict_volume(
+            member.methods,
+            context,
+            times,
+            target,
+            self.models.device,
+            member.plans.inference.tile_step_size,
+            self.models.mirror,
+        )
+        reduction = self.models.selection.reduction or member.methods[0].reductions[0]
+        return restore(forecasts[reduction], prepared, len(times) - 1, last)
+
+    def wanted(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[Wanted]:
+        """The rows without an image, or the times that are asked for, for every subject."""
+        self._latest = None  # its files may have changed since
+        return wanted_forecasts(folder, description, asked.times, self.context_length(), asked.hidden)
+
+    def files(self, item: Wanted, folder: Path, description: DatasetDescription) -> list[Path]:
+        """``{case}_{channel:04d}{file_ending}``, as every scan."""
+        channels = range(len(description.channels))
+        return [image_path(folder, item.target.case, channel, description) for channel in channels]
+
+    def make(self, item: Wanted, folder: Path, description: DatasetDescription) -> dict[str, Any]:
+        """Write the forecast, in the units of the last context scan; its horizon is judged in the sidecar."""
+        context = self._read(item.context)
+        forecast = self.forecast_from(context, item.target.time)
+        last = context.volumes[-1]
+        for array, path in zip(forecast, self.files(item, folder, description), strict=True):
+            write_volume(array, last.geometry, last.data_type, path)
+        temporal = self.models.plans.temporal
+        outside = item.horizon > temporal.longest_horizon
+        warning = (
+            f"The horizon of {item.horizon:g} {temporal.time_unit} is longer than any that the model was trained on "
+            f"({temporal.longest_horizon:g}): an extrapolation."
+        )
+        return {"horizon_outside_training": outside, "warnings": [warning] if outside else []}
+
+    def finish(self, folder: Path) -> None:
+        """No further tables; the last subject's scans are let go."""
+        self._latest = None
+
+    def settings(self) -> dict[str, Any]:
+        """All that a forecast depends on beside its scans."""
+        selection, method = self.models.selection, self.models.members[0].methods[0]
+        return {
+            **super().settings(),
+            "reduction": selection.reduction or method.reductions[0],
+            "shrinkage": selection.shrinkage,
+            **solver_settings(method),
+        }
+
+    def _read(self, scans: tuple[Scan, ...]) -> Context:
+        """Scans from their files; those of the item before, which most often are the same, are kept."""
+        if self._latest is None or self._latest[0] != scans:
+            self._latest = None  # frees the memory first
+            volumes = []
+            for scan in scans:
+                volumes.append(read_scan(scan.images))
+                first = f"{scans[0].images[0]} of the same subject"
+                check_same_grid(volumes[-1].geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
+            self._latest = scans, self.prepare(scans[0].subject, [scan.time for scan in scans], volumes)
+        return self._latest[1]
+
+
+def restore(forecast: np.ndarray, prepared: PreparedSeries, last: int, raw: np.ndarray) -> np.ndarray:
+    """A forecast in the normal form to the grid and units of the last context scan (index ``last``)."""
+    last_context = np.asarray(prepared.images[last], dtype=np.float32)
+    return export_forecast(forecast, last_context, raw, prepared.properties, last)
+
+
+def _known_reduction(member: LoadedMember, reduction: str) -> None:
+    known = member.methods[0].reductions
+    if reduction not in known:
+        raise ConfigurationError(
+            f"The reduction '{reduction}' is not one of {member.member.model.method}: {', '.join(known)}."
+        )

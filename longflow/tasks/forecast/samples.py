@@ -1,0 +1,73 @@
+"""Samples of forecasts: which subject, target, context and patch a training step sees."""
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from longflow.inference.windows import relative_times
+from longflow.methods.method import Batch
+from longflow.plans import Plans
+from longflow.preprocessing.patches import read_patch
+from longflow.tasks.forecast.augmentation import augment
+from longflow.training.open_series import OpenSeries
+from longflow.training.patch_starts import draw_patch_start
+from longflow.training.splits import Cohort, draw_context
+
+
+class ForecastSamples(Dataset):
+    """Batches of forecasts: a subject, a target after its first scan, a random subset of earlier scans (CRONOS C.2).
+
+    All samples of a batch have the same number of context scans, so that nothing is padded. Patches are drawn inside
+    the body, a third of them where the target differs most from the last context scan.
+
+    :param seed: with the number of a batch it decides everything about that batch.
+    :param augmented: whether patches are warped, mirrored and changed in intensity.
+    """
+
+    def __init__(self, cohort: Cohort, plans: Plans, configuration: str, seed: int, augmented: bool = True):
+        self.series = OpenSeries(cohort.folder)
+        self.scan_counts = {subject: len(cases) for subject, cases in cohort.scans.items() if len(cases) > 1}
+        self.augmented = augmented
+        self.plans = plans
+        self.plan = plans.configuration(configuration)
+        self.seed = seed
+
+    def __getitem__(self, number: int) -> Batch:
+        """The batch of an iteration."""
+        generator = np.random.default_rng([self.seed, number])
+        samples, count = [], None
+        for _ in range(self.plan.batch_size):
+            sample = self._draw(generator, count)
+            count = sample[1].shape[0]
+            samples.append(sample)
+        targets, contexts, times, horizons = zip(*samples, strict=True)
+        return Batch(
+            context=torch.stack(contexts),
+            context_times=torch.tensor(times, dtype=torch.float32),
+            context_mask=torch.ones(len(samples), count, dtype=torch.bool),
+            target_time=torch.tensor(horizons, dtype=torch.float32),
+            target=torch.stack(targets),
+        )
+
+    def _draw(self, generator: np.random.Generator, count: int | None):
+        """A target patch, its context, context times and horizon; ``count`` fixes the number of context scans."""
+        subject, target = self._draw_target(generator, count or 1)
+        context = draw_context(generator, target, self.plans.temporal.sequence_length, count)
+        series = self.series[subject]
+        change = np.square(series.coarse[target] - series.coarse[context[-1]]).sum(0)
+        start = draw_patch_start(series, change, self.plan.tile, generator)
+        stack = read_patch(series.images, [*context, target], start, self.plan.tile)
+        stack = torch.from_numpy(stack[:, :, 0] if len(self.plan.patch_size) == 2 else stack)
+        if self.augmented:
+            stack = augment(stack, self.plans, self.plan, generator)
+        all_times = series.properties.times
+        times, horizon = relative_times(
+            [all_times[index] for index in context], all_times[target], self.plans.temporal.time_scale
+        )
+        return stack[-1], stack[:-1], times, horizon
+
+    def _draw_target(self, generator: np.random.Generator, earlier: int) -> tuple[str, int]:
+        """A subject, uniformly, and one of its scans that has at least ``earlier`` scans before it."""
+        eligible = [subject for subject, count in self.scan_counts.items() if count > earlier]
+        subject = eligible[generator.integers(len(eligible))]
+        return subject, int(generator.integers(earlier, self.scan_counts[subject]))

@@ -1,0 +1,1 @@
+"""Segment structures in every scan of a subject."""

@@ -1,0 +1,87 @@
+"""How consistent the segmentations of consecutive scans of a subject are: STCS and ASPC (Ren et al., section 4).
+
+Both are computed for the prediction and for the truth on the same pairs of scans. Anatomy does change, so the truth is
+the reference: a prediction that changes *less* than the truth is over-smoothed, it hides change that was there.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from longflow.evaluation.summary import differences, summary
+from longflow.tasks.segment.overlap import dice
+
+#: what each number means, in the order of tables; written beside every result
+DEFINITIONS = {
+    "stcs": (
+        "spatiotemporal consistency of segmentation, 2 |S1 ∩ S2| / (|S1| + |S2|), 0 to 1, S1 and S2 being the "
+        "segmentations of consecutive scans; undefined where these lie on different grids, and where the structure is "
+        "in neither"
+    ),
+    "aspc": (
+        "absolute symmetrised percent change, 100 |V2 - V1| / (0.5 (V1 + V2)), 0 to 200, of the volumes of consecutive "
+        "scans; undefined where the structure is in neither"
+    ),
+    "true_stcs, true_aspc": (
+        "the same of the truth, on the same pairs: where one of the two is undefined, both are left out and counted"
+    ),
+    "verdict": (
+        "over-smoothed: ASPC below or STCS above the truth's; less consistent: the other way round. Judged by the 95 % "
+        "interval over subjects of the paired difference; where it holds 0, prediction and truth are not told apart, "
+        "which is no proof that they are alike. With a single subject by its sign, with few by an interval that is too "
+        "narrow: then it is a hint"
+    ),
+}
+
+OVER_SMOOTHED, LESS_CONSISTENT, NOT_TOLD_APART = "over-smoothed", "less consistent", "not told apart"
+
+
+def stcs(first: np.ndarray, second: np.ndarray) -> float | None:
+    """Spatiotemporal consistency of segmentation of two boolean masks (z, y, x) on one grid, 0 to 1.
+
+    It is the Dice coefficient of the two scans' segmentations; None where both are empty.
+    """
+    return dice(first, second)
+
+
+def aspc(first: float, second: float) -> float | None:
+    """Absolute symmetrised percent change of a volume, 0 to 200; None where both volumes are 0."""
+    return 100 * abs(second - first) / (0.5 * (first + second)) if first + second else None
+
+
+def summarise_consistency(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """STCS and ASPC of the prediction and of the truth of one structure, over subjects, and what to make of them.
+
+    :param rows: one for each pair of consecutive scans: subject, same_grid, stcs, true_stcs, aspc, true_aspc.
+    """
+    result: dict[str, Any] = {"pairs": len(rows), "on_other_grids": sum(not row["same_grid"] for row in rows)}
+    subjects = [row["subject"] for row in rows]
+    for name in ("stcs", "aspc"):
+        found, true = ([row[column] for row in rows] for column in (name, f"true_{name}"))
+        difference = differences(found, true)
+        for column, values in ((name, found), (f"true_{name}", true), (f"{name}_difference", difference)):
+            # means stand beside each other, so all three are of the same pairs
+            paired = [None if d is None else value for value, d in zip(values, difference, strict=True)]
+            result[column] = summary(subjects, paired)
+    result["verdict"] = verdict(result["stcs_difference"], result["aspc_difference"])
+    return result
+
+
+def verdict(stcs_difference: dict[str, Any], aspc_difference: dict[str, Any]) -> str | None:
+    """What the differences, prediction minus truth, say together; None where neither is defined."""
+    said = {"STCS": _direction(stcs_difference, smoother=+1), "ASPC": _direction(aspc_difference, smoother=-1)}
+    said = {name: words for name, words in said.items() if words}
+    telling = {name: words for name, words in said.items() if words != NOT_TOLD_APART}
+    if len(set(telling.values())) == 2:
+        return "; ".join(f"{name}: {words}" for name, words in telling.items())
+    return next(iter(telling.values()), NOT_TOLD_APART if said else None)
+
+
+def _direction(difference: dict[str, Any], smoother: int) -> str | None:
+    """:param smoother: the sign of a difference that means a prediction that changes less than the truth."""
+    if difference["mean"] is None:
+        return None
+    low, high = (smoother * value for value in difference["interval"] or [difference["mean"]] * 2)
+    low, high = min(low, high), max(low, high)
+    return OVER_SMOOTHED if low > 0 else LESS_CONSISTENT if high < 0 else NOT_TOLD_APART

@@ -1,0 +1,90 @@
+"""Segmentation: each scan by itself, in memory (the Python interface) and for folders."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from longflow.data.dataset import DatasetDescription
+from longflow.data.images import Volume, as_type, read_scan, write_volume
+from longflow.data.labels import label_manager, structures
+from longflow.errors import ConfigurationError
+from longflow.inference.in_memory import image_like, volume_of
+from longflow.inference.models import Models
+from longflow.inference.predictor import Predictor
+from longflow.inference.requests import Asked, WantedLabels, wanted_labels
+from longflow.inference.windows import predict_logits
+from longflow.preprocessing.restore import export_labels
+from longflow.preprocessing.series import prepare_volumes
+from longflow.tasks.segment.volumes import structure_volumes, write_volumes
+
+
+class Segmenter(Predictor):
+    """A trained model, ready to segment.
+
+    >>> segmenter = Segmenter.load(dataset=103)  # doctest: +SKIP
+    >>> labels = segmenter.predict(scan)         # doctest: +SKIP
+
+    A scan is prepared and segmented alone, as nnU-Net would, so the scans of a subject need not share a grid.
+    """
+
+    task = "segment"
+    noun = ("label map", "label maps")
+    doing = "Segmenting"
+
+    def __init__(self, models: Models):
+        if len(models.members) > 1:
+            names = ", ".join(member.member.model.folder.name for member in models.members)
+            raise ConfigurationError(
+                f"{len(models.members)} models are selected: {names}. Segmentation averages the folds of one model, "
+                "not several models. Say which with -m and -c."
+            )
+        super().__init__(models)
+        plans = models.plans
+        self.structures = structures(plans.labels)
+        #: the smallest integer type that holds every label
+        self.data_type = np.min_scalar_type(max(label_manager(plans.labels, plans.regions_class_order).all_labels)).name
+
+    def predict(
+        self, image: np.ndarray | sitk.Image, spacing: Sequence[float] | None = None
+    ) -> np.ndarray | sitk.Image:
+        """The labels of a scan, on its grid.
+
+        :param image: a SimpleITK image, or an array (z, y, x) or, with several channels, (channels, z, y, x).
+        :param spacing: mm, (z, y, x); needed for arrays, taken from the image otherwise.
+        :returns: an image, or an array (z, y, x), of the smallest integer type that holds the labels.
+        :raises DataError: the scan has other channels than the model, or voxels that are no numbers.
+        """
+        labels = as_type(self.segment(volume_of(image, spacing)), self.data_type)
+        return image_like(labels[None], image) if isinstance(image, sitk.Image) else labels
+
+    def segment(self, volume: Volume, case: str = "scan") -> np.ndarray:
+        """The labels (z, y, x), int16, on the grid of a scan. :param case: what to call it in an error."""
+        (member,) = self.models.members
+        plans, device, mirror = member.plans, self.models.device, self.models.mirror
+        prepared = prepare_volumes(case, [case], [0.0], [volume], plans, member.configuration)
+        image = np.asarray(prepared.images[0], dtype=np.float32)
+        logits = predict_logits(member.methods, image, device, plans.inference.tile_step_size, mirror)
+        return export_labels(logits, prepared.properties, plans)
+
+    def wanted(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[WantedLabels]:
+        """Every scan of the folder that has images; nothing can be asked beside."""
+        return wanted_labels(folder, description)
+
+    def files(self, item: WantedLabels, folder: Path, description: DatasetDescription) -> list[Path]:
+        """``{case}{file_ending}``, as in labelsTr."""
+        return [folder / f"{item.target.case}{description.file_ending}"]
+
+    def make(self, item: WantedLabels, folder: Path, description: DatasetDescription) -> dict[str, Any]:
+        """Write the label map, on the scan's own grid; its volumes belong into the sidecar."""
+        volume = read_scan(item.target.images)
+        labels = self.segment(volume, item.target.case)
+        (path,) = self.files(item, folder, description)
+        write_volume(labels, volume.geometry, self.data_type, path)
+        return {"volumes": structure_volumes(labels, volume.geometry, self.structures)}
+
+    def finish(self, folder: Path) -> None:
+        """``volumes.csv``."""
+        write_volumes(folder)

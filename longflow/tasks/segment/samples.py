@@ -1,0 +1,239 @@
+"""Samples of scans: patches of labelled scans, of neighbouring scans of a subject, or of both."""
+
+import logging
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
+from nnunetv2.utilities.label_handling.label_handling import LabelManager
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from longflow.data.labels import label_manager, structures
+from longflow.errors import DataError, some
+from longflow.methods.method import ScanBatch
+from longflow.plans import ConfigurationPlan, Plans
+from longflow.preprocessing.series import PreparedSeries, load_prepared
+from longflow.tasks.segment.augmentation import augment_labelled, augment_pair, build_transforms, randomness_of
+from longflow.tasks.segment.labelled_subjects import require_labelled_scans
+from longflow.tasks.segment.unregistered import warn_of_unregistered
+from longflow.training.open_series import HELD_OPEN, OpenSeries
+from longflow.training.splits import Cohort
+
+logger = logging.getLogger(__name__)
+
+#: share of the labelled patches of a batch that are centred on a structure: nnU-Net's number
+FOREGROUND_SHARE = 0.33
+
+#: where patches of unlabelled scans lie does not depend on labels
+NO_LABELS = SimpleNamespace(all_labels=[], has_ignore_label=False)
+
+
+class _ScanSamples(Dataset):
+    """Batches of what ``labelled`` and ``pairs`` say; the seed and the number of a batch decide everything about it.
+
+    :param augmented: whether patches are warped, mirrored and changed in intensity.
+    :raises DataError: no scan has a label, or no subject has two scans.
+    """
+
+    labelled: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
+
+    def __init__(self, cohort: Cohort, plans: Plans, configuration: str, seed: int, augmented: bool = True):
+        self.cohort, self.plans, self.seed = cohort, plans, seed
+        self.plan = plans.configuration(configuration)
+        self.manager = label_manager(plans.labels, plans.regions_class_order) if self.labelled else None
+        self.transforms = build_transforms(self.plan, self.manager, augmented)
+        if self.labelled:
+            self.scans = require_labelled_scans(cohort, "to draw labelled scans from")
+            warn_of_absent_structures(cohort, self.scans, plans)
+        if self.pairs:
+            self.subjects = subjects_with_pairs(cohort)
+            warn_of_unregistered(cohort)
+        self.series = OpenSeries(cohort.folder)
+        self._remember_locations()
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in vars(self).items() if name != "_locations"}
+
+    def __setstate__(self, state: dict) -> None:
+        vars(self).update(state)
+        self._remember_locations()
+
+    def _remember_locations(self) -> None:
+        self._locations = lru_cache(HELD_OPEN)(
+            lambda subject, scan: class_locations(self.series[subject], scan, self.manager)
+        )
+
+    def __getitem__(self, number: int) -> ScanBatch:
+        """The batch of an iteration."""
+        generator = np.random.default_rng([self.seed, number])
+        # labelled patches first, so that methods with and without pairs see the same ones
+        with torch.no_grad(), randomness_of(generator):
+            labelled = self._draw_labelled(generator) if self.labelled else {}
+            pairs = self._draw_pairs(generator) if self.pairs else {}
+        return ScanBatch(**labelled, **pairs)
+
+    def _draw_labelled(self, generator: np.random.Generator) -> dict[str, Tensor | list[Tensor]]:
+        """``batch_size`` patches of labelled scans, the last third of them centred on a structure, as nnU-Net's."""
+        places = patch_places(self.plan, self.transforms.read_size, self.manager)
+        images, labels = [], []
+        for index in range(self.plan.batch_size):
+            subject, scan = self.scans[generator.integers(len(self.scans))]
+            series = self.series[subject]
+            centred = places.get_do_oversample(index)
+            locations = self._locations(subject, scan) if centred or self.manager.has_ignore_label else None
+            start, stop = places.get_bbox(np.array(series.properties.shape), centred, locations)
+            box = list(zip(start, stop, strict=True))
+            image, segmentation = read_scans(series, scan, scan + 1, box)[0], read_segmentation(series, scan, box)
+            image, targets = augment_labelled(self.transforms, self._flat(image), self._flat(segmentation))
+            images.append(image)
+            labels.append(targets)
+        return {"image": torch.stack(images), "labels": [torch.stack(scale) for scale in zip(*labels, strict=True)]}
+
+    def _draw_pairs(self, generator: np.random.Generator) -> dict[str, Tensor]:
+        """Half as many pairs as the batch has patches: neighbouring scans j, j + 1 (Ren et al., section 3).
+
+        Subject, j and the place of the patch are uniform, the place one for both scans.
+        """
+        places = patch_places(self.plan, self.transforms.read_size, NO_LABELS)
+        drawn = []
+        for _ in range(max(1, self.plan.batch_size // 2)):
+            number = int(generator.integers(len(self.subjects)))
+            series = self.series[self.subjects[number]]
+            times, shape = series.properties.times, series.properties.shape
+            first = int(generator.integers(len(times) - 1))
+            start, stop = places.get_bbox(np.array(shape), False, None)
+            patches = read_scans(series, first, first + 2, list(zip(start, stop, strict=True)))
+            pair, clean = augment_pair(self.transforms, self._flat(patches))
+            drawn.append(
+                {
+                    "pair": pair,
+                    "clean_pair": clean,
+                    "pair_times": torch.tensor(
+                        [0.0, (times[first + 1] - times[first]) / self.plans.temporal.time_scale], dtype=torch.float32
+                    ),
+                    "position": torch.tensor(float(np.clip((start[0] + stop[0]) / 2 / shape[0], 0, 1))),
+                    "subject": torch.tensor(number),
+                }
+            )
+        return {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
+
+    def _flat(self, patch: Tensor) -> Tensor:
+        """Without the z axis where patches are slices."""
+        return patch.squeeze(-3) if len(self.plan.patch_size) == 2 else patch
+
+
+class LabelledSamples(_ScanSamples):
+    """``batch_size`` patches of labelled scans, scans drawn uniformly."""
+
+    labelled = True
+
+
+class PairSamples(_ScanSamples):
+    """``max(1, batch_size // 2)`` pairs of neighbouring scans."""
+
+    pairs = True
+
+
+class LabelledPairSamples(_ScanSamples):
+    """Both."""
+
+    labelled = pairs = True
+
+
+def warn_of_absent_structures(cohort: Cohort, scans: list[tuple[str, int]], plans: Plans) -> None:
+    """Say which structures none of the labelled scans has: they cannot be learnt."""
+    absent = structures(plans.labels)
+    for subject, scan in scans:
+        here = label_positions(load_prepared(cohort.folder, subject), scan)
+        absent = {name: values for name, values in absent.items() if not any(len(here.get(v, ())) for v in values)}
+        if not absent:
+            return
+    logger.warning(
+        "None of the %d labelled training scans has %s: the network will not learn to find it. Look at labelsTr and "
+        "the labels in dataset.json, or train on more labelled subjects.",
+        len(scans),
+        some(absent),
+    )
+
+
+def subjects_with_pairs(cohort: Cohort) -> list[str]:
+    """Subjects with at least two scans.
+
+    :raises DataError: there is none.
+    """
+    subjects = [subject for subject, cases in cohort.scans.items() if len(cases) > 1]
+    if not subjects:
+        raise DataError(
+            f"None of the {len(cohort.scans)} subjects has two scans, but this method learns from pairs of scans of "
+            "one subject. Is the column 'subject' of scans.csv the same for all scans of a patient? For single scans "
+            "there is the method 'unet'."
+        )
+    if alone := sorted(set(cohort.scans) - set(subjects)):
+        logger.info("%d subjects with one scan are left out of the pairs (%s).", len(alone), some(alone))
+    return subjects
+
+
+def patch_places(
+    plan: ConfigurationPlan, read_size: tuple[int, ...], manager: LabelManager | SimpleNamespace
+) -> nnUNetDataLoader:
+    """Where nnU-Net would place patches (``get_bbox``), and which of a batch it would centre on a structure."""
+    return nnUNetDataLoader(
+        SimpleNamespace(identifiers=[]),
+        plan.batch_size,
+        list(read_size),
+        list(plan.patch_size),
+        manager,
+        oversample_foreground_percent=FOREGROUND_SHARE,
+    )
+
+
+def class_locations(
+    series: PreparedSeries, scan: int, manager: LabelManager
+) -> dict[int | tuple[int, ...], np.ndarray]:
+    """Where a scan has each class, by nnU-Net's keys: label, region, and all that is annotated if there is an ignore
+    label.
+
+    Labels are stored one by one, each with at most as many places as nnU-Net keeps of a class; of a region and of what
+    is annotated, small labels are therefore drawn more often than by nnU-Net, which draws among all its voxels.
+
+    :returns: (n, 4) positions: 0 (nnU-Net's channel), z, y, x.
+    """
+    by_label = label_positions(series, scan)
+    classes = list(manager.foreground_regions if manager.has_regions else manager.foreground_labels)
+    if manager.has_ignore_label:
+        # nnU-Net's key for it
+        classes.append((-1, *manager.all_labels))
+    locations = {}
+    for key in classes:
+        values = key if isinstance(key, tuple) else (key,)
+        found = np.concatenate([by_label.get(int(value), np.empty((0, 3), dtype=int)) for value in values])
+        locations[key] = np.pad(found, ((0, 0), (1, 0)))
+    return locations
+
+
+def label_positions(series: PreparedSeries, scan: int) -> dict[int, np.ndarray]:
+    """(n, 3) positions of each label value of a scan, as preprocessing stored them or from the segmentation."""
+    stored = getattr(series, "class_locations", None)
+    if stored and scan in stored:
+        return stored[scan]
+    segmentation = np.asarray(series.segmentations[scan])
+    return {int(value): np.argwhere(segmentation == value) for value in np.unique(segmentation)}
+
+
+def read_scans(series: PreparedSeries, first: int, last: int, box: list[tuple[int, int]]) -> Tensor:
+    """A patch of the scans ``first`` to ``last - 1``, (scans, channels, z, y, x) float32, 0 outside the image."""
+    channels = [0, series.images.shape[1]]
+    patch = crop_and_pad_nd(series.images, [[first, last], channels, *map(list, box)], 0)
+    return torch.from_numpy(np.array(patch, dtype=np.float32))
+
+
+def read_segmentation(series: PreparedSeries, scan: int, box: list[tuple[int, int]]) -> Tensor:
+    """A patch of a segmentation, (1, z, y, x) int16, -1 outside the image."""
+    patch = crop_and_pad_nd(series.segmentations, [[scan, scan + 1], *map(list, box)], -1)
+    return torch.from_numpy(np.array(patch, dtype=np.int16))

@@ -1,0 +1,1 @@
+"""Translate a scan from one contrast phase into the other."""

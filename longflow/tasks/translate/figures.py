@@ -1,0 +1,197 @@
+"""The figure of evaluated translations: input, translation, target and differences, in three planes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import SimpleITK as sitk
+
+matplotlib.use("Agg")  # before pyplot: figures are files, also on machines without a display
+
+import matplotlib.pyplot as plt
+
+from longflow.data.dataset import DatasetDescription
+from longflow.data.images import Geometry, read_scan
+from longflow.errors import DataError
+from longflow.evaluation.summary import Row
+from longflow.report.drawing import save
+from longflow.tasks.translate.evaluation import INPUT, TRANSLATION, read_on_grid
+from longflow.tasks.translate.pairs import TranslationPair, find_translation_pairs, translations_of_folder
+
+MOST_SCANS = 4
+
+#: the abdomen window, in which MFM shows its results (appendix C): width 400, level 40 HU
+ABDOMEN_WINDOW = (-160.0, 240.0)
+
+COLUMNS = ("input", "translation", "target", "translation − target", "input − target")
+PLANES = ("axial", "coronal", "sagittal")
+
+_SMALL = 8
+
+
+@dataclass(frozen=True)
+class TranslationPanel:
+    """Three rows of the figure: one translated scan. Volumes are (z, y, x), one channel, in input units, in the
+    standard orientation: z towards the head, y towards the back, x towards the left.
+
+    :param spacing: mm, (z, y, x). :param window: lowest and highest value that is shown.
+    :param unit: of the values. :param body_mae, input_mae: of the translation and of the input; None where not defined.
+    """
+
+    title: str
+    input: np.ndarray
+    translation: np.ndarray
+    target: np.ndarray
+    spacing: tuple[float, float, float]
+    window: tuple[float, float]
+    unit: str
+    body_mae: float | None = None
+    input_mae: float | None = None
+
+
+def draw_translations(
+    rows: Sequence[Row],
+    predictions: Path,
+    references: Sequence[Path],
+    description: DatasetDescription,
+    path: Path,
+    most: int = MOST_SCANS,
+) -> None:
+    """Draw scans of an evaluated folder, at most ``most``: of each direction the subjects with the largest errors.
+
+    :param rows: as :func:`longflow.tasks.translate.evaluation.evaluate_translations` returns them.
+    """
+    pairs, _ = find_translation_pairs(translations_of_folder(predictions, description), references, description)
+    of_case = {pair.translation.case: pair for pair in pairs}
+    shown = worst_first(rows)[:most]
+    translation_figure([panel_of(of_case[case], rows, description) for case in shown], path)
+
+
+def worst_first(rows: Sequence[Row]) -> list[str]:
+    """Cases by their MAE in the body, the largest first; of each subject one, the worst, in each direction.
+
+    Directions (wanted phase, round trip or not) take turns.
+    """
+    directions: dict[tuple[str, bool], dict[str, Row]] = {}
+    translations = [row for row in rows if row["image"] == TRANSLATION]
+    for row in sorted(translations, key=lambda row: (-_error(row), row["case"])):
+        direction = directions.setdefault((row["target_phase"], row["round_trip"]), {})
+        direction.setdefault(row["subject"], row)
+    turns = zip_longest(*(of_subject.values() for of_subject in directions.values()))
+    return [row["case"] for row in chain.from_iterable(turns) if row is not None]
+
+
+def _error(row: Row) -> float:
+    """MAE in the body, or of the image where none is found."""
+    return row["mae"] if row["body_mae"] is None else row["body_mae"]
+
+
+def panel_of(pair: TranslationPair, rows: Sequence[Row], description: DatasetDescription) -> TranslationPanel:
+    """The volumes of a pair, first channel, beside its errors over all channels."""
+    truth = read_scan(pair.truth)
+    files = (pair.source, pair.translation.images)
+    arrays = [*(read_on_grid(one, truth, pair.truth[0])[0] for one in files), truth.array[0]]
+    (source, translation, target), spacing = in_standard_orientation(arrays, truth.geometry)
+    of_case = {row["image"]: row["body_mae"] for row in rows if row["case"] == pair.translation.case}
+    one, is_ct = pair.translation, description.is_ct[0]
+    return TranslationPanel(
+        title=f"{one.subject}: {one.source_phase} → {one.target_phase}{', back' if one.round_trip else ''}",
+        input=source,
+        translation=translation,
+        target=target,
+        spacing=spacing,
+        window=ABDOMEN_WINDOW if is_ct else tuple(np.percentile(target, [0.5, 99.5]).tolist()),
+        unit="HU" if is_ct else "input units",
+        body_mae=of_case[TRANSLATION],
+        input_mae=of_case[INPUT],
+    )
+
+
+def in_standard_orientation(
+    arrays: Sequence[np.ndarray], geometry: Geometry
+) -> tuple[list[np.ndarray], tuple[float, float, float]]:
+    """Volumes (z, y, x) on one grid with their axes turned and flipped to DICOM's order (LPS), and their spacing.
+
+    So a plane is what its name says, however the scan was acquired; oblique scans are not resampled.
+    """
+    turned = []
+    for array in arrays:
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing(geometry.spacing)
+        image.SetDirection(geometry.direction)
+        image = sitk.DICOMOrient(image, "LPS")
+        turned.append(sitk.GetArrayFromImage(image))
+    return turned, Geometry.of(image).array_spacing
+
+
+def translation_figure(panels: Sequence[TranslationPanel], path: Path) -> None:
+    """Write a figure with three rows for each scan: axial, coronal and sagittal.
+
+    Each plane is the one that changes most between the phases, within the window. The three images of a row share the
+    window, both differences of a scan one colour scale: to the 99.5th percentile of |input − target|.
+
+    :raises DataError: there is nothing to show.
+    """
+    if not panels:
+        raise DataError("There is no translation to show in a figure.")
+    planes = [list(_planes(panel)) for panel in panels]
+    heights = [2.6 * min(max(images[0].shape[0] * aspect / images[0].shape[1], 0.25), 1.6) for of_scan in planes
+               for images, _, aspect in of_scan]  # fmt: skip
+    figure, axes = plt.subplots(
+        len(heights), 5, figsize=(13.5, sum(heights) + 0.1 * len(heights) + 0.5 * len(panels) + 0.7),
+        squeeze=False, layout="constrained", gridspec_kw={"height_ratios": heights},
+    )  # fmt: skip
+    for number, (panel, of_scan) in enumerate(zip(panels, planes, strict=True)):
+        _draw_scan(figure, axes[3 * number : 3 * number + 3], panel, of_scan)
+    figure.supxlabel(
+        "Planes of largest change between the phases. Largest errors of each direction first. MAE: in the body, of the "
+        "whole scan.\nTranslations are no acquired scans: no clinical conclusions from them alone.",
+        fontsize=_SMALL,
+    )
+    save(figure, path)
+
+
+def _planes(panel: TranslationPanel) -> Iterator[tuple[list[np.ndarray], str, float]]:
+    """For each plane: its five images, upright; where it lies; height of a pixel over its width."""
+    volumes = (panel.input, panel.translation, panel.target)
+    windowed = [np.clip(volume, *panel.window) for volume in (panel.input, panel.target)]
+    change = np.abs(windowed[0] - windowed[1])
+    for axis, name in enumerate(PLANES):
+        others = tuple(other for other in range(3) if other != axis)
+        index = int(change.sum(axis=others).argmax())
+        images = [volume.take(index, axis=axis) for volume in volumes]
+        if axis > 0:
+            images = [image[::-1] for image in images]  # the head is up
+        source, translation, target = images
+        aspect = panel.spacing[others[0]] / panel.spacing[others[1]]
+        yield [*images, translation - target, source - target], f"{name}, {'zyx'[axis]} = {index}", aspect
+
+
+def _draw_scan(figure, axes: np.ndarray, panel: TranslationPanel, planes) -> None:
+    low, high = panel.window
+    change = np.percentile(np.abs(panel.input - panel.target), 99.5)
+    largest = max(float(change), 1e-3 * (high - low), np.finfo(np.float32).tiny)
+    scales = [{"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6)}] * 3
+    scales += [{"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}] * 2
+    for row, (images, place, aspect) in zip(axes, planes, strict=True):
+        for axis, image, scale in zip(row, images, scales, strict=True):
+            shown = axis.imshow(image, aspect=aspect, interpolation="nearest", **scale)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(place, fontsize=_SMALL)
+    bar = figure.colorbar(shown, ax=axes[:, 3:].ravel().tolist(), fraction=0.03, pad=0.02, extend="both")
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label(f"difference [{panel.unit}]", fontsize=_SMALL)
+    errors = [_mae(value, panel.unit) for value in (panel.body_mae, panel.input_mae)]
+    captions = ("", "", f"{low:.4g} to {high:.4g} {panel.unit}", *errors)
+    for axis, name, caption in zip(axes[0], COLUMNS, captions, strict=True):
+        axis.set_title(f"{name}\n{caption}" if caption else name, fontsize=9)
+    axes[0, 0].set_title(f"{panel.title}\n{COLUMNS[0]}", fontsize=9, loc="left", parse_math=False)
+    axes[0, 0].set_title("")
+
+
+def _mae(value: float | None, unit: str) -> str:
+    return "MAE not defined" if value is None else f"MAE {value:.4g} {unit}"

@@ -1,0 +1,100 @@
+"""Samples of translation: which pair of contrast phases, direction and patch a training step sees."""
+
+import logging
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from longflow.errors import DataError, some
+from longflow.methods.method import PhaseBatch
+from longflow.plans import Plans
+from longflow.preprocessing.patches import read_patch
+from longflow.preprocessing.series import PreparedSeries, load_prepared
+from longflow.tasks.translate.augmentation import augment_phases
+from longflow.training.open_series import OpenSeries
+from longflow.training.patch_starts import body_of, draw_patch_start, draw_start_around
+from longflow.training.splits import Cohort
+
+logger = logging.getLogger(__name__)
+
+
+class PhaseSamples(Dataset):
+    """Batches of pairs of contrast phases: a subject, uniformly, one of its pairs, and either scan as the source.
+
+    Each scan is in its own normal form, as a target of forecasts is, and a translation goes back by its source's: what
+    an MR scanner made brighter as a whole cannot be predicted, and is not to be learnt. 3D patches are
+    centred in the body, a third of them where the phases differ most. 2D patches are slices along the first axis, drawn
+    uniformly of those that show body, whole where the patch covers them and else centred in the body.
+
+    :param seed: with the number of a batch it decides everything about that batch.
+    :param augmented: whether patches are mirrored, turned and warped in the axial plane.
+    :raises DataError: no subject has a pair.
+    """
+
+    def __init__(self, cohort: Cohort, plans: Plans, configuration: str, seed: int, augmented: bool = True):
+        self.pairs = pairs_of_cohort(cohort, plans, "to train on")
+        self.subjects = list(self.pairs)
+        self.series = OpenSeries(cohort.folder)
+        self.augmented = augmented
+        self.plan = plans.configuration(configuration)
+        self.seed = seed
+
+    def __getitem__(self, number: int) -> PhaseBatch:
+        """The batch of an iteration."""
+        generator = np.random.default_rng([self.seed, number])
+        stacks, phases = zip(*(self._draw(generator) for _ in range(self.plan.batch_size)), strict=True)
+        sources, targets = (torch.stack([stack[scan] for stack in stacks]) for scan in (0, 1))
+        return PhaseBatch(sources, torch.tensor(phases, dtype=torch.float32), targets)
+
+    def _draw(self, generator: np.random.Generator) -> tuple[Tensor, int]:
+        """A patch of source and target, (2, channels, *patch), and the phase of the source."""
+        subject = self.subjects[generator.integers(len(self.subjects))]
+        series, pairs = self.series[subject], self.pairs[subject]
+        pair = pairs[generator.integers(len(pairs))]
+        phase = int(generator.integers(2))
+        source, target = pair[phase], pair[1 - phase]
+        properties, flat = series.properties, len(self.plan.patch_size) == 2
+        if flat:
+            start = draw_start_around(series, alike_for_slices(series), self.plan.tile, generator)
+        else:
+            change = series.coarse[target] - series.coarse[source]
+            start = draw_patch_start(series, np.square(change).sum(0), self.plan.tile, generator)
+        patch = read_patch(series.images, [source, target], start, self.plan.tile)
+        stack = torch.from_numpy(patch[:, :, 0] if flat else patch)
+        if self.augmented:
+            stack = augment_phases(stack, properties.spacing[1:], generator)
+        return stack, phase
+
+
+def alike_for_slices(series: PreparedSeries) -> np.ndarray:
+    """A weight of coarse blocks by which every slice that shows body is drawn alike, and its centre lies in the body.
+
+    :returns: (z', y', x'); all 0 where there is no body.
+    """
+    body = body_of(series.coarse)
+    edge = series.coarse_block[0]
+    # the last block may be cut off by the image's end
+    slices = np.minimum(edge, series.images.shape[2] - edge * np.arange(len(body)))
+    of_slice = np.maximum(body.sum((1, 2)), 1)
+    return body * (slices / of_slice)[:, None, None]
+
+
+def pairs_of_cohort(cohort: Cohort, plans: Plans, purpose: str) -> dict[str, list[tuple[int, int]]]:
+    """Positions of the scans of every pair, by subject; subjects without one are left out, and said so.
+
+    :param purpose: for the message, as "to train on". :raises DataError: no subject has a pair.
+    """
+    found = {subject: load_prepared(cohort.folder, subject).properties.pairs(plans.phases) for subject in cohort.scans}
+    pairs = {subject: of_subject for subject, of_subject in found.items() if of_subject}
+    both = " and ".join(plans.phases)
+    if not pairs:
+        raise DataError(
+            f"None of the {len(found)} subjects {purpose} ({some(found)}) has a pair: a scan in each of the phases "
+            f"{both} with the same time. Look at the columns 'phase' and 'time' of scans.csv, or give other subjects "
+            "in splits_final.json."
+        )
+    if alone := sorted(set(found) - set(pairs)):
+        logger.info("%d subjects %s without a pair of %s are left out (%s).", len(alone), purpose, both, some(alone))
+    return pairs

@@ -1,0 +1,173 @@
+"""What is trained, what is used as it is, and what a folder to predict from holds."""
+
+import os
+
+import pytest
+
+from longflow.compare.comparison import Budget, reused
+from longflow.compare.variants import Variant
+from longflow.files import read_json, write_json
+from longflow.inference.selection import select
+from longflow.plans import TrainingPlan, read_plans, write_plans
+from tests.compare.helpers import CRONOS, LCI, MEAN, NOISY, comparison_of, of, trained
+
+PLAN = TrainingPlan(epochs=4, iterations_per_epoch=5, learning_rate=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("budget", "arguments", "name", "said"),
+    [
+        (Budget(max_time=5400), ("--max_time", "5400s"), "5400s", "5400s of training and validating"),
+        (Budget(iterations=20), ("--iterations", "20"), "20_iterations", "20 iterations"),
+        (Budget(epochs=4), ("--epochs", "4"), "4_epochs", "4 epochs"),
+    ],
+)
+def test_a_budget_as_it_is_typed_and_named(budget, arguments, name, said):
+    assert (budget.arguments, budget.name, budget.said) == (arguments, name, said)
+
+
+@pytest.mark.parametrize(
+    ("budget", "settings", "same"),
+    [
+        (Budget(iterations=20), {"iterations": 20}, True),
+        (Budget(iterations=20), {"epochs": 4}, True),
+        (Budget(iterations=20), {}, True),  # the plan's
+        (Budget(epochs=4), {"iterations": 20}, True),
+        (Budget(epochs=4), {"iterations": 21}, False),
+        (Budget(max_time=60), {"max_time": 60.0}, True),
+        (Budget(max_time=60), {"max_time": 61.0}, False),
+        (Budget(max_time=60), {"iterations": 20}, False),
+        (Budget(iterations=20), {"iterations": 20, "max_time": 60.0}, False),
+    ],
+)
+def test_the_same_budget(budget, settings, same):
+    assert budget.is_that_of(settings, PLAN) == same
+
+
+def test_runs_go_seed_by_seed_and_what_needs_no_training_runs_once_for_a_fold(dataset):
+    comparison = comparison_of(dataset, CRONOS, LCI, folds=(0, 1), seeds=(0, 7))
+    found = [(run.variant.name, run.fold, run.seed) for run in comparison.runs]
+    assert found == [
+        *(("cronos", 0, 0), ("lci", 0, 0), ("cronos", 1, 0), ("lci", 1, 0)),
+        *(("cronos", 0, 7), ("cronos", 1, 7)),
+    ]
+
+
+def test_a_model_of_the_standard_results_is_used_as_it_is(dataset):
+    comparison = comparison_of(dataset, CRONOS)
+    run = of(comparison, CRONOS)
+    assert "--iterations 3 --seed 0" in comparison.training(run).typed and reused(comparison, [run]) == []
+    model = trained(dataset, dataset.results.parent)
+    assert comparison.training(run) is None
+    assert comparison.model(run) == model and reused(comparison, [run]) == [run]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({"iterations": 4}, {"max_time": 3.0}, {"seed": 1}, {"device": "cuda"}, {"learning_rate": 0.1}),
+        *({"pretrained": "tfm"}, {"options": {"noise": 0.1}}, {"labelled_subjects": "2"}),
+    ],
+)
+def test_one_that_was_trained_otherwise_is_not(dataset, settings):
+    model = trained(dataset, dataset.results.parent, **settings)
+    comparison = comparison_of(dataset, CRONOS)
+    run = of(comparison, CRONOS)
+    assert comparison.training(run) is not None and comparison.model(run) != model
+
+
+def test_nor_one_of_another_plan_nor_one_that_is_not_finished(dataset):
+    model = trained(dataset, dataset.results.parent)
+    comparison = comparison_of(dataset, CRONOS)
+    run, plans = of(comparison, CRONOS), read_plans(dataset.plans())
+    assert comparison.is_trained(model, run)
+    for changes in ({"training": PLAN}, {"temporal": plans.temporal.model_copy(update={"time_scale": 11.0})}):
+        write_plans(plans.model_copy(update=changes), model.plans)
+        assert not comparison.is_trained(model, run)
+    write_plans(plans, model.plans)
+    model.fold(0).final.unlink()
+    assert not comparison.is_trained(model, run)
+
+
+def test_everything_else_is_trained_in_results_of_its_own(dataset):
+    trained(dataset, dataset.results.parent)  # fits cronos, not the others
+    comparison = comparison_of(dataset, CRONOS, NOISY, seeds=(0, 1))
+    for run in (of(comparison, NOISY), of(comparison, CRONOS, seed=1), of(comparison, NOISY, seed=1)):
+        own = comparison.own_results(run)
+        assert (
+            own == dataset.results / "comparisons" / "trained_3_iterations" / run.variant.training / f"seed_{run.seed}"
+        )
+        command = comparison.training(run)
+        assert "--overwrite" not in command.arguments
+        options = {text for text in command.arguments if text.startswith("--set")}
+        assert options == {f"--set={name}={value}" for name, value in run.variant.options.items()}
+        trained(dataset, own, options=run.variant.options, seed=run.seed)
+        assert comparison.training(run) is None
+        assert comparison.model(run).folder.is_relative_to(own)
+
+
+def test_what_an_older_plan_left_in_its_own_results_is_trained_anew(dataset):
+    comparison = comparison_of(dataset, CRONOS)
+    run = of(comparison, CRONOS)
+    trained(dataset, comparison.own_results(run))
+    plans = read_plans(dataset.plans())
+    write_plans(plans.model_copy(update={"training": PLAN}), dataset.plans())
+    comparison = comparison_of(dataset, CRONOS)
+    assert "--overwrite" in comparison.training(run).arguments
+
+
+def test_workers_are_passed_on(dataset):
+    comparison = comparison_of(dataset, CRONOS)
+    run = of(comparison, CRONOS)
+    assert "-np" not in comparison.training(run).arguments
+    object.__setattr__(comparison, "workers", 0)
+    assert "-np 0" in comparison.training(run).typed
+
+
+def test_a_prediction_says_what_it_hides(dataset):
+    hiding = Variant("blind", "cronos", hidden="last:2")
+    comparison = comparison_of(dataset, CRONOS, hiding)
+    assert "--hide_context last:2" in comparison.prediction(of(comparison, hiding)).typed
+    assert "--hide_context" not in comparison.prediction(of(comparison, CRONOS)).typed
+
+
+def test_the_folder_to_predict_from_holds_one_model_and_how_it_predicts(dataset, monkeypatch):
+    model = trained(dataset, dataset.results.parent)
+    few = Variant("few", "cronos", solver="euler", steps=2)
+    comparison = comparison_of(dataset, MEAN, few, LCI)
+    found = {}
+    for variant in comparison.variants:
+        results = comparison.write_model(of(comparison, variant))
+        monkeypatch.setenv("longflow_results", str(results))
+        found[variant.name] = select(dataset.name)
+        monkeypatch.delenv("longflow_results")
+    (mean,) = found["cronos, mean"].members
+    assert os.path.samefile(mean.model.fold(0).final, model.fold(0).final) and mean.folds == (0,)
+    assert (found["cronos, mean"].reduction, found["cronos, mean"].shrinkage) == ("mean", 1.0)
+    assert (found["few"].solver, found["few"].steps, found["few"].reduction) == ("euler", 2, None)
+    (lci,) = found["lci"].members
+    assert lci.model.method == "lci" and lci.folds == ()
+    assert read_json(lci.model.plans) == read_json(dataset.plans())
+
+
+def test_a_model_that_is_trained_anew_is_the_one_that_predicts(dataset):
+    model = trained(dataset, dataset.results.parent)
+    comparison = comparison_of(dataset, CRONOS)
+    run = of(comparison, CRONOS)
+    comparison.write_model(run)
+    final = model.fold(0).final
+    final.unlink()
+    trained(dataset, dataset.results.parent)
+    copy = comparison.write_model(run) / dataset.name / model.folder.name / "fold_0" / final.name
+    assert os.path.samefile(copy, final)
+
+
+def test_costs_are_those_that_training_recorded(dataset):
+    model = trained(dataset, dataset.results.parent)
+    comparison = comparison_of(dataset, CRONOS, LCI)
+    assert comparison.cost(of(comparison, CRONOS))["seconds"] == 2.5
+    assert comparison.cost(of(comparison, LCI)) == {}
+    record = read_json(model.fold(0).run)
+    del record["cost"]  # trained before it was recorded
+    write_json(record, model.fold(0).run)
+    assert comparison.cost(of(comparison, CRONOS)) == {}

@@ -1,0 +1,157 @@
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from longflow.data.dataset import read_description, read_rows
+from longflow.errors import DataError, NotFoundError
+from longflow.importers.acdc import import_acdc, read_info
+from longflow.integrity.dataset import verify_dataset
+from tests.data.helpers import tiny_array, tiny_label, write_image
+
+ACDC = Path(__file__).parents[3] / "shared" / "data" / "acdc" / "training"
+
+
+def write_patient(folder, diastole=1, systole=3, count=5, cine=False):
+    """A patient as in the official layout; frame n of the cine is ``tiny_array(n)``."""
+    folder.mkdir(parents=True)
+    name = folder.name
+    (folder / "Info.cfg").write_text(
+        f"ED: {diastole}\nES: {systole}\nGroup: DCM\nHeight: 184.0\nNbFrame: {count}\nWeight: 95.0\n"
+    )
+    for number in (diastole, systole):
+        write_image(tiny_array(number), folder / f"{name}_frame{number:02d}.nii.gz")
+        write_image(tiny_label(), folder / f"{name}_frame{number:02d}_gt.nii.gz")
+    if cine:
+        frames = np.stack([tiny_array(number).T for number in range(1, count + 1)], axis=-1)
+        affine = nibabel.load(folder / f"{name}_frame{diastole:02d}.nii.gz").affine
+        nibabel.save(nibabel.Nifti1Image(frames, affine), folder / f"{name}_4d.nii.gz")
+
+
+@pytest.fixture
+def source(tmp_path):
+    write_patient(tmp_path / "acdc" / "patient001")
+    write_patient(tmp_path / "acdc" / "patient002", systole=4)
+    return tmp_path / "acdc"
+
+
+def times(table):
+    return {row.case: float(row.time) for row in read_rows(table)}
+
+
+def voxels(path):
+    return np.asarray(nibabel.load(path).dataobj).T
+
+
+def test_still_frames(source, tmp_path):
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    assert import_acdc(source, raw, processes=1)
+    assert times(raw / "scans.csv") == {
+        "patient001_frame01": 0.2,
+        "patient001_frame03": 0.6,
+        "patient002_frame01": 0.2,
+        "patient002_frame04": 0.8,
+    }
+    row = read_rows(raw / "scans.csv")[1]
+    assert row.covariates == {"moment": "ES", "group": "DCM", "height": "184.0", "weight": "95.0"}
+    description = read_description(raw / "dataset.json")
+    assert description.time_unit == "cycles"
+    assert description.labels == {"background": 0, "right ventricle": 1, "myocardium": 2, "left ventricle": 3}
+    before = nibabel.load(source / "patient001" / "patient001_frame03.nii.gz")
+    after = nibabel.load(raw / "imagesTr" / "patient001_frame03_0000.nii.gz")
+    np.testing.assert_array_equal(np.asarray(before.dataobj), np.asarray(after.dataobj))
+    np.testing.assert_allclose(before.affine, after.affine, atol=1e-4)
+    assert before.get_data_dtype() == after.get_data_dtype() == np.int16
+    np.testing.assert_array_equal(voxels(raw / "labelsTr" / "patient001_frame03.nii.gz"), tiny_label())
+    assert [problem for problem in verify_dataset(raw, processes=1) if problem.severity == "error"] == []
+    assert not (raw / "imagesTs").exists()
+
+
+def test_4d_files_give_every_frame_and_labels_at_diastole_and_systole(tmp_path):
+    write_patient(tmp_path / "acdc" / "patient001", cine=True)
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    import_acdc(tmp_path / "acdc", raw, time="frames", processes=1)
+    assert list(times(raw / "scans.csv").values()) == [1, 2, 3, 4, 5]
+    for number in range(1, 6):
+        image = voxels(raw / "imagesTr" / f"patient001_frame{number:02d}_0000.nii.gz")
+        np.testing.assert_array_equal(image, tiny_array(number))
+    assert sorted(path.name for path in (raw / "labelsTr").iterdir()) == [
+        "patient001_frame01.nii.gz",
+        "patient001_frame03.nii.gz",
+    ]
+    assert [problem for problem in verify_dataset(raw, processes=1) if problem.severity == "error"] == []
+
+
+def test_systole_before_diastole_in_the_file_is_that_of_the_next_cycle(tmp_path):
+    write_patient(tmp_path / "acdc" / "patient090", diastole=4, systole=2)
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    import_acdc(tmp_path / "acdc", raw, processes=1)
+    assert times(raw / "scans.csv") == {"patient090_frame04": 0.8, "patient090_frame02": 1.4}
+
+
+@pytest.mark.parametrize("cine", [False, True])
+def test_a_test_subject_has_systole_as_its_wanted_target(source, tmp_path, cine):
+    write_patient(source / "patient003", cine=cine)
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    import_acdc(source, raw, test=["patient003"], processes=1)
+    context = ["patient003_frame01"] + (["patient003_frame02"] if cine else [])
+    assert list(times(raw / "imagesTs" / "scans.csv")) == [*context, "patient003_frame03"]
+    names = sorted(path.name for path in (raw / "imagesTs").glob("*.nii.gz"))
+    assert names == [f"{case}_0000.nii.gz" for case in context]
+    np.testing.assert_array_equal(voxels(raw / "targetsTs" / "patient003_frame03_0000.nii.gz"), tiny_array(3))
+    assert (raw / "labelsTs" / "patient003_frame03.nii.gz").is_file()
+    assert "patient003" not in (raw / "scans.csv").read_text()
+    assert [problem for problem in verify_dataset(raw, processes=1) if problem.severity == "error"] == []
+
+
+def test_the_testing_folder_becomes_test_subjects(tmp_path):
+    write_patient(tmp_path / "database" / "training" / "patient001")
+    write_patient(tmp_path / "database" / "testing" / "patient101")
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    import_acdc(tmp_path / "database", raw, processes=1)
+    assert {row.subject for row in read_rows(raw / "scans.csv")} == {"patient001"}
+    assert {row.subject for row in read_rows(raw / "imagesTs" / "scans.csv")} == {"patient101"}
+
+
+def test_sources_that_cannot_be_used(source, tmp_path):
+    with pytest.raises(DataError, match="has no ACDC patients"):
+        import_acdc(tmp_path / "nowhere", tmp_path / "raw")
+    with pytest.raises(NotFoundError, match="Did you mean 'patient002'"):
+        import_acdc(source, tmp_path / "raw", test=["patient02"])
+    (source / "patient001" / "patient001_frame03.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"patient001_frame03\.nii\.gz does not exist"):
+        import_acdc(source, tmp_path / "raw" / "Dataset101_ACDC", processes=1)
+    assert not (tmp_path / "raw" / "Dataset101_ACDC").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("ED: 1\nNbFrame: 5\n", "ES is ''"), ("ED: 1\nES: 9\nNbFrame: 5\n", "different frames of the 5")],
+)
+def test_info_that_cannot_be_used(tmp_path, text, message):
+    (tmp_path / "Info.cfg").write_text(text)
+    with pytest.raises(DataError, match=message):
+        read_info(tmp_path / "Info.cfg")
+
+
+@pytest.mark.skipif(not ACDC.is_dir(), reason=f"{ACDC} is not there")
+def test_a_real_patient(tmp_path):
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    import_acdc(ACDC / "patient001", raw, processes=1)
+    before = nibabel.load(ACDC / "patient001" / "patient001_frame12.nii.gz")
+    after = nibabel.load(raw / "imagesTr" / "patient001_frame12_0000.nii.gz")
+    np.testing.assert_array_equal(np.asarray(before.dataobj), np.asarray(after.dataobj))
+    # its sform has no scale; pixdim is right
+    np.testing.assert_allclose(np.linalg.norm(after.affine[:3, :3], axis=0), before.header.get_zooms(), rtol=1e-5)
+    assert times(raw / "scans.csv") == {"patient001_frame01": 0.033333, "patient001_frame12": 0.4}
+
+
+def test_for_segmentation_a_test_subject_has_scans_to_segment_and_no_targets(source, tmp_path):
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    import_acdc(source, raw, task="segment", test=["patient002"], processes=1)
+    assert read_description(raw / "dataset.json").task == "segment"
+    assert len(list((raw / "imagesTs").glob("patient002_frame*.nii.gz"))) == 2 and not (raw / "targetsTs").exists()
+    assert len(list((raw / "labelsTs").glob("*.nii.gz"))) == 2
+    with pytest.raises(DataError, match="was made differently"):
+        import_acdc(source, raw, test=["patient002"], processes=1)

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+
+from longflow.plans import ChannelPlan
+from longflow.tasks.forecast import augmentation
+from longflow.tasks.forecast.augmentation import augment, is_thin
+from tests.methods.helpers import minimal_plans
+
+
+def draw(stack, plans=None, seed=0, dimensions=3):
+    plans = plans or minimal_plans(channels=stack.shape[1], dimensions=dimensions)
+    (configuration,) = plans.configurations.values()
+    return augment(stack, plans, configuration, np.random.default_rng(seed))
+
+
+def random_stack(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("shape", "dimensions"), [((4, 8, 8), 3), ((8, 8), 2), ((1, 8, 8), 3)])
+def test_one_draw_for_all_scans(monkeypatch, shape, dimensions):
+    """Equal scans stay equal, to the bit, whatever is drawn; and something is."""
+    monkeypatch.setattr(augmentation, "PROBABILITY", 1.0)
+    scan = random_stack(1, 2, *shape)
+    for seed in range(10):
+        out = draw(scan.repeat(3, *[1] * (len(shape) + 1)), seed=seed, dimensions=dimensions)
+        assert out.shape == (3, 2, *shape) and out.dtype == torch.float32
+        assert torch.equal(out[0], out[1]) and torch.equal(out[0], out[2])
+        assert not torch.allclose(out[0], scan[0])
+
+
+def test_what_does_not_change_between_scans_does_not_after_augmentation():
+    stack = random_stack(1, 1, 4, 8, 8).repeat(2, 1, 1, 1, 1)
+    stack[1, 0, 2:, 4:, 4:] += 1
+    out = draw(stack)
+    changed = (out[1] - out[0]).abs() > 1e-5
+    assert 0 < changed.float().mean() < 0.6
+
+
+def test_absolute_channels_keep_their_numbers(monkeypatch):
+    """CT: mirrored and warped, but never brighter; the channel beside it is."""
+    monkeypatch.setattr(augmentation, "_warp", lambda stack, configuration: stack)
+    plans = minimal_plans(channels=2)
+    plans.channels[0] = ChannelPlan(name="CT", normal_form="absolute", offset=0, scale=100)
+    stack = random_stack(2, 2, 4, 8, 8)
+    out = draw(stack, plans)
+    assert torch.equal(out[:, 0], stack[:, 0])
+    gain, shift = (out[0, 1].std() / stack[0, 1].std()).item(), 0.0
+    shift = (out[0, 1] - gain * stack[0, 1]).mean().item()
+    assert 0.8 <= gain <= 1.25 and -0.2 <= shift <= 0.2 and abs(gain - 1) > 1e-3
+    torch.testing.assert_close(out[:, 1], gain * stack[:, 1] + shift)
+
+
+def test_thin_patches_are_not_rotated_out_of_the_plane(monkeypatch):
+    monkeypatch.setattr(augmentation, "PROBABILITY", 1.0)
+    plans = minimal_plans()
+    (configuration,) = plans.configurations.values()
+    configuration.patch_size = [2, 16, 16]
+    assert is_thin(configuration)
+    stack = torch.arange(2.0).view(1, 1, 2, 1, 1).expand(1, 1, 2, 16, 16).clone()
+    for seed in range(5):
+        slices = draw(stack, plans, seed)[0, 0].flatten(1)
+        assert torch.allclose(slices.max(1).values, slices.min(1).values, atol=1e-5)
+    configuration.patch_size = [8, 16, 16]
+    assert not is_thin(configuration)
+
+
+def test_the_draw_depends_on_its_generator_alone():
+    """Whatever the global generators of NumPy and torch are, and they are left as they were."""
+    stack = random_stack(2, 1, 4, 8, 8)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    first = draw(stack, seed=5)
+    np.random.seed(2)
+    torch.manual_seed(2)
+    numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
+    assert torch.equal(draw(stack, seed=5), first)
+    assert not torch.equal(draw(stack, seed=6), first)
+    assert all(np.array_equal(a, b) for a, b in zip(numpy_state, np.random.get_state(), strict=True))
+    assert torch.equal(torch_state, torch.get_rng_state())

@@ -1,0 +1,293 @@
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from longflow.errors import DataError, NotFoundError
+from longflow.files import read_json, write_json
+from longflow.tasks.forecast import best as best_module
+from longflow.tasks.forecast.best import (
+    SHRINKAGES,
+    all_candidates,
+    find_best,
+    first_minimum,
+    nested_estimate,
+    subject_weights,
+)
+from longflow.tasks.forecast.metrics import nrmse
+from tests.tasks.conftest import SHAPE
+
+FOLDS = {0: ["s1", "s2"], 1: ["s3", "s4"]}
+
+
+@pytest.fixture
+def scans(paths, write_scan):
+    """Four subjects with two context scans and a target; the last has two targets."""
+    generator = np.random.default_rng(0)
+    volumes = {}
+    for number, subject in enumerate(("s1", "s2", "s3", "s4")):
+        last = generator.random(SHAPE).astype(np.float32)
+        first = last + 0.5 * generator.standard_normal(SHAPE).astype(np.float32)
+        for target in range(2 if subject == "s4" else 1):
+            wanted = last + (0.1 + 0.05 * number) * generator.standard_normal(SHAPE).astype(np.float32)
+            volumes[f"{subject}_{target + 2}"] = (first, last, wanted)
+            write_scan(paths.raw / "imagesTr", f"{subject}_{target + 2}", wanted)
+        write_scan(paths.raw / "imagesTr", f"{subject}_0", first)
+        write_scan(paths.raw / "imagesTr", f"{subject}_1", last)
+    return volumes
+
+
+@pytest.fixture
+def train(paths, scans, write_forecast):
+    """Write what a trained model leaves behind: predictions = LCI + share of the change + noise."""
+
+    def write(method, seed, share, noise, reductions=("last",), configuration="3d_fullres", folds=(0, 1), skip=()):
+        generator = np.random.default_rng(seed)
+        model = paths.model(method, "longflowPlans", configuration)
+        for fold in folds:
+            model.fold(fold).folder.mkdir(parents=True)
+            model.fold(fold).final.touch()
+            for case, (_, last, wanted) in scans.items():
+                subject = case.split("_")[0]
+                if subject not in FOLDS[fold] or case in skip:
+                    continue
+                for reduction in reductions:
+                    prediction = last + share * (wanted - last) + noise * generator.standard_normal(SHAPE)
+                    folder = model.fold(fold).validation(reduction)
+                    context = [f"{subject}_0", f"{subject}_1"]
+                    write_forecast(folder, case, prediction.astype(np.float32), context, method=method)
+        return model
+
+    return write
+
+
+def prediction_of(model, case, reduction="last"):
+    from longflow.data.images import read_scan
+
+    fold = next(fold for fold, subjects in FOLDS.items() if case.split("_")[0] in subjects)
+    return read_scan((model.fold(fold).validation(reduction) / f"{case}_0000.nii.gz",)).array
+
+
+def brute_force(scans, predict):
+    """Mean over subjects of NRMSE for each shrinkage, by making each volume."""
+    means = []
+    for s in SHRINKAGES:
+        by_subject = {}
+        for case, (_, last, wanted) in scans.items():
+            shrunk = last[None] + s * (predict(case) - last[None])
+            by_subject.setdefault(case.split("_")[0], []).append(nrmse(shrunk, wanted[None]))
+        means.append(np.mean([np.mean(values) for values in by_subject.values()]))
+    return np.array(means)
+
+
+def test_closed_form_equals_brute_force(paths, scans, train):
+    model = train("cronos", 1, 0.5, 0.15)
+    expected = brute_force(scans, lambda case: prediction_of(model, case))
+    found = find_best(paths, 1)
+    row = next(row for row in found["table"] if row["candidate"].startswith("cronos"))
+    assert 0 < row["shrinkage"] < 1
+    assert row["shrinkage"] == SHRINKAGES[expected.argmin()]
+    assert row["nrmse"] == pytest.approx(expected.min(), rel=1e-5)
+    assert row["nrmse_unshrunk"] == pytest.approx(expected[-1], rel=1e-5)
+    assert found["lci_nrmse"] == pytest.approx(expected[0], rel=1e-5)
+    assert found["nrmse"] == row["nrmse"] < found["lci_nrmse"]
+    assert (found["subjects"], found["targets"], found["folds"]) == (4, 5, [0, 1])
+
+
+def test_ensemble_of_two_equals_brute_force(paths, scans, train):
+    one, two = train("cronos", 1, 0.6, 0.1), train("tfm", 2, 0.6, 0.1)
+    expected = brute_force(scans, lambda case: (prediction_of(one, case) + prediction_of(two, case)) / 2)
+    found = find_best(paths, 1)
+    assert found["candidate"] == "cronos__longflowPlans__3d_fullres (last) + tfm__longflowPlans__3d_fullres (last)"
+    assert found["nrmse"] == pytest.approx(expected.min(), rel=1e-5)
+    assert found["shrinkage"] == SHRINKAGES[expected.argmin()]
+    assert found["members"] == [
+        {"method": method, "plans_name": "longflowPlans", "configuration": "3d_fullres", "folds": [0, 1]}
+        for method in ("cronos", "tfm")
+    ]
+    assert found["reduction"] == "last"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_never_worse_than_lci(paths, scans, train, seed):
+    train("cronos", seed, 0.0, 0.5, reductions=("last", "mean"))
+    found = find_best(paths, 1)
+    assert found["nrmse"] <= found["lci_nrmse"]
+
+
+def test_lci_is_chosen_where_nothing_is_better(paths, scans, train):
+    train("cronos", 1, -1.0, 0.0)
+    found = find_best(paths, 1)
+    assert found["candidate"] == "lci"
+    assert found["shrinkage"] == 0
+    assert found["nrmse"] == found["lci_nrmse"]
+    (member,) = found["members"]  # any model will do: with shrinkage 0 it predicts LCI
+    assert (member["method"], member["folds"]) == ("cronos", [0, 1])
+
+
+def test_the_context_mean_gets_a_folder_to_be_predicted_with(paths, scans, train, write_scan):
+    model = train("cronos", 1, -1.0, 0.0)
+    write_json({"plans": 1}, model.plans)
+    write_json({"dataset": 1}, model.dataset_json)
+    for case, (first, last, _) in scans.items():
+        write_scan(paths.raw / "imagesTr", case, (first + last) / 2)
+    found = find_best(paths, 1)
+    assert (found["candidate"], found["shrinkage"], found["reduction"]) == ("context_mean", 1.0, "forecast")
+    (member,) = found["members"]
+    assert (member["method"], member["folds"]) == ("context_mean", [])
+    folder = paths.model("context_mean", member["plans_name"], member["configuration"])
+    assert (read_json(folder.plans), read_json(folder.dataset_json)) == ({"plans": 1}, {"dataset": 1})
+    assert [model.method for model in paths.models()] == ["cronos"]
+
+
+def test_context_mean_is_a_candidate(paths, scans, train):
+    train("cronos", 1, 0.5, 0.15)
+    found = find_best(paths, 1)
+    row = next(row for row in found["table"] if row["candidate"] == "context_mean")
+    errors = {}
+    for case, (first, last, wanted) in scans.items():
+        errors.setdefault(case.split("_")[0], []).append(nrmse((first + last)[None] / 2, wanted[None]))
+    expected = np.mean([np.mean(values) for values in errors.values()])
+    assert row["nrmse_unshrunk"] == pytest.approx(expected, rel=1e-5)
+    assert found["context_mean_nrmse"] == row["nrmse_unshrunk"]
+
+
+def test_the_better_reduction_is_chosen_and_files_are_written(paths, scans, train):
+    train("cronos", 1, 0.5, 0.1, reductions=("last", "mean"))
+    found = find_best(paths, 1)
+    assert read_json(paths.best) == found
+    with open(paths.best_table, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4
+    assert [float(row["nrmse"]) for row in rows] == sorted(float(row["nrmse"]) for row in rows)
+    assert rows[0]["candidate"] == found["candidate"]
+
+
+def test_portions_of_voxels_add_up(paths, scans, train, monkeypatch):
+    train("cronos", 1, 0.5, 0.15)
+    at_once = find_best(paths, 1)["nrmse"]
+    monkeypatch.setattr(best_module, "_VOXELS_AT_A_TIME", 17)
+    assert find_best(paths, 1)["nrmse"] == pytest.approx(at_once, rel=1e-12)
+
+
+def test_in_worker_processes(paths, scans, train):
+    train("cronos", 1, 0.5, 0.15)
+    assert find_best(paths, 2) == find_best(paths, 1)
+
+
+def test_nested_estimate_chooses_without_the_fold_it_judges():
+    # two candidates, four targets of four subjects, two folds: in each fold the other candidate is better
+    curves = np.ones((2, 4, len(SHRINKAGES)))
+    curves[0, :2, 50], curves[1, 2:, 70] = 0.5, 0.5
+    candidates = all_candidates([])
+    found = nested_estimate(curves, candidates, ["a", "b", "c", "d"], np.array([0, 0, 1, 1]))
+    assert found["choices"] == [
+        {"fold": 0, "candidate": "context_mean", "shrinkage": 0.7},
+        {"fold": 1, "candidate": "lci", "shrinkage": 0.5},
+    ]
+    assert found["nrmse"] == 1.0
+
+
+def test_nested_estimate_is_reported_with_two_folds_only(paths, scans, train):
+    train("cronos", 1, 0.5, 0.1)
+    found = find_best(paths, 1)
+    assert found["nrmse"] <= found["nested"]["nrmse"] < found["lci_nrmse"]
+    assert found["nested"]["lci_nrmse"] == pytest.approx(found["lci_nrmse"])
+    assert [choice["fold"] for choice in found["nested"]["choices"]] == [0, 1]
+
+
+def test_a_single_fold_has_no_nested_estimate(paths, scans, train):
+    train("cronos", 1, 0.5, 0.1, folds=(0,))
+    assert find_best(paths, 1)["nested"] is None
+
+
+def test_subject_weights():
+    assert subject_weights(["a", "b", "b", "a", "a"]) == pytest.approx([1 / 6, 1 / 4, 1 / 4, 1 / 6, 1 / 6])
+
+
+def test_ties_go_to_the_simplest_candidate():
+    assert first_minimum(np.array([[2.0, 1.0, 1.0], [1.0, 1.0, 3.0]])) == (0, 1)
+
+
+def test_ensembles_reduce_alike_and_need_two_models(paths, train):
+    train("cronos", 1, 0.5, 0.1, reductions=("last", "mean"), folds=(0,))
+    train("tfm", 2, 0.5, 0.1, reductions=("last", "mean"), folds=(0,))
+    train("convlstm", 3, 0.5, 0.1, reductions=("forecast",), folds=(0,))
+    names = [row["candidate"].replace("__longflowPlans__3d_fullres", "") for row in find_best(paths, 1)["table"]]
+    assert sorted(name for name in names if "+" in name) == [
+        "cronos (last) + tfm (last)",
+        "cronos (mean) + tfm (mean)",
+    ]
+
+
+def test_models_with_fewer_folds_are_left_out_and_named(paths, train, caplog):
+    train("cronos", 1, 0.5, 0.1)
+    train("tfm", 2, 0.9, 0.0, folds=(0,))
+    found = find_best(paths, 1)
+    assert not any("tfm" in row["candidate"] for row in found["table"])
+    assert "tfm__longflowPlans__3d_fullres is left out: its finished folds are 0, those that are compared are 0, 1" in (
+        caplog.text
+    )
+
+
+def test_constant_targets_are_counted_as_undefined(paths, scans, train, write_scan):
+    train("cronos", 1, 0.5, 0.1)
+    write_scan(paths.raw / "imagesTr", "s1_2", np.full(SHAPE, 3, np.float32))
+    found = find_best(paths, 1)
+    assert (found["undefined_targets"], found["targets"], found["subjects"]) == (1, 4, 3)
+
+
+def test_only_constant_targets(paths, scans, train, write_scan):
+    train("cronos", 1, 0.5, 0.1)
+    for case in scans:
+        write_scan(paths.raw / "imagesTr", case, np.full(SHAPE, 3, np.float32))
+    with pytest.raises(DataError, match="All validation targets are constant"):
+        find_best(paths, 1)
+
+
+def test_nothing_trained(paths):
+    with pytest.raises(NotFoundError, match=r"No model of Dataset101_Tiny .*longflow_train 101"):
+        find_best(paths, 1)
+
+
+def test_validation_predictions_missing(paths, train):
+    model = train("cronos", 1, 0.5, 0.1, reductions=())
+    with pytest.raises(DataError, match=r"no validation predictions.* cronos, 3d_fullres, fold 0"):
+        find_best(paths, 1)
+    assert model.finished_folds() == [0, 1]
+
+
+def test_models_validated_on_different_targets(paths, train):
+    train("cronos", 1, 0.5, 0.1)
+    train("tfm", 2, 0.5, 0.1, skip=("s2_2",))
+    with pytest.raises(DataError, match=r"In fold 0, cronos.* and tfm.* not validated on the same targets.*s2_2"):
+        find_best(paths, 1)
+
+
+def test_models_validated_from_different_context(paths, train, scans, write_forecast):
+    train("cronos", 1, 0.5, 0.1)
+    model = train("tfm", 2, 0.5, 0.1)
+    write_forecast(model.fold(1).validation("last"), "s3_2", scans["s3_2"][1], ["s3_0"])
+    with pytest.raises(DataError, match=r"In fold 1, .*s3_2"):
+        find_best(paths, 1)
+
+
+def test_raw_targets_missing(paths, train):
+    train("cronos", 1, 0.5, 0.1)
+    (paths.raw / "imagesTr" / "s1_2_0000.nii.gz").unlink()
+    with pytest.raises(DataError, match=r"imagesTr lacks the validation targets s1_2"):
+        find_best(paths, 1)
+
+
+def test_two_channels_each_with_its_own_range():
+    generator = np.random.default_rng(0)
+    d, r = generator.standard_normal((2, 3, 50)), generator.standard_normal((2, 50))
+    sums = best_module.Sums(
+        np.einsum("civ,cjv->cij", d, d), np.einsum("civ,cv->ci", d, r), (r**2).sum(1), np.array([2.0, 8.0]), 50
+    )
+    expected = np.mean([np.sqrt(np.mean((r[c] - 0.3 * (d[c, 0] + d[c, 2]) / 2) ** 2)) / (2, 8)[c] for c in range(2)])
+    assert sums.nrmse((0, 2))[30] == pytest.approx(expected)
+    half = replace(sums, ranges=np.array([2.0, 0.0]))
+    assert half.nrmse(())[0] == pytest.approx(np.sqrt(np.mean(r[0] ** 2)) / 2)
+    assert replace(sums, ranges=np.zeros(2)).nrmse((0,)) is None

@@ -1,0 +1,197 @@
+import shutil
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+import longflow
+from longflow.data.dataset import training_series
+from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.files import write_json
+from longflow.plans import read_plans, write_plans
+from longflow.tasks.forecast.predictor import Forecaster
+from tests.training.helpers import SHAPE, finished_model, make_dataset, scan_array
+
+
+@pytest.fixture
+def untrained(dataset):
+    finished_model(dataset, read_plans(dataset.plans()))
+    return Forecaster.load(device="cpu")
+
+
+@pytest.fixture
+def awake(dataset):
+    """Random weights: everything matters."""
+    finished_model(dataset, read_plans(dataset.plans()), random=True)
+    return Forecaster.load(device="cpu", steps=2)
+
+
+def arrays(count=3, shape=SHAPE, kind="int16"):
+    return [scan_array(9, index, shape).astype(kind) for index in range(count)]
+
+
+SPACING = (1.0, 1.0, 1.0)
+
+
+def test_it_is_offered_at_the_front_door():
+    assert longflow.Forecaster is Forecaster
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (2.5, 0.7, 0.7)])
+@pytest.mark.parametrize("kind", ["int16", "float32", "uint8"])
+def test_an_untrained_flow_returns_the_last_scan_to_the_bit(untrained, spacing, kind):
+    """On the grid that it was planned for and on another one."""
+    scans = arrays(kind=kind)
+    found = untrained.predict(scans, times=[0, 10, 20], target=35, spacing=spacing)
+    assert found.dtype == kind and np.array_equal(found, scans[-1])
+
+
+def test_images_come_back_as_images_with_their_geometry(awake):
+    images = []
+    for array in arrays():
+        image = sitk.GetImageFromArray(array)
+        image.SetSpacing((1.0, 1.0, 2.0))
+        image.SetOrigin((1.0, 2.0, 3.0))
+        image.SetDirection((0, 1, 0, 1, 0, 0, 0, 0, -1))
+        images.append(image)
+    found = awake.predict(images, [0, 10, 20], 35)
+    assert found.GetPixelID() == sitk.sitkInt16
+    for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(found, name)() == getattr(images[0], name)()
+    same = awake.predict(arrays(), [0, 10, 20], 35, spacing=(2.0, 1.0, 1.0))
+    assert np.array_equal(sitk.GetArrayFromImage(found), same)
+    assert not np.array_equal(same, arrays()[-1])
+
+
+def test_dates_do_not_matter_but_the_horizon_and_the_order_of_scans_in_time_do(awake):
+    scans = arrays(kind="float32")
+    first = awake.predict(scans, [0, 10, 20], 35, SPACING)
+    assert np.array_equal(awake.predict(scans, [700, 710, 720], 735, SPACING), first)
+    assert np.array_equal(awake.predict([scans[2], scans[0], scans[1]], [20, 0, 10], 35, SPACING), first)
+    assert not np.array_equal(awake.predict(scans, [0, 10, 20], 55, SPACING), first)
+    assert not np.array_equal(awake.predict([scans[1], scans[0], scans[2]], [0, 10, 20], 35, SPACING), first)
+
+
+def test_more_scans_than_it_was_planned_for_are_left_out_from_the_front(awake):
+    scans = arrays(6, kind="float32")
+    length = awake.context_length()
+    assert length == 4
+    times = [10.0 * index for index in range(6)]
+    expected = awake.predict(scans[-4:], times[-4:], 80, SPACING)
+    assert np.array_equal(awake.predict(scans, times, 80, SPACING), expected)
+
+
+def test_several_channels(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset = make_dataset(subjects=1, scans=2, channels=2, prepare=False)
+    finished_model(dataset, read_plans(dataset.plans()))
+    forecaster = Forecaster.load(device="cpu")
+    scans = [np.stack([scan_array(1, index, channel=channel) for channel in (0, 1)]) for index in (0, 1)]
+    found = forecaster.predict(scans, [0, 10], 20, SPACING)
+    assert found.shape == (2, *SHAPE) and np.array_equal(found, scans[1])
+    images = [sitk.Compose(*[sitk.GetImageFromArray(channel) for channel in scan]) for scan in scans]
+    found = forecaster.predict(images, [0, 10], 20)
+    assert found.GetNumberOfComponentsPerPixel() == 2
+    assert np.array_equal(np.moveaxis(sitk.GetArrayFromImage(found), -1, 0), scans[1])
+    with pytest.raises(DataError, match=r"has 1 channels, but the model has 2: channel 0, channel 1"):
+        forecaster.predict(arrays(), [0, 10, 20], 35, SPACING)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"times": [0, 10]}, "There are 3 scans and 2 times"),
+        ({"scans": [], "times": []}, "There are 0 scans and 0 times"),
+        ({"target": 20}, "wanted time 20 of subject is not after its last context scan .20 days"),
+        ({"target": -5}, "wanted time -5 of subject is not after"),
+        ({"target": float("nan")}, "different finite numbers"),
+        ({"target": float("inf")}, "different finite numbers"),
+        ({"times": [0, 20, 20]}, "different finite numbers"),
+        ({"spacing": None}, "a spacing of three numbers"),
+        ({"spacing": (1, 1)}, "a spacing of three numbers"),
+        ({"scans": [array[0] for array in arrays()]}, "Arrays need the shape"),
+        ({"scans": [arrays()[0][:, :-1], *arrays()[1:]]}, "must lie on one grid"),
+        ({"scans": [np.full(SHAPE, np.nan), *arrays()[1:]]}, "NaN or infinite"),
+    ],
+)
+def test_what_cannot_be_forecast(untrained, changes, message):
+    arguments = {"scans": arrays(), "times": [0, 10, 20], "target": 35, "spacing": SPACING, **changes}
+    with pytest.raises(DataError, match=message):
+        untrained.predict(**arguments)
+
+
+def recorded(dataset, *members, reduction, shrinkage):
+    write_json({"members": list(members), "reduction": reduction, "shrinkage": shrinkage}, dataset.best)
+
+
+def member(model, folds):
+    return {
+        "method": model.method,
+        "plans_name": model.plans_name,
+        "configuration": model.configuration,
+        "folds": folds,
+    }
+
+
+def test_shrinkage_rounding_and_a_method_without_training(dataset):
+    """LCI + 0.5 (context mean - LCI), rounded to the whole numbers of the input; the method needs no fold."""
+    plans = read_plans(dataset.plans())
+    mean = dataset.model("context_mean", "longflowPlans", "3d_fullres")
+    write_plans(plans, mean.plans)
+    recorded(dataset, member(mean, []), reduction=None, shrinkage=0.5)
+    finished_model(dataset, plans)
+    scans = arrays(2)
+    found = Forecaster.load(device="cpu").predict(scans, [0, 10], 20, SPACING)
+    assert found.dtype == np.int16
+    # the mean is taken in the normal form, in which each scan has its own map
+    normal = [(scan - scan[scan > 0].mean()) / scan[scan > 0].std() for scan in scans]
+    change = 0.5 * (np.mean(normal, axis=0) - normal[1]) * scans[1].std()
+    assert np.abs(found - (scans[1] + change)).max() <= 0.51
+
+
+def test_ensembles_and_reductions(dataset):
+    """The mean of two models is the mean of their forecasts; the recorded reduction is the one that is taken."""
+    plans = read_plans(dataset.plans())
+    one = finished_model(dataset, plans, "cronos", random=True, seed=1)
+    two = finished_model(dataset, plans, "tfm", random=True, seed=2)
+    scans = arrays(2, kind="float32")
+
+    def forecast(*members, reduction):
+        recorded(dataset, *members, reduction=reduction, shrinkage=1.0)
+        return Forecaster.load(device="cpu", steps=1).predict(scans, [0, 10], 20, SPACING)
+
+    first, second = (forecast(member(model, [0]), reduction="mean") for model in (one, two))
+    both = forecast(member(one, [0]), member(two, [0]), reduction="mean")
+    np.testing.assert_allclose(both, (first + second) / 2, rtol=1e-5)
+    assert not np.allclose(first, forecast(member(one, [0]), reduction="last"))
+    with pytest.raises(ConfigurationError, match=r"reduction 'median' is not one of cronos: last, mean"):
+        forecast(member(one, [0]), reduction="median")
+
+
+def test_folds_solver_and_steps(dataset):
+    plans = read_plans(dataset.plans())
+    for fold in (0, 1):
+        finished_model(dataset, plans, random=True, fold=fold, seed=fold)
+    scans = arrays(2, kind="float32")
+
+    def forecast(**settings):
+        return Forecaster.load(device="cpu", **settings).predict(scans, [0, 10], 20, SPACING)
+
+    zero, one, both = (forecast(folds=folds, steps=1) for folds in ([0], [1], None))
+    np.testing.assert_allclose(both, (zero + one) / 2, rtol=1e-5)
+    assert not np.allclose(forecast(folds=[0], steps=2), zero)
+    assert not np.allclose(forecast(folds=[0], steps=1, solver="midpoint"), zero)
+
+
+def test_a_model_is_found_without_its_raw_data(dataset):
+    """A shipped model is its results folder alone."""
+    finished_model(dataset, read_plans(dataset.plans()))
+    assert training_series(dataset.raw)
+    shutil.rmtree(dataset.raw)
+    shutil.rmtree(dataset.preprocessed)
+    assert Forecaster.load("Dataset001_Test", device="cpu").predict(arrays(), [0, 10, 20], 35, SPACING) is not None
+
+
+def test_an_unknown_solver_names_the_nearest(untrained):
+    with pytest.raises(NotFoundError, match="Did you mean 'euler'"):
+        Forecaster.load(device="cpu", solver="eular")

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+import torch
+
+from longflow.plans import read_plans
+from longflow.preprocessing.patches import read_patch
+from longflow.preprocessing.series import load_prepared, prepared_subjects
+from longflow.tasks.forecast import samples as forecast_samples
+from longflow.tasks.forecast.samples import ForecastSamples
+from longflow.training.splits import Cohort
+from tests.training.helpers import make_dataset
+
+
+def samples_of(paths, seed=0, counts=None, **plan):
+    plans = read_plans(paths.plans())
+    (name,) = plans.configurations
+    for key, value in plan.items():
+        setattr(plans.configuration(name), key, value)
+    folder = paths.cache("longflowPlans", "3d_fullres")
+    counts = counts or dict.fromkeys(prepared_subjects(folder), 4)
+    scans = {subject: [f"{subject}_{index}" for index in range(count)] for subject, count in counts.items()}
+    return ForecastSamples(Cohort(folder, scans), plans, name, seed)
+
+
+def equal(one, other):
+    """Whether two batches hold the same, noise too where they have any."""
+    pairs = [(value, getattr(other, name)) for name, value in vars(one).items()]
+    return all(a is b is None or torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.fixture
+def unaugmented(monkeypatch):
+    monkeypatch.setattr(forecast_samples, "augment", lambda stack, *_: stack)
+
+
+def test_a_batch_is_decided_by_seed_and_number_alone(dataset):
+    one = [samples_of(dataset)[number] for number in (7, 3, 7)]
+    assert equal(one[0], one[2]) and not equal(one[0], one[1])
+    assert not equal(one[0], samples_of(dataset, seed=1)[7])
+
+
+def test_batches_have_the_planned_size_and_one_number_of_context_scans(dataset):
+    samples = samples_of(dataset, batch_size=3)
+    seen = set()
+    for number in range(30):
+        batch = samples[number]
+        scans = batch.context.shape[1]
+        seen.add(scans)
+        assert batch.context.shape == (3, scans, 1, 4, 8, 8) and batch.target.shape == (3, 1, 4, 8, 8)
+        assert batch.context_times.shape == (3, scans) and batch.context_mask.all()
+        assert batch.context.dtype == batch.target.dtype == batch.context_times.dtype == torch.float32
+        assert (batch.context_times[:, -1] == 0).all() and (batch.target_time > 0).all()
+        assert (batch.context_times.diff() > 0).all()
+    assert seen == {1, 2, 3}
+
+
+def test_context_lies_before_the_target_and_times_are_those_of_the_scans(dataset, unaugmented):
+    """Each patch is found again in the scan that its time names."""
+    samples = samples_of(dataset, batch_size=1)
+    times = [0.0, 1.0, 2.5, 4.0]
+    every = [load_prepared(samples.series.folder, subject).images[:] for subject in samples.scan_counts]
+    for number in range(20):
+        batch = samples[number]
+        target = batch.target[0, 0].numpy()
+        series, scan, start = find(every, target)
+        patches = [
+            read_patch(series, [index], start, (4, 8, 8))[0]
+            for index, time in enumerate(times)
+            if np.isclose(batch.context_times[0] + times[scan] - batch.target_time[0], time, atol=1e-5).any()
+        ]
+        assert len(patches) == batch.context.shape[1]
+        assert np.array_equal(batch.context[0].numpy(), np.stack(patches))
+
+
+def find(every, patch):
+    for series in every:
+        windows = np.lib.stride_tricks.sliding_window_view(series[:, 0], patch.shape, axis=(1, 2, 3))
+        hits = np.argwhere((windows == patch).all((-3, -2, -1)))
+        if len(hits):
+            return series, hits[0][0], [int(value) for value in hits[0][1:]]
+    raise AssertionError("the patch is in no scan")
+
+
+def test_subjects_with_few_scans_are_drawn_only_where_they_have_enough(dataset):
+    samples = samples_of(dataset, counts={"s0": 1, "s1": 2, "s2": 4}, batch_size=4)
+    assert set(samples.scan_counts) == {"s1", "s2"}
+    for number in range(20):
+        assert samples[number].context.shape[0] == 4
+
+
+def test_in_2d_samples_have_no_slice_axis(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    batch = samples_of(make_dataset(subjects=2, channels=2, dimensions=2))[0]
+    assert batch.context.shape[2:] == (2, 8, 8) and batch.target.shape == (2, 2, 8, 8)

@@ -1,0 +1,240 @@
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+import longflow
+from longflow.data.images import Volume, read_scan, write_volume
+from longflow.errors import ConfigurationError, DataError
+from longflow.files import read_json, write_json
+from longflow.inference.predictor import predict_folder
+from longflow.inference.requests import Asked
+from longflow.inference.windows import predict_logits
+from longflow.preprocessing.restore import export_labels
+from longflow.preprocessing.series import prepare_volumes
+from longflow.tasks.segment.predictor import Segmenter
+from tests.inference.helpers import LABELS, REGIONS, plans_to_segment, segmentation_model
+from tests.inference.test_predictor import make_input, names, rewrite
+from tests.training.helpers import SHAPE, finished_model, geometry, make_dataset, scan_array
+
+
+@pytest.fixture
+def segmenter(dataset):
+    segmentation_model(dataset)
+    return Segmenter.load(device="cpu", mirror=False)
+
+
+@pytest.fixture
+def folder(dataset, tmp_path):
+    """Two subjects of three scans, and a row without an image each (a_3, b_3)."""
+    return make_input(dataset, tmp_path / "in")
+
+
+def oblique_image():
+    image = sitk.GetImageFromArray(scan_array(9, 0).astype(np.int16))
+    image.SetSpacing((1.0, 1.0, 2.0))
+    image.SetOrigin((1.0, 2.0, 3.0))
+    image.SetDirection((0, 1, 0, 1, 0, 0, 0, 0, -1))
+    return image
+
+
+def test_it_is_offered_at_the_front_door():
+    assert longflow.Segmenter is Segmenter
+
+
+def test_a_scan_is_prepared_alone_and_labelled_on_its_own_grid(segmenter):
+    """The parts that prediction consists of are tested each against nnU-Net; here, that they are put together so."""
+    image = oblique_image()
+    found = segmenter.predict(image)
+    for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection"):
+        assert getattr(found, name)() == getattr(image, name)()
+    assert found.GetPixelID() == sitk.sitkUInt8
+    array = scan_array(9, 0)
+    assert np.array_equal(segmenter.predict(array, spacing=(2.0, 1.0, 1.0)), sitk.GetArrayFromImage(found))
+
+    (member,) = segmenter.models.members
+    volume = Volume(array[None], geometry(spacing=(2.0, 1.0, 1.0)), "int16")
+    prepared = prepare_volumes("s", ["s"], [0], [volume], member.plans, "3d_fullres")
+    logits = predict_logits(member.methods, prepared.images[0], "cpu", 0.5, mirror=False)
+    expected = export_labels(logits, prepared.properties, member.plans)
+    assert np.array_equal(sitk.GetArrayFromImage(found), expected) and len(np.unique(expected)) > 1
+
+
+def test_mirroring_is_as_the_method_has_it_unless_told(dataset):
+    segmentation_model(dataset)
+    assert Segmenter.load(device="cpu").models.mirror  # unet mirrors, as nnU-Net
+    found = [
+        Segmenter.load(device="cpu", mirror=mirror).predict(scan_array(9, 0), (1, 1, 1))
+        for mirror in (None, True, False)
+    ]
+    assert np.array_equal(found[0], found[1]) and not np.array_equal(found[0], found[2])
+
+
+def test_labels_beyond_255_get_a_type_that_holds_them(dataset):
+    labels = {"background": 0, **{f"part {value}": value for value in range(1, 301)}}
+    segmentation_model(dataset, plans_to_segment(labels))
+    segmenter = Segmenter.load(device="cpu", mirror=False)
+    (method,) = segmenter.models.members[0].methods
+    method.network.unet.decoder.seg_layers[-1].bias.data[300] = 100
+    found = segmenter.predict(scan_array(9, 0), (1, 1, 1))
+    assert found.dtype == np.uint16 and (found == 300).all()
+
+
+def test_several_channels_and_what_cannot_be_segmented(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset = make_dataset(subjects=1, scans=1, channels=2, prepare=False)
+    segmentation_model(dataset, plans_to_segment(channels=2))
+    segmenter = Segmenter.load(device="cpu", mirror=False)
+    scan = np.stack([scan_array(1, 0, channel=channel) for channel in (0, 1)])
+    found = segmenter.predict(scan, (1, 1, 1))
+    assert found.shape == SHAPE
+    image = sitk.Compose(*[sitk.GetImageFromArray(channel) for channel in scan])
+    assert np.array_equal(sitk.GetArrayFromImage(segmenter.predict(image)), found)
+    with pytest.raises(DataError, match="has 1 channels, expected 2: channel 0, channel 1"):
+        segmenter.predict(scan[0], (1, 1, 1))
+    with pytest.raises(DataError, match="a spacing of three numbers"):
+        segmenter.predict(scan)
+    with pytest.raises(DataError, match="NaN or infinite"):
+        segmenter.predict(scan * np.nan, (1, 1, 1))
+
+
+def test_every_scan_of_a_folder_is_segmented(segmenter, folder, tmp_path, caplog):
+    out = tmp_path / "out"
+    with caplog.at_level("INFO"):
+        wanted = predict_folder(segmenter, folder, out)
+    cases = [f"{subject}_{index}" for subject in "ab" for index in range(3)]
+    assert [item.target.case for item in wanted] == cases
+    assert "Rows without an image are left out: a_3, b_3." in caplog.text
+    files = [f"{case}{ending}" for case in cases for ending in (".json", ".nii.gz")]
+    assert names(out) == sorted([*files, "dataset.json", "scans.csv", "volumes.csv"])
+    for case in cases:
+        scan, label = read_scan((folder / f"{case}_0000.nii.gz",)), read_scan((out / f"{case}.nii.gz",))
+        assert not scan.geometry.differences(label.geometry) and label.data_type == "uint8"
+        assert np.array_equal(label.array[0], segmenter.segment(scan))
+    assert read_json(out / "dataset.json")["labels"] == LABELS
+
+
+def test_a_sidecar_says_what_was_segmented_and_how(segmenter, folder, tmp_path):
+    predict_folder(segmenter, folder, tmp_path / "out")
+    content = read_json(tmp_path / "out" / "a_1.json")
+    assert set(content.pop("versions")) >= {"torch", "nnunetv2"} and content.pop("longflow_version")
+    assert content.pop("intended_use").startswith("research") and len(content.pop("plan_identity")[0]) == 16
+    assert set(content.pop("volumes")) == {"core", "rim"}
+    assert content == {
+        "case": "a_1",
+        "subject": "a",
+        "time": 10.0,
+        "images": ["a_1_0000.nii.gz"],
+        "time_unit": "days",
+        "dataset": "Dataset001_Test",
+        "method": ["unet"],
+        "configuration": ["3d_fullres"],
+        "plans": ["longflowPlans"],
+        "folds": [[0]],
+        "mirror": False,
+        "warnings": [],
+    }
+
+
+def test_scans_of_a_subject_may_lie_on_different_grids(segmenter, folder, tmp_path):
+    other = geometry((6, 11, 9), (2.0, 1.0, 1.0))
+    write_volume(scan_array(50, 1, (6, 11, 9)), other, "int16", folder / "a_1_0000.nii.gz")
+    predict_folder(segmenter, folder, tmp_path / "out")
+    assert not read_scan((tmp_path / "out" / "a_1.nii.gz",)).geometry.differences(other)
+
+
+def test_a_damaged_scan_is_named_and_the_others_are_done(segmenter, folder, tmp_path):
+    """Run again, nothing but the mended one is made."""
+    path, out = folder / "a_1_0000.nii.gz", tmp_path / "out"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"1 of 6 label maps could not be made.*(?s:.)*a_1: .*a_1_0000.nii.gz"):
+        predict_folder(segmenter, folder, out)
+    assert len(list(out.glob("*.nii.gz"))) == 5 and not (out / "a_1.json").exists()
+    before = {label: label.stat().st_mtime_ns for label in out.glob("*.nii.gz")}
+    path.write_bytes(whole)
+    predict_folder(segmenter, folder, out)
+    assert len(list(out.glob("*.nii.gz"))) == 6
+    assert before == {label: label.stat().st_mtime_ns for label in before}
+
+
+def test_an_older_label_map_does_not_pass_for_one_that_failed(segmenter, folder, tmp_path):
+    """Made anew by another model, a folder must not keep what the first one made of a scan that is now damaged."""
+    out = tmp_path / "out"
+    predict_folder(segmenter, folder, out)
+    (folder / "a_1_0000.nii.gz").write_bytes(b"")
+    segmenter.models.mirror = True
+    with pytest.raises(DataError, match="1 of 6 label maps"):
+        predict_folder(segmenter, folder, out, overwrite=True)
+    assert "a_1" not in (out / "scans.csv").read_text() + (out / "volumes.csv").read_text()
+    assert read_json(out / "a_2.json")["mirror"] is True
+
+
+def test_times_are_for_forecasts_and_phases_for_translations(segmenter, folder, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"Times \(-t\) are for forecasts, but unet__.* segments"):
+        predict_folder(segmenter, folder, tmp_path / "out", asked=Asked((50,)))
+    with pytest.raises(ConfigurationError, match=r"A phase \(--to\) is for translations, but unet__.* segments"):
+        predict_folder(segmenter, folder, tmp_path / "out", asked=Asked(phase="native"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_solver_is_for_forecasts(segmenter):
+    with pytest.raises(ConfigurationError, match="needs no solver"):
+        Segmenter.of(segmenter.models.selection, "cpu", solver="euler")
+
+
+def test_a_folder_without_scans(segmenter, folder, tmp_path):
+    rewrite(folder, (folder / "scans.csv").read_text(), "case,subject,time\n")
+    with pytest.raises(DataError, match="has no scan to segment"):
+        predict_folder(segmenter, folder, tmp_path / "out")
+
+
+def test_labels_are_not_written_among_acquired_scans(dataset, segmenter, folder):
+    for place in ("labelsTr", "."):
+        with pytest.raises(ConfigurationError, match=r"belongs to a raw dataset. Label maps would stand"):
+            predict_folder(segmenter, folder, dataset.raw / place)
+    with pytest.raises(ConfigurationError, match="Input and output are the same folder; label maps would stand"):
+        predict_folder(segmenter, folder, folder, overwrite=True)
+
+
+def test_a_model_that_forecasts_and_a_record_of_several_models_are_refused(dataset):
+    model = segmentation_model(dataset)
+    forecasting = finished_model(dataset, plans_to_segment().model_copy(update={"task": "forecast", "labels": {}}))
+    with pytest.raises(ConfigurationError, match=r"cronos__.* is a model for the task 'forecast', not for 'segment'"):
+        Segmenter.load(method="cronos", device="cpu")
+    other = segmentation_model(dataset, plans_to_segment().model_copy(update={"plans_name": "Other"}))
+    assert forecasting.folder.is_dir()
+    members = [
+        {"method": "unet", "plans_name": each.plans_name, "configuration": "3d_fullres", "folds": [0]}
+        for each in (model, other)
+    ]
+    write_json({"members": members, "reduction": None, "shrinkage": 1}, dataset.best)
+    with pytest.raises(ConfigurationError, match="averages the folds of one model, not several models"):
+        Segmenter.load(device="cpu")
+
+
+def test_folds_are_averaged(dataset):
+    for fold in (0, 1):
+        segmentation_model(dataset, fold=fold, seed=fold)
+    scan = scan_array(9, 0)
+    zero, one, both = (
+        Segmenter.load(device="cpu", mirror=False, folds=folds).predict(scan, (1, 1, 1)) for folds in ([0], [1], None)
+    )
+    assert not np.array_equal(zero, one)
+    agreed = zero == one
+    assert not np.array_equal(both, zero) and np.mean(both[agreed] == zero[agreed]) > 0.8
+
+
+def test_regions_and_slices(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset = make_dataset(subjects=1, scans=1, dimensions=2, prepare=False)
+    plans = plans_to_segment(REGIONS, [1, 2], dimensions=2)
+    segmentation_model(dataset, plans, configuration="2d")
+    segmenter = Segmenter.load(device="cpu")
+    (method,) = segmenter.models.members[0].methods
+    outputs = method.network.unet.decoder.seg_layers[-1]
+    outputs.weight.data.zero_()
+    for whole, core, label in ((1, -1, 1), (1, 1, 2), (-1, -1, 0)):
+        outputs.bias.data = torch.tensor([whole, core], dtype=torch.float32)
+        found = segmenter.predict(scan_array(9, 0), (1, 1, 1))
+        assert found.shape == SHAPE and (found == label).all()

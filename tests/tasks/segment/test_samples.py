@@ -1,0 +1,273 @@
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from longflow.data.labels import label_manager
+from longflow.errors import DataError
+from longflow.preprocessing.series import load_prepared
+from longflow.tasks.segment.samples import (
+    LabelledPairSamples,
+    LabelledSamples,
+    PairSamples,
+    class_locations,
+    label_positions,
+    subjects_with_pairs,
+)
+from longflow.training.loader import sampler_of, training_loader
+from longflow.training.splits import Cohort
+from tests.tasks.segment.cohort import SHAPE, TIMES, filled, ramp, segment_plans, with_voxel, write_cohort
+
+PATCH = (4, 8, 8)
+
+
+def samples_of(kind, folder, subjects, plans=None, seed=0, augmented=False, **cohort):
+    plans = plans or segment_plans()
+    made = write_cohort(folder, plans, subjects)
+    (name,) = plans.configurations
+    return kind(Cohort(made.folder, made.scans, **cohort), plans, name, seed, augmented)
+
+
+def equal(one, other):
+    assert vars(one).keys() == vars(other).keys()
+    for value, wanted in zip(vars(one).values(), vars(other).values(), strict=True):
+        pairs = zip(value, wanted, strict=True) if isinstance(value, list) else [(value, wanted)]
+        if not all(a is b is None or torch.equal(a, b) for a, b in pairs):
+            return False
+    return True
+
+
+def two_subjects():
+    return {"a": [with_voxel((3, 7, 6)), None, with_voxel((1, 2, 3), 2)], "b": [with_voxel((2, 5, 5)), filled(0)]}
+
+
+@pytest.mark.parametrize("kind", [LabelledSamples, PairSamples, LabelledPairSamples])
+@pytest.mark.parametrize("augmented", [True, False])
+def test_a_batch_is_decided_by_seed_and_number_alone(tmp_path, kind, augmented):
+    """Whatever was drawn before, the global generators are, and in whichever process."""
+    samples = samples_of(kind, tmp_path, two_subjects(), augmented=augmented)
+    first = samples[7]
+    assert not equal(samples[3], first)
+    np.random.seed(1)
+    torch.manual_seed(1)
+    state = np.random.get_state()[1].copy()
+    assert equal(samples[7], first) and equal(pickle.loads(pickle.dumps(samples))[7], first)
+    assert np.array_equal(np.random.get_state()[1], state)
+    assert not equal(samples_of(kind, tmp_path, two_subjects(), seed=1, augmented=augmented)[7], first)
+
+
+@pytest.mark.slow
+def test_the_number_of_workers_does_not_matter(tmp_path):
+    samples = samples_of(LabelledPairSamples, tmp_path, two_subjects(), augmented=True)
+    helped = training_loader(samples, 3, 1, workers=2, pin=False)
+    assert all(equal(samples[number], batch) for number, batch in zip(range(3, 7), helped, strict=False))
+
+
+@pytest.mark.parametrize("augmented", [True, False])
+@pytest.mark.parametrize(("dimensions", "patch"), [(3, (4, 8, 8)), (2, (8, 8)), (3, (2, 8, 8))])
+def test_shapes_of_a_batch(tmp_path, dimensions, patch, augmented):
+    strides = [[1] * dimensions, [1] * (dimensions - 1) + [2], [2] * dimensions]
+    plans = segment_plans(batch_size=5, dimensions=dimensions, patch=patch, strides=strides)
+    batch = samples_of(LabelledPairSamples, tmp_path, two_subjects(), plans, augmented=augmented)[0]
+    assert batch.image.shape == (5, 1, *patch) and batch.image.dtype == torch.float32
+    half = (*patch[:-1], patch[-1] // 2)
+    assert [tuple(scale.shape) for scale in batch.labels] == [(5, 1, *patch), (5, 1, *half)]
+    assert batch.pair.shape == batch.clean_pair.shape == (2, 2, 1, *patch)
+    assert batch.pair_times.shape == (2, 2) and batch.pair_times.dtype == torch.float32
+    assert batch.position.shape == batch.subject.shape == (2,) and batch.subject.dtype == torch.int64
+
+
+def test_each_kind_draws_what_it_says(tmp_path):
+    plans = segment_plans(batch_size=1)
+    labelled = samples_of(LabelledSamples, tmp_path, two_subjects(), plans)[0]
+    pairs = samples_of(PairSamples, tmp_path, two_subjects(), plans)[0]
+    both = samples_of(LabelledPairSamples, tmp_path, two_subjects(), plans)[0]
+    assert labelled.pair is labelled.clean_pair is labelled.pair_times is labelled.position is labelled.subject is None
+    assert pairs.image is pairs.labels is None and len(pairs.pair) == 1
+    # unet and unet_consistent see the same labelled patches
+    assert torch.equal(both.image, labelled.image) and torch.equal(both.labels[0], labelled.labels[0])
+
+
+def test_the_trainer_finds_the_three_kinds():
+    for name, kind in [
+        ("labelled", LabelledSamples),
+        ("pairs", PairSamples),
+        ("labelled_pairs", LabelledPairSamples),
+    ]:
+        assert sampler_of(type("SomeMethod", (), {"samples": name})) is kind
+
+
+def test_the_last_third_of_a_batch_holds_a_structure(tmp_path):
+    """One voxel in a scan of 1008, patches of 256: by chance alone far fewer would."""
+    plans = segment_plans(batch_size=6)
+    samples = samples_of(
+        LabelledSamples, tmp_path, {"a": [with_voxel((0, 0, 0))], "b": [with_voxel((5, 13, 11))]}, plans
+    )
+    hits = np.mean([[(label == 1).any().item() for label in samples[number].labels[0]] for number in range(40)], axis=0)
+    assert (hits[4:] == 1).all() and (hits[:4] < 0.5).all()
+
+
+def test_every_class_of_a_scan_is_centred_on_as_often(tmp_path):
+    label = filled(0)
+    label[:, :4], label[5, 13, 11] = 1, 2
+    samples = samples_of(LabelledSamples, tmp_path, {"a": [label]}, segment_plans(batch_size=3))
+    rare = np.mean([(samples[number].labels[0][2] == 2).any().item() for number in range(100)])
+    assert 0.4 < rare < 0.65
+
+
+def test_image_and_labels_are_read_at_the_same_place(tmp_path):
+    """The ramp tells where a patch was read; outside the scan the image is 0 and the label background."""
+    label = filled(1)
+    label.ravel()[::3] = 2
+    samples = samples_of(LabelledSamples, tmp_path, {"a": [label]}, segment_plans(patch=(8, 8, 8), batch_size=2))
+    series = load_prepared(tmp_path, "a")
+    label_of = dict(zip(np.asarray(series.images[0]).ravel().tolist(), label.ravel().tolist(), strict=True))
+    for number in range(10):
+        batch = samples[number]
+        found = [label_of.get(value, 0) for value in batch.image.ravel().tolist()]
+        assert torch.equal(torch.tensor(found), batch.labels[0].ravel().long())
+        outside = batch.labels[0] == 0
+        assert outside.float().mean() >= 0.25 and (batch.image[outside] == 0).all()
+
+
+def test_only_labels_that_may_be_used_are(tmp_path):
+    """Each scan's label has a value of its own; subject b is not among the labelled ones, scan 1 of a has no label."""
+    labels = {"background": 0} | {f"s{value}": value for value in range(1, 6)}
+    subjects = {"a": [filled(1), None, filled(3)], "b": [filled(4), filled(5)]}
+    plans = segment_plans(labels)
+
+    def seen(**cohort):
+        samples = samples_of(LabelledPairSamples, tmp_path, subjects, plans, **cohort)
+        assert {int(subject) for number in range(20) for subject in samples[number].subject} == {0, 1}
+        return {int(value) for number in range(20) for value in samples[number].labels[0].unique()} - {0}
+
+    assert seen() == {1, 3, 4, 5}
+    assert seen(labelled=frozenset({"a"})) == {1, 3}
+
+
+def test_scans_are_drawn_uniformly(tmp_path):
+    """Three labelled scans of one subject, one of the other: not half of the draws each."""
+    labels = {"background": 0} | {f"s{value}": value for value in range(1, 5)}
+    subjects = {"a": [filled(1), filled(2), filled(3)], "b": [filled(4)]}
+    samples = samples_of(LabelledSamples, tmp_path, subjects, segment_plans(labels, batch_size=1))
+    drawn = [int(samples[number].labels[0].max()) for number in range(200)]
+    assert all(0.15 < drawn.count(value) / 200 < 0.35 for value in range(1, 5))
+
+
+def test_pairs_are_neighbours_at_one_place(tmp_path):
+    """The ramp is the same in all scans, so equal patches were read at one place; intervals are 10, 20 and 40 days."""
+    samples = samples_of(PairSamples, tmp_path, {"a": [None] * 4, "b": [None] * 2})
+    intervals = set()
+    for number in range(30):
+        batch = samples[number]
+        assert torch.equal(batch.pair, batch.clean_pair) and torch.equal(batch.pair[:, 0], batch.pair[:, 1])
+        assert (batch.pair_times[:, 0] == 0).all()
+        found = batch.pair_times[:, 1].round(decimals=5).tolist()
+        intervals |= {(int(subject), time) for subject, time in zip(batch.subject, found, strict=True)}
+    gaps = (np.diff(TIMES) / 10).tolist()
+    assert intervals == {(0, gap) for gap in gaps} | {(1, gaps[0])}
+
+
+def test_augmented_pairs_share_the_warp_and_not_the_intensities(tmp_path):
+    samples = samples_of(PairSamples, tmp_path, {"a": [None] * 2}, augmented=True)
+    batches = [samples[number] for number in range(20)]
+    assert all(torch.equal(batch.clean_pair[:, 0], batch.clean_pair[:, 1]) for batch in batches)
+    assert np.mean([torch.equal(batch.pair[:, 0], batch.pair[:, 1]) for batch in batches]) < 0.3
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_position_is_that_of_the_centre_along_the_first_axis(tmp_path, dimensions):
+    """Each slice has one value, so the mean of a patch tells its centre."""
+
+    def slices(shape):
+        return np.broadcast_to(np.arange(1.0, shape[0] + 1, dtype=np.float32)[:, None, None], shape)
+
+    plans = segment_plans(dimensions=dimensions)
+    cohort = write_cohort(tmp_path, plans, {"a": [None, None]}, image=slices)
+    (name,) = plans.configurations
+    samples = PairSamples(cohort, plans, name, 0, augmented=False)
+    values = np.asarray(load_prepared(tmp_path, "a").images[0, 0, :, 0, 0])
+    positions = []
+    for number in range(10):
+        batch = samples[number]
+        centre = np.interp(batch.pair.mean(), values, np.arange(SHAPE[0]))
+        assert batch.position.item() == pytest.approx((centre + 0.5) / SHAPE[0], abs=1e-4)
+        positions.append(batch.position.item())
+    assert len(set(positions)) > 1 and min(positions) > 0 and max(positions) < 1
+
+
+def test_pretraining_needs_no_labels_at_all(tmp_path):
+    batch = samples_of(PairSamples, tmp_path, {"a": [None] * 2}, segment_plans(labels={}), augmented=True)[0]
+    assert torch.isfinite(batch.pair).all()
+
+
+def test_a_subject_with_one_scan_is_left_out_of_pairs_and_used_with_its_label(tmp_path):
+    labels = {"background": 0, "alone": 1, "pair": 2}
+    samples = samples_of(LabelledPairSamples, tmp_path, {"a": [filled(1)], "b": [filled(2)] * 2}, segment_plans(labels))
+    assert samples.subjects == ["b"]
+    assert {1, 2} <= {int(value) for number in range(10) for value in samples[number].labels[0].unique()}
+
+
+def test_no_subject_with_two_scans(tmp_path):
+    with pytest.raises(DataError, match=r"None of the 2 subjects has two scans.*method 'unet'"):
+        samples_of(PairSamples, tmp_path, {"a": [filled(1)], "b": [None]})
+    assert subjects_with_pairs(Cohort(tmp_path, {"a": ["a_0"], "b": ["b_0", "b_1"]})) == ["b"]
+
+
+@pytest.mark.parametrize("subjects", [{"a": [None], "b": [None]}, {"a": [None], "b": [None], "c": [filled(1)]}])
+def test_no_label(tmp_path, subjects):
+    with pytest.raises(DataError, match=r"None of the . subjects .* has a label.*labelsTr"):
+        samples_of(LabelledSamples, tmp_path, subjects, labelled=frozenset({"a", "b"}))
+
+
+@pytest.mark.parametrize(("usable", "said"), [(None, ""), ({"a"}, "None of the 1 labelled training scans has right")])
+def test_a_structure_that_no_training_scan_has(tmp_path, caplog, usable, said):
+    subjects = {"a": [filled(1), None], "b": [filled(0), with_voxel((0, 0, 0), 2)]}
+    samples = samples_of(LabelledSamples, tmp_path, subjects, labelled=usable and frozenset(usable))
+    assert said in caplog.text and bool(said) == bool(caplog.records)
+    assert torch.isfinite(samples[0].image).all()
+
+
+def test_regions_are_centred_on_and_become_targets(tmp_path):
+    plans = segment_plans({"background": 0, "whole": [1, 2], "core": [2]}, (1, 2), batch_size=2)
+    samples = samples_of(LabelledSamples, tmp_path, {"a": [with_voxel((0, 0, 0), 1)]}, plans)
+    for number in range(5):
+        labels = samples[number].labels[0]
+        assert labels.shape == (2, 2, *PATCH) and labels.dtype == torch.bool
+        assert labels[1, 0].sum() == 1 and not labels[:, 1].any()
+
+
+def test_where_classes_are_by_the_keys_of_nnunet(tmp_path):
+    label = filled(3)
+    label[0, 0, :3] = [0, 1, 2]
+    plans = segment_plans({"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, (1, 2))
+    write_cohort(tmp_path, plans, {"a": [label]})
+    found = class_locations(load_prepared(tmp_path, "a"), 0, label_manager(plans.labels, plans.regions_class_order))
+    expected = {(1, 2): [1, 2], 2: [2], (2,): [2], (-1, 0, 1, 2): [0, 1, 2]}
+    assert len(found) == 3
+    for key, positions in found.items():
+        assert positions.tolist() == [[0, 0, 0, x] for x in expected[key]], key
+
+
+def test_with_an_ignore_label_every_patch_is_centred_on_what_is_annotated(tmp_path):
+    label = filled(2)
+    label[3, 7, 6] = 0
+    plans = segment_plans({"background": 0, "left": 1, "ignore": 2}, batch_size=3)
+    samples = samples_of(LabelledSamples, tmp_path, {"a": [label]}, plans)
+    series = load_prepared(tmp_path, "a")
+    wanted = float(series.images[0, 0, 3, 7, 6])
+    for number in range(5):
+        assert (samples[number].image[:, 0, 2, 4, 4] == wanted).all()
+
+
+def test_positions_of_labels_are_those_of_the_segmentation(tmp_path):
+    label = np.random.default_rng(0).integers(0, 3, SHAPE).astype(np.int16)
+    write_cohort(tmp_path, segment_plans(), {"a": [None, label]})
+    found = label_positions(load_prepared(tmp_path, "a"), 1)
+    for value in (1, 2):
+        assert sorted(found[value].tolist()) == np.argwhere(label == value).tolist()
+
+
+def test_the_helper_has_a_different_value_at_every_voxel():
+    assert len(np.unique(ramp())) == np.prod(SHAPE)

@@ -1,0 +1,139 @@
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from longflow.tasks.segment.tables import show_segmentations
+
+
+def number(mean, interval=None, undefined=0):
+    return {"mean": mean, "median": mean, "interval": interval, "undefined": undefined}
+
+
+def structure(**changes):
+    consistency = {
+        name: number(value)
+        for name, value in {
+            "stcs": 0.95,
+            "true_stcs": 0.9,
+            "stcs_difference": 0.05,
+            "aspc": 2.5,
+            "true_aspc": 7.5,
+            "aspc_difference": -5.0,
+        }.items()
+    }
+    return {
+        "dice": number(0.9, [0.85, 0.95]),
+        "iou": number(0.8),
+        "hd95": number(1.5),
+        "missed": 0,
+        "invented": 0,
+        "in_neither": 0,
+        "lesions": None,
+        "consistency": {**consistency, "verdict": "over-smoothed"},
+        "trajectories": {
+            "slope_error": number(-0.25),
+            "relative_slope_error": number(0.125),
+            "change_correlation": {"r": 0.75, "interval": [0.5, 0.9]},
+            "bland_altman": {"bias": -0.5, "limits": [-1.5, 0.5]},
+        },
+        **changes,
+    }
+
+
+def results(by_structure, **changes):
+    return {
+        "methods": ["unet"],
+        "time_unit": "months",
+        "scans": 6,
+        "subjects": 3,
+        "pairs": 3,
+        "pairs_on_other_grids": 0,
+        "subjects_with_one_scan": [],
+        "without_truth": [],
+        "truth_from": {"labels[x]": 6},
+        "overall": {name: number(0.5) for name in ("dice", "iou", "hd95")},
+        "by_structure": by_structure,
+        **changes,
+    }
+
+
+def shown(content, width=80):
+    console = Console(file=StringIO(), width=width, soft_wrap=True)
+    show_segmentations(content, console)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_the_truth_stands_beside_the_prediction(width):
+    text = shown(results({"liver": structure()}), width)
+    assert "6 scans of 3 subjects (unet)" in text
+    for cell in ("0.9000", "0.8500 to 0.9500", "0.950", "0.900", "+0.050", "2.50", "7.50", "-5.00", "over-smoothed"):
+        assert cell in text
+    for cell in ("-0.25", "12.5%", "0.50 to 0.90", "(-1.5 to +0.5)", "ml / months"):
+        assert cell in text
+    assert "Over-smoothed: liver." in text
+    assert "mean over structures" not in text
+    assert "Truth: 6 in labels[x]." in text
+
+
+def test_the_mean_over_structures_stands_below_several():
+    text = " ".join(shown(results({"liver": structure(), "spleen": structure()}), 200).split())
+    assert "mean over structures 0.5000" in text
+
+
+def test_what_is_absent_or_undefined_is_said_not_averaged():
+    absent = structure(dice=number(None, undefined=6), hd95=number(None, undefined=6), missed=1, in_neither=2)
+    text = " ".join(shown(results({"tumour": absent}), 200).split())
+    assert "tumour: missed in 1, in neither truth nor prediction of 2 of 6 scans." in text
+    assert "Dice of tumour: 6, HD95 of tumour: 6" in text
+    assert "nan" not in text.lower()
+
+
+def test_few_subjects_are_said_to_be_few():
+    assert "3 subjects: intervals over so few are too narrow" in shown(results({"liver": structure()}), 200)
+    one = shown(results({"liver": structure()}, subjects=1, scans=1, pairs=1), 200)
+    assert "One subject: there are no intervals" in one
+    assert "1 scan of 1 subject (unet)" in one and "over 1 pair of consecutive" in one
+    assert "too narrow" not in shown(results({"liver": structure()}, subjects=10), 200)
+
+
+def test_a_torn_verdict_is_not_summed_up_as_smoothing():
+    torn = structure()
+    torn["consistency"]["verdict"] = "STCS: less consistent; ASPC: over-smoothed"
+    text = shown(results({"liver": torn, "spleen": structure()}), 200)
+    assert "STCS and ASPC disagree on liver" in text
+    assert "Over-smoothed: spleen." in text
+
+
+def test_one_scan_for_each_subject():
+    alone = structure(consistency=None, trajectories=None)
+    text = shown(results({"liver": alone}, pairs=0, subjects_with_one_scan=["a", "b", "c"]))
+    assert "Every subject has one scan" in text
+    assert "STCS of" not in text and "Volumes over time" not in text
+
+
+def test_some_subjects_with_one_scan_and_pairs_on_other_grids():
+    text = shown(
+        results({"liver": structure()}, subjects_with_one_scan=["a"], pairs_on_other_grids=2, without_truth=["x"])
+    )
+    assert "Subjects with one scan, left out of everything over time: 1." in text
+    assert "2 of 3 pairs do not lie on one grid" in text
+    assert "longflow_register" in text
+    assert "Label maps without a truth, not evaluated: 1." in text
+
+
+def test_lesions_where_there_are_several():
+    lesions = {f"lesion_{name}": number(value) for name, value in (("precision", 0.5), ("recall", 0.75), ("f1", 0.6))}
+    text = shown(results({"ms": structure(lesions={"median_number": 4.0, **lesions}), "[b]": structure()}))
+    assert "0.750" in text and "0.600" in text
+    assert "[b]" in text
+
+
+def test_without_limits_or_a_slope_to_compare():
+    trajectories = structure()["trajectories"]
+    trajectories |= {"relative_slope_error": number(None, undefined=1)}
+    trajectories |= {"change_correlation": {"r": None, "interval": None}, "bland_altman": {"bias": 0.5, "limits": None}}
+    text = shown(results({"liver": structure(trajectories=trajectories)}))
+    assert "relative slope error of liver: 1" in text
+    assert "+0.5" in text

@@ -1,0 +1,65 @@
+import csv
+
+import numpy as np
+import pytest
+
+from longflow.data.dataset import Scan, write_scans
+from longflow.data.labels import structures
+from longflow.files import write_json
+from longflow.inference.predictor import predict_folder
+from longflow.tasks.segment.predictor import Segmenter
+from longflow.tasks.segment.volumes import structure_volumes, write_volumes
+from tests.inference.helpers import REGIONS, plans_to_segment, segmentation_model
+from tests.inference.test_predictor import make_input
+from tests.training.helpers import SHAPE, geometry, scan_array
+
+
+def table(folder):
+    with open(folder / "volumes.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_voxels_are_counted_by_structure_and_measured_by_the_grid():
+    labels = np.zeros(SHAPE, np.int16)
+    labels[0, 0, :5], labels[1, 1, :2] = 1, 2
+    found = structure_volumes(labels, geometry(spacing=(5.0, 2.0, 0.5)), structures({**REGIONS, "rest": 3}))
+    assert found == {
+        "whole": {"voxels": 7, "volume_ml": pytest.approx(7 * 0.005)},
+        "core": {"voxels": 2, "volume_ml": pytest.approx(2 * 0.005)},
+        "rest": {"voxels": 0, "volume_ml": 0},
+    }
+
+
+def test_the_table_is_sorted_by_subject_time_as_a_number_and_structure(tmp_path):
+    scans = [Scan(f"{subject}_{time}", subject, float(time), ()) for subject in "ba" for time in (100, 20)]
+    write_scans(scans, tmp_path / "scans.csv")
+    for number, scan in enumerate(scans):
+        volumes = {name: {"voxels": number, "volume_ml": number / 1000} for name in ("z", "y")}
+        write_json({"volumes": volumes}, tmp_path / f"{scan.case}.json")
+    write_volumes(tmp_path)
+    rows = table(tmp_path)
+    assert list(rows[0]) == ["subject", "case", "time", "structure", "voxels", "volume_ml"]
+    assert [(row["case"], row["structure"]) for row in rows[:4]] == [
+        ("a_20", "z"), ("a_20", "y"), ("a_100", "z"), ("a_100", "y"),
+    ]  # fmt: skip
+    assert rows[0]["voxels"] == "3" and float(rows[0]["volume_ml"]) == 0.003 and len(rows) == 8
+
+
+def test_scans_of_earlier_commands_stay_in_the_table(dataset, tmp_path):
+    """The volumes are those of the label maps in the files."""
+    segmentation_model(dataset, plans_to_segment(REGIONS, [1, 2]))
+    segmenter = Segmenter.load(device="cpu", mirror=False)
+    first = make_input(dataset, tmp_path / "first", wanted=False)
+    second = make_input(dataset, tmp_path / "second", wanted=False)
+    text = (second / "scans.csv").read_text()
+    (second / "scans.csv").write_text(text.replace("a_", "c_").replace(",a,", ",c,"))
+    for path in second.glob("a_*"):
+        path.rename(path.with_name(path.name.replace("a_", "c_")))
+    out = tmp_path / "out"
+    predict_folder(segmenter, first, out)
+    predict_folder(segmenter, second, out)
+    rows = table(out)
+    assert [row["subject"] for row in rows] == ["a"] * 6 + ["b"] * 6 + ["c"] * 6
+    found = {(row["case"], row["structure"]): int(row["voxels"]) for row in rows}
+    labels = segmenter.predict(scan_array(50, 1), (1, 1, 1))
+    assert found["a_1", "whole"] == np.count_nonzero(labels) and found["a_1", "core"] == np.sum(labels == 2)

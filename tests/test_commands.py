@@ -1,0 +1,88 @@
+"""Commands are run as they are shown, and end with whoever runs them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from longflow.commands import Command, run_command
+
+UNIX = pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM on Windows")
+
+#: the "command" is a shell script in place of python: it writes a file when it is told to end
+RUN = (
+    "import signal, sys; from pathlib import Path; import longflow.commands as commands\n"
+    "start = commands.subprocess.Popen\n"
+    "def started(*arguments, **further):\n"
+    "    process = start(*arguments, **further)\n"
+    "    Path(sys.argv[2]).touch()\n"
+    "    return process\n"
+    "commands.subprocess.Popen = started\n"
+    "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
+    "commands.sys.executable = sys.argv[1]\n"
+    "commands.run_command(commands.Command('train', ()), {})\n"
+)
+#: the command itself, as `run_command` launches it, but for what it does
+ENDS = (
+    "import pathlib, signal, subprocess, sys, time\n"
+    "child = '''\n"
+    "import pathlib, signal, sys, time\n"
+    "from longflow.commands import end_with_parent\n"
+    "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[2]).touch(), sys.exit(143)))\n"
+    "end_with_parent(int(sys.argv[3]), every=0.01)\n"
+    "pathlib.Path(sys.argv[1]).touch()\n"
+    "time.sleep(60)\n"
+    "'''\n"
+    "import os\n"
+    "subprocess.run([sys.executable, '-c', child, *sys.argv[1:], str(os.getpid())])\n"
+)
+
+
+def wait_for(path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert path.exists()
+
+
+def test_exit_code_of_a_command_comes_back():
+    assert run_command(Command("demo", ("--help",)), {}) == 0
+    assert run_command(Command("demo", ("--no_such_flag",)), {}) == 1
+
+
+def test_a_command_is_shown_as_a_user_types_it():
+    assert Command("predict", ("-i", "my scans")).typed == "longflow_predict -i 'my scans'"
+
+
+def test_a_command_finds_the_folders_that_it_is_told_and_no_others(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("longflow_results", str(tmp_path / "of the user"))
+    code = run_command(Command("verify", ("-d", "101")), {"LONGFLOW_HOME": str(tmp_path / "home")})
+    message = capfd.readouterr().err
+    assert code == 1 and str(tmp_path / "home" / "raw") in message.replace("\n", "")
+
+
+@UNIX
+def test_who_is_told_to_end_takes_its_command_along(tmp_path):
+    child = tmp_path / "python"
+    child.write_text(
+        f"#!/bin/sh\ntrap 'touch {tmp_path}/saved; exit 0' TERM\ntouch {tmp_path}/started\n"
+        "while true; do sleep 0.05; done\n"
+    )
+    child.chmod(0o755)
+    parent = subprocess.Popen([sys.executable, "-c", RUN, str(child), str(tmp_path / "launched")])
+    wait_for(tmp_path / "started"), wait_for(tmp_path / "launched")
+    os.kill(parent.pid, signal.SIGTERM)
+    assert parent.wait(timeout=60) == 143
+    assert (tmp_path / "saved").exists()
+
+
+@UNIX
+def test_a_command_whose_parent_is_killed_is_told_to_end(tmp_path):
+    parent = subprocess.Popen([sys.executable, "-c", ENDS, str(tmp_path / "started"), str(tmp_path / "saved")])
+    wait_for(tmp_path / "started")
+    parent.kill()
+    parent.wait(timeout=60)
+    wait_for(tmp_path / "saved")

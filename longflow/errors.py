@@ -37,10 +37,10 @@ class WorkerError(LongflowError):
     """A worker process ended without an answer; holds the case it worked on and the cause."""
 
 
-def some(names: Iterable[object], most: int = 5) -> str:
+def first_few(names: Iterable[object], most: int = 5) -> str:
     """The first few of some names, for people.
 
-    >>> some(["a", "b", "c", "d"], most=2)
+    >>> first_few(["a", "b", "c", "d"], most=2)
     'a, b and 2 more'
     """
     shown = [str(name) for name in names]

@@ -25,7 +25,7 @@ _HOST = re.sub(r"\W", "", platform.node()) or "unknown"
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside ``path``; move it to ``path`` once the block has ended without an error.
 
     The temporary name keeps the full suffix of ``path`` (``.nii.gz``), because writers choose the format by it. A
@@ -53,7 +53,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def held_alone(path: Path, doing: str) -> Iterator[None]:
+def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
     """Hold a lock on a file, which tells others who does what there; it ends with the block or the process.
 
     The lock is POSIX's: processes that this one has forked do not hold it, so that those who prepare batches
@@ -97,7 +97,7 @@ def _is_being_written(leftover: Path) -> bool:
 
 def write_text(text: str, path: Path) -> None:
     """Write text to a file, whole or not at all."""
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -108,7 +108,7 @@ def write_json(content: Any, path: Path) -> None:
 
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write a CSV with a header, whole or not at all; what is missing or None becomes an empty cell."""
-    with written_whole(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -9,7 +9,7 @@ import pytest
 
 from longflow import files
 from longflow.errors import DataError, InUseError
-from longflow.files import held_alone, read_json, write_csv, write_json, write_text, written_whole
+from longflow.files import atomic_write, exclusive_lock, read_json, write_csv, write_json, write_text
 
 
 def full_disk(*arguments, **options):
@@ -37,7 +37,7 @@ def test_json_has_no_nan(tmp_path):
 def test_a_block_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "x.txt"
     write_text("old", path)
-    with pytest.raises(RuntimeError), written_whole(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -45,7 +45,7 @@ def test_a_block_that_fails_leaves_the_old_file(tmp_path):
 
 
 def test_the_temporary_name_keeps_the_ending(tmp_path):
-    with written_whole(tmp_path / "scan.nii.gz") as temporary:
+    with atomic_write(tmp_path / "scan.nii.gz") as temporary:
         assert temporary.name.endswith(".nii.gz") and temporary.name.startswith(".unfinished-")
         temporary.write_text("x")
 
@@ -60,7 +60,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path):
 def test_what_another_process_is_writing_is_left_to_it(tmp_path):
     """Five folds that start at once all write the same splits; what a dead process left is removed."""
     path = tmp_path / "x.txt"
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("first")
         dead = temporary.with_name(temporary.name.replace(f"-{os.getpid()}-", "-999999999-"))
         elsewhere = tmp_path / ".unfinished-otherhost-1-12345678-x.txt"
@@ -106,8 +106,8 @@ def test_json_that_cannot_be_read(tmp_path, content, message):
         read_json(tmp_path / "x.json")
 
 
-HOLD = "import sys; from pathlib import Path; from longflow.files import held_alone\n"
-HOLD += "with held_alone(Path(sys.argv[1]), ''): print('held', flush=True); sys.stdin.read()"
+HOLD = "import sys; from pathlib import Path; from longflow.files import exclusive_lock\n"
+HOLD += "with exclusive_lock(Path(sys.argv[1]), ''): print('held', flush=True); sys.stdin.read()"
 
 
 @pytest.fixture
@@ -126,11 +126,11 @@ def test_one_process_at_a_time(tmp_path, other):
     message = (
         rf"Fold 0 is being trained by another process already \(process {other.pid} on {platform.node()}; .*lock\)"
     )
-    with pytest.raises(InUseError, match=message), held_alone(lock, "Fold 0 is being trained"):
+    with pytest.raises(InUseError, match=message), exclusive_lock(lock, "Fold 0 is being trained"):
         pytest.fail("held by two")
     other.kill()
     other.wait()
-    with held_alone(lock, "Fold 0 is being trained"):
+    with exclusive_lock(lock, "Fold 0 is being trained"):
         assert lock.read_text() == f"process {os.getpid()} on {platform.node()}\n"
 
 
@@ -139,7 +139,7 @@ def test_a_process_that_was_forked_does_not_hold_what_its_parent_held(tmp_path):
     lock, (ended, end) = tmp_path / ".lock", os.pipe()
     if (parent := os.fork()) == 0:
         try:
-            with held_alone(lock, ""):
+            with exclusive_lock(lock, ""):
                 if os.fork() == 0:  # lives until the test has ended
                     os.close(end)
                     os.read(ended, 1)
@@ -147,7 +147,7 @@ def test_a_process_that_was_forked_does_not_hold_what_its_parent_held(tmp_path):
         finally:  # a child that fails must not go on with the tests
             os._exit(1)
     assert os.waitpid(parent, 0)[1] == 0
-    with held_alone(lock, "Fold 0 is being trained"):
+    with exclusive_lock(lock, "Fold 0 is being trained"):
         assert lock.read_text().startswith(f"process {os.getpid()}")
     os.close(end)
     os.close(ended)
@@ -158,5 +158,5 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(files.fcntl, "lockf", lockf)
-    with caplog.at_level(logging.WARNING), held_alone(tmp_path / ".lock", ""):
+    with caplog.at_level(logging.WARNING), exclusive_lock(tmp_path / ".lock", ""):
         assert "this file system has no locks" in caplog.text

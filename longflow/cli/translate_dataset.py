@@ -9,7 +9,7 @@ from typing import get_args
 from longflow.cli import command, flags
 from longflow.cli.import_dataset import new_dataset_name
 from longflow.cli.progress import progress_bar
-from longflow.errors import ConfigurationError, some
+from longflow.errors import ConfigurationError, first_few
 from longflow.paths import DATASET_NAME, raw_root
 from longflow.plans import Solver
 
@@ -76,7 +76,7 @@ def work(options: argparse.Namespace) -> None:
     device = flags.checked_device(options.device)
     translator = Translator.of(selection, device, options.mirror, options.solver, options.steps)
     for member in selection.members:
-        say(f"Model: {selection.dataset.name} / {member.model.folder.name}, folds {some(member.folds)}")
+        say(f"Model: {selection.dataset.name} / {member.model.folder.name}, folds {first_few(member.folds)}")
     with progress_bar(translator.doing) as progress:
         result = translate_dataset(translator, options.to, output, options.overwrite, progress)
     if not result.written:
@@ -88,7 +88,8 @@ def work(options: argparse.Namespace) -> None:
     say(f"  by folds that were not trained on their subject: {count - known}")
     if known:
         say(
-            f"  by folds that were, as there is no other: {known} ({some(result.trained_on)}). They may look better "
+            f"  by folds that were, as there is no other: {known} ({first_few(result.trained_on)}). They may look "
+            f"better "
             "than translations of new scans."
         )
     if result.unlabelled:

@@ -19,7 +19,7 @@ from typing import Any
 from longflow.commands import Command, run_command
 from longflow.compare.comparison import Comparison, Run
 from longflow.data.dataset import DatasetDescription
-from longflow.errors import LongflowError, some
+from longflow.errors import LongflowError, first_few
 from longflow.evaluation.summary import Row
 from longflow.files import read_json, write_csv, write_json
 from longflow.parallel import Progress
@@ -186,7 +186,9 @@ def measure(
     ]
     pairs, without_truth = find_pairs(forecasts, [targets.folder, *targets.references], description)
     if without_truth:
-        logger.warning("%d targets have no acquired scan and are left out: %s", len(without_truth), some(without_truth))
+        logger.warning(
+            "%d targets have no acquired scan and are left out: %s", len(without_truth), first_few(without_truth)
+        )
     write_csv(COLUMNS, evaluate_pairs(pairs, progress=progress), out / METRICS_CSV)
 
 

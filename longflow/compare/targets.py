@@ -13,7 +13,7 @@ from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, training_series, write_description, write_scans
 from longflow.errors import DataError
-from longflow.inference.requests import wanted_forecasts
+from longflow.inference.requests import forecast_requests
 from longflow.paths import DatasetPaths
 from longflow.plans import Plans
 from longflow.training.splits import (
@@ -46,7 +46,7 @@ def targets_of_folder(
 
     :param most_context: context scans that a model takes.
     """
-    wanted = wanted_forecasts(folder, description, (), most_context)
+    wanted = forecast_requests(folder, description, (), most_context)
     fewest = min(len(one.context) for one in wanted)
     return Targets(folder, tuple(references), {one.target.case: one.target.subject for one in wanted}, fewest)
 

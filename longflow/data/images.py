@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from longflow.data.nifti import describe_infinite, is_nifti, read_nifti_array
 from longflow.errors import DataError
-from longflow.files import written_whole
+from longflow.files import atomic_write
 
 # ITK writes a warning to the screen for each file with a questionable header; the integrity check reports those once
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
@@ -194,7 +194,7 @@ def write_volume(array: np.ndarray, geometry: Geometry, data_type: str, path: Pa
     image.SetSpacing(geometry.spacing)
     image.SetOrigin(geometry.origin)
     image.SetDirection(geometry.direction)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             sitk.WriteImage(image, str(temporary), useCompression=True)
         except RuntimeError as error:

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from longflow.data.dataset import DatasetDescription, Series
 from longflow.data.phases import in_pairs, phases_of_dataset
-from longflow.errors import DataError, some
+from longflow.errors import DataError, first_few
 
 
 class PhaseFingerprint(BaseModel):
@@ -26,9 +26,11 @@ class PhaseFingerprint(BaseModel):
         """What is not used, for people."""
         parts = []
         if self.without_pair:
-            parts.append(f"{_counted(self.without_pair, 'subject')} without a pair ({some(self.without_pair)})")
+            parts.append(f"{_counted(self.without_pair, 'subject')} without a pair ({first_few(self.without_pair)})")
         if self.single:
-            parts.append(f"{_counted(self.single, 'scan')} without a fellow at the same time ({some(self.single)})")
+            parts.append(
+                f"{_counted(self.single, 'scan')} without a fellow at the same time ({first_few(self.single)})"
+            )
         if self.other_phases:
             phases = ", ".join(f"{number} {phase or 'without one'}" for phase, number in self.other_phases.items())
             parts.append(f"scans in other phases ({phases})")

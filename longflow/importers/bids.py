@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 from longflow.data.dataset import parse_time
-from longflow.errors import ConfigurationError, DataError, some
+from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.importers.patterns import filled
 from longflow.importers.writing import ImportedScan, import_dataset, moments, with_test_subjects
 from longflow.parallel import Progress
@@ -129,7 +129,7 @@ def images_of_folder(source: Path, modality: str) -> tuple[dict[tuple[str, str],
     sessions = sorted(path for path in source.glob("sub-*/ses-*") if path.is_dir())
     if not sessions:
         present = sorted(path.name for path in source.iterdir()) if source.is_dir() else ["no such folder"]
-        found = f"Found: {some(present)}."
+        found = f"Found: {first_few(present)}."
         if any(source.glob("sub-*/anat")):
             found = "Its subjects have one session each, so nothing can be learned over time."
         raise DataError(f"{source} has no sessions. Expected folders as sub-OAS30001/ses-d0129/anat. {found}")
@@ -150,7 +150,7 @@ def images_of_folder(source: Path, modality: str) -> tuple[dict[tuple[str, str],
         names = {path.name.split("_")[-1].split(".")[0] for path in source.glob("sub-*/ses-*/anat/*.nii*")}
         raise DataError(
             f"No session of {source} has an image anat/*_{modality}.nii.gz. Found there: "
-            f"{some(sorted(names)) or 'no images'}. Name one with --modality."
+            f"{first_few(sorted(names)) or 'no images'}. Name one with --modality."
         )
     return images, left_out
 
@@ -171,7 +171,7 @@ def times_of_sessions(
     if column is None:
         return times_of_names(source, sessions, unit)
     if column not in columns:
-        found = f"with the columns {some(sorted(columns))}" if table else "no *_sessions.tsv"
+        found = f"with the columns {first_few(sorted(columns))}" if table else "no *_sessions.tsv"
         raise DataError(f"--times {column}: {source} has {found}. Name one of them, or give --times {LABELS}.")
     unit = unit or COLUMNS.get(column)
     if unit is None:
@@ -207,7 +207,8 @@ def times_of_names(
     unit = unit or LETTERS.get(letter or "")
     if strange or letter is None or unit is None:
         raise DataError(
-            f"Nothing says when the sessions of {source} were ({some(sorted({session for _, session in sessions}))}). "
+            f"Nothing says when the sessions of {source} were "
+            f"({first_few(sorted({session for _, session in sessions}))}). "
             "Expected: sub-X/sub-X_sessions.tsv (or sessions.tsv) with the columns session_id and acq_time, days or "
             "age; or names as ses-d0129 (days) or ses-M012 (months). Where names are numbers in another unit: "
             f"--times {LABELS} --time_unit weeks."

@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from longflow.errors import ConfigurationError, DataError, some
+from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.importers.nifti4d import frames_of_header, has_times, times_of_headers
 from longflow.importers.writing import ImportedScan, Space, import_dataset, moments, with_test_subjects
 from longflow.parallel import Progress
@@ -74,12 +74,12 @@ def import_isles24(
             for frame in range(0, count, every)
         ]
     if not scans:
-        raise DataError(f"No perfusion series of {source} has two volumes to keep: {some(left_out)}.")
+        raise DataError(f"No perfusion series of {source} has two volumes to keep: {first_few(left_out)}.")
     if assumed:
         logger.warning(
             "The headers of %d series give no time between volumes (%s): %g s is taken, as the dataset's paper has it.",
             len(assumed),
-            some(assumed),
+            first_few(assumed),
             SECONDS_BETWEEN_VOLUMES,
         )
     return import_dataset(
@@ -130,6 +130,6 @@ def series_of_folder(source: Path, space: Space) -> tuple[dict[str, Path], list[
     if not files:
         raise DataError(
             f"{roots[0]} has no CT perfusion series. Expected sub-stroke0001/ses-01/sub-stroke0001_ses-01{ending}; "
-            f"found: {some(sorted(path.name for path in roots[0].iterdir())) or 'nothing'}."
+            f"found: {first_few(sorted(path.name for path in roots[0].iterdir())) or 'nothing'}."
         )
     return files, left_out

@@ -22,7 +22,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Literal, get_args
 
-from longflow.errors import DataError, some, unknown_name
+from longflow.errors import DataError, first_few, unknown_name
 from longflow.importers.writing import ImportedScan, Space, import_dataset, moments, with_test_subjects
 from longflow.parallel import Progress
 from longflow.plans import Task
@@ -125,7 +125,7 @@ def patients_of_folder(source: Path) -> list[Path]:
             return patients
     raise DataError(
         f"{source} has no LUMIERE patients. Expected folders as Imaging/Patient-001/week-000-1 with CT1.nii.gz. "
-        f"Found: {some(sorted(path.name for path in source.iterdir())) if source.is_dir() else 'no such folder'}."
+        f"Found: {first_few(sorted(path.name for path in source.iterdir())) if source.is_dir() else 'no such folder'}."
     )
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from longflow.errors import ConfigurationError, DataError, some
+from longflow.errors import ConfigurationError, DataError, first_few
 
 #: what may stand for ``{subject}``
 SUBJECT = "[^/]+"
@@ -40,7 +40,7 @@ def fitting_files(
     if not found:
         present = sorted(path.name for path in source.iterdir())
         raise DataError(
-            f"{source} has no file with a name as {pattern}. It holds {some(present) or 'nothing'}. Give "
+            f"{source} has no file with a name as {pattern}. It holds {first_few(present) or 'nothing'}. Give "
             "the pattern with --images."
         )
     return found

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from longflow.data.dataset import PHASE
 from longflow.data.phases import native_first
-from longflow.errors import ConfigurationError, DataError, some, unknown_name
+from longflow.errors import ConfigurationError, DataError, first_few, unknown_name
 from longflow.importers.patterns import SUBJECT, filled, fitting_files
 from longflow.importers.writing import ImportedScan, import_dataset
 from longflow.parallel import Progress
@@ -115,7 +115,7 @@ def scans_of_folder(source: Path, images: str, labels: str | None, phases: Seque
         raise DataError(f"By --images {images}, no file of {source} is in the phase '{missing[0]}', only {found[0]}.")
     if len(found) != 2:
         raise DataError(
-            f"By --images {images}, the files of {source} are in {some(found)}: {len(found)} phases. Translation "
+            f"By --images {images}, the files of {source} are in {first_few(found)}: {len(found)} phases. Translation "
             "needs two. Name them with --phases, that without contrast first, as in --phases native arterial."
         )
     if labels and not any(scan.label for scan in scans):

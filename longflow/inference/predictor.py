@@ -96,7 +96,7 @@ class Predictor(ABC):
         return cls(load_models(selection, cls.task, device, mirror, solver, steps))
 
     @abstractmethod
-    def wanted(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[Item]:
+    def requests(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[Item]:
         """What a folder asks for; files are not opened.
 
         :param asked: of every subject, by the command line.
@@ -149,7 +149,7 @@ def predict_folder(
     _check_asked(asked, predictor)
     description = predictor.models.description
     _check_input_description(input_folder, description)
-    wanted = predictor.wanted(input_folder, description, asked)
+    wanted = predictor.requests(input_folder, description, asked)
     _check_output(output_folder, wanted, predictor.noun)
     if not overwrite:
         hiding = {"hide_context": str(asked.hidden) if asked.hidden else None}
@@ -212,7 +212,7 @@ def is_finished(predictor: Predictor, item: Item, folder: Path, description: Dat
     sidecar = folder / f"{item.target.case}.json"
     if not sidecar.is_file():
         return False
-    content, expected = read_json(sidecar), item.described()
+    content, expected = read_json(sidecar), item.provenance()
     return {key: content.get(key) for key in expected} == expected and all(
         path.is_file() for path in predictor.files(item, folder, description)
     )
@@ -280,7 +280,7 @@ def sidecar_of(item: Item, folder: Path) -> Path:
 def write_sidecar(item: Item, folder: Path, content: dict[str, Any]) -> None:
     """The sidecar of an item, written last: what was made from what, the given content, and what all have in common."""
     sidecar = {
-        **item.described(),
+        **item.provenance(),
         "warnings": [],
         "intended_use": INTENDED_USE,
         **content,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from longflow.data.dataset import PHASE, DatasetDescription, Scan, Series, image_path, rows_of_folder, series_of_folder
-from longflow.errors import ConfigurationError, DataError, some, unknown_name
+from longflow.errors import ConfigurationError, DataError, first_few, unknown_name
 from longflow.tasks.forecast.hidden_context import HiddenContext
 
 logger = logging.getLogger(__name__)
@@ -38,13 +38,13 @@ class Item(Protocol):
 
     target: Scan
 
-    def described(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What is made from what, as it stands in a sidecar: a prediction made from other scans is made anew."""
         ...
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ForecastRequest:
     """One forecast to make: the target's case, and the scans it is made from, in order of time.
 
     :param hidden: what was hidden; ``context`` is the rest.
@@ -59,7 +59,7 @@ class Wanted:
         """Target time minus last context time, in time units."""
         return self.target.time - self.context[-1].time
 
-    def described(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What is forecast from what, as it stands in a sidecar."""
         return {
             "case": self.target.case,
@@ -73,12 +73,12 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class WantedLabels:
+class SegmentationRequest:
     """One scan to segment."""
 
     target: Scan
 
-    def described(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What is segmented, as it stands in a sidecar."""
         return {
             "case": self.target.case,
@@ -89,19 +89,19 @@ class WantedLabels:
 
 
 @dataclass(frozen=True)
-class WantedTranslation:
+class TranslationRequest:
     """One scan to translate: the source as it is, and the target, the same subject and time in the other phase."""
 
     source: Scan
     target: Scan
 
     @classmethod
-    def of(cls, source: Scan, phase: str) -> "WantedTranslation":
+    def of(cls, source: Scan, phase: str) -> "TranslationRequest":
         """A scan that is wanted in another phase: case ``{source case}_{phase}``."""
         further = {**source.covariates, PHASE: phase}
         return cls(source, Scan(f"{source.case}_{phase}", source.subject, source.time, (), covariates=further))
 
-    def described(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """What is translated into what, as it stands in a sidecar."""
         return {
             "case": self.target.case,
@@ -114,17 +114,17 @@ class WantedTranslation:
         }
 
 
-def wanted_labels(folder: Path, description: DatasetDescription) -> list[WantedLabels]:
+def segmentation_requests(folder: Path, description: DatasetDescription) -> list[SegmentationRequest]:
     """The scans of a folder that have images; rows without an image (wanted forecasts) are left out, and said so.
 
     :raises DataError: there is no scan; a scan lacks a channel or has one too many.
     """
-    return [WantedLabels(scan) for scan in _scans_with_images(folder, description, "segment")]
+    return [SegmentationRequest(scan) for scan in _scans_with_images(folder, description, "segment")]
 
 
-def wanted_translations(
+def translation_requests(
     folder: Path, description: DatasetDescription, phases: Sequence[str], asked_phase: str | None
-) -> list[WantedTranslation]:
+) -> list[TranslationRequest]:
     """The scans of a folder that are not in the wanted phase; the others are left out, and said so.
 
     The phase of each scan comes from the folder's table. Where none is asked for, it is the other one.
@@ -153,8 +153,8 @@ def wanted_translations(
             f"translate. The other phase is '{first if wanted == second else second}'."
         )
     if kept := [scan.case for scan in scans if scan.phase == wanted]:
-        logger.info("Scans that are in the phase '%s' already are left out: %s.", wanted, some(kept))
-    return [WantedTranslation.of(scan, wanted) for scan in sources]
+        logger.info("Scans that are in the phase '%s' already are left out: %s.", wanted, first_few(kept))
+    return [TranslationRequest.of(scan, wanted) for scan in sources]
 
 
 def _check_phases(folder: Path, scans: Sequence[Scan], phases: Sequence[str]) -> None:
@@ -194,17 +194,17 @@ def _scans_with_images(folder: Path, description: DatasetDescription, verb: str)
             f"{{case}}_0000{description.file_ending}."
         )
     if missing := [scan.case for scan in scans if not scan.exists]:
-        logger.info("Rows without an image are left out: %s.", some(missing))
+        logger.info("Rows without an image are left out: %s.", first_few(missing))
     return found
 
 
-def wanted_forecasts(
+def forecast_requests(
     folder: Path,
     description: DatasetDescription,
     times: Sequence[float],
     context_length: int,
     hidden: HiddenContext | None = None,
-) -> list[Wanted]:
+) -> list[ForecastRequest]:
     """The forecasts that a folder asks for: its rows without an image, or ``times`` for every subject.
 
     :param context_length: a context is so many of the latest scans before its target at most.
@@ -220,7 +220,7 @@ def wanted_forecasts(
         for target in _targets(series, times, folder, description):
             earlier = tuple(scan for scan in context if scan.time < target.time)[-context_length:]
             if earlier:
-                wanted.append(Wanted(target, earlier))
+                wanted.append(ForecastRequest(target, earlier))
             else:
                 first = f"its first scan is at {context[0].time:g}" if context else "it has no scan with an image"
                 problems.append(
@@ -237,12 +237,12 @@ def wanted_forecasts(
     return _with_hidden_scans(wanted, hidden) if hidden else wanted
 
 
-def _with_hidden_scans(wanted: Sequence[Wanted], hidden: HiddenContext) -> list[Wanted]:
+def _with_hidden_scans(wanted: Sequence[ForecastRequest], hidden: HiddenContext) -> list[ForecastRequest]:
     """The same targets, forecast from what is left of their contexts."""
     if short := [item.target.case for item in wanted if hidden.is_too_many(item.context)]:
         logger.warning(
             "--hide_context %s: %d of %d targets have no more than %d context scans (%s). One scan is left to each.",
-            *(hidden, len(short), len(wanted), hidden.count, some(short)),
+            *(hidden, len(short), len(wanted), hidden.count, first_few(short)),
         )
     return [replace(item, context=hidden.rest(item.context), hidden=hidden) for item in wanted]
 
@@ -262,7 +262,7 @@ def _check_any_image(all_series: list[Series], folder: Path) -> None:
         held = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
         raise DataError(
             f"{folder} has a table but none of its images. Looked for {expected[0].name} and so on; the folder holds "
-            f"{some(held, most=4)}. Give the folder of the images, as imagesTs, and "
+            f"{first_few(held, most=4)}. Give the folder of the images, as imagesTs, and "
             "mind capital letters."
         )
 

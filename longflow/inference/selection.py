@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from longflow.data.dataset import is_name
-from longflow.errors import ConfigurationError, NotFoundError, some, unknown_name
+from longflow.errors import ConfigurationError, NotFoundError, first_few, unknown_name
 from longflow.files import read_json
 from longflow.methods.method import known_methods, method_class
 from longflow.paths import DatasetPaths, ModelPaths, known_datasets, resolve_dataset_name
@@ -66,7 +66,8 @@ def select(
     pretrained = [model for name in names for model in DatasetPaths(name).models()]
     if not trained and pretrained:
         raise NotFoundError(
-            f"Only pretraining is finished: {some(model.folder.name for model in pretrained)}. It predicts nothing. "
+            f"Only pretraining is finished: {first_few(model.folder.name for model in pretrained)}. It predicts "
+            f"nothing. "
             "Train a model that starts from it: longflow_train DATASET CONFIGURATION FOLD --pretrained "
             f"{pretrained[0].method}"
         )

@@ -1,7 +1,7 @@
 """The integrity check: every problem of a raw dataset that can be found before the first voxel is trained on.
 
-Tables and names are checked here (:mod:`longflow.integrity.tables` has the rules for times); voxels in worker processes,
-a subject at a time and one file in memory at a time, each file read once.
+Tables and names are checked here (:mod:`longflow.integrity.tables` has the rules for times); voxels in worker
+processes, a subject at a time and one file in memory at a time, each file read once.
 """
 
 import re
@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Row, image_path, parse_time, read_description, rows_of_folder
-from longflow.errors import ConfigurationError, DataError, LongflowError, some
+from longflow.errors import ConfigurationError, DataError, LongflowError, first_few
 from longflow.integrity.labels import (
     absent_structures,
     description_problems,
@@ -36,7 +36,7 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
     """
     if not (raw / "imagesTr").is_dir():
         held = sorted(entry.name for entry in raw.iterdir()) if raw.is_dir() else []
-        found = f"holds {some(held, most=4) or 'nothing'}" if raw.is_dir() else "no such folder"
+        found = f"holds {first_few(held, most=4) or 'nothing'}" if raw.is_dir() else "no such folder"
         return [
             error(
                 str(raw),
@@ -292,7 +292,7 @@ class _Part:
         without = [row.case for row in self.rows if row.case not in labelled]
         if self.suffix == "Tr" and description.labels and without:
             advice = "Forecasting and translation need none; segmentation learns from the scans that have one."
-            found = f"{len(without)} of {len(self.rows)} scans have none ({some(without, most=2)})"
+            found = f"{len(without)} of {len(self.rows)} scans have none ({first_few(without, most=2)})"
             problems.append(warning(self.labels.name, "labels", found, "a label image for each scan", advice))
         return problems
 

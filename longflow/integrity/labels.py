@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from longflow.data.dataset import DatasetDescription
-from longflow.errors import ConfigurationError, some
+from longflow.errors import ConfigurationError, first_few
 from longflow.integrity.problems import Problem, error, note, warning
 
 FILE = "dataset.json"
@@ -78,7 +78,7 @@ def labelled_scans(cases: Mapping[str, bool], subjects: Mapping[str, str], folde
         note(
             folder,
             "labels",
-            f"{labelled} of {len(cases)} scans have one ({some(without, most=2)} without)",
+            f"{labelled} of {len(cases)} scans have one ({first_few(without, most=2)} without)",
             "a label image for each scan, or for some",
             "Segmentation is learnt from those; the others serve pretraining and consistency.",
         )
@@ -97,7 +97,7 @@ def single_scans(counts: Mapping[str, int], table: str) -> list[Problem]:
         note(
             table,
             "subjects",
-            f"{len(single)} of {len(counts)} have one scan ({some(single, most=2)})",
+            f"{len(single)} of {len(counts)} have one scan ({first_few(single, most=2)})",
             "any number of scans",
             "They are used for supervision, and left out of pairs.",
         )

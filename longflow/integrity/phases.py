@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from longflow.data.dataset import PHASE, DatasetDescription, Row, is_name, parse_time
 from longflow.data.phases import native_first
-from longflow.errors import some
+from longflow.errors import first_few
 from longflow.integrity.problems import Problem, error, warning
 
 FILE = "dataset.json"
@@ -77,7 +77,7 @@ def further_phases(
         if phase and phase not in phases and not _meant(phase, phases):
             cases[phase].append(row.case)
     return [
-        kind(table, PHASE, f"'{phase}' in {len(found)} lines ({some(found, most=2)})", " or ".join(phases), advice)
+        kind(table, PHASE, f"'{phase}' in {len(found)} lines ({first_few(found, most=2)})", " or ".join(phases), advice)
         for phase, found in sorted(cases.items())
     ]
 

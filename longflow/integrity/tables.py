@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from longflow.data.dataset import PHASE, Row, is_name, parse_time
-from longflow.errors import some
+from longflow.errors import first_few
 from longflow.integrity.problems import Problem, error, warning
 from longflow.plans import Task
 
@@ -125,7 +125,7 @@ def time_unit_problems(times: list[tuple[str, float]], unit: str, table: str) ->
     if not times:
         return []
     values = [time for _, time in times]
-    shown = some((f"{value:.10g}" for value in values), most=3)
+    shown = first_few((f"{value:.10g}" for value in values), most=3)
     of_visits = unit in ("days", "weeks", "months", "years", "visits")
     if all(_is_calendar_date(value) for value in values):
         kind = error if of_visits else warning

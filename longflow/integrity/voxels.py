@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from longflow.data.images import Geometry, by_axis, reader_words
 from longflow.data.nifti import describe_infinite, is_nifti, read_nifti_array
-from longflow.errors import DataError, some
+from longflow.errors import DataError, first_few
 from longflow.integrity.hounsfield import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.integrity.pairs import Look, look_at, shift_problems
 from longflow.integrity.problems import REGISTER, Problem, error, warning
@@ -153,12 +153,12 @@ def _check_labels(array: np.ndarray, file: FileToCheck, known: set[int]) -> tupl
     if len(values) < len(found):
         odd = [f"{value:g}" for value in found if not np.isfinite(value) or value != int(value)]
         advice = "Was it resampled with interpolation? Use nearest neighbour."
-        return [error(file.shown, "label values", some(odd, most=3), "whole numbers", advice)], values
+        return [error(file.shown, "label values", first_few(odd, most=3), "whole numbers", advice)], values
     unknown = sorted(values - known)
     if unknown:
         advice = "Name the value under labels in dataset.json, or correct the label image."
         allowed = ", ".join(map(str, sorted(known)))
-        return [error(file.shown, "label values", some(unknown), allowed, advice)], values
+        return [error(file.shown, "label values", first_few(unknown), allowed, advice)], values
     return [], values
 
 

@@ -9,8 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from longflow.errors import ModelError, some
-from longflow.files import written_whole
+from longflow.errors import ModelError, first_few
+from longflow.files import atomic_write
 from longflow.methods.method import Method, build_method
 from longflow.plans import Plans
 
@@ -36,7 +36,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     :raises DataError: the disk is full or cannot be written to.
     """
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in checkpoint.tensors.items()}
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         # an empty file first: safetensors would make it readable for its owner alone, and groups share models
         temporary.touch()
         mode = temporary.stat().st_mode
@@ -103,5 +103,5 @@ def load_weights(method: Method, weights: dict[str, Tensor], path: Path) -> None
         if weights[name].shape != tensor.shape:
             raise ModelError(f"{path}: {name} has shape {list(weights[name].shape)}, expected {list(tensor.shape)}.")
     if extra := sorted(set(weights) - set(wanted)):
-        raise ModelError(f"{path} holds tensors that the method does not have: {some(extra, most=3)}.")
+        raise ModelError(f"{path} holds tensors that the method does not have: {first_few(extra, most=3)}.")
     method.load_state_dict(weights)

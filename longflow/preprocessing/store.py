@@ -18,7 +18,7 @@ import blosc2
 import numpy as np
 
 from longflow.errors import DataError
-from longflow.files import read_json, write_json, written_whole
+from longflow.files import atomic_write, read_json, write_json
 from longflow.preprocessing.class_locations import ClassLocations
 from longflow.preprocessing.prepared import PreparedSeries, SeriesProperties
 
@@ -42,7 +42,7 @@ def save_prepared(prepared: PreparedSeries, folder: Path, patch_size: Sequence[i
         segmentations.unlink(missing_ok=True)
     else:
         _write_blosc2(np.asarray(prepared.segmentations[:]), segmentations, patch_size)
-    with written_whole(folder / f"{subject}_coarse.npy") as temporary:
+    with atomic_write(folder / f"{subject}_coarse.npy") as temporary:
         np.save(temporary, prepared.coarse, allow_pickle=False)
     content = {**prepared.properties.to_json(), "coarse_block": list(prepared.coarse_block)}
     content["labelled"] = prepared.segmentations is not None
@@ -121,7 +121,7 @@ def _save_locations(locations: ClassLocations | None, path: Path) -> dict[int, d
             rows[scan][value] = [start, start + len(places)]
             start += len(places)
             arrays.append(places)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         np.save(temporary, np.concatenate(arrays), allow_pickle=False)
     return rows
 
@@ -181,7 +181,7 @@ def _halved(sizes: Sequence[int], most_voxels: int) -> list[int]:
 
 def _write_blosc2(array: np.ndarray, path: Path, patch_size: Sequence[int]) -> None:
     chunks, blocks = chunks_and_blocks(array.shape, patch_size)
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             blosc2.asarray(
                 np.ascontiguousarray(array),

@@ -20,7 +20,7 @@ from longflow import __version__
 from longflow.data.dataset import Scan, Series, read_description, series_of_folder, write_scans
 from longflow.data.images import Geometry, read_geometry, read_image
 from longflow.data.phases import phases_of_dataset
-from longflow.errors import DataError, LongflowError, some
+from longflow.errors import DataError, LongflowError, first_few
 from longflow.files import read_json, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.registration.checks import (
@@ -103,7 +103,7 @@ def register_dataset(
     if single:
         several = f"{len(single)} of {len(everybody)} subjects have" if len(everybody) > 1 else "The subject has"
         what = f"no pair of {' and '.join(phases)}" if phases else "one scan"
-        logger.warning("%s %s: there is nothing to register, it is copied (%s).", several, what, some(single))
+        logger.warning("%s %s: there is nothing to register, it is copied (%s).", several, what, first_few(single))
     work = {name: subject for name, subject in everybody.items() if subject.series.scans and not subject.is_finished}
     fitting = processes_that_fit(processes, [_bytes_needed(subject) for subject in work.values()]) if work else 1
     causes = {
@@ -112,7 +112,7 @@ def register_dataset(
     for name in causes:
         _forget(everybody[name])
     if cropped := slices_kept(subject for name, subject in everybody.items() if name not in causes):
-        logger.warning("Cut to the slices that both phases show: %s.", some(cropped))
+        logger.warning("Cut to the slices that both phases show: %s.", first_few(cropped))
     _write_tables(parts, causes, raw, target)
     return [Failure(name, causes[name]) for name in sorted(causes)]
 
@@ -180,7 +180,7 @@ def _write_tables(parts: dict[str, list[Series]], causes: dict[str, str], raw: P
     if not kept["Tr"]:
         raise DataError(
             f"No subject of {raw} could be registered, so no dataset is written. First causes: "
-            + some((f"{name}: {cause}" for name, cause in causes.items()), most=3)
+            + first_few((f"{name}: {cause}" for name, cause in causes.items()), most=3)
         )
     if any(kept.get("Ts", [])):
         write_scans([scan for one in kept["Ts"] for scan in one.scans], target / "imagesTs" / "scans.csv")

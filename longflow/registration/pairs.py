@@ -22,7 +22,7 @@ from longflow.data.box import Box
 from longflow.data.dataset import Scan, Series
 from longflow.data.images import Geometry, read_image
 from longflow.data.phases import PhasePair, in_pairs, phase_pairs
-from longflow.errors import DataError, some
+from longflow.errors import DataError, first_few
 from longflow.files import read_json
 from longflow.registration.checks import (
     RegistrationError,
@@ -74,10 +74,10 @@ def left_out(all_series: Iterable[Series], phases: Sequence[str]) -> list[str]:
                 (single if scan.phase in phases else strange).append(scan.case)
     words = []
     if strange:
-        words.append(f"scans in phases other than {' and '.join(phases)} ({len(strange)}: {some(strange)}).")
+        words.append(f"scans in phases other than {' and '.join(phases)} ({len(strange)}: {first_few(strange)}).")
     if single:
         words.append(
-            f"scans whose subject has none in the other phase at their time ({len(single)}: {some(single)}); both "
+            f"scans whose subject has none in the other phase at their time ({len(single)}: {first_few(single)}); both "
             "scans of a pair share subject and time."
         )
     return words

@@ -14,7 +14,7 @@ from longflow.data.dataset import DatasetDescription, Scan, Series
 from longflow.data.images import Geometry, check_same_grid, read_geometry, read_image, write_volume
 from longflow.data.phases import phase_pairs
 from longflow.errors import DataError
-from longflow.files import read_json, write_json, written_whole
+from longflow.files import atomic_write, read_json, write_json
 from longflow.registration.linear import transform_of
 
 Model = Literal["rigid", "affine", "deformable"]
@@ -100,7 +100,7 @@ def grid_image(geometry: Geometry) -> sitk.Image:
 def copy_scan(scan: Scan, subject: SubjectToRegister) -> None:
     """Every file of a scan, as it is."""
     for path in files_of(scan):
-        with written_whole(subject.target_of(path)) as temporary:
+        with atomic_write(subject.target_of(path)) as temporary:
             shutil.copyfile(path, temporary)
 
 
@@ -139,10 +139,10 @@ def write_transforms(
     """``{case}.tfm``, and ``{case}_displacement.nii.gz`` where there is a displacement: y -> A(y + u(y))."""
     folder = target / "transforms"
     for scan, matrix, field in zip(scans, matrices, fields, strict=True):
-        with written_whole(folder / f"{scan.case}.tfm") as temporary:
+        with atomic_write(folder / f"{scan.case}.tfm") as temporary:
             sitk.WriteTransform(transform_of(matrix), str(temporary))
         if field is not None:
-            with written_whole(folder / f"{scan.case}_displacement.nii.gz") as temporary:
+            with atomic_write(folder / f"{scan.case}_displacement.nii.gz") as temporary:
                 sitk.WriteImage(sitk.Cast(field, sitk.sitkVectorFloat32), str(temporary), useCompression=True)
 
 

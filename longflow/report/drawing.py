@@ -15,7 +15,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
 from longflow.errors import DataError
-from longflow.files import written_whole
+from longflow.files import atomic_write
 
 COLUMNS = ("last context", "target", "forecast", "|target − last context|", "|target − forecast|")
 
@@ -216,7 +216,7 @@ def _read_progress(path: Path) -> dict[str, np.ndarray]:
 def save(figure, path: Path) -> None:
     """Write a figure whole or not at all, and close it."""
     try:
-        with written_whole(path) as temporary:
+        with atomic_write(path) as temporary:
             figure.savefig(temporary, dpi=150)
     finally:
         plt.close(figure)

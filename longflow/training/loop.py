@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from longflow.errors import ConfigurationError, DataError
-from longflow.files import held_alone, read_json, write_json
+from longflow.files import exclusive_lock, read_json, write_json
 from longflow.methods.method import Batch, Recipe, method_class_for
 from longflow.methods.weights import load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import autocast
@@ -103,7 +103,7 @@ def train_fold(
 
     # from here on files are written, so that an error before costs nothing
     doing = f"Fold {fold} of {model.folder.name} is being trained"
-    with held_alone(paths.lock, doing) if processes.first else nullcontext():
+    with exclusive_lock(paths.lock, doing) if processes.first else nullcontext():
         if overwrite and processes.first:
             # without these the fold is begun anew: stopped now and started without --overwrite, it goes on
             for path in (paths.final, paths.latest, paths.best, paths.pretrained, paths.labelled_subjects):

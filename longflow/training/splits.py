@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from nnunetv2.utilities.crossval_split import generate_crossval_split
 
-from longflow.errors import ConfigurationError, DataError, NotFoundError, some
+from longflow.errors import ConfigurationError, DataError, NotFoundError, first_few
 from longflow.files import read_json, write_json
 from longflow.paths import DatasetPaths
 from longflow.plans import CONTEXT_WINDOW, Task
@@ -82,7 +82,7 @@ def prepared_scans(cache: Path, task: Task) -> dict[str, list[str]]:
     if left_out:
         logger.info(
             "Left out, having one scan where the task '%s' needs two: %d subjects (%s).",
-            *(task, len(left_out), some(left_out)),
+            *(task, len(left_out), first_few(left_out)),
         )
     return {subject: found for subject, found in cases.items() if len(found) >= FEWEST_SCANS[task]}
 
@@ -222,9 +222,9 @@ def _targets_fit(folds: list[list[ForecastTarget]], splits: list[Split], scans: 
     )
 
 
-def _in_order(some: tuple[str, ...], cases: list[str]) -> bool:
-    """Whether ``some`` of the ``cases`` stand there, in the same order and without repetition."""
-    return [case for case in cases if case in some] == list(some)
+def _in_order(chosen: tuple[str, ...], cases: list[str]) -> bool:
+    """Whether the ``chosen`` cases are among ``cases``, in the same order and without repetition."""
+    return [case for case in cases if case in chosen] == list(chosen)
 
 
 def _read_splits(path: Path) -> list[dict[str, list[str]]]:
@@ -249,7 +249,8 @@ def _check_splits(splits: list[Split], scans: dict[str, list[str]], path: Path, 
             )
         if unknown := sorted({*split.train, *split.val} - set(scans)):
             raise ConfigurationError(
-                f"{path}, fold {fold}: {some(unknown)} is not a subject with {needed} in this dataset. Splits name "
+                f"{path}, fold {fold}: {first_few(unknown)} is not a subject with {needed} in this dataset. Splits "
+                f"name "
                 "subjects (the column of scans.csv), not cases."
             )
         if not split.train or not split.val:

@@ -13,7 +13,7 @@ from longflow.compare.variants import Variant
 from longflow.data.dataset import image_path, read_description
 from longflow.data.images import read_scan, write_volume
 from longflow.files import read_json, write_csv, write_json
-from longflow.inference.requests import wanted_forecasts
+from longflow.inference.requests import forecast_requests
 from longflow.methods.method import build_method
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import read_plans
@@ -90,7 +90,7 @@ class Player:
         (record,) = Path(folders["longflow_results"]).glob("*/best.json")
         mean, out = read_json(record)["reduction"] == "mean", Path(given["-o"])
         description = description_of(self.dataset)
-        for wanted in wanted_forecasts(Path(given["-i"]), description, (), 4):
+        for wanted in forecast_requests(Path(given["-i"]), description, (), 4):
             sidecar = out / f"{wanted.target.case}.json"
             if not sidecar.is_file():
                 volumes = [read_scan(scan.images) for scan in wanted.context]
@@ -98,7 +98,7 @@ class Player:
                 array = np.mean([volume.array for volume in volumes], axis=0) if mean else last.array
                 image = image_path(out, wanted.target.case, 0, description)
                 write_volume(array[0], last.geometry, "float32", image)
-                write_json(wanted.described(), sidecar)
+                write_json(wanted.provenance(), sidecar)
 
 
 def description_of(dataset):

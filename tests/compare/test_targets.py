@@ -10,7 +10,7 @@ from longflow.data.dataset import read_description, series_of_folder
 from longflow.data.images import read_scan
 from longflow.errors import DataError, NotFoundError
 from longflow.files import read_json
-from longflow.inference.requests import wanted_forecasts
+from longflow.inference.requests import forecast_requests
 from longflow.plans import read_plans
 from longflow.training.splits import ForecastTarget
 
@@ -24,7 +24,7 @@ def test_a_folder_asks_for_the_stored_targets_with_their_contexts(dataset, tmp_p
     stored = read_json(dataset.validation_targets)["folds"][0]
     assert len(stored) > len({one["subject"] for one in stored})  # several of a subject
     description = read_description(dataset.raw / "dataset.json")
-    wanted = {one.target.case: one for one in wanted_forecasts(found.folder, description, (), 99)}
+    wanted = {one.target.case: one for one in forecast_requests(found.folder, description, (), 99)}
     assert wanted.keys() == found.subjects.keys() == {one["target"] for one in stored}
     for one in stored:
         assert found.subjects[one["target"]] == one["subject"]
@@ -74,7 +74,7 @@ def test_equal_contexts_are_as_long_as_every_subject_allows():
 def test_equal_contexts_of_a_fold(dataset, tmp_path):
     found = of_fold(dataset, tmp_path / "targets", equal_context=True)
     description = read_description(dataset.raw / "dataset.json")
-    lengths = {len(one.context) for one in wanted_forecasts(found.folder, description, (), 99)}
+    lengths = {len(one.context) for one in forecast_requests(found.folder, description, (), 99)}
     assert lengths == {found.context_scans} == {3}
 
 

@@ -381,7 +381,7 @@ class Doubler(Predictor):
     noun = ("double", "doubles")
     doing = "Doubling"
 
-    def wanted(self, folder, description, asked):
+    def requests(self, folder, description, asked):
         scans = [scan for series in series_of_folder(folder, description) for scan in series.with_images().scans]
         return [Doubled(Scan(f"{scan.case}_twice", scan.subject, scan.time, ()), scan) for scan in scans]
 
@@ -402,7 +402,7 @@ class Doubled:
     target: Scan
     source: Scan
 
-    def described(self):
+    def provenance(self):
         return {"case": self.target.case, "source": self.source.case}
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, write_scans
 from longflow.errors import ConfigurationError, DataError, NotFoundError
-from longflow.inference.requests import wanted_forecasts, wanted_labels, wanted_translations
+from longflow.inference.requests import forecast_requests, segmentation_requests, translation_requests
 from longflow.tasks.forecast.hidden_context import HiddenContext
 
 DESCRIPTION = DatasetDescription(channel_names={"0": "T1", "1": "T2"}, file_ending=".nii.gz", time_unit="days")
@@ -20,7 +20,7 @@ def folder(tmp_path):
 
 
 def found(folder, times=(), context_length=8, hidden=None):
-    wanted = wanted_forecasts(folder, DESCRIPTION, times, context_length, hidden)
+    wanted = forecast_requests(folder, DESCRIPTION, times, context_length, hidden)
     return {item.target.case: ([scan.time for scan in item.context], item.horizon) for item in wanted}
 
 
@@ -57,10 +57,10 @@ def test_one_scan_is_left_where_there_are_too_few_and_that_is_said(folder, caplo
 
 
 def test_what_was_hidden_stands_in_the_sidecar(folder):
-    (one, _) = wanted_forecasts(folder, DESCRIPTION, (), 8, HiddenContext.of("last:2"))
-    described = one.described()
+    (one, _) = forecast_requests(folder, DESCRIPTION, (), 8, HiddenContext.of("last:2"))
+    described = one.provenance()
     assert described["hide_context"] == "last:2" and described["context"] == ["s_0"] and described["horizon"] == 25
-    assert wanted_forecasts(folder, DESCRIPTION, (), 8)[0].described()["hide_context"] is None
+    assert forecast_requests(folder, DESCRIPTION, (), 8)[0].provenance()["hide_context"] is None
 
 
 def test_long_times_are_told_apart(folder):
@@ -76,28 +76,28 @@ def test_all_that_is_wrong_is_said_at_once(folder):
 
 def test_a_channel_too_many_is_an_error_for_every_task(folder):
     image_path(folder, "s_20", 2, DESCRIPTION).touch()
-    for ask in (lambda: found(folder), lambda: wanted_labels(folder, DESCRIPTION)):
+    for ask in (lambda: found(folder), lambda: segmentation_requests(folder, DESCRIPTION)):
         with pytest.raises(DataError, match=r"s_20: s_20_0002\.nii\.gz is one channel too many.*: T1, T2\."):
             ask()
 
 
 def test_every_scan_that_is_there_is_to_be_segmented(folder, caplog):
     with caplog.at_level("INFO"):
-        wanted = wanted_labels(folder, DESCRIPTION)
+        wanted = segmentation_requests(folder, DESCRIPTION)
     assert [item.target.case for item in wanted] == ["s_0", "s_10", "s_20", "s_30"]
     assert "Rows without an image are left out: s_25, s_40." in caplog.text
-    assert wanted[1].described()["images"] == ["s_10_0000.nii.gz", "s_10_0001.nii.gz"]
+    assert wanted[1].provenance()["images"] == ["s_10_0000.nii.gz", "s_10_0001.nii.gz"]
 
 
 def test_what_cannot_be_segmented(folder, tmp_path):
     image_path(folder, "s_10", 1, DESCRIPTION).unlink()
     with pytest.raises(DataError, match=r"cannot be segmented:\n  s_10: the file s_10_0001\.nii\.gz is missing"):
-        wanted_labels(folder, DESCRIPTION)
+        segmentation_requests(folder, DESCRIPTION)
     with pytest.raises(DataError, match="does not exist or is not a folder"):
-        wanted_labels(tmp_path / "nowhere", DESCRIPTION)
+        segmentation_requests(tmp_path / "nowhere", DESCRIPTION)
     other = DESCRIPTION.model_copy(update={"file_ending": ".mha"})
     with pytest.raises(DataError, match=r"none of its images. Looked for s_0_0000.mha"):
-        wanted_labels(folder, other)
+        segmentation_requests(folder, other)
 
 
 PHASES = ["native", "arterial"]
@@ -124,7 +124,7 @@ def phases(tmp_path):
 
 
 def translations(folder, asked=None):
-    return {item.source.case: item.target for item in wanted_translations(folder, TRANSLATED, PHASES, asked)}
+    return {item.source.case: item.target for item in translation_requests(folder, TRANSLATED, PHASES, asked)}
 
 
 def test_scans_are_translated_into_the_phase_that_they_are_not_in(phases, caplog):
@@ -141,8 +141,8 @@ def test_scans_are_translated_into_the_phase_that_they_are_not_in(phases, caplog
 
 
 def test_what_is_translated_is_described(phases):
-    (item,) = wanted_translations(phases("arterial"), TRANSLATED, PHASES, None)
-    assert item.described() == {
+    (item,) = translation_requests(phases("arterial"), TRANSLATED, PHASES, None)
+    assert item.provenance() == {
         "case": "p0_native",
         "subject": "p",
         "time": 0.0,

@@ -9,7 +9,7 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from longflow.errors import ConfigurationError, DataError, InUseError, ModelError, NotFoundError
-from longflow.files import read_json, written_whole
+from longflow.files import atomic_write, read_json
 from longflow.methods.forecasting.cronos import Cronos
 from longflow.methods.forecasting.latent_diffusion import LatentDiffusion
 from longflow.methods.method import Recipe
@@ -433,7 +433,7 @@ def test_a_full_disk_stops_and_the_same_command_goes_on(dataset, monkeypatch):
 
     def full(checkpoint, path):
         if checkpoint.header.get("state", {}).get("iteration") == 3:
-            with written_whole(path) as temporary:
+            with atomic_write(path) as temporary:
                 temporary.write_text("half")
                 raise OSError(errno.ENOSPC, "No space left on device")
         original(checkpoint, path)

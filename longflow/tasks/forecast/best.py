@@ -24,7 +24,7 @@ import numpy as np
 
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.data.images import read_scan
-from longflow.errors import DataError, NotFoundError, some
+from longflow.errors import DataError, NotFoundError, first_few
 from longflow.evaluation.summary import CONTEXT_MEAN, LCI
 from longflow.files import read_json, write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
@@ -227,7 +227,7 @@ def _check_same_targets(
     if different:
         raise DataError(
             f"In fold {fold}, {first.name} and {other.name} were not validated on the same targets and context scans "
-            f"({some(different)}), so they cannot be compared. Were splits, times or targets changed "
+            f"({first_few(different)}), so they cannot be compared. Were splits, times or targets changed "
             "between the two trainings? Then train the older one again. Do their plans differ in sequence_length? Then "
             "take the folder of one of them out of the results."
         )
@@ -293,7 +293,7 @@ def nrmse_curves(
     """
     kept = [index for index, one in enumerate(sums) if (one.ranges > 0).any()]
     if not kept:
-        raise DataError(f"All validation targets are constant images (subjects {some(sorted(set(names)))}).")
+        raise DataError(f"All validation targets are constant images (subjects {first_few(sorted(set(names)))}).")
     return np.array([[sums[index].nrmse(candidate.members) for index in kept] for candidate in candidates]), kept
 
 

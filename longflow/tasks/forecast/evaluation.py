@@ -7,7 +7,7 @@ from typing import Any
 
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import read_scan
-from longflow.errors import some
+from longflow.errors import first_few
 from longflow.evaluation.summary import COMPARISON_DEFINITIONS, CONTEXT_MEAN, FORECAST, LCI, Row, compare
 from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
@@ -52,14 +52,14 @@ def evaluate_folder(
     pairs, without_truth = find_pairs(forecasts, references, description)
     if without_truth:
         share = f"{len(without_truth)} of {len(forecasts)}"
-        logger.warning("%s forecasts have no acquired scan to be compared with: %s", share, some(without_truth))
+        logger.warning("%s forecasts have no acquired scan to be compared with: %s", share, first_few(without_truth))
     seen = sorted({pair.forecast.subject for pair in pairs} & subjects_of_training(references))
     if seen:
         logger.warning(
             "%d of the subjects stand in imagesTr (%s): the model may have been trained or chosen on them. "
             "Numbers of such subjects say nothing about new ones.",
             len(seen),
-            some(seen),
+            first_few(seen),
         )
     rows = evaluate_pairs(pairs, processes, progress)
     results = {

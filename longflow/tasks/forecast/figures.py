@@ -23,10 +23,10 @@ def draw_forecasts(
     look at the results.
     """
     pairs, _ = find_pairs(forecasts_of_folder(predictions, description), references, description)
-    forecast_figure([panel_of(pair) for pair in spread(pairs, most)], path, description.time_unit)
+    forecast_figure([panel_of(pair) for pair in pick_evenly(pairs, most)], path, description.time_unit)
 
 
-def spread(pairs: Sequence[Pair], most: int) -> list[Pair]:
+def pick_evenly(pairs: Sequence[Pair], most: int) -> list[Pair]:
     """At most ``most`` pairs: of evenly spaced subjects the target with the longest horizon, then further targets."""
     by_subject: dict[str, list[Pair]] = {}
     for pair in sorted(pairs, key=lambda pair: (pair.forecast.subject, -pair.forecast.horizon)):

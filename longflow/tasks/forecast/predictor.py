@@ -14,7 +14,7 @@ from longflow.errors import ConfigurationError, DataError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
 from longflow.inference.predictor import Predictor
-from longflow.inference.requests import Asked, Wanted, wanted_forecasts
+from longflow.inference.requests import Asked, ForecastRequest, forecast_requests
 from longflow.inference.windows import predict_volume
 from longflow.integrity.problems import REGISTER
 from longflow.preprocessing.series import PreparedSeries, export_forecast, prepare_volumes
@@ -146,17 +146,17 @@ class Forecaster(Predictor):
         reduction = self.models.selection.reduction or member.methods[0].reductions[0]
         return restore(forecasts[reduction], prepared, len(times) - 1, last)
 
-    def wanted(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[Wanted]:
+    def requests(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[ForecastRequest]:
         """The rows without an image, or the times that are asked for, for every subject."""
         self._latest = None  # its files may have changed since
-        return wanted_forecasts(folder, description, asked.times, self.context_length(), asked.hidden)
+        return forecast_requests(folder, description, asked.times, self.context_length(), asked.hidden)
 
-    def files(self, item: Wanted, folder: Path, description: DatasetDescription) -> list[Path]:
+    def files(self, item: ForecastRequest, folder: Path, description: DatasetDescription) -> list[Path]:
         """``{case}_{channel:04d}{file_ending}``, as every scan."""
         channels = range(len(description.channels))
         return [image_path(folder, item.target.case, channel, description) for channel in channels]
 
-    def make(self, item: Wanted, folder: Path, description: DatasetDescription) -> dict[str, Any]:
+    def make(self, item: ForecastRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Write the forecast, in the units of the last context scan; its horizon is judged in the sidecar."""
         context = self._read(item.context)
         forecast = self.forecast_from(context, item.target.time)

@@ -9,9 +9,9 @@ import torch
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, training_series
 from longflow.data.images import read_scan, write_volume
-from longflow.errors import DataError, some
+from longflow.errors import DataError, first_few
 from longflow.files import write_json
-from longflow.inference.requests import Wanted
+from longflow.inference.requests import ForecastRequest
 from longflow.inference.windows import predict_volume
 from longflow.methods.method import Method
 from longflow.paths import DatasetPaths, FoldPaths
@@ -89,7 +89,7 @@ def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], de
             errors.setdefault(name, {}).setdefault(target.subject, []).append(prepared_nrmse(forecast, series, target))
     if not errors:
         raise DataError(
-            f"Every validation target ({some(target.target for target in targets)}) is constant: there is "
+            f"Every validation target ({first_few(target.target for target in targets)}) is constant: there is "
             "nothing to score. Look at the images (longflow_verify), or give other splits."
         )
     means = {
@@ -157,7 +157,7 @@ def write_validation_forecasts(
     for target in targets:
         series = load_prepared(folder, target.subject)
         last = series.properties.cases.index(target.context[-1])
-        wanted = Wanted(scans[target.target], tuple(scans[case] for case in target.context))
+        wanted = ForecastRequest(scans[target.target], tuple(scans[case] for case in target.context))
         raw = read_scan(wanted.context[-1].images)
         context, times = context_of(method, series, target)
         step = method.plans.inference.tile_step_size
@@ -167,5 +167,5 @@ def write_validation_forecasts(
             out = paths.validation(reduction)
             for channel, array in enumerate(restored):
                 write_volume(array, raw.geometry, raw.data_type, image_path(out, target.target, channel, description))
-            sidecar = {**wanted.described(), "time_unit": description.time_unit, "reduction": reduction}
+            sidecar = {**wanted.provenance(), "time_unit": description.time_unit, "reduction": reduction}
             write_json(sidecar, out / f"{target.target}.json")

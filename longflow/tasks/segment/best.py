@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from longflow.data.dataset import DatasetDescription, read_description
-from longflow.errors import DataError, NotFoundError, some
+from longflow.errors import DataError, NotFoundError, first_few
 from longflow.evaluation.summary import differences, summary
 from longflow.files import write_csv, write_json
 from longflow.methods.method import method_class
@@ -46,7 +46,8 @@ def find_best_segmentation(
     segmenting = [model for model in trained if method_class(model.method).predicts]
     if trained and not segmenting:
         raise NotFoundError(
-            f"All trained models of {paths.name} are for pretraining: {some(model.folder.name for model in trained)}. "
+            f"All trained models of {paths.name} are for pretraining: "
+            f"{first_few(model.folder.name for model in trained)}. "
             f"Train one that segments, for example: longflow_train {paths.id} 3d_fullres 0 -m unet_consistent "
             f"--pretrained {trained[0].method}"
         )
@@ -59,7 +60,7 @@ def find_best_segmentation(
     means = {model: subject_values(rows[model], "dice") for model in models}
     if not all(means.values()):
         raise DataError(
-            f"No structure is in any of the {len(scans[models[0]])} validation scans of folds {some(folds)}, "
+            f"No structure is in any of the {len(scans[models[0]])} validation scans of folds {first_few(folds)}, "
             "neither in the label maps nor in the truth."
         )
     table = _table(means, rows)
@@ -107,7 +108,7 @@ def scans_of_model(
             )
         found, without_truth = find_labelled_scans(folder, [raw / "labelsTr"], raw, description)
         if without_truth:
-            raise DataError(f"{raw / 'labelsTr'} lacks the truth of validation scans: {some(without_truth)}.")
+            raise DataError(f"{raw / 'labelsTr'} lacks the truth of validation scans: {first_few(without_truth)}.")
         scans += sorted(found, key=lambda scan: scan.case)
     return scans
 
@@ -118,7 +119,7 @@ def _check_same_scans(scans: dict[ModelPaths, list[LabelledScan]]) -> None:
         if different := sorted({scan.case for scan in expected} ^ {scan.case for scan in found}):
             raise DataError(
                 f"{first.folder.name} and {model.folder.name} were not validated on the same scans "
-                f"({some(different)}), so they cannot be compared. Were splits or labels changed between the two "
+                f"({first_few(different)}), so they cannot be compared. Were splits or labels changed between the two "
                 "trainings? Then train the older one again, or take its folder out of the results."
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from longflow.data.dataset import DatasetDescription
-from longflow.errors import some
+from longflow.errors import first_few
 from longflow.evaluation.summary import COMPARISON_DEFINITIONS, subject_means, summary
 from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
@@ -98,14 +98,14 @@ def evaluate_segmentations(
     scans, without_truth = find_labelled_scans(predictions, references, raw, description)
     if without_truth:
         share = f"{len(without_truth)} of {len(without_truth) + len(scans)}"
-        logger.warning("%s label maps have no truth and are not evaluated: %s", share, some(without_truth))
+        logger.warning("%s label maps have no truth and are not evaluated: %s", share, first_few(without_truth))
     seen = sorted({scan.subject for scan in scans} & subjects_of_training([raw / "imagesTr"]))
     if seen:
         logger.warning(
             "%d of the subjects stand in imagesTr (%s): unless these are predictions of folds that were not trained on "
             "them, the numbers say nothing about new subjects.",
             len(seen),
-            some(seen),
+            first_few(seen),
         )
     structures = Structures.of(description)
     rows = evaluate_scans(scans, structures, processes, progress)

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from longflow.data.dataset import DatasetDescription, series_of_folder
 from longflow.data.images import Geometry, check_same_grid, read_image
 from longflow.data.labels import structures
-from longflow.errors import ConfigurationError, DataError, some
+from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.files import read_json
 
 logger = logging.getLogger(__name__)
@@ -115,13 +115,13 @@ def find_labelled_scans(
     scans = {scan.case: scan for table in tables for one in series_of_folder(table, description) for scan in one.scans}
     if unknown := [case for case in true if case not in scans]:
         raise DataError(
-            f"Subject and time of {some(unknown)} are not known: no line for them in the table (scans.csv) of "
+            f"Subject and time of {first_few(unknown)} are not known: no line for them in the table (scans.csv) of "
             f"{', '.join(map(str, tables)) or folder}. Add them: case,subject,time."
         )
     if own_table and (missing := [case for case in scans if case not in found]):
         logger.warning(
             "%d scans of %s have no label map and are not evaluated: %s",
-            *(len(missing), folder / "scans.csv", some(missing)),
+            *(len(missing), folder / "scans.csv", first_few(missing)),
         )
     labelled = [LabelledScan(case, scans[case].subject, scans[case].time, found[case], true[case]) for case in true]
     return sorted(labelled, key=lambda scan: (scan.subject, scan.time)), [case for case in found if case not in true]
@@ -168,12 +168,13 @@ def read_labels(path: Path, known: frozenset[int]) -> tuple[np.ndarray, Geometry
     values = np.unique(array)
     if odd := [f"{value:g}" for value in values if value != np.rint(value)]:
         raise DataError(
-            f"{path} holds {some(odd, most=3)}; label values are whole numbers. Was it resampled with interpolation? "
+            f"{path} holds {first_few(odd, most=3)}; label values are whole numbers. Was it resampled with "
+            f"interpolation? "
             "Use nearest neighbour."
         )
     if unknown := sorted({int(value) for value in values} - known):
         raise DataError(
-            f"{path} holds the label value {some(unknown)}, which dataset.json does not name. Expected: "
+            f"{path} holds the label value {first_few(unknown)}, which dataset.json does not name. Expected: "
             f"{', '.join(map(str, sorted(known)))}. Is it of another dataset? Else name the value under 'labels'."
         )
     return array.astype(np.int32), Geometry.of(image)

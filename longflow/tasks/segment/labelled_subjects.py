@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longflow.errors import ConfigurationError, DataError, NotFoundError, some
+from longflow.errors import ConfigurationError, DataError, NotFoundError, first_few
 from longflow.preprocessing.series import load_prepared, prepared_subjects
 from longflow.training.splits import Cohort, scans_with_label
 
@@ -59,7 +59,7 @@ def _listed(path: Path, labelled: list[str], cohort: Cohort) -> list[str]:
     }
     for reason, subjects in reasons.items():
         if wrong := [subject for subject in listed if subject in subjects]:
-            raise ConfigurationError(f"{path}: {some(wrong)} {reason}.")
+            raise ConfigurationError(f"{path}: {first_few(wrong)} {reason}.")
     return listed
 
 
@@ -77,7 +77,8 @@ def require_labelled_scans(cohort: Cohort, purpose: str) -> list[tuple[str, int]
     found = labelled_scans(cohort)
     if not found:
         raise DataError(
-            f"None of the {len(cohort.scans)} subjects {purpose} ({some(cohort.scans)}) has a label. Add label images "
+            f"None of the {len(cohort.scans)} subjects {purpose} ({first_few(cohort.scans)}) has a label. Add label "
+            f"images "
             "named as their scans to labelsTr and run longflow_preprocess, or give other subjects in "
             "splits_final.json."
         )

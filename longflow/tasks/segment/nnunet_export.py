@@ -8,7 +8,7 @@ import torch
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
 from longflow.errors import ConfigurationError
-from longflow.files import read_json, write_json, written_whole
+from longflow.files import atomic_write, read_json, write_json
 from longflow.inference.selection import Selection
 from longflow.methods.method import Method
 from longflow.methods.segmentation.unet import uses_batch_dice
@@ -127,7 +127,7 @@ def _write_weights(method: Method, configuration: str, fold: int, path: Path) ->
         "init_args": {"configuration": configuration, "fold": fold},
         "inference_allowed_mirroring_axes": axes if method.mirrors else None,
     }
-    with written_whole(path) as temporary:
+    with atomic_write(path) as temporary:
         torch.save(content, temporary)
 
 

@@ -14,7 +14,7 @@ from longflow.errors import ConfigurationError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import Models
 from longflow.inference.predictor import Predictor
-from longflow.inference.requests import Asked, WantedLabels, wanted_labels
+from longflow.inference.requests import Asked, SegmentationRequest, segmentation_requests
 from longflow.inference.windows import predict_logits
 from longflow.preprocessing.restore import export_labels
 from longflow.preprocessing.series import prepare_volumes
@@ -69,15 +69,15 @@ class Segmenter(Predictor):
         logits = predict_logits(member.methods, image, device, plans.inference.tile_step_size, mirror)
         return export_labels(logits, prepared.properties, plans)
 
-    def wanted(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[WantedLabels]:
+    def requests(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[SegmentationRequest]:
         """Every scan of the folder that has images; nothing can be asked beside."""
-        return wanted_labels(folder, description)
+        return segmentation_requests(folder, description)
 
-    def files(self, item: WantedLabels, folder: Path, description: DatasetDescription) -> list[Path]:
+    def files(self, item: SegmentationRequest, folder: Path, description: DatasetDescription) -> list[Path]:
         """``{case}{file_ending}``, as in labelsTr."""
         return [folder / f"{item.target.case}{description.file_ending}"]
 
-    def make(self, item: WantedLabels, folder: Path, description: DatasetDescription) -> dict[str, Any]:
+    def make(self, item: SegmentationRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Write the label map, on the scan's own grid; its volumes belong into the sidecar."""
         volume = read_scan(item.target.images)
         labels = self.segment(volume, item.target.case)

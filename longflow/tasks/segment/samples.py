@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from longflow.data.labels import label_manager, structures
-from longflow.errors import DataError, some
+from longflow.errors import DataError, first_few
 from longflow.methods.method import ScanBatch
 from longflow.plans import ConfigurationPlan, Plans
 from longflow.preprocessing.series import PreparedSeries, load_prepared
@@ -158,7 +158,7 @@ def warn_of_absent_structures(cohort: Cohort, scans: list[tuple[str, int]], plan
         "None of the %d labelled training scans has %s: the network will not learn to find it. Look at labelsTr and "
         "the labels in dataset.json, or train on more labelled subjects.",
         len(scans),
-        some(absent),
+        first_few(absent),
     )
 
 
@@ -175,7 +175,7 @@ def subjects_with_pairs(cohort: Cohort) -> list[str]:
             "there is the method 'unet'."
         )
     if alone := sorted(set(cohort.scans) - set(subjects)):
-        logger.info("%d subjects with one scan are left out of the pairs (%s).", len(alone), some(alone))
+        logger.info("%d subjects with one scan are left out of the pairs (%s).", len(alone), first_few(alone))
     return subjects
 
 

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from longflow.errors import some
+from longflow.errors import first_few
 from longflow.report.tables import Summary, cell, counted, few_subjects, mean_of, new_table, span
 
 Results = Mapping[str, Any]
@@ -126,7 +126,7 @@ def _remarks(results: Results) -> list[str]:
         for label, numbers in _may_be_undefined(one)
         if numbers["undefined"]
     ]:
-        remarks.append(f"Not defined, hence left out: {escape(some(undefined, most=12))}.")
+        remarks.append(f"Not defined, hence left out: {escape(first_few(undefined, most=12))}.")
     if results["without_truth"]:
         remarks.append(f"Label maps without a truth, not evaluated: {len(results['without_truth'])}.")
     single = results["subjects_with_one_scan"]
@@ -149,12 +149,14 @@ def _remarks(results: Results) -> list[str]:
     }
     if torn := [name for name, verdict in verdicts.items() if ";" in verdict]:
         remarks.append(
-            f"STCS and ASPC disagree on {escape(some(torn))}: borders move about while the volume stands still, or the "
+            f"STCS and ASPC disagree on {escape(first_few(torn))}: borders move about while the volume stands still, "
+            f"or the "
             "other way round. Look at the label maps; often the scans are badly registered or the structure is small."
         )
     if smoothed := [name for name, verdict in verdicts.items() if verdict == "over-smoothed"]:
         remarks.append(
-            f"[bold]Over-smoothed: {escape(some(smoothed))}.[/] The prediction changes less from scan to scan than the "
+            f"[bold]Over-smoothed: {escape(first_few(smoothed))}.[/] The prediction changes less from scan to scan "
+            f"than the "
             "truth does (STCS above or ASPC below it): it hides change that was there."
         )
     return remarks

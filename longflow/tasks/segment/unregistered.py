@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from longflow.data.coarse import SHIFT, shift_between
-from longflow.errors import some
+from longflow.errors import first_few
 from longflow.preprocessing.series import load_prepared
 from longflow.training.splits import Cohort
 
@@ -33,7 +33,7 @@ def _warn_once(folder: Path, subjects: tuple[str, ...]) -> None:
             "voxel by voxel. Register the scans of each subject first: longflow_register",
             len(shifted),
             looked_at,
-            some(f"{one} and {other}" for one, other in shifted),
+            first_few(f"{one} and {other}" for one, other in shifted),
         )
 
 

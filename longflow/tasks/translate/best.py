@@ -1,8 +1,8 @@
 """Which model to translate with, and which solver: the lowest MAE in the body on the cross-validation.
 
 One model is chosen, with all its finished folds, whose translations prediction averages. Of a flow, the solver is then
-chosen on validation pairs too (:mod:`longflow.tasks.translate.solvers`). The untranslated scan stands beside all of them: it
-is no candidate, but a model that is no better than it should not be used.
+chosen on validation pairs too (:mod:`longflow.tasks.translate.solvers`). The untranslated scan stands beside all of
+them: it is no candidate, but a model that is no better than it should not be used.
 
 Restriction: model and solver are chosen on the validation data that they are judged on, and each fold kept the weights
 that were best there. So the numbers are a little better than those of new subjects, which imagesTs is for. Models are
@@ -15,7 +15,7 @@ from typing import Any
 
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.data.images import read_scan
-from longflow.errors import DataError, some
+from longflow.errors import DataError, first_few
 from longflow.evaluation.summary import Row, differences, subject_means, summary
 from longflow.files import write_csv, write_json
 from longflow.methods.method import method_class
@@ -114,7 +114,7 @@ def translations_of_model(
             translations_of_folder(folder, description), [raw / "imagesTr"], description
         )
         if without:
-            raise DataError(f"{raw / 'imagesTr'} lacks the truth of validation translations: {some(without)}.")
+            raise DataError(f"{raw / 'imagesTr'} lacks the truth of validation translations: {first_few(without)}.")
         found += [OutOfFold(fold, pair) for pair in pairs]
     return found
 
@@ -126,7 +126,7 @@ def _check_same_translations(translations: dict[ModelPaths, list[OutOfFold]]) ->
         if different := sorted(case for _, case in cases ^ {(one.fold, one.pair.translation.case) for one in found}):
             raise DataError(
                 f"{first.folder.name} and {model.folder.name} were not validated on the same scans "
-                f"({some(different)}), so they cannot be compared. Were splits or scans changed between the two "
+                f"({first_few(different)}), so they cannot be compared. Were splits or scans changed between the two "
                 "trainings? Then train the older one again, or take its folder out of the results."
             )
 

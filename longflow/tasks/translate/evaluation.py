@@ -12,7 +12,7 @@ from longflow.data.body import body_mask
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Volume, check_same_grid, read_scan
 from longflow.data.labels import structures
-from longflow.errors import some
+from longflow.errors import first_few
 from longflow.evaluation.summary import COMPARISON_DEFINITIONS, Row, differences, summary
 from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
@@ -81,14 +81,14 @@ def evaluate_translations(
     pairs, without_truth = find_translation_pairs(translations, references, description)
     if without_truth:
         share = f"{len(without_truth)} of {len(translations)}"
-        logger.warning("%s translations have no acquired scan to be compared with: %s", share, some(without_truth))
+        logger.warning("%s translations have no acquired scan to be compared with: %s", share, first_few(without_truth))
     seen = sorted({pair.translation.subject for pair in pairs} & subjects_of_training(references))
     if seen:
         logger.warning(
             "%d of the subjects stand in imagesTr (%s): unless these are predictions of folds that were not trained on "
             "them, the numbers say nothing about new subjects.",
             len(seen),
-            some(seen),
+            first_few(seen),
         )
     rows = evaluate_translation_pairs(pairs, description, processes, progress)
     labelled = [name for name in structures(description.labels) if any(row[f"mae {name}"] is not None for row in rows)]

@@ -22,7 +22,7 @@ from longflow.files import read_json
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import solver_settings
 from longflow.inference.predictor import INTENDED_USE, Predictor
-from longflow.inference.requests import Asked, WantedTranslation, wanted_translations
+from longflow.inference.requests import Asked, TranslationRequest, translation_requests
 from longflow.inference.windows import predict_translation
 from longflow.integrity.hounsfield import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.methods.method import Method
@@ -84,15 +84,15 @@ class Translator(Predictor):
             )
         return total / len(self.models.members)
 
-    def wanted(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[WantedTranslation]:
+    def requests(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[TranslationRequest]:
         """The scans of the folder that are not in the phase that is asked for."""
-        return wanted_translations(folder, description, self.models.plans.phases, asked.phase)
+        return translation_requests(folder, description, self.models.plans.phases, asked.phase)
 
-    def files(self, item: WantedTranslation, folder: Path, description: DatasetDescription) -> list[Path]:
+    def files(self, item: TranslationRequest, folder: Path, description: DatasetDescription) -> list[Path]:
         """``{case}_{channel:04d}{file_ending}``, as every scan."""
         return files_of_translation(item, folder, description)
 
-    def make(self, item: WantedTranslation, folder: Path, description: DatasetDescription) -> dict[str, Any]:
+    def make(self, item: TranslationRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Write the translation, on the grid and in the units of its source."""
 
         def of_source(volume: Volume) -> np.ndarray:
@@ -135,14 +135,14 @@ def translate(
     return np.where(create_nonzero_mask(volume.array), translated, volume.array.astype(np.float32, copy=False))
 
 
-def files_of_translation(item: WantedTranslation, folder: Path, description: DatasetDescription) -> list[Path]:
+def files_of_translation(item: TranslationRequest, folder: Path, description: DatasetDescription) -> list[Path]:
     """The images of a translation in its folder, in order of channels."""
     channels = range(len(description.channels))
     return [image_path(folder, item.target.case, channel, description) for channel in channels]
 
 
 def write_translation(
-    item: WantedTranslation,
+    item: TranslationRequest,
     translate_volume: Callable[[Volume], np.ndarray],
     plans: Plans,
     folder: Path,

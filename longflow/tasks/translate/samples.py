@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from longflow.errors import DataError, some
+from longflow.errors import DataError, first_few
 from longflow.methods.method import PhaseBatch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
@@ -91,10 +91,13 @@ def pairs_of_cohort(cohort: Cohort, plans: Plans, purpose: str) -> dict[str, lis
     both = " and ".join(plans.phases)
     if not pairs:
         raise DataError(
-            f"None of the {len(found)} subjects {purpose} ({some(found)}) has a pair: a scan in each of the phases "
+            f"None of the {len(found)} subjects {purpose} ({first_few(found)}) has a pair: a scan in each of the "
+            f"phases "
             f"{both} with the same time. Look at the columns 'phase' and 'time' of scans.csv, or give other subjects "
             "in splits_final.json."
         )
     if alone := sorted(set(found) - set(pairs)):
-        logger.info("%d subjects %s without a pair of %s are left out (%s).", len(alone), purpose, both, some(alone))
+        logger.info(
+            "%d subjects %s without a pair of %s are left out (%s).", len(alone), purpose, both, first_few(alone)
+        )
     return pairs

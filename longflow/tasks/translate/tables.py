@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from longflow.errors import some
+from longflow.errors import first_few
 from longflow.report.tables import cell, counted, few_subjects, mean_of, new_table, span
 
 Results = Mapping[str, Any]
@@ -106,7 +106,7 @@ def _remarks(one: Results, back: bool) -> list[str]:
         for name, number in one["by_label"].items()
         if number["translation"]["undefined"]
     ]:
-        text = escape(some(undefined, most=12))
+        text = escape(first_few(undefined, most=12))
         remarks.append(f"Scans for which a number is not defined, hence left out of it: {text}.")
     if few := few_subjects(one["subjects"]):
         remarks.append(few)

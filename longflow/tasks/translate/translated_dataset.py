@@ -20,12 +20,12 @@ from longflow.data.dataset import (
     write_scans,
 )
 from longflow.data.images import read_geometry, read_label
-from longflow.errors import ConfigurationError, DataError, LongflowError, some, unknown_name
-from longflow.files import read_json, write_json, written_whole
+from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
+from longflow.files import atomic_write, read_json, write_json
 from longflow.importers.writing import put_in_place
 from longflow.inference.models import Models
 from longflow.inference.predictor import INTENDED_USE, is_finished, make_item
-from longflow.inference.requests import WantedTranslation
+from longflow.inference.requests import TranslationRequest
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths
 from longflow.tasks.translate.predictor import CAUTION, Translator
@@ -45,7 +45,7 @@ class TranslatedDataset:
     """
 
     folder: Path
-    translations: list[WantedTranslation]
+    translations: list[TranslationRequest]
     trained_on: list[str]
     unlabelled: int
     written: bool
@@ -77,7 +77,7 @@ def translate_dataset(
     description, all_series = training_series(dataset.raw)
     scans = [scan for series in all_series for scan in series.with_images().scans]
     sources = [scan for scan in scans if scan.phase in models.plans.phases and scan.phase != phase]
-    items = [WantedTranslation.of(scan, phase) for scan in sources if scan.label]
+    items = [TranslationRequest.of(scan, phase) for scan in sources if scan.label]
     _check_labels(dataset, description, scans, items, phase)
     trained = trained_subjects(models)
     translators = [unseen_by(translator, item.source.subject, trained) for item in items]
@@ -90,7 +90,7 @@ def translate_dataset(
 
     record = {
         "settings": {"phase": phase, **translator.settings()},
-        "translations": [item.described() for item in items],
+        "translations": [item.provenance() for item in items],
         "intended_use": f"{INTENDED_USE}; {CAUTION}",
         "longflow_version": __version__,
     }
@@ -142,7 +142,8 @@ def trained_subjects(models: Models) -> dict[int, set[str]]:
             if changed := sorted(validated & trained[fold]):
                 raise ConfigurationError(
                     f"{splits} says that fold {fold} of {member.member.model.folder.name} was trained on "
-                    f"{some(changed)}, but by {table} that validated it: the splits were changed after the training. "
+                    f"{first_few(changed)}, but by {table} that validated it: the splits were changed after the "
+                    f"training. "
                     "Put back the splits that the model was trained with."
                 )
     return trained
@@ -157,7 +158,7 @@ def _check_labels(
     dataset: DatasetPaths,
     description: DatasetDescription,
     scans: Sequence[Scan],
-    items: Sequence[WantedTranslation],
+    items: Sequence[TranslationRequest],
     phase: str,
 ) -> None:
     """There is something to copy.
@@ -213,7 +214,7 @@ def _same_record(folder: Path, record: dict[str, Any]) -> bool:
 
 
 def _translate(
-    translator: Translator, item: WantedTranslation, folder: Path, description: DatasetDescription, trained_on: bool
+    translator: Translator, item: TranslationRequest, folder: Path, description: DatasetDescription, trained_on: bool
 ) -> None:
     """Copy the label and write the translation, unless both are there."""
     images, label = folder / "imagesTr", folder / "labelsTr" / f"{item.target.case}{description.file_ending}"
@@ -221,13 +222,13 @@ def _translate(
         return
     source = item.source
     read_label(source.label, source.images[0], read_geometry(source.images[0]))  # lies on the grid, holds whole numbers
-    with written_whole(label) as temporary:
+    with atomic_write(label) as temporary:
         shutil.copyfile(source.label, temporary)
     make_item(translator, item, images, description, trained_on=trained_on, label=source.label.name)
 
 
 def _description(
-    source: DatasetDescription, dataset: DatasetPaths, items: Sequence[WantedTranslation]
+    source: DatasetDescription, dataset: DatasetPaths, items: Sequence[TranslationRequest]
 ) -> DatasetDescription:
     """What both longflow and nnU-Net need to know, and where the images come from."""
     drawn, wanted = items[0].source.phase, items[0].target.phase

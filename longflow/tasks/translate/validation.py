@@ -10,10 +10,10 @@ import torch
 
 from longflow.data.dataset import DatasetDescription, Scan, read_description, training_series
 from longflow.data.images import Volume, read_scan
-from longflow.errors import DataError, some
+from longflow.errors import DataError, first_few
 from longflow.inference.models import solver_settings
 from longflow.inference.predictor import write_sidecar, write_table
-from longflow.inference.requests import WantedTranslation
+from longflow.inference.requests import TranslationRequest
 from longflow.inference.windows import predict_translation
 from longflow.methods.method import Method
 from longflow.paths import DatasetPaths, FoldPaths
@@ -83,7 +83,8 @@ class PhaseValidation:
         if "ratio" not in columns:
             subjects = dict.fromkeys(subject for subject, _ in self.pairs)
             raise DataError(
-                f"There is nothing to score: the scans that validate fold {self.fold} ({some(subjects)}) show no body, "
+                f"There is nothing to score: the scans that validate fold {self.fold} ({first_few(subjects)}) show no "
+                f"body, "
                 "or those of each pair are the same. Look at the images (longflow_verify), or give other subjects in "
                 "splits_final.json."
             )
@@ -98,7 +99,7 @@ class PhaseValidation:
         for subject, pair in self.all_pairs:
             cases = load_prepared(self.folder, subject).properties.cases
             for source, truth in (pair, pair[::-1]):
-                item = WantedTranslation.of(scans[cases[source]], scans[cases[truth]].phase)
+                item = TranslationRequest.of(scans[cases[source]], scans[cases[truth]].phase)
                 errors.append(self._write(method, item, scans[cases[truth]], paths, description))
                 written.append(item)
                 number = f"{len(written)} of {2 * len(self.all_pairs)}"
@@ -140,7 +141,7 @@ class PhaseValidation:
         return body_of(whole, self.ct)[self._slices(series)]
 
     def _write(
-        self, method: Method, item: WantedTranslation, truth: Scan, paths: FoldPaths, description: DatasetDescription
+        self, method: Method, item: TranslationRequest, truth: Scan, paths: FoldPaths, description: DatasetDescription
     ) -> Error:
         """Write an out-of-fold translation; its error on the files' grid."""
         plans, configuration, folder = self.plans, self.configuration, paths.validation("translation")

@@ -7,7 +7,7 @@ from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Geometry, write_volume
 from longflow.files import write_json
 from longflow.tasks.forecast import figures as forecasts
-from longflow.tasks.forecast.figures import draw_forecasts, panel_of, spread
+from longflow.tasks.forecast.figures import draw_forecasts, panel_of, pick_evenly
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.pairs import Forecast, Pair
 
@@ -24,12 +24,12 @@ def pair(subject, horizon, **files):
 
 def test_one_target_of_each_of_evenly_spaced_subjects():
     pairs = [pair(f"s{number}", horizon) for number in range(7) for horizon in (1.0, 2.0)]
-    assert [one.forecast.case for one in spread(pairs, 4)] == ["s0_2", "s2_2", "s4_2", "s6_2"]
+    assert [one.forecast.case for one in pick_evenly(pairs, 4)] == ["s0_2", "s2_2", "s4_2", "s6_2"]
 
 
 @pytest.mark.parametrize(("most", "expected"), [(4, 3), (3, 3), (2, 2)])
 def test_targets_of_one_subject(most, expected):
-    assert len(spread([pair("s1", horizon) for horizon in (1.0, 2.0, 3.0)], most)) == expected
+    assert len(pick_evenly([pair("s1", horizon) for horizon in (1.0, 2.0, 3.0)], most)) == expected
 
 
 @pytest.fixture

@@ -28,7 +28,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from longflow.compare.figures import COLOURS, MARKERS, legend_beside
 from longflow.files import write_csv
-from longflow.methods.method import Batch, Method, build_method, known_methods, method_class
+from longflow.methods.batches import Batch
+from longflow.methods.method import Method
+from longflow.methods.registry import build_method, known_methods, method_class
 from longflow.planning.memory import GB, LiveBytes, largest_batch, training_memory
 from longflow.plans import Plans
 from longflow.report.drawing import save

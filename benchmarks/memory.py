@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from longflow.methods.method import build_method, method_class
+from longflow.methods.registry import build_method, method_class
 from longflow.networks.precision import computes_bf16
 from longflow.planning.memory import GB, largest_batch, largest_phase_batch, largest_scan_batch, training_memory
 from longflow.plans import ChannelPlan, ConfigurationPlan, GridPlan, NetworkPlan, Plans, TemporalPlan, TrainingPlan

@@ -10,10 +10,11 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from longflow.errors import ConfigurationError, DataError, unknown_name
 from longflow.files import read_json, write_json
+from longflow.task import get_task, known_task
 
 PLANS_VERSION = "1"
 
@@ -25,7 +26,6 @@ Model = TypeVar("Model", bound=BaseModel)
 CONTEXT_WINDOW = 2
 
 TimeUnit = Literal["days", "weeks", "months", "years", "s", "ms", "frames", "cycles", "visits"]
-Task = Literal["forecast", "translate", "segment"]
 Solver = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "dopri5"]
 PresetName = Literal["tiny", "S", "M", "L"]
 NormalForm = Literal["absolute", "per_subject", "per_scan"]
@@ -36,6 +36,9 @@ ONE_ACQUISITION = ("s", "ms", "frames", "cycles")
 
 PositiveFloat = Annotated[float, Field(gt=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
+
+#: name of a task, of longflow or of an installed package
+TaskName = Annotated[str, AfterValidator(known_task)]
 
 #: what becomes part of a folder's name
 FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")]
@@ -216,7 +219,7 @@ class Plans(_Strict):
     version: Literal["1"] = PLANS_VERSION
     dataset_name: str
     plans_name: str
-    task: Task
+    task: TaskName
     preset: PresetName
     gpu_memory: PositiveFloat = Field(description="GB that a training step may take")
     channel_names: list[str]
@@ -255,10 +258,7 @@ class Plans(_Strict):
             # what a network does not have (flows have no encoder kind) says nothing about its weights
             "network": plan.network.model_dump(exclude_defaults=True),
         }
-        if self.task == "translate":
-            content |= {"phases": self.phases, "own_grid": plan.own_grid}
-        if self.task == "segment":
-            content["labels"] = [self.labels, self.regions_class_order]
+        content |= get_task(self.task).plan_identity(self, plan)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -14,7 +14,23 @@ LONGEST_FILE = 500
 
 #: a room imports only from itself and from rooms before it
 ORDER = [
-    *("errors", "files", "paths", "parallel", "commands", "plans", "flow", "networks", "data", "integrity"),
+    *(
+        "errors",
+        "version",
+        "files",
+        "registry",
+        "paths",
+        "parallel",
+        "commands",
+        "task",
+        "plans",
+        "job",
+        "nnunet",
+        "flow",
+        "networks",
+        "data",
+        "integrity",
+    ),
     *("registration", "importers", "fingerprint", "preprocessing"),
     *("methods", "planning", "inference", "evaluation", "training", "report", "tasks", "compare", "demo", "cli"),
 ]

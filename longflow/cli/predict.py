@@ -82,8 +82,7 @@ def time(text: str) -> float:
 
 def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
-    from longflow.inference.predictor import predict_folder
-    from longflow.inference.requests import Asked
+    from longflow.inference.predictor import Asked, predict_folder
     from longflow.inference.selection import select
     from longflow.inference.tasks import load_predictor
     from longflow.tasks.forecast.hidden_context import HiddenContext

@@ -10,6 +10,7 @@ from longflow.cli.progress import bar_with
 from longflow.errors import ConfigurationError
 from longflow.paths import DatasetPaths, resolve_dataset_name
 from longflow.plans import Plans, read_plans
+from longflow.task import get_task
 
 EXAMPLE = """
 longflow_train 101 3d_fullres 0                      # CRONOS, fold 0, as planned
@@ -80,13 +81,13 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     command.let_threads_sleep()
-    from longflow.methods.method import DEFAULT_METHODS, checked_options, named_with_network
+    from longflow.methods.registry import checked_options, named_with_network
     from longflow.training.run import RunSettings
 
     dataset = DatasetPaths(resolve_dataset_name(options.dataset))
     plans = read_plans(dataset.plans(options.plans))
     plans.configuration(options.configuration)
-    options.method = named_with_network(options.method or DEFAULT_METHODS[plans.task], options.network)
+    options.method = named_with_network(options.method or get_task(plans.task).default_method, options.network)
     device = flags.checked_device(options.device)
     settings = RunSettings(
         epochs=options.epochs,

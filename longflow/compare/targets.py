@@ -13,9 +13,9 @@ from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, training_series, write_description, write_scans
 from longflow.errors import DataError
-from longflow.inference.requests import forecast_requests
 from longflow.paths import DatasetPaths
 from longflow.plans import Plans
+from longflow.tasks.forecast.requests import forecast_requests
 from longflow.training.splits import (
     ForecastTarget,
     prepared_scans,

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from longflow.errors import ConfigurationError, unknown_name
-from longflow.methods.method import Options, method_class
+from longflow.methods.method import Options
+from longflow.methods.registry import method_class
 
 #: function evaluations of CRONOS table 6
 EVALUATIONS = (1, 5, 10, 100, 200)

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from longflow.data.hounsfield import is_ct
 from longflow.errors import DataError
 from longflow.files import read_json, write_csv, write_json
-from longflow.plans import NormalForm, Task, TimeUnit, validated
+from longflow.plans import NormalForm, TaskName, TimeUnit, validated
+from longflow.task import DEFAULT_TASK, get_task
 
 REQUIRED_COLUMNS = ("case", "subject", "time")
 
@@ -38,7 +39,7 @@ class DatasetDescription(BaseModel):
     time_unit: TimeUnit
     labels: dict[str, int | list[int]] = {}
     regions_class_order: list[int] = Field(default=[], description="nnU-Net's; needed where labels are regions")
-    task: Task = "forecast"
+    task: TaskName = DEFAULT_TASK
     normalization: dict[str, NormalForm] = Field(default={}, description="normal form by channel index, to override")
     phases: list[str] = Field(default=[], description="task 'translate': the two phases, the one at t = 0 first")
 
@@ -250,7 +251,7 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
     """
     scans: dict[str, list[Scan]] = {}
     cases: dict[str, int] = {}
-    moments: dict[tuple[str, float, str], str] = {}
+    moments: dict[tuple[str, float, tuple[str, ...]], str] = {}
     for row in rows_of_folder(images):
         time = parse_time(row.time)
         if not row.case or not row.subject:
@@ -276,12 +277,11 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
             raise DataError(
                 f"Case {row.case} stands in lines {cases[row.case]} and {row.line} of the table of {images}."
             )
-        # two phases of one time are what is translated; all else has one scan at a time
-        phase = row.covariates.get(PHASE, "") if description.task == "translate" else ""
-        moment = row.subject, time, phase
+        further = told_apart_by(row, description.task)
+        moment = row.subject, time, further
         if moment in moments:
             raise DataError(
-                f"Subject {row.subject} has two scans at time {time:g}{f' in phase {phase}' if phase else ''}: "
+                f"Subject {row.subject} has two scans at time {time:g}{_in_words(further, description.task)}: "
                 f"{moments[moment]} and {row.case}. Give them different times, or keep one."
             )
         cases[row.case] = row.line
@@ -303,6 +303,17 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
         Series(subject, tuple(sorted(scans[subject], key=lambda scan: (scan.time, scan.phase))))
         for subject in sorted(scans)
     ]
+
+
+def told_apart_by(row: Row, task: str) -> tuple[str, ...]:
+    """Return the further cells that tell two scans of one subject and time apart: the phase, where that counts."""
+    return tuple(row.covariates.get(column, "") for column in get_task(task).apart_by)
+
+
+def _in_words(further: tuple[str, ...], task: str) -> str:
+    return "".join(
+        f" in {column} {cell}" for column, cell in zip(get_task(task).apart_by, further, strict=True) if cell
+    )
 
 
 def image_path(folder: Path, case: str, channel: int, description: DatasetDescription) -> Path:

@@ -16,6 +16,7 @@ from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerpr
 from longflow.parallel import Progress, for_each_subject
 from longflow.paths import DatasetPaths
 from longflow.plans import validated
+from longflow.task import get_task
 
 FINGERPRINT_VERSION = "1"
 
@@ -64,7 +65,9 @@ def extract_fingerprint(
             f"None of the images of {paths.raw / 'imagesTr'} exists. longflow_verify lists what is missing."
         )
     digest = raw_digest(description, series)
-    phases, series = paired_series(description, series) if description.task == "translate" else (None, series)
+    phases = None
+    if get_task(description.task).uses_phases:
+        phases, series = paired_series(description, series)
     if paths.fingerprint.is_file() and not overwrite:
         try:
             known = read_fingerprint(paths.fingerprint)
@@ -100,7 +103,7 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
             for scan in one.scans
         ],
     }
-    if description.task == "translate":
+    if get_task(description.task).uses_phases:
         content["phases"] = [description.phases, [scan.phase for one in series for scan in one.scans]]
     if _foreground(description, series) == "labels":
         labels = [scan.label for one in series for scan in one.scans if scan.label is not None]
@@ -111,7 +114,7 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
 def _foreground(description: DatasetDescription, series: list[Series]) -> Foreground:
     """Labels where the task is to segment and a scan has one: intensities are then what nnU-Net takes."""
     labelled = any(scan.label is not None and scan.label.is_file() for one in series for scan in one.scans)
-    return "labels" if description.task == "segment" and labelled else "bodies"
+    return "labels" if get_task(description.task).uses_labels and labelled else "bodies"
 
 
 def read_fingerprint(path: Path) -> Fingerprint:

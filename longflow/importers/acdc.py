@@ -12,7 +12,6 @@ from typing import Literal
 from longflow.errors import DataError, unknown_name
 from longflow.importers.writing import ImportedScan, import_dataset
 from longflow.parallel import Progress
-from longflow.plans import Task
 
 LABELS = ("right ventricle", "myocardium", "left ventricle")
 REFERENCE = "Bernard et al., IEEE TMI 37(11), 2514-2525, 2018, doi:10.1109/TMI.2018.2837502"
@@ -23,7 +22,7 @@ def import_acdc(
     raw: Path,
     *,
     time: Literal["cycles", "frames"] = "cycles",
-    task: Task = "forecast",
+    task: str = "forecast",
     test: Sequence[str] = (),
     processes: int | None = None,
     overwrite: bool = False,

@@ -21,7 +21,7 @@ from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.importers.patterns import filled
 from longflow.importers.writing import ImportedScan, import_dataset, moments, with_test_subjects
 from longflow.parallel import Progress
-from longflow.plans import Task, TimeUnit
+from longflow.plans import TimeUnit
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ def import_bids(
     time_unit: TimeUnit | None = None,
     labels: str | None = None,
     label_names: Sequence[str] = (),
-    task: Task = "forecast",
+    task: str = "forecast",
     test: Sequence[str] = (),
     test_targets: int = 1,
     processes: int | None = None,

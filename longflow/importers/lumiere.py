@@ -25,7 +25,6 @@ from typing import Literal, get_args
 from longflow.errors import DataError, first_few, unknown_name
 from longflow.importers.writing import ImportedScan, Space, import_dataset, moments, with_test_subjects
 from longflow.parallel import Progress
-from longflow.plans import Task
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +50,7 @@ def import_lumiere(
     *,
     modality: Modality = "CT1",
     space: Space = "native",
-    task: Task = "forecast",
+    task: str = "forecast",
     test: Sequence[str] = (),
     test_targets: int = 1,
     processes: int | None = None,

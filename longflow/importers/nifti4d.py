@@ -14,7 +14,6 @@ from longflow.files import read_json
 from longflow.importers.patterns import SUBJECT, fitting_files
 from longflow.importers.writing import ImportedScan, import_dataset, with_test_subjects
 from longflow.parallel import Progress
-from longflow.plans import Task
 
 PLACE = "{subject}"
 
@@ -34,7 +33,7 @@ def import_nifti4d(
     time_unit: str | None = None,
     channel: str = "image",
     label_names: Sequence[str] = (),
-    task: Task = "forecast",
+    task: str = "forecast",
     test: Sequence[str] = (),
     test_targets: int = 1,
     processes: int | None = None,

@@ -22,7 +22,6 @@ from longflow.data.images import Geometry, by_axis, check_same_grid, read_image_
 from longflow.errors import ConfigurationError, DataError, unknown_name
 from longflow.files import read_json, write_json
 from longflow.parallel import Progress, for_each_subject
-from longflow.plans import Task
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +68,7 @@ def import_dataset(
     channel: str,
     label_names: Sequence[str] = (),
     settings: dict[str, Any],
-    task: Task = "forecast",
+    task: str = "forecast",
     about: dict[str, Any] | None = None,
     left_out: Sequence[str] = (),
     processes: int | None = None,

@@ -10,10 +10,11 @@ from longflow.data.dataset import DatasetDescription, read_description
 from longflow.errors import ConfigurationError, unknown_name
 from longflow.flow.solvers import ORDERS, count_evaluations
 from longflow.inference.selection import Member, Selection
-from longflow.methods.method import Method, build_method, method_class
+from longflow.methods.method import Method
+from longflow.methods.registry import build_method, method_class
 from longflow.methods.weights import load_method
 from longflow.networks.precision import default_device
-from longflow.plans import Plans, Solver, Task, read_plans
+from longflow.plans import Plans, Solver, read_plans
 
 
 @dataclass
@@ -89,14 +90,14 @@ def solver_settings(method: Method) -> dict[str, Any]:
     return {"solver": method.solver, "steps": method.steps, "function_evaluations": evaluations}
 
 
-def task_of(selection: Selection) -> Task:
+def task_of(selection: Selection) -> str:
     """What the selected model was planned for."""
     return read_plans(selection.members[0].model.plans).task
 
 
 def load_models(
     selection: Selection,
-    task: Task,
+    task: str,
     device: torch.device | str | None = None,
     mirror: bool | None = None,
     solver: str | None = None,

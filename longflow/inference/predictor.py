@@ -4,6 +4,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -24,10 +25,9 @@ from longflow.data.dataset import (
 from longflow.errors import ConfigurationError, DataError, LongflowError
 from longflow.files import read_json, write_json
 from longflow.inference.models import Models, load_models
-from longflow.inference.requests import NOTHING_ASKED, Asked, Item
+from longflow.inference.requests import Request
 from longflow.inference.selection import Selection, select
 from longflow.parallel import Progress
-from longflow.plans import Task
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +38,21 @@ OF_RAW_DATASET = ("imagesTr", "labelsTr", "imagesTs", "targetsTs", "labelsTs")
 INTENDED_USE = "research only, not for clinical decisions"
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of every subject of a folder, beside what its table says.
+
+    :param times: wanted times of forecasts, instead of the rows without an image. :param phase: wanted phase of
+        translations; None: the other one. :param hidden: context scans that forecasts are not made from.
+    """
+
+    times: tuple[float, ...] = ()
+    phase: str | None = None
+    hidden: Any = None
+
+
+NOTHING_ASKED = Asked()
+
 OfTask = TypeVar("OfTask", bound="Predictor")
 
 
@@ -47,7 +62,7 @@ class Predictor(ABC):
     :cvar task: of the models it works with. :cvar noun: what it makes, one and several. :cvar doing: for progress bars.
     """
 
-    task: ClassVar[Task]
+    task: ClassVar[str]
     noun: ClassVar[tuple[str, str]]
     doing: ClassVar[str]
     models: Models
@@ -96,7 +111,7 @@ class Predictor(ABC):
         return cls(load_models(selection, cls.task, device, mirror, solver, steps))
 
     @abstractmethod
-    def requests(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[Item]:
+    def requests(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[Request]:
         """What a folder asks for; files are not opened.
 
         :param asked: of every subject, by the command line.
@@ -104,11 +119,11 @@ class Predictor(ABC):
         """
 
     @abstractmethod
-    def files(self, item: Item, folder: Path, description: DatasetDescription) -> list[Path]:
+    def files(self, item: Request, folder: Path, description: DatasetDescription) -> list[Path]:
         """The images of an item in the output folder."""
 
     @abstractmethod
-    def make(self, item: Item, folder: Path, description: DatasetDescription) -> dict[str, Any]:
+    def make(self, item: Request, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Make an item and write its files.
 
         :returns: what of it belongs into its sidecar; ``warnings``, a list of sentences, are logged too.
@@ -130,7 +145,7 @@ def predict_folder(
     asked: Asked = NOTHING_ASKED,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
-) -> list[Item]:
+) -> list[Request]:
     """Make everything that a folder asks for; what is finished is skipped.
 
     What can be checked without reading voxels is checked for all subjects first. A subject whose images turn out to be
@@ -207,7 +222,7 @@ def _check_input_description(folder: Path, description: DatasetDescription) -> N
             )
 
 
-def is_finished(predictor: Predictor, item: Item, folder: Path, description: DatasetDescription) -> bool:
+def is_finished(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> bool:
     """Whether an item was made before; the sidecar is written last, and names what it was made from."""
     sidecar = folder / f"{item.target.case}.json"
     if not sidecar.is_file():
@@ -218,7 +233,7 @@ def is_finished(predictor: Predictor, item: Item, folder: Path, description: Dat
     )
 
 
-def _check_output(folder: Path, wanted: list[Item], noun: tuple[str, str]) -> None:
+def _check_output(folder: Path, wanted: list[Request], noun: tuple[str, str]) -> None:
     """Predictions are never written among acquired scans, nor their table over another one.
 
     :raises ConfigurationError: the folder is a raw dataset or one of its folders, or has a table of other scans.
@@ -245,7 +260,7 @@ def _check_output(folder: Path, wanted: list[Item], noun: tuple[str, str]) -> No
             )
 
 
-def _check_settings(settings: dict[str, Any], wanted: list[Item], folder: Path) -> None:
+def _check_settings(settings: dict[str, Any], wanted: list[Request], folder: Path) -> None:
     """Predictions of different models do not belong into one folder: they would be evaluated as one."""
     for item in wanted:
         sidecar = folder / f"{item.target.case}.json"
@@ -258,7 +273,9 @@ def _check_settings(settings: dict[str, Any], wanted: list[Item], folder: Path) 
                 )
 
 
-def make_item(predictor: Predictor, item: Item, folder: Path, description: DatasetDescription, **further: Any) -> None:
+def make_item(
+    predictor: Predictor, item: Request, folder: Path, description: DatasetDescription, **further: Any
+) -> None:
     """Make an item; its sidecar says what a reader must know about it, and that it is finished.
 
     :param further: what else belongs into the sidecar.
@@ -272,12 +289,12 @@ def make_item(predictor: Predictor, item: Item, folder: Path, description: Datas
     write_sidecar(item, folder, {"time_unit": time_unit, **predictor.settings(), **found, **further})
 
 
-def sidecar_of(item: Item, folder: Path) -> Path:
+def sidecar_of(item: Request, folder: Path) -> Path:
     """``{case}.json`` beside the images of an item."""
     return folder / f"{item.target.case}.json"
 
 
-def write_sidecar(item: Item, folder: Path, content: dict[str, Any]) -> None:
+def write_sidecar(item: Request, folder: Path, content: dict[str, Any]) -> None:
     """The sidecar of an item, written last: what was made from what, the given content, and what all have in common."""
     sidecar = {
         **item.provenance(),
@@ -290,7 +307,7 @@ def write_sidecar(item: Item, folder: Path, content: dict[str, Any]) -> None:
     write_json(sidecar, sidecar_of(item, folder))
 
 
-def write_table(done: Sequence[Item], folder: Path, description: DatasetDescription) -> None:
+def write_table(done: Sequence[Request], folder: Path, description: DatasetDescription) -> None:
     """The table and description that make the output a valid input folder; rows of earlier commands are kept."""
 
     def moment(subject: str, time: float | None, covariates: dict[str, str]) -> tuple:

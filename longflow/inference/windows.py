@@ -12,7 +12,8 @@ from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compu
 from torch import Tensor
 
 from longflow.errors import ModelError
-from longflow.methods.method import Batch, Method, PhaseBatch, ScanBatch
+from longflow.methods.batches import Batch, PhaseBatch, ScanBatch
+from longflow.methods.method import Method
 from longflow.networks.precision import autocast
 
 #: slices that a 2D network takes at once in a forecast or a translation

@@ -24,7 +24,6 @@ from longflow.integrity.problems import Problem, error, warning
 from longflow.integrity.tables import table_problems, time_unit_problems
 from longflow.integrity.voxels import FileToCheck, SubjectToCheck, check_subject
 from longflow.parallel import Progress, for_each_subject
-from longflow.plans import Task
 
 
 def verify_dataset(raw: Path, processes: int | None = None, progress: Progress | None = None) -> list[Problem]:
@@ -164,7 +163,7 @@ class _Part:
     def shown(self, path: Path) -> str:
         return path.relative_to(self.raw).as_posix()
 
-    def read_table(self, task: Task) -> list[Problem]:
+    def read_table(self, task: str) -> list[Problem]:
         """Read the table; problems of its lines. ``rows`` leaves out lines without a case or with that of another."""
         candidates = [self.images / "scans.csv", self.raw / f"patients{self.suffix}.json"]
         if self.suffix == "Tr":

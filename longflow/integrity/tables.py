@@ -8,7 +8,6 @@ from pathlib import Path
 from longflow.data.dataset import PHASE, Row, is_name, parse_time
 from longflow.errors import first_few
 from longflow.integrity.problems import Problem, error, warning
-from longflow.plans import Task
 
 DATE = re.compile(r"^\d{1,4}([-./])\d{1,2}\1\d{1,4}([T ].*)?$")
 COUNT_DAYS = (
@@ -28,7 +27,7 @@ BELIEVABLE_SPAN = {
 }
 
 
-def table_problems(path: Path, table: str, rows: list[Row], task: Task = "forecast") -> tuple[list[Problem], list[Row]]:
+def table_problems(path: Path, table: str, rows: list[Row], task: str = "forecast") -> tuple[list[Problem], list[Row]]:
     """Problems of the lines of a table, and the lines whose files can be looked for (their time may be none).
 
     :param path: the file; :param table: its name for people. :param task: of the dataset; where it is "translate",

@@ -13,7 +13,6 @@ from longflow.errors import DataError, first_few
 from longflow.integrity.hounsfield import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.integrity.pairs import Look, look_at, shift_problems
 from longflow.integrity.problems import REGISTER, Problem, error, warning
-from longflow.plans import Task
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class SubjectToCheck:
     subject: str
     scans: list[list[FileToCheck]]
     label_values: set[int]
-    task: Task = "forecast"
+    task: str = "forecast"
     pairs: list[tuple[int, int]] = field(default_factory=list)
 
     @property
@@ -138,7 +137,7 @@ def _check_intensities(array: np.ndarray, file: FileToCheck) -> list[Problem]:
     return []
 
 
-def _check_hounsfield(array: np.ndarray, file: FileToCheck, task: Task) -> list[Problem]:
+def _check_hounsfield(array: np.ndarray, file: FileToCheck, task: str) -> list[Problem]:
     """An error where values are clipped as HU by the task; elsewhere they are only seen relative to each other."""
     doubt = hounsfield_doubt(array)
     if doubt is None:

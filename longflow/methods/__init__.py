@@ -1,5 +1,6 @@
 """Methods: one file each, named as on the command line. :class:`Method` is what an outside package subclasses."""
 
-from longflow.methods.method import Batch, Method, Recipe, ScanBatch
+from longflow.methods.batches import Batch, PhaseBatch, ScanBatch
+from longflow.methods.method import Method, Recipe
 
-__all__ = ["Batch", "Method", "Recipe", "ScanBatch"]
+__all__ = ["Batch", "Method", "PhaseBatch", "Recipe", "ScanBatch"]

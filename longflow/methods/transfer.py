@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
-from longflow.methods.method import Method, method_class
+from longflow.methods.method import Method
+from longflow.methods.registry import method_class
 from longflow.methods.weights import read_checkpoint
 from longflow.networks.unet import UNet
 

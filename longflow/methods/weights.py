@@ -11,7 +11,8 @@ from torch import Tensor
 
 from longflow.errors import ModelError, first_few
 from longflow.files import atomic_write
-from longflow.methods.method import Method, build_method
+from longflow.methods.method import Method
+from longflow.methods.registry import build_method
 from longflow.plans import Plans
 
 HEADER_KEY = "longflow"

@@ -17,7 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from longflow.data.labels import label_manager, structures
-from longflow.methods.method import Batch, Method, PhaseBatch, ScanBatch, build_method
+from longflow.methods.batches import Batch, PhaseBatch, ScanBatch
+from longflow.methods.method import Method
+from longflow.methods.registry import build_method
 from longflow.plans import Plans
 
 GB = 1024**3

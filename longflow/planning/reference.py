@@ -18,8 +18,9 @@ from longflow.fingerprint.spatial import SpatialFingerprint
 from longflow.fingerprint.temporal import TemporalFingerprint
 from longflow.planning.channels import plan_channels
 from longflow.planning.spatial import SpacingRules
-from longflow.planning.temporal import Contexts, candidate_spacings, contexts_of, judge_grid, plan_time, regularity
+from longflow.planning.temporal import Contexts, candidate_spacings, contexts_of, judge_grid, regularity
 from longflow.plans import CONTEXT_WINDOW, ConfigurationPlan, GridPlan, Plans, TemporalPlan, read_plans
+from longflow.task import get_task
 
 
 def plans_of_reference(path: Path, fingerprint: Fingerprint, description: DatasetDescription) -> Plans:
@@ -37,6 +38,7 @@ def plans_of_reference(path: Path, fingerprint: Fingerprint, description: Datase
             f"{path} is for the task '{reference.task}', but {fingerprint.dataset_name} has the task "
             f"'{description.task}' (dataset.json)."
         )
+    uses_labels = get_task(description.task).uses_labels
     configurations: dict[str, ConfigurationPlan] = {}
     spacings: dict[str, list[float]] = {}
     # what 2d reads was made for 3d
@@ -60,8 +62,8 @@ def plans_of_reference(path: Path, fingerprint: Fingerprint, description: Datase
             "dataset_name": fingerprint.dataset_name,
             "plans_name": path.stem,
             "channel_names": description.channels,
-            "labels": description.labels if description.task == "segment" else {},
-            "regions_class_order": description.regions_class_order if description.task == "segment" else [],
+            "labels": description.labels if uses_labels else {},
+            "regions_class_order": description.regions_class_order if uses_labels else [],
             "phases": fingerprint.phases.names if fingerprint.phases else [],
             "file_ending": description.file_ending,
             "temporal": times_of_reference(reference, fingerprint.temporal, path.name),
@@ -109,8 +111,9 @@ def times_of_reference(reference: Plans, fingerprint: TemporalFingerprint, name:
     :param name: of the reference, for the reasons.
     """
     scans, slots = reference.temporal.sequence_length, reference.temporal.grid.length
-    planned = plan_time(fingerprint, scans, reference.task)
-    if reference.task != "forecast":
+    task = get_task(reference.task)
+    planned = task.plan_time(fingerprint, scans)
+    if not task.plans_grid:
         return planned
     times = [np.asarray(one, dtype=np.float64) for one in fingerprint.times if len(one) > 1]
     grid = grid_of_length(times, planned.time_scale, slots)

@@ -5,11 +5,11 @@ from rich.table import Table
 from rich.text import Text
 
 from longflow.data.images import by_axis
-from longflow.data.labels import structures
 from longflow.fingerprint.fingerprint import Fingerprint
 from longflow.fingerprint.temporal import Distribution
-from longflow.methods.method import DEFAULT_METHODS
-from longflow.plans import ConfigurationPlan, Plans, Task
+from longflow.methods.registry import network_of
+from longflow.plans import ConfigurationPlan, Plans
+from longflow.task import get_task
 
 
 def summarize(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
@@ -17,8 +17,7 @@ def summarize(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
     return Group(
         Text(f"{plans.dataset_name}, preset {plans.preset}, {plans.gpu_memory:g} GB", style="bold"),
         _found(fingerprint, plans),
-        *([_structures(plans)] if plans.task == "segment" else []),
-        _phases(fingerprint, plans) if plans.task == "translate" else _time(plans),
+        *get_task(plans.task).plan_summary(fingerprint, plans),
         _intensities(plans),
         _configurations(plans),
         _training(plans),
@@ -29,7 +28,7 @@ def _found(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
     temporal, spatial = fingerprint.temporal, fingerprint.spatial
     unit = temporal.time_unit
     shapes = Distribution.of([shape[0] * shape[1] * shape[2] for shape in spatial.shapes_after_crop])
-    table = _key_table("Found")
+    table = key_table("Found")
     scans = "scans"
     if fingerprint.phases:
         scans = "pair of scans" if temporal.scans_per_subject.maximum == 1 else "pairs of scans"
@@ -44,8 +43,9 @@ def _found(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
     return table
 
 
-def _time(plans: Plans) -> RenderableType:
-    table = _key_table("Time")
+def time_table(plans: Plans) -> RenderableType:
+    """Return the table of temporal choices and their reasons."""
+    table = key_table("Time")
     for reason in plans.temporal.reasons:
         head, _, rest = reason.partition(": ")
         table.add_row(head, rest) if rest else table.add_row("", head)
@@ -57,30 +57,8 @@ def _time(plans: Plans) -> RenderableType:
     return table
 
 
-def _phases(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
-    """What is translated into what; times play no part."""
-    table = _key_table("Phases")
-    for end, phase in enumerate(plans.phases):
-        table.add_row(f"t = {end}", phase)
-    table.add_row("pairs", f"{fingerprint.phases.pairs} of one subject and time; one network learns both directions")
-    for part in fingerprint.phases.left_out():
-        table.add_row("left out", part)
-    return table
-
-
-def _structures(plans: Plans) -> RenderableType:
-    table = _key_table("Structures")
-    for name, values in structures(plans.labels).items():
-        table.add_row(name, " + ".join(map(str, values)))
-    if "ignore" in plans.labels:
-        table.add_row("ignored", f"voxels of {plans.labels['ignore']}")
-    if not structures(plans.labels):
-        table.add_row("none", "dataset.json names no labels: the scans can serve pretraining alone")
-    return table
-
-
 def _intensities(plans: Plans) -> RenderableType:
-    table = _key_table("Intensities")
+    table = key_table("Intensities")
     for channel in plans.channels:
         table.add_row(f"{channel.name}: {channel.normal_form}", channel.reason)
     return table
@@ -88,7 +66,7 @@ def _intensities(plans: Plans) -> RenderableType:
 
 def _configurations(plans: Plans) -> RenderableType:
     encoders = {plan.network.encoder for plan in plans.configurations.values()}
-    network = f"features ({', '.join(sorted(encoders))} U-Net)" if plans.task == "segment" else "features"
+    network = f"features ({', '.join(sorted(encoders))} U-Net)" if get_task(plans.task).chooses_encoder else "features"
     table = Table(title="Configurations", title_justify="left", title_style="bold", box=None, pad_edge=False)
     for name in ("", "spacing, mm", "median image", "patch", "batch", network, "strides", "memory, GB"):
         table.add_column(name)
@@ -101,7 +79,7 @@ def _configurations(plans: Plans) -> RenderableType:
             str(plan.batch_size),
             " ".join(map(str, plan.network.features_per_stage)) + (" +attention" if plan.network.attention else ""),
             " ".join("".join(map(str, stride)) for stride in plan.network.strides),
-            _memory(plan, plans.task),
+            _memory(plan),
         )
     notes = Table.grid(padding=(0, 2))
     reasons: dict[str, list[str]] = {}
@@ -114,27 +92,28 @@ def _configurations(plans: Plans) -> RenderableType:
 
 
 def _training(plans: Plans) -> RenderableType:
-    table = _key_table("Training")
+    table = key_table("Training")
     training = plans.training
     steps = f"{training.epochs} epochs of {training.iterations_per_epoch} iterations"
-    rate = "each method's own" if plans.task == "segment" else f"{training.learning_rate:g}"
+    rate = f"{training.learning_rate:g}" if get_task(plans.task).fixed_learning_rate else "each method's own"
     table.add_row(
         "by default", f"{steps}, learning rate {rate} (longflow_train --epochs, --iterations, --lr, --max_time)"
     )
     return table
 
 
-def _key_table(title: str) -> Table:
+def key_table(title: str) -> Table:
+    """Make an empty table of names and what was found or decided."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column()
     return table
 
 
-def _memory(plan: ConfigurationPlan, task: Task) -> str:
-    """Of the method that takes most; of a network that translates, the usual one, which decided the patch."""
-    usual = plan.memory_estimate.get(DEFAULT_METHODS[task]) if task == "translate" else None
-    return f"{usual or max(plan.memory_estimate.values()):.2f}" if plan.memory_estimate else "?"
+def _memory(plan: ConfigurationPlan) -> str:
+    """Format GB of the method that takes most; those with another network than the default do not count."""
+    usual = [needed for method, needed in plan.memory_estimate.items() if not network_of(method)[1]]
+    return f"{max(usual or plan.memory_estimate.values()):.2f}" if plan.memory_estimate else "?"
 
 
 def _range(values: Distribution) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from longflow.errors import DataError
 from longflow.fingerprint.temporal import TemporalFingerprint
 from longflow.flow.grid import grid_slots, latest_in_slot
-from longflow.plans import CONTEXT_WINDOW, GridPlan, Task, TemporalPlan, TimeUnit
+from longflow.plans import CONTEXT_WINDOW, GridPlan, TemporalPlan, TimeUnit
 
 #: what a grid is charged for; losing a scan is the unit
 WEIGHTS = {"overwritten": 1.0, "rounding_error": 1.0, "clipped": 0.5, "filled": 0.1, "memory": 0.1}
@@ -44,17 +44,13 @@ class Contexts:
         return -self.times[self.mask].numpy()
 
 
-def plan_time(fingerprint: TemporalFingerprint, longest_sequence: int, task: Task = "forecast") -> TemporalPlan:
-    """All temporal choices for a dataset.
+def plan_series(fingerprint: TemporalFingerprint, longest_sequence: int) -> TemporalPlan:
+    """Make all temporal choices for samples of a target and its context scans.
 
     :param longest_sequence: the cap on the sequence length, from the preset.
-    :raises DataError: the task is to forecast, and no subject has two scans.
+    :raises DataError: no subject has two scans.
     """
     times = [np.asarray(one, dtype=np.float64) for one in fingerprint.times if len(one) > 1]
-    if task == "translate":
-        return _without_time(fingerprint)
-    if task == "segment":
-        return _for_pairs(fingerprint, times)
     if not times:
         raise DataError(
             f"None of the {len(fingerprint.times)} subjects has two scans, so there is nothing to forecast. "
@@ -238,17 +234,14 @@ def _clean(value: float) -> float:
     return round(value, 9) + 0.0
 
 
-def _without_time(fingerprint: TemporalFingerprint) -> TemporalPlan:
-    """What translation needs: nothing. Both scans of a pair are of one time, and a network sees no other."""
-    reason = "Times: they tell which scans are a pair, and nothing else; scans of one time are translated."
+def plan_without_time(fingerprint: TemporalFingerprint, reason: str) -> TemporalPlan:
+    """Make the temporal plan of samples in which time plays no part. :param reason: that the plan states."""
     return _alone(fingerprint.time_unit, np.ones(1), 1.0, reason)
 
 
-def _for_pairs(fingerprint: TemporalFingerprint, times: list[np.ndarray]) -> TemporalPlan:
-    """What segmentation needs: the time scale alone, in which pairs of neighbouring scans are seen.
-
-    :param times: of the subjects that have two scans or more.
-    """
+def plan_pairs(fingerprint: TemporalFingerprint) -> TemporalPlan:
+    """Make the temporal plan of single scans and pairs of neighbouring scans: the time scale alone."""
+    times = [np.asarray(one, dtype=np.float64) for one in fingerprint.times if len(one) > 1]
     unit, subjects = fingerprint.time_unit, len(fingerprint.times)
     intervals = np.concatenate([np.diff(one) for one in times]) if times else np.ones(1)
     scale = float(np.median(intervals))

@@ -20,17 +20,10 @@ from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
 from longflow.data.body import body_mask
 from longflow.data.box import box_slices, nonzero_box
-from longflow.plans import ChannelPlan, Task
+from longflow.plans import ChannelPlan
 
 #: whose voxels statistics are taken of
 Region = Literal["nonzero", "box", "body"]
-
-REGIONS: dict[Task, Region] = {"forecast": "nonzero", "translate": "body", "segment": "box"}
-
-
-def region_of_task(task: Task) -> Region:
-    """Where statistics are taken."""
-    return REGIONS[task]
 
 
 def normal_form_of_series(

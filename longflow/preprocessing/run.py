@@ -22,6 +22,7 @@ from longflow.preprocessing.store import (
     save_prepared,
     size_on_disk,
 )
+from longflow.task import get_task
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def preprocess_dataset(
         )
     outputs = _outputs(plans, paths, plans_name, configurations)
     series = _with_images(all_series)
-    if plans.task == "translate":
+    if get_task(plans.task).uses_phases:
         series = _with_pairs(description, series, plans, paths)
     _remove_strangers(outputs, series)
 

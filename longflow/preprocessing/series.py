@@ -26,10 +26,11 @@ from longflow.preprocessing.grid import (
     resampled_shape,
     transposed,
 )
-from longflow.preprocessing.normal_form import clipped, normal_form_of_series, region_of_task, to_normal
+from longflow.preprocessing.normal_form import clipped, normal_form_of_series, to_normal
 from longflow.preprocessing.prepared import PreparedSeries, SeriesProperties
 from longflow.preprocessing.restore import export_forecast, to_input_space
 from longflow.preprocessing.store import load_prepared, prepared_subjects, save_prepared
+from longflow.task import get_task
 
 __all__ = [
     "PreparedSeries",
@@ -72,7 +73,7 @@ def prepare_series(series: Series, plans: Plans, configuration_name: str) -> Pre
             read_label(scan.label, scan.images[0], volume.geometry) for scan, volume in zip(scans, volumes, strict=True)
         ],
         sources=[str(scan.images[0]) for scan in scans],
-        phases=[scan.phase for scan in scans] if plans.task == "translate" else (),
+        phases=[scan.phase for scan in scans] if get_task(plans.task).uses_phases else (),
     )
     prepared.properties.digest = series_digest(series, plans, configuration_name)
     return prepared
@@ -119,7 +120,7 @@ def prepare_volumes(
 
     crop = nonzero_box(arrays)
     inside = (..., *box_slices(crop))
-    region = region_of_task(plans.task)
+    region = get_task(plans.task).region
     # where the body ends depends on the air around it, and so on a crop: that of a pair is not that of a scan alone
     seen = arrays if region == "body" else [array[inside] for array in arrays]
     offset, scale = normal_form_of_series(seen, plans.channels, region)
@@ -141,7 +142,7 @@ def prepare_volumes(
                 label = transposed(_outside_marked(label, arrays[index])[None][inside], plans.transpose_forward)[0]
                 resampled = resample_labels(label, shape, spacing, target)
                 segmentations[index] = np.where(resampled == OUTSIDE, 0, resampled)
-        if plans.task == "segment":
+        if get_task(plans.task).uses_labels:
             labelled = [None if label is None else segmentations[index] for index, label in enumerate(labels)]
             locations = find_locations(labelled, wanted_values(plans.labels))
 
@@ -191,7 +192,7 @@ def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
         "task": plans.task,
         "labels": wanted_values(plans.labels),
     }
-    if plans.task == "translate":
+    if get_task(plans.task).uses_phases:
         content["phases"] = [scan.phase for scan in existing_scans(series)]
     if plan.own_grid:
         content["spacing"] = "own"

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import exclusive_lock, read_json, write_json
-from longflow.methods.method import Batch, Recipe, method_class_for
+from longflow.methods.batches import Batch
+from longflow.methods.method import Recipe
+from longflow.methods.registry import method_class_for
 from longflow.methods.weights import load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import autocast
 from longflow.paths import DatasetPaths, FoldPaths

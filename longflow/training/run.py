@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from longflow.methods.method import Method, Options, Recipe, build_method
+from longflow.methods.method import Method, Options, Recipe
+from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, check_identity, load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import computes_bf16
 from longflow.paths import FoldPaths

@@ -12,7 +12,7 @@ from nnunetv2.utilities.crossval_split import generate_crossval_split
 from longflow.errors import ConfigurationError, DataError, NotFoundError, first_few
 from longflow.files import read_json, write_json
 from longflow.paths import DatasetPaths
-from longflow.plans import CONTEXT_WINDOW, Task
+from longflow.plans import CONTEXT_WINDOW
 from longflow.preprocessing.series import PreparedSeries, load_prepared, prepared_subjects
 
 logger = logging.getLogger(__name__)
@@ -25,9 +25,9 @@ TARGETS_PER_FOLD = 8
 
 #: scans that a subject must have to be of use; the others are left out of the splits. To translate, pairs alone are
 #: prepared
-FEWEST_SCANS: dict[Task, int] = {"forecast": 2, "translate": 2, "segment": 1}
+FEWEST_SCANS: dict[str, int] = {"forecast": 2, "translate": 2, "segment": 1}
 #: the same for people
-NEEDED: dict[Task, str] = {
+NEEDED: dict[str, str] = {
     "forecast": "at least 2 scans",
     "translate": "a pair of scans, one in each phase at one time",
     "segment": "at least 1 scan",
@@ -67,7 +67,7 @@ class ForecastTarget:
     context: tuple[str, ...]
 
 
-def prepared_scans(cache: Path, task: Task) -> dict[str, list[str]]:
+def prepared_scans(cache: Path, task: str) -> dict[str, list[str]]:
     """Cases of every prepared subject that has enough scans for the task, in order of time.
 
     :param cache: folder of the prepared subjects.
@@ -87,7 +87,7 @@ def prepared_scans(cache: Path, task: Task) -> dict[str, list[str]]:
     return {subject: found for subject, found in cases.items() if len(found) >= FEWEST_SCANS[task]}
 
 
-def cohorts_of_fold(dataset: DatasetPaths, task: Task, cache: Path, fold: int) -> tuple[Cohort, Cohort]:
+def cohorts_of_fold(dataset: DatasetPaths, task: str, cache: Path, fold: int) -> tuple[Cohort, Cohort]:
     """Those who are trained on and those who validate.
 
     :raises NotFoundError: there is no such fold.
@@ -100,7 +100,7 @@ def cohorts_of_fold(dataset: DatasetPaths, task: Task, cache: Path, fold: int) -
     return training, validation
 
 
-def splits_of(dataset: DatasetPaths, task: Task, cache: Path, scans: dict[str, list[str]]) -> list[Split]:
+def splits_of(dataset: DatasetPaths, task: str, cache: Path, scans: dict[str, list[str]]) -> list[Split]:
     """The splits of a dataset, with its labels spread evenly where the task is to segment."""
     wanted = task == "segment" and not dataset.splits.is_file()
     labelled = [subject for subject in scans if scans_with_label(load_prepared(cache, subject))] if wanted else []
@@ -115,7 +115,7 @@ def scans_with_label(series: PreparedSeries) -> list[int]:
 
 
 def read_or_make_splits(
-    paths: DatasetPaths, scans: dict[str, list[str]], task: Task = "forecast", labelled: Sequence[str] = ()
+    paths: DatasetPaths, scans: dict[str, list[str]], task: str = "forecast", labelled: Sequence[str] = ()
 ) -> list[Split]:
     """The splits of a dataset; made by nnU-Net's rule on subjects where none are stored yet.
 

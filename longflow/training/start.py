@@ -7,7 +7,8 @@ from pathlib import Path
 
 from longflow.errors import ConfigurationError, NotFoundError
 from longflow.files import read_json
-from longflow.methods.method import Method, known_methods, network_of
+from longflow.methods.method import Method
+from longflow.methods.registry import known_methods, network_of
 from longflow.methods.transfer import load_pretrained
 from longflow.methods.weights import check_identity, read_checkpoint
 from longflow.paths import DatasetPaths, FoldPaths, ModelPaths

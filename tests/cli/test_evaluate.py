@@ -1,5 +1,3 @@
-from typing import get_args
-
 import numpy as np
 import pytest
 
@@ -7,7 +5,7 @@ from longflow.cli import evaluate
 from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
 from longflow.data.images import write_volume
 from longflow.files import write_json
-from longflow.plans import Task
+from longflow.task import TASKS
 from tests.data.helpers import write_phase_dataset
 from tests.tasks.conftest import GEOMETRY, SHAPE, write_translation  # noqa: F401 - a fixture
 
@@ -157,4 +155,4 @@ def test_folder_without_translations(translations_out, capsys):
 
 
 def test_every_task_can_be_evaluated():
-    assert set(evaluate.OF_TASK) == set(get_args(Task))
+    assert set(evaluate.OF_TASK) == set(TASKS.names())

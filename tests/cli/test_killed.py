@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from longflow.inference.predictor import predict_folder
-from longflow.inference.requests import Asked
+from longflow.inference.predictor import Asked, predict_folder
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans
 from longflow.tasks.forecast.predictor import Forecaster
@@ -48,7 +47,7 @@ from pathlib import Path
 import torch
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.inference.predictor import predict_folder
-from longflow.inference.requests import Asked
+from longflow.inference.predictor import Asked
 
 torch.set_num_threads(1)
 predict_folder(Forecaster.load(device="cpu"), Path(sys.argv[1]), Path(sys.argv[2]), Asked(tuple({TIMES})))

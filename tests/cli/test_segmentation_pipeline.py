@@ -23,7 +23,7 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from longflow.data.dataset import read_rows
 from longflow.data.images import Volume, read_scan
 from longflow.files import read_json
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans

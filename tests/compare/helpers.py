@@ -13,10 +13,10 @@ from longflow.compare.variants import Variant
 from longflow.data.dataset import image_path, read_description
 from longflow.data.images import read_scan, write_volume
 from longflow.files import read_json, write_csv, write_json
-from longflow.inference.requests import forecast_requests
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import read_plans
+from longflow.tasks.forecast.requests import forecast_requests
 from tests.training.helpers import finished_model
 
 CRONOS, LCI, NOISY = Variant("cronos", "cronos"), Variant("lci", "lci"), Variant("noisy", "cronos", {"noise": 0.1})

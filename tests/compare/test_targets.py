@@ -10,8 +10,8 @@ from longflow.data.dataset import read_description, series_of_folder
 from longflow.data.images import read_scan
 from longflow.errors import DataError, NotFoundError
 from longflow.files import read_json
-from longflow.inference.requests import forecast_requests
 from longflow.plans import read_plans
+from longflow.tasks.forecast.requests import forecast_requests
 from longflow.training.splits import ForecastTarget
 
 

@@ -12,7 +12,7 @@ from longflow.compare.variants import (
     variants_of_study,
 )
 from longflow.errors import ConfigurationError, NotFoundError
-from longflow.methods.method import build_method, checked_options, method_class
+from longflow.methods.registry import build_method, checked_options, method_class
 from longflow.tasks.forecast.hidden_context import HiddenContext
 from tests.methods.helpers import minimal_plans
 

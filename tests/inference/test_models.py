@@ -5,7 +5,7 @@ import pytest
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
 from longflow.inference.models import load_models, solver_settings, task_of
 from longflow.inference.selection import Member, Selection, select
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.plans import read_plans, write_plans
 from tests.inference.helpers import LABELS, segmentation_model
 from tests.training.helpers import finished_model

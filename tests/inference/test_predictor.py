@@ -17,8 +17,7 @@ from longflow.data.dataset import (
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json
-from longflow.inference.predictor import Predictor, predict_folder
-from longflow.inference.requests import Asked
+from longflow.inference.predictor import Asked, Predictor, predict_folder
 from longflow.plans import read_plans
 from longflow.tasks.forecast.hidden_context import HiddenContext
 from longflow.tasks.forecast.predictor import Forecaster

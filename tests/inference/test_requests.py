@@ -2,8 +2,10 @@ import pytest
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, write_scans
 from longflow.errors import ConfigurationError, DataError, NotFoundError
-from longflow.inference.requests import forecast_requests, segmentation_requests, translation_requests
 from longflow.tasks.forecast.hidden_context import HiddenContext
+from longflow.tasks.forecast.requests import forecast_requests
+from longflow.tasks.segment.requests import segmentation_requests
+from longflow.tasks.translate.requests import translation_requests
 
 DESCRIPTION = DatasetDescription(channel_names={"0": "T1", "1": "T2"}, file_ending=".nii.gz", time_unit="days")
 

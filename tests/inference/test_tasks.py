@@ -1,8 +1,7 @@
-from typing import get_args
-
 from longflow.inference.selection import select
 from longflow.inference.tasks import PREDICTORS, load_predictor
-from longflow.plans import Task, read_plans
+from longflow.plans import read_plans
+from longflow.task import TASKS
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.segment.predictor import Segmenter
 from tests.inference.helpers import segmentation_model
@@ -20,4 +19,4 @@ def test_the_plans_of_the_model_say_which_predictor(dataset):
 
 
 def test_every_task_has_its_predictor():
-    assert set(PREDICTORS) == set(get_args(Task))
+    assert set(PREDICTORS) == set(TASKS.names())

@@ -4,7 +4,7 @@ import pytest
 
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
 from longflow.methods import Method, method
-from longflow.methods.method import (
+from longflow.methods.registry import (
     build_method,
     checked_options,
     known_methods,

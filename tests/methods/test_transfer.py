@@ -7,7 +7,8 @@ import torch
 from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
 from longflow.errors import ConfigurationError, ModelError
-from longflow.methods.method import Method, build_method
+from longflow.methods.method import Method
+from longflow.methods.registry import build_method
 from longflow.methods.transfer import load_pretrained
 from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.networks.unet import UNet, describe_architecture

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from longflow.errors import DataError, ModelError
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, load_method, read_checkpoint, write_checkpoint
 from tests.conftest import small_disk
 from tests.methods.helpers import minimal_plans

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from longflow.methods.method import build_method, method_class
+from longflow.methods.registry import build_method, method_class
 from longflow.networks.unet import UNet
 from longflow.planning.memory import (
     HOLES,

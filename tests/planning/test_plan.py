@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 
 from longflow.errors import ConfigurationError
-from longflow.methods.method import build_method, named_with_network
+from longflow.methods.registry import build_method, named_with_network
 from longflow.networks.timeresnet import PAPER_BLOCKS, PAPER_FEATURES
 from longflow.networks.translation import NETWORKS
 from longflow.planning import plan as planning
 from longflow.planning.memory import training_memory
-from longflow.planning.plan import PLANNED_METHODS, make_plans
+from longflow.planning.plan import make_plans
 from longflow.plans import read_plans, write_plans
+from longflow.task import get_task
 from tests.planning.helpers import description, fingerprint, phase_fingerprint
 
 CINE = [[float(frame) for frame in range(6)]] * 3
@@ -33,7 +34,7 @@ def test_plans_are_valid_and_survive_the_disk(tmp_path, quick_memory):
     assert plans.channels[0].normal_form == "per_subject"
     for plan in plans.configurations.values():
         assert plan.reasons
-        assert set(plan.memory_estimate) == set(PLANNED_METHODS["forecast"])
+        assert set(plan.memory_estimate) == set(get_task("forecast").planned_methods(plans, True))
         assert max(plan.memory_estimate.values()) <= plans.gpu_memory
 
 
@@ -77,7 +78,7 @@ class TestSegment:
     def test_pairs_are_planned_for_where_there_are_some(self, quick_memory):
         found = fingerprint([[0.0, 1], [0]], [16, 32, 32], [1, 1, 1])
         plans = make_plans(found, description(task="segment", labels=self.LABELS), "tiny")
-        assert set(plans.configurations["2d"].memory_estimate) == set(planning.planned_methods(plans, True))
+        assert set(plans.configurations["2d"].memory_estimate) == set(get_task(plans.task).planned_methods(plans, True))
         assert "unet_consistent" in plans.configurations["2d"].memory_estimate
         assert plans.temporal.time_scale == 1
 
@@ -178,7 +179,7 @@ class TestTranslate:
         assert make_plans(found, self.CT, "tiny").identity("2d") != plans.identity("2d")
 
     def test_every_network_is_estimated_and_the_default_one_decides(self, monkeypatch):
-        needed = dict.fromkeys(PLANNED_METHODS["translate"], 0.1 * planning.GB)
+        needed = dict.fromkeys(get_task("translate").planned_methods(None, True), 0.1 * planning.GB)
         needed["mfm-swin_unetr"] = 3 * planning.GB
         monkeypatch.setattr(planning, "training_memory", lambda method, *_: needed[method])
         plan = make_plans(phase_fingerprint([20, 64, 64], [5, 1, 1]), self.CT, "tiny").configurations["2d"]
@@ -189,7 +190,7 @@ class TestTranslate:
             "where there is not as much, set a smaller batch_size or patch_size in the plans."
         )
 
-    @pytest.mark.parametrize("method", PLANNED_METHODS["translate"])
+    @pytest.mark.parametrize("method", get_task("translate").planned_methods(None, True))
     def test_the_estimate_of_every_network_is_real(self, method, quick_memory):
         plans = make_plans(phase_fingerprint([1, 32, 32], [5, 1, 1]), self.CT, "tiny")
         weights = sum(4 * one.numel() for one in build_method(method, plans, "2d").parameters())

@@ -11,14 +11,10 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from longflow.errors import NotFoundError
 from longflow.networks.timeresnet import PAPER_BLOCKS, PAPER_FEATURES
 from longflow.networks.unet import DECODER_BLOCKS
-from longflow.planning.presets import (
-    NNUNET_BLOCKS,
-    NNUNET_MOST_STAGES,
-    PRESETS,
-    preset,
-    segmentation_preset,
-    translation_preset,
-)
+from longflow.planning.presets import PRESETS, preset
+from longflow.tasks.segment.planning import NNUNET_BLOCKS, NNUNET_MOST_STAGES
+from longflow.tasks.segment.planning import preset as segmentation_preset
+from longflow.tasks.translate.planning import preset as translation_preset
 
 
 def test_features_grow_as_in_the_paper():

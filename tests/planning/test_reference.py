@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from longflow.errors import ConfigurationError, DataError
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.planning.reference import grid_of_length, plans_of_reference
 from longflow.plans import Plans, read_plans, write_plans
 from tests.planning.helpers import description, fingerprint, phase_fingerprint

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from longflow.errors import ConfigurationError
-from longflow.planning.presets import preset, segmentation_preset
+from longflow.planning.presets import preset
 from longflow.planning.spatial import first_patch, fit_network, next_patch, plan_space
+from longflow.tasks.segment.planning import preset as segmentation_preset
 from tests.planning.helpers import spatial
 
 M, TINY = preset("M"), preset("tiny")

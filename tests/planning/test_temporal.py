@@ -10,10 +10,14 @@ from longflow.planning.temporal import (
     contexts_of,
     grid_residual,
     judge_grid,
-    plan_time,
     runners_up,
 )
+from longflow.task import get_task
 from tests.planning.helpers import temporal
+
+
+def plan_time(fingerprint, longest_sequence, task="forecast"):
+    return get_task(task).plan_time(fingerprint, longest_sequence)
 
 
 def with_missing(step: float, frames: int = 12, kept: int = 7, subjects: int = 40) -> list[list[float]]:
@@ -72,7 +76,7 @@ def test_one_interval_is_enough():
 def test_single_scans_cannot_be_forecast():
     with pytest.raises(DataError, match="None of the 2 subjects has two scans"):
         plan_time(temporal([[1], [2]]), longest_sequence=5)
-    assert plan_time(temporal([[1], [2]]), 5, task="segment").sequence_length == 1
+    assert plan_time(temporal([[1], [2]]), 5, "segment").sequence_length == 1
 
 
 def test_absolute_dates_do_not_matter():
@@ -143,17 +147,17 @@ def test_runners_up_differ_in_spacing():
 
 
 def test_to_segment_the_time_scale_is_all_that_is_planned():
-    plan = plan_time(temporal([[0, 10], [0, 20, 50], [3]]), 5, task="segment")
+    plan = plan_time(temporal([[0, 10], [0, 20, 50], [3]]), 5, "segment")
     assert (plan.time_scale, plan.longest_span, plan.sequence_length) == (20, 50, 1)
     (reason,) = plan.reasons
     assert "median of 3 intervals of the 2 of 3 subjects" in reason
-    (single,) = plan_time(temporal([[1], [2]]), 5, task="segment").reasons
+    (single,) = plan_time(temporal([[1], [2]]), 5, "segment").reasons
     for text in (reason, single):
         assert not any(word in text.lower() for word in ("forecast", "grid", "slot", "context", "regular"))
 
 
 def test_to_translate_times_decide_nothing():
-    first, second = (plan_time(temporal(times), 5, task="translate") for times in ([[0], [0]], [[0, 10, 90], [0, 7]]))
+    first, second = (plan_time(temporal(times), 5, "translate") for times in ([[0], [0]], [[0, 10, 90], [0, 7]]))
     assert first == second
     assert (first.time_scale, first.sequence_length, first.runners_up) == (1, 1, [])
     assert first.reasons == [

@@ -6,10 +6,10 @@ from longflow.preprocessing.normal_form import (
     clipped,
     from_normal,
     normal_form_of_series,
-    region_of_task,
     region_statistics,
     to_normal,
 )
+from longflow.task import get_task
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def test_to_segment_statistics_are_those_of_the_whole_box_of_each_scan(scans):
     assert offset[0][0] == pytest.approx(box.mean()) and scale[0][0] == pytest.approx(box.std(), rel=1e-5)
     assert offset[1][0] == pytest.approx(7 * 17 / 18)
     assert scale[1][0] == pytest.approx(7 * np.sqrt(17) / 18)
-    assert region_of_task("segment") == "box" and region_of_task("forecast") == "nonzero"
-    assert region_of_task("translate") == "body"
+    assert get_task("segment").region == "box" and get_task("forecast").region == "nonzero"
+    assert get_task("translate").region == "body"
 
 
 def test_faint_noise_around_a_body_does_not_count_as_body():

@@ -6,7 +6,7 @@ import torch
 from longflow.data.dataset import DatasetDescription, Scan, image_path, training_series, write_description, write_scans
 from longflow.data.images import Geometry, write_volume
 from longflow.files import read_json, write_json
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import Plans, write_plans

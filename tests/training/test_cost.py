@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from longflow.files import read_json
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.plans import read_plans
 from longflow.training.cost import highest, peak_memory
 from longflow.training.run import Stopped

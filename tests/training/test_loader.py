@@ -2,7 +2,7 @@ import pytest
 
 from longflow.errors import NotFoundError
 from longflow.methods import Method
-from longflow.methods.method import known_methods, method_class
+from longflow.methods.registry import known_methods, method_class
 from longflow.training.loader import SAMPLERS, sampler_of, training_loader
 from tests.tasks.forecast.test_samples import equal, samples_of
 

@@ -3,7 +3,7 @@ import torch
 
 from longflow.errors import DataError
 from longflow.methods.forecasting.cronos import Cronos
-from longflow.methods.method import method_class
+from longflow.methods.registry import method_class
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
 from longflow.tasks.forecast.samples import ForecastSamples

@@ -3,7 +3,7 @@ import torch
 
 from longflow.errors import NotFoundError
 from longflow.methods import Method
-from longflow.methods.method import known_methods, method_class
+from longflow.methods.registry import known_methods, method_class
 from longflow.plans import read_plans
 from longflow.tasks.forecast.validation import ForecastValidation
 from longflow.training.splits import Cohort

@@ -6,7 +6,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longflow.flow.grid import embed_on_grid, grid_slots
-from longflow.methods.method import Batch, Method
+from longflow.methods.batches import Batch
+from longflow.methods.method import Method
 from longflow.plans import Plans
 
 

@@ -15,7 +15,8 @@ from longflow.flow.masks import as_weights
 from longflow.flow.reduction import REDUCTIONS, reduce_scans
 from longflow.flow.solvers import integrate
 from longflow.flow.times import time_frequencies
-from longflow.methods.method import Batch, Method, Options
+from longflow.methods.batches import Batch
+from longflow.methods.method import Method, Options
 from longflow.networks.film_unet import FiLMUNet
 from longflow.plans import Plans
 

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from longflow.flow.reduction import reduce_scans
-from longflow.methods.method import Batch, Method
+from longflow.methods.batches import Batch
+from longflow.methods.method import Method
 
 
 class ContextMean(Method):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from longflow.flow.times import encode_times, fourier_features, interpolate_times, time_frequencies
+from longflow.methods.batches import Batch
 from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod, flow_step_frequencies
-from longflow.methods.method import Batch, Options
+from longflow.methods.method import Options
 from longflow.networks.scan_mixing import ScanMixing
 from longflow.plans import Plans
 

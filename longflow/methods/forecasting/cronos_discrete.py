@@ -3,8 +3,9 @@
 from torch import Tensor
 
 from longflow.flow.times import fourier_features
+from longflow.methods.batches import Batch
 from longflow.methods.forecasting._flow import FREQUENCIES, GridFlowMethod, flow_step_frequencies
-from longflow.methods.method import Batch, Options
+from longflow.methods.method import Options
 from longflow.plans import Plans
 
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from longflow.errors import ConfigurationError
 from longflow.flow.times import fourier_features, time_frequencies
+from longflow.methods.batches import Batch
 from longflow.methods.diffusion import USUAL_TIMESTEPS, ddim_scheduler, denoised
 from longflow.methods.forecasting._flow import FREQUENCIES
-from longflow.methods.method import Batch, Method, Options
+from longflow.methods.method import Method, Options
 from longflow.plans import Plans
 
 #: Puglisi et al.: channels of a latent, for each channel of the image; beta at the first and the last of 1000 steps,

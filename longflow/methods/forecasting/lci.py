@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from longflow.methods.method import Batch, Method
+from longflow.methods.batches import Batch
+from longflow.methods.method import Method
 
 
 class LastContextImage(Method):

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from longflow.methods.method import Batch, Method
+from longflow.methods.batches import Batch
+from longflow.methods.method import Method
 
 
 class Linear(Method):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from longflow.methods.batches import Batch
 from longflow.methods.forecasting._direct import DirectMethod
-from longflow.methods.method import Batch
 from longflow.networks.conv_lstm import (
     CONVOLUTIONS,
     ConvLSTMCell,

@@ -7,8 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from longflow.methods.batches import Batch
 from longflow.methods.forecasting._direct import DirectMethod, scans_on_grid
-from longflow.methods.method import Batch
 from longflow.networks.precision import GroupNorm, channels_last, guard_convolutions
 from longflow.plans import NetworkPlan, Plans
 

@@ -5,8 +5,9 @@ import math
 import torch
 from torch import Tensor
 
+from longflow.methods.batches import Batch
 from longflow.methods.forecasting._flow import GridFlowMethod
-from longflow.methods.method import Batch, Options
+from longflow.methods.method import Options
 from longflow.plans import Plans
 
 CODE_SIZE = 64

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longflow.methods.batches import Batch
 from longflow.methods.forecasting._direct import DirectMethod, scans_on_grid
-from longflow.methods.method import Batch
 from longflow.networks.padding import crop_to, pad_to_multiples
 from longflow.networks.precision import guard_convolutions
 from longflow.plans import NetworkPlan, Plans

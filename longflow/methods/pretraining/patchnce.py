@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from longflow.methods.method import Options, ScanBatch
+from longflow.methods.batches import ScanBatch
+from longflow.methods.method import Options
 from longflow.methods.pretraining._pretraining import PretrainingMethod
 from longflow.networks.projection import draw_places, features_at
 from longflow.networks.unet import Features

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from longflow.errors import ConfigurationError, unknown_name
-from longflow.methods.method import Options, ScanBatch
+from longflow.methods.batches import ScanBatch
+from longflow.methods.method import Options
 from longflow.methods.pretraining._pretraining import PretrainingMethod
 from longflow.networks.projection import BOTTLENECK, Predictor, Projector, draw_places, features_at
 from longflow.networks.unet import Features

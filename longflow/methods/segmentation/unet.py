@@ -10,7 +10,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor, nn
 
 from longflow.data.labels import label_manager
-from longflow.methods.method import Method, Options, Recipe, ScanBatch
+from longflow.methods.batches import ScanBatch
+from longflow.methods.method import Method, Options, Recipe
 from longflow.networks.unet import UNet
 from longflow.plans import Plans
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from longflow.errors import ConfigurationError
-from longflow.methods.method import Options, Recipe, ScanBatch
+from longflow.methods.batches import ScanBatch
+from longflow.methods.method import Options, Recipe
 from longflow.methods.segmentation.unet import DICE_SMOOTH, Unet, adam_recipe
 
 

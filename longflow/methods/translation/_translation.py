@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from longflow.errors import ConfigurationError
-from longflow.methods.method import Method, Options, PhaseBatch, Recipe
+from longflow.methods.batches import PhaseBatch
+from longflow.methods.method import Method, Options, Recipe
 from longflow.networks.translation import NETWORKS, build_translation_network
 from longflow.plans import Plans
 

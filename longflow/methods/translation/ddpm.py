@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from longflow.errors import ConfigurationError
+from longflow.methods.batches import PhaseBatch
 from longflow.methods.diffusion import USUAL_TIMESTEPS, ddim_scheduler, denoised
-from longflow.methods.method import Options, PhaseBatch
+from longflow.methods.method import Options
 from longflow.methods.translation._translation import TranslationMethod
 from longflow.plans import ChannelPlan, Plans
 

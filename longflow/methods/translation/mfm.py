@@ -5,7 +5,7 @@ from torch import Tensor
 
 from longflow.flow.interpolant import interpolate, velocity
 from longflow.flow.solvers import integrate
-from longflow.methods.method import PhaseBatch
+from longflow.methods.batches import PhaseBatch
 from longflow.methods.translation._translation import TranslationMethod, direction, ends
 
 

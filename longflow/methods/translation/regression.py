@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from longflow.methods.method import PhaseBatch
+from longflow.methods.batches import PhaseBatch
 from longflow.methods.translation._translation import TranslationMethod
 
 

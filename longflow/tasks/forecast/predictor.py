@@ -13,11 +13,11 @@ from longflow.data.images import Volume, as_type, check_same_grid, read_scan, wr
 from longflow.errors import ConfigurationError, DataError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
-from longflow.inference.predictor import Predictor
-from longflow.inference.requests import Asked, ForecastRequest, forecast_requests
+from longflow.inference.predictor import Asked, Predictor
 from longflow.inference.windows import predict_volume
 from longflow.integrity.problems import REGISTER
 from longflow.preprocessing.series import PreparedSeries, export_forecast, prepare_volumes
+from longflow.tasks.forecast.requests import ForecastRequest, forecast_requests
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import Dataset
 
 from longflow.inference.windows import relative_times
-from longflow.methods.method import Batch
+from longflow.methods.batches import Batch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
 from longflow.tasks.forecast.augmentation import augment

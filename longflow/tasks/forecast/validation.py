@@ -11,7 +11,6 @@ from longflow.data.dataset import DatasetDescription, Scan, image_path, training
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError, first_few
 from longflow.files import write_json
-from longflow.inference.requests import ForecastRequest
 from longflow.inference.windows import predict_volume
 from longflow.methods.method import Method
 from longflow.paths import DatasetPaths, FoldPaths
@@ -20,6 +19,7 @@ from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.predictor import restore
+from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.training.splits import Cohort, ForecastTarget, prepared_scans, read_or_draw_targets, read_or_make_splits
 from longflow.training.validation import SIDE_BY_SIDE, Score
 

@@ -16,7 +16,7 @@ from longflow.data.dataset import DatasetDescription, read_description
 from longflow.errors import DataError, NotFoundError, first_few
 from longflow.evaluation.summary import differences, summary
 from longflow.files import write_csv, write_json
-from longflow.methods.method import method_class
+from longflow.methods.registry import method_class
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.tasks.forecast.best import comparable_models

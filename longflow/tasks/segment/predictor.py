@@ -13,11 +13,11 @@ from longflow.data.labels import label_manager, structures
 from longflow.errors import ConfigurationError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import Models
-from longflow.inference.predictor import Predictor
-from longflow.inference.requests import Asked, SegmentationRequest, segmentation_requests
+from longflow.inference.predictor import Asked, Predictor
 from longflow.inference.windows import predict_logits
 from longflow.preprocessing.restore import export_labels
 from longflow.preprocessing.series import prepare_volumes
+from longflow.tasks.segment.requests import SegmentationRequest, segmentation_requests
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from longflow.data.labels import label_manager, structures
 from longflow.errors import DataError, first_few
-from longflow.methods.method import ScanBatch
+from longflow.methods.batches import ScanBatch
 from longflow.plans import ConfigurationPlan, Plans
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.tasks.segment.augmentation import augment_labelled, augment_pair, build_transforms, randomness_of

@@ -18,7 +18,7 @@ from longflow.data.images import read_scan
 from longflow.errors import DataError, first_few
 from longflow.evaluation.summary import Row, differences, subject_means, summary
 from longflow.files import write_csv, write_json
-from longflow.methods.method import method_class
+from longflow.methods.registry import method_class
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.tasks.forecast.best import comparable_models

@@ -21,13 +21,13 @@ from longflow.errors import unknown_name
 from longflow.files import read_json
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import solver_settings
-from longflow.inference.predictor import INTENDED_USE, Predictor
-from longflow.inference.requests import Asked, TranslationRequest, translation_requests
+from longflow.inference.predictor import INTENDED_USE, Asked, Predictor
 from longflow.inference.windows import predict_translation
 from longflow.integrity.hounsfield import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.methods.method import Method
 from longflow.plans import Plans
 from longflow.preprocessing.series import export_forecast, prepare_volumes
+from longflow.tasks.translate.requests import TranslationRequest, translation_requests
 
 #: MFM section 4.6
 CAUTION = "no clinical conclusions from synthesised images alone"

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from longflow.errors import DataError, first_few
-from longflow.methods.method import PhaseBatch
+from longflow.methods.batches import PhaseBatch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
 from longflow.preprocessing.series import PreparedSeries, load_prepared

@@ -25,10 +25,10 @@ from longflow.files import atomic_write, read_json, write_json
 from longflow.importers.writing import put_in_place
 from longflow.inference.models import Models
 from longflow.inference.predictor import INTENDED_USE, is_finished, make_item
-from longflow.inference.requests import TranslationRequest
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths
 from longflow.tasks.translate.predictor import CAUTION, Translator
+from longflow.tasks.translate.requests import TranslationRequest
 
 #: what was translated and by what; a folder that has it was written here
 RECORD = "translations.json"

@@ -13,7 +13,6 @@ from longflow.data.images import Volume, read_scan
 from longflow.errors import DataError, first_few
 from longflow.inference.models import solver_settings
 from longflow.inference.predictor import write_sidecar, write_table
-from longflow.inference.requests import TranslationRequest
 from longflow.inference.windows import predict_translation
 from longflow.methods.method import Method
 from longflow.paths import DatasetPaths, FoldPaths
@@ -23,6 +22,7 @@ from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.tasks.translate.evaluation import body_of
 from longflow.tasks.translate.metrics import body_mae
 from longflow.tasks.translate.predictor import files_of_translation, translate, write_translation
+from longflow.tasks.translate.requests import TranslationRequest
 from longflow.tasks.translate.samples import pairs_of_cohort
 from longflow.training.splits import Cohort
 from longflow.training.validation import Score, settings_of_fold

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from longflow.methods.forecasting._direct import scans_on_grid
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from tests.methods.helpers import minimal_plans, random_batch
 
 

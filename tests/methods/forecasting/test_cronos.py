@@ -3,7 +3,7 @@ from dataclasses import replace
 import torch
 
 from longflow.flow.times import encode_times, fourier_features
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from tests.methods.helpers import minimal_plans, random_batch
 from tests.networks.helpers import awake
 

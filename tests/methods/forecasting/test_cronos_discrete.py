@@ -1,6 +1,6 @@
 import torch
 
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from tests.methods.helpers import minimal_plans, random_batch
 
 

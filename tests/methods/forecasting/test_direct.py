@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from longflow.methods.forecasting._direct import scans_on_grid
-from longflow.methods.method import Method, build_method
+from longflow.methods.method import Method
+from longflow.methods.registry import build_method
 from tests.methods.helpers import minimal_plans, random_batch
 
 BASELINES = ("simvp", "vivit")

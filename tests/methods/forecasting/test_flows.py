@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from longflow.errors import ConfigurationError, NotFoundError
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, load_method, write_checkpoint
 from tests.methods.helpers import minimal_plans, random_batch
 from tests.networks.helpers import awake

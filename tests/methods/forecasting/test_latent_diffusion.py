@@ -5,7 +5,7 @@ import torch
 
 from longflow.errors import ConfigurationError
 from longflow.methods.forecasting.latent_diffusion import KL_WEIGHT, LatentDiffusion
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.planning.memory import training_memory
 from tests.methods.helpers import minimal_plans, random_batch
 from tests.networks.helpers import awake

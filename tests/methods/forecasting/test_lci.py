@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from longflow.errors import ConfigurationError
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from tests.methods.helpers import minimal_plans, random_batch
 
 

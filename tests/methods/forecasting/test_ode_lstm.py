@@ -7,7 +7,7 @@ from torch import nn
 
 from longflow.flow.solvers import integrate
 from longflow.methods.forecasting.ode_lstm import STEPS, waiting_times
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.planning.memory import training_memory
 from tests.methods.helpers import minimal_plans, random_batch
 from tests.networks.helpers import awake

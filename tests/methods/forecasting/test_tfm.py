@@ -3,7 +3,7 @@ import math
 import torch
 
 from longflow.methods.forecasting.tfm import sinusoidal_embedding
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from tests.methods.helpers import minimal_plans, random_batch
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from longflow.methods.method import Method, ScanBatch
+from longflow.methods.batches import ScanBatch
+from longflow.methods.method import Method
 from longflow.plans import Plans
 
 

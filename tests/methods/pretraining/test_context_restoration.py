@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from longflow.methods.method import build_method
 from longflow.methods.pretraining.context_restoration import swap_patches
+from longflow.methods.registry import build_method
 from tests.methods.pretraining.helpers import check_steps, pair_batch, step
 from tests.methods.segmentation.helpers import segmentation_plans
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from longflow.methods.method import build_method
 from longflow.methods.pretraining.glcl import TEMPERATURE, contrast, random_gamma, two_views
+from longflow.methods.registry import build_method
 from longflow.plans import Plans
 from tests.methods.pretraining.helpers import check_steps, encoder_gradient, pair_batch, step
 from tests.methods.segmentation.helpers import segmentation_plans

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from longflow.methods.method import build_method
 from longflow.methods.pretraining.pcl import TEMPERATURE, positional_contrast
+from longflow.methods.registry import build_method
 from tests.methods.pretraining.helpers import check_steps, encoder_gradient, pair_batch, step
 from tests.methods.segmentation.helpers import segmentation_plans
 

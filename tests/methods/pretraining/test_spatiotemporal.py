@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from longflow.errors import ConfigurationError, NotFoundError
-from longflow.methods.method import ScanBatch, build_method
+from longflow.methods.batches import ScanBatch
 from longflow.methods.pretraining import spatiotemporal
 from longflow.methods.pretraining.spatiotemporal import (
     covariance,
@@ -18,6 +18,7 @@ from longflow.methods.pretraining.spatiotemporal import (
     spread,
     variance,
 )
+from longflow.methods.registry import build_method
 from longflow.plans import NetworkPlan
 from tests.methods.helpers import minimal_plans
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from longflow.methods.method import ScanBatch
+from longflow.methods.batches import ScanBatch
 from longflow.plans import Plans
 from tests.methods.helpers import minimal_plans
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from longflow.data.labels import label_manager
-from longflow.methods.method import build_method, method_class
+from longflow.methods.registry import build_method, method_class
 from longflow.methods.segmentation.unet import DICE_SMOOTH, supervised_loss, uses_batch_dice
 from tests.methods.segmentation.helpers import scan_batch, segmentation_plans
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from longflow.errors import ConfigurationError
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.methods.segmentation.unet import DICE_SMOOTH
 from longflow.methods.segmentation.unet_consistent import consistency_loss
 from tests.methods.segmentation.helpers import scan_batch, segmentation_plans

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from longflow.methods.method import Method, PhaseBatch, build_method
+from longflow.methods.batches import PhaseBatch
+from longflow.methods.method import Method
+from longflow.methods.registry import build_method
 from tests.inference.helpers import plans_to_translate
 
 SHAPE = (4, 8, 8)

@@ -6,7 +6,7 @@ import torch
 
 from longflow.errors import ConfigurationError
 from longflow.flow.solvers import ORDERS
-from longflow.methods.method import method_class
+from longflow.methods.registry import method_class
 from longflow.methods.translation._translation import direction, ends
 from longflow.networks.translation import NETWORKS
 from tests.methods.translation.helpers import phase_batch, translator

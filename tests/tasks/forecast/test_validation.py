@@ -6,7 +6,8 @@ from longflow.data.dataset import training_series
 from longflow.data.images import read_scan
 from longflow.errors import DataError
 from longflow.files import read_json
-from longflow.methods.method import Method, build_method
+from longflow.methods.method import Method
+from longflow.methods.registry import build_method
 from longflow.plans import read_plans
 from longflow.preprocessing.series import load_prepared, save_prepared
 from longflow.tasks.forecast.validation import prepared_nrmse, validate, write_validation_forecasts

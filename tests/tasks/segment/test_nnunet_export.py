@@ -12,7 +12,7 @@ from longflow.errors import ConfigurationError
 from longflow.files import write_json
 from longflow.inference.selection import Member, Selection
 from longflow.inference.windows import predict_logits
-from longflow.methods.method import build_method
+from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, load_method, write_checkpoint
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import ChannelPlan, Plans, write_plans

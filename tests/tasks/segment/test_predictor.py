@@ -7,8 +7,7 @@ import longflow
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
-from longflow.inference.predictor import predict_folder
-from longflow.inference.requests import Asked
+from longflow.inference.predictor import Asked, predict_folder
 from longflow.inference.windows import predict_logits
 from longflow.preprocessing.restore import export_labels
 from longflow.preprocessing.series import prepare_volumes

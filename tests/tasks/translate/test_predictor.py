@@ -10,8 +10,7 @@ from longflow.data.dataset import read_description, read_rows, series_of_folder
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import read_json, write_json
-from longflow.inference.predictor import predict_folder
-from longflow.inference.requests import Asked
+from longflow.inference.predictor import Asked, predict_folder
 from longflow.inference.windows import predict_translation
 from longflow.paths import DatasetPaths
 from longflow.preprocessing.series import export_forecast, prepare_volumes

@@ -1,0 +1,113 @@
+"""One fold of one model: what is trained on what, resolved once and passed on."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
+from longflow.plans import ConfigurationPlan, Plans, read_plans
+from longflow.task import Task, get_task
+
+
+@dataclass(frozen=True)
+class FoldSettings:
+    """How long and how to train; what is None comes from the plans.
+
+    :param epochs: of the planned number of iterations.
+    :param iterations: total number, instead of ``epochs``.
+    :param max_time: seconds; the schedule then runs on the share of the budget that is used, instead of ``epochs``.
+    :param learning_rate: highest of the schedule.
+    :param seed: of weights and samples.
+    :param device: "cpu", "cuda", "cuda:1", "mps".
+    :param workers: processes that prepare batches; 0 prepares them between the steps.
+    :param compile: compile the network.
+    :param checkpoint_every: seconds between checkpoints.
+    :param options: of the method.
+    :param pretrained: weights to begin with: a method whose same fold is finished, or a file.
+    :param labelled_subjects: how many training subjects' labels may be used, or a file that names them; None: all.
+    """
+
+    epochs: int | None = None
+    iterations: int | None = None
+    max_time: float | None = None
+    learning_rate: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    workers: int = 0
+    compile: bool = False
+    checkpoint_every: float = 600.0
+    options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    pretrained: str | None = None
+    labelled_subjects: str | None = None
+
+
+@dataclass(frozen=True)
+class FoldJob:
+    """A fold of a model: dataset, plans, configuration, method and settings.
+
+    :param plans: read once, for the whole command. :param configuration: name of one of its configurations.
+    :param method: name as on the command line, with its network where that is not the default one (``mfm-unet``).
+    """
+
+    dataset: DatasetPaths
+    plans: Plans
+    configuration: str
+    method: str
+    fold: int
+    settings: FoldSettings = FoldSettings()
+
+    @classmethod
+    def resolve(cls, dataset: DatasetPaths, plans_name: str, configuration: str, method: str, fold: int) -> "FoldJob":
+        """Read the plans and check the configuration's name.
+
+        :raises LongflowError: there are no such plans, or no such configuration in them.
+        """
+        plans = read_plans(dataset.plans(plans_name))
+        plans.configuration(configuration)
+        return cls(dataset, plans, configuration, method, fold)
+
+    def with_fold(self, fold: int) -> "FoldJob":
+        """Return the same for another fold."""
+        return replace(self, fold=fold)
+
+    @cached_property
+    def task(self) -> Task:
+        """What was planned for."""
+        return get_task(self.plans.task)
+
+    @property
+    def plan(self) -> ConfigurationPlan:
+        """The plan of the configuration."""
+        return self.plans.configuration(self.configuration)
+
+    @property
+    def plan_identity(self) -> str:
+        """What trained weights depend on, as a short hash."""
+        return self.plans.identity(self.configuration)
+
+    @property
+    def model(self) -> ModelPaths:
+        """The folder of the model's folds."""
+        return self.dataset.model(self.method, self.plans.plans_name, self.configuration)
+
+    @property
+    def paths(self) -> FoldPaths:
+        """The folder of this fold."""
+        return self.model.fold(self.fold)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of the prepared subjects."""
+        return self.dataset.cache(self.plans.plans_name, self.plan.data_identifier)
+
+    def provenance(self) -> dict[str, Any]:
+        """Return what a prediction of this fold alone depends on, with the keys that every sidecar has."""
+        return {
+            "dataset": self.dataset.name,
+            "method": [self.method],
+            "configuration": [self.configuration],
+            "plans": [self.plans.plans_name],
+            "plan_identity": [self.plan_identity],
+            "folds": [[self.fold]],
+        }

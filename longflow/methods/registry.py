@@ -1,0 +1,135 @@
+"""Methods by name: longflow's own and those of installed packages, their networks and options."""
+
+from pathlib import Path
+
+from longflow.errors import ConfigurationError, unknown_name
+from longflow.methods.method import Method, Options
+from longflow.plans import Plans
+from longflow.registry import Registry, modules_of
+from longflow.task import get_task
+
+#: the folders of methods that come with longflow; a method is a module in one of them, named as on the command line,
+#: whose attribute ``METHOD`` is its class
+_FAMILIES = ("forecasting", "translation", "segmentation", "pretraining")
+
+
+def _own_methods() -> dict[str, str]:
+    package = "longflow.methods"
+    folders = ((family, Path(__file__).parent / family) for family in _FAMILIES)
+    return {
+        name: place
+        for family, folder in folders
+        for name, place in modules_of(folder, f"{package}.{family}", "METHOD").items()
+    }
+
+
+METHODS = Registry(
+    "method",
+    "longflow.methods",
+    _own_methods,
+    lambda found: isinstance(found, type) and issubclass(found, Method),
+    "a subclass of longflow.methods.Method",
+)
+
+
+def known_methods() -> list[str]:
+    """Names of all methods: longflow's own and those of installed packages (entry points ``longflow.methods``)."""
+    return METHODS.names()
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method by its name on the command line, with or without a network (``mfm-segresnet``).
+
+    :raises NotFoundError: no such method, or it has no such network; the nearest is named.
+    :raises ConfigurationError: an installed package announces it but it cannot be loaded or is not a Method.
+    """
+    method, network = network_of(name)
+    kind = METHODS.get(method)
+    if network and network not in kind.networks:
+        if not kind.networks:
+            raise ConfigurationError(f"The method '{method}' has one network: leave --network away.")
+        raise unknown_name("network", network, kind.networks, hint=f"(Networks of the method '{method}'.)")
+    return kind
+
+
+def network_of(name: str) -> tuple[str, str]:
+    """The method and the network that a name means; the network is empty where the name has none.
+
+    >>> network_of("mfm-segresnet")
+    ('mfm', 'segresnet')
+    """
+    if name in known_methods():
+        return name, ""
+    method, _, network = name.partition("-")
+    return (method, network) if method in known_methods() else (name, "")
+
+
+def named_with_network(method: str, network: str | None) -> str:
+    """The name of a method trained with a network; the default one is not named, so that a model has one name.
+
+    >>> named_with_network("mfm", "segresnet"), named_with_network("mfm-timeresnet", None)
+    ('mfm-segresnet', 'mfm')
+
+    :param network: None: the one that ``method`` names, or the default.
+    :raises NotFoundError, ConfigurationError: as :func:`method_class`; also where both name a network.
+    """
+    method, named = network_of(method)
+    if named and network:
+        raise ConfigurationError(f"'{method}-{named}' names a network already: leave --network {network} away.")
+    network = network or named
+    kind = method_class(f"{method}-{network}" if network else method)
+    return method if not network or network == kind.networks[0] else f"{method}-{network}"
+
+
+def build_method(name: str, plans: Plans, configuration: str, options: Options | None = None) -> Method:
+    """A fresh method for a plan.
+
+    :param options: those of the method's ``options`` that differ from its defaults.
+    :raises ConfigurationError: the method serves another task than the plan, or has no such option.
+    """
+    kind = method_class_for(name, plans)
+    network = network_of(name)[1]
+    further = {"network": network} if network else {}
+    if options:
+        return kind(plans, configuration, checked_options(name, options), **further)
+    return kind(plans, configuration, **further)
+
+
+def method_class_for(name: str, plans: Plans) -> type[Method]:
+    """The class of a method that does what was planned for.
+
+    :raises ConfigurationError: the method serves another task than the plan.
+    """
+    kind = method_class(name)
+    if kind.task != plans.task:
+        raise ConfigurationError(
+            f"The method '{name}' is for the task '{kind.task}', but {plans.dataset_name} is planned for "
+            f"'{plans.task}'. Name a method for that ('{get_task(plans.task).default_method}' is the usual one), "
+            f'or set "task": "{kind.task}" in dataset.json and plan again.'
+        )
+    return kind
+
+
+def checked_options(name: str, options: dict[str, object]) -> Options:
+    """Options of a method, given as values or as text, in the types of its defaults.
+
+    :raises NotFoundError: the method has no such option, or an option of text is not one of its words.
+    :raises ConfigurationError: a value is not of its type.
+    """
+    known, choices = method_class(name).options, method_class(name).choices
+    checked: Options = {}
+    for option, value in options.items():
+        if option not in known:
+            raise unknown_name("option", option, known, hint=f"(Options of the method '{name}'.)")
+        kind = type(known[option])
+        words = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
+        try:
+            checked[option] = words[str(value).lower()] if kind is bool else kind(value)
+        except (KeyError, ValueError, TypeError) as error:
+            wanted = {bool: "on or off", int: "a whole number", float: "a number", str: "a word"}[kind]
+            raise ConfigurationError(
+                f"The option '{option}' of the method '{name}' is '{value}', expected {wanted}."
+            ) from error
+        if option in choices and checked[option] not in choices[option]:
+            raise unknown_name(option, checked[option], choices[option], hint=f"(Option of the method '{name}'.)")
+    return checked

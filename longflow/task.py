@@ -1,0 +1,262 @@
+"""A task: what a study wants of its scans. Engines ask the task; they never compare its name.
+
+A fourth task is one new folder: ``longflow/tasks/{name}/`` with a module ``task`` whose attribute ``TASK`` is an
+instance of :class:`Task`. An installed package brings one by an entry point of the group ``longflow.tasks``.
+
+This module and the ``task`` modules stay light: a command's ``--help`` reads them. Whatever needs NumPy or torch is
+imported inside the methods.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from longflow.errors import ConfigurationError
+from longflow.registry import Registry
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from longflow.data.dataset import DatasetDescription, Series
+    from longflow.evaluation.evaluation import Evaluation, EvaluationJob
+    from longflow.fingerprint.fingerprint import Fingerprint
+    from longflow.fingerprint.spatial import ChannelIntensities
+    from longflow.fingerprint.temporal import TemporalFingerprint
+    from longflow.inference.predictor import Predictor
+    from longflow.integrity.problems import Problem
+    from longflow.parallel import Progress
+    from longflow.paths import DatasetPaths
+    from longflow.planning.presets import Preset
+    from longflow.plans import ChannelPlan, ConfigurationPlan, InferencePlan, NormalForm, Plans, TemporalPlan
+    from longflow.preprocessing.normal_form import Region
+
+
+@dataclass(frozen=True)
+class Words:
+    """How messages speak of a task. Nothing is built from the task's name.
+
+    :param summary: one line for overviews. :param verb: infinitive, as "segment". :param verbs: third person.
+    :param done: past participle, as "segmented". :param doing: for progress bars, as "Segmenting".
+    :param one: a prediction, as "label map". :param several: plural of it.
+    :param needs: what a subject must have, as "at least 2 scans".
+    :param help: sentences about the task for the help of commands ("predict", "evaluate", "find_best"), by command.
+    """
+
+    summary: str
+    verb: str
+    verbs: str
+    done: str
+    doing: str
+    one: str
+    several: str
+    needs: str
+    help: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RequestFlag:
+    """A flag of ``longflow_predict`` that only one task understands.
+
+    :param name: of the parsed value; the task's predictor gets it under this name.
+    :param flags: as typed, as ("-t", "--times"). :param meaning: subject of the message for models of another task,
+        as "Times (-t) are for forecasts". :param arguments: further arguments of ``add_argument``.
+    """
+
+    name: str
+    flags: tuple[str, ...]
+    meaning: str
+    arguments: Mapping[str, Any]
+
+
+class Task(ABC):
+    """What a task is; one instance each.
+
+    :cvar name: as in dataset.json. :cvar words: for messages and help.
+    :cvar default_method: the method where the user names none. :cvar usual_configuration: likewise.
+    :cvar least_scans: scans that a subject must have to be of use.
+    :cvar uses_labels: label images are learned from: they must be good, and each fold needs some to validate on.
+    :cvar uses_phases: a sample is a pair of contrast phases of one time (column ``phase`` of scans.csv).
+    :cvar plans_grid: the temporal grid of discrete methods is planned.
+    :cvar requires_images: every row of a table needs an image; elsewhere a row without one requests a prediction.
+    :cvar requires_units: CT that is not in Hounsfield units is an error, elsewhere a warning.
+    :cvar own_slices: the 2d configuration reads the slices of the files as they are.
+    :cvar chooses_encoder: ``longflow_plan --encoder`` has a meaning.
+    :cvar fixed_learning_rate: the plan's learning rate holds for all methods; elsewhere each has its own.
+    :cvar region: whose voxels the statistics of the intensity normal form are taken of.
+    :cvar samples: kinds of training samples that the task brings, name to "module:class".
+    :cvar validations: kinds of validation that the task brings, likewise. Methods name one of each.
+    :cvar metrics: metrics that the task brings, name to "module:attribute", in the order of tables.
+    :cvar request_flags: flags of ``longflow_predict``. :cvar predictor_class: "module:class" of the predictor.
+    :cvar demo: module of ``longflow_demo --task``; empty where there is none.
+    """
+
+    name: ClassVar[str]
+    words: ClassVar[Words]
+    default_method: ClassVar[str]
+    predictor_class: ClassVar[str]
+    usual_configuration: ClassVar[str] = "3d_fullres"
+    least_scans: ClassVar[int] = 1
+    uses_labels: ClassVar[bool] = False
+    uses_phases: ClassVar[bool] = False
+    plans_grid: ClassVar[bool] = False
+    requires_images: ClassVar[bool] = False
+    requires_units: ClassVar[bool] = False
+    own_slices: ClassVar[bool] = False
+    chooses_encoder: ClassVar[bool] = False
+    fixed_learning_rate: ClassVar[bool] = True
+    region: ClassVar["Region"] = "nonzero"
+    samples: ClassVar[Mapping[str, str]] = {}
+    validations: ClassVar[Mapping[str, str]] = {}
+    metrics: ClassVar[Mapping[str, str]] = {}
+    request_flags: ClassVar[tuple[RequestFlag, ...]] = ()
+    demo: ClassVar[str] = ""
+
+    @property
+    def apart_by(self) -> tuple[str, ...]:
+        """Columns of scans.csv by which two scans of one subject and time are told apart."""
+        return ("phase",) if self.uses_phases else ()
+
+    # ---- the raw dataset
+
+    def scan_count_problems(self, counts: Mapping[str, int], table: str) -> list["Problem"]:
+        """Judge the numbers of scans of the training subjects.
+
+        :param counts: scans of each subject. :param table: name of the table for messages.
+        """
+        return []
+
+    def training_flags(self, description: "DatasetDescription", all_series: Sequence["Series"]) -> str:
+        """Flags of ``longflow_train`` to suggest for a first training; empty where the defaults are right."""
+        return ""
+
+    # ---- planning
+
+    def normal_form(self, description: "DatasetDescription") -> tuple["NormalForm", str]:
+        """Choose the intensity normal form of a channel that is not CT, and say why."""
+        return "per_scan", f"a scan is {self.words.done} by itself, with its own mean and standard deviation"
+
+    @property
+    def sees_single_scans(self) -> bool:
+        """Whether a scan is prepared without the others of its subject, so that no form of a subject can be its."""
+        return True
+
+    def adapt_channel(self, channel: "ChannelPlan", intensities: "ChannelIntensities") -> "ChannelPlan":
+        """Change the plan of a channel of absolute units (CT), as by clipping.
+
+        :param intensities: of the channel in the foreground of all scans.
+        """
+        return channel
+
+    @abstractmethod
+    def plan_time(self, fingerprint: "TemporalFingerprint", longest_sequence: int) -> "TemporalPlan":
+        """Make all temporal choices.
+
+        :param longest_sequence: most context scans that the preset allows.
+        :raises DataError: the times cannot serve the task.
+        """
+
+    @abstractmethod
+    def preset(self, name: str, description: "DatasetDescription", encoder: str | None) -> "Preset":
+        """Return the sizes that a preset means for the networks of the task."""
+
+    def inference(self, preset: "Preset") -> "InferencePlan":
+        """Return how predictions are made where the user does not say."""
+        from longflow.plans import InferencePlan
+
+        return InferencePlan()
+
+    def planned_methods(self, plans: "Plans", has_pairs: bool) -> list[str]:
+        """List the methods whose memory is estimated and written down.
+
+        :param has_pairs: whether a subject has two scans.
+        """
+        return [self.default_method]
+
+    def deciding_methods(self, plans: "Plans", methods: Sequence[str]) -> list[str]:
+        """List those of the planned methods of which the largest decides the patch."""
+        return list(methods)
+
+    def planning_remarks(self, plan: "ConfigurationPlan", deciding: Sequence[str], gpu_memory: float) -> list[str]:
+        """Say what a user must know of the memory of further methods of a configuration.
+
+        :param deciding: methods that decided the patch. :param gpu_memory: GB that was planned for.
+        """
+        return []
+
+    def plan_summary(self, fingerprint: "Fingerprint", plans: "Plans") -> list["RenderableType"]:
+        """Return the tables of ``longflow_plan`` that only this task has."""
+        return []
+
+    def plan_identity(self, plans: "Plans", plan: "ConfigurationPlan") -> dict[str, Any]:
+        """Return what trained weights depend on beside space, time, channels and network."""
+        return {}
+
+    # ---- prediction
+
+    def predictor(self) -> type["Predictor"]:
+        """Import the predictor."""
+        from importlib import import_module
+
+        module, _, name = self.predictor_class.partition(":")
+        return getattr(import_module(module), name)
+
+    # ---- evaluation
+
+    @abstractmethod
+    def evaluate(self, job: "EvaluationJob", progress: "Progress | None" = None) -> "Evaluation":
+        """Compare a folder of predictions with the references; write tables and figures into it."""
+
+    @abstractmethod
+    def find_best(
+        self, dataset: "DatasetPaths", processes: int | None = None, progress: "Progress | None" = None
+    ) -> dict[str, Any]:
+        """Choose the model to predict with on the cross-validation; write and return the content of best.json."""
+
+    @abstractmethod
+    def show_best(self, best: Mapping[str, Any], console: "Console") -> None:
+        """Print what :meth:`find_best` found."""
+
+
+def _own_tasks() -> dict[str, str]:
+    """Every folder of ``longflow/tasks`` that has a module ``task``."""
+    folder = Path(__file__).parent / "tasks"
+    return {
+        entry.name: f"longflow.tasks.{entry.name}.task:TASK"
+        for entry in sorted(folder.iterdir())
+        if (entry / "task.py").is_file()
+    }
+
+
+TASKS = Registry("task", "longflow.tasks", _own_tasks, lambda found: isinstance(found, Task), "a longflow.task.Task")
+
+#: the task of a dataset.json that names none
+DEFAULT_TASK = "forecast"
+
+
+def get_task(name: str) -> Task:
+    """Return a task by its name in dataset.json.
+
+    :raises NotFoundError: no such task. :raises ConfigurationError: that of an installed package cannot be loaded.
+    """
+    return TASKS.get(name)
+
+
+def all_tasks() -> list[Task]:
+    """Return every task that can be loaded, longflow's own first."""
+    own = list(_own_tasks())
+    found = []
+    for name in [*own, *(name for name in TASKS.names() if name not in own)]:
+        try:
+            found.append(TASKS.get(name))
+        except ConfigurationError:
+            continue  # said when somebody asks for it
+    return found
+
+
+def known_task(name: str) -> str:
+    """Check a task's name, for plans and dataset.json. :raises ValueError: there is none of that name."""
+    if name not in TASKS.names():
+        raise ValueError(f"'{name}' is not a task; expected one of {', '.join(TASKS.names())}")
+    return name

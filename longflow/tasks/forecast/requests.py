@@ -1,0 +1,104 @@
+"""Which forecasts a folder asks for, and from which scans."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from longflow.data.dataset import DatasetDescription, Scan, Series, image_path
+from longflow.errors import DataError, first_few
+from longflow.inference.requests import input_series, wrong_channels
+from longflow.tasks.forecast.hidden_context import HiddenContext
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ForecastRequest:
+    """One forecast to make: the target's case, and the scans it is made from, in order of time.
+
+    :param hidden: what was hidden; ``context`` is the rest.
+    """
+
+    target: Scan
+    context: tuple[Scan, ...]
+    hidden: HiddenContext | None = None
+
+    @property
+    def horizon(self) -> float:
+        """Target time minus last context time, in time units."""
+        return self.target.time - self.context[-1].time
+
+    def provenance(self) -> dict[str, Any]:
+        """What is forecast from what, as it stands in a sidecar."""
+        return {
+            "case": self.target.case,
+            "subject": self.target.subject,
+            "target_time": self.target.time,
+            "horizon": self.horizon,
+            "context": [scan.case for scan in self.context],
+            "context_times": [scan.time for scan in self.context],
+            "hide_context": str(self.hidden) if self.hidden else None,
+        }
+
+
+def forecast_requests(
+    folder: Path,
+    description: DatasetDescription,
+    times: Sequence[float],
+    context_length: int,
+    hidden: HiddenContext | None = None,
+) -> list[ForecastRequest]:
+    """The forecasts that a folder asks for: its rows without an image, or ``times`` for every subject.
+
+    :param context_length: a context is so many of the latest scans before its target at most.
+    :param hidden: scans of each such context that are hidden; where it has too few, one scan is left, and that is said.
+    :raises DataError: nothing is wanted; a scan lacks a channel; a target has no earlier scan.
+    """
+    if strange := [time for time in times if not math.isfinite(time)]:
+        raise DataError(f"The wanted time {strange[0]} is not a finite number.")
+    wanted, problems = [], []
+    for series in input_series(folder, description):
+        problems += wrong_channels(series, description)
+        context = series.with_images().scans
+        for target in _targets(series, times, folder, description):
+            earlier = tuple(scan for scan in context if scan.time < target.time)[-context_length:]
+            if earlier:
+                wanted.append(ForecastRequest(target, earlier))
+            else:
+                first = f"its first scan is at {context[0].time:g}" if context else "it has no scan with an image"
+                problems.append(
+                    f"  {target.case}: subject {series.subject} is wanted at time {target.time:g}, but {first}. "
+                    "A forecast needs at least one earlier scan."
+                )
+    if problems:
+        raise DataError(f"{folder} cannot be forecast:\n" + "\n".join(problems))
+    if not wanted:
+        raise DataError(
+            f"Nothing is wanted of {folder}: every row of its scans.csv has an image. Add a row (case,subject,time) "
+            "without an image for each scan that should be forecast, or give times for every subject with -t."
+        )
+    return _with_hidden_scans(wanted, hidden) if hidden else wanted
+
+
+def _with_hidden_scans(wanted: Sequence[ForecastRequest], hidden: HiddenContext) -> list[ForecastRequest]:
+    """The same targets, forecast from what is left of their contexts."""
+    if short := [item.target.case for item in wanted if hidden.is_too_many(item.context)]:
+        logger.warning(
+            "--hide_context %s: %d of %d targets have no more than %d context scans (%s). One scan is left to each.",
+            *(hidden, len(short), len(wanted), hidden.count, first_few(short)),
+        )
+    return [replace(item, context=hidden.rest(item.context), hidden=hidden) for item in wanted]
+
+
+def _targets(series: Series, times: Sequence[float], folder: Path, description: DatasetDescription) -> list[Scan]:
+    if not times:
+        return [scan for scan in series.scans if not any(path.is_file() for path in scan.images)]
+    cases = [(f"{series.subject}_t{time:.15g}", time) for time in dict.fromkeys(times)]
+    channels = range(len(description.channels))
+    return [
+        Scan(case, series.subject, time, tuple(image_path(folder, case, channel, description) for channel in channels))
+        for case, time in cases
+    ]

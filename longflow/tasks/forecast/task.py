@@ -1,0 +1,133 @@
+"""The task ``forecast``: the scan of a subject at a later time, from its earlier scans."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from longflow.task import RequestFlag, Task, Words
+
+
+def _time(text: str) -> float:
+    """Parse a time of ``-t``."""
+    import argparse
+
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"'{text}' is not a number. Times count in the time unit of the dataset, from the same day as scans.csv "
+            "(365, not a date), with decimals after a point"
+        ) from error
+
+
+class Forecast(Task):
+    """Forecast a scan (CRONOS, Temporal Flow Matching)."""
+
+    name = "forecast"
+    words = Words(
+        summary="the scan of a subject at a later time",
+        verb="forecast",
+        verbs="forecasts",
+        done="forecast",
+        doing="Forecasting",
+        one="forecast",
+        several="forecasts",
+        needs="at least 2 scans",
+        help={
+            "predict": "Forecasts: the rows of scans.csv without an image, or the times of -t.",
+            "evaluate": "Forecasts: compared with the acquired scans, next to the last context image (LCI) and the "
+            "mean of the context scans.",
+            "find_best": "Forecasts: method, configuration, ensemble of two, reduction and shrinkage towards the last "
+            "context image (LCI), by the lowest NRMSE.",
+            "demo": "the next scans of beating hearts",
+        },
+    )
+    default_method = "cronos"
+    least_scans = 2
+    plans_grid = True
+    region = "nonzero"
+    sees_single_scans = False
+    samples: ClassVar[Mapping[str, str]] = {"forecast": "longflow.tasks.forecast.samples:ForecastSamples"}
+    validations: ClassVar[Mapping[str, str]] = {"forecast": "longflow.tasks.forecast.validation:ForecastValidation"}
+    predictor_class = "longflow.tasks.forecast.predictor:Forecaster"
+    request_flags = (
+        RequestFlag(
+            "times",
+            ("-t", "--times"),
+            "Times (-t) are for forecasts",
+            {
+                "type": _time,
+                "nargs": "+",
+                "default": (),
+                "help": "requested times for every subject, in the dataset's time unit",
+            },
+        ),
+        RequestFlag(
+            "hide_context",
+            ("--hide_context",),
+            "Hidden context scans (--hide_context) are for forecasts",
+            {
+                "metavar": "first:K|last:K",
+                "help": "forecast without the first or the last K context scans, to measure what they are worth",
+            },
+        ),
+    )
+    demo = "longflow.demo.forecasting"
+
+    def scan_count_problems(self, counts, table):
+        from longflow.integrity.problems import warning
+
+        advice = "Such subjects are not used for forecasting; other tasks can use them."
+        return [
+            warning(table, f"subject {subject}", "1 scan", "at least 2", advice)
+            for subject, scans in sorted(counts.items())
+            if scans < self.least_scans
+        ]
+
+    def normal_form(self, description):
+        from longflow.plans import ONE_ACQUISITION
+
+        unit = description.time_unit
+        if unit in ONE_ACQUISITION:
+            return "per_subject", f"times in {unit} are one acquisition: changes of intensity are signal"
+        return "per_scan", f"times in {unit} are separate visits, whose units cannot be compared"
+
+    def plan_time(self, fingerprint, longest_sequence):
+        from longflow.planning.temporal import plan_series
+
+        return plan_series(fingerprint, longest_sequence)
+
+    def preset(self, name, description, encoder):
+        from longflow.planning.presets import preset
+
+        return preset(name)
+
+    def planned_methods(self, plans, has_pairs):
+        return ["cronos", "cronos_discrete", "tfm", "simvp", "vivit", "convlstm", "ode_lstm"]
+
+    def deciding_methods(self, plans, methods):
+        # the method whose stack of scans is the largest
+        temporal = plans.temporal
+        return ["cronos_discrete" if temporal.grid.length >= temporal.sequence_length else "cronos"]
+
+    def plan_summary(self, fingerprint, plans):
+        from longflow.planning.summary import time_table
+
+        return [time_table(plans)]
+
+    def evaluate(self, job, progress=None):
+        from longflow.tasks.forecast.evaluation import evaluate_forecasts
+
+        return evaluate_forecasts(job, progress)
+
+    def find_best(self, dataset, processes=None, progress=None):
+        from longflow.tasks.forecast.best import find_best
+
+        return find_best(dataset, processes, progress)
+
+    def show_best(self, best, console):
+        from longflow.tasks.forecast.tables import show_best
+
+        show_best(best, console)
+
+
+TASK = Forecast()

@@ -1,0 +1,116 @@
+"""Sizes, methods and remarks that plan a segmentation: nnU-Net's numbers within a memory budget."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rich.console import RenderableType
+
+from longflow.data.labels import structures
+from longflow.methods.registry import method_class
+from longflow.planning import presets as sizes
+from longflow.planning.presets import Preset
+from longflow.planning.summary import key_table
+from longflow.plans import ConfigurationPlan, Encoder, Plans, TrainingPlan
+
+#: methods whose memory is planned; of those that predict, the largest decides the patch
+PLANNED_METHODS = ("unet", "unet_consistent", "spatiotemporal")
+
+#: nnU-Net's numbers (ExperimentPlanner, ResEncUNetPlanner); its planners read folders when they are made, so the
+#: numbers are written here, and tests/planning/test_presets.py compares them with its
+NNUNET_BASE_FEATURES = 32
+NNUNET_MOST_FEATURES = {2: 512, 3: 320}
+NNUNET_BLOCKS: dict[Encoder, tuple[int, ...]] = {"plain": (2,) * 14, "residual": (1, 3, 4, *(6,) * 10)}
+NNUNET_SMALLEST_BATCH = 2
+NNUNET_DATASET_SHARE = 0.05
+#: no planned network has more stages than nnU-Net has numbers of blocks for
+NNUNET_MOST_STAGES = min(len(blocks) for blocks in NNUNET_BLOCKS.values())
+#: nnU-Net has no upper limit but the memory and the share of the dataset; this one ends the search
+MOST_SAMPLES = 64
+
+#: stages of the smallest U-Net, for tests and CPUs; its memory, and that of pretraining alone (large projectors)
+TINY_STAGES, TINY_MEMORY, TINY_PRETRAINING_MEMORY = 4, 1, 2
+
+#: steps as in nnUNetTrainer; of the rest, each method has its own recipe
+_NNUNET_TRAINING = TrainingPlan(
+    epochs=1000, iterations_per_epoch=250, learning_rate=1e-2, weight_decay=3e-5, warmup=0, ema_decay=0
+)
+
+
+def preset(name: str, encoder: Encoder = "plain", labelled: bool = True) -> Preset:
+    """A preset for nnU-Net's U-Nets: its numbers within the preset's memory; tiny is smaller in all.
+
+    :param labelled: whether there is anything to segment, or pretraining alone.
+    """
+    tiny = name == "tiny"
+    size = sizes.preset(name)
+    return replace(
+        size,
+        gpu_memory=(TINY_MEMORY if labelled else TINY_PRETRAINING_MEMORY) if tiny else size.gpu_memory,
+        base_features=16 if tiny else NNUNET_BASE_FEATURES,
+        expansion=tuple(2**stage for stage in range(NNUNET_MOST_STAGES)),
+        max_stages=TINY_STAGES if tiny else NNUNET_MOST_STAGES,
+        attention=False,
+        batch_size=size.batch_size if tiny else (NNUNET_SMALLEST_BATCH, MOST_SAMPLES),
+        training=_NNUNET_TRAINING.model_copy(
+            update={"epochs": size.training.epochs, "iterations_per_epoch": size.training.iterations_per_epoch}
+        ),
+        most_features=NNUNET_MOST_FEATURES,
+        encoder=encoder,
+        blocks=NNUNET_BLOCKS[encoder],
+        fewest_stages=2,
+        dataset_share=NNUNET_DATASET_SHARE,
+    )
+
+
+def planned_methods(plans: Plans, has_pairs: bool) -> list[str]:
+    """List those of :data:`PLANNED_METHODS` that can be trained: without structures, pretraining alone.
+
+    :param has_pairs: whether a subject has two scans; without, only methods of single scans.
+    """
+    if not structures(plans.labels):
+        return [method for method in PLANNED_METHODS if not method_class(method).predicts]
+    if not has_pairs:
+        return [method for method in PLANNED_METHODS if method_class(method).samples == "labelled"]
+    return list(PLANNED_METHODS)
+
+
+def deciding_methods(methods: Sequence[str]) -> list[str]:
+    """List the methods that decide the patch: those that predict.
+
+    The projectors of pretraining (``--set width``) have nothing to do with a patch.
+    """
+    predicting = [method for method in methods if method_class(method).predicts]
+    if "unet_consistent" in predicting:  # which does all that unet does, and more
+        return ["unet_consistent"]
+    return predicting or list(methods)
+
+
+def remarks(plan: ConfigurationPlan, deciding: Sequence[str], gpu_memory: float) -> list[str]:
+    """Name the methods that take more than the patch was planned for, and say which method decided.
+
+    :param deciding: methods that decided the patch. :param gpu_memory: GB that was planned for.
+    """
+    found = [
+        f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; smaller "
+        "projectors take less (longflow_train --set width=256)."
+        for method, needed in plan.memory_estimate.items()
+        if needed > gpu_memory and not method_class(method).predicts
+    ]
+    if list(deciding) == ["unet_consistent"]:
+        found.append(
+            f"'unet_consistent' decides, whose step holds twice as many scans as that of 'unet', which takes "
+            f"{plan.memory_estimate['unet']:.2f} GB. For 'unet' alone, give twice the --gpu_memory."
+        )
+    return found
+
+
+def structure_table(plans: Plans) -> RenderableType:
+    """Return the table of what is segmented."""
+    table = key_table("Structures")
+    for name, values in structures(plans.labels).items():
+        table.add_row(name, " + ".join(map(str, values)))
+    if "ignore" in plans.labels:
+        table.add_row("ignored", f"voxels of {plans.labels['ignore']}")
+    if not structures(plans.labels):
+        table.add_row("none", "dataset.json names no labels: the scans can serve pretraining alone")
+    return table

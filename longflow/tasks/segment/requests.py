@@ -1,0 +1,33 @@
+"""Which scans of a folder are to be segmented."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from longflow.data.dataset import DatasetDescription, Scan
+from longflow.inference.requests import scans_with_images
+from longflow.task import get_task
+
+
+@dataclass(frozen=True)
+class SegmentationRequest:
+    """One scan to segment."""
+
+    target: Scan
+
+    def provenance(self) -> dict[str, Any]:
+        """What is segmented, as it stands in a sidecar."""
+        return {
+            "case": self.target.case,
+            "subject": self.target.subject,
+            "time": self.target.time,
+            "images": [path.name for path in self.target.images],
+        }
+
+
+def segmentation_requests(folder: Path, description: DatasetDescription) -> list[SegmentationRequest]:
+    """The scans of a folder that have images; rows without an image (wanted forecasts) are left out, and said so.
+
+    :raises DataError: there is no scan; a scan lacks a channel or has one too many.
+    """
+    return [SegmentationRequest(scan) for scan in scans_with_images(folder, description, get_task("segment").words)]

@@ -20,7 +20,20 @@ os.environ["OMP_NUM_THREADS"] = THREADS_OF_THE_USER or "1"
 # consoles take their width when they are made: whichever test comes first, no message is wrapped within a name
 os.environ["COLUMNS"] = "200"
 
+#: folder of public data sets that are not in the repository; tests that need them are skipped without
+OUTSIDE_DATA = Path(os.environ.get("LONGFLOW_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
 OWN_VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
+
+
+def outside_data(name: str) -> Path:
+    """Return a folder of :data:`OUTSIDE_DATA`; skip the test where it does not exist.
+
+    :param name: path in it, as "acdc/training".
+    """
+    if not (OUTSIDE_DATA / name).is_dir():
+        pytest.skip(f"needs public data that are not in the repository: {name} in the folder LONGFLOW_TEST_DATA")
+    return OUTSIDE_DATA / name
 
 
 @contextmanager

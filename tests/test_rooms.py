@@ -38,8 +38,8 @@ ORDER = [
 #: files without a test file of their own, and where they are tested
 TESTED_ELSEWHERE = {
     "longflow/__init__.py": "test_rooms.py",
-    "longflow/data/problems.py": "data/test_integrity.py",
-    "longflow/data/voxels.py": "data/test_integrity.py",
+    "longflow/integrity/problems.py": "integrity/test_dataset.py",
+    "longflow/integrity/voxels.py": "integrity/test_dataset.py",
     "longflow/methods/forecasting/_direct.py": "methods/forecasting/test_direct.py",
     "longflow/methods/forecasting/_flow.py": "methods/forecasting/test_flows.py",
     "longflow/methods/pretraining/_pretraining.py": "methods/pretraining/test_spatiotemporal.py",

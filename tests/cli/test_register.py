@@ -65,7 +65,7 @@ def test_names_of_the_new_dataset(home):
     assert new_name(source, "rigid", "Dataset200_A") == "Dataset200_A"
     with pytest.raises(ConfigurationError, match="id 104 is used by Dataset104_Taken"):
         new_name(source, "rigid", "104")
-    with pytest.raises(ConfigurationError, match="is no name for a dataset"):
+    with pytest.raises(ConfigurationError, match="cannot name a dataset"):
         new_name(source, "rigid", "a b")
 
 

@@ -215,7 +215,7 @@ def windows() -> None:
     axes.add_patch(matplotlib.patches.Rectangle((6, 0.6), 9.4, 3.6, facecolor=LIGHT, edgecolor=BLUE))
     axes.text(6.4, 3.7, "WSL2: Ubuntu", fontsize=11, color=BLUE)
     box(axes, (2.9, 2), (4.2, 1.4), "Explorer:\n\\\\wsl$\\Ubuntu\\home", GREY)
-    box(axes, (8.6, 2), (3.9, 1.4), "/home/you/longflow\nyour scans")
+    box(axes, (8.6, 2), (3.9, 1.4), "~/longflow_data\nyour scans")
     box(axes, (13.4, 2), (3.2, 1.4), "Python, longflow")
     arrow(axes, (5, 2), (6.65, 2))
     arrow(axes, (11.8, 2), (10.55, 2))

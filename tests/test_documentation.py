@@ -68,7 +68,7 @@ def test_every_shown_flag_exists(page):
 
 
 def test_commands_are_found_with_their_flags():
-    text = "`longflow_train 101 2d 0 -m x`\n    longflow_results=here longflow_predict \\\n    -i longflow_demo/in  # -q"
+    text = "`longflow_train 101 2d 0 -m x`\n    longflow_results=a longflow_predict \\\n    -i longflow_demo/in  # -q"
     (predict, flags), train = shown_commands(text)
     assert (predict, flags.split()) == ("longflow_predict", ["-i", "longflow_demo/in"])
     assert train == ("longflow_train", " 101 2d 0 -m x")

@@ -49,7 +49,6 @@ TESTED_ELSEWHERE = {
 #: test files that test several files, or the whole
 TESTS_OF_SEVERAL = {
     "tests/test_rooms.py",
-    "tests/test_documentation.py",
     "tests/cli/test_pipeline.py",
     "tests/cli/test_segmentation_pipeline.py",
     "tests/cli/test_translation_pipeline.py",

@@ -131,8 +131,8 @@ def set_up(options: argparse.Namespace) -> "Comparison":
     from longflow.compare.targets import targets_of_fold, targets_of_folder
     from longflow.compare.variants import EVALUATIONS, Asked, study_named, variants_of_methods, variants_of_study
     from longflow.data.dataset import is_name, read_description
+    from longflow.evaluation.references import dataset_folders
     from longflow.plans import read_plans
-    from longflow.tasks.forecast.pairs import dataset_folders
 
     if not options.methods and not options.study:
         raise ConfigurationError("Say what is to be compared: methods with -m, or a study with --study.")

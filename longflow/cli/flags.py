@@ -6,6 +6,12 @@ from collections.abc import Callable
 
 from longflow.errors import ConfigurationError
 from longflow.paths import PLANS_NAME, name_of_plans
+from longflow.task import all_tasks
+
+
+def task_help(command: str) -> str:
+    """Return the sentences that the tasks add to the help of a command. :param command: without ``longflow_``."""
+    return " ".join(task.words.help[command] for task in all_tasks() if command in task.words.help)
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:

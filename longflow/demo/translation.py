@@ -11,10 +11,10 @@ from longflow.data.phases import phase_pairs
 from longflow.demo.abdomen import PHASES, knowable_scan
 from longflow.demo.abdomen_cohort import DATASET_NAME, cohort_patient, write_abdomen_cohort
 from longflow.demo.run import Results
+from longflow.evaluation.metric import measure
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
-from longflow.tasks.translate.evaluation import body_of
-from longflow.tasks.translate.metrics import translation_metrics
+from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVolumes, body_of
 
 TITLE = "abdomens in CT, each native and in the arterial phase of contrast"
 #: axial slices, as in MFM's paper
@@ -95,7 +95,7 @@ def knowable_numbers(raw: Path, phase: str) -> dict[str, float]:
             patient = cohort_patient(raw, series.subject)
             best = knowable_scan(patient, phase, truth.array.shape[1:], breathing)[None].astype(np.float32)
             ct = description.is_ct
-            found.append(
-                translation_metrics(best, truth.array, body_of(truth.array, ct), truth.geometry.array_spacing, ct)
-            )
+            body, spacing = body_of(truth.array, ct), truth.geometry.array_spacing
+            volumes = TranslationVolumes(best, truth.array, spacing, body, ct)
+            found.append(measure(TRANSLATION_METRICS, volumes))
     return {key: float(np.mean([numbers[key] for numbers in found])) for key, *_ in SHOWN}

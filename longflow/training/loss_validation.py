@@ -11,7 +11,7 @@ from longflow.paths import DatasetPaths, FoldPaths
 from longflow.plans import Plans
 from longflow.training.loader import sampler_of
 from longflow.training.splits import SEED, Cohort
-from longflow.training.validation import Score
+from longflow.training.validation import ProgressColumns, Score
 
 BATCHES = 8
 
@@ -21,6 +21,8 @@ class LossValidation:
 
     :raises DataError: the validation subjects do not give the samples that the method wants.
     """
+
+    progress = ProgressColumns("loss")
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
 """How a method is validated during training and at its end: what a kind of validation offers, and which there are."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -38,10 +39,29 @@ class Score:
     note: str
 
 
+@dataclass(frozen=True)
+class ProgressColumns:
+    """How the progress figure of a training shows the columns of a validation.
+
+    :param measure: name of the first column on the axis; empty: as the column is called.
+    :param higher_is_better: of the first column.
+    :param baselines: columns that do not change, with their names; each is a horizontal line.
+    :param hidden: prefixes of columns that are not drawn.
+    """
+
+    measure: str = ""
+    higher_is_better: bool = False
+    baselines: Mapping[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
+
+
 class Validation(Protocol):
     """Made once per run, before training, of (class of the method, dataset, plans, configuration, fold, validation
     cohort, device); what it lacks is an error then, not after the first epoch.
     """
+
+    #: of progress.csv
+    progress: ClassVar[ProgressColumns]
 
     def score(self, method: Method) -> Score:
         """How good a method is, in evaluation mode, on what is the same every time."""

@@ -21,11 +21,15 @@ from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.predictor import restore
 from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.training.splits import Cohort, ForecastTarget, prepared_scans, read_or_draw_targets, read_or_make_splits
-from longflow.training.validation import SIDE_BY_SIDE, Score
+from longflow.training.validation import SIDE_BY_SIDE, ProgressColumns, Score
 
 
 class ForecastValidation:
     """NRMSE on the stored targets of a fold, beside the baselines'."""
+
+    progress = ProgressColumns(
+        "NRMSE", baselines={"lci_nrmse": "last context image (LCI)", "context_mean_nrmse": "context mean"}
+    )
 
     def __init__(
         self,

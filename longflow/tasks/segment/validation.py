@@ -23,7 +23,7 @@ from longflow.tasks.segment.labelled_subjects import require_labelled_scans
 from longflow.tasks.segment.overlap import dice
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
 from longflow.training.splits import Cohort
-from longflow.training.validation import SIDE_BY_SIDE, Score, settings_of_fold
+from longflow.training.validation import SIDE_BY_SIDE, ProgressColumns, Score, settings_of_fold
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +39,8 @@ class LabelValidation:
 
     :raises DataError: none of them has a label, or all labels are background.
     """
+
+    progress = ProgressColumns("Dice", higher_is_better=True)
 
     def __init__(
         self,

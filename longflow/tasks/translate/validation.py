@@ -19,13 +19,12 @@ from longflow.paths import DatasetPaths, FoldPaths
 from longflow.plans import Plans
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared
-from longflow.tasks.translate.evaluation import body_of
-from longflow.tasks.translate.metrics import body_mae
+from longflow.tasks.translate.metrics import body_mae, body_of
 from longflow.tasks.translate.predictor import files_of_translation, translate, write_translation
 from longflow.tasks.translate.requests import TranslationRequest
 from longflow.tasks.translate.samples import pairs_of_cohort
 from longflow.training.splits import Cohort
-from longflow.training.validation import Score, settings_of_fold
+from longflow.training.validation import ProgressColumns, Score, settings_of_fold
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +51,9 @@ class PhaseValidation:
 
     :raises DataError: no validation subject has a pair.
     """
+
+    #: errors in the units of the files are not drawn: their ratios to the input's are
+    progress = ProgressColumns("MAE, share of the input's", hidden=("mae_to_", "input_mae_to_"))
 
     def __init__(
         self,

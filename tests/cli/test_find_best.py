@@ -44,7 +44,7 @@ def dataset(tmp_path, monkeypatch):
 
 
 def test_shows_the_choice_and_its_honest_estimate(dataset, monkeypatch, capsys):
-    monkeypatch.setattr("longflow.tasks.forecast.best.find_best", lambda paths, processes, progress: BEST)
+    monkeypatch.setattr("longflow.tasks.forecast.best.find_best", lambda *_: BEST)
     assert find_best.main(["-d", "101"]) == 0
     shown = capsys.readouterr().out
     assert "Chosen: cronos 3d_fullres (last) with s = 0.80" in shown
@@ -54,7 +54,7 @@ def test_shows_the_choice_and_its_honest_estimate(dataset, monkeypatch, capsys):
 
 def test_a_single_fold_is_said_to_be_optimistic(dataset, monkeypatch, capsys):
     best = {**BEST, "nested": None, "folds": [0]}
-    monkeypatch.setattr("longflow.tasks.forecast.best.find_best", lambda paths, processes, progress: best)
+    monkeypatch.setattr("longflow.tasks.forecast.best.find_best", lambda *_: best)
     assert find_best.main(["-d", "101"]) == 0
     assert "slightly optimistic" in capsys.readouterr().out
 
@@ -62,7 +62,7 @@ def test_a_single_fold_is_said_to_be_optimistic(dataset, monkeypatch, capsys):
 def test_constant_lci_leaves_the_ratio_empty(dataset, monkeypatch, capsys):
     table = [{**row, "relative_to_lci": None} for row in BEST["table"]]
     best = {**BEST, "table": table * 15}
-    monkeypatch.setattr("longflow.tasks.forecast.best.find_best", lambda paths, processes, progress: best)
+    monkeypatch.setattr("longflow.tasks.forecast.best.find_best", lambda *_: best)
     assert find_best.main(["-d", "101"]) == 0
     assert "and 10 more in the file" in capsys.readouterr().out
 
@@ -102,8 +102,8 @@ SEGMENTATION = {
 def test_segmentation_models_are_ranked_by_dice(dataset, monkeypatch, capsys):
     description = DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="days", task="segment")
     write_description(description, dataset / "dataset.json")
-    choose = lambda paths, processes, progress: SEGMENTATION  # noqa: E731
-    monkeypatch.setattr("longflow.tasks.segment.best.find_best_segmentation", choose)
+    choose = lambda *_: SEGMENTATION  # noqa: E731
+    monkeypatch.setattr("longflow.tasks.segment.best.find_best", choose)
     assert find_best.main(["-d", "101"]) == 0
     shown = capsys.readouterr().out
     assert "8 validation scans of 4 subjects, fold 0" in shown
@@ -120,11 +120,11 @@ def test_segmentation_models_are_ranked_by_dice(dataset, monkeypatch, capsys):
         ({"subjects": 1, "scans": 1}, "1 validation scan of 1 subject, .*One subject tells models apart by chance"),
     ],
 )
-def test_what_rests_on_nothing_is_said_to(dataset, monkeypatch, capsys, changes, words):
+def test_an_uncertain_choice_is_said_to_be_one(dataset, monkeypatch, capsys, changes, words):
     description = DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="days", task="segment")
     write_description(description, dataset / "dataset.json")
-    choose = lambda paths, processes, progress: {**SEGMENTATION, **changes}  # noqa: E731
-    monkeypatch.setattr("longflow.tasks.segment.best.find_best_segmentation", choose)
+    choose = lambda *_: {**SEGMENTATION, **changes}  # noqa: E731
+    monkeypatch.setattr("longflow.tasks.segment.best.find_best", choose)
     assert find_best.main(["-d", "101"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert re.search(words, shown) and "tell these models apart" not in shown
@@ -135,8 +135,8 @@ def test_translation_models_and_solvers(dataset, monkeypatch, capsys):
         channel_names={"0": "CT"}, file_ending=".nii.gz", time_unit="days", task="translate"
     )
     write_description(description, dataset / "dataset.json")
-    choose = lambda paths, processes, progress: TRANSLATION  # noqa: E731
-    monkeypatch.setattr("longflow.tasks.translate.best.find_best_translation", choose)
+    choose = lambda *_: TRANSLATION  # noqa: E731
+    monkeypatch.setattr("longflow.tasks.translate.best.find_best", choose)
     assert find_best.main(["-d", "101"]) == 0
     shown = capsys.readouterr().out
     assert "Chosen: mfm 2d with heun2 (1)" in shown

@@ -13,12 +13,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from longflow.errors import DataError
-from longflow.evaluation.metric import INPUT_UNITS, Compared, Metric, mean_of_all, mean_of_defined
+from longflow.evaluation.metric import INPUT_UNITS, Better, Compared, Metric, mean_of_all, mean_of_defined
 
 #: a voxel belongs to the changed region where |reference - last context image| exceeds this share of the range
 CHANGED_THRESHOLD = 0.1
@@ -140,46 +141,24 @@ def _skill_of(channel: ForecastChannel) -> float | None:
     return 1 - channel.rmse / channel.change[1]
 
 
-_metric = partial(Metric, task="forecast")
+def _metric(name: str, of: Callable, definition: str, better: Better | None = None, **shown: Any) -> Metric:
+    """A metric that is the mean of a number over channels."""
+    return Metric(name, "forecast", partial(over_channels, of=of), definition, better, **shown)
 
-RMSE = _metric(
-    "rmse",
-    function=partial(over_channels, of=_rmse_of),
-    definition="root mean squared error, input units",
-    better="lower",
-    unit=INPUT_UNITS,
-)
-MAE = _metric(
-    "mae",
-    function=partial(over_channels, of=_mae_of),
-    definition="mean absolute error, input units",
-    better="lower",
-    unit=INPUT_UNITS,
-    heading="MAE\n",
-)
-NRMSE = _metric(
-    "nrmse",
-    function=partial(over_channels, of=_nrmse_of),
-    definition="RMSE / range of the reference (maximum - minimum)",
-    better="lower",
-    heading="NRMSE",
-)
-PSNR = _metric(
-    "psnr",
-    function=_psnr,
-    definition="peak signal-to-noise ratio, dB, the data range being the reference's range; undefined for identical "
-    "images",
-    better="higher",
-    unit="dB",
-    heading="PSNR",
-    format=".2f",
+
+RMSE = _metric("rmse", _rmse_of, "root mean squared error, input units", "lower", unit=INPUT_UNITS)
+MAE = _metric("mae", _mae_of, "mean absolute error, input units", "lower", unit=INPUT_UNITS, heading="MAE\n")
+NRMSE = _metric("nrmse", _nrmse_of, "RMSE / range of the reference (maximum - minimum)", "lower", heading="NRMSE")
+PSNR = Metric(
+    *("psnr", "forecast", _psnr),
+    "peak signal-to-noise ratio, dB, the data range being the reference's range; undefined for identical images",
+    *("higher", "dB", "PSNR", ".2f"),
 )
 SSIM = _metric(
-    "ssim",
-    function=partial(over_channels, of=_ssim_of),
-    definition=f"mean structural similarity (scikit-image), windows of {SSIM_WINDOW} voxels along each axis or the "
-    "largest odd number that fits, data range = the reference's range, both images shifted by the reference's minimum; "
-    "slice by slice where an axis has fewer than 3 voxels",
+    *("ssim", _ssim_of),
+    f"mean structural similarity (scikit-image), windows of {SSIM_WINDOW} voxels along each axis or the largest odd "
+    "number that fits, data range = the reference's range, both images shifted by the reference's minimum; slice by "
+    "slice where an axis has fewer than 3 voxels",
     better="higher",
     unit="%",
     heading="SSIM",
@@ -187,36 +166,31 @@ SSIM = _metric(
     scale=100,
 )
 CHANGED_SHARE = _metric(
-    "changed_share",
-    function=partial(over_channels, of=_changed_share_of),
-    definition="share of voxels in the changed region: "
+    *("changed_share", _changed_share_of),
+    "share of voxels in the changed region: "
     f"|reference - last context image| > {CHANGED_THRESHOLD:g} x range of the reference",
 )
 CHANGED_RMSE = _metric(
-    "changed_rmse",
-    function=partial(over_channels, of=_changed_rmse_of),
-    definition="RMSE over the changed region alone, input units; undefined where it is empty",
+    *("changed_rmse", _changed_rmse_of),
+    "RMSE over the changed region alone, input units; undefined where it is empty",
     better="lower",
     unit=INPUT_UNITS,
 )
 CHANGED_MAE = _metric(
-    "changed_mae",
-    function=partial(over_channels, of=_changed_mae_of),
-    definition="MAE over the changed region alone, input units; undefined where it is empty",
+    *("changed_mae", _changed_mae_of),
+    "MAE over the changed region alone, input units; undefined where it is empty",
     better="lower",
     unit=INPUT_UNITS,
 )
 CHANGED_NRMSE = _metric(
-    "changed_nrmse",
-    function=partial(over_channels, of=_changed_nrmse_of),
-    definition="RMSE over the changed region alone / range of the (whole) reference; undefined where it is empty",
+    *("changed_nrmse", _changed_nrmse_of),
+    "RMSE over the changed region alone / range of the (whole) reference; undefined where it is empty",
     better="lower",
     heading="NRMSE,\nchanged region",
 )
 SKILL = _metric(
-    "skill",
-    function=partial(over_channels, of=_skill_of),
-    definition="1 - RMSE / RMSE of the last context image (LCI): 1 perfect, 0 as LCI, negative worse than LCI",
+    *("skill", _skill_of),
+    "1 - RMSE / RMSE of the last context image (LCI): 1 perfect, 0 as LCI, negative worse than LCI",
     better="higher",
     heading="skill",
     format=".3f",

@@ -81,31 +81,18 @@ def _hd95_of(masks: Compared) -> float | None:
 
 
 DICE = Metric(
-    "dice",
-    task="segment",
-    function=_dice_of,
-    definition="2 |prediction ∩ reference| / (|prediction| + |reference|), 0 to 1; undefined where the structure is in "
-    "neither",
-    better="higher",
-    heading="Dice",
+    *("dice", "segment", _dice_of),
+    "2 |prediction ∩ reference| / (|prediction| + |reference|), 0 to 1; undefined where the structure is in neither",
+    *("higher", "", "Dice"),
 )
 IOU = Metric(
-    "iou",
-    task="segment",
-    function=_iou_of,
-    definition="|prediction ∩ reference| / |prediction ∪ reference|, 0 to 1; undefined where the structure is in "
-    "neither",
-    better="higher",
-    heading="IoU",
+    *("iou", "segment", _iou_of),
+    "|prediction ∩ reference| / |prediction ∪ reference|, 0 to 1; undefined where the structure is in neither",
+    *("higher", "", "IoU"),
 )
 HD95 = Metric(
-    "hd95",
-    task="segment",
-    function=_hd95_of,
-    definition="mm; the larger of the two 95th percentiles, weighted by area, of the distances from each surface to "
-    "the other (surface-distance); undefined where the structure is missing in one of them or in both",
-    better="lower",
-    unit="mm",
-    heading="HD95",
-    format=".2f",
+    *("hd95", "segment", _hd95_of),
+    "mm; the larger of the two 95th percentiles, weighted by area, of the distances from each surface to the other "
+    "(surface-distance); undefined where the structure is missing in one of them or in both",
+    *("lower", "mm", "HD95", ".2f"),
 )

@@ -28,13 +28,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 from skimage.metrics import structural_similarity
 
 from longflow.data.body import body_mask
 from longflow.errors import DataError
-from longflow.evaluation.metric import INPUT_UNITS, Compared, Metric, mean_of_all, mean_of_defined
+from longflow.evaluation.metric import INPUT_UNITS, Better, Compared, Metric, mean_of_all, mean_of_defined
 from longflow.tasks.forecast.metrics import SSIM_WINDOW, check_volumes, ssim, value_range, window_size
 
 #: Hounsfield units are clipped to these (MFM B.3)
@@ -173,70 +174,56 @@ def _through_plane_error_of(channel: TranslationChannel, volumes: TranslationVol
     return None if mean is None else mean / volumes.spacing[across]
 
 
-_metric = partial(Metric, task="translate")
+def _metric(name: str, of: Callable, definition: str, better: Better | None = None, **shown: Any) -> Metric:
+    """A metric that is the mean of a number over channels."""
+    return Metric(name, "translate", partial(over_channels, of=of), f"{definition}; {_CLIPPED}", better, **shown)
+
 
 BODY_MAE = _metric(
-    "body_mae",
-    function=partial(over_channels, of=_body_mae_of),
-    definition=f"mean absolute error inside the body, as it is in the reference, input units; {_CLIPPED}",
-    better="lower",
+    *("body_mae", _body_mae_of, "mean absolute error inside the body, as it is in the reference, input units", "lower"),
     unit=INPUT_UNITS,
     heading="MAE in the body",
     format=".4g",
 )
 MAE = _metric(
-    "mae",
-    function=partial(over_channels, of=_mae_of),
-    definition=f"mean absolute error over the whole image (MFM eq. 6), input units; {_CLIPPED}",
-    better="lower",
+    *("mae", _mae_of, "mean absolute error over the whole image (MFM eq. 6), input units", "lower"),
     unit=INPUT_UNITS,
     heading="MAE, whole image",
     format=".4g",
 )
-PSNR = _metric(
-    "psnr",
-    function=_psnr,
-    definition=f"peak signal-to-noise ratio, dB, the data range being the reference's range; {_CLIPPED}; undefined for "
-    "identical images",
-    better="higher",
-    unit="dB",
-    heading="PSNR",
-    format=".2f",
+PSNR = Metric(
+    *("psnr", "translate", _psnr),
+    f"peak signal-to-noise ratio, dB, the data range being the reference's range; {_CLIPPED}; undefined for identical "
+    "images",
+    *("higher", "dB", "PSNR", ".2f"),
 )
-PSNR_MFM = _metric(
-    "psnr_mfm",
-    function=_psnr_mfm,
-    definition=f"the same with 2000 as data range (MFM eq. 8); {_CLIPPED}; CT channels only",
-    better="higher",
-    unit="dB",
-    heading="PSNR as in MFM",
-    format=".2f",
+PSNR_MFM = Metric(
+    *("psnr_mfm", "translate", _psnr_mfm),
+    f"the same with 2000 as data range (MFM eq. 8); {_CLIPPED}; CT channels only",
+    *("higher", "dB", "PSNR as in MFM", ".2f"),
 )
 SSIM = _metric(
-    "ssim",
-    function=partial(over_channels, of=_ssim_of),
-    definition=f"mean structural similarity (scikit-image), windows of {SSIM_WINDOW} voxels along each axis or the "
-    "largest odd number that fits, data range = the reference's range, both images shifted by the reference's minimum; "
-    f"slice by slice where an axis has fewer than 3 voxels; {_CLIPPED}",
+    *("ssim", _ssim_of),
+    f"mean structural similarity (scikit-image), windows of {SSIM_WINDOW} voxels along each axis or the largest odd "
+    "number that fits, data range = the reference's range, both images shifted by the reference's minimum; slice by "
+    "slice where an axis has fewer than 3 voxels",
     better="higher",
     heading="SSIM",
 )
-SSIM_MFM = _metric(
-    "ssim_mfm",
-    function=partial(over_channels, of=_ssim_mfm_of),
-    definition="SSIM as MFM prints it (eq. 7, with the factor of 2 that its luminance term lacks): mean over slices, "
-    f"windows of {SSIM_WINDOW} x {SSIM_WINDOW} pixels, values mapped to [0, 1] (CT from [-1000, 1000] HU, others from "
-    "the reference's range, clipped), C1 = (0.01 L)^2, C2 = 0.01 L, L = largest value of the reference",
+SSIM_MFM = Metric(
+    *("ssim_mfm", "translate", partial(over_channels, of=_ssim_mfm_of)),
+    "SSIM as MFM prints it (eq. 7, with the factor of 2 that its luminance term lacks): mean over slices, windows of "
+    f"{SSIM_WINDOW} x {SSIM_WINDOW} pixels, values mapped to [0, 1] (CT from [-1000, 1000] HU, others from the "
+    "reference's range, clipped), C1 = (0.01 L)^2, C2 = 0.01 L, L = largest value of the reference",
     better="higher",
     heading="SSIM as in MFM",
 )
 THROUGH_PLANE_ERROR = _metric(
-    "through_plane_error",
-    function=partial(over_channels, of=_through_plane_error_of),
-    definition="mean of |change from slice to slice - the same in the reference| inside the body, input units per mm, "
-    f"along the axis of the largest spacing: how well slices fit each other; {_CLIPPED}",
+    *("through_plane_error", _through_plane_error_of),
+    "mean of |change from slice to slice - the same in the reference| inside the body, input units per mm, along the "
+    "axis of the largest spacing: how well slices fit each other",
     better="lower",
-    unit=f"{INPUT_UNITS}/mm",
+    unit="input units/mm",
     heading="through-plane error",
     format=".3g",
 )

@@ -65,7 +65,7 @@ def shown(content, width=80):
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_the_truth_stands_beside_the_prediction(width):
+def test_prediction_and_reference_are_shown_together(width):
     text = shown(results({"liver": structure()}), width)
     assert "6 scans of 3 subjects (unet)" in text
     for cell in ("0.9000", "0.8500 to 0.9500", "0.950", "0.900", "+0.050", "2.50", "7.50", "-5.00", "over-smoothed"):
@@ -74,7 +74,7 @@ def test_the_truth_stands_beside_the_prediction(width):
         assert cell in text
     assert "Over-smoothed: liver." in text
     assert "mean over structures" not in text
-    assert "Truth: 6 in labels[x]." in text
+    assert "Reference: 6 in labels[x]." in text
 
 
 def test_the_mean_over_structures_stands_below_several():
@@ -85,7 +85,7 @@ def test_the_mean_over_structures_stands_below_several():
 def test_what_is_absent_or_undefined_is_said_not_averaged():
     absent = structure(dice=number(None, undefined=6), hd95=number(None, undefined=6), missed=1, in_neither=2)
     text = " ".join(shown(results({"tumour": absent}), 200).split())
-    assert "tumour: missed in 1, in neither truth nor prediction of 2 of 6 scans." in text
+    assert "tumour: missed in 1, in neither reference nor prediction of 2 of 6 scans." in text
     assert "Dice of tumour: 6, HD95 of tumour: 6" in text
     assert "nan" not in text.lower()
 
@@ -117,10 +117,10 @@ def test_some_subjects_with_one_scan_and_pairs_on_other_grids():
     text = shown(
         results({"liver": structure()}, subjects_with_one_scan=["a"], pairs_on_other_grids=2, without_truth=["x"])
     )
-    assert "Subjects with one scan, left out of everything over time: 1." in text
-    assert "2 of 3 pairs do not lie on one grid" in text
+    assert "Subjects with one scan, excluded from everything over time: 1." in text
+    assert "2 of 3 pairs are not on one grid" in text
     assert "longflow_register" in text
-    assert "Label maps without a truth, not evaluated: 1." in text
+    assert "Label maps without a reference, not evaluated: 1." in text
 
 
 def test_lesions_where_there_are_several():

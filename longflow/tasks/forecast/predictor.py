@@ -16,7 +16,7 @@ from longflow.inference.models import LoadedMember, Models, solver_settings
 from longflow.inference.predictor import Asked, Predictor
 from longflow.inference.windows import predict_volume
 from longflow.integrity.problems import REGISTER
-from longflow.preprocessing.series import PreparedSeries, export_forecast, prepare_volumes
+from longflow.preprocessing.series import PreparedSeries, RawSeries, export_forecast, prepare_volumes
 from longflow.tasks.forecast.requests import ForecastRequest, forecast_requests
 
 
@@ -106,9 +106,8 @@ class Forecaster(Predictor):
         for member in self.models.members:
             latest = slice(-member.plans.temporal.sequence_length, None)
             cases = [f"{subject}_{position}" for position in range(len(times[latest]))]
-            prepared.append(
-                prepare_volumes(subject, cases, times[latest], volumes[latest], member.plans, member.configuration)
-            )
+            raw = RawSeries(subject, cases, times[latest], volumes[latest])
+            prepared.append(prepare_volumes(raw, member.plans, member.configuration))
         return Context(subject, list(times), list(volumes), prepared)
 
     def forecast_from(self, context: Context, target: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from longflow.inference.models import Models
 from longflow.inference.predictor import Asked, Predictor
 from longflow.inference.windows import predict_logits
 from longflow.preprocessing.restore import export_labels
-from longflow.preprocessing.series import prepare_volumes
+from longflow.preprocessing.series import RawSeries, prepare_volumes
 from longflow.tasks.segment.requests import SegmentationRequest, segmentation_requests
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
 
@@ -64,7 +64,7 @@ class Segmenter(Predictor):
         """The labels (z, y, x), int16, on the grid of a scan. :param case: what to call it in an error."""
         (member,) = self.models.members
         plans, device, mirror = member.plans, self.models.device, self.models.mirror
-        prepared = prepare_volumes(case, [case], [0.0], [volume], plans, member.configuration)
+        prepared = prepare_volumes(RawSeries.of_scan(case, volume), plans, member.configuration)
         image = np.asarray(prepared.images[0], dtype=np.float32)
         logits = predict_logits(member.methods, image, device, plans.inference.tile_step_size, mirror)
         return export_labels(logits, prepared.properties, plans)

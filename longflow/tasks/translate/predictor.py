@@ -26,7 +26,7 @@ from longflow.inference.windows import predict_translation
 from longflow.integrity.hounsfield import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.methods.method import Method
 from longflow.plans import Plans
-from longflow.preprocessing.series import export_forecast, prepare_volumes
+from longflow.preprocessing.series import RawSeries, export_forecast, prepare_volumes
 from longflow.tasks.translate.requests import TranslationRequest, translation_requests
 
 #: MFM section 4.6
@@ -128,7 +128,7 @@ def translate(
     :returns: (channels, z, y, x), float32, on the scan's grid and in its units.
     :raises DataError: the scan has other channels than the plan, or voxels that are no numbers.
     """
-    prepared = prepare_volumes(case, [case], [0.0], [volume], plans, configuration)
+    prepared = prepare_volumes(RawSeries.of_scan(case, volume), plans, configuration)
     image = np.asarray(prepared.images[0], dtype=np.float32)
     translation = predict_translation(methods, image, source_phase, device, plans.inference.tile_step_size, mirror)
     translated = export_forecast(translation, image, volume.array, prepared.properties, 0)

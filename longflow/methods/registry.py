@@ -44,6 +44,8 @@ def _own_validations() -> dict[str, str]:
     return {**brought, "loss": "longflow.training.loss_validation:LossValidation"}
 
 
+#: a class is made of (cohort, plans, configuration, seed, augmented), gives the batch of every number by ``[number]``,
+#: and has ``largest_batch(plans, configuration, batch_size)``, on which the memory of a training step is estimated
 SAMPLES = Registry("kind of samples", "longflow.samples", _own_samples)
 VALIDATIONS = Registry("kind of validation", "longflow.validations", _own_validations)
 

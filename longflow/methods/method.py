@@ -46,11 +46,10 @@ class Method(nn.Module):
 
     :cvar task: "forecast", "translate", "segment".
     :cvar summary: one line for ``--help`` and tables.
-    :cvar samples: which samples training draws: "forecast" (a target and a subset of its earlier scans), "labelled"
-        (patches of labelled scans), "pairs" (neighbouring scans), "labelled_pairs" (both), "phases" (two contrast
-        phases of one time).
-    :cvar validation: how it is validated: "forecast" (stored targets), "labels" (labelled scans), "loss" (its training
-        loss on stored draws from the validation subjects), "phases" (translations both ways).
+    :cvar samples: kind of training samples, a name of :data:`longflow.methods.registry.SAMPLES`; empty: the first kind
+        of the task.
+    :cvar validation: kind of validation, a name of :data:`longflow.methods.registry.VALIDATIONS`; empty: the first
+        kind of the task.
     :cvar trains: False for a method that has nothing to learn. :cvar predicts: False for pretraining.
     :cvar reductions: names of the volumes that :meth:`predict` returns; the first is the default.
     :cvar mirrors: whether predictions are averaged over mirrored inputs where neither user nor plan says.
@@ -68,8 +67,8 @@ class Method(nn.Module):
 
     task: ClassVar[str]
     summary: ClassVar[str]
-    samples: ClassVar[str] = "forecast"
-    validation: ClassVar[str] = "forecast"
+    samples: ClassVar[str] = ""
+    validation: ClassVar[str] = ""
     trains: ClassVar[bool] = True
     predicts: ClassVar[bool] = True
     mirrors: bool = False

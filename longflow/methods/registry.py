@@ -1,12 +1,13 @@
 """Methods by name: longflow's own and those of installed packages, their networks and options."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from longflow.errors import ConfigurationError, unknown_name
 from longflow.methods.method import Method, Options
 from longflow.plans import Plans
 from longflow.registry import Registry, modules_of
-from longflow.task import get_task
+from longflow.task import all_tasks, get_task
 
 #: the folders of methods that come with longflow; a method is a module in one of them, named as on the command line,
 #: whose attribute ``METHOD`` is its class
@@ -30,6 +31,53 @@ METHODS = Registry(
     lambda found: isinstance(found, type) and issubclass(found, Method),
     "a subclass of longflow.methods.Method",
 )
+
+
+def _own_samples() -> dict[str, str]:
+    """Kinds of training samples that the tasks bring; of two with one name longflow's own counts."""
+    return {name: place for task in reversed(all_tasks()) for name, place in task.samples.items()}
+
+
+def _own_validations() -> dict[str, str]:
+    """Kinds of validation that the tasks bring, and the one that serves every task."""
+    brought = {name: place for task in reversed(all_tasks()) for name, place in task.validations.items()}
+    return {**brought, "loss": "longflow.training.loss_validation:LossValidation"}
+
+
+#: a class is made of (cohort, plans, configuration, seed, augmented), gives the batch of every number by ``[number]``,
+#: and has ``largest_batch(plans, configuration, batch_size)``, on which the memory of a training step is estimated
+SAMPLES = Registry("kind of samples", "longflow.samples", _own_samples)
+VALIDATIONS = Registry("kind of validation", "longflow.validations", _own_validations)
+
+
+def samples_of(method: Method | type[Method]) -> type:
+    """Import the class that draws a method's training samples.
+
+    :returns: the class of the kind that ``method.samples`` names, else of the first kind of the method's task.
+    :raises NotFoundError: there is no such kind. :raises ConfigurationError: the task brings none.
+    """
+    kind = method.samples or _first_kind(method, "samples", get_task(method.task).samples)
+    return SAMPLES.get(kind, hint="(The attribute 'samples' of a method.)")
+
+
+def validation_class_of(method: Method | type[Method]) -> type:
+    """Import the class that validates a method.
+
+    :returns: the class of the kind that ``method.validation`` names, else of the first kind of the method's task.
+    :raises NotFoundError: there is no such kind. :raises ConfigurationError: the task brings none.
+    """
+    kind = method.validation or _first_kind(method, "validation", get_task(method.task).validations)
+    return VALIDATIONS.get(kind, hint="(The attribute 'validation' of a method.)")
+
+
+def _first_kind(method: Method | type[Method], attribute: str, brought: Mapping[str, str]) -> str:
+    if not brought:
+        kind = method if isinstance(method, type) else type(method)
+        raise ConfigurationError(
+            f"The method '{kind.__name__}' has no attribute '{attribute}', and its task '{method.task}' has no "
+            f"default. Name a kind in the attribute '{attribute}'."
+        )
+    return next(iter(brought))
 
 
 def known_methods() -> list[str]:

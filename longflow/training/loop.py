@@ -15,7 +15,7 @@ from longflow.errors import ConfigurationError, DataError
 from longflow.files import exclusive_lock, read_json, write_json
 from longflow.methods.batches import Batch
 from longflow.methods.method import Recipe
-from longflow.methods.registry import method_class_for
+from longflow.methods.registry import method_class_for, samples_of
 from longflow.methods.weights import load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import autocast
 from longflow.paths import DatasetPaths, FoldPaths
@@ -23,7 +23,7 @@ from longflow.plans import Plans, read_plans, write_plans
 from longflow.preprocessing.series import prepared_subjects
 from longflow.training.cost import record_cost
 from longflow.training.distributed import Processes
-from longflow.training.loader import sampler_of, training_loader
+from longflow.training.loader import training_loader
 from longflow.training.logbook import EpochRecord, Logbook
 from longflow.training.run import (
     Run,
@@ -122,7 +122,7 @@ def train_fold(
                 write_json(begun_with, paths.pretrained)
 
         # loop
-        samples = sampler_of(run.method)(training, plans, configuration, settings.seed, run.method.augmented)
+        samples = samples_of(run.method)(training, plans, configuration, settings.seed, run.method.augmented)
         log = Logbook(paths, run.state.iteration) if processes.first else None
         try:
             with StopSignal() as stop:

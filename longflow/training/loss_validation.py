@@ -6,10 +6,10 @@ import torch
 
 from longflow.errors import DataError
 from longflow.methods.method import Method
+from longflow.methods.registry import samples_of
 from longflow.networks.precision import autocast
 from longflow.paths import DatasetPaths, FoldPaths
 from longflow.plans import Plans
-from longflow.training.loader import sampler_of
 from longflow.training.splits import SEED, Cohort
 from longflow.training.validation import Score
 
@@ -32,7 +32,7 @@ class LossValidation:
         cohort: Cohort,
         device: torch.device,
     ):
-        self.device, sampler = device, sampler_of(method)
+        self.device, sampler = device, samples_of(method)
         #: by whether they are augmented; made once
         self.samples = lru_cache(lambda augmented: sampler(cohort, plans, configuration, SEED, augmented))
         try:

@@ -8,13 +8,12 @@ from pathlib import Path
 from longflow.errors import ConfigurationError, NotFoundError
 from longflow.files import read_json
 from longflow.methods.method import Method
-from longflow.methods.registry import known_methods, network_of
+from longflow.methods.registry import known_methods, network_of, samples_of
 from longflow.methods.transfer import load_pretrained
 from longflow.methods.weights import check_identity, read_checkpoint
 from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
 from longflow.plans import read_plans
 from longflow.tasks.segment.labelled_subjects import choose_labelled
-from longflow.training.loader import sampler_of
 from longflow.training.run import Run, RunSettings, restart_average
 from longflow.training.splits import Cohort
 
@@ -97,7 +96,7 @@ def with_labelled_subjects(
     """
     if settings.labelled_subjects is None:
         return training
-    if not getattr(sampler_of(kind), "labelled", False):
+    if not getattr(samples_of(kind), "labelled", False):
         raise ConfigurationError(
             f"--labelled_subjects {settings.labelled_subjects}: the method '{ModelPaths(paths.folder.parent).method}' "
             "does not learn from labels. Leave the flag away; it is for methods of segmentation, such as unet."

@@ -1,13 +1,12 @@
 """How a method is validated during training and at its end: what a kind of validation offers, and which there are."""
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any, Protocol
 
 import torch
 
-from longflow.errors import unknown_name
 from longflow.methods.method import Method
+from longflow.methods.registry import validation_class_of
 from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
 from longflow.plans import Plans
 from longflow.training.splits import Cohort
@@ -15,14 +14,6 @@ from longflow.training.splits import Cohort
 #: ``tile_step_size`` while training: patches beside each other, which is quick; what is written at the end is predicted
 #: as users would
 SIDE_BY_SIDE = 1.0
-
-#: what ``Method.validation`` may name: module and class; only the one that is used is imported
-VALIDATIONS = {
-    "forecast": ("longflow.tasks.forecast.validation", "ForecastValidation"),
-    "labels": ("longflow.tasks.segment.validation", "LabelValidation"),
-    "loss": ("longflow.training.loss_validation", "LossValidation"),
-    "phases": ("longflow.tasks.translate.validation", "PhaseValidation"),
-}
 
 
 @dataclass(frozen=True)
@@ -60,13 +51,7 @@ def validation_of(
     device: torch.device,
 ) -> Validation:
     """The validation that a method wants."""
-    if method.validation not in VALIDATIONS:
-        raise unknown_name(
-            "kind of validation", method.validation, VALIDATIONS, hint="(The attribute 'validation' of a method.)"
-        )
-    module, name = VALIDATIONS[method.validation]
-    kind = getattr(import_module(module), name)
-    return kind(method, dataset, plans, configuration, fold, cohort, device)
+    return validation_class_of(method)(method, dataset, plans, configuration, fold, cohort, device)
 
 
 def settings_of_fold(

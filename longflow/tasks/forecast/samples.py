@@ -49,6 +49,20 @@ class ForecastSamples(Dataset):
             target=torch.stack(targets),
         )
 
+    @staticmethod
+    def largest_batch(plans: Plans, configuration: str, batch_size: int) -> Batch:
+        """Return a batch of full sequences, whose contents mean nothing, to estimate memory."""
+        patch_size = plans.configuration(configuration).patch_size
+        scans, channels = plans.temporal.sequence_length, len(plans.channel_names)
+        horizon = plans.temporal.shortest_interval / plans.temporal.time_scale
+        return Batch(
+            context=torch.rand(batch_size, scans, channels, *patch_size),
+            context_times=torch.arange(1.0 - scans, 1.0).repeat(batch_size, 1) * horizon,
+            context_mask=torch.ones(batch_size, scans, dtype=torch.bool),
+            target_time=torch.full((batch_size,), horizon),
+            target=torch.rand(batch_size, channels, *patch_size),
+        )
+
     def _draw(self, generator: np.random.Generator, count: int | None):
         """A target patch, its context, context times and horizon; ``count`` fixes the number of context scans."""
         subject, target = self._draw_target(generator, count or 1)

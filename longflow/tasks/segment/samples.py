@@ -78,6 +78,23 @@ class _ScanSamples(Dataset):
             pairs = self._draw_pairs(generator) if self.pairs else {}
         return ScanBatch(**labelled, **pairs)
 
+    @classmethod
+    def largest_batch(cls, plans: Plans, configuration: str, batch_size: int) -> ScanBatch:
+        """Return patches of scans or pairs, whose contents mean nothing, to estimate memory."""
+        channels, patch_size = len(plans.channel_names), plans.configuration(configuration).patch_size
+        batch = ScanBatch()
+        if cls.labelled:
+            batch.image = torch.rand(batch_size, channels, *patch_size)
+            batch.labels = [torch.zeros(batch_size, *size) for size in label_sizes(plans, configuration)]
+        if cls.pairs:
+            pairs = max(1, batch_size // 2)
+            batch.pair = torch.rand(pairs, 2, channels, *patch_size)
+            batch.clean_pair = torch.rand(pairs, 2, channels, *patch_size)
+            batch.pair_times = torch.arange(2.0).repeat(pairs, 1)
+            batch.position = torch.rand(pairs)
+            batch.subject = torch.arange(pairs)
+        return batch
+
     def _draw_labelled(self, generator: np.random.Generator) -> dict[str, Tensor | list[Tensor]]:
         """``batch_size`` patches of labelled scans, the last third of them centred on a structure, as nnU-Net's."""
         places = patch_places(self.plan, self.transforms.read_size, self.manager)
@@ -144,6 +161,21 @@ class LabelledPairSamples(_ScanSamples):
     """Both."""
 
     labelled = pairs = True
+
+
+def label_sizes(plans: Plans, configuration: str) -> list[tuple[int, ...]]:
+    """Return the shape of a sample's labels at each scale of deep supervision.
+
+    :returns: (1 or regions, *spatial) of each scale, finest first.
+    """
+    plan = plans.configuration(configuration)
+    manager = label_manager(plans.labels, plans.regions_class_order)
+    maps = len(structures(plans.labels)) if manager.has_regions else 1
+    sizes, divisor = [], [1] * len(plan.patch_size)
+    for stride in plan.network.strides[:-1]:
+        divisor = [whole * step for whole, step in zip(divisor, stride, strict=True)]
+        sizes.append((maps, *(size // step for size, step in zip(plan.patch_size, divisor, strict=True))))
+    return sizes
 
 
 def warn_of_absent_structures(cohort: Cohort, scans: list[tuple[str, int]], plans: Plans) -> None:

@@ -48,6 +48,12 @@ class PhaseSamples(Dataset):
         sources, targets = (torch.stack([stack[scan] for stack in stacks]) for scan in (0, 1))
         return PhaseBatch(sources, torch.tensor(phases, dtype=torch.float32), targets)
 
+    @staticmethod
+    def largest_batch(plans: Plans, configuration: str, batch_size: int) -> PhaseBatch:
+        """Return pairs in both directions, whose contents mean nothing, to estimate memory."""
+        shape = (batch_size, len(plans.channel_names), *plans.configuration(configuration).patch_size)
+        return PhaseBatch(source=torch.rand(shape), source_phase=torch.arange(batch_size) % 2, target=torch.rand(shape))
+
     def _draw(self, generator: np.random.Generator) -> tuple[Tensor, int]:
         """A patch of source and target, (2, channels, *patch), and the phase of the source."""
         subject = self.subjects[generator.integers(len(self.subjects))]

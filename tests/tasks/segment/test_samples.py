@@ -6,6 +6,7 @@ import torch
 
 from longflow.data.labels import label_manager
 from longflow.errors import DataError
+from longflow.methods.registry import SAMPLES
 from longflow.preprocessing.series import load_prepared
 from longflow.tasks.segment.samples import (
     LabelledPairSamples,
@@ -15,7 +16,7 @@ from longflow.tasks.segment.samples import (
     label_positions,
     subjects_with_pairs,
 )
-from longflow.training.loader import sampler_of, training_loader
+from longflow.training.loader import training_loader
 from longflow.training.splits import Cohort
 from tests.tasks.segment.cohort import SHAPE, TIMES, filled, ramp, segment_plans, with_voxel, write_cohort
 
@@ -95,7 +96,7 @@ def test_the_trainer_finds_the_three_kinds():
         ("pairs", PairSamples),
         ("labelled_pairs", LabelledPairSamples),
     ]:
-        assert sampler_of(type("SomeMethod", (), {"samples": name})) is kind
+        assert SAMPLES.get(name) is kind
 
 
 def test_the_last_third_of_a_batch_holds_a_structure(tmp_path):

@@ -1,4 +1,4 @@
-"""Which samples training draws. The sample of an iteration depends on the seed and its number alone."""
+"""Load the batches of a training. A batch depends on the seed and its number alone."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class Numbers(Sampler[int]):
-    """first, first + step, first + 2 step ... without an end: the batches of one process of a run."""
+    """Numbers of the batches of one process of a run: first, first + step, first + 2 step, ... without end.
+
+    :param first: first number.
+    :param step: number of processes.
+    """
 
     def __init__(self, first: int, step: int):
         self.first, self.step = first, step
@@ -19,7 +23,15 @@ class Numbers(Sampler[int]):
 
 
 def training_loader(samples: Dataset, first: int, step: int, workers: int, pin: bool) -> DataLoader:
-    """An endless loader of the batches ``first``, ``first + step``, ...; the result does not depend on ``workers``."""
+    """Make an endless loader of the batches ``first``, ``first + step``, ...; they do not depend on ``workers``.
+
+    :param samples: gives the batch of each number.
+    :param first: number of the first batch.
+    :param step: number of processes of the run.
+    :param workers: processes that prepare batches; 0: this process.
+    :param pin: pin memory, for a GPU.
+    :returns: the loader.
+    """
     return DataLoader(
         samples,
         batch_size=None,

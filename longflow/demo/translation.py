@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from longflow.commands import Command
+from longflow.data.body import body_of_scan
 from longflow.data.dataset import read_description, series_of_folder
 from longflow.data.images import read_scan
 from longflow.data.phases import phase_pairs
@@ -13,7 +14,6 @@ from longflow.demo.abdomen_cohort import DATASET_NAME, cohort_patient, write_abd
 from longflow.demo.run import Results
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
-from longflow.tasks.translate.evaluation import body_of
 from longflow.tasks.translate.metrics import translation_metrics
 
 TITLE = "abdomens in CT, each native and in the arterial phase of contrast"
@@ -96,6 +96,6 @@ def knowable_numbers(raw: Path, phase: str) -> dict[str, float]:
             best = knowable_scan(patient, phase, truth.array.shape[1:], breathing)[None].astype(np.float32)
             ct = description.is_ct
             found.append(
-                translation_metrics(best, truth.array, body_of(truth.array, ct), truth.geometry.array_spacing, ct)
+                translation_metrics(best, truth.array, body_of_scan(truth.array, ct), truth.geometry.array_spacing, ct)
             )
     return {key: float(np.mean([numbers[key] for numbers in found])) for key, *_ in SHOWN}

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
+from longflow.data.body import nonzero_mask
 from longflow.data.box import box_slices, nonzero_box
 from longflow.data.coarse import block_means, coarse_block
 from longflow.data.dataset import Scan, Series
@@ -174,7 +174,7 @@ def _outside_marked(label: np.ndarray, scan: np.ndarray) -> np.ndarray:
 
     Resampling gives a voxel to the label with the largest share, so one background and two differ.
     """
-    return np.where((label == 0) & ~create_nonzero_mask(scan), np.int16(OUTSIDE), label)
+    return np.where((label == 0) & ~nonzero_mask(scan), np.int16(OUTSIDE), label)
 
 
 def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:

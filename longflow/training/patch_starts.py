@@ -1,8 +1,8 @@
 """Draw the position of patches: around a voxel of a coarse block, which is drawn in proportion to a weight."""
 
 import numpy as np
-from skimage.filters import threshold_otsu
 
+from longflow.data.body import body_blocks
 from longflow.preprocessing.series import PreparedSeries
 
 #: share of the patches that are drawn where the scans of a sample differ most
@@ -21,7 +21,7 @@ def draw_patch_start(
     :returns: first voxel along z, y, x.
     """
     at_change = generator.random() < CHANGE_SHARE
-    return draw_start_around(series, change if at_change else body_of(series.coarse), tile, generator)
+    return draw_start_around(series, change if at_change else body_blocks(series.coarse), tile, generator)
 
 
 def draw_start_around(
@@ -51,16 +51,3 @@ def draw_start_around(
         else:
             start.append(int(np.clip(centre - tile[axis] // 2, 0, size - tile[axis])))
     return start
-
-
-def body_of(coarse: np.ndarray) -> np.ndarray:
-    """Find the body: blocks whose mean over all scans is above Otsu's threshold in any channel.
-
-    :param coarse: (scans, channels, z, y, x).
-    :returns: (z, y, x), True inside.
-    """
-    mean = coarse.mean(0)
-    return np.any(
-        [channel >= threshold_otsu(channel.ravel()) if np.ptp(channel) > 0 else channel == channel for channel in mean],
-        axis=0,
-    )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from longflow.data.body import body_blocks
 from longflow.errors import DataError, first_few
 from longflow.methods.batches import PhaseBatch
 from longflow.plans import Plans
@@ -14,7 +15,7 @@ from longflow.preprocessing.patches import read_patch
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.tasks.translate.augmentation import augment_phases
 from longflow.training.open_series import OpenSeries
-from longflow.training.patch_starts import body_of, draw_patch_start, draw_start_around
+from longflow.training.patch_starts import draw_patch_start, draw_start_around
 from longflow.training.splits import Cohort
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,7 @@ def alike_for_slices(series: PreparedSeries) -> np.ndarray:
 
     :returns: (z', y', x'); all 0 where there is no body.
     """
-    body = body_of(series.coarse)
+    body = body_blocks(series.coarse)
     edge = series.coarse_block[0]
     # the last block may be cut off by the image's end
     slices = np.minimum(edge, series.images.shape[2] - edge * np.arange(len(body)))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Volume, read_scan
 from longflow.evaluation.summary import Row, subject_means
@@ -23,7 +24,7 @@ from longflow.inference.selection import Member, Selection
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import Solver
-from longflow.tasks.translate.evaluation import body_of, read_on_grid
+from longflow.tasks.translate.evaluation import read_on_grid
 from longflow.tasks.translate.metrics import DEFINITIONS, translation_metrics
 from longflow.tasks.translate.pairs import TranslationPair
 from longflow.tasks.translate.predictor import translate
@@ -115,7 +116,7 @@ def rows_of_scan(
     read_on_grid(pair.source, truth, pair.truth[0])
     inside = middle(source, models)
     part = _part(source, inside)
-    wanted, body = truth.array[(..., *inside)], body_of(truth.array, description.is_ct)[inside]
+    wanted, body = truth.array[(..., *inside)], body_of_scan(truth.array, description.is_ct)[inside]
     slices = part.array.shape[1 + models.plans.transpose_forward[0]]
     phase = models.plans.phases.index(one.source_phase)
 

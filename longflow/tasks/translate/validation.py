@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription, Scan, read_description, training_series
 from longflow.data.images import Volume, read_scan
 from longflow.errors import DataError, first_few
@@ -19,7 +20,6 @@ from longflow.paths import DatasetPaths, FoldPaths
 from longflow.plans import Plans
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared
-from longflow.tasks.translate.evaluation import body_of
 from longflow.tasks.translate.metrics import body_mae
 from longflow.tasks.translate.predictor import files_of_translation, translate, write_translation
 from longflow.tasks.translate.requests import TranslationRequest
@@ -138,7 +138,7 @@ class PhaseValidation:
         series = load_prepared(self.folder, subject)
         properties = series.properties
         whole = from_normal(np.asarray(series.images[scan]), properties.offset[scan], properties.scale[scan])
-        return body_of(whole, self.ct)[self._slices(series)]
+        return body_of_scan(whole, self.ct)[self._slices(series)]
 
     def _write(
         self, method: Method, item: TranslationRequest, truth: Scan, paths: FoldPaths, description: DatasetDescription
@@ -153,7 +153,7 @@ class PhaseValidation:
         content = write_translation(item, translate_volume, plans, folder, description)
         files = tuple(files_of_translation(item, folder, description))
         found, scan, wanted = (read_scan(images).array for images in (files, item.source.images, truth.images))
-        body = body_of(wanted, self.ct)
+        body = body_of_scan(wanted, self.ct)
         mae, untranslated = (body_mae(volume, wanted, body, self.ct) for volume in (found, scan))
         settings = settings_of_fold(method, paths, self.dataset, plans, configuration, self.fold)
         of_method = {"phases": plans.phases, **solver_settings(method)}

@@ -127,8 +127,8 @@ def test_a_fixed_even_choice_of_pairs_is_scored(monkeypatch):
 
 def test_bodies_are_looked_for_once(monkeypatch):
     asked = []
-    body_of = phase_validation.body_of
-    monkeypatch.setattr(phase_validation, "body_of", lambda *scan: asked.append(scan) or body_of(*scan))
+    find = phase_validation.body_of_scan
+    monkeypatch.setattr(phase_validation, "body_of_scan", lambda *scan: asked.append(scan) or find(*scan))
     validation = validation_on(*make_pairs())
     first = validation.score(method_of())
     assert validation.score(method_of()) == first and len(asked) == 4

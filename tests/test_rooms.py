@@ -21,6 +21,7 @@ ORDER = [
         "registry",
         "paths",
         "parallel",
+        "random_state",
         "commands",
         "task",
         "plans",

@@ -8,6 +8,7 @@ from nnunetv2.configuration import ANISO_THRESHOLD
 from torch import Tensor
 
 from longflow.plans import ConfigurationPlan, Plans
+from longflow.random_state import isolated_randomness
 
 #: nnU-Net's probabilities and ranges for rotation and scaling
 PROBABILITY = 0.2
@@ -25,13 +26,8 @@ def augment(stack: Tensor, plans: Plans, configuration: ConfigurationPlan, gener
 
     :param stack: (scans, channels, *spatial), the target among the scans.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator.integers(2**31)))
-        state = np.random.get_state()
-        # the library draws from NumPy's global state
-        np.random.seed(int(generator.integers(2**31)))
+    with isolated_randomness(generator):
         stack = _warp(stack, configuration)
-        np.random.set_state(state)
     gains, shifts = _intensity_draw(plans, generator)
     shape = (1, -1, *([1] * (stack.ndim - 2)))
     return stack * gains.view(shape) + shifts.view(shape)

@@ -1,7 +1,5 @@
 """Augmentation of patches of scans: nnU-Net's own transforms, whole for labelled scans and in two parts for pairs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,19 +135,3 @@ def augment_pair(transforms: ScanTransforms, pair: Tensor) -> tuple[Tensor, Tens
     clean = stacked.unflatten(0, pair.shape[:2]).contiguous()
     # the transforms change their input
     return torch.stack([transforms.intensity(image=scan.clone())["image"] for scan in clean]), clean
-
-
-@contextmanager
-def randomness_of(generator: np.random.Generator) -> Iterator[None]:
-    """Within the block the global generators of torch and NumPy, from which the library draws, follow this one.
-
-    They are left as they were.
-    """
-    state = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator.integers(2**31)))
-        np.random.seed(int(generator.integers(2**31)))
-        try:
-            yield
-        finally:
-            np.random.set_state(state)

@@ -21,6 +21,7 @@ ORDER = [
         "registry",
         "paths",
         "parallel",
+        "random_state",
         "commands",
         "task",
         "plans",
@@ -54,6 +55,7 @@ TESTS_OF_SEVERAL = {
     "tests/cli/test_translation_pipeline.py",
     "tests/cli/test_killed.py",
     "tests/methods/test_outside_method.py",
+    "tests/methods/test_outside_network.py",
     "tests/methods/forecasting/test_direct.py",
     "tests/methods/forecasting/test_flows.py",
 }

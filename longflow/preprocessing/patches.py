@@ -1,10 +1,23 @@
-"""Read a patch of some scans of a series."""
+"""Patches of scans: their shape, and reading them."""
 
 from collections.abc import Sequence
 
 import blosc2
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+from nnunetv2.configuration import ANISO_THRESHOLD
+
+from longflow.plans import ConfigurationPlan
+
+
+def is_thin(plan: ConfigurationPlan) -> bool:
+    """Tell whether a 3D patch has few slices for its width, so that rotation out of the plane would leave it.
+
+    :param plan: with the patch size.
+    :returns: True for a thin patch; False in 2D.
+    """
+    patch = plan.patch_size
+    return len(patch) == 3 and max(patch) / patch[0] > ANISO_THRESHOLD
 
 
 def read_patch(

@@ -9,6 +9,7 @@ from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.methods.registry import method_class_for, samples_of
 from longflow.networks.precision import autocast
+from longflow.random_state import isolated_randomness
 from longflow.training.splits import SEED, Cohort
 from longflow.training.validation import Score
 
@@ -46,13 +47,11 @@ class LossValidation:
         """
         samples = self.samples(method.augmented)
         sums: dict[str, float] = {}
-        with torch.random.fork_rng():
-            for number in range(BATCHES):
-                torch.manual_seed(SEED + number)
-                with autocast(self.device):
-                    loss = method.training_step(samples[number].to(self.device))
-                for name, value in {"loss": loss, **method.terms}.items():
-                    sums[name] = sums.get(name, 0.0) + float(value) / BATCHES
+        for number in range(BATCHES):
+            with isolated_randomness(SEED + number, devices=None), autocast(self.device):
+                loss = method.training_step(samples[number].to(self.device))
+            for name, value in {"loss": loss, **method.terms}.items():
+                sums[name] = sums.get(name, 0.0) + float(value) / BATCHES
         columns = {f"validation_{name}": value for name, value in sums.items()}
         return Score(sums["loss"], columns, f"validation loss {sums['loss']:.4f}")
 

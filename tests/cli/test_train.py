@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from longflow.cli import train
-from longflow.networks.translation import NETWORKS
+from longflow.methods.registry import method_class
 from longflow.plans import write_plans
 from tests.inference.helpers import plans_to_translate
 
@@ -100,9 +100,9 @@ def test_the_help_lists_the_networks(capsys):
     with pytest.raises(SystemExit):
         train.main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"METHOD-NETWORK", shown) and f"{next(iter(NETWORKS))} (default)" in shown
+    assert re.search(r"METHOD-NETWORK", shown) and "timeresnet (default)" in shown
     listed = re.search(r"that translates: (.*?);", shown).group(1)
-    assert set(re.findall(r"\w+", listed)) - {"or", "default"} == set(NETWORKS)
+    assert set(re.findall(r"\w+", listed)) - {"or", "default"} == set(method_class("mfm").networks)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,6 @@ from longflow.methods.registry import (
     validation_class_of,
 )
 from longflow.methods.weights import check_identity
-from longflow.networks.translation import NETWORKS
 from longflow.task import get_task
 from tests.inference.helpers import plans_to_translate
 from tests.methods.helpers import minimal_plans
@@ -75,10 +74,10 @@ def test_an_outside_method_may_have_a_dash_in_its_name(monkeypatch):
     assert named_with_network("mfm-other", None) == "mfm-other"
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", method_class("mfm").networks)
 def test_each_network_has_one_name(network):
     name = named_with_network("mfm", network)
-    assert name == ("mfm" if network == next(iter(NETWORKS)) else f"mfm-{network}")
+    assert name == ("mfm" if network == "timeresnet" else f"mfm-{network}")
     assert named_with_network(f"mfm-{network}", None) == name == named_with_network(name, None)
     assert method_class(name) is method_class(f"mfm-{network}") is method_class("mfm")
 
@@ -93,8 +92,9 @@ def test_each_network_has_one_name(network):
             r"'segrasnet'. Did you mean 'segresnet'.*\(Networks of the method",
         ),
         ("mfm-segrasnet", None, NotFoundError, "Did you mean 'segresnet'"),
-        ("cronos", "unet", ConfigurationError, "'cronos' has one network: leave --network away"),
-        ("cronos-unet", None, ConfigurationError, "'cronos' has one network"),
+        ("simvp", "unet", ConfigurationError, "'simvp' has one network: leave --network away"),
+        ("simvp-unet", None, ConfigurationError, "'simvp' has one network"),
+        ("cronos", "unet", NotFoundError, r"no network 'unet'.*Known: film_unet.*method 'cronos'"),
         ("mfn", "unet", NotFoundError, "no method 'mfn"),
         ("mfm-unet", "segresnet", ConfigurationError, "'mfm-unet' names a network already: leave --network segresnet"),
     ],

@@ -17,7 +17,7 @@ from longflow.flow.solvers import integrate
 from longflow.flow.times import time_frequencies
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method, Options
-from longflow.networks.film_unet import FiLMUNet
+from longflow.networks.registry import NetworksFor, build_network
 from longflow.plans import Plans
 
 FREQUENCIES = 16
@@ -48,16 +48,25 @@ class FlowMethod(Method):
     task = "forecast"
     reductions = REDUCTIONS
     integrates = True
+    networks = NetworksFor("flow")
     options: ClassVar[Options] = {"noise": 0.0, "context": "all"}
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"context": ("all", "last")}
 
-    def __init__(self, plans: Plans, configuration: str, scans: int, code_size: int, options: Options | None = None):
+    def __init__(
+        self,
+        plans: Plans,
+        configuration: str,
+        scans: int,
+        code_size: int,
+        options: Options | None = None,
+        network: str = "",
+    ):
         super().__init__(plans, configuration, options)
         if not 0 <= self.options["noise"] < math.inf:
             raise ConfigurationError(f"The option 'noise' is {self.options['noise']}, expected 0 or more.")
         self.scans = 1 if self.options["context"] == "last" else scans
         channels = self.scans * len(plans.channel_names)
-        self.network = FiLMUNet(channels, self.configuration.network, code_size)
+        self.network = build_network(network or self.networks[0], channels, self.configuration.network, code_size)
 
     @abstractmethod
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -119,9 +128,11 @@ class GridFlowMethod(FlowMethod):
     options: ClassVar[Options] = {**FlowMethod.options, "filling": "locf"}
     choices: ClassVar[dict[str, tuple[str, ...]]] = {**FlowMethod.choices, "filling": ("locf", "masking", "none")}
 
-    def __init__(self, plans: Plans, configuration: str, code_size: int, options: Options | None = None):
+    def __init__(
+        self, plans: Plans, configuration: str, code_size: int, options: Options | None = None, network: str = ""
+    ):
         grid = plans.temporal.grid
-        super().__init__(plans, configuration, grid.length, code_size, options)
+        super().__init__(plans, configuration, grid.length, code_size, options, network)
         self.grid_length = self.scans
         self.grid_spacing = grid.spacing / plans.temporal.time_scale
 

@@ -37,10 +37,11 @@ class Cronos(FlowMethod):
 
     options: ClassVar[Options] = {**FlowMethod.options, "explicit_time": True}
 
-    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None, network: str = ""):
         temporal = plans.temporal
         timed = {**type(self).options, **(options or {})}["explicit_time"]
-        super().__init__(plans, configuration, temporal.sequence_length, (4 if timed else 2) * FREQUENCIES, options)
+        code_size = (4 if timed else 2) * FREQUENCIES
+        super().__init__(plans, configuration, temporal.sequence_length, code_size, options, network)
         if not timed:
             self.register_buffer("frequencies", flow_step_frequencies())
             return

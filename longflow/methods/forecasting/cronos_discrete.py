@@ -18,8 +18,8 @@ class CronosDiscrete(GridFlowMethod):
 
     summary = "discrete CRONOS: scans on a regular grid, gaps filled by the last observation"
 
-    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
-        super().__init__(plans, configuration, 2 * FREQUENCIES, options)
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None, network: str = ""):
+        super().__init__(plans, configuration, 2 * FREQUENCIES, options, network)
         self.register_buffer("frequencies", flow_step_frequencies())
 
     def code(self, batch: Batch, tau: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ class TemporalFlowMatching(GridFlowMethod):
 
     summary = "Temporal Flow Matching: filled sequence of a set length"
 
-    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
-        super().__init__(plans, configuration, CODE_SIZE, options)
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None, network: str = ""):
+        super().__init__(plans, configuration, CODE_SIZE, options, network)
 
     def code(self, batch: Batch, tau: Tensor) -> Tensor:
         """The sinusoidal embedding of tau, which counts as steps of a thousandth."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from longflow.errors import ConfigurationError
 from longflow.methods.batches import PhaseBatch
 from longflow.methods.method import Method, Options, Recipe
-from longflow.networks.translation import NETWORKS, build_translation_network
+from longflow.networks.registry import NetworksFor, build_network
 from longflow.plans import Plans
 
 
@@ -22,7 +22,7 @@ class TranslationMethod(Method):
     samples = "phases"
     validation = "phases"
     reductions = ("translation",)
-    networks = tuple(NETWORKS)
+    networks = NetworksFor("translation")
     options: ClassVar[Options] = {"augmentation": True}
 
     def __init__(
@@ -30,12 +30,14 @@ class TranslationMethod(Method):
         plans: Plans,
         configuration: str,
         options: Options | None = None,
-        network: str = next(iter(NETWORKS)),
+        network: str = "",
         inputs: int = 1,
     ):
         super().__init__(plans, configuration, options)
         channels = len(plans.channel_names)
-        self.network = build_translation_network(network, inputs * channels, channels, self.configuration.network)
+        self.network = build_network(
+            network or self.networks[0], inputs * channels, channels, self.configuration.network
+        )
 
     @property
     def recipe(self) -> Recipe:

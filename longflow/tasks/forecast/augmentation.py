@@ -7,7 +7,8 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from torch import Tensor
 
 from longflow.plans import ConfigurationPlan, Plans
-from longflow.training.augmentation import is_thin, randomness_of
+from longflow.preprocessing.patches import is_thin
+from longflow.random_state import isolated_randomness
 
 #: nnU-Net's probabilities and ranges for rotation and scaling
 PROBABILITY = 0.2
@@ -29,7 +30,7 @@ def augment(stack: Tensor, plans: Plans, configuration: ConfigurationPlan, gener
     :param generator: source of randomness.
     :returns: (scans, channels, *spatial).
     """
-    with randomness_of(generator):  # the library draws from the global generators
+    with isolated_randomness(generator):  # the library draws from the global generators
         stack = _warp(stack, configuration)
     gains, shifts = _intensity_draw(plans, generator)
     shape = (1, -1, *([1] * (stack.ndim - 2)))

@@ -17,7 +17,7 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
 from longflow.plans import ConfigurationPlan
-from longflow.training.augmentation import is_thin
+from longflow.preprocessing.patches import is_thin
 
 #: nnU-Net's rules: largest rotation by the shape of a patch, and the scaling that the read patch must leave room for
 HALF_TURN = (-np.pi, np.pi)

@@ -18,9 +18,9 @@ from longflow.errors import DataError, first_few
 from longflow.methods.batches import ScanBatch
 from longflow.plans import ConfigurationPlan, Plans
 from longflow.preprocessing.series import PreparedSeries, load_prepared
+from longflow.random_state import isolated_randomness
 from longflow.tasks.segment.augmentation import augment_labelled, augment_pair, build_transforms
 from longflow.tasks.segment.unregistered import warn_of_unregistered
-from longflow.training.augmentation import randomness_of
 from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.open_series import HELD_OPEN, OpenSeries
 from longflow.training.splits import Cohort
@@ -80,7 +80,7 @@ class _ScanSamples(Dataset):
         """Draw the batch of an iteration."""
         generator = np.random.default_rng([self.seed, number])
         # labelled patches first, so that methods with and without pairs get the same ones
-        with torch.no_grad(), randomness_of(generator):
+        with torch.no_grad(), isolated_randomness(generator):
             labelled = self._draw_labelled(generator) if self.labelled else {}
             pairs = self._draw_pairs(generator) if self.pairs else {}
         return ScanBatch(**labelled, **pairs)

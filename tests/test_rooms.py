@@ -27,6 +27,7 @@ ORDER = [
         "plans",
         "job",
         "nnunet",
+        "private",
         "flow",
         "networks",
         "data",
@@ -46,10 +47,12 @@ TESTED_ELSEWHERE = {
     "longflow/methods/pretraining/_pretraining.py": "methods/pretraining/test_spatiotemporal.py",
     "longflow/methods/translation/_translation.py": "methods/translation/test_mfm.py",
     "longflow/demo/law.py": "demo/test_phantom.py",
+    "longflow/private.py": "test_library_contracts.py",
 }
 #: test files that test several files, or the whole
 TESTS_OF_SEVERAL = {
     "tests/test_rooms.py",
+    "tests/test_library_contracts.py",
     "tests/cli/test_pipeline.py",
     "tests/cli/test_segmentation_pipeline.py",
     "tests/cli/test_translation_pipeline.py",

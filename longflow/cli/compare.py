@@ -90,7 +90,7 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
-    command.let_threads_sleep()
+    command.set_up_process()
     from longflow.compare.perform import perform
     from longflow.compare.results import draw_results, write_results
     from longflow.compare.variants import STUDIES

@@ -80,7 +80,7 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
-    command.let_threads_sleep()
+    command.set_up_process()
     from longflow.methods.registry import checked_options, named_with_network
     from longflow.training.run import RunSettings
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
 from longflow.data.labels import Labels, structures
+from longflow.nnunet import sample_positions
 
 #: scan -> label value -> (n, 3) positions along z, y, x in prepared voxels
 ClassLocations = Mapping[int, dict[int, np.ndarray]]
@@ -35,10 +35,4 @@ def find_locations(segmentations: Mapping[int, np.ndarray], values: Sequence[int
     :param values: label values to locate.
     :returns: int32 positions; a value that a scan does not have is absent.
     """
-    locations = {}
-    for scan, segmentation in segmentations.items():
-        found = DefaultPreprocessor._sample_foreground_locations(segmentation[None], list(values))
-        locations[scan] = {
-            value: np.asarray(places)[:, 1:].astype(np.int32) for value, places in found.items() if len(places)
-        }
-    return locations
+    return {scan: sample_positions(segmentation, values) for scan, segmentation in segmentations.items()}

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import blosc2
 import numpy as np
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-from nnunetv2.configuration import ANISO_THRESHOLD
 
+from longflow.nnunet import anisotropy_threshold
 from longflow.plans import ConfigurationPlan
 
 
@@ -17,7 +17,7 @@ def is_thin(plan: ConfigurationPlan) -> bool:
     :returns: True for a thin patch; False in 2D.
     """
     patch = plan.patch_size
-    return len(patch) == 3 and max(patch) / patch[0] > ANISO_THRESHOLD
+    return len(patch) == 3 and max(patch) / patch[0] > anisotropy_threshold()
 
 
 def read_patch(

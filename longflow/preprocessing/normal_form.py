@@ -19,7 +19,6 @@ import numpy as np
 
 from longflow.data.body import body_mask, nonzero_mask
 from longflow.data.box import box_slices, nonzero_box
-from longflow.nnunet import nonzero_mask
 from longflow.plans import ChannelPlan
 
 #: the voxels that statistics are taken of

@@ -18,7 +18,6 @@ from longflow.data.dataset import Scan, Series
 from longflow.data.images import check_same_grid, read_label, read_scan
 from longflow.errors import DataError
 from longflow.integrity.problems import REGISTER
-from longflow.nnunet import nonzero_mask
 from longflow.plans import Plans
 from longflow.preprocessing.class_locations import find_locations, values_to_locate
 from longflow.preprocessing.grid import resample_image, resample_labels, resampled_shape, transposed

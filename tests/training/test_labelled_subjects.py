@@ -1,12 +1,12 @@
 import pytest
-
-from longflow.errors import ConfigurationError, DataError, NotFoundError
-from longflow.preprocessing.series import load_prepared
 from longflow.tasks.segment.labelled_subjects import (
     choose_labelled,
     labelled_scans,
     require_labelled_scans,
 )
+
+from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.preprocessing.series import load_prepared
 from longflow.training.splits import Cohort, scans_with_label
 from tests.tasks.segment.cohort import filled, segment_plans, write_cohort
 

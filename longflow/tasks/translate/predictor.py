@@ -25,7 +25,6 @@ from longflow.inference.predictor import INTENDED_USE, Asked, Predictor
 from longflow.inference.windows import predict_translation
 from longflow.integrity.hounsfield import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.methods.method import Method
-from longflow.nnunet import nonzero_mask
 from longflow.plans import Plans
 from longflow.preprocessing.series import RawSeries, export_forecast, prepare_volumes
 from longflow.tasks.translate.requests import TranslationRequest, translation_requests

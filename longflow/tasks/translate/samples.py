@@ -107,8 +107,8 @@ def pairs_of_cohort(cohort: Cohort, plans: Plans, purpose: str) -> dict[str, lis
     if not pairs:
         raise DataError(
             f"None of the {len(found)} subjects {purpose} ({first_few(found)}) has a pair: a scan in each of the "
-            f"phases {both} with the same time. Look at the columns 'phase' and 'time' of scans.csv, or give other subjects "
-            "in splits_final.json."
+            f"phases {both} with the same time. Look at the columns 'phase' and 'time' of scans.csv, or give other "
+            "subjects in splits_final.json."
         )
     if alone := sorted(set(found) - set(pairs)):
         logger.info(

@@ -99,7 +99,7 @@ def test_a_command_that_is_told_to_end_saves_and_goes_on(dataset):
     paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
     process = start(dataset.raw.parents[1], code, 1, "3d_fullres", 0, "--iterations", 100_000, "--device", "cpu")
     assert send(process, signal.SIGTERM, paths.progress_csv.is_file, at_most=0.5) == 130
-    assert "Run the same command again to go on" in process.stderr.read().decode()
+    assert "Run the same command again to continue" in process.stderr.read().decode()
     iteration = read_checkpoint(paths.latest).header["state"]["iteration"]
     assert iteration > 0
     train(dataset, iterations=iteration + 2)

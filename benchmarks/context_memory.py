@@ -25,7 +25,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
 
-from longflow.compare.figures import COLOURS, MARKERS, legend_beside
+from longflow.compare.figures import COLOURS, MARKERS, outside_legend
 from longflow.files import write_csv
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method
@@ -185,7 +185,7 @@ def draw(rows: list[dict], path: Path, note: str) -> None:
         axis.set_title({"training": "a training step", "prediction": "a prediction"}[kind], fontsize=10)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("peak memory, GB")
-    legend_beside(figure, *axes[0].get_legend_handles_labels())
+    outside_legend(figure, *axes[0].get_legend_handles_labels())
     size = " x ".join(map(str, PATCH))
     figure.supxlabel(f"Patch {size}, batch of one, {note}. Lines: estimated. Crosses: measured.", fontsize=8)
     save(figure, path)

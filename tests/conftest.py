@@ -102,10 +102,10 @@ def run_command(*arguments: object, home: Path | None = None, timeout: float = 3
 
     :param home: LONGFLOW_HOME of the process, whatever the environment of the tests says.
     """
+    from longflow.commands import COMMANDS
+
     command, *rest = (str(argument) for argument in arguments)
-    module = {"longflow": "overview", "longflow_import": "import_dataset"}.get(
-        command, command.removeprefix("longflow_")
-    )
+    module = {name: module for name, module, _ in COMMANDS}[command]
     environment = {key: value for key, value in os.environ.items() if key not in OWN_VARIABLES}
     if THREADS_OF_THE_USER is None:
         environment.pop("OMP_NUM_THREADS")

@@ -45,6 +45,6 @@ def test_a_finished_run_tells_what_it_took(dataset):
 
 def test_the_peak_of_an_earlier_sitting_counts(dataset, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr("longflow.training.run.peak_memory", lambda _: 10**15)
+        patch.setattr("longflow.training.checkpoints.peak_memory", lambda _: 10**15)
         train(dataset, iterations=4, on_progress=stop_at(2))
     assert read_json(train(dataset, iterations=4).run)["cost"]["peak_memory"] == 10**15

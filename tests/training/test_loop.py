@@ -17,21 +17,21 @@ from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing.series import load_prepared, save_prepared
 from longflow.tasks.forecast.validation import ForecastValidation
+from longflow.training import checkpoints
 from longflow.training import loop as trainer
-from longflow.training import run as run_of
 from longflow.training.logbook import read_progress
-from longflow.training.loop import number_of_folds, schedule, train_fold
-from longflow.training.run import RunSettings, Stopped
+from longflow.training.loop import schedule, train_fold
+from longflow.training.run import Stopped
+from longflow.training.splits import number_of_folds
 from longflow.training.validation import Score
 from tests.tasks.segment.test_validation import make_labelled
 from tests.tasks.translate.cohort import make_pairs, phase_plans
-from tests.training.helpers import make_dataset
+from tests.training.helpers import job_of, make_dataset
 
 
 def train(dataset, method="cronos", fold=0, configuration="3d_fullres", overwrite=False, on_progress=None, **settings):
-    settings = RunSettings(**({"iterations": 5} | settings))
-    on_progress = on_progress or (lambda *_: None)
-    return train_fold(dataset, "longflowPlans", method, configuration, fold, settings, overwrite, on_progress)
+    job = job_of(dataset, method, fold, configuration, **({"iterations": 5} | settings))
+    return train_fold(job, overwrite, on_progress or (lambda *_: None))
 
 
 def stop_at(iteration, number=signal.SIGTERM):
@@ -161,7 +161,7 @@ def test_the_last_weights_are_those_of_an_uninterrupted_run_too(dataset, monkeyp
     finish = trainer._finish
 
     def keep(run, *rest):
-        states.append(read_checkpoint(run.paths.latest))
+        states.append(read_checkpoint(run.job.paths.latest))
         return finish(run, *rest)
 
     monkeypatch.setattr(trainer, "_finish", keep)
@@ -272,13 +272,13 @@ def test_subjects_with_one_scan_serve_other_tasks(dataset, caplog):
     cache = dataset.cache("longflowPlans", "3d_fullres")
     series = load_prepared(cache, "s1")
     series.properties.subject, series.properties.cases = "s0", ["s0_0"]
-    for key in ("times", "offset", "scale"):
+    for key in ("times", "labelled", "offset", "scale"):
         setattr(series.properties, key, getattr(series.properties, key)[:1])
     series.images, series.coarse = series.images[:1], series.coarse[:1]
     save_prepared(series, cache)
     with caplog.at_level("INFO"):
         train(dataset, iterations=1)
-    assert "having one scan where the task 'forecast' needs two: 1 subjects (s0)." in caplog.text
+    assert "the task 'forecast' needs at least 2 scans of a subject: 1 subjects (s0)." in caplog.text
     assert all("s0" not in (*split["train"], *split["val"]) for split in read_json(dataset.splits))
 
 
@@ -429,7 +429,7 @@ def test_checkpoints_by_time(dataset, monkeypatch):
 
 def test_a_full_disk_stops_and_the_same_command_goes_on(dataset, monkeypatch):
     """The checkpoint after the third iteration cannot be written; the one before is gone on from."""
-    original = run_of.write_checkpoint
+    original = checkpoints.write_checkpoint
 
     def full(checkpoint, path):
         if checkpoint.header.get("state", {}).get("iteration") == 3:
@@ -439,7 +439,7 @@ def test_a_full_disk_stops_and_the_same_command_goes_on(dataset, monkeypatch):
         original(checkpoint, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_of, "write_checkpoint", full)
+        patch.setattr(checkpoints, "write_checkpoint", full)
         with pytest.raises(DataError, match=r"checkpoint_latest.safetensors could not be written: No space left"):
             train(dataset, checkpoint_every=0.0)
     paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)

@@ -16,6 +16,7 @@ from longflow.inference.models import LoadedMember, Models, solver_settings
 from longflow.inference.predictor import Asked, Predictor
 from longflow.inference.windows import predict_volume
 from longflow.integrity.problems import REGISTER
+from longflow.plans import TemporalPlan
 from longflow.preprocessing.series import PreparedSeries, RawSeries, export_forecast, prepare_volumes
 from longflow.tasks.forecast.requests import ForecastRequest, forecast_requests
 
@@ -162,13 +163,7 @@ class Forecaster(Predictor):
         last = context.volumes[-1]
         for array, path in zip(forecast, self.files(item, folder, description), strict=True):
             write_volume(array, last.geometry, last.data_type, path)
-        temporal = self.models.plans.temporal
-        outside = item.horizon > temporal.longest_horizon
-        warning = (
-            f"The horizon of {item.horizon:g} {temporal.time_unit} is longer than any that the model was trained on "
-            f"({temporal.longest_horizon:g}): an extrapolation."
-        )
-        return {"horizon_outside_training": outside, "warnings": [warning] if outside else []}
+        return horizon_fields(item, self.models.plans.temporal)
 
     def finish(self, folder: Path) -> None:
         """No further tables; the last subject's scans are let go."""
@@ -195,6 +190,21 @@ class Forecaster(Predictor):
                 check_same_grid(volumes[-1].geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
             self._latest = scans, self.prepare(scans[0].subject, [scan.time for scan in scans], volumes)
         return self._latest[1]
+
+
+def horizon_fields(item: ForecastRequest, temporal: TemporalPlan) -> dict[str, Any]:
+    """Compare a horizon with those that were trained on, for the sidecar.
+
+    :param item: the requested forecast.
+    :param temporal: with the longest horizon of training.
+    :returns: ``horizon_outside_training`` and ``warnings``.
+    """
+    outside = item.horizon > temporal.longest_horizon
+    warning = (
+        f"The horizon of {item.horizon:g} {temporal.time_unit} is longer than any that the model was trained on "
+        f"({temporal.longest_horizon:g}): an extrapolation."
+    )
+    return {"horizon_outside_training": outside, "warnings": [warning] if outside else []}
 
 
 def restore(forecast: np.ndarray, prepared: PreparedSeries, last: int, raw: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from longflow.methods.method import Method
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.tasks.forecast.metrics import nrmse
-from longflow.tasks.forecast.predictor import restore
+from longflow.tasks.forecast.predictor import horizon_fields, restore
 from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
 from longflow.training.splits import Cohort, prepared_scans, read_or_make_splits
@@ -85,6 +85,7 @@ class ForecastValidation:
                 "reduction": reduction,
                 "shrinkage": 1.0,
                 **solver_settings(method),
+                **horizon_fields(item, self.job.plans.temporal),
             }
             write_sidecar(item, folder, content)
 

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from longflow.plans import ChannelPlan
+from longflow.preprocessing.patches import is_thin
 from longflow.tasks.forecast import augmentation
-from longflow.tasks.forecast.augmentation import augment, is_thin
+from longflow.tasks.forecast.augmentation import augment
 from tests.methods.helpers import minimal_plans
 
 

@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from longflow.cli import evaluate, predict
 from longflow.data.body import body_mask
 from longflow.data.dataset import read_rows
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
 from longflow.files import read_json
+from longflow.job import FoldJob
 from longflow.methods.method import Method
+from longflow.methods.registry import build_method, validation_class_of
 from longflow.preprocessing.series import load_prepared
 from longflow.tasks.translate import validation as phase_validation
-from longflow.tasks.translate.evaluation import evaluate_translations
 from longflow.tasks.translate.validation import Error, PhaseValidation, summarised
 from longflow.training.splits import Cohort
-from longflow.training.validation import validation_of
 from tests.tasks.translate.cohort import make_pairs, phase_plans
-from tests.training.helpers import prepare_all
+from tests.training.helpers import finished_model, prepare_all
 
 PHASES = ["native", "arterial"]
 
@@ -45,7 +46,7 @@ def _home(tmp_path, monkeypatch):
 def validation_on(paths, cohort, plans=None, fold=0) -> PhaseValidation:
     plans = plans or phase_plans()
     (name,) = plans.configurations
-    return PhaseValidation(Brighter, paths, plans, name, fold, cohort, torch.device("cpu"))
+    return PhaseValidation(FoldJob(paths, plans, name, "mfm", fold), cohort, torch.device("cpu"))
 
 
 def method_of(kind=Brighter, plans=None):
@@ -188,18 +189,16 @@ def test_means_are_over_a_subjects_translations_then_subjects_then_directions():
 
 
 def test_the_trainer_finds_it():
-    paths, cohort = make_pairs()
-    found = validation_of(Brighter, paths, phase_plans(), "3d_fullres", 0, cohort, torch.device("cpu"))
-    assert isinstance(found, PhaseValidation)
+    assert validation_class_of(Brighter) is PhaseValidation
 
 
 def test_out_of_fold_translations_are_a_valid_folder(caplog):
     """Both ways, on the files' grid and in their units; what evaluation says of them is what is logged."""
     paths, cohort = make_pairs(times=(0, 30))
-    folds = paths.model("mfm", "longflowPlans", "3d_fullres").fold(0)
+    validation = validation_on(paths, cohort)
     with caplog.at_level(logging.INFO, "longflow"):
-        validation_on(paths, cohort).finish(method_of(), folds)
-    folder = folds.validation("translation")
+        validation.finish(method_of())
+    folder = validation.job.paths.validation("translation")
     cases = [
         f"{subject}_{time}_{source}_{wanted}"
         for subject in ("p1", "p2")
@@ -233,14 +232,32 @@ def test_out_of_fold_translations_are_a_valid_folder(caplog):
     errors = errors_in_numpy(paths, "p1", "arterial", 100)
     assert [sidecar["body_mae"], sidecar["input_body_mae"]] == pytest.approx(errors)
 
-    results, _ = evaluate_translations(
-        folder, [paths.raw / "imagesTr"], phase_validation.read_description(paths.raw / "dataset.json"), processes=1
-    )
+    assert evaluate.main(["-d", "104", "-i", str(folder), "-np", "1"]) == 0
+    results = read_json(folder / "metrics.json")
     assert "MAE inside the body of 8 out-of-fold translations: " in caplog.text
     for phase in PHASES:
         of_phase = results["by_direction"][phase]
         mae, was = (of_phase[image]["body_mae"]["mean"] for image in ("translation", "input"))
         assert f"{mae:.4g} to {phase} (untranslated {was:.4g})" in caplog.text
+
+
+def test_longflow_predict_takes_out_of_fold_translations_for_its_own_and_translates_them_back(tmp_path):
+    """Same fields, settings and files: every translation of the fold is finished."""
+    validation = validation_on(*make_pairs())
+    job = validation.job
+    finished_model(job.dataset, job.plans, "mfm")
+    validation.finish(build_method("mfm", job.plans, "3d_fullres").eval())
+    folder = job.paths.validation("translation")
+    before = {path.name: path.read_bytes() for path in folder.glob("p*")}
+    arguments = ["-d", "104", "-m", "mfm", "-f", "0", "--device", "cpu"]
+    for phase in PHASES:
+        images = str(job.dataset.raw / "imagesTr")
+        assert predict.main(["-i", images, "-o", str(folder), "--to", phase, *arguments]) == 0
+    assert {path.name: path.read_bytes() for path in folder.glob("p*")} == before
+    back = tmp_path / "back"
+    assert predict.main(["-i", str(folder), "-o", str(back), "--to", "native", *arguments]) == 0
+    sidecar, own = read_json(back / "p1_0_native_arterial_native.json"), read_json(folder / "p1_0_native_arterial.json")
+    assert sidecar["round_trip"] and own.keys() - sidecar.keys() == {"body_mae", "input_body_mae"}
 
 
 def test_at_the_end_tiles_overlap_and_inputs_are_mirrored_as_the_method_says_and_not_before(monkeypatch):
@@ -257,9 +274,8 @@ def test_at_the_end_tiles_overlap_and_inputs_are_mirrored_as_the_method_says_and
 
     monkeypatch.setattr(phase_validation, "predict_translation", listened)
     monkeypatch.setattr(phase_validation, "translate", listened_at_end)
-    paths, cohort = make_pairs(subjects=("p1",))
-    validation = validation_on(paths, cohort)
+    validation = validation_on(*make_pairs(subjects=("p1",)))
     validation.score(method_of())
-    validation.finish(method_of(), paths.model("mfm", "longflowPlans", "3d_fullres").fold(0))
+    validation.finish(method_of())
     assert asked[:2] == [(1.0, False)] * 2
     assert asked[2:] == [("as users", True, f"p1_0_{phase}") for phase in PHASES]

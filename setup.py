@@ -6,7 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
-VERSION = re.search(r'__version__ = "(.+)"', (HERE / "longflow" / "__init__.py").read_text()).group(1)
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "longflow" / "version.py").read_text()).group(1)
 
 COMMANDS = {
     "longflow": "overview",
@@ -36,6 +36,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["longflow", "longflow.*"]),
+    package_data={"longflow": ["py.typed"]},
     install_requires=[
         "torch>=2.4",
         "nnunetv2>=2.8,<3",

@@ -11,8 +11,8 @@ def computes_bf16(device: torch.device | str) -> bool:
     """Whether bf16 pays on this device.
 
     On a CPU it does where the processor has avx512_bf16; elsewhere it is emulated and far slower than float32. Where it
-    has AMX, too, it does not: AMX cannot be used (``longflow/__init__.py``), and what is left is slower than float32 on
-    such processors (a 3 x 3 x 3 convolution and its gradient: 1.5 times).
+    has AMX, too, it does not: AMX cannot be used (``longflow/networks/__init__.py``), and what is left is slower than
+    float32 on such processors (a 3 x 3 x 3 convolution and its gradient: 1.5 times).
     """
     kind = torch.device(device).type
     if kind == "cuda":

@@ -17,9 +17,8 @@ from longflow.data.dataset import (
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json
-from longflow.inference.predictor import Asked, Predictor, predict_folder
+from longflow.inference.predictor import Predictor, predict_folder
 from longflow.plans import read_plans
-from longflow.tasks.forecast.hidden_context import HiddenContext
 from longflow.tasks.forecast.predictor import Forecaster
 from tests.training.helpers import SHAPE, TIMES, finished_model, geometry, make_dataset, scan_array
 
@@ -34,7 +33,7 @@ def forecaster(dataset):
 
 @pytest.fixture
 def folder(dataset, tmp_path):
-    """Two subjects of three scans, each with a wanted one at day 40."""
+    """Two subjects of three scans, with a requested one at day 40 each."""
     return make_input(dataset, tmp_path / "in")
 
 
@@ -107,7 +106,7 @@ def test_a_sidecar_says_what_was_made_from_what(forecaster, folder, tmp_path):
 
 def test_times_for_every_subject_instead(forecaster, folder, tmp_path):
     """A time between scans is forecast from the earlier ones alone; a time given twice is made once."""
-    wanted = predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((35, 12.5, 35)))
+    wanted = predict_folder(forecaster, folder, tmp_path / "out", {"times": (35, 12.5, 35)})
     assert [item.target.case for item in wanted] == ["a_t35", "a_t12.5", "b_t35", "b_t12.5"]
     assert [len(item.context) for item in wanted] == [3, 2, 3, 2]
     assert read_json(tmp_path / "out" / "a_t12.5.json")["context"] == ["a_0", "a_1"]
@@ -117,13 +116,13 @@ def test_the_output_is_a_valid_input(dataset, forecaster, folder, tmp_path):
     """Further commands into one folder add to its table; from all that, later times can be forecast."""
     out = tmp_path / "out"
     predict_folder(forecaster, folder, out)
-    predict_folder(forecaster, folder, out, asked=Asked((50.0,)))
+    predict_folder(forecaster, folder, out, {"times": (50.0,)})
     rows = {row.case: float(row.time) for row in read_rows(out / "scans.csv")}
     assert rows == {"a_3": 40, "b_3": 40, "a_t50": 50, "b_t50": 50}
     assert read_description(out / "dataset.json") == read_description(dataset.raw / "dataset.json")
     series = series_of_folder(out, read_description(out / "dataset.json"))
     assert [len(one.scans) for one in series] == [2, 2] and all(scan.exists for one in series for scan in one.scans)
-    again = predict_folder(forecaster, out, tmp_path / "later", asked=Asked((60.0,)))
+    again = predict_folder(forecaster, out, tmp_path / "later", {"times": (60.0,)})
     assert [scan.case for scan in again[0].context] == ["a_3", "a_t50"]
 
 
@@ -144,7 +143,7 @@ def test_finished_forecasts_are_kept(forecaster, folder, tmp_path, caplog):
     assert len(calls) == 7
 
 
-def test_a_forecast_is_made_anew_where_its_scans_have_changed(forecaster, folder, tmp_path):
+def test_a_forecast_is_made_again_where_its_scans_have_changed(forecaster, folder, tmp_path):
     out = tmp_path / "out"
     predict_folder(forecaster, folder, out)
     table = folder / "scans.csv"
@@ -157,7 +156,7 @@ def test_a_forecast_is_made_anew_where_its_scans_have_changed(forecaster, folder
 def test_hidden_scans_are_as_good_as_not_there(dataset, folder, tmp_path, text, kept):
     finished_model(dataset, read_plans(dataset.plans()), random=True)
     forecaster, hidden = Forecaster.load(device="cpu", steps=1), tmp_path / "hidden"
-    predict_folder(forecaster, folder, hidden, Asked(hidden=HiddenContext.of(text)))
+    predict_folder(forecaster, folder, hidden, {"hide_context": text})
     for subject in SUBJECTS:
         for index in {0, 1, 2} - set(kept):
             (folder / f"{subject}_{index}_0000.nii.gz").unlink()
@@ -173,7 +172,7 @@ def test_hidden_scans_are_as_good_as_not_there(dataset, folder, tmp_path, text, 
 
 
 def test_forecasts_with_and_without_hidden_scans_are_not_mixed(forecaster, folder, tmp_path):
-    hiding = Asked(hidden=HiddenContext.of("last:1"))
+    hiding = {"hide_context": "last:1"}
     predict_folder(forecaster, folder, tmp_path / "all")
     with pytest.raises(ConfigurationError, match=r"a_3.json was made with hide_context None, .* has last:1"):
         predict_folder(forecaster, folder, tmp_path / "all", hiding)
@@ -197,7 +196,7 @@ def test_forecasts_of_another_model_are_not_mixed_in(dataset, forecaster, folder
 def test_a_horizon_that_was_never_trained_on_is_a_warning(forecaster, folder, tmp_path, caplog):
     """Training saw at most 60 days."""
     with caplog.at_level(logging.WARNING):
-        predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((85.0, 86.0)))
+        predict_folder(forecaster, folder, tmp_path / "out", {"times": (85.0, 86.0)})
     inside, outside = (read_json(tmp_path / "out" / f"a_t{time}.json") for time in (85, 86))
     assert not inside["horizon_outside_training"] and inside["warnings"] == []
     assert (
@@ -265,8 +264,8 @@ def rewrite(folder, old, new):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("b_3,b,40.0", "b_3,b,-5", r"b_3: subject b is wanted at time -5, but its first scan is at 0"),
-        ("b_3,b,40.0", "b_3,c,40", r"b_3: subject c is wanted at time 40, but it has no scan with an image"),
+        ("b_3,b,40.0", "b_3,b,-5", r"b_3: subject b is requested at time -5, but its first scan is at 0"),
+        ("b_3,b,40.0", "b_3,c,40", r"b_3: subject c is requested at time 40, but it has no scan with an image"),
         ("b_3,b,40.0", "b_3,b,25", "two scans at time 25"),
         ("b_3,b,40.0", "b_3,b,2024-05-01", "'2024-05-01', not a number"),
         ("a_3,a,40.0\n", "", None),
@@ -275,7 +274,7 @@ def rewrite(folder, old, new):
 )
 def test_tables_that_cannot_be_forecast(forecaster, folder, tmp_path, old, new, message):
     rewrite(folder, old, new)
-    if message is None:  # a subject without a wanted scan is no error
+    if message is None:  # a subject without a requested scan is no error
         assert [item.target.case for item in predict_folder(forecaster, folder, tmp_path / "out")] == ["b_3"]
         return
     with pytest.raises(DataError, match=message):
@@ -283,34 +282,34 @@ def test_tables_that_cannot_be_forecast(forecaster, folder, tmp_path, old, new, 
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_wanted_or_there(forecaster, dataset, tmp_path):
+def test_nothing_is_requested_or_exists(forecaster, dataset, tmp_path):
     with pytest.raises(DataError, match="does not exist or is not a folder"):
         predict_folder(forecaster, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"scans.csv does not exist"):
         predict_folder(forecaster, tmp_path / "empty", tmp_path / "out")
     folder = make_input(dataset, tmp_path / "in", wanted=False)
-    with pytest.raises(DataError, match=r"Nothing is wanted of .*give times for every subject with -t"):
+    with pytest.raises(DataError, match=r"requests no forecast: .*give times for every subject with -t"):
         predict_folder(forecaster, folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize("times", [[-3.0], [0.0]])
-def test_a_wanted_time_before_the_context(forecaster, folder, tmp_path, times):
+def test_a_requested_time_before_the_context(forecaster, folder, tmp_path, times):
     with pytest.raises(DataError, match=r"a_t.*A forecast needs at least one earlier scan(?s:.)*b_t"):
-        predict_folder(forecaster, folder, tmp_path / "out", asked=Asked(tuple(times)))
+        predict_folder(forecaster, folder, tmp_path / "out", {"times": times})
 
 
 def test_a_phase_is_for_translations(forecaster, folder, tmp_path):
-    message = r"A phase \(--to\) is for translations, but cronos__.* forecasts\. Leave --to away, or .* translates with"
-    with pytest.raises(ConfigurationError, match=message):
-        predict_folder(forecaster, folder, tmp_path / "out", Asked(phase="native"))
+    message = r"A phase \(--to\) is for translations, but cronos__.* forecasts\. Remove --to, or choose a model that
+    translates with" with pytest.raises(ConfigurationError, match=message):
+        predict_folder(forecaster, folder, tmp_path / "out", {"to": "native"})
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("time", [float("nan"), float("inf")])
-def test_a_wanted_time_that_is_no_number(forecaster, folder, tmp_path, time):
+def test_a_requested_time_that_is_no_number(forecaster, folder, tmp_path, time):
     with pytest.raises(DataError, match="is not a finite number"):
-        predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((time,)))
+        predict_folder(forecaster, folder, tmp_path / "out", {"times": (time,)})
 
 
 @pytest.mark.parametrize("place", ["in", "."])
@@ -368,7 +367,7 @@ def test_a_case_that_leads_out_of_the_output_is_refused(forecaster, folder, tmp_
 def test_a_folder_without_its_images_is_said_once(forecaster, folder, tmp_path):
     for path in folder.glob("*.nii.gz"):
         path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
-    message = r"none of its images. Looked for a_0_0000.nii.gz and so on; the folder holds a_0_0000.NII.GZ, .* capital"
+    message = r"none of its images. Expected a_0_0000.nii.gz and so on; the folder holds a_0_0000.NII.GZ, .* Capital"
     with pytest.raises(DataError, match=message):
         predict_folder(forecaster, folder, tmp_path / "out")
 
@@ -424,7 +423,7 @@ def test_covariates_of_earlier_rows_are_kept(forecaster, folder, tmp_path):
     predict_folder(forecaster, folder, out)
     text = (out / "scans.csv").read_text().splitlines()
     (out / "scans.csv").write_text("\n".join([text[0] + ",site", *(line + ",B" for line in text[1:])]) + "\n")
-    predict_folder(forecaster, folder, out, asked=Asked((50,)))
+    predict_folder(forecaster, folder, out, {"times": (50,)})
     assert {row.case: row.covariates for row in read_rows(out / "scans.csv")}["a_3"] == {"site": "B"}
 
 
@@ -436,7 +435,7 @@ def test_scans_are_read_once_for_all_times_of_a_subject(forecaster, folder, tmp_
         return read_scan(paths)
 
     monkeypatch.setattr("longflow.tasks.forecast.predictor.read_scan", noted)
-    predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((50, 60, 70)))
+    predict_folder(forecaster, folder, tmp_path / "out", {"times": (50, 60, 70)})
     assert sorted(read) == [f"{subject}_{index}_0000.nii.gz" for subject in SUBJECTS for index in range(3)]
 
 

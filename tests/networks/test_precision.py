@@ -19,7 +19,7 @@ CONVOLUTIONS = {
 }
 
 GRADIENTS = """
-import longflow, torch
+import torch
 from longflow.networks.precision import GuardedConv3d
 torch.manual_seed(0)
 for (inputs, outputs), size, kernel in {convolutions}:
@@ -50,10 +50,18 @@ def test_bf16_gradients_keep_to_their_memory(convolutions):
     assert finished.returncode == 0, finished.stderr
 
 
-def test_a_user_may_choose_the_instructions():
-    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-    command = [sys.executable, "-c", "import os, longflow; print(os.environ['ONEDNN_MAX_CPU_ISA'])"]
-    assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip() == "AVX2"
+@pytest.mark.parametrize(
+    ("module", "given", "expected"),
+    [
+        ("longflow", {}, "None"),
+        ("longflow.networks", {}, "AVX512_CORE_BF16"),
+        ("longflow.networks", {"ONEDNN_MAX_CPU_ISA": "AVX2"}, "AVX2"),
+    ],
+)
+def test_networks_limit_the_instructions_unless_the_user_did(module, given, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "ONEDNN_MAX_CPU_ISA"} | given
+    command = [sys.executable, "-c", f"import os, {module}; print(os.environ.get('ONEDNN_MAX_CPU_ISA'))"]
+    assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip() == expected
 
 
 @pytest.mark.parametrize("avx512, amx, expected", [(True, False, True), (True, True, False), (False, False, False)])

@@ -11,15 +11,16 @@ from longflow.data.dataset import DatasetDescription, Scan, image_path, training
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError, first_few
 from longflow.files import write_json
-from longflow.inference.windows import predict_volume
+from longflow.inference.windows import WindowSettings
 from longflow.methods.method import Method
 from longflow.paths import DatasetPaths, FoldPaths
 from longflow.plans import Plans
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.tasks.forecast.metrics import nrmse
-from longflow.tasks.forecast.predictor import restore
+from longflow.tasks.forecast.predictor import restore_forecast
 from longflow.tasks.forecast.requests import ForecastRequest
+from longflow.tasks.forecast.windows import predict_forecast
 from longflow.training.splits import Cohort, ForecastTarget, prepared_scans, read_or_draw_targets, read_or_make_splits
 from longflow.training.validation import SIDE_BY_SIDE, Score
 
@@ -125,7 +126,7 @@ def forecast_target(
 ) -> dict[str, np.ndarray]:
     """The forecast of a stored target from its context, on the prepared grid in the normal form."""
     target_time = series.properties.times[series.properties.cases.index(target.target)]
-    return predict_volume([method], context, times, target_time, device, tile_step_size)
+    return predict_forecast([method], context, times, target_time, WindowSettings(device, tile_step_size))
 
 
 def prepared_nrmse(forecast: np.ndarray, series: PreparedSeries, target: ForecastTarget) -> float:
@@ -163,7 +164,7 @@ def write_validation_forecasts(
         step = method.plans.inference.tile_step_size
         forecasts = forecast_target(method, context, times, series, target, device, step)
         for reduction, forecast in forecasts.items():
-            restored = restore(forecast, series, last, raw.array)
+            restored = restore_forecast(forecast, series, last, raw.array)
             out = paths.validation(reduction)
             for channel, array in enumerate(restored):
                 write_volume(array, raw.geometry, raw.data_type, image_path(out, target.target, channel, description))

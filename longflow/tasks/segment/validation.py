@@ -12,7 +12,7 @@ from longflow.data.images import Geometry, read_label, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import DataError
 from longflow.files import write_json
-from longflow.inference.windows import predict_logits
+from longflow.inference.windows import WindowSettings
 from longflow.methods.method import Method
 from longflow.networks.precision import autocast
 from longflow.paths import DatasetPaths, FoldPaths
@@ -22,6 +22,7 @@ from longflow.preprocessing.series import load_prepared, prepare_volumes
 from longflow.tasks.segment.labelled_subjects import require_labelled_scans
 from longflow.tasks.segment.overlap import dice
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
+from longflow.tasks.segment.windows import predict_logits
 from longflow.training.splits import Cohort
 from longflow.training.validation import SIDE_BY_SIDE, Score, settings_of_fold
 
@@ -75,7 +76,7 @@ class LabelValidation:
             series = load_prepared(self.folder, subject)
             with autocast(self.device):
                 image = np.asarray(series.images[scan])
-                logits = predict_logits([method], image, self.device, SIDE_BY_SIDE, mirror=False)
+                logits = predict_logits([method], image, WindowSettings(self.device, SIDE_BY_SIDE))
             truth = np.asarray(series.segmentations[scan])
             overlap = dice_of_structures(labels_of_logits(logits, self.plans), truth, self.plans)
             found.setdefault(subject, []).append(overlap)
@@ -114,8 +115,8 @@ class LabelValidation:
                 f"The label of {scan.case} has left labelsTr. Put it back, or run longflow_preprocess again."
             )
         prepared = prepare_volumes(scan.subject, [scan.case], [scan.time], [volume], self.plans, self.configuration)
-        step = self.plans.inference.tile_step_size
-        logits = predict_logits([method], np.asarray(prepared.images[0]), self.device, step, mirror=method.mirrors)
+        windows = WindowSettings(self.device, self.plans.inference.tile_step_size, method.mirrors)
+        logits = predict_logits([method], np.asarray(prepared.images[0]), windows)
         labels = export_labels(logits, prepared.properties, self.plans)
         return labels, volume.geometry, dice_of_structures(labels, truth, self.plans)
 

@@ -11,19 +11,21 @@ import torch
 from longflow.data.dataset import DatasetDescription, Scan, read_description, training_series
 from longflow.data.images import Volume, read_scan
 from longflow.errors import DataError, first_few
-from longflow.inference.models import solver_settings
+from longflow.inference.models import LoadedMember, solver_settings
 from longflow.inference.predictor import write_sidecar, write_table
-from longflow.inference.windows import predict_translation
+from longflow.inference.selection import Member
+from longflow.inference.windows import WindowSettings
 from longflow.methods.method import Method
-from longflow.paths import DatasetPaths, FoldPaths
+from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
 from longflow.plans import Plans
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.tasks.translate.evaluation import body_of
 from longflow.tasks.translate.metrics import body_mae
-from longflow.tasks.translate.predictor import files_of_translation, translate, write_translation
+from longflow.tasks.translate.predictor import files_of_translation, translate_scan, write_translation
 from longflow.tasks.translate.requests import TranslationRequest
 from longflow.tasks.translate.samples import pairs_of_cohort
+from longflow.tasks.translate.windows import predict_translation
 from longflow.training.splits import Cohort
 from longflow.training.validation import Score, settings_of_fold
 
@@ -117,7 +119,7 @@ class PhaseValidation:
         """Of one translation on the prepared grid."""
         properties, slices = series.properties, self._slices(series)
         image = read_slices(series, source, slices)
-        found = predict_translation([method], image, source_phase, self.device, TILE_STEP)
+        found = predict_translation([method], image, source_phase, WindowSettings(self.device, TILE_STEP))
         found, scan, wanted = (
             from_normal(volume, properties.offset[index], properties.scale[index])
             for volume, index in ((found, source), (image, source), (read_slices(series, truth, slices), truth))
@@ -146,9 +148,11 @@ class PhaseValidation:
         """Write an out-of-fold translation; its error on the files' grid."""
         plans, configuration, folder = self.plans, self.configuration, paths.validation("translation")
         phase, case = plans.phases.index(item.source.phase), item.source.case
+        member = LoadedMember(Member(ModelPaths(paths.folder.parent), (self.fold,)), plans, [method])
+        windows = WindowSettings(self.device, plans.inference.tile_step_size, method.mirrors)
 
         def translate_volume(volume: Volume) -> np.ndarray:
-            return translate([method], volume, phase, plans, configuration, self.device, method.mirrors, case)
+            return translate_scan(member, volume, phase, windows, case)
 
         content = write_translation(item, translate_volume, plans, folder, description)
         files = tuple(files_of_translation(item, folder, description))

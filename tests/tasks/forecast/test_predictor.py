@@ -39,7 +39,7 @@ def test_it_is_offered_at_the_front_door():
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (2.5, 0.7, 0.7)])
 @pytest.mark.parametrize("kind", ["int16", "float32", "uint8"])
-def test_an_untrained_flow_returns_the_last_scan_to_the_bit(untrained, spacing, kind):
+def test_an_untrained_flow_returns_the_last_scan_bit_identically(untrained, spacing, kind):
     """On the grid that it was planned for and on another one."""
     scans = arrays(kind=kind)
     found = untrained.predict(scans, times=[0, 10, 20], target=35, spacing=spacing)
@@ -72,7 +72,7 @@ def test_dates_do_not_matter_but_the_horizon_and_the_order_of_scans_in_time_do(a
     assert not np.array_equal(awake.predict([scans[1], scans[0], scans[2]], [0, 10, 20], 35, SPACING), first)
 
 
-def test_more_scans_than_it_was_planned_for_are_left_out_from_the_front(awake):
+def test_more_scans_than_it_was_planned_for_are_excluded_from_the_front(awake):
     scans = arrays(6, kind="float32")
     length = awake.context_length()
     assert length == 4
@@ -102,8 +102,8 @@ def test_several_channels(tmp_path, monkeypatch):
     [
         ({"times": [0, 10]}, "There are 3 scans and 2 times"),
         ({"scans": [], "times": []}, "There are 0 scans and 0 times"),
-        ({"target": 20}, "wanted time 20 of subject is not after its last context scan .20 days"),
-        ({"target": -5}, "wanted time -5 of subject is not after"),
+        ({"target": 20}, "requested time 20 of subject is not after its last context scan .20 days"),
+        ({"target": -5}, "requested time -5 of subject is not after"),
         ({"target": float("nan")}, "different finite numbers"),
         ({"target": float("inf")}, "different finite numbers"),
         ({"times": [0, 20, 20]}, "different finite numbers"),

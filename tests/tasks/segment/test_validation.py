@@ -171,19 +171,19 @@ def test_out_of_fold_label_maps_are_a_valid_folder(caplog):
 
 
 def test_at_the_end_inputs_are_mirrored_as_the_method_says_and_not_before(monkeypatch):
-    asked = []
+    mirrored = []
     logits = label_validation.predict_logits
 
-    def listened(methods, image, device, step, mirror):
-        asked.append(mirror)
-        return logits(methods, image, device, step, mirror)
+    def noted(methods, image, settings):
+        mirrored.append(settings.mirror)
+        return logits(methods, image, settings)
 
-    monkeypatch.setattr(label_validation, "predict_logits", listened)
+    monkeypatch.setattr(label_validation, "predict_logits", noted)
     paths, cohort = make_labelled(lambda subject, scan: scan == 0)
     validation = validation_on(paths, cohort)
     validation.score(method_of())
     validation.finish(method_of(), paths.model("unet", "longflowPlans", "3d_fullres").fold(0))
-    assert asked == [False, False, True, True]
+    assert mirrored == [False, False, True, True]
 
 
 def test_a_label_that_has_been_removed_since():

@@ -15,11 +15,16 @@ from longflow.data.dataset import (
     write_scans,
 )
 from longflow.data.images import read_scan, write_volume
-from longflow.errors import ConfigurationError, DataError
+from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import read_json
+from longflow.inference.models import PredictionSettings
 from longflow.inference.predictor import Predictor, predict_folder
+from longflow.inference.selection import select
 from longflow.plans import read_plans
+from longflow.task import TASKS, Words, get_task
 from longflow.tasks.forecast.predictor import Forecaster
+from longflow.tasks.segment.predictor import Segmenter
+from tests.inference.helpers import segmentation_model
 from tests.training.helpers import SHAPE, TIMES, finished_model, geometry, make_dataset, scan_array
 
 SUBJECTS = ("a", "b")
@@ -53,6 +58,20 @@ def make_input(dataset, folder, shape=SHAPE, spacing=(1.0, 1.0, 1.0), wanted=Tru
                     write_volume(array, geometry(shape, spacing), "int16", file)
     write_scans(rows, folder / "scans.csv")
     return folder
+
+
+def test_the_plans_of_the_model_decide_the_predictor(dataset):
+    finished_model(dataset, read_plans(dataset.plans()))
+    predictor = load_predictor(select(), PredictionSettings("cpu", "midpoint", 2, mirror=True))
+    assert isinstance(predictor, Forecaster) and predictor.models.mirror
+    assert (predictor.settings()["solver"], predictor.settings()["steps"]) == ("midpoint", 2)
+    segmentation_model(dataset)
+    assert isinstance(load_predictor(select(method="unet")), Segmenter)
+
+
+def test_every_task_has_its_predictor():
+    for name in TASKS.names():
+        assert get_task(name).predictor().task == name
 
 
 def names(folder):
@@ -300,9 +319,11 @@ def test_a_requested_time_before_the_context(forecaster, folder, tmp_path, times
 
 
 def test_a_phase_is_for_translations(forecaster, folder, tmp_path):
-    message = r"A phase \(--to\) is for translations, but cronos__.* forecasts\. Remove --to, or choose a model that
-    translates with" with pytest.raises(ConfigurationError, match=message):
+    message = r"A phase \(--to\) is for translations, but cronos__.* forecasts\. Remove --to, or .* translates with"
+    with pytest.raises(ConfigurationError, match=message):
         predict_folder(forecaster, folder, tmp_path / "out", {"to": "native"})
+    with pytest.raises(NotFoundError, match="no option 'time'. Did you mean 'times'"):
+        predict_folder(forecaster, folder, tmp_path / "out", {"time": [50.0]})
     assert not (tmp_path / "out").exists()
 
 
@@ -376,10 +397,9 @@ class Doubler(Predictor):
     """A task that nobody knows: the volume of every scan twice, as ``{case}_twice``."""
 
     task = "translate"
-    noun = ("double", "doubles")
-    doing = "Doubling"
+    words = Words("twice", "double", "doubles", "doubled", "Doubling", "double", "doubles", "1 scan")
 
-    def requests(self, folder, description, asked):
+    def requests(self, folder, description):
         scans = [scan for series in series_of_folder(folder, description) for scan in series.with_images().scans]
         return [Doubled(Scan(f"{scan.case}_twice", scan.subject, scan.time, ()), scan) for scan in scans]
 

@@ -149,6 +149,28 @@ def test_shrinkage_rounding_and_a_method_without_training(dataset):
     assert np.abs(found - (scans[1] + change)).max() <= 0.51
 
 
+def test_the_lci_runs_no_network(dataset, monkeypatch):
+    """As longflow 0.1 recorded it: the first model with shrinkage 0."""
+    model = finished_model(dataset, read_plans(dataset.plans()), random=True)
+    recorded(dataset, member(model, [0]), reduction="last", shrinkage=0.0)
+    forecaster, scans = Forecaster.load(device="cpu"), arrays(kind="float32")
+    (method,) = forecaster.models.members[0].methods
+    monkeypatch.setattr(method, "predict", None)  # called, it would be an error
+    assert np.array_equal(forecaster.predict(scans, [0, 10, 20], 35, SPACING), scans[-1])
+    with pytest.raises(DataError, match="not after its last context scan"):
+        forecaster.predict(scans, [0, 10, 20], 15, SPACING)
+
+
+def test_the_recorded_lci_needs_no_weights(dataset):
+    model = dataset.model("lci", "longflowPlans", "3d_fullres")
+    write_plans(read_plans(dataset.plans()), model.plans)
+    recorded(dataset, member(model, []), reduction="forecast", shrinkage=1.0)
+    scans = arrays(kind="float32")
+    forecaster = Forecaster.load(dataset=1, device="cpu")
+    assert np.array_equal(forecaster.predict(scans, [0, 10, 20], 35, (2.5, 0.7, 0.7)), scans[-1])
+    assert forecaster.settings()["folds"] == [[]] and not list(forecaster.models.members[0].methods[0].parameters())
+
+
 def test_ensembles_and_reductions(dataset):
     """The mean of two models is the mean of their forecasts; the recorded reduction is the one that is taken."""
     plans = read_plans(dataset.plans())

@@ -18,7 +18,7 @@ from longflow.data.images import read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import read_json
 from longflow.inference.models import PredictionSettings
-from longflow.inference.predictor import Predictor, predict_folder
+from longflow.inference.predictor import Predictor, load_predictor, predict_folder
 from longflow.inference.selection import select
 from longflow.plans import read_plans
 from longflow.task import TASKS, Words, get_task
@@ -322,7 +322,7 @@ def test_a_phase_is_for_translations(forecaster, folder, tmp_path):
     message = r"A phase \(--to\) is for translations, but cronos__.* forecasts\. Remove --to, or .* translates with"
     with pytest.raises(ConfigurationError, match=message):
         predict_folder(forecaster, folder, tmp_path / "out", {"to": "native"})
-    with pytest.raises(NotFoundError, match="no option 'time'. Did you mean 'times'"):
+    with pytest.raises(NotFoundError, match=r"no option 'time'\. Did you mean 'times'"):
         predict_folder(forecaster, folder, tmp_path / "out", {"time": [50.0]})
     assert not (tmp_path / "out").exists()
 

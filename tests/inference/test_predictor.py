@@ -42,11 +42,11 @@ def folder(dataset, tmp_path):
     return make_input(dataset, tmp_path / "in")
 
 
-def make_input(dataset, folder, shape=SHAPE, spacing=(1.0, 1.0, 1.0), wanted=True):
+def make_input(dataset, folder, shape=SHAPE, spacing=(1.0, 1.0, 1.0), requested=True):
     description = read_description(dataset.raw / "dataset.json")
     rows = []
     for number, subject in enumerate(SUBJECTS):
-        for index, time in enumerate(TIMES[: 4 if wanted else 3]):
+        for index, time in enumerate(TIMES[: 4 if requested else 3]):
             case = f"{subject}_{index}"
             files = tuple(
                 image_path(folder, case, channel, description) for channel in range(len(description.channels))
@@ -79,8 +79,8 @@ def names(folder):
 
 
 def test_rows_without_an_image_are_forecast(forecaster, folder, tmp_path):
-    wanted = predict_folder(forecaster, folder, tmp_path / "out")
-    assert [item.target.case for item in wanted] == ["a_3", "b_3"]
+    requests = predict_folder(forecaster, folder, tmp_path / "out")
+    assert [item.target.case for item in requests] == ["a_3", "b_3"]
     assert names(tmp_path / "out") == [
         "a_3.json", "a_3_0000.nii.gz", "b_3.json", "b_3_0000.nii.gz", "dataset.json", "scans.csv",
     ]  # fmt: skip
@@ -125,9 +125,9 @@ def test_a_sidecar_says_what_was_made_from_what(forecaster, folder, tmp_path):
 
 def test_times_for_every_subject_instead(forecaster, folder, tmp_path):
     """A time between scans is forecast from the earlier ones alone; a time given twice is made once."""
-    wanted = predict_folder(forecaster, folder, tmp_path / "out", {"times": (35, 12.5, 35)})
-    assert [item.target.case for item in wanted] == ["a_t35", "a_t12.5", "b_t35", "b_t12.5"]
-    assert [len(item.context) for item in wanted] == [3, 2, 3, 2]
+    requests = predict_folder(forecaster, folder, tmp_path / "out", {"times": (35, 12.5, 35)})
+    assert [item.target.case for item in requests] == ["a_t35", "a_t12.5", "b_t35", "b_t12.5"]
+    assert [len(item.context) for item in requests] == [3, 2, 3, 2]
     assert read_json(tmp_path / "out" / "a_t12.5.json")["context"] == ["a_0", "a_1"]
 
 
@@ -184,8 +184,10 @@ def test_hidden_scans_are_as_good_as_not_there(dataset, folder, tmp_path, text, 
     table.write_text("\n".join(row for row in rows if not row[2:3].isdigit() or int(row[2]) in [*kept, 3]))
     predict_folder(forecaster, folder, tmp_path / "missing")
     for subject in SUBJECTS:
-        found, wanted = (read_scan((out / f"{subject}_3_0000.nii.gz",)).array for out in (hidden, tmp_path / "missing"))
-        assert np.array_equal(found, wanted)
+        found, expected = (
+            read_scan((out / f"{subject}_3_0000.nii.gz",)).array for out in (hidden, tmp_path / "missing")
+        )
+        assert np.array_equal(found, expected)
         sidecar = read_json(hidden / f"{subject}_3.json")
         assert sidecar["hide_context"] == text and sidecar["context"] == [f"{subject}_{index}" for index in kept]
 
@@ -228,7 +230,7 @@ def test_a_horizon_that_was_never_trained_on_is_a_warning(forecaster, folder, tm
     ("shape", "spacing"), [((5, 20, 24), (1.0, 0.5, 0.5)), ((3, 7, 9), (2.0, 1.7, 1.3)), (SHAPE, (1.0, 1.0, 1.0))]
 )
 def test_another_spacing_than_that_of_training(dataset, tmp_path, shape, spacing):
-    """Forecasts lie on the input's grid, whatever the model's is."""
+    """Forecasts are on the input's grid, whatever the grid of the model."""
     finished_model(dataset, read_plans(dataset.plans()), random=True)
     folder = make_input(dataset, tmp_path / "in", shape, spacing)
     predict_folder(Forecaster.load(device="cpu", steps=1), folder, tmp_path / "out")
@@ -249,7 +251,7 @@ def test_all_channels_are_written(tmp_path, monkeypatch):
         )
         assert np.array_equal(found, last)
     (folder / "b_1_0001.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"b_1: the file b_1_0001\.nii\.gz is missing, while other channels"):
+    with pytest.raises(DataError, match=r"b_1: the file b_1_0001\.nii\.gz is missing, but other channels"):
         predict_folder(Forecaster.load(device="cpu"), folder, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -307,7 +309,7 @@ def test_nothing_is_requested_or_exists(forecaster, dataset, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"scans.csv does not exist"):
         predict_folder(forecaster, tmp_path / "empty", tmp_path / "out")
-    folder = make_input(dataset, tmp_path / "in", wanted=False)
+    folder = make_input(dataset, tmp_path / "in", requested=False)
     with pytest.raises(DataError, match=r"requests no forecast: .*give times for every subject with -t"):
         predict_folder(forecaster, folder, tmp_path / "out")
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-import longflow
 from longflow.data.dataset import training_series
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import write_json
@@ -31,10 +30,6 @@ def arrays(count=3, shape=SHAPE, kind="int16"):
 
 
 SPACING = (1.0, 1.0, 1.0)
-
-
-def test_it_is_offered_at_the_front_door():
-    assert longflow.Forecaster is Forecaster
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (2.5, 0.7, 0.7)])

@@ -3,7 +3,6 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-import longflow
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
@@ -37,10 +36,6 @@ def oblique_image():
     image.SetOrigin((1.0, 2.0, 3.0))
     image.SetDirection((0, 1, 0, 1, 0, 0, 0, 0, -1))
     return image
-
-
-def test_it_is_offered_at_the_front_door():
-    assert longflow.Segmenter is Segmenter
 
 
 def test_a_scan_is_prepared_alone_and_labelled_on_its_own_grid(segmenter):

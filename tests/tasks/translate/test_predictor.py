@@ -63,10 +63,6 @@ def read(folder, case):
     return read_scan((folder / f"{case}_0000.nii.gz",))
 
 
-def test_it_is_offered_at_the_front_door():
-    assert longflow.Translator is Translator
-
-
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("spacing", [(5, 2, 2), SPACING])
 @pytest.mark.parametrize("kind", ["int16", "float32", "uint16"])
@@ -196,9 +192,9 @@ def test_what_cannot_be_translated(untrained, error, message, scan, phase, spaci
 def test_a_folder_is_translated_both_ways(awake, folder, tmp_path):
     out = tmp_path / "out"
     for phase, other in (PHASES, PHASES[::-1]):
-        wanted = predict_folder(awake, folder, out, {"to": phase})
-        assert [item.target.case for item in wanted] == [f"{subject}_0_{other}_{phase}" for subject in ("p1", "p2")]
-        for item in wanted:
+        requests = predict_folder(awake, folder, out, {"to": phase})
+        assert [item.target.case for item in requests] == [f"{subject}_0_{other}_{phase}" for subject in ("p1", "p2")]
+        for item in requests:
             found, source = read(out, item.target.case), read(folder, item.source.case)
             assert found.data_type == "int16" and not found.geometry.differences(source.geometry)
             assert np.array_equal(found.array, np.rint(awake.translate(source, other)))
@@ -254,8 +250,8 @@ def test_there_and_back_is_a_round_trip(untrained, folder, tmp_path):
     """The output folder is a valid input; from an untrained flow the scan comes back bit-identically."""
     out, back = tmp_path / "out", tmp_path / "back"
     predict_folder(untrained, folder, out, {"to": "native"})
-    wanted = predict_folder(untrained, out, back)  # all are native, so the other phase is meant
-    assert [item.target.case for item in wanted] == [
+    requests = predict_folder(untrained, out, back)  # all are native, so the other phase is meant
+    assert [item.target.case for item in requests] == [
         f"{subject}_0_arterial_native_arterial" for subject in ("p1", "p2")
     ]
     sidecar = read_json(back / "p1_0_arterial_native_arterial.json")

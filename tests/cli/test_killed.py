@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from longflow.inference.predictor import Asked, predict_folder
+from longflow.inference.predictor import predict_folder
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans
 from longflow.tasks.forecast.predictor import Forecaster
@@ -48,10 +48,9 @@ from pathlib import Path
 import torch
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.inference.predictor import predict_folder
-from longflow.inference.predictor import Asked
 
 torch.set_num_threads(1)
-predict_folder(Forecaster.load(device="cpu"), Path(sys.argv[1]), Path(sys.argv[2]), Asked(tuple({TIMES})))
+predict_folder(Forecaster.load(device="cpu"), Path(sys.argv[1]), Path(sys.argv[2]), {{"times": {TIMES}}})
 """
 
 
@@ -109,12 +108,12 @@ def test_killed_prediction_goes_on_to_the_same_forecasts(dataset, tmp_path):
     folder = dataset.raw / "imagesTr"
     shutil.copy(dataset.raw / "scans.csv", folder / "scans.csv")
     whole, out = tmp_path / "whole", tmp_path / "out"
-    predict_folder(Forecaster.load(device="cpu"), folder, whole, Asked(tuple(TIMES)))
+    predict_folder(Forecaster.load(device="cpu"), folder, whole, {"times": TIMES})
     process = start(dataset.raw.parents[1], PREDICT, folder, out)
     assert send(process, signal.SIGKILL, lambda: any(out.glob("*.json")), at_most=0.3) == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in out.glob("*_t*.json")}
     assert 0 < len(before) < 6 * len(TIMES)
-    predict_folder(Forecaster.load(device="cpu"), folder, out, Asked(tuple(TIMES)))
+    predict_folder(Forecaster.load(device="cpu"), folder, out, {"times": TIMES})
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     files = sorted(path.name for path in whole.iterdir())
     assert files == sorted(path.name for path in out.iterdir())

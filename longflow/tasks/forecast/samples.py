@@ -4,12 +4,12 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from longflow.inference.windows import relative_times
 from longflow.methods.batches import Batch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
 from longflow.tasks.forecast.augmentation import augment
 from longflow.tasks.forecast.targets import draw_context
+from longflow.tasks.forecast.windows import times_for_network
 from longflow.training.open_series import OpenSeries
 from longflow.training.patch_starts import draw_patch_start
 from longflow.training.splits import Cohort
@@ -82,7 +82,7 @@ class ForecastSamples(Dataset):
         if self.augmented:
             stack = augment(stack, self.plans, self.plan, generator)
         all_times = series.properties.times
-        times, horizon = relative_times(
+        times, horizon = times_for_network(
             [all_times[index] for index in context], all_times[target], self.plans.temporal.time_scale
         )
         return stack[-1], stack[:-1], times, horizon

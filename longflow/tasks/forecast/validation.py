@@ -12,15 +12,16 @@ from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError, first_few
 from longflow.inference.models import solver_settings
 from longflow.inference.predictor import write_sidecar, write_table
-from longflow.inference.windows import predict_volume
+from longflow.inference.windows import WindowSettings
 from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.tasks.forecast.metrics import nrmse
-from longflow.tasks.forecast.predictor import horizon_fields, restore
+from longflow.tasks.forecast.predictor import horizon_fields, restore_forecast
 from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
+from longflow.tasks.forecast.windows import predict_forecast
 from longflow.training.splits import Cohort, prepared_scans, read_or_make_splits
 from longflow.training.validation import WITHOUT_OVERLAP, Score, out_of_fold_settings
 
@@ -73,10 +74,11 @@ class ForecastValidation:
         series = load_prepared(self.folder, target.subject)
         last = series.properties.cases.index(target.context[-1])
         raw = read_scan(item.context[-1].images)
-        forecasts = forecast_target(method, series, target, self.device, self.job.plans.inference.tile_step_size)
+        windows = WindowSettings(self.device, self.job.plans.inference.tile_step_size)
+        forecasts = forecast_target(method, series, target, windows)
         for reduction in method.reductions:
             folder = self.job.paths.validation(reduction)
-            restored = restore(forecasts[reduction], series, last, raw.array)
+            restored = restore_forecast(forecasts[reduction], series, last, raw.array)
             for channel, array in enumerate(restored):
                 path = image_path(folder, target.target, channel, description)
                 write_volume(array, raw.geometry, raw.data_type, path)
@@ -124,7 +126,7 @@ def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], de
         series = load_prepared(folder, target.subject)
         if is_constant(series, target):
             continue
-        forecasts = forecast_target(method, series, target, device, WITHOUT_OVERLAP)
+        forecasts = forecast_target(method, series, target, WindowSettings(device, WITHOUT_OVERLAP))
         context, _ = context_of(method, series, target)
         forecasts |= {"lci": context[-1], "context_mean": context.mean(0)}
         for name, forecast in forecasts.items():
@@ -165,20 +167,19 @@ def context_of(method: Method, series: PreparedSeries, target: ForecastTarget) -
 
 
 def forecast_target(
-    method: Method, series: PreparedSeries, target: ForecastTarget, device: torch.device, tile_step_size: float
+    method: Method, series: PreparedSeries, target: ForecastTarget, windows: WindowSettings
 ) -> dict[str, np.ndarray]:
     """Forecast a stored target from its context.
 
-    :param method: in evaluation mode on ``device``.
+    :param method: in evaluation mode on ``windows.device``.
     :param series: of the subject.
     :param target: to forecast.
-    :param device: that the method works on.
-    :param tile_step_size: distance between patches as a share of their size.
+    :param windows: how the volume is cut and averaged.
     :returns: (channels, z, y, x) for each reduction, on the prepared grid in the normal form.
     """
     context, times = context_of(method, series, target)
     target_time = series.properties.times[series.properties.cases.index(target.target)]
-    return predict_volume([method], context, times, target_time, device, tile_step_size)
+    return predict_forecast([method], context, times, target_time, windows)
 
 
 def prepared_nrmse(forecast: np.ndarray, series: PreparedSeries, target: ForecastTarget) -> float:

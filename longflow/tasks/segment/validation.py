@@ -11,7 +11,7 @@ from longflow.data.images import Geometry, read_label, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import DataError
 from longflow.inference.predictor import write_sidecar, write_table
-from longflow.inference.windows import predict_logits
+from longflow.inference.windows import WindowSettings
 from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.networks.precision import autocast
@@ -21,6 +21,7 @@ from longflow.preprocessing.series import RawSeries, load_prepared, prepare_volu
 from longflow.tasks.segment.overlap import dice
 from longflow.tasks.segment.requests import SegmentationRequest
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
+from longflow.tasks.segment.windows import predict_logits
 from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.splits import Cohort
 from longflow.training.validation import WITHOUT_OVERLAP, Score, evenly_spaced, out_of_fold_settings
@@ -71,7 +72,7 @@ class LabelValidation:
             series = load_prepared(self.folder, subject)
             with autocast(self.device):
                 image = np.asarray(series.images[scan])
-                logits = predict_logits([method], image, self.device, WITHOUT_OVERLAP, mirror=False)
+                logits = predict_logits([method], image, WindowSettings(self.device, WITHOUT_OVERLAP))
             reference = np.asarray(series.segmentations[scan])
             overlap = dice_of_structures(labels_of_logits(logits, self.plans), reference, self.plans)
             overlaps.setdefault(subject, []).append(overlap)
@@ -104,8 +105,8 @@ class LabelValidation:
         volume = read_scan(scan.images)
         reference = _reference(scan, volume.geometry)
         prepared = prepare_volumes(RawSeries.of_scan(scan.case, volume), self.plans, self.job.configuration)
-        step = self.plans.inference.tile_step_size
-        logits = predict_logits([method], np.asarray(prepared.images[0]), self.device, step, mirror=method.mirrors)
+        windows = WindowSettings(self.device, self.plans.inference.tile_step_size, method.mirrors)
+        logits = predict_logits([method], np.asarray(prepared.images[0]), windows)
         labels = export_labels(logits, prepared.properties, self.plans)
         write_volume(labels, volume.geometry, self.data_type, folder / f"{scan.case}{description.file_ending}")
         overlap = dice_of_structures(labels, reference, self.plans)

@@ -27,7 +27,7 @@ from longflow.plans import Solver
 from longflow.tasks.translate.evaluation import read_on_grid
 from longflow.tasks.translate.metrics import DEFINITIONS, translation_metrics
 from longflow.tasks.translate.pairs import TranslationPair
-from longflow.tasks.translate.predictor import translate
+from longflow.tasks.translate.predictor import translate_scan
 
 #: (solver, steps): those of table 5, where RK2 is ``heun2`` and RK3 ``heun3``, and Adams, which A.2 names
 SOLVERS: tuple[tuple[Solver, int], ...] = (
@@ -123,8 +123,7 @@ def rows_of_scan(
     def translated(solver: Solver, steps: int) -> np.ndarray:
         for method in member.methods:
             method.solver, method.steps = solver, steps
-        further = (member.plans, member.configuration, models.device, models.mirror, one.source)
-        return translate(member.methods, part, phase, *further)
+        return translate_scan(member, part, phase, models.windows(member), one.source)
 
     def row(found: np.ndarray, **how: Any) -> Row:
         place = {"case": one.case, "subject": one.subject, "target_phase": one.target_phase, "slices": slices}

@@ -12,17 +12,19 @@ from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription, Scan, read_description, training_series
 from longflow.data.images import Volume, read_scan
 from longflow.errors import DataError, first_few
-from longflow.inference.models import solver_settings
+from longflow.inference.models import LoadedMember, solver_settings
 from longflow.inference.predictor import write_sidecar, write_table
-from longflow.inference.windows import predict_translation
+from longflow.inference.selection import Member
+from longflow.inference.windows import WindowSettings
 from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared, read_properties
 from longflow.tasks.translate.metrics import body_mae
-from longflow.tasks.translate.predictor import files_of_translation, translate, write_translation
+from longflow.tasks.translate.predictor import files_of_translation, translate_scan, write_translation
 from longflow.tasks.translate.requests import TranslationRequest
 from longflow.tasks.translate.samples import pairs_of_cohort
+from longflow.tasks.translate.windows import predict_translation
 from longflow.training.splits import Cohort
 from longflow.training.validation import WITHOUT_OVERLAP, Score, evenly_spaced, out_of_fold_settings
 
@@ -117,7 +119,7 @@ class PhaseValidation:
         """Compute the errors of one translation on the prepared grid."""
         properties, slices = series.properties, self._slices(series)
         image, phase = read_slices(series, source, slices), self.plans.phases.index(properties.phases[source])
-        translation = predict_translation([method], image, phase, self.device, WITHOUT_OVERLAP)
+        translation = predict_translation([method], image, phase, WindowSettings(self.device, WITHOUT_OVERLAP))
         translation, scan, reference = (
             from_normal(volume, properties.offset[index], properties.scale[index])
             for volume, index in ((translation, source), (image, source), (read_slices(series, target, slices), target))
@@ -144,9 +146,11 @@ class PhaseValidation:
         """Write an out-of-fold translation; return its errors on the files' grid."""
         plans, folder = self.plans, self.job.paths.validation("translation")
         phase, case = plans.phases.index(item.source.phase), item.source.case
+        member = LoadedMember(Member(self.job.model, (self.job.fold,)), plans, [method])
+        windows = WindowSettings(self.device, plans.inference.tile_step_size, method.mirrors)
 
         def translate_volume(volume: Volume) -> np.ndarray:
-            return translate([method], volume, phase, plans, self.job.configuration, self.device, method.mirrors, case)
+            return translate_scan(member, volume, phase, windows, case)
 
         content = write_translation(item, translate_volume, plans, folder, description)
         files = tuple(files_of_translation(item, folder, description))

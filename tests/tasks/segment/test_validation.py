@@ -213,11 +213,11 @@ def test_at_the_end_inputs_are_mirrored_as_the_method_says_and_not_before(monkey
     mirrored = []
     logits = label_validation.predict_logits
 
-    def listened(methods, image, device, step, mirror):
-        mirrored.append(mirror)
-        return logits(methods, image, device, step, mirror)
+    def noted(methods, image, settings):
+        mirrored.append(settings.mirror)
+        return logits(methods, image, settings)
 
-    monkeypatch.setattr(label_validation, "predict_logits", listened)
+    monkeypatch.setattr(label_validation, "predict_logits", noted)
     paths, cohort = make_labelled(lambda subject, scan: scan == 0)
     validation = validation_on(paths, cohort)
     validation.score(method_of())

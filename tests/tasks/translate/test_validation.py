@@ -261,21 +261,21 @@ def test_longflow_predict_takes_out_of_fold_translations_for_its_own_and_transla
 
 
 def test_at_the_end_tiles_overlap_and_inputs_are_mirrored_as_the_method_says_and_not_before(monkeypatch):
-    asked = []
-    during, at_end = phase_validation.predict_translation, phase_validation.translate
+    calls = []
+    during, at_end = phase_validation.predict_translation, phase_validation.translate_scan
 
-    def listened(methods, image, source_phase, device, step=0.5, mirror=False):
-        asked.append((step, mirror))
-        return during(methods, image, source_phase, device, step, mirror)
+    def noted(methods, image, source_phase, settings):
+        calls.append((settings.step, settings.mirror))
+        return during(methods, image, source_phase, settings)
 
-    def listened_at_end(methods, volume, source_phase, plans, configuration, device, mirror, case):
-        asked.append(("as users", mirror, case))
-        return at_end(methods, volume, source_phase, plans, configuration, device, mirror, case)
+    def noted_at_end(member, volume, source_phase, settings, case):
+        calls.append((settings.step, settings.mirror, case))
+        return at_end(member, volume, source_phase, settings, case)
 
-    monkeypatch.setattr(phase_validation, "predict_translation", listened)
-    monkeypatch.setattr(phase_validation, "translate", listened_at_end)
+    monkeypatch.setattr(phase_validation, "predict_translation", noted)
+    monkeypatch.setattr(phase_validation, "translate_scan", noted_at_end)
     validation = validation_on(*make_pairs(subjects=("p1",)))
     validation.score(method_of())
     validation.finish(method_of())
-    assert asked[:2] == [(1.0, False)] * 2
-    assert asked[2:] == [("as users", True, f"p1_0_{phase}") for phase in PHASES]
+    assert calls[:2] == [(1.0, False)] * 2
+    assert calls[2:] == [(0.5, True, f"p1_0_{phase}") for phase in PHASES]

@@ -111,11 +111,7 @@ def preprocess_dataset(
         series = _with_pairs(description, series, plans, paths)
     _remove_strangers(outputs, series)
 
-    jobs = {}
-    for one in series:
-        stale = tuple(output for output in outputs if overwrite or not _up_to_date(one, plans, output))
-        if stale:
-            jobs[one.subject] = Job(one, plans, stale)
+    jobs = _jobs(series, plans, outputs, overwrite)
     sizes = {subject: _estimated_bytes(job) for subject, job in jobs.items()}
     _check_disk(paths.preprocessed, sum(disk for disk, _ in sizes.values()))
     processes = processes_that_fit(processes, [memory for _, memory in sizes.values()])
@@ -127,6 +123,15 @@ def preprocess_dataset(
         kept=len(series) - len(jobs),
         size=sum(size_on_disk(output.folder) for output in outputs),
     )
+
+
+def _jobs(series: list[Series], plans: Plans, outputs: list[Output], overwrite: bool) -> dict[str, Job]:
+    """List the subjects that are missing or out of date in some output, or all to overwrite them."""
+    jobs = {}
+    for one in series:
+        if stale := tuple(output for output in outputs if overwrite or not _up_to_date(one, plans, output)):
+            jobs[one.subject] = Job(one, plans, stale)
+    return jobs
 
 
 def _prepare(job: Job) -> None:

@@ -71,13 +71,13 @@ def test_a_scan_without_label_is_minus_one(dataset):
     assert set(np.unique(prepared.segmentations[1])) == {-1}
 
 
-def test_a_wanted_target_without_images_is_left_out(dataset):
+def test_a_requested_target_without_images_is_excluded(dataset):
     _, (series,) = training_series(dataset.raw)
-    wanted = Scan("later", "s0", 9.0, (dataset.raw / "imagesTr" / "later_0000.nii.gz",))
-    prepared = prepare_series(Series("s0", (*series.scans, wanted)), make_plans(), "3d_fullres")
+    requested = Scan("later", "s0", 9.0, (dataset.raw / "imagesTr" / "later_0000.nii.gz",))
+    prepared = prepare_series(Series("s0", (*series.scans, requested)), make_plans(), "3d_fullres")
     assert prepared.properties.cases == ["s0_0", "s0_1"]
     with pytest.raises(DataError, match="no scan whose images exist"):
-        prepare_series(Series("s0", (wanted,)), make_plans(), "3d_fullres")
+        prepare_series(Series("s0", (requested,)), make_plans(), "3d_fullres")
 
 
 def test_a_scan_with_some_channels_only_is_an_error(dataset):

@@ -34,7 +34,7 @@ def scan_array(subject: int, index: int, shape=SHAPE, channel: int = 0) -> np.nd
 
 
 def make_dataset(subjects=6, scans=4, shape=SHAPE, channels=1, dimensions=3, prepare=True, **plan) -> DatasetPaths:
-    """``Dataset001_Test`` below LONGFLOW_HOME: raw, planned and, unless told otherwise, preprocessed."""
+    """``Dataset001_Test`` below LONGFLOW_HOME: raw, planned and, by default, preprocessed."""
     paths = DatasetPaths("Dataset001_Test")
     plans = minimal_plans(channels=channels, dimensions=dimensions, **plan)
     description = DatasetDescription(

@@ -45,7 +45,7 @@ def stop_at(iteration, number=signal.SIGTERM):
 
 
 def same(one, other):
-    """Two checkpoints, tensor for tensor, to the bit."""
+    """Two checkpoints, tensor by tensor, bit-identical."""
     one, other = read_checkpoint(one), read_checkpoint(other)
     assert one.header == other.header
     assert one.tensors.keys() == other.tensors.keys()
@@ -80,7 +80,7 @@ def test_a_finished_fold_has_everything(dataset):
 @pytest.mark.parametrize(
     ("method", "stops"), [("cronos", (3,)), ("cronos", (2, 4)), ("tfm", (1,)), ("latent_diffusion", (1, 3, 4))]
 )
-def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(dataset, tmp_path, monkeypatch, method, stops):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(dataset, tmp_path, monkeypatch, method, stops):
     """Stopped within an epoch, at its end, and twice; in each of two stages and between them."""
     whole = train(dataset, method, seed=3)
     expected = tmp_path / "whole"
@@ -131,7 +131,7 @@ def test_so_does_one_that_segments_or_is_pretrained(tmp_path, monkeypatch, metho
 
 @pytest.mark.parametrize(("method", "dimensions"), [("mfm", 2), ("mfm-unet", 3)])
 def test_and_one_that_translates(tmp_path, monkeypatch, method, dimensions):
-    """A network named beside the method; both directions in a batch; out-of-fold translations included."""
+    """A network named with the method; both directions in a batch; out-of-fold translations included."""
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     plans = phase_plans(dimensions)
     (configuration,) = plans.configurations
@@ -168,7 +168,7 @@ def test_the_last_weights_are_those_of_an_uninterrupted_run_too(dataset, monkeyp
     train(dataset)
     with pytest.raises(Stopped):
         train(dataset, overwrite=True, on_progress=stop_at(3))
-    # a fold that is trained anew is not finished: run again without --overwrite, it goes on
+    # a fold trained from scratch is unfinished: run again without --overwrite, it continues
     assert not dataset.model("cronos", "longflowPlans", "3d_fullres").finished_folds()
     train(dataset)
     one, other = states
@@ -193,7 +193,7 @@ def test_ctrl_c_stops_alike_and_signals_are_given_back(dataset):
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_finished_fold_is_left_alone_unless_told_otherwise(dataset, caplog):
+def test_a_finished_fold_is_left_alone_without_overwrite(dataset, caplog):
     paths = train(dataset)
     before = {path: path.stat().st_mtime_ns for path in paths.folder.rglob("*") if path.is_file()}
     with caplog.at_level("INFO"):
@@ -218,7 +218,7 @@ def test_a_fold_that_another_process_trains_is_left_to_it(dataset, monkeypatch):
     assert [path.name for path in paths.folder.iterdir()] == [".lock"]
 
 
-def test_a_fold_trained_anew_keeps_no_predictions_of_the_training_before(dataset):
+def test_a_fold_trained_from_scratch_keeps_no_predictions_of_the_training_before(dataset):
     """Their subjects may be trained on now: by other splits."""
     paths = train(dataset)
     left = paths.validation("last") / "old_0000.nii.gz"
@@ -302,7 +302,7 @@ def test_a_time_budget_is_kept_and_the_schedule_ends_with_it(dataset):
     assert records[-1].found["nrmse"] > 0  # however often there was time for it before
 
 
-def test_a_stage_begins_from_the_averaged_weights_and_all_else_anew(dataset, monkeypatch):
+def test_a_stage_begins_from_the_averaged_weights_and_everything_else_from_scratch(dataset, monkeypatch):
     """The first stage is made to have the best validation."""
     runs, averages, rates = [], [], []
     begin, restart, rate = LatentDiffusion.begin_stage, trainer.restart_average, trainer.schedule
@@ -379,21 +379,6 @@ def test_the_schedule_is_nnunets(monkeypatch):
         assert optimizer.param_groups[0]["lr"] == pytest.approx(
             1e-2 * schedule(epoch / 50, Recipe(schedule="polynomial"))
         )
-
-
-def test_the_average_against_its_closed_form():
-    """a_n = sum of d^(n-i) (1 - d) v_i, with the decay of each step; whole numbers are those of now."""
-    average = {"weight": torch.tensor([1.0, 2.0]), "steps": torch.tensor(0)}
-    values = [torch.tensor([float(i), -float(i)]) for i in range(1, 40)]
-    for iteration, value in enumerate(values):
-        trainer.update_average(average, {"weight": value, "steps": torch.tensor(iteration)}, 0.5, iteration)
-    decays = [min(0.5, (1 + i) / (10 + i)) for i in range(39)]
-    assert decays[0] == 0.1 and decays[-1] == 0.5
-    expected = math.prod(decays) * torch.tensor([1.0, 2.0])
-    for index, value in enumerate(values):
-        expected = expected + (1 - decays[index]) * math.prod(decays[index + 1 :]) * value
-    torch.testing.assert_close(average["weight"], expected)
-    assert average["steps"] == 38
 
 
 def test_the_averaged_weights_are_what_is_scored_and_kept(dataset, monkeypatch):

@@ -99,7 +99,7 @@ def test_every_process_begins_with_the_weights_and_the_first_says_which(tmp_path
         assert (f"Pretrained weights of {source}: {counts}" in caplog.text) == said
 
 
-def test_what_a_fold_was_begun_with_is_forgotten_when_it_is_trained_anew(dataset):
+def test_what_a_fold_was_begun_with_is_forgotten_when_it_is_trained_from_scratch(dataset):
     paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
     for path in (paths.pretrained, paths.labelled_subjects):
         write_json([], path)

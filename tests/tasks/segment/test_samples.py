@@ -32,8 +32,8 @@ def samples_of(kind, folder, subjects, plans=None, seed=0, augmented=False, **co
 
 def equal(one, other):
     assert vars(one).keys() == vars(other).keys()
-    for value, wanted in zip(vars(one).values(), vars(other).values(), strict=True):
-        pairs = zip(value, wanted, strict=True) if isinstance(value, list) else [(value, wanted)]
+    for value, expected in zip(vars(one).values(), vars(other).values(), strict=True):
+        pairs = zip(value, expected, strict=True) if isinstance(value, list) else [(value, expected)]
         if not all(a is b is None or torch.equal(a, b) for a, b in pairs):
             return False
     return True
@@ -257,9 +257,9 @@ def test_with_an_ignore_label_every_patch_is_centred_on_what_is_annotated(tmp_pa
     plans = segment_plans({"background": 0, "left": 1, "ignore": 2}, batch_size=3)
     samples = samples_of(LabelledSamples, tmp_path, {"a": [label]}, plans)
     series = load_prepared(tmp_path, "a")
-    wanted = float(series.images[0, 0, 3, 7, 6])
+    expected = float(series.images[0, 0, 3, 7, 6])
     for number in range(5):
-        assert (samples[number].image[:, 0, 2, 4, 4] == wanted).all()
+        assert (samples[number].image[:, 0, 2, 4, 4] == expected).all()
 
 
 def test_positions_of_labels_are_those_of_the_segmentation(tmp_path):

@@ -59,12 +59,12 @@ def raw(paths, case):
     return read_scan((paths.raw / "imagesTr" / f"{case}_0000.nii.gz",)).array[0].astype(float)
 
 
-def errors_in_numpy(paths, subject, wanted, change, slices=slice(None)):
-    """MAE of the source plus a change, and of the source; inside the body of the truth, clipped to 1000 HU."""
-    (other,) = set(PHASES) - {wanted}
-    truth, source = (np.clip(raw(paths, f"{subject}_0_{phase}"), -1000, 1000) for phase in (wanted, other))
-    body = body_mask(truth, True)[slices]
-    return [np.abs(np.clip(source + added, -1000, 1000) - truth)[slices][body].mean() for added in (change, 0)]
+def errors_in_numpy(paths, subject, target, change, slices=slice(None)):
+    """MAE of the source plus a change, and of the source; inside the body of the reference, clipped to 1000 HU."""
+    (other,) = set(PHASES) - {target}
+    reference, source = (np.clip(raw(paths, f"{subject}_0_{phase}"), -1000, 1000) for phase in (target, other))
+    body = body_mask(reference, True)[slices]
+    return [np.abs(np.clip(source + added, -1000, 1000) - reference)[slices][body].mean() for added in (change, 0)]
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -96,7 +96,7 @@ def test_errors_are_those_of_the_units_of_the_files():
     score = validation_on(paths, cohort, plans).score(method_of(plans=plans))
     found = []
     for subject in ("p1", "p2"):
-        truth, source = raw(paths, f"{subject}_0_arterial"), raw(paths, f"{subject}_0_native")
+        reference, source = raw(paths, f"{subject}_0_arterial"), raw(paths, f"{subject}_0_native")
         change = 0.1 * load_prepared(cohort.folder, subject).properties.scale[1][0]
         found.append(np.abs(source + change - truth)[body_mask(truth, False)].mean())
     assert score.columns["mae_to_arterial"] == pytest.approx(np.mean(found), rel=1e-4)
@@ -127,12 +127,12 @@ def test_a_fixed_even_choice_of_pairs_is_scored(monkeypatch):
 
 
 def test_bodies_are_looked_for_once(monkeypatch):
-    asked = []
+    calls = []
     find = phase_validation.body_of_scan
-    monkeypatch.setattr(phase_validation, "body_of_scan", lambda *scan: asked.append(scan) or find(*scan))
+    monkeypatch.setattr(phase_validation, "body_of_scan", lambda *scan: calls.append(scan) or find(*scan))
     validation = validation_on(*make_pairs())
     first = validation.score(method_of())
-    assert validation.score(method_of()) == first and len(asked) == 4
+    assert validation.score(method_of()) == first and len(calls) == 4
 
 
 def test_no_validation_subject_has_a_pair():
@@ -200,10 +200,10 @@ def test_out_of_fold_translations_are_a_valid_folder(caplog):
         validation.finish(method_of())
     folder = validation.job.paths.validation("translation")
     cases = [
-        f"{subject}_{time}_{source}_{wanted}"
+        f"{subject}_{time}_{source}_{target}"
         for subject in ("p1", "p2")
         for time in (0, 30)
-        for source, wanted in (PHASES, PHASES[::-1])
+        for source, target in (PHASES, PHASES[::-1])
     ]
     assert sorted(path.name for path in folder.glob("*.nii.gz")) == sorted(f"{case}_0000.nii.gz" for case in cases)
     assert sorted((row.case, row.covariates["phase"]) for row in read_rows(folder / "scans.csv")) == sorted(

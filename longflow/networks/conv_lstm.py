@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from longflow.networks.precision import GuardedConv3d, channels_last
+from longflow.networks.blocks import CONVOLUTIONS, INTERPOLATION
+from longflow.networks.padding import same_padding
+from longflow.networks.precision import channels_last
 from longflow.plans import NetworkPlan
-
-CONVOLUTIONS = {2: nn.Conv2d, 3: GuardedConv3d}
-INTERPOLATION = {2: "bilinear", 3: "trilinear"}
 
 #: hidden state and cell, (batch, features, *spatial) each
 State = tuple[Tensor, Tensor]
@@ -36,8 +35,8 @@ class ConvLSTMCell(nn.Module):
 
     def __init__(self, conv: type, inputs: int, features: int, kernel: list[int]):
         super().__init__()
-        self.seen = conv(inputs, 4 * features, kernel, padding=_same(kernel))
-        self.before = conv(features, 4 * features, kernel, padding=_same(kernel), bias=False)
+        self.seen = conv(inputs, 4 * features, kernel, padding=same_padding(kernel))
+        self.before = conv(features, 4 * features, kernel, padding=same_padding(kernel), bias=False)
         with torch.no_grad():
             self.seen.bias[features : 2 * features].fill_(1)
 
@@ -62,7 +61,7 @@ class ScanEncoder(nn.Module):
         stage = recurrent_stage(plan)
         kernel = plan.kernel_sizes[stage]
         self.conv = CONVOLUTIONS[plan.dimensions](
-            channels, plan.features_per_stage[stage], kernel, plan.strides[stage], _same(kernel)
+            channels, plan.features_per_stage[stage], kernel, plan.strides[stage], same_padding(kernel)
         )
 
     def forward(self, scans: Tensor) -> Tensor:
@@ -84,7 +83,7 @@ class ScanDecoder(nn.Module):
         conv = CONVOLUTIONS[plan.dimensions]
         self.mode = INTERPOLATION[plan.dimensions]
         self.scale = tuple(float(step) for step in plan.strides[stage])
-        self.conv = conv(features[stage], features[0], kernel, padding=_same(kernel))
+        self.conv = conv(features[stage], features[0], kernel, padding=same_padding(kernel))
         self.readout = conv(features[0], channels, 1)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -120,7 +119,3 @@ def without_keeping(step: Callable[..., State], *inputs: Tensor) -> State:
     if not torch.is_grad_enabled():
         return step(*inputs)
     return checkpoint(step, *inputs, use_reentrant=False, preserve_rng_state=False)
-
-
-def _same(kernel: list[int]) -> list[int]:
-    return [size // 2 for size in kernel]

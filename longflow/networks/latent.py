@@ -15,7 +15,7 @@ from monai.networks.nets.autoencoderkl import AEKLDownsample, AutoencoderKL
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, DiffusionUnetDownsample
 from torch import nn
 
-from longflow.networks.film_unet import GROUPS
+from longflow.networks.blocks import GROUPS
 from longflow.networks.precision import guard_convolutions
 from longflow.plans import NetworkPlan
 

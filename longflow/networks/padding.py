@@ -6,6 +6,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+def same_padding(kernel: Sequence[int]) -> list[int]:
+    """Return the padding with which a convolution of stride 1 and odd kernel keeps the size of its input."""
+    return [size // 2 for size in kernel]
+
+
 def pad_to_multiples(image: Tensor, multiples: Sequence[int]) -> Tensor:
     """The image with its last values repeated at the end of each axis until its size is a multiple.
 

@@ -13,58 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longflow.networks.film_unet import GROUPS
+from longflow.networks.blocks import CONVOLUTIONS, INTERPOLATION, PlainBlock
 from longflow.networks.padding import crop_to, pad_to_multiples
-from longflow.networks.precision import GroupNorm, GuardedConv3d, channels_last
-from longflow.networks.time_embedding import TimeEmbedding, TimeModulation
+from longflow.networks.precision import channels_last
+from longflow.networks.time_embedding import TimeEmbedding
 from longflow.plans import NetworkPlan
-
-CONVOLUTIONS = {2: nn.Conv2d, 3: GuardedConv3d}
-INTERPOLATION = {2: "bilinear", 3: "trilinear"}
-
-
-class PlainBlock(nn.Module):
-    """Twice convolution, GroupNorm, SiLU; in between h -> A h + B where the time is told.
-
-    :param conv: kind of convolution. :param stride: of the first. :param code_size: of the time; 0: it is not told.
-    """
-
-    def __init__(
-        self, conv: type, inputs: int, features: int, kernel: list[int], stride: list[int], code_size: int = 0
-    ):
-        super().__init__()
-        padding = [size // 2 for size in kernel]
-        self.conv1 = conv(inputs, features, kernel, stride, padding)
-        self.norm1 = GroupNorm(GROUPS, features)
-        self.time = TimeModulation(code_size, features) if code_size else None
-        self.conv2 = conv(features, features, kernel, padding=padding)
-        self.norm2 = GroupNorm(GROUPS, features)
-
-    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
-        """(batch, inputs, *spatial), (batch, code_size) -> (batch, features, *spatial over the stride)."""
-        return F.silu(self.residual(x, code))
-
-    def residual(self, x: Tensor, code: Tensor | None) -> Tensor:
-        """All but the last SiLU."""
-        h = F.silu(self.norm1(self.conv1(x)))
-        if self.time is not None:
-            h = self.time(h, code)
-        return self.norm2(self.conv2(h))
-
-
-class ResidualBlock(PlainBlock):
-    """A plain block with a skip that is added before the last SiLU (He et al. 2016); 1 x 1 where shapes differ."""
-
-    def __init__(
-        self, conv: type, inputs: int, features: int, kernel: list[int], stride: list[int], code_size: int = 0
-    ):
-        super().__init__(conv, inputs, features, kernel, stride, code_size)
-        same = inputs == features and all(step == 1 for step in stride)
-        self.skip = nn.Identity() if same else conv(inputs, features, 1, stride)
-
-    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
-        """As :class:`PlainBlock`."""
-        return F.silu(self.residual(x, code) + self.skip(x))
 
 
 class TimedUNet(nn.Module):

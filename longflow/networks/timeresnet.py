@@ -24,9 +24,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longflow.networks.film_unet import GROUPS
+from longflow.networks.blocks import GROUPS, ResidualBlock
+from longflow.networks.padding import same_padding
 from longflow.networks.precision import GroupNorm
-from longflow.networks.timed_unet import ResidualBlock, TimedUNet
+from longflow.networks.timed_unet import TimedUNet
 
 #: what makes 125.8 million parameters in 2D
 PAPER_FEATURES = (64, 128, 256, 512, 1024)
@@ -47,7 +48,7 @@ class SelfConvolutionAttention(nn.Module):
     def __init__(self, conv: type, features: int, kernel: list[int]):
         super().__init__()
         self.norm = GroupNorm(GROUPS, features)
-        self.to_qkv = conv(features, 3 * features, kernel, padding=[size // 2 for size in kernel])
+        self.to_qkv = conv(features, 3 * features, kernel, padding=same_padding(kernel))
         self.out = conv(features, features, 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)

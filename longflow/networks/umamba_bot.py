@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longflow.networks.blocks import ResidualBlock
 from longflow.networks.selective_scan import selective_scan
-from longflow.networks.timed_unet import ResidualBlock, TimedUNet
+from longflow.networks.timed_unet import TimedUNet
 
 #: numbers of Mamba's authors: state of a feature, positions of the convolution, inner features over outer ones
 STATES = 16

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from longflow.networks import timeresnet
-from longflow.networks.timed_unet import ResidualBlock
+from longflow.networks.blocks import ResidualBlock
 from longflow.networks.timeresnet import (
     HEADS,
     PAPER_BLOCKS,

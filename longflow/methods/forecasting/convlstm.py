@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from longflow.methods.batches import Batch
 from longflow.methods.forecasting._direct import DirectMethod, scans_on_grid
+from longflow.networks.blocks import CONVOLUTIONS
 from longflow.networks.conv_lstm import (
-    CONVOLUTIONS,
     ConvLSTMCell,
     ScanDecoder,
     ScanEncoder,

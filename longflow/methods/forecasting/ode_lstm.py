@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from longflow.methods.batches import Batch
 from longflow.methods.forecasting._direct import DirectMethod
+from longflow.networks.blocks import CONVOLUTIONS
 from longflow.networks.conv_lstm import (
-    CONVOLUTIONS,
     ConvLSTMCell,
     ScanDecoder,
     ScanEncoder,
@@ -16,6 +16,7 @@ from longflow.networks.conv_lstm import (
     where_seen,
     without_keeping,
 )
+from longflow.networks.padding import same_padding
 from longflow.plans import NetworkPlan, Plans
 
 #: Euler steps from one scan to the next: the number of the authors' code for solvers of fixed steps
@@ -56,7 +57,7 @@ class ODELSTMNetwork(nn.Module):
         super().__init__()
         stage = recurrent_stage(plan)
         features, kernel = plan.features_per_stage[stage], plan.kernel_sizes[stage]
-        conv, same = CONVOLUTIONS[plan.dimensions], [size // 2 for size in kernel]
+        conv, same = CONVOLUTIONS[plan.dimensions], same_padding(kernel)
         self.encoder = ScanEncoder(channels, plan)
         self.cell = ConvLSTMCell(conv, features, features, kernel)
         self.dynamics = nn.Sequential(

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from longflow.methods.batches import Batch
 from longflow.methods.forecasting._direct import DirectMethod, scans_on_grid
+from longflow.networks.padding import same_padding
 from longflow.networks.precision import GroupNorm, channels_last, guard_convolutions
 from longflow.plans import NetworkPlan, Plans
 
@@ -66,7 +67,7 @@ class SimVPNetwork(nn.Module):
 
         self.encoder = nn.ModuleList()
         for (above, below), kernel, stride in zip(pairwise([channels, *narrow]), kernels, strides, strict=True):
-            self.encoder.append(_normalized(conv(above, below, kernel, stride, _same(kernel)), NORM_GROUPS))
+            self.encoder.append(_normalized(conv(above, below, kernel, stride, same_padding(kernel)), NORM_GROUPS))
         coarse = [size // math.prod(steps) for size, *steps in zip(patch_size, *strides, strict=True)]
         self.translator = Translator(conv, scans * narrow[-1], features[-1], coarse)
         self.decoder = nn.ModuleList()
@@ -76,9 +77,9 @@ class SimVPNetwork(nn.Module):
             # along an axis that keeps its size there is nothing to do, and on a CPU its gradient can be wrong in bf16
             kernel = [size if step > 1 else 1 for size, step in zip(kernel, stride, strict=True)]
             lost = [step - 1 for step in stride]  # what a stride cuts off at the end of a map
-            layer = transposed(below, above, kernel, stride, _same(kernel), lost)
+            layer = transposed(below, above, kernel, stride, same_padding(kernel), lost)
             self.decoder.append(_normalized(layer, NORM_GROUPS))
-        both = conv(features[0] + scans * narrow[0], features[0], kernels[0], padding=_same(kernels[0]))
+        both = conv(features[0] + scans * narrow[0], features[0], kernels[0], padding=same_padding(kernels[0]))
         self.last = _normalized(both, NORM_GROUPS)
         self.readout = conv(features[0], channels, 1)
         guard_convolutions(self)
@@ -136,7 +137,7 @@ class Inception(nn.Module):
         groups = math.gcd(GROUPS, inner, features)
         self.squeeze = conv(inputs, inner, 1)
         self.branches = nn.ModuleList(
-            _normalized(conv(inner, features, kernel, padding=_same(kernel), groups=groups), groups)
+            _normalized(conv(inner, features, kernel, padding=same_padding(kernel), groups=groups), groups)
             for kernel in inception_kernels(size)
         )
 
@@ -182,10 +183,6 @@ def _normalized(convolution: nn.Module, groups: int) -> nn.Sequential:
 def _of_each_scan(maps: Tensor, batch: int) -> tuple[Tensor, ...]:
     """(batch * scans, features, *spatial) to (batch, features, *spatial) of each scan."""
     return maps.unflatten(0, (batch, -1)).unbind(1)
-
-
-def _same(kernel: Sequence[int]) -> list[int]:
-    return [size // 2 for size in kernel]
 
 
 METHOD = SimVP

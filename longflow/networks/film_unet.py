@@ -1,12 +1,12 @@
 """The FiLM U-Net of CRONOS (appendix C.3), in 2D and 3D, with nnU-Net's topology.
 
-What the text says and what was decided where it leaves room:
+Where the text leaves room, this was decided:
 
 - Strides, kernel sizes and the number of scales come from the plan instead of four scales with stride 2, so that thin
-  volumes are not pooled to nothing.
-- The text speaks of one residual block per scale and of a "two-ResBlock pattern" that the decoder mirrors; here it is
+  volumes keep their slices.
+- The text speaks of one residual block per scale, and of a "two-ResBlock pattern" that the decoder mirrors. Here it is
   one block per scale on both sides, and two at the bottleneck.
-- The head of the text has one output channel, while the velocity of equations 5-7 has one volume per context scan; the
+- The text's head has one output channel, while the velocity of equations 5-7 has one volume per context scan. Here the
   head has as many outputs as the stack has channels.
 - Blocks end with the sum of both branches and SiLU, as usual for residual blocks whose convolution comes first.
 """
@@ -25,10 +25,10 @@ from longflow.plans import NetworkPlan
 
 
 class FiLMUNet(nn.Module):
-    """Stack of scans and conditioning code to a velocity for every channel of the stack.
+    """Predict a velocity for every channel of a stack of scans, given a conditioning code.
 
-    Fewer scans than the network was built for use the weights of the *last* places alone: a shorter context is neither
-    padded nor paid for.
+    With fewer scans than the network was built for, only the weights of the *last* places are used. A shorter context
+    is neither padded nor paid for.
 
     :param in_channels: most channels of a stack: scans x image channels.
     :param plan: features, strides, kernel sizes, attention.
@@ -63,9 +63,10 @@ class FiLMUNet(nn.Module):
         nn.init.zeros_(self.velocity.bias)
 
     def forward(self, stack: Tensor, code: Tensor) -> Tensor:
-        """The velocity of a stack.
+        """Compute the velocity of a stack.
 
-        :param stack: (batch, channels, *spatial) with channels <= ``in_channels``. :param code: (batch, code_size).
+        :param stack: (batch, channels, *spatial) with channels <= ``in_channels``.
+        :param code: (batch, code_size).
         :returns: (batch, channels, *spatial), float32.
         """
         if stack.device.type == "cpu" and self._needs_float32(stack.shape[2:]):
@@ -74,7 +75,7 @@ class FiLMUNet(nn.Module):
         return self._velocity(stack, code)
 
     def _needs_float32(self, spatial: torch.Size) -> bool:
-        """Whether a convolution of some stage meets a size whose gradient is wrong in bf16."""
+        """Check whether a convolution of some stage meets a size whose gradient is wrong in bf16."""
         depth = spatial[0]
         for stride, kernel in zip(self.strides, self.kernels, strict=True):
             depth //= stride[0]
@@ -101,7 +102,7 @@ class FiLMUNet(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Linear interpolation by the stride, convolution, concatenation with the skip, 1 x 1 x 1 convolution."""
+    """Interpolate by the stride, convolve, concatenate with the skip, convolve 1 x 1 x 1."""
 
     def __init__(self, conv: type, below: int, above: int, kernel: list[int], stride: list[int]):
         super().__init__()
@@ -111,6 +112,11 @@ class Upsample(nn.Module):
         self.align = conv(2 * above, above, 1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(batch, below, *coarse), (batch, above, *fine) -> (batch, above, *fine)."""
+        """Enlarge a map.
+
+        :param x: (batch, below, *coarse).
+        :param skip: (batch, above, *fine).
+        :returns: (batch, above, *fine).
+        """
         x = F.interpolate(x, scale_factor=self.scale, mode=self.mode, align_corners=False)
         return self.align(torch.cat([self.conv(x), skip], dim=1))

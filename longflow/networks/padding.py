@@ -1,4 +1,4 @@
-"""Images of any size for networks that halve them: padded before, cropped after."""
+"""Pad and crop images of any size for networks that divide them."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,11 @@ def same_padding(kernel: Sequence[int]) -> list[int]:
 
 
 def pad_to_multiples(image: Tensor, multiples: Sequence[int]) -> Tensor:
-    """The image with its last values repeated at the end of each axis until its size is a multiple.
+    """Repeat the last values at the end of each axis until its size is a multiple.
 
-    :param image: (batch, channels, *spatial). :param multiples: one for each spatial axis.
-    :returns: the image itself where nothing is missing.
+    :param image: (batch, channels, *spatial).
+    :param multiples: one for each spatial axis.
+    :returns: the padded image; the image itself where nothing is missing.
     """
     missing = [-size % multiple for size, multiple in zip(image.shape[2:], multiples, strict=True)]
     if not any(missing):
@@ -24,5 +25,10 @@ def pad_to_multiples(image: Tensor, multiples: Sequence[int]) -> Tensor:
 
 
 def crop_to(image: Tensor, spatial: Sequence[int]) -> Tensor:
-    """The first ``spatial`` positions of each spatial axis: undoes :func:`pad_to_multiples`."""
+    """Crop each spatial axis to its first positions: undo :func:`pad_to_multiples`.
+
+    :param image: (batch, channels, *padded).
+    :param spatial: sizes to keep.
+    :returns: (batch, channels, *spatial).
+    """
     return image[(..., *(slice(size) for size in spatial))]

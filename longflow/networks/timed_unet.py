@@ -1,9 +1,9 @@
-"""A U-Net that is told of time in every block of its encoder, in 2D and 3D; what the networks that translate share.
+"""A U-Net that is conditioned on time in every block of its encoder, in 2D and 3D; the base of further ones.
 
-MFM compares a "UNet" of 104.3 million parameters (table 1) and says nothing else about it. Here it is nnU-Net's plain
-topology: two convolutions for each block, the stride in the first of them, concatenated skips. The way up is a 1 x 1
-convolution and linear interpolation, which leaves no checkerboard in the image. The time comes in as in TimeResNet, so
-that networks are compared and not ways of telling the time.
+MFM compares a "UNet" of 104.3 million parameters (table 1) and says nothing else about it. Here it has nnU-Net's plain
+topology: two convolutions for each block, the stride in the first of them, concatenated skips. The decoder enlarges by
+a 1 x 1 convolution and linear interpolation, which leaves no checkerboard in the image. The time enters as in
+TimeResNet, so that a comparison is one of networks and not of time encodings.
 """
 
 import math
@@ -21,12 +21,13 @@ from longflow.plans import NetworkPlan
 
 
 class TimedUNet(nn.Module):
-    """Image and time to a velocity or an image.
+    """Map image and time to a velocity or an image.
 
     Subclasses may set :attr:`block`, the kind of blocks of encoder and decoder, and :meth:`make_bottleneck`. The
-    decoder is not told of time (MFM D.1: "into every block of the encoder").
+    decoder is not conditioned on time (MFM D.1: "into every block of the encoder").
 
-    :param channels_in: of the image. :param channels_out: of the result.
+    :param channels_in: of the image.
+    :param channels_out: of the result.
     :param plan: features, strides, kernel sizes; blocks of each stage of the encoder, one where it does not say.
     """
 
@@ -60,13 +61,14 @@ class TimedUNet(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def make_bottleneck(self, conv: type, features: int, kernel: list[int], code_size: int) -> list[nn.Module]:
-        """Modules between encoder and decoder; each maps (x, code) to the shape of x. None here."""
+        """Make the modules between encoder and decoder; each maps (x, code) to the shape of x. Here there are none."""
         return []
 
     def forward(self, image: Tensor, time: Tensor) -> Tensor:
-        """The velocity, or whatever the network was trained for; zero when fresh.
+        """Compute the velocity or image; zero when fresh.
 
-        :param image: (batch, channels_in, *spatial) of any size. :param time: (batch,) in [0, 1].
+        :param image: (batch, channels_in, *spatial) of any size.
+        :param time: (batch,) in [0, 1].
         :returns: (batch, channels_out, *spatial), float32.
         """
         dimensions = image.ndim - 2

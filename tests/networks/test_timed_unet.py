@@ -16,7 +16,7 @@ FLAT = NetworkPlan(features_per_stage=[8, 16], strides=[[1, 1], [2, 2]], kernel_
 
 
 @pytest.mark.parametrize(("plan", "blocks"), [(THIN, [1, 2, 1]), (FLAT, [1, 1])])
-def test_strides_kernels_and_blocks_are_the_plans_and_all_blocks_of_the_encoder_are_told_of_time(plan, blocks):
+def test_strides_kernels_and_blocks_are_the_plans_and_all_blocks_of_the_encoder_are_conditioned_on_time(plan, blocks):
     network = TimedUNet(2, 1, plan)
     assert [len(stage) for stage in network.encoder] == blocks
     for stage, kernel, stride in zip(network.encoder, plan.kernel_sizes, plan.strides, strict=True):

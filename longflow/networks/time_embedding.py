@@ -25,8 +25,7 @@ LONGEST = 10000.0
 
 
 class TimeEmbedding(nn.Module):
-    """Turn times into codes: sine and cosine at 32 frequencies (Vaswani et al., section 3.5), then a multilayer
-    perceptron.
+    """Turn times into codes: 32 sines and cosines (Vaswani et al., section 3.5), then a multilayer perceptron.
 
     :param code_size: length of a code.
     """

@@ -27,8 +27,7 @@ STEP_SIZES = (0.001, 0.1)
 
 
 class Mamba(nn.Module):
-    """Apply causal convolution, selective scan and gate (Gu & Dao 2023, figure 3). Weights are named as in
-    ``mamba_ssm``.
+    """Causal convolution, selective scan and gate (Gu & Dao 2023, figure 3). Weights are named as in ``mamba_ssm``.
 
     :param features: of the sequence.
     """

@@ -37,6 +37,7 @@ ORDER = [
 
 #: files without a test file of their own, and where they are tested
 TESTED_ELSEWHERE = {
+    "longflow/task.py": "test_tasks.py",
     "longflow/__init__.py": "test_rooms.py",
     "longflow/data/problems.py": "data/test_integrity.py",
     "longflow/data/voxels.py": "data/test_integrity.py",
@@ -49,6 +50,9 @@ TESTED_ELSEWHERE = {
 #: test files that test several files, or the whole
 TESTS_OF_SEVERAL = {
     "tests/test_rooms.py",
+    "tests/test_documentation.py",
+    "tests/test_outside_task.py",
+    "tests/test_tasks.py",
     "tests/cli/test_pipeline.py",
     "tests/cli/test_segmentation_pipeline.py",
     "tests/cli/test_translation_pipeline.py",

@@ -44,6 +44,7 @@ ORDER = [
 TESTED_ELSEWHERE = {
     "longflow/__init__.py": "test_public_interface.py",
     "longflow/version.py": "test_public_interface.py",
+    "longflow/task.py": "test_tasks.py",
     "longflow/data/problems.py": "data/test_integrity.py",
     "longflow/data/voxels.py": "data/test_integrity.py",
     "longflow/methods/forecasting/_direct.py": "methods/forecasting/test_direct.py",
@@ -58,6 +59,9 @@ TESTS_OF_SEVERAL = {
     "tests/test_rooms.py",
     "tests/test_library_contracts.py",
     "tests/test_public_interface.py",
+    "tests/test_documentation.py",
+    "tests/test_outside_task.py",
+    "tests/test_tasks.py",
     "tests/cli/test_pipeline.py",
     "tests/cli/test_segmentation_pipeline.py",
     "tests/cli/test_translation_pipeline.py",

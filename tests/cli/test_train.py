@@ -61,7 +61,7 @@ def test_unknown_names_end_with_1(dataset, arguments, message, capsys):
 
 def test_an_unknown_device(dataset, capsys):
     assert train.main(["1", "3d_fullres", "0", "--device", "tpu"]) == 1
-    assert "The device 'tpu' cannot be used here" in capsys.readouterr().err
+    assert "The device 'tpu' cannot be used" in capsys.readouterr().err
 
 
 def test_all_folds_one_after_the_other_and_again(dataset, capsys):

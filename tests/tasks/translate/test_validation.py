@@ -90,7 +90,7 @@ def test_what_is_left_as_it_is_has_the_ratio_one():
 
 
 def test_errors_are_those_of_the_units_of_the_files():
-    """MR: source and truth have normal forms of their own; the translation has that of the source."""
+    """MR: source and reference have normal forms of their own; the translation has that of the source."""
     plans = phase_plans(channel="T1", normal_form="per_scan")
     paths, cohort = make_pairs(plans)
     score = validation_on(paths, cohort, plans).score(method_of(plans=plans))
@@ -98,7 +98,7 @@ def test_errors_are_those_of_the_units_of_the_files():
     for subject in ("p1", "p2"):
         reference, source = raw(paths, f"{subject}_0_arterial"), raw(paths, f"{subject}_0_native")
         change = 0.1 * load_prepared(cohort.folder, subject).properties.scale[1][0]
-        found.append(np.abs(source + change - truth)[body_mask(truth, False)].mean())
+        found.append(np.abs(source + change - reference)[body_mask(reference, False)].mean())
     assert score.columns["mae_to_arterial"] == pytest.approx(np.mean(found), rel=1e-4)
 
 

@@ -26,7 +26,7 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
-    command.let_threads_sleep()
+    command.set_up_process()
     from longflow.data.dataset import read_description
 
     dataset = DatasetPaths(resolve_dataset_name(options.dataset))

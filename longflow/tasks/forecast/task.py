@@ -44,6 +44,7 @@ class Forecast(Task):
     default_method = "cronos"
     least_scans = 2
     plans_grid = True
+    compares_methods = True
     region = "nonzero"
     sees_single_scans = False
     samples: ClassVar[Mapping[str, str]] = {"forecast": "longflow.tasks.forecast.samples:ForecastSamples"}

@@ -20,6 +20,7 @@ class Segment(Task):
         several="label maps",
         needs="at least 1 scan",
         help={
+            "plan": "Segmentation: the preset tiny plans for 2 GB; --encoder chooses nnU-Net's encoder.",
             "predict": "Segmentation: label maps of every scan, and volumes.csv.",
             "evaluate": "Segmentation: overlap with the reference label maps, consistency over a subject's scans "
             "compared with that of the reference, volumes over time.",

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.data.images import read_scan
 from longflow.errors import DataError
@@ -34,7 +35,7 @@ from longflow.methods.registry import method_class
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.tasks.translate.evaluation import INPUT
-from longflow.tasks.translate.metrics import body_mae, body_of
+from longflow.tasks.translate.metrics import body_mae
 from longflow.tasks.translate.pairs import (
     ONE_GRID,
     TranslationPrediction,
@@ -141,7 +142,7 @@ def error_of_pair(pair: TranslationPrediction, ct: Sequence[bool]) -> Row:
     :raises DataError: the phases are on different grids, or a file cannot be read.
     """
     reference = read_scan(pair.reference)
-    body = body_of(reference.array, ct)
+    body = body_of_scan(reference.array, ct)
     translated, untranslated = (
         body_mae(read_like(files, reference, pair.reference[0], ONE_GRID).array, reference.array, body, ct)
         for files in (pair.images, pair.source_images)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import check_same_grid, read_scan
 from longflow.data.labels import structures
@@ -23,7 +24,7 @@ from longflow.evaluation.summary import Row, differences, summary, summary_defin
 from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.tasks.segment.label_maps import read_labels
-from longflow.tasks.translate.metrics import Metrics, TranslationVolumes, body_of, label_mae
+from longflow.tasks.translate.metrics import Metrics, TranslationVolumes, label_mae
 from longflow.tasks.translate.pairs import (
     ONE_GRID,
     TranslationPrediction,
@@ -131,7 +132,7 @@ def evaluate_pair(pair: TranslationPrediction, description: DatasetDescription, 
         labels, grid = read_labels(pair.label_map, frozenset(description.label_values))
         advice = "A label map has the grid of its scan."
         check_same_grid(grid, pair.label_map, reference.geometry, pair.reference[0], advice)
-    body, spacing = body_of(reference.array, description.is_ct), reference.geometry.array_spacing
+    body, spacing = body_of_scan(reference.array, description.is_ct), reference.geometry.array_spacing
     return [
         {
             **{name: getattr(pair, name) for name in PLACE},

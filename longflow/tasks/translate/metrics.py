@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from longflow.data.body import body_mask
 from longflow.errors import DataError
 from longflow.evaluation.metric import INPUT_UNITS, Better, Compared, Metric, mean_of_all, mean_of_defined
 from longflow.tasks.forecast.metrics import SSIM_WINDOW, check_volumes, ssim, value_range, window_size
@@ -268,16 +267,6 @@ def body_mae(translation: np.ndarray, reference: np.ndarray, body: np.ndarray, c
     :param body: (z, y, x), bool.
     """
     return label_mae(translation, reference, body, {"body": (1,)}, ct)["body"]
-
-
-def body_of(scan: np.ndarray, ct: Sequence[bool]) -> np.ndarray:
-    """Find the body by the first CT channel, else by the first channel.
-
-    :param scan: (channels, z, y, x), input units.
-    :returns: (z, y, x), bool.
-    """
-    channel = list(ct).index(True) if any(ct) else 0
-    return body_mask(scan[channel], ct[channel])
 
 
 def in_limits(channel: np.ndarray, is_ct: bool) -> np.ndarray:

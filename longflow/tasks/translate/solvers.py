@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Volume, read_scan
 from longflow.evaluation.metric import measure
@@ -25,9 +26,9 @@ from longflow.inference.selection import Member, Selection
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import Solver
-from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVolumes, body_of
+from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVolumes
 from longflow.tasks.translate.pairs import ONE_GRID, TranslationPrediction
-from longflow.tasks.translate.predictor import translate
+from longflow.tasks.translate.predictor import translate_scan
 
 #: (solver, steps): those of table 5, where RK2 is ``heun2`` and RK3 ``heun3``, and Adams, which A.2 names
 SOLVERS: tuple[tuple[Solver, int], ...] = (
@@ -109,15 +110,14 @@ def rows_of_scan(
     source = read_like(one.source_images, reference, one.reference[0], ONE_GRID)
     inside = middle(source, models)
     part = _part(source, inside)
-    expected, body = reference.array[(..., *inside)], body_of(reference.array, description.is_ct)[inside]
+    expected, body = reference.array[(..., *inside)], body_of_scan(reference.array, description.is_ct)[inside]
     slices = part.array.shape[1 + models.plans.transpose_forward[0]]
     phase = models.plans.phases.index(one.source_phase)
 
     def translated(solver: Solver, steps: int) -> np.ndarray:
         for method in member.methods:
             method.solver, method.steps = solver, steps
-        further = (member.plans, member.configuration, models.device, models.mirror, one.source)
-        return translate(member.methods, part, phase, *further)
+        return translate_scan(member, part, phase, models.windows(member), one.source)
 
     def row(translation: np.ndarray, **how: Any) -> Row:
         place = {"case": one.case, "subject": one.subject, "target_phase": one.target_phase, "slices": slices}

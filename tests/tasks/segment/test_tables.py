@@ -1,9 +1,10 @@
+import re
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from longflow.tasks.segment.tables import show_segmentations
+from longflow.tasks.segment.tables import show_best, show_segmentations
 
 
 def number(mean, interval=None, undefined=0):
@@ -58,9 +59,9 @@ def results(by_structure, **changes):
     }
 
 
-def shown(content, width=80):
+def shown(content, width=80, show=show_segmentations):
     console = Console(file=StringIO(), width=width, soft_wrap=True)
-    show_segmentations(content, console)
+    show(content, console)
     return console.file.getvalue()
 
 
@@ -137,3 +138,45 @@ def test_without_limits_or_a_slope_to_compare():
     text = shown(results({"liver": structure(trajectories=trajectories)}))
     assert "relative slope error of liver: 1" in text
     assert "+0.5" in text
+
+
+BEST = {
+    "dataset": "Dataset101_Tiny",
+    "candidate": "unet__longflowPlans__3d_fullres",
+    "dice": 0.9,
+    "folds": [0],
+    "subjects": 4,
+    "scans": 8,
+    "table": [
+        {
+            "candidate": f"{name}__longflowPlans__3d_fullres",
+            "dice": value,
+            "from": value - 0.01,
+            "to": value + 0.01,
+            "difference_to_best": value - 0.9,
+            "difference_from": difference,
+            "difference_to": difference,
+        }
+        for name, value, difference in (("unet", 0.9, 0.0), ("unet_consistent", 0.85, None))
+    ],
+}
+
+
+def test_models_are_ranked_by_dice():
+    text = shown(BEST, 200, show_best)
+    assert "8 validation scans of 4 subjects, fold 0" in text
+    assert "0.8900 to 0.9100" in text and "-0.0500" in text
+    assert "Chosen: unet 3d_fullres, Dice 0.9000" in text
+    assert "Over so few subjects they are too narrow" in text and "slightly optimistic" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"table": BEST["table"][:1]}, "nothing was compared"),
+        ({"subjects": 1, "scans": 1}, "1 validation scan of 1 subject, .*One subject tells models apart by chance"),
+    ],
+)
+def test_an_uncertain_choice_is_said_to_be_one(changes, words):
+    text = " ".join(shown({**BEST, **changes}, 200, show_best).split())
+    assert re.search(words, text) and "tell these models apart" not in text

@@ -12,7 +12,7 @@ from longflow.data.phases import phase_pairs
 from longflow.demo.abdomen import PHASES, knowable_scan
 from longflow.demo.abdomen_cohort import DATASET_NAME, cohort_patient, write_abdomen_cohort
 from longflow.demo.run import Results
-from longflow.evaluation.metric import measure
+from longflow.evaluation.metric import compute_metrics
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
 from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVolumes
@@ -101,5 +101,7 @@ def knowable_numbers(raw: Path, phase: str) -> dict[str, float]:
             best = knowable_scan(patient, phase, reference.array.shape[1:], breathing)[None].astype(np.float32)
             ct = description.is_ct
             body, spacing = body_of_scan(reference.array, ct), reference.geometry.array_spacing
-            found.append(measure(TRANSLATION_METRICS, TranslationVolumes(best, reference.array, spacing, body, ct)))
+            found.append(
+                compute_metrics(TRANSLATION_METRICS, TranslationVolumes(best, reference.array, spacing, body, ct))
+            )
     return {key: float(np.mean([numbers[key] for numbers in found])) for key, *_ in SHOWN}

@@ -119,7 +119,7 @@ def metrics_of(task: Task) -> tuple[Metric, ...]:
     return tuple(metrics.values())
 
 
-def measure(metrics: Iterable[Metric], compared: Compared) -> dict[str, float | None]:
+def compute_metrics(metrics: Iterable[Metric], compared: Compared) -> dict[str, float | None]:
     """Compute metrics of one prediction.
 
     :returns: number by name; None where it is not defined.

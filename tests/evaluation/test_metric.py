@@ -8,7 +8,15 @@ import pytest
 
 from longflow import registry
 from longflow.errors import ConfigurationError, NotFoundError
-from longflow.evaluation.metric import METRICS, Compared, Metric, mean_of_all, mean_of_defined, measure, metrics_of
+from longflow.evaluation.metric import (
+    METRICS,
+    Compared,
+    Metric,
+    compute_metrics,
+    mean_of_all,
+    mean_of_defined,
+    metrics_of,
+)
 from longflow.task import all_tasks, get_task
 
 
@@ -69,7 +77,7 @@ def test_a_metric_that_cannot_be_loaded_is_skipped_with_a_warning(install, caplo
 
 def test_numbers_by_name():
     compared = Compared(np.ones((1, 2, 3)), np.zeros((1, 2, 3)), (1.0, 1.0, 1.0))
-    assert measure([OWN], compared) == {"volume": 6.0}
+    assert compute_metrics([OWN], compared) == {"volume": 6.0}
 
 
 @pytest.mark.parametrize(

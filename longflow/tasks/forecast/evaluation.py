@@ -12,7 +12,7 @@ from longflow.evaluation.evaluation import (
     EvaluationJob,
     check_predictions,
 )
-from longflow.evaluation.metric import Metric, measure, metrics_of
+from longflow.evaluation.metric import Metric, compute_metrics, metrics_of
 from longflow.evaluation.references import dataset_folders, peak_bytes, read_like
 from longflow.evaluation.summary import Row
 from longflow.files import write_csv, write_json
@@ -100,7 +100,7 @@ def evaluate_pair(pair: ForecastPrediction, metrics: Sequence[Metric]) -> list[R
         {
             **place,
             "method": method,
-            **measure(metrics, ForecastVolumes(volume.array, reference.array, spacing, last_context.array)),
+            **compute_metrics(metrics, ForecastVolumes(volume.array, reference.array, spacing, last_context.array)),
         }
         for method, volume in volumes.items()
     ]

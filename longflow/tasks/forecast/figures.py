@@ -46,7 +46,7 @@ def draw_forecasts(pairs: Sequence[ForecastPrediction], path: Path, time_unit: s
     The choice does not look at the results: targets are spread evenly over the subjects in order of name, and over each
     subject's targets.
     """
-    forecast_figure([panel_of(pair) for pair in pick_targets(pairs, most)], path, time_unit)
+    forecast_figure([forecast_panel(pair) for pair in pick_targets(pairs, most)], path, time_unit)
 
 
 def pick_targets(pairs: Sequence[ForecastPrediction], most: int) -> list[ForecastPrediction]:
@@ -65,7 +65,7 @@ def _evenly(count: int, number: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, number).round().astype(int)).tolist()
 
 
-def panel_of(pair: ForecastPrediction) -> ForecastPanel:
+def forecast_panel(pair: ForecastPrediction) -> ForecastPanel:
     """Read the volumes of a pair, first channel; NRMSE is over all channels."""
     target = read_scan(pair.reference)
     forecast = read_like(pair.images, target, pair.reference[0], OWN_GRID)

@@ -88,7 +88,7 @@ class ForecastChannel:
         return error if error.size else None
 
 
-def over_channels(volumes: ForecastVolumes, of: Callable[[ForecastChannel], float | None]) -> float | None:
+def _over_channels(volumes: ForecastVolumes, of: Callable[[ForecastChannel], float | None]) -> float | None:
     """Return the mean of a number over the channels in which it is defined."""
     return mean_of_defined(of(channel) for channel in volumes.channels)
 
@@ -143,7 +143,7 @@ def _skill_of(channel: ForecastChannel) -> float | None:
 
 def _metric(name: str, of: Callable, definition: str, better: Better | None = None, **shown: Any) -> Metric:
     """A metric that is the mean of a number over channels."""
-    return Metric(name, "forecast", partial(over_channels, of=of), definition, better, **shown)
+    return Metric(name, "forecast", partial(_over_channels, of=of), definition, better, **shown)
 
 
 RMSE = _metric("rmse", _rmse_of, "root mean squared error, input units", "lower", unit=INPUT_UNITS)

@@ -52,7 +52,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     models, folds = comparable_models(dataset, _segmenting_models(dataset))
     description = read_description(dataset.raw / "dataset.json")
     structures = Structures.of(description)
-    pairs = {model.folder.name: pairs_of_model(model, folds, dataset.raw, description) for model in models}
+    pairs = {model.folder.name: out_of_fold_label_maps(model, folds, dataset.raw, description) for model in models}
     check_same_cases({name: {pair.label: None for pair in own} for name, own in pairs.items()})
     rows = {name: dice_of_pairs(own, structures, processes, progress) for name, own in pairs.items()}
     means = {name: subject_values(own, "dice") for name, own in rows.items()}
@@ -95,7 +95,7 @@ def _segmenting_models(dataset: DatasetPaths) -> list[ModelPaths]:
     return segmenting
 
 
-def pairs_of_model(
+def out_of_fold_label_maps(
     model: ModelPaths, folds: Sequence[int], raw: Path, description: DatasetDescription
 ) -> list[LabelPrediction]:
     """List the out-of-fold label maps of a model with their references, fold by fold.

@@ -16,7 +16,7 @@ from longflow.evaluation.evaluation import (
     EvaluationJob,
     check_predictions,
 )
-from longflow.evaluation.metric import Compared, Metric, measure, metrics_of
+from longflow.evaluation.metric import Compared, Metric, compute_metrics, metrics_of
 from longflow.evaluation.references import dataset_folders, peak_bytes
 from longflow.evaluation.summary import Row, subject_means, summary, summary_definitions
 from longflow.files import write_csv, write_json
@@ -172,7 +172,7 @@ def _scan_row(scan: LabelPrediction, name: str, masks: Compared, metrics: Sequen
         "subject": scan.subject,
         "time": scan.time,
         "structure": name,
-        **measure(metrics, masks),
+        **compute_metrics(metrics, masks),
         "volume_ml": volume_ml(masks.prediction, masks.spacing),
         "true_volume_ml": volume_ml(masks.reference, masks.spacing),
         "lesions": counts.reference,

@@ -66,7 +66,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     """
     models, folds = comparable_models(dataset, dataset.models())
     description = read_description(dataset.raw / "dataset.json")
-    pairs = {model.folder.name: pairs_of_model(model, folds, dataset.raw, description) for model in models}
+    pairs = {model.folder.name: out_of_fold_translations(model, folds, dataset.raw, description) for model in models}
     check_same_cases({name: {pair.label: None for pair in own} for name, own in pairs.items()})
     table = _table({name: errors_of(own, description, processes, progress) for name, own in pairs.items()})
     of_candidate = {row["candidate"]: row for row in table}
@@ -104,7 +104,7 @@ def _write_solvers(solvers: Mapping[str, Any] | None, path: Path) -> None:
         path.unlink(missing_ok=True)  # of an earlier choice
 
 
-def pairs_of_model(
+def out_of_fold_translations(
     model: ModelPaths, folds: Sequence[int], raw: Path, description: DatasetDescription
 ) -> list[TranslationPrediction]:
     """List the out-of-fold translations of a model with their references, fold by fold.

@@ -18,7 +18,7 @@ from longflow.evaluation.evaluation import (
     EvaluationJob,
     check_predictions,
 )
-from longflow.evaluation.metric import Metric, measure, metrics_of
+from longflow.evaluation.metric import Metric, compute_metrics, metrics_of
 from longflow.evaluation.references import dataset_folders, peak_bytes, read_like
 from longflow.evaluation.summary import Row, differences, summary, summary_definitions
 from longflow.files import write_csv, write_json
@@ -78,7 +78,7 @@ def evaluate_translations(job: EvaluationJob, progress: Progress | None = None) 
     pairs, without = find_translation_pairs(translations, folders, description)
     subjects, cases = [pair.subject for pair in pairs], [pair.case for pair in pairs]
     checked = check_predictions(job, TASK.words, subjects, cases, without)
-    rows = evaluate_pairs(pairs, description, job.processes, progress)
+    rows = evaluate_translation_pairs(pairs, description, job.processes, progress)
     metrics = {metric.name: metric.definition for metric in metrics_of(TASK)}
     known = structures(description.labels)
     labelled = [name for name in known if any(row[f"mae {name}"] is not None for row in rows)]
@@ -101,7 +101,7 @@ def evaluate_translations(job: EvaluationJob, progress: Progress | None = None) 
     return Evaluation(results, (METRICS_CSV, METRICS_JSON, FIGURE), partial(show_translations, results))
 
 
-def evaluate_pairs(
+def evaluate_translation_pairs(
     pairs: Sequence[TranslationPrediction],
     description: DatasetDescription,
     processes: int | None = None,
@@ -112,12 +112,14 @@ def evaluate_pairs(
     :returns: two rows for every pair (translation, input), in the order of the pairs.
     """
     fitting = processes_that_fit(processes, [peak_bytes(pair.reference, _VOLUMES_AT_PEAK) for pair in pairs])
-    work = partial(evaluate_pair, description=description, metrics=metrics_of(TASK))
+    work = partial(evaluate_translation_pair, description=description, metrics=metrics_of(TASK))
     rows = dict(for_each_subject(work, {pair.case: pair for pair in pairs}, fitting, progress))
     return [row for pair in pairs for row in rows[pair.case]]
 
 
-def evaluate_pair(pair: TranslationPrediction, description: DatasetDescription, metrics: Sequence[Metric]) -> list[Row]:
+def evaluate_translation_pair(
+    pair: TranslationPrediction, description: DatasetDescription, metrics: Sequence[Metric]
+) -> list[Row]:
     """Measure one translation and its untranslated scan.
 
     :raises DataError: grids differ, or a file cannot be read; it is named.
@@ -137,7 +139,7 @@ def evaluate_pair(pair: TranslationPrediction, description: DatasetDescription, 
         {
             **{name: getattr(pair, name) for name in PLACE},
             "image": image,
-            **measure(metrics, TranslationVolumes(array, reference.array, spacing, body, description.is_ct)),
+            **compute_metrics(metrics, TranslationVolumes(array, reference.array, spacing, body, description.is_ct)),
             **_label_metrics(array, reference.array, labels, description),
             **({name: getattr(pair, name) for name in TAKEN} if image == TRANSLATION else {}),
         }

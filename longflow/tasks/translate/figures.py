@@ -60,14 +60,14 @@ def draw_translations(
 ) -> None:
     """Draw at most ``most`` scans of an evaluated folder: of each direction the subjects with the largest errors.
 
-    :param rows: as :func:`longflow.tasks.translate.evaluation.evaluate_pairs` returns them.
+    :param rows: as :func:`longflow.tasks.translate.evaluation.evaluate_translation_pairs` returns them.
     """
     of_case = {pair.case: pair for pair in pairs}
-    shown = worst_first(rows)[:most]
-    translation_figure([panel_of(of_case[case], rows, description) for case in shown], path)
+    shown = worst_cases(rows)[:most]
+    translation_figure([translation_panel(of_case[case], rows, description) for case in shown], path)
 
 
-def worst_first(rows: Sequence[Row]) -> list[str]:
+def worst_cases(rows: Sequence[Row]) -> list[str]:
     """List cases by their MAE in the body, the largest first; of each subject one, the worst, in each direction.
 
     Directions (requested phase, round trip or not) take turns.
@@ -86,7 +86,9 @@ def _error(row: Row) -> float:
     return row["mae"] if row["body_mae"] is None else row["body_mae"]
 
 
-def panel_of(pair: TranslationPrediction, rows: Sequence[Row], description: DatasetDescription) -> TranslationPanel:
+def translation_panel(
+    pair: TranslationPrediction, rows: Sequence[Row], description: DatasetDescription
+) -> TranslationPanel:
     """Read the volumes of a pair, first channel; errors are over all channels."""
     reference = read_scan(pair.reference)
     scans = [read_like(one, reference, pair.reference[0], ONE_GRID) for one in (pair.source_images, pair.images)]

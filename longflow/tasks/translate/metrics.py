@@ -106,7 +106,7 @@ class TranslationChannel:
         return math.sqrt(np.mean(np.square(self.error)))
 
 
-def over_channels(
+def _over_channels(
     volumes: TranslationVolumes, of: Callable[[TranslationChannel, TranslationVolumes], float | None]
 ) -> float | None:
     """Return the mean of a number over the channels in which it is defined."""
@@ -175,7 +175,7 @@ def _through_plane_error_of(channel: TranslationChannel, volumes: TranslationVol
 
 def _metric(name: str, of: Callable, definition: str, better: Better | None = None, **shown: Any) -> Metric:
     """A metric that is the mean of a number over channels."""
-    return Metric(name, "translate", partial(over_channels, of=of), f"{definition}; {_CLIPPED}", better, **shown)
+    return Metric(name, "translate", partial(_over_channels, of=of), f"{definition}; {_CLIPPED}", better, **shown)
 
 
 BODY_MAE = _metric(
@@ -210,7 +210,7 @@ SSIM = _metric(
     heading="SSIM",
 )
 SSIM_MFM = Metric(
-    *("ssim_mfm", "translate", partial(over_channels, of=_ssim_mfm_of)),
+    *("ssim_mfm", "translate", partial(_over_channels, of=_ssim_mfm_of)),
     "SSIM as MFM prints it (eq. 7, with the factor of 2 that its luminance term lacks): mean over slices, windows of "
     f"{SSIM_WINDOW} x {SSIM_WINDOW} pixels, values mapped to [0, 1] (CT from [-1000, 1000] HU, others from the "
     "reference's range, clipped), C1 = (0.01 L)^2, C2 = 0.01 L, L = largest value of the reference",

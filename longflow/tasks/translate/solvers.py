@@ -17,7 +17,7 @@ import numpy as np
 from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Volume, read_scan
-from longflow.evaluation.metric import measure
+from longflow.evaluation.metric import compute_metrics
 from longflow.evaluation.references import read_like
 from longflow.evaluation.summary import Row, subject_means
 from longflow.flow.solvers import count_evaluations
@@ -123,7 +123,7 @@ def rows_of_scan(
         place = {"case": one.case, "subject": one.subject, "target_phase": one.target_phase, "slices": slices}
         spacing = reference.geometry.array_spacing
         volumes = TranslationVolumes(translation, expected, spacing, body, description.is_ct)
-        return {**place, **how, **measure(TRANSLATION_METRICS, volumes)}
+        return {**place, **how, **compute_metrics(TRANSLATION_METRICS, volumes)}
 
     if warm_up:
         translated("euler", 1)

@@ -8,7 +8,7 @@ import pytest
 from longflow.data.images import Geometry, write_volume
 from longflow.errors import DataError
 from longflow.tasks.forecast import figures
-from longflow.tasks.forecast.figures import ForecastPanel, draw_forecasts, forecast_figure, panel_of, pick_targets
+from longflow.tasks.forecast.figures import ForecastPanel, draw_forecasts, forecast_figure, forecast_panel, pick_targets
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.pairs import ForecastPrediction
 from tests.report.test_drawing import drawn  # noqa: F401 - a fixture
@@ -50,7 +50,7 @@ def pair_of_files(volumes, tmp_path):
 
 
 def test_panel_of_a_pair(volumes, pair_of_files):
-    panel = panel_of(pair_of_files)
+    panel = forecast_panel(pair_of_files)
     np.testing.assert_array_equal(panel.last_context, volumes["last"])
     np.testing.assert_array_equal(panel.target, volumes["reference"])
     np.testing.assert_array_equal(panel.forecast, volumes["forecast"])

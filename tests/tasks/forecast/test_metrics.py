@@ -3,7 +3,7 @@ import pytest
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from longflow.errors import DataError
-from longflow.evaluation.metric import measure, metrics_of
+from longflow.evaluation.metric import compute_metrics, metrics_of
 from longflow.tasks.forecast import metrics
 from longflow.tasks.forecast.metrics import DEFINITIONS, ForecastVolumes, nrmse, ssim
 from longflow.tasks.forecast.task import TASK
@@ -20,7 +20,7 @@ def volumes(shape=(1, 9, 12, 11), seed=0, offset=0.0):
 
 
 def target_metrics(forecast, target, last_context):
-    return measure(metrics_of(TASK), ForecastVolumes(forecast, target, SPACING, last_context))
+    return compute_metrics(metrics_of(TASK), ForecastVolumes(forecast, target, SPACING, last_context))
 
 
 def test_against_numpy_and_scikit_image():

@@ -15,7 +15,7 @@ from longflow.tasks.translate.evaluation import (
     FURTHER_DEFINITIONS,
     INPUT,
     TRANSLATION,
-    evaluate_pairs,
+    evaluate_translation_pairs,
     evaluate_translations,
     summarise_direction,
 )
@@ -241,4 +241,4 @@ def test_summary_of_nothing_defined():
 
 
 def test_no_pairs_no_rows(raw):
-    assert evaluate_pairs([], read_description(raw / "dataset.json"), processes=1) == []
+    assert evaluate_translation_pairs([], read_description(raw / "dataset.json"), processes=1) == []

@@ -8,15 +8,15 @@ from longflow.data.dataset import read_description
 from longflow.data.images import Geometry, read_scan
 from longflow.errors import DataError
 from longflow.tasks.translate import figures as translations
-from longflow.tasks.translate.evaluation import INPUT, TRANSLATION, evaluate_pairs
+from longflow.tasks.translate.evaluation import INPUT, TRANSLATION, evaluate_translation_pairs
 from longflow.tasks.translate.figures import (
     ABDOMEN_WINDOW,
     TranslationPanel,
     draw_translations,
     in_standard_orientation,
-    panel_of,
     translation_figure,
-    worst_first,
+    translation_panel,
+    worst_cases,
 )
 from longflow.tasks.translate.pairs import find_translation_pairs, translations_of_folder
 from tests.data.helpers import write_phase_dataset
@@ -55,7 +55,7 @@ def drawn(monkeypatch):
 
 
 def test_worst_subjects_first_and_directions_in_turn():
-    found = worst_first(
+    found = worst_cases(
         rows(
             ("a_1", "a", "native", 3.0),
             ("a_2", "a", "native", 9.0),
@@ -69,12 +69,12 @@ def test_worst_subjects_first_and_directions_in_turn():
 
 
 def test_a_scan_without_a_body_is_ordered_by_the_error_of_the_whole_image():
-    assert worst_first(rows(("a", "a", "native", 0.5), ("b", "b", "native", None))) == ["b", "a"]
+    assert worst_cases(rows(("a", "a", "native", 0.5), ("b", "b", "native", None))) == ["b", "a"]
 
 
 def test_the_way_back_is_a_direction_of_its_own():
     there, back = rows(("a", "a", "native", 3.0)), rows(("b", "a", "native", 2.0))
-    assert worst_first([*there, *({**row, "round_trip": True} for row in back)]) == ["a", "b"]
+    assert worst_cases([*there, *({**row, "round_trip": True} for row in back)]) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -150,14 +150,14 @@ def evaluated(tmp_path, write_translation):  # noqa: F811
         description = read_description(raw / "dataset.json")
         translations = translations_of_folder(tmp_path / "out", description)
         pairs, _ = find_translation_pairs(translations, [raw / "imagesTr"], description)
-        return evaluate_pairs(pairs, description, processes=1), pairs, description
+        return evaluate_translation_pairs(pairs, description, processes=1), pairs, description
 
     return evaluate
 
 
 def test_panel_of_a_pair(evaluated, tmp_path):
     found, pairs, description = evaluated()
-    one = panel_of(pairs[1], found, description)
+    one = translation_panel(pairs[1], found, description)
     reference = read_scan((tmp_path / "raw" / "imagesTr" / "p2_0_native_0000.nii.gz",)).array[0]
     np.testing.assert_array_equal(one.target, reference)
     np.testing.assert_allclose(one.translation, reference + 20)
@@ -168,7 +168,7 @@ def test_panel_of_a_pair(evaluated, tmp_path):
 
 def test_mr_is_shown_between_percentiles_of_the_target(evaluated):
     found, pairs, description = evaluated(channel="T1")
-    one = panel_of(pairs[0], found, description)
+    one = translation_panel(pairs[0], found, description)
     assert one.window == pytest.approx(np.percentile(one.target, [0.5, 99.5])) and one.unit == "input units"
 
 

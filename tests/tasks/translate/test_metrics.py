@@ -6,7 +6,7 @@ from scipy.ndimage import uniform_filter
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from longflow.errors import DataError
-from longflow.evaluation.metric import measure, metrics_of
+from longflow.evaluation.metric import compute_metrics, metrics_of
 from longflow.tasks.forecast.metrics import ssim
 from longflow.tasks.translate.metrics import (
     TRANSLATION_METRICS,
@@ -31,7 +31,7 @@ def volumes(shape=(1, *SHAPE), seed=0, low=-900.0, high=900.0):
 
 
 def translation_metrics(translation, reference, body, spacing, ct):
-    return measure(metrics_of(TASK), TranslationVolumes(translation, reference, spacing, body, ct))
+    return compute_metrics(metrics_of(TASK), TranslationVolumes(translation, reference, spacing, body, ct))
 
 
 def test_the_task_lists_its_metrics_in_the_order_of_the_columns():

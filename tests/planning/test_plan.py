@@ -128,7 +128,7 @@ class TestSegment:
 
     def test_an_encoder_is_no_matter_of_forecasts(self):
         found = fingerprint(CINE, [16, 32, 32], [1, 1, 1])
-        with pytest.raises(ConfigurationError, match="--encoder residual is for the task 'segment'"):
+        with pytest.raises(ConfigurationError, match="--encoder residual has no meaning"):
             make_plans(found, description(), "tiny", encoder="residual")
 
     @pytest.mark.parametrize(
@@ -198,5 +198,5 @@ class TestTranslate:
         assert 4 * weights < training_memory(method, plans, "2d") < planning.GB
 
     def test_an_encoder_is_no_matter_of_translations(self):
-        with pytest.raises(ConfigurationError, match="--encoder residual is for the task 'segment'"):
+        with pytest.raises(ConfigurationError, match="--encoder residual has no meaning"):
             make_plans(phase_fingerprint([8, 32, 32], [5, 1, 1]), self.CT, "tiny", encoder="residual")

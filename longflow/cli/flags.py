@@ -7,7 +7,6 @@ from typing import get_args
 
 from longflow.errors import ConfigurationError
 from longflow.paths import PLANS_NAME, name_of_plans
-from longflow.plans import Solver
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
@@ -57,6 +56,8 @@ def add_model(parser: argparse.ArgumentParser, purpose: str) -> None:
 
 def add_prediction_settings(parser: argparse.ArgumentParser) -> None:
     """Add ``--solver``, ``--steps``, ``--mirror`` and ``--device``."""
+    from longflow.plans import Solver
+
     parser.add_argument(
         "--solver",
         choices=get_args(Solver),

@@ -1,6 +1,6 @@
 """The law of the phantom: how a subject is drawn and how its heart beats. Lengths in mm, times in ms.
 
-Equations in ``documentation/demo.md``.
+Equations in ``documentation/tutorials/first_forecast.md``.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ The left ventricle is a half ellipsoid of blood in an incompressible wall: its c
 wall keeps its volume and therefore thickens, shortens and twists. The right ventricle, thin-walled and with another
 texture, follows with a delay. Textures are functions of material coordinates, so they move with the tissue. All is a
 function of (subject, time); lengths are in mm, times in ms, array axes z from base to apex, y from front to back and
-x from right to left of the body. Equations in ``documentation/demo.md``.
+x from right to left of the body. Equations in ``documentation/tutorials/first_forecast.md``.
 """
 
 from typing import NamedTuple

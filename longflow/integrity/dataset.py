@@ -42,7 +42,7 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
                 "imagesTr",
                 found,
                 "a folder with dataset.json, scans.csv and imagesTr",
-                "See documentation/dataset_format.md, or write one with longflow_import.",
+                "See documentation/reference/dataset_format.md, or write one with longflow_import.",
             )
         ]
     description, problems = _check_description(raw)
@@ -92,7 +92,7 @@ def _natural(text: str) -> list[str | int]:
 def _check_description(raw: Path) -> tuple[DatasetDescription | None, list[Problem]]:
     """dataset.json: its problems, one for each key."""
     name = "dataset.json"
-    advice = "See documentation/dataset_format.md for the keys."
+    advice = "See documentation/reference/dataset_format.md for the keys."
     try:
         description = read_description(raw / name)
     except DataError as problem:
@@ -179,7 +179,7 @@ class _Part:
                     "file",
                     str(problem),
                     "a table with the columns case, subject, time",
-                    "Mend or write the table, a line for each scan, as in documentation/dataset_format.md.",
+                    "Mend or write the table, a line for each scan, as in documentation/reference/dataset_format.md.",
                 )
             ]
         self.readable = True

@@ -58,14 +58,18 @@ class FoldJob:
     settings: FoldSettings = FoldSettings()
 
     @classmethod
-    def resolve(cls, dataset: DatasetPaths, plans_name: str, configuration: str, method: str, fold: int) -> "FoldJob":
+    def resolve(
+        cls, dataset: DatasetPaths, plans_name: str, configuration: str, method: str | None = None, fold: int = 0
+    ) -> "FoldJob":
         """Read the plans and check the configuration's name.
 
+        :param plans_name: of the file; a copied file may still contain the name of the original plans.
+        :param method: None: the default of the task.
         :raises LongflowError: there are no such plans, or no such configuration in them.
         """
-        plans = read_plans(dataset.plans(plans_name))
+        plans = read_plans(dataset.plans(plans_name)).model_copy(update={"plans_name": plans_name})
         plans.configuration(configuration)
-        return cls(dataset, plans, configuration, method, fold)
+        return cls(dataset, plans, configuration, method or get_task(plans.task).default_method, fold)
 
     def with_fold(self, fold: int) -> "FoldJob":
         """Return the same for another fold."""

@@ -52,7 +52,7 @@ def request_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def work(options: argparse.Namespace) -> None:
-    command.let_threads_sleep()
+    command.set_up_process()
     from longflow.inference.models import PredictionSettings
     from longflow.inference.predictor import load_predictor, predict_folder
     from longflow.inference.selection import select

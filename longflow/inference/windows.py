@@ -7,12 +7,12 @@ from itertools import combinations, islice, product
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
-from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import Tensor
 
 from longflow.methods.batches import Batch, PhaseBatch
 from longflow.methods.method import Method
 from longflow.networks.precision import autocast
+from longflow.nnunet import gaussian_weight, tile_starts
 
 #: slices that a 2D network takes at once where changes are predicted
 SLICES_PER_PASS = 8
@@ -72,7 +72,7 @@ def predict_changed(
         changes = _mean_change(methods, stacked, stacked[:, count - 1], batch_of, settings)
         return {name: change.unsqueeze(-3) if flat else change for name, change in changes.items()}
 
-    weight = gaussian_weight(configuration.tile, torch.float32)
+    weight = gaussian_weight(tuple(configuration.tile), torch.float32)
     changes = weighted_mean(stack, weight, settings.step, predict_changes, SLICES_PER_PASS if flat else 1)
     last = torch.from_numpy(padded[-1])
     return {name: (last + changes[name]).numpy()[(slice(None), *inside)] for name in methods[0].reductions}
@@ -111,11 +111,6 @@ def pad_to_tile(volume: np.ndarray, tile: Sequence[int], mode: str) -> tuple[np.
     shape = tuple(max(size, edge) for size, edge in zip(volume.shape[-3:], tile, strict=True))
     padded, inside = pad_nd_image(np.ascontiguousarray(volume), shape, mode, return_slicer=True)
     return padded, inside[-3:]
-
-
-def gaussian_weight(tile: Sequence[int], dtype: torch.dtype, scale: float = 1) -> Tensor:
-    """Return nnU-Net's weight of each voxel of a tile, on the CPU. :param scale: factor on all weights."""
-    return compute_gaussian(tuple(tile), value_scaling_factor=scale, dtype=dtype, device=torch.device("cpu"))
 
 
 def weighted_mean(
@@ -170,7 +165,7 @@ def mirrorings(axes: int, mirror: bool) -> list[tuple[int, ...]]:
 
 def _tile_starts(shape: tuple[int, ...], tile: tuple[int, ...], step: float) -> Iterator[tuple[int, ...]]:
     # half a step of a tile of one slice would visit slices twice
-    return product(*(sorted(set(starts)) for starts in compute_steps_for_sliding_window(shape, tile, step)))
+    return product(*(sorted(set(starts)) for starts in tile_starts(shape, tile, step)))
 
 
 def _chunks(items: Iterator, size: int) -> Iterator[list]:

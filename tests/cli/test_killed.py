@@ -19,9 +19,8 @@ from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.training.loop import train_fold
-from longflow.training.run import RunSettings
 from tests.conftest import OWN_VARIABLES
-from tests.training.helpers import finished_model
+from tests.training.helpers import finished_model, job_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,14 +31,16 @@ ITERATIONS = 16
 TIMES = [50.0 + step for step in range(4)]
 
 TRAIN = f"""
+from dataclasses import replace
+
 import torch
 from longflow.paths import DatasetPaths
-from longflow.training.run import RunSettings
+from longflow.job import FoldJob, FoldSettings
 from longflow.training.loop import train_fold
 
 torch.set_num_threads(1)
-settings = RunSettings(iterations={ITERATIONS}, checkpoint_every=0.0)
-train_fold(DatasetPaths("Dataset001_Test"), "longflowPlans", "cronos", "3d_fullres", 0, settings)
+job = FoldJob.resolve(DatasetPaths("Dataset001_Test"), "longflowPlans", "3d_fullres", "cronos")
+train_fold(replace(job, settings=FoldSettings(iterations={ITERATIONS}, checkpoint_every=0.0)))
 """
 PREDICT = f"""
 import sys
@@ -71,7 +72,7 @@ def send(process: subprocess.Popen, number: int, ready, at_most: float) -> int:
 
 
 def train(dataset, **settings):
-    return train_fold(dataset, "longflowPlans", "cronos", "3d_fullres", 0, RunSettings(**settings))
+    return train_fold(job_of(dataset, **settings))
 
 
 def test_killed_training_goes_on_to_the_same_weights(dataset, tmp_path):
@@ -82,10 +83,7 @@ def test_killed_training_goes_on_to_the_same_weights(dataset, tmp_path):
     assert send(process, signal.SIGKILL, paths.latest.is_file, at_most=0.7) == -signal.SIGKILL
     assert not paths.final.exists()
     seen = []
-    settings = RunSettings(iterations=ITERATIONS)
-    train_fold(
-        dataset, "longflowPlans", "cronos", "3d_fullres", 0, settings, on_progress=lambda _, s: seen.append(s.iteration)
-    )
+    train_fold(job_of(dataset, iterations=ITERATIONS), on_progress=lambda _, state: seen.append(state.iteration))
     assert len(seen) < ITERATIONS  # it went on, and did not begin again
     one, other = read_checkpoint(whole / "checkpoint_final.safetensors"), read_checkpoint(paths.final)
     assert one.header == other.header
@@ -98,7 +96,7 @@ def test_a_command_that_is_told_to_end_saves_and_goes_on(dataset):
     paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
     process = start(dataset.raw.parents[1], code, 1, "3d_fullres", 0, "--iterations", 100_000, "--device", "cpu")
     assert send(process, signal.SIGTERM, paths.progress_csv.is_file, at_most=0.5) == 130
-    assert "Run the same command again to go on" in process.stderr.read().decode()
+    assert "Run the same command again to continue" in process.stderr.read().decode()
     iteration = read_checkpoint(paths.latest).header["state"]["iteration"]
     assert iteration > 0
     train(dataset, iterations=iteration + 2)

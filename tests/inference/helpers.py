@@ -63,7 +63,7 @@ class OneConvolution(nn.Module):
 
 def use_one_convolution(monkeypatch) -> None:
     """Methods that translate are built with :class:`OneConvolution`, whatever network is named."""
-    where = "longflow.methods.translation._translation.build_translation_network"
+    where = "longflow.methods.translation._translation.build_network"
     monkeypatch.setattr(where, lambda name, *further: OneConvolution(*further))
 
 

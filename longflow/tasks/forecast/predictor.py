@@ -15,7 +15,8 @@ from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
 from longflow.inference.predictor import Predictor
 from longflow.integrity.problems import REGISTER
-from longflow.preprocessing.prepared import PreparedSeries
+from longflow.plans import TemporalPlan
+from longflow.preprocessing.prepared import PreparedSeries, RawSeries
 from longflow.preprocessing.restore import export_forecast
 from longflow.preprocessing.series import prepare_volumes
 from longflow.tasks.forecast.hidden_context import HiddenContext
@@ -111,9 +112,8 @@ class Forecaster(Predictor[ForecastRequest]):
         for member in self.models.members:
             latest = slice(-member.plans.temporal.sequence_length, None)
             cases = [f"{subject}_{position}" for position in range(len(times[latest]))]
-            prepared.append(
-                prepare_volumes(subject, cases, times[latest], volumes[latest], member.plans, member.configuration)
-            )
+            raw = RawSeries(subject, cases, times[latest], volumes[latest])
+            prepared.append(prepare_volumes(raw, member.plans, member.configuration))
         return Context(subject, list(times), list(volumes), prepared)
 
     def forecast_from(self, context: Context, target: float) -> np.ndarray:
@@ -178,13 +178,7 @@ class Forecaster(Predictor[ForecastRequest]):
         last = context.volumes[-1]
         for array, path in zip(forecast, self.files(item, folder, description), strict=True):
             write_volume(array, last.geometry, last.data_type, path)
-        temporal = self.models.plans.temporal
-        outside = item.horizon > temporal.longest_horizon
-        warning = (
-            f"The horizon of {item.horizon:g} {temporal.time_unit} is longer than any that the model was trained on "
-            f"({temporal.longest_horizon:g}): an extrapolation."
-        )
-        return {"horizon_outside_training": outside, "warnings": [warning] if outside else []}
+        return horizon_fields(item, self.models.plans.temporal)
 
     def finish(self, folder: Path) -> None:
         """Free the memory of the last subject's scans; there are no further tables."""
@@ -211,6 +205,21 @@ class Forecaster(Predictor[ForecastRequest]):
                 check_same_grid(volumes[-1].geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
             self._latest = scans, self.prepare(scans[0].subject, [scan.time for scan in scans], volumes)
         return self._latest[1]
+
+
+def horizon_fields(item: ForecastRequest, temporal: TemporalPlan) -> dict[str, Any]:
+    """Compare a horizon with those that were trained on, for the sidecar.
+
+    :param item: the requested forecast.
+    :param temporal: with the longest horizon of training.
+    :returns: ``horizon_outside_training`` and ``warnings``.
+    """
+    outside = item.horizon > temporal.longest_horizon
+    warning = (
+        f"The horizon of {item.horizon:g} {temporal.time_unit} is longer than any that the model was trained on "
+        f"({temporal.longest_horizon:g}): an extrapolation."
+    )
+    return {"horizon_outside_training": outside, "warnings": [warning] if outside else []}
 
 
 def restore_forecast(forecast: np.ndarray, prepared: PreparedSeries, last: int, raw: np.ndarray) -> np.ndarray:

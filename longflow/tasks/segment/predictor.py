@@ -15,7 +15,7 @@ from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import Models
 from longflow.inference.predictor import Predictor
 from longflow.preprocessing.restore import export_labels
-from longflow.preprocessing.series import prepare_volumes
+from longflow.preprocessing.series import RawSeries, prepare_volumes
 from longflow.tasks.segment.requests import SegmentationRequest, segmentation_requests
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
 from longflow.tasks.segment.windows import predict_logits
@@ -66,7 +66,7 @@ class Segmenter(Predictor[SegmentationRequest]):
         :returns: labels (z, y, x), int16, on the grid of the volume.
         """
         (member,) = self.models.members
-        prepared = prepare_volumes(case, [case], [0.0], [volume], member.plans, member.configuration)
+        prepared = prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
         image = np.asarray(prepared.images[0], dtype=np.float32)
         logits = predict_logits(member.methods, image, self.models.windows(member))
         return export_labels(logits, prepared.properties, member.plans)

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from longflow.errors import ModelError
-from longflow.inference.windows import WindowSettings, gaussian_weight, mirrorings, pad_to_tile, weighted_mean
+from longflow.inference.windows import WindowSettings, mirrorings, pad_to_tile, weighted_mean
 from longflow.methods.batches import ScanBatch
 from longflow.methods.method import Method
+from longflow.nnunet import gaussian_weight
 
 #: nnU-Net's factor on the Gaussian of labels, which keeps half precision away from its smallest numbers
 LOGITS_WEIGHT = 10
@@ -33,7 +34,7 @@ def predict_logits(methods: Sequence[Method], image: np.ndarray, settings: Windo
     """
     configuration = methods[0].configuration
     padded, inside = pad_to_tile(image, configuration.tile, "constant")
-    weight = gaussian_weight(configuration.patch_size, torch.float16, LOGITS_WEIGHT)
+    weight = gaussian_weight(tuple(configuration.patch_size), torch.float16, LOGITS_WEIGHT)
     logits = None
     for method in methods:
         predict = partial(_logits_of_patches, method, settings=settings)

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
+from longflow.data.body import nonzero_mask
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.hounsfield import is_ct
 from longflow.data.images import Volume, as_type, read_scan, write_volume
@@ -24,6 +24,7 @@ from longflow.inference.predictor import INTENDED_USE, Predictor
 from longflow.inference.windows import WindowSettings
 from longflow.integrity.hounsfield import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.plans import Plans
+from longflow.preprocessing.prepared import RawSeries
 from longflow.preprocessing.restore import export_forecast
 from longflow.preprocessing.series import prepare_volumes
 from longflow.tasks.translate.requests import TranslationRequest, translation_requests
@@ -120,11 +121,11 @@ def translate_scan(
     :returns: (channels, z, y, x), float32, on the scan's grid and in its units.
     :raises DataError: the scan has other channels than the plan, or voxels that are not numbers.
     """
-    prepared = prepare_volumes(case, [case], [0.0], [volume], member.plans, member.configuration)
+    prepared = prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
     image = np.asarray(prepared.images[0], dtype=np.float32)
     translation = predict_translation(member.methods, image, source_phase, settings)
     translated = export_forecast(translation, image, volume.array, prepared.properties, 0)
-    return np.where(create_nonzero_mask(volume.array), translated, volume.array.astype(np.float32, copy=False))
+    return np.where(nonzero_mask(volume.array), translated, volume.array.astype(np.float32, copy=False))
 
 
 def files_of_translation(item: TranslationRequest, folder: Path, description: DatasetDescription) -> list[Path]:

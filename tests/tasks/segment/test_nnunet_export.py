@@ -17,7 +17,7 @@ from longflow.methods.weights import Checkpoint, load_method, write_checkpoint
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import ChannelPlan, Plans, write_plans
 from longflow.preprocessing.restore import export_labels
-from longflow.preprocessing.series import prepare_volumes
+from longflow.preprocessing.series import RawSeries, prepare_volumes
 from longflow.tasks.segment.nnunet_export import export_to_nnunet, nnunet_dataset, nnunet_plans
 from longflow.tasks.segment.windows import predict_logits
 from tests.methods.helpers import minimal_plans
@@ -62,7 +62,7 @@ def labels_of_longflow(selection: Selection, plans: Plans, files: list[Path]) ->
     methods = [
         load_method(member.model.fold(fold).final, member.model.method, plans, configuration) for fold in member.folds
     ]
-    prepared = prepare_volumes("a", ["scan"], [0.0], [read_scan(tuple(files))], plans, configuration)
+    prepared = prepare_volumes(RawSeries.of_scan("scan", read_scan(tuple(files))), plans, configuration)
     logits = predict_logits(methods, np.asarray(prepared.images[0]), WindowSettings(mirror=True))
     return export_labels(logits, prepared.properties, plans)
 
@@ -108,7 +108,7 @@ def test_nnunet_prepares_the_same_voxels_bit_identically(tmp_path, case):
     expected, _, _ = preprocessor.run_case_npy(
         image, None, properties, manager, manager.get_configuration(configuration), nnunet_dataset(plans, {})
     )
-    prepared = prepare_volumes("a", ["scan"], [0.0], [read_scan(tuple(files))], plans, configuration)
+    prepared = prepare_volumes(RawSeries.of_scan("scan", read_scan(tuple(files))), plans, configuration)
     assert np.array_equal(prepared.images[0], expected)
 
 

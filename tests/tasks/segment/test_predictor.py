@@ -10,7 +10,7 @@ from longflow.inference.models import PredictionSettings
 from longflow.inference.predictor import predict_folder
 from longflow.inference.windows import WindowSettings
 from longflow.preprocessing.restore import export_labels
-from longflow.preprocessing.series import prepare_volumes
+from longflow.preprocessing.series import RawSeries, prepare_volumes
 from longflow.tasks.segment.predictor import Segmenter
 from longflow.tasks.segment.windows import predict_logits
 from tests.inference.helpers import LABELS, REGIONS, plans_to_segment, segmentation_model
@@ -50,7 +50,7 @@ def test_a_scan_is_prepared_alone_and_labelled_on_its_own_grid(segmenter):
 
     (member,) = segmenter.models.members
     volume = Volume(array[None], geometry(spacing=(2.0, 1.0, 1.0)), "int16")
-    prepared = prepare_volumes("s", ["s"], [0], [volume], member.plans, "3d_fullres")
+    prepared = prepare_volumes(RawSeries.of_scan("s", volume), member.plans, "3d_fullres")
     logits = predict_logits(member.methods, prepared.images[0], WindowSettings())
     expected = export_labels(logits, prepared.properties, member.plans)
     assert np.array_equal(sitk.GetArrayFromImage(found), expected) and len(np.unique(expected)) > 1

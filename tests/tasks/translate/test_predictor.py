@@ -13,7 +13,7 @@ from longflow.files import read_json, write_json
 from longflow.inference.predictor import predict_folder
 from longflow.inference.windows import WindowSettings
 from longflow.paths import DatasetPaths
-from longflow.preprocessing.series import export_forecast, prepare_volumes
+from longflow.preprocessing.series import RawSeries, export_forecast, prepare_volumes
 from longflow.tasks.translate.predictor import Translator, doubts_of_units, translate_scan
 from longflow.tasks.translate.windows import predict_translation
 from tests.data.helpers import edit_table, write_phase_dataset
@@ -108,7 +108,7 @@ def test_the_parts_are_put_together_as_they_are_tested_each(dataset, normal_form
     translator = Translator.load(device="cpu", mirror=True)
     (member,) = translator.models.members
     volume = Volume(array()[None].astype(np.float32), geometry(SHAPE, SPACING), "int16")
-    prepared = prepare_volumes("s", ["s"], [0], [volume], plans, "3d_fullres")
+    prepared = prepare_volumes(RawSeries.of_scan("s", volume), plans, "3d_fullres")
     image = np.asarray(prepared.images[0])
     windows = WindowSettings("cpu", 0.5, mirror=True)
     for number, phase in enumerate(PHASES):

@@ -24,15 +24,16 @@ import memory
 import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from longflow.compare.figures import COLOURS, MARKERS, outside_legend
 from longflow.files import write_csv
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method
 from longflow.methods.registry import build_method, known_methods, method_class
+from longflow.networks.precision import computes_bf16
 from longflow.planning.memory import GB, LiveBytes, largest_batch, training_memory
 from longflow.plans import Plans
+from longflow.private import fake_tensors
 from longflow.report.drawing import save
 
 #: of the paper: features of the first stage (C.3), patch (section 4.1), windowed attention at the bottleneck
@@ -53,6 +54,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(), help="folder of the table and the figure (default: here)")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.bf16 and (options.measure or options.one) and not computes_bf16(options.device):
+        parser.error(f"longflow does not compute in bf16 on this {options.device}; measure in float32.")
     torch.set_num_threads(options.threads)
     if options.one:
         method, scans, kind = options.one
@@ -108,7 +111,7 @@ def prediction_memory(method: str, plans: Plans, device: str, bf16: bool) -> flo
     """Peak of a prediction, in bytes: weights and all that is alive while the network is evaluated once."""
     model = ready_to_predict(method, plans, {})
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(device) as live, torch.inference_mode():
+    with fake_tensors(), LiveBytes(device) as live, torch.inference_mode():
         live.fragments = True
         batch = batch_to_predict(model, plans, PATCH, "cpu")
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext(), one_evaluation():

@@ -1,11 +1,6 @@
 """longflow: self-configuring forecasting, translation and segmentation of longitudinal 3D medical images."""
 
-import os
 from typing import TYPE_CHECKING
-
-# oneDNN (torch 2.15) writes beyond its memory in bf16 gradients of some 3D convolutions with AMX instructions: the
-# process dies, or worse, goes on. It reads this before its first computation, hence here. See test_precision.py
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 if TYPE_CHECKING:
     from longflow.tasks.forecast.predictor import Forecaster

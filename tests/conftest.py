@@ -19,6 +19,8 @@ THREADS_OF_THE_USER = os.environ.get("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WOR
 os.environ["OMP_NUM_THREADS"] = THREADS_OF_THE_USER or "1"
 # consoles take their width when they are made: whichever test comes first, no message is wrapped within a name
 os.environ["COLUMNS"] = "200"
+# as commands do: tests that compute in bf16 must not do so with AMX instructions (networks/test_precision.py)
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 OWN_VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
 

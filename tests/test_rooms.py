@@ -1,6 +1,7 @@
 """The shape of the package: who may import whom, how long files are, what has a test."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "longflow"
 LONGEST_FILE = 500
+#: variables that a command sets for the libraries that it loads
+SET_BY_COMMANDS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "ONEDNN_MAX_CPU_ISA")
 
 #: a room imports only from itself and from rooms before it
 ORDER = [
@@ -26,6 +29,7 @@ ORDER = [
         "plans",
         "job",
         "nnunet",
+        "private",
         "flow",
         "networks",
         "data",
@@ -46,6 +50,7 @@ TESTED_ELSEWHERE = {
     "longflow/methods/pretraining/_pretraining.py": "methods/pretraining/test_spatiotemporal.py",
     "longflow/methods/translation/_translation.py": "methods/translation/test_mfm.py",
     "longflow/demo/law.py": "demo/test_phantom.py",
+    "longflow/private.py": "test_library_contracts.py",
 }
 #: test files that test several files, or the whole
 TESTS_OF_SEVERAL = {
@@ -53,6 +58,7 @@ TESTS_OF_SEVERAL = {
     "tests/test_documentation.py",
     "tests/test_outside_task.py",
     "tests/test_tasks.py",
+    "tests/test_library_contracts.py",
     "tests/cli/test_pipeline.py",
     "tests/cli/test_segmentation_pipeline.py",
     "tests/cli/test_translation_pipeline.py",
@@ -168,6 +174,13 @@ def test_importing_longflow_does_not_wait_for_torch(module):
     code = f"import sys, {module}; print({{'torch', 'nnunetv2', 'skimage', 'SimpleITK', 'scipy'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("module", ["longflow", "longflow.cli.train"])
+def test_importing_longflow_sets_no_environment_variable(module):
+    code = f"import os; before = dict(os.environ); import {module}; assert dict(os.environ) == before"
+    environment = {name: value for name, value in os.environ.items() if name not in SET_BY_COMMANDS}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, check=True)
 
 
 def test_no_file_names_a_place_of_the_machine_it_is_on():

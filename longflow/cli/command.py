@@ -94,13 +94,18 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
     return EXIT_DONE
 
 
-def let_threads_sleep() -> None:
-    """Let waiting threads sleep: on shared machines, spinning ones triple the time of a training step.
+def set_up_process() -> None:
+    """Set what libraries read when they are loaded; call it before torch is imported. The user's own values stay.
 
-    Call it before torch is imported: the variables are read then.
+    Waiting threads must not spin: on shared machines that triples the time of a training step.
+
+    oneDNN must not use AMX instructions: in bf16 gradients of some 3D convolutions it then writes beyond its memory.
+    longflow computes nothing in bf16 on processors with AMX (:func:`longflow.networks.precision.computes_bf16`); this
+    is the second lock.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 
 def _set_up_logging(verbose: bool, debug: bool) -> None:

@@ -121,7 +121,7 @@ def request_of(options: argparse.Namespace) -> "ComparisonRequest":
 
 def work(options: argparse.Namespace) -> None:
     """Compare, write the results and print them."""
-    command.let_threads_sleep()
+    command.set_up_process()
     from longflow.compare.perform import perform
     from longflow.compare.request import resolve
     from longflow.compare.results import draw_results, write_results

@@ -36,7 +36,7 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
-    command.let_threads_sleep()
+    command.set_up_process()
     from longflow.data.dataset import read_description
     from longflow.tasks.forecast.best import find_best
     from longflow.tasks.segment.best import find_best_segmentation

@@ -81,7 +81,7 @@ def time(text: str) -> float:
 
 
 def work(options: argparse.Namespace) -> None:
-    command.let_threads_sleep()
+    command.set_up_process()
     from longflow.inference.predictor import Asked, predict_folder
     from longflow.inference.selection import select
     from longflow.inference.tasks import load_predictor

@@ -93,7 +93,7 @@ def _add_weights_and_labels(result: command.Parser) -> None:
 
 def work(options: argparse.Namespace) -> None:
     """Train the folds."""
-    command.let_threads_sleep()
+    command.set_up_process()
     from longflow.methods.registry import checked_options, named_with_network
     from longflow.plans import read_plans
     from longflow.training.run import RunSettings

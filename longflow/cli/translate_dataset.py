@@ -65,7 +65,7 @@ def output_folder(text: str) -> Path:
 
 
 def work(options: argparse.Namespace) -> None:
-    command.let_threads_sleep()
+    command.set_up_process()
     output = output_folder(options.output)
     from longflow.inference.selection import select
     from longflow.tasks.translate.predictor import Translator

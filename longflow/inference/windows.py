@@ -8,13 +8,13 @@ from itertools import combinations, product
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
-from nnunetv2.inference.sliding_window_prediction import compute_gaussian, compute_steps_for_sliding_window
 from torch import Tensor
 
 from longflow.errors import ModelError
 from longflow.methods.batches import Batch, PhaseBatch, ScanBatch
 from longflow.methods.method import Method
 from longflow.networks.precision import autocast
+from longflow.nnunet import gaussian_weight, tile_starts
 
 #: slices that a 2D network takes at once in a forecast or a translation
 SLICES_PER_PASS = 8
@@ -124,9 +124,7 @@ def predict_logits(
     """
     configuration = methods[0].configuration
     padded, inside = _padded(image, configuration.tile, "constant")
-    weight = compute_gaussian(
-        tuple(configuration.patch_size), value_scaling_factor=LOGITS_WEIGHT, device=torch.device("cpu")
-    )
+    weight = gaussian_weight(tuple(configuration.patch_size), torch.float16, LOGITS_WEIGHT)
     logits = None
     for method in methods:
         predict = partial(_logits_of_patches, method, device=device, mirror=mirror)
@@ -181,7 +179,7 @@ def _weighted_mean(
 def _weighted_changes(method: Method, volume: np.ndarray, step: float, predict: PredictPatches) -> dict[str, Tensor]:
     """:func:`_weighted_mean` of changes in float32; slices share a pass."""
     tile = method.configuration.tile
-    weight = compute_gaussian(tile, dtype=torch.float32, device=torch.device("cpu"))
+    weight = gaussian_weight(tile, torch.float32)
     per_pass = SLICES_PER_PASS if len(method.configuration.patch_size) == 2 else 1
     return _weighted_mean(volume, tile, step, per_pass, weight, predict)
 
@@ -293,7 +291,7 @@ def _flips(axes: int, mirror: bool) -> list[tuple[int, ...]]:
 
 def _tile_starts(shape: tuple[int, ...], tile: tuple[int, ...], step: float) -> Iterator[tuple[int, ...]]:
     # half a step of a tile of one slice would visit slices twice
-    return product(*(sorted(set(starts)) for starts in compute_steps_for_sliding_window(shape, tile, step)))
+    return product(*(sorted(set(starts)) for starts in tile_starts(shape, tile, step)))
 
 
 def _chunks(items: Iterator, size: int) -> Iterator[list]:

@@ -6,19 +6,22 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from longflow.private import cpu_has_amx, cpu_has_bf16
+
 
 def computes_bf16(device: torch.device | str) -> bool:
     """Whether bf16 pays on this device.
 
     On a CPU it does where the processor has avx512_bf16; elsewhere it is emulated and far slower than float32. Where it
-    has AMX, too, it does not: AMX cannot be used (``longflow/__init__.py``), and what is left is slower than float32 on
-    such processors (a 3 x 3 x 3 convolution and its gradient: 1.5 times).
+    has AMX, too, bf16 is never used. oneDNN (torch 2.15) writes beyond its memory in bf16 gradients of some 3D
+    convolutions with AMX instructions: the process dies, or worse, goes on. Without AMX instructions, bf16 is slower
+    than float32 on such processors (a 3 x 3 x 3 convolution and its gradient: 1.5 times).
     """
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+        return cpu_has_bf16() and not cpu_has_amx()
     return False
 
 
@@ -73,8 +76,13 @@ def channels_last(dimensions: int) -> torch.memory_format:
 
 
 def autocast(device: torch.device | str) -> AbstractContextManager:
-    """The context in which networks run on this device, for training and for prediction."""
+    """Return the context in which networks run on this device, for training and for prediction.
+
+    On a CPU without bf16 it turns autocast off: an autocast of the caller would bring bf16 to a processor with AMX.
+    """
     kind = torch.device(device).type
+    if kind == "cpu":
+        return torch.autocast("cpu", torch.bfloat16, enabled=computes_bf16(device))
     return torch.autocast(kind, torch.bfloat16) if computes_bf16(device) else nullcontext()
 
 

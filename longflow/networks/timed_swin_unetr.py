@@ -11,7 +11,6 @@ It halves all axes alike, whatever the plan's strides: an image is padded inside
 from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetResBlock
 from monai.networks.blocks.patchembedding import PatchEmbed
 from monai.networks.blocks.unetr_block import UnetrUpBlock
-from monai.networks.nets.swin_unetr import BasicLayer, PatchMerging
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +18,7 @@ from longflow.networks.padding import crop_to, pad_to_multiples
 from longflow.networks.precision import guard_convolutions
 from longflow.networks.time_embedding import TimeEmbedding, TimeModulation
 from longflow.plans import NetworkPlan
+from longflow.private import swin_stage
 
 #: MONAI's numbers: edge of a window, Swin blocks of a stage, heads of the first one (doubled at each)
 WINDOW, BLOCKS, HEADS = 7, 2, 3
@@ -47,15 +47,7 @@ class TimedSwinStage(nn.Module):
     def __init__(self, dimensions: int, features: int, heads: int, code_size: int):
         super().__init__()
         self.convolutions = TimedResBlock(dimensions, features, features, code_size)
-        self.swin = BasicLayer(
-            dim=features,
-            depth=BLOCKS,
-            num_heads=heads,
-            window_size=(WINDOW,) * dimensions,
-            drop_path=[0.0] * BLOCKS,
-            qkv_bias=True,
-            downsample=PatchMerging,
-        )
+        self.swin = swin_stage(features, heads, (WINDOW,) * dimensions, BLOCKS)
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """(batch, features, *spatial) -> (batch, 2 features, *half of it)."""

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import Tensor, nn
 
 from longflow.networks.precision import guard_convolutions
+from longflow.nnunet import build_network
 from longflow.plans import NetworkPlan
 
 #: convolutions of a stage where the plan does not say
@@ -36,17 +36,7 @@ class UNet(nn.Module):
 
     def __init__(self, in_channels: int, outputs: int, plan: NetworkPlan):
         super().__init__()
-        architecture = describe_architecture(plan)
-        network = get_network_from_plans(
-            architecture["network_class_name"],
-            architecture["arch_kwargs"],
-            architecture["_kw_requires_import"],
-            in_channels,
-            outputs,
-            allow_init=True,
-            deep_supervision=True,
-        )
-        self.unet = guard_convolutions(network)
+        self.unet = guard_convolutions(build_network(describe_architecture(plan), in_channels, outputs))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """(batch, in_channels, *spatial) to logits (batch, outputs, *spatial of the scale), finest first, float32."""

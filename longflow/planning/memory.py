@@ -12,15 +12,13 @@ import weakref
 from contextlib import nullcontext
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from longflow.data.labels import label_manager, structures
 from longflow.methods.batches import Batch, PhaseBatch, ScanBatch
 from longflow.methods.method import Method
 from longflow.methods.registry import build_method
 from longflow.plans import Plans
+from longflow.private import fake_tensors, storage_key, watch_operations
 
 GB = 1024**3
 #: what optimizers keep of each weight: Adam's first and second moment, the momentum of SGD
@@ -34,7 +32,7 @@ HEAP_BLOCK = 32 * 1024**2
 HOLES = 0.33
 
 
-class LiveBytes(TorchDispatchMode):
+class LiveBytes:
     """Counts the bytes of tensors that are alive, and the most that ever were, while the mode is on.
 
     Views share their storage and are counted once.
@@ -43,27 +41,31 @@ class LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self, device: str):
-        super().__init__()
         self.live = 0.0
         self.peak = 0.0
         self.fragments = False
         self._resident = device == "cpu"
         self._known: dict[int, float] = {}
+        self._watch = watch_operations(self._after)
 
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        result = function(*args, **(kwargs or {}))
-        for tensor in tree_iter(result):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
+    def __enter__(self) -> "LiveBytes":
+        self._watch.__enter__()
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._watch.__exit__(*error)
+
+    def _after(self, operation, args: tuple, made: list[torch.Tensor]) -> None:
+        for tensor in made:
+            self._count(tensor.untyped_storage())
         within = 0
-        if self._resident and function is torch.ops.aten.convolution_backward.default:
+        if self._resident and operation is torch.ops.aten.convolution_backward.default:
             # oneDNN brings its two large inputs into its own order
             within = sum(tensor.untyped_storage().nbytes() for tensor in args[:2])
         self.peak = max(self.peak, self.live + within)
-        return result
 
     def _count(self, storage: torch.UntypedStorage) -> None:
-        key = storage._cdata
+        key = storage_key(storage)
         if key in self._known:
             return
         cost = float(storage.nbytes())
@@ -93,7 +95,7 @@ def training_memory(
     :param batch_size: None: the configuration's.
     """
     plan = plans.configuration(configuration)
-    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(device) as memory:
+    with fake_tensors(), LiveBytes(device) as memory:
         model = build_method(method, plans, configuration)
         weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
         if not model.trains:

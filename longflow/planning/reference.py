@@ -16,8 +16,8 @@ from longflow.errors import ConfigurationError
 from longflow.fingerprint.fingerprint import Fingerprint
 from longflow.fingerprint.spatial import SpatialFingerprint
 from longflow.fingerprint.temporal import TemporalFingerprint
+from longflow.nnunet import fullres_spacing
 from longflow.planning.channels import plan_channels
-from longflow.planning.spatial import SpacingRules
 from longflow.planning.temporal import Contexts, candidate_spacings, contexts_of, judge_grid, regularity
 from longflow.plans import CONTEXT_WINDOW, ConfigurationPlan, GridPlan, Plans, TemporalPlan, read_plans
 from longflow.task import get_task
@@ -85,7 +85,7 @@ def target_spacing(plan: ConfigurationPlan, order: Sequence[int], spatial: Spati
             for size, voxels, thickness in zip(extent, plan.tile, own, strict=True)
         ]
     else:
-        spacing = SpacingRules(spatial).determine_fullres_target_spacing()[list(order)]
+        spacing = fullres_spacing(spatial.spacings, spatial.shapes_after_crop)[list(order)]
     return [float(value) for value in spacing]
 
 

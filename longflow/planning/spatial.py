@@ -7,14 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from nnunetv2.configuration import ANISO_THRESHOLD
-from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
-from nnunetv2.experiment_planning.experiment_planners.network_topology import get_pool_and_conv_props, pad_shape
-from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
 
 from longflow.data.images import by_axis
 from longflow.errors import ConfigurationError
 from longflow.fingerprint.spatial import SpatialFingerprint
+from longflow.nnunet import fullres_spacing, network_topology, padded_shape, shape_at_spacing, transposition
 from longflow.planning.memory import GB
 from longflow.planning.presets import Preset
 from longflow.plans import ConfigurationPlan, NetworkPlan
@@ -23,21 +20,9 @@ from longflow.plans import ConfigurationPlan, NetworkPlan
 SMALLEST_FEATURE_MAP, LOWRES_THRESHOLD, SPACING_STEP = 4, 0.25, 1.03
 #: nnU-Net's first patch, before it is shrunk: as many voxels as a cube or a square of this edge
 FIRST_EDGE = {3: 256, 2: 2048}
-NO_LIMIT = 999_999
 
 #: bytes of a training step with a patch, a network and a batch size
 Memory = Callable[[list[int], NetworkPlan, int], float]
-
-
-class SpacingRules(ExperimentPlanner):
-    """nnU-Net's planner for its rules alone: it needs no nnU-Net folder, segmentation or environment variable."""
-
-    def __init__(self, fingerprint: SpatialFingerprint):
-        # the parent's __init__ reads nnU-Net's folders; these are the attributes that the rules used here read
-        self.dataset_fingerprint = fingerprint.model_dump()
-        self.anisotropy_threshold = ANISO_THRESHOLD
-        self.overwrite_target_spacing = None
-        self.suppress_transpose = False
 
 
 @dataclass(frozen=True)
@@ -76,15 +61,10 @@ def plan_space(
     :param own_slices: 2d reads the slices of the files as they are, neither resampled nor cut along another axis.
     :raises ConfigurationError: not even the smallest patch fits the budget.
     """
-    rules = SpacingRules(fingerprint)
-    spacing = rules.determine_fullres_target_spacing()
-    forward, backward = ([0, 1, 2], [0, 1, 2])
-    if not own_slices:
-        forward, backward = ([int(axis) for axis in axes] for axes in rules.determine_transpose())
-    shapes = [
-        compute_new_shape(shape, old, spacing)
-        for old, shape in zip(fingerprint.spacings, fingerprint.shapes_after_crop, strict=True)
-    ]
+    spacings, cropped = fingerprint.spacings, fingerprint.shapes_after_crop
+    spacing = fullres_spacing(spacings, cropped)
+    forward, backward = ([0, 1, 2], [0, 1, 2]) if own_slices else transposition(spacings, cropped)
+    shapes = [shape_at_spacing(shape, old, spacing) for old, shape in zip(spacings, cropped, strict=True)]
     full = Resolution(spacing[forward], np.maximum(np.median(shapes, axis=0), 1)[forward], scans)
     spacing_reason = _spacing_reason(fingerprint, spacing, forward)
 
@@ -210,9 +190,8 @@ def first_patch(spacing: Sequence[float], median_shape: Sequence[float]) -> list
 
 def fit_network(spacing: Sequence[float], patch_size: Sequence[int], preset: Preset) -> tuple[list[int], NetworkPlan]:
     """The patch padded to the strides, and the topology that nnU-Net gives it, cut to the preset's number of stages."""
-    _, strides, kernels, _, _ = get_pool_and_conv_props(spacing, patch_size, SMALLEST_FEATURE_MAP, NO_LIMIT)
-    strides = [[int(step) for step in stride] for stride in strides[: preset.max_stages]]
-    kernels = [[int(size) for size in kernel] for kernel in kernels[: preset.max_stages]]
+    strides, kernels = network_topology(spacing, patch_size, SMALLEST_FEATURE_MAP)
+    strides, kernels = strides[: preset.max_stages], kernels[: preset.max_stages]
     network = NetworkPlan(
         features_per_stage=preset.features(len(strides), len(spacing)),
         strides=strides,
@@ -221,7 +200,7 @@ def fit_network(spacing: Sequence[float], patch_size: Sequence[int], preset: Pre
         encoder=preset.encoder,
         blocks_per_stage=list(preset.blocks[: len(strides)]),
     )
-    return [int(size) for size in pad_shape(patch_size, list(np.prod(strides, axis=0)))], network
+    return padded_shape(patch_size, np.prod(strides, axis=0)), network
 
 
 def shrinking_patches(

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 
 from longflow.data.labels import Labels, structures
+from longflow.nnunet import sample_positions
 
 #: scan -> label value -> (n, 3) positions along z, y, x in prepared voxels
 ClassLocations = Mapping[int, dict[int, np.ndarray]]
@@ -31,11 +31,8 @@ def find_locations(segmentations: Sequence[np.ndarray | None], values: Sequence[
     :param segmentations: (z, y, x) of each scan, prepared; None where it has no label.
     :return: int32 positions; a value that a scan does not have is left out.
     """
-    locations = {}
-    for scan, segmentation in enumerate(segmentations):
-        if segmentation is not None:
-            found = DefaultPreprocessor._sample_foreground_locations(segmentation[None], list(values))
-            locations[scan] = {
-                value: np.asarray(places)[:, 1:].astype(np.int32) for value, places in found.items() if len(places)
-            }
-    return locations
+    return {
+        scan: sample_positions(segmentation, values)
+        for scan, segmentation in enumerate(segmentations)
+        if segmentation is not None
+    }

@@ -7,10 +7,8 @@ change, nothing is interpolated and voxels stay equal to the bit.
 from collections.abc import Sequence
 
 import numpy as np
-from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
 
-#: nnU-Net's orders: cubic in the plane, nearest through it where slices are thick; labels linear per label
-IMAGE_ORDER, LABEL_ORDER, ORDER_THROUGH_PLANE = 3, 1, 0
+from longflow.nnunet import IMAGE_RESAMPLING, LABEL_RESAMPLING, resample, shape_at_spacing
 
 
 def transposed(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
@@ -25,7 +23,7 @@ def inverse_order(order: Sequence[int]) -> list[int]:
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> list[int]:
     """Voxels along each axis after resampling from one spacing (mm) to another; at least one."""
-    return [max(1, int(size)) for size in compute_new_shape(shape, spacing, target)]
+    return [max(1, int(size)) for size in shape_at_spacing(shape, spacing, target)]
 
 
 def resample_image(
@@ -38,10 +36,7 @@ def resample_image(
     """
     if list(image.shape[1:]) == list(shape):
         return image.astype(np.float32, copy=False)
-    resampled = resample_data_or_seg_to_shape(
-        image, shape, spacing, target, False, IMAGE_ORDER, ORDER_THROUGH_PLANE, force_separate_z=None
-    )
-    return resampled.astype(np.float32, copy=False)
+    return resample(image, shape, spacing, target, IMAGE_RESAMPLING).astype(np.float32, copy=False)
 
 
 def resample_labels(
@@ -50,7 +45,5 @@ def resample_labels(
     """(a, b, c) labels to another shape, int16."""
     if list(labels.shape) == list(shape):
         return labels.astype(np.int16, copy=False)
-    resampled = resample_data_or_seg_to_shape(
-        labels[None].astype(np.int16), shape, spacing, target, True, LABEL_ORDER, ORDER_THROUGH_PLANE, None
-    )
+    resampled = resample(labels[None].astype(np.int16), shape, spacing, target, LABEL_RESAMPLING)
     return resampled[0].astype(np.int16, copy=False)

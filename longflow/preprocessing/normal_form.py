@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
 from longflow.data.body import body_mask
 from longflow.data.box import box_slices, nonzero_box
+from longflow.nnunet import nonzero_mask
 from longflow.plans import ChannelPlan
 
 #: whose voxels statistics are taken of
@@ -82,7 +82,7 @@ def _voxels_of_region(scan: np.ndarray, region: Region) -> list[np.ndarray]:
     """Of each channel."""
     if region == "body":
         return [channel[body_mask(channel, is_ct=False)] for channel in scan]
-    inside = create_nonzero_mask(scan) if region == "nonzero" else box_slices(nonzero_box([scan]))
+    inside = nonzero_mask(scan) if region == "nonzero" else box_slices(nonzero_box([scan]))
     return [channel[inside] for channel in scan]
 
 

@@ -1,18 +1,15 @@
 """Back to the files' grid and units."""
 
 import numpy as np
-from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
 from longflow.data.box import box_slices
 from longflow.data.labels import label_manager
 from longflow.errors import DataError
+from longflow.nnunet import LOGITS_RESAMPLING, resample
 from longflow.plans import Plans
-from longflow.preprocessing.grid import ORDER_THROUGH_PLANE, inverse_order, resample_image, transposed
+from longflow.preprocessing.grid import inverse_order, resample_image, transposed
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.prepared import SeriesProperties
-
-#: nnU-Net's order of interpolation for the outputs of a network
-LOGITS_ORDER = 1
 
 
 def to_input_space(volume: np.ndarray, properties: SeriesProperties, scan_index: int) -> np.ndarray:
@@ -78,16 +75,8 @@ def export_labels(logits: np.ndarray, properties: SeriesProperties, plans: Plans
     :return: int16 (z, y, x) on the files' grid; 0 outside the crop.
     """
     _check_shape(logits, properties)
-    resampled = resample_data_or_seg_to_shape(
-        logits,
-        properties.transposed_crop_shape,
-        properties.spacing,
-        properties.transposed_spacing,
-        is_seg=False,
-        order=LOGITS_ORDER,
-        order_z=ORDER_THROUGH_PLANE,
-        force_separate_z=None,
-    )
+    shape, spacing = properties.transposed_crop_shape, properties.transposed_spacing
+    resampled = resample(logits, shape, properties.spacing, spacing, LOGITS_RESAMPLING)
     labels = labels_of_logits(resampled, plans)
     whole = np.zeros(properties.shape_before_crop, dtype=np.int16)
     whole[box_slices(properties.crop)] = transposed(labels[None], inverse_order(properties.transpose))[0]

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
 from longflow.data.box import box_slices, nonzero_box
 from longflow.data.coarse import block_means, coarse_block
@@ -18,6 +17,7 @@ from longflow.data.dataset import Scan, Series
 from longflow.data.images import Volume, check_same_grid, read_label, read_scan
 from longflow.errors import DataError
 from longflow.integrity.problems import REGISTER
+from longflow.nnunet import nonzero_mask
 from longflow.plans import Plans
 from longflow.preprocessing.class_locations import find_locations, wanted_values
 from longflow.preprocessing.grid import (
@@ -171,7 +171,7 @@ def _outside_marked(label: np.ndarray, scan: np.ndarray) -> np.ndarray:
 
     Resampling gives a voxel to the label with the largest share, so one background or two is not the same.
     """
-    return np.where((label == 0) & ~create_nonzero_mask(scan), np.int16(OUTSIDE), label)
+    return np.where((label == 0) & ~nonzero_mask(scan), np.int16(OUTSIDE), label)
 
 
 def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:

@@ -21,6 +21,7 @@ from longflow.errors import DataError
 from longflow.files import atomic_write, read_json, write_json
 from longflow.preprocessing.class_locations import ClassLocations
 from longflow.preprocessing.prepared import PreparedSeries, SeriesProperties
+from longflow.private import open_blosc2
 
 BLOCK_VOXELS = 8192  # 32 kB of float32: a small share of a patch; half of it reads slower (benchmarks/preprocessing.py)
 CHUNK_BYTES = 16 * 2**20
@@ -199,9 +200,7 @@ def _write_blosc2(array: np.ndarray, path: Path, patch_size: Sequence[int]) -> N
 
 def _open_blosc2(path: Path, shape: tuple[int, ...]) -> blosc2.NDArray:
     try:
-        # not blosc2.open: where a file says so, that follows a link to a server or, in older versions, compiles Python
-        # that the file holds
-        array = blosc2.blosc2_ext.open(str(path), "r", 0, dparams={"nthreads": 1})
+        array = open_blosc2(path)
     except (OSError, RuntimeError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if further := set(getattr(array, "schunk", array).meta) - {"b2nd"}:

@@ -7,10 +7,10 @@ from math import ceil
 from pathlib import Path
 
 import numpy as np
-from nnunetv2.utilities.crossval_split import generate_crossval_split
 
 from longflow.errors import ConfigurationError, DataError, NotFoundError, first_few
 from longflow.files import read_json, write_json
+from longflow.nnunet import validation_folds
 from longflow.paths import DatasetPaths
 from longflow.plans import CONTEXT_WINDOW
 from longflow.preprocessing.series import PreparedSeries, load_prepared, prepared_subjects
@@ -137,12 +137,9 @@ def read_or_make_splits(
             "on and one to validate on."
         )
     first = sorted(labelled) if len(labelled) > 1 else subjects
-    made = generate_crossval_split(first, seed=SEED, n_splits=min(FOLDS, len(first)))
+    made = validation_folds(first, min(FOLDS, len(first)), SEED)
     rest = np.random.default_rng(SEED).permutation(sorted(set(subjects) - set(first)))
-    validating = [
-        {*map(str, fold["val"]), *map(str, part)}
-        for fold, part in zip(made, np.array_split(rest, len(made)), strict=True)
-    ]
+    validating = [{*fold, *map(str, part)} for fold, part in zip(made, np.array_split(rest, len(made)), strict=True)]
     splits = [
         Split(tuple(one for one in subjects if one not in val), tuple(one for one in subjects if one in val))
         for val in validating

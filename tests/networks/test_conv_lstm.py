@@ -15,6 +15,7 @@ from longflow.networks.conv_lstm import (
 )
 from longflow.planning.memory import LiveBytes
 from longflow.plans import NetworkPlan
+from longflow.private import cpu_has_bf16
 
 
 def plan(strides=((1, 1, 1), (1, 2, 2)), features=(8, 16), kernel=3) -> NetworkPlan:
@@ -140,7 +141,7 @@ def test_nothing_is_kept_where_no_gradient_is_wanted():
     assert not hidden.requires_grad
 
 
-@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no bf16 instructions")
+@pytest.mark.skipif(not cpu_has_bf16(), reason="this processor has no bf16 instructions")
 @pytest.mark.parametrize(("slices", "stride"), [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2)])
 def test_gradients_in_bf16_are_those_of_float32(slices, stride):
     torch.manual_seed(0)

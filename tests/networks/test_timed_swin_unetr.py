@@ -4,10 +4,10 @@ import pytest
 import torch
 from monai.networks.nets.swin_unetr import SwinUNETR
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from longflow.networks.timed_swin_unetr import TimedResBlock, TimedSwinUNETR
 from longflow.plans import NetworkPlan
+from longflow.private import fake_tensors
 from tests.networks.helpers import awake, in_bf16_and_float32, never_modulated
 
 
@@ -81,7 +81,7 @@ def test_features_are_a_multiple_of_twelve_for_every_plan():
 
 
 def test_with_the_plan_of_timeresnet_it_has_the_size_that_is_told():
-    with FakeTensorMode():
+    with fake_tensors():
         net = network(2, features=(64, 128, 256, 512, 1024))
     assert len(net.stages) == 4
     assert round(sum(parameter.numel() for parameter in net.parameters()) / 1e6, 1) == 116.6

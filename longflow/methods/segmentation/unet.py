@@ -2,17 +2,13 @@
 
 from typing import ClassVar
 
-import torch
-from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor, nn
 
 from longflow.data.labels import label_manager
 from longflow.methods.batches import ScanBatch
 from longflow.methods.method import Method, Options, Recipe
 from longflow.networks.unet import UNet
+from longflow.nnunet import LabelManager, segmentation_loss
 from longflow.plans import Plans
 
 #: of soft Dice, in numerator and denominator: nnU-Net's
@@ -105,26 +101,12 @@ def supervised_loss(labels: LabelManager, outputs: int, batch_dice: bool) -> nn.
     """nnU-Net's loss of lists of logits and targets, finest first.
 
     Soft Dice plus cross-entropy on labels (background left out of Dice), or soft Dice plus binary cross-entropy where
-    there are regions. Outputs are weighted by 1, 1/2, 1/4, ...; the coarsest of several is left out. Where several
-    processes train, Dice over the batch is over the batches of all.
+    there are regions. Outputs are weighted by 1, 1/2, 1/4, ...; the coarsest of several is excluded.
     """
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    dice = {"batch_dice": batch_dice, "smooth": DICE_SMOOTH, "ddp": distributed}
-    if labels.has_regions:
-        loss = DC_and_BCE_loss(
-            {},
-            {**dice, "do_bg": True},
-            use_ignore_label=labels.has_ignore_label,
-            dice_class=MemoryEfficientSoftDiceLoss,
-        )
-    else:
-        loss = DC_and_CE_loss(
-            {**dice, "do_bg": False}, {}, ignore_label=labels.ignore_label, dice_class=MemoryEfficientSoftDiceLoss
-        )
     weights = [0.5**scale for scale in range(outputs)]
     if outputs > 1:
         weights[-1] = 0.0
-    return DeepSupervisionWrapper(loss, [weight / sum(weights) for weight in weights])
+    return segmentation_loss(labels, [weight / sum(weights) for weight in weights], batch_dice, DICE_SMOOTH)
 
 
 METHOD = Unet

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
-from nnunetv2.configuration import ANISO_THRESHOLD
 from torch import Tensor
 
+from longflow.nnunet import anisotropy_threshold
 from longflow.plans import ConfigurationPlan, Plans
 
 #: nnU-Net's probabilities and ranges for rotation and scaling
@@ -62,7 +62,7 @@ def _warp(stack: Tensor, configuration: ConfigurationPlan) -> Tensor:
 def is_thin(configuration: ConfigurationPlan) -> bool:
     """Whether a 3D patch has so few slices, for its width, that rotating out of the plane would leave it."""
     patch = configuration.patch_size
-    return len(patch) == 3 and max(patch) / patch[0] > ANISO_THRESHOLD
+    return len(patch) == 3 and max(patch) / patch[0] > anisotropy_threshold()
 
 
 def _intensity_draw(plans: Plans, generator: np.random.Generator) -> tuple[Tensor, Tensor]:

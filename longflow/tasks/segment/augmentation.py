@@ -13,11 +13,9 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
+from longflow.nnunet import LabelManager, size_to_read, training_transforms, validation_transforms
 from longflow.plans import ConfigurationPlan
 from longflow.tasks.forecast.augmentation import is_thin
 
@@ -57,21 +55,11 @@ def build_transforms(plan: ConfigurationPlan, manager: LabelManager | None, augm
 
     :param manager: says which regions and which ignore label the targets have; None where there are no targets.
     """
-    targets = {
-        "foreground_labels": manager.foreground_labels if manager else None,
-        "regions": manager.foreground_regions if manager and manager.has_regions else None,
-        "ignore_label": manager.ignore_label if manager else None,
-    }
     scales = deep_supervision_scales(plan)
     if not augmented:
         nothing = ComposeTransforms([])
-        whole = nnUNetTrainer.get_validation_transforms(scales, **targets)
-        return ScanTransforms(tuple(plan.patch_size), whole, nothing, nothing)
-    rotation, thin = rotation_range(plan), is_thin(plan)
-    mirror_axes = tuple(range(len(plan.patch_size)))
-    whole = nnUNetTrainer.get_training_transforms(
-        tuple(plan.patch_size), rotation, scales, mirror_axes, thin, use_mask_for_norm=None, **targets
-    )
+        return ScanTransforms(tuple(plan.patch_size), validation_transforms(scales, manager), nothing, nothing)
+    whole = training_transforms(plan.patch_size, rotation_range(plan), scales, is_thin(plan), manager)
     steps = _steps(whole, plan)
     return ScanTransforms(
         read_size=read_size(plan),
@@ -103,9 +91,8 @@ def rotation_range(plan: ConfigurationPlan) -> tuple[float, float]:
 
 def read_size(plan: ConfigurationPlan) -> tuple[int, ...]:
     """Voxels to read for a patch that may be rotated and scaled; thin patches are never rotated out of the plane."""
-    rotation = rotation_range(plan)
-    size = get_patch_size(plan.patch_size, rotation, rotation, rotation, ROOM_FOR_SCALING)
-    return (plan.patch_size[0] if is_thin(plan) else int(size[0]), *(int(edge) for edge in size[1:]))
+    first, *others = size_to_read(plan.patch_size, rotation_range(plan), ROOM_FOR_SCALING)
+    return (plan.patch_size[0] if is_thin(plan) else first, *others)
 
 
 def deep_supervision_scales(plan: ConfigurationPlan) -> list[list[float]]:

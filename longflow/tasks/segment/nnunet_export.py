@@ -1,11 +1,11 @@
 """Trained segmentation models as a folder that ``nnUNetv2_predict_from_modelfolder`` reads."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
 from longflow.errors import ConfigurationError
 from longflow.files import atomic_write, read_json, write_json
@@ -14,9 +14,8 @@ from longflow.methods.method import Method
 from longflow.methods.segmentation.unet import uses_batch_dice
 from longflow.methods.weights import load_method
 from longflow.networks.unet import UNet, describe_architecture
+from longflow.nnunet import IMAGE_RESAMPLING, LABEL_RESAMPLING, LOGITS_RESAMPLING, RESAMPLING_FUNCTION, Resampling
 from longflow.plans import ChannelPlan, Plans, read_plans
-from longflow.preprocessing.grid import IMAGE_ORDER, LABEL_ORDER, ORDER_THROUGH_PLANE
-from longflow.preprocessing.restore import LOGITS_ORDER
 
 #: nnU-Net's trainer whose network, preprocessing and mirroring a model of longflow has
 TRAINER = "nnUNetTrainer"
@@ -85,9 +84,9 @@ def nnunet_plans(plans: Plans, configuration: str) -> dict[str, Any]:
                 "normalization_schemes": [_scheme(channel) for channel in plans.channels],
                 # the statistics of the whole box, see preprocessing/normal_form.py
                 "use_mask_for_norm": [False for _ in plans.channels],
-                **_resampling("data", IMAGE_ORDER),
-                **_resampling("seg", LABEL_ORDER),
-                **_resampling("probabilities", LOGITS_ORDER),
+                **_resampling("data", IMAGE_RESAMPLING),
+                **_resampling("seg", LABEL_RESAMPLING),
+                **_resampling("probabilities", LOGITS_RESAMPLING),
                 "architecture": describe_architecture(plan.network),
                 "batch_dice": uses_batch_dice(plans, configuration),
             }
@@ -140,17 +139,9 @@ def _scheme(channel: ChannelPlan) -> str:
     return {"absolute": "CTNormalization", "per_scan": "ZScoreNormalization"}[channel.normal_form]
 
 
-def _resampling(what: str, order: int) -> dict[str, Any]:
-    """nnU-Net's entries for one kind of volume."""
-    return {
-        f"resampling_fn_{what}": resample_data_or_seg_to_shape.__name__,
-        f"resampling_fn_{what}_kwargs": {
-            "is_seg": what == "seg",
-            "order": order,
-            "order_z": ORDER_THROUGH_PLANE,
-            "force_separate_z": None,
-        },
-    }
+def _resampling(what: str, how: Resampling) -> dict[str, Any]:
+    """Return nnU-Net's entries for one kind of volume."""
+    return {f"resampling_fn_{what}": RESAMPLING_FUNCTION, f"resampling_fn_{what}_kwargs": asdict(how)}
 
 
 def _intensities(channel: ChannelPlan) -> dict[str, float]:

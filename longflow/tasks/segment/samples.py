@@ -2,20 +2,18 @@
 
 import logging
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from longflow.data.labels import label_manager, structures
 from longflow.errors import DataError, first_few
 from longflow.methods.batches import ScanBatch
+from longflow.nnunet import LabelKey, LabelManager, PatchPlaces, annotated_key
 from longflow.plans import ConfigurationPlan, Plans
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.tasks.segment.augmentation import augment_labelled, augment_pair, build_transforms, randomness_of
@@ -28,9 +26,6 @@ logger = logging.getLogger(__name__)
 
 #: share of the labelled patches of a batch that are centred on a structure: nnU-Net's number
 FOREGROUND_SHARE = 0.33
-
-#: where patches of unlabelled scans lie does not depend on labels
-NO_LABELS = SimpleNamespace(all_labels=[], has_ignore_label=False)
 
 
 class _ScanSamples(Dataset):
@@ -85,10 +80,9 @@ class _ScanSamples(Dataset):
         for index in range(self.plan.batch_size):
             subject, scan = self.scans[generator.integers(len(self.scans))]
             series = self.series[subject]
-            centred = places.get_do_oversample(index)
+            centred = places.is_centred(index)
             locations = self._locations(subject, scan) if centred or self.manager.has_ignore_label else None
-            start, stop = places.get_bbox(np.array(series.properties.shape), centred, locations)
-            box = list(zip(start, stop, strict=True))
+            box = places.draw(series.properties.shape, centred, locations)
             image, segmentation = read_scans(series, scan, scan + 1, box)[0], read_segmentation(series, scan, box)
             image, targets = augment_labelled(self.transforms, self._flat(image), self._flat(segmentation))
             images.append(image)
@@ -100,15 +94,15 @@ class _ScanSamples(Dataset):
 
         Subject, j and the place of the patch are uniform, the place one for both scans.
         """
-        places = patch_places(self.plan, self.transforms.read_size, NO_LABELS)
+        places = patch_places(self.plan, self.transforms.read_size, None)
         drawn = []
         for _ in range(max(1, self.plan.batch_size // 2)):
             number = int(generator.integers(len(self.subjects)))
             series = self.series[self.subjects[number]]
             times, shape = series.properties.times, series.properties.shape
             first = int(generator.integers(len(times) - 1))
-            start, stop = places.get_bbox(np.array(shape), False, None)
-            patches = read_scans(series, first, first + 2, list(zip(start, stop, strict=True)))
+            box = places.draw(shape, False, None)
+            patches = read_scans(series, first, first + 2, box)
             pair, clean = augment_pair(self.transforms, self._flat(patches))
             drawn.append(
                 {
@@ -117,7 +111,7 @@ class _ScanSamples(Dataset):
                     "pair_times": torch.tensor(
                         [0.0, (times[first + 1] - times[first]) / self.plans.temporal.time_scale], dtype=torch.float32
                     ),
-                    "position": torch.tensor(float(np.clip((start[0] + stop[0]) / 2 / shape[0], 0, 1))),
+                    "position": torch.tensor(float(np.clip(sum(box[0]) / 2 / shape[0], 0, 1))),
                     "subject": torch.tensor(number),
                 }
             )
@@ -179,23 +173,12 @@ def subjects_with_pairs(cohort: Cohort) -> list[str]:
     return subjects
 
 
-def patch_places(
-    plan: ConfigurationPlan, read_size: tuple[int, ...], manager: LabelManager | SimpleNamespace
-) -> nnUNetDataLoader:
-    """Where nnU-Net would place patches (``get_bbox``), and which of a batch it would centre on a structure."""
-    return nnUNetDataLoader(
-        SimpleNamespace(identifiers=[]),
-        plan.batch_size,
-        list(read_size),
-        list(plan.patch_size),
-        manager,
-        oversample_foreground_percent=FOREGROUND_SHARE,
-    )
+def patch_places(plan: ConfigurationPlan, read_size: tuple[int, ...], manager: LabelManager | None) -> PatchPlaces:
+    """Return where nnU-Net places patches, and which of a batch it centres on a structure."""
+    return PatchPlaces(plan.batch_size, read_size, plan.patch_size, manager, FOREGROUND_SHARE)
 
 
-def class_locations(
-    series: PreparedSeries, scan: int, manager: LabelManager
-) -> dict[int | tuple[int, ...], np.ndarray]:
+def class_locations(series: PreparedSeries, scan: int, manager: LabelManager) -> dict[LabelKey, np.ndarray]:
     """Where a scan has each class, by nnU-Net's keys: label, region, and all that is annotated if there is an ignore
     label.
 
@@ -207,8 +190,7 @@ def class_locations(
     by_label = label_positions(series, scan)
     classes = list(manager.foreground_regions if manager.has_regions else manager.foreground_labels)
     if manager.has_ignore_label:
-        # nnU-Net's key for it
-        classes.append((-1, *manager.all_labels))
+        classes.append(annotated_key(manager))
     locations = {}
     for key in classes:
         values = key if isinstance(key, tuple) else (key,)

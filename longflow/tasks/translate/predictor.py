@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 import torch
-from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.hounsfield import is_ct
@@ -25,6 +24,7 @@ from longflow.inference.predictor import INTENDED_USE, Asked, Predictor
 from longflow.inference.windows import predict_translation
 from longflow.integrity.hounsfield import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.methods.method import Method
+from longflow.nnunet import nonzero_mask
 from longflow.plans import Plans
 from longflow.preprocessing.series import export_forecast, prepare_volumes
 from longflow.tasks.translate.requests import TranslationRequest, translation_requests
@@ -132,7 +132,7 @@ def translate(
     image = np.asarray(prepared.images[0], dtype=np.float32)
     translation = predict_translation(methods, image, source_phase, device, plans.inference.tile_step_size, mirror)
     translated = export_forecast(translation, image, volume.array, prepared.properties, 0)
-    return np.where(create_nonzero_mask(volume.array), translated, volume.array.astype(np.float32, copy=False))
+    return np.where(nonzero_mask(volume.array), translated, volume.array.astype(np.float32, copy=False))
 
 
 def files_of_translation(item: TranslationRequest, folder: Path, description: DatasetDescription) -> list[Path]:

@@ -9,6 +9,7 @@ from longflow.flow.solvers import integrate
 from longflow.methods.forecasting.ode_lstm import STEPS, waiting_times
 from longflow.methods.registry import build_method
 from longflow.planning.memory import training_memory
+from longflow.private import cpu_has_bf16
 from tests.methods.helpers import minimal_plans, random_batch
 from tests.networks.helpers import awake
 
@@ -144,7 +145,7 @@ def test_its_memory_can_be_planned_and_grows_with_the_scans():
     assert 0 < few < many
 
 
-@pytest.mark.skipif(not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no bf16 instructions")
+@pytest.mark.skipif(not cpu_has_bf16(), reason="this processor has no bf16 instructions")
 def test_in_bf16_the_state_keeps_its_type_and_a_small_step_is_not_lost():
     network = awake(ode_lstm()).network
     hidden = torch.ones(1, 8, 2, 4, 4)

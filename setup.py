@@ -24,6 +24,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["longflow", "longflow.*"]),
+    package_data={"longflow": ["py.typed"]},
     # upper bounds are what was tested. Before raising one, run tests/test_nnunet.py and tests/test_library_contracts.py
     install_requires=[
         "torch>=2.4,<2.15",

@@ -1,4 +1,4 @@
-"""``longflow_export``: a trained segmentation as a model folder of nnU-Net."""
+"""``longflow_export``: write a trained segmentation model as a model folder of nnU-Net."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,8 +16,9 @@ nnUNetv2_predict_from_modelfolder -i in -o out -m for_nnunet -f 0 1 2 3 4
 def parser() -> command.Parser:
     result = command.Parser(
         "longflow_export",
-        "Write a trained segmentation as a folder that nnUNetv2_predict_from_modelfolder takes with -m. nnU-Net then "
-        "predicts the same labels, on machines where longflow is not installed.",
+        "Write a trained segmentation model as a folder for nnUNetv2_predict_from_modelfolder -m. nnU-Net then "
+        "predicts "
+        "the same labels, on machines where longflow is not installed.",
         EXAMPLE,
     )
     flags.add_dataset(result)

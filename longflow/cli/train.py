@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.progress import TaskProgressColumn
@@ -10,10 +11,10 @@ from longflow.cli import command, flags
 from longflow.cli.progress import bar_with
 from longflow.errors import ConfigurationError
 from longflow.paths import DatasetPaths, resolve_dataset_name
-from longflow.task import all_tasks, get_task
+from longflow.task import all_tasks
 
 if TYPE_CHECKING:
-    from longflow.plans import Plans
+    from longflow.job import FoldJob
 
 EXAMPLE = """
 longflow_train 101 3d_fullres 0                      # CRONOS, fold 0, as planned
@@ -94,16 +95,14 @@ def _add_weights_and_labels(result: command.Parser) -> None:
 def work(options: argparse.Namespace) -> None:
     """Train the folds."""
     command.set_up_process()
+    from longflow.job import FoldJob, FoldSettings
     from longflow.methods.registry import checked_options, named_with_network
-    from longflow.plans import read_plans
-    from longflow.training.run import RunSettings
 
     dataset = DatasetPaths(resolve_dataset_name(options.dataset))
-    plans = read_plans(dataset.plans(options.plans))
-    plans.configuration(options.configuration)
-    options.method = named_with_network(options.method or get_task(plans.task).default_method, options.network)
+    job = FoldJob.resolve(dataset, options.plans, options.configuration, options.method)
+    method = named_with_network(job.method, options.network)
     device = flags.checked_device(options.device)
-    settings = RunSettings(
+    settings = FoldSettings(
         epochs=options.epochs,
         iterations=options.iterations,
         max_time=options.max_time,
@@ -112,21 +111,22 @@ def work(options: argparse.Namespace) -> None:
         device=device,
         workers=default_workers(device) if options.workers is None else options.workers,
         compile=options.compile,
-        options=checked_options(options.method, dict(map(_name_and_value, options.options))),
+        options=checked_options(method, dict(map(_name_and_value, options.options))),
         pretrained=options.pretrained,
         labelled_subjects=options.labelled_subjects,
     )
-    for fold in folds_of(options.fold, dataset, plans):
-        _train(dataset, options, fold, settings)
+    job = replace(job, method=method, settings=settings)
+    for fold in folds_of(options.fold, job):
+        _train(job.with_fold(fold), options.overwrite)
 
 
-def _train(dataset: DatasetPaths, options: argparse.Namespace, fold: int, settings) -> None:
+def _train(job: "FoldJob", overwrite: bool) -> None:
     """Train one fold with a progress bar."""
     from longflow.report.drawing import progress_figure
     from longflow.training.loop import train_fold
 
     with bar_with(TaskProgressColumn()) as bar:
-        task = bar.add_task(f"{options.method} fold {fold}", total=1.0, note="")
+        task = bar.add_task(f"{job.method} fold {job.fold}", total=1.0, note="")
 
         def show(share: float, state) -> None:
             bar.update(task, completed=share, note=f"step {state.iteration} {state.note}")
@@ -134,17 +134,7 @@ def _train(dataset: DatasetPaths, options: argparse.Namespace, fold: int, settin
         def draw(paths) -> None:
             progress_figure(paths.progress_csv, paths.progress_png)
 
-        paths = train_fold(
-            dataset,
-            options.plans,
-            options.method,
-            options.configuration,
-            fold,
-            settings,
-            options.overwrite,
-            on_progress=show,
-            after_epoch=draw,
-        )
+        paths = train_fold(job, overwrite, on_progress=show, after_epoch=draw)
         bar.update(task, completed=1.0)
     command.console.print(f"Trained: {paths.folder}", highlight=False)
 
@@ -156,12 +146,12 @@ def _name_and_value(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def folds_of(text: str, dataset: DatasetPaths, plans: "Plans") -> list[int]:
+def folds_of(text: str, job: "FoldJob") -> list[int]:
     """Parse ``all`` or a number."""
     if text == "all":
-        from longflow.training.loop import number_of_folds
+        from longflow.training.splits import number_of_folds
 
-        return list(range(number_of_folds(dataset, plans)))
+        return list(range(number_of_folds(job.dataset, job.plans)))
     if not text.isdigit():
         raise ConfigurationError(f"The fold is '{text}', expected a number from 0 to 4, or all.")
     return [int(text)]

@@ -15,14 +15,10 @@ from longflow.data.dataset import DatasetDescription, Scan, image_path, training
 from longflow.errors import DataError
 from longflow.paths import DatasetPaths
 from longflow.plans import Plans
+from longflow.task import get_task
 from longflow.tasks.forecast.requests import forecast_requests
-from longflow.training.splits import (
-    ForecastTarget,
-    prepared_scans,
-    read_or_draw_targets,
-    read_or_make_splits,
-    split_of_fold,
-)
+from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
+from longflow.training.splits import prepared_scans, read_or_make_splits, split_of_fold
 
 
 @dataclass(frozen=True)
@@ -65,8 +61,9 @@ def targets_of_fold(
         excluded.
     """
     cache = dataset.cache(plans.plans_name, plans.configuration(configuration).data_identifier)
-    scans = prepared_scans(cache, plans.task)
-    splits = read_or_make_splits(dataset, scans)
+    task = get_task(plans.task)
+    scans = prepared_scans(cache, task)
+    splits = read_or_make_splits(dataset, scans, task)
     split_of_fold(splits, fold, dataset.splits)
     targets = read_or_draw_targets(dataset, splits, scans)[fold]
     if equal_context:

@@ -1,7 +1,8 @@
-"""A raw dataset: dataset.json, scans.csv, image folders; and the series of scans that they describe."""
+"""A raw dataset: dataset.json, scans.csv, image folders, and the series of scans that they describe."""
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from longflow.task import DEFAULT_TASK, get_task
 
 REQUIRED_COLUMNS = ("case", "subject", "time")
 
-#: the column that says in which contrast phase a scan was acquired, for the task "translate"
+#: the column with the contrast phase of a scan, for tasks that use phases
 PHASE = "phase"
 
-#: ``{name}.json`` in a folder of forecasts is not a sidecar
+#: ``{name}.json`` in a folder of predictions is not the sidecar of a case
 RESERVED_NAMES = ("dataset", "metrics")
 
-#: what spreadsheets write instead of commas, mostly where the decimal sign is a comma
+#: separators that spreadsheets write instead of commas, mostly where the decimal sign is a comma
 SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
@@ -41,7 +42,9 @@ class DatasetDescription(BaseModel):
     regions_class_order: list[int] = Field(default=[], description="nnU-Net's; needed where labels are regions")
     task: TaskName = DEFAULT_TASK
     normalization: dict[str, NormalForm] = Field(default={}, description="normal form by channel index, to override")
-    phases: list[str] = Field(default=[], description="task 'translate': the two phases, the one at t = 0 first")
+    phases: list[str] = Field(
+        default=[], description="for tasks that use phases: the two phases, the one at t = 0 first"
+    )
 
     @field_validator("channel_names")
     @classmethod
@@ -66,17 +69,17 @@ class DatasetDescription(BaseModel):
 
     @property
     def channels(self) -> list[str]:
-        """Channel names in order."""
+        """Return the channel names in order."""
         return [self.channel_names[str(index)] for index in range(len(self.channel_names))]
 
     @property
     def is_ct(self) -> list[bool]:
-        """For each channel whether its units are Hounsfield's, by its name."""
+        """Tell for each channel, by its name, whether its values are Hounsfield units."""
         return [is_ct(name) for name in self.channels]
 
     @property
     def label_values(self) -> set[int]:
-        """Every integer that a label image may hold (regions expanded), background 0 included."""
+        """Return every integer that a label image may hold: regions expanded, with background 0."""
         values = {0}
         for value in self.labels.values():
             values.update(value if isinstance(value, list) else [value])
@@ -87,10 +90,12 @@ class DatasetDescription(BaseModel):
 class Scan:
     """One acquisition of one subject at one time.
 
-    :param case: file prefix; channel ``c`` lies in ``{case}_{c:04d}{file_ending}``.
+    :param case: file prefix; channel ``c`` is the file ``{case}_{c:04d}{file_ending}``.
+    :param subject: name of the patient.
     :param time: in the dataset's time unit.
-    :param images: one path per channel, in order of channels; the files need not exist (a wanted target has none).
+    :param images: one path per channel, in order of channels; the files of a requested scan do not exist.
     :param label: path of the label image, or None.
+    :param covariates: further columns of scans.csv.
     """
 
     case: str
@@ -102,12 +107,12 @@ class Scan:
 
     @property
     def phase(self) -> str:
-        """The contrast phase that scans.csv gives; empty where it gives none."""
+        """Return the contrast phase in scans.csv; empty where there is none."""
         return self.covariates.get(PHASE, "")
 
     @property
     def exists(self) -> bool:
-        """Whether the file of every channel exists."""
+        """Tell whether the file of every channel exists."""
         return all(path.is_file() for path in self.images)
 
 
@@ -120,18 +125,20 @@ class Series:
 
     @property
     def times(self) -> list[float]:
-        """Time of each scan, ascending."""
+        """Return the time of each scan, ascending."""
         return [scan.time for scan in self.scans]
 
     def with_images(self) -> "Series":
-        """The scans whose files exist; a wanted target has none."""
+        """Return the scans whose files exist; those of requested scans do not."""
         return Series(self.subject, tuple(scan for scan in self.scans if scan.exists))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A line of scans.csv as it stands there, before anything is checked.
+    """A line of scans.csv as it is, before anything is checked.
 
+    :param line: its number in the file, from 2 on.
+    :param covariates: cells of further columns.
     :param surplus: cells beyond those of the first line.
     """
 
@@ -144,7 +151,13 @@ class Row:
 
 
 def read_description(path: Path) -> DatasetDescription:
-    """Read and validate a ``dataset.json``; the times of a LongiSeg dataset are positions, counted in visits."""
+    """Read and validate a ``dataset.json``; the times of a LongiSeg dataset are positions, counted in visits.
+
+    :param path: the file.
+    :returns: its content.
+    :raises DataError: the file is missing or not JSON.
+    :raises ConfigurationError: a key is missing or invalid.
+    """
     content = read_json(path)
     if isinstance(content, dict) and "time_unit" not in content and (path.parent / "patientsTr.json").is_file():
         content["time_unit"] = "visits"
@@ -152,8 +165,10 @@ def read_description(path: Path) -> DatasetDescription:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The lines of ``scans.csv``, unchecked but for the header.
+    """Read the lines of ``scans.csv`` and check its header.
 
+    :param path: the file.
+    :returns: the lines in order, unchecked.
     :raises DataError: the file is missing, empty, not text, or lacks one of the columns case, subject, time.
     """
     try:
@@ -168,7 +183,7 @@ def read_rows(path: Path) -> list[Row]:
                     f"{path} has no column {', '.join(missing)}. Found in its first line: "
                     f"{', '.join(columns) or 'nothing'}. "
                     "Expected: case,subject,time and any further columns, separated by commas."
-                    + (f" Its cells are separated by {separator}: save it again with commas." if separator else "")
+                    + (f" Its cells are separated by {separator}. Save it with commas." if separator else "")
                 )
             return [
                 Row(
@@ -187,8 +202,7 @@ def read_rows(path: Path) -> list[Row]:
             ]
     except FileNotFoundError as error:
         raise DataError(
-            f"{path} does not exist. It is the table that makes a dataset longitudinal: one line per scan with the "
-            "columns case,subject,time."
+            f"{path} does not exist. Expected a table with one line per scan and the columns case,subject,time."
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(
@@ -199,16 +213,16 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def is_name(text: str) -> bool:
-    """Whether a case or subject can be part of a file's name.
+    """Tell whether a case or subject can be part of a file's name.
 
-    Nothing that leads to another folder or hides, and not a name that a folder of forecasts uses itself.
+    It must not lead to another folder, hide the file, or be a name that a folder of predictions uses itself.
     """
     safe = bool(text) and text[0] != "." and not any(letter in "/\\" or ord(letter) < 32 for letter in text)
     return safe and text not in RESERVED_NAMES
 
 
 def parse_time(text: str) -> float | None:
-    """A finite number, or None where the text is not one (a date, an empty cell, nan)."""
+    """Parse a finite number; None where the text is not one (a date, an empty cell, nan)."""
     try:
         value = float(text)
     except ValueError:
@@ -217,9 +231,14 @@ def parse_time(text: str) -> float | None:
 
 
 def rows_of_folder(images: Path) -> list[Row]:
-    """The table of an image folder: ``scans.csv`` inside it or beside it, or LongiSeg's ``patients*.json``.
+    """Read the table of an image folder.
 
-    Beside it, ``imagesTr`` is described by ``scans.csv`` or ``patientsTr.json`` (the position is the time).
+    It is ``scans.csv`` in the folder; for ``imagesTr``, also ``scans.csv`` next to the folder; or LongiSeg's
+    ``patientsTr.json`` next to it, in which the position of a case is its time.
+
+    :param images: the folder.
+    :returns: the lines in order, unchecked.
+    :raises DataError: there is no table, or it cannot be read.
     """
     table = images / "scans.csv"
     if not table.is_file() and images.name == "imagesTr":
@@ -233,7 +252,9 @@ def rows_of_folder(images: Path) -> list[Row]:
 def _rows_of_longiseg(path: Path) -> list[Row]:
     patients = read_json(path)
     if not isinstance(patients, dict) or not all(isinstance(cases, list) for cases in patients.values()):
-        raise DataError(f"{path} should map each patient to the list of its cases in order of time.")
+        raise DataError(
+            f"{path} is not a LongiSeg table. Expected each patient with the list of its cases in order of time."
+        )
     rows, line = [], 1
     for subject, cases in patients.items():
         for position, case in enumerate(cases):
@@ -243,92 +264,109 @@ def _rows_of_longiseg(path: Path) -> list[Row]:
 
 
 def series_of_folder(images: Path, description: DatasetDescription, labels: Path | None = None) -> list[Series]:
-    """The series of an image folder, sorted by subject; files are not opened.
+    """Read the table of an image folder as series; image files are not opened.
 
-    :param labels: folder of label images, where there is one.
-    :raises DataError: a time is not a number, a cell is empty or one too many, a case or subject is not a name, or two
-        rows share a case or a (subject, time).
+    :param images: the folder.
+    :param description: its dataset.json.
+    :param labels: folder of label images; None: the scans have no labels.
+    :returns: sorted by subject; the scans of a series are sorted by time, then phase.
+    :raises DataError: a line is invalid (:func:`_checked_time`), or two lines share a case or a (subject, time).
     """
+    apart_by = get_task(description.task).apart_by
     scans: dict[str, list[Scan]] = {}
     cases: dict[str, int] = {}
     moments: dict[tuple[str, float, tuple[str, ...]], str] = {}
     for row in rows_of_folder(images):
-        time = parse_time(row.time)
-        if not row.case or not row.subject:
-            raise DataError(f"Line {row.line} of the table of {images} has an empty case or subject.")
-        if strange := [name for name in (row.case, row.subject) if not is_name(name)]:
-            raise DataError(
-                f"'{strange[0]}' in line {row.line} of the table of {images} cannot be part of a file's name. Cases "
-                "and subjects are names without slashes that do not begin with a point."
-            )
-        if any(row.surplus):
-            raise DataError(
-                f"Line {row.line} of the table of {images} has more cells than the first line: ..."
-                f"{row.time},{','.join(row.surplus)}. Write decimals with a point, and put text that holds a comma in "
-                "quotes."
-            )
-        if time is None:
-            raise DataError(
-                f"The time of case {row.case} (line {row.line} of the table of {images}) is '{row.time}', not a "
-                f"number. Expected: {description.time_unit} since any fixed day, as a number; "
-                "longflow does not read dates."
-            )
+        time = _checked_time(row, images, description.time_unit)
         if row.case in cases:
             raise DataError(
-                f"Case {row.case} stands in lines {cases[row.case]} and {row.line} of the table of {images}."
+                f"Case {row.case} stands in lines {cases[row.case]} and {row.line} of the table of {images}. Expected "
+                "each case once."
             )
-        further = told_apart_by(row, description.task)
-        moment = row.subject, time, further
+        cells = told_apart_by(row, apart_by)
+        moment = row.subject, time, cells
         if moment in moments:
+            further = "".join(f" in {column} {cell}" for column, cell in zip(apart_by, cells, strict=True) if cell)
             raise DataError(
-                f"Subject {row.subject} has two scans at time {time:g}{_in_words(further, description.task)}: "
-                f"{moments[moment]} and {row.case}. Give them different times, or keep one."
+                f"Subject {row.subject} has two scans at time {time:g}{further}: {moments[moment]} and {row.case}. "
+                "Give them different times, or keep one."
             )
         cases[row.case] = row.line
         moments[moment] = row.case
-        label = labels / f"{row.case}{description.file_ending}" if labels else None
-        scans.setdefault(row.subject, []).append(
-            Scan(
-                case=row.case,
-                subject=row.subject,
-                time=time,
-                images=tuple(
-                    image_path(images, row.case, channel, description) for channel in range(len(description.channels))
-                ),
-                label=label if label and label.is_file() else None,
-                covariates=row.covariates,
-            )
-        )
+        scans.setdefault(row.subject, []).append(_scan_of_row(row, time, images, description, labels))
     return [
         Series(subject, tuple(sorted(scans[subject], key=lambda scan: (scan.time, scan.phase))))
         for subject in sorted(scans)
     ]
 
 
-def told_apart_by(row: Row, task: str) -> tuple[str, ...]:
-    """Return the further cells that tell two scans of one subject and time apart: the phase, where that counts."""
-    return tuple(row.covariates.get(column, "") for column in get_task(task).apart_by)
+def _checked_time(row: Row, images: Path, time_unit: str) -> float:
+    """Check the cells of a line; return its time.
+
+    :raises DataError: the time is not a number, a cell is empty or one too many, or a case or subject is not a name.
+    """
+    place = f"the table of {images}"
+    if not row.case or not row.subject:
+        raise DataError(f"Line {row.line} of {place} has an empty case or subject. Fill in both.")
+    if strange := [name for name in (row.case, row.subject) if not is_name(name)]:
+        raise DataError(
+            f"'{strange[0]}' in line {row.line} of {place} cannot be part of a file's name. Cases and subjects are "
+            "names without slashes that do not begin with a point."
+        )
+    if any(row.surplus):
+        raise DataError(
+            f"Line {row.line} of {place} has more cells than the first line: ...{row.time},{','.join(row.surplus)}. "
+            "Write decimals with a point. Put text that contains a comma in quotes."
+        )
+    time = parse_time(row.time)
+    if time is None:
+        raise DataError(
+            f"The time of case {row.case} (line {row.line} of {place}) is '{row.time}', not a number. Expected: "
+            f"{time_unit} since any fixed day, as a number; longflow does not read dates."
+        )
+    return time
 
 
-def _in_words(further: tuple[str, ...], task: str) -> str:
-    return "".join(
-        f" in {column} {cell}" for column, cell in zip(get_task(task).apart_by, further, strict=True) if cell
+def _scan_of_row(row: Row, time: float, images: Path, description: DatasetDescription, labels: Path | None) -> Scan:
+    label = labels / f"{row.case}{description.file_ending}" if labels else None
+    channels = range(len(description.channels))
+    return Scan(
+        case=row.case,
+        subject=row.subject,
+        time=time,
+        images=tuple(image_path(images, row.case, channel, description) for channel in channels),
+        label=label if label and label.is_file() else None,
+        covariates=row.covariates,
     )
 
 
+def told_apart_by(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
+    """Return the cells that tell two scans of one subject and time apart.
+
+    :param columns: names of the columns (:attr:`longflow.task.Task.apart_by`).
+    :returns: one cell for each column; empty where the line has none.
+    """
+    return tuple(row.covariates.get(column, "") for column in columns)
+
+
 def image_path(folder: Path, case: str, channel: int, description: DatasetDescription) -> Path:
-    """``{case}_{channel:04d}{file_ending}``, nnU-Net's naming."""
+    """Return the path of a channel in nnU-Net's naming: ``{case}_{channel:04d}{file_ending}``."""
     return folder / f"{case}_{channel:04d}{description.file_ending}"
 
 
 def training_series(raw: Path) -> tuple[DatasetDescription, list[Series]]:
-    """The description and the training series (``imagesTr``, ``labelsTr``) of a raw dataset folder."""
+    """Read dataset.json and the training series (``imagesTr``, ``labelsTr``) of a raw dataset.
+
+    :param raw: the dataset's folder.
+    :returns: the description, and the series as :func:`series_of_folder`.
+    :raises LongflowError: a file is missing or invalid, or there are no scans.
+    """
     if not raw.is_dir():
-        raise DataError(f"{raw} does not exist. A raw dataset is a folder with dataset.json, scans.csv and imagesTr.")
+        raise DataError(f"{raw} does not exist. Expected a folder with dataset.json, scans.csv and imagesTr.")
     description = read_description(raw / "dataset.json")
     series = series_of_folder(raw / "imagesTr", description, raw / "labelsTr")
     if not series:
-        raise DataError(f"{raw} has no scans: its table has no line below the header.")
+        raise DataError(f"{raw} has no scans: its table has no line below the header. Write one line for each scan.")
     return description, series
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from longflow.commands import Command
+from longflow.data.body import body_of_scan
 from longflow.data.dataset import read_description, series_of_folder
 from longflow.data.images import read_scan
 from longflow.data.phases import phase_pairs
@@ -13,7 +14,6 @@ from longflow.demo.abdomen_cohort import DATASET_NAME, cohort_patient, write_abd
 from longflow.demo.run import Results
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
-from longflow.tasks.translate.evaluation import body_of
 from longflow.tasks.translate.metrics import translation_metrics
 
 TITLE = "abdomens in CT, each native and in the arterial phase of contrast"
@@ -101,7 +101,7 @@ def knowable_numbers(raw: Path, phase: str) -> dict[str, float]:
             ct = description.is_ct
             found.append(
                 translation_metrics(
-                    best, reference.array, body_of(reference.array, ct), reference.geometry.array_spacing, ct
+                    best, reference.array, body_of_scan(reference.array, ct), reference.geometry.array_spacing, ct
                 )
             )
     return {key: float(np.mean([numbers[key] for numbers in found])) for key, *_ in SHOWN}

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
+from longflow.data.body import brighter_than_mean
 from longflow.data.box import box_slices, nonzero_box
 from longflow.data.dataset import Scan, Series
 from longflow.data.images import Volume, check_same_grid, read_label, read_scan
@@ -101,7 +102,7 @@ def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
             continue
         for channel in channels:
             voxels = image[channel][crop]
-            inside = body_mask(voxels) if labels is None else labels[crop] > 0
+            inside = brighter_than_mean(voxels) if labels is None else labels[crop] > 0
             samples[channel].append(foreground_intensities(voxels, inside, samples_of_scan))
             counts[channel] += int(inside.sum())
     return SubjectFindings(
@@ -112,15 +113,6 @@ def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
         counts=counts,
         data_types=[{volumes[scan][channel].data_type for scan in range(len(scans))} for channel in channels],
     )
-
-
-def body_mask(image: np.ndarray) -> np.ndarray:
-    """Voxels brighter than the mean of (z, y, x): the body without air, in MR and CT alike (TorchIO's default mask).
-
-    A constant image is all body.
-    """
-    mask = image > image.mean(dtype=np.float64)
-    return mask if mask.any() else np.ones(image.shape, dtype=bool)
 
 
 def combine(findings: list[SubjectFindings], foreground: Foreground = "bodies") -> SpatialFingerprint:

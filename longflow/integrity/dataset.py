@@ -1,61 +1,52 @@
-"""The integrity check: every problem of a raw dataset that can be found before the first voxel is trained on.
+"""The integrity check: every problem of a raw dataset that can be found before the first training step.
 
-Tables and names are checked here (:mod:`longflow.integrity.tables` has the rules for times); voxels in worker
-processes, a subject at a time and one file in memory at a time, each file read once.
+Tables and names are checked here (:mod:`longflow.integrity.tables` has the rules for times). Voxels are checked in
+worker processes: one subject at a time, one file in memory at a time, each file read once.
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from longflow.data.dataset import DatasetDescription, Row, image_path, parse_time, read_description, rows_of_folder
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few
-from longflow.integrity.labels import (
-    absent_structures,
-    description_problems,
-    labelled_scans,
-    single_scans,
-    unused_labels,
-)
+from longflow.integrity.labels import absent_structures, description_problems, labelled_scans, unused_labels
 from longflow.integrity.phases import expected_phases, pairs_of_rows, phase_of, phase_problems
-from longflow.integrity.problems import Problem, error, warning
+from longflow.integrity.problems import DATASET_JSON, Problem, error, warning
 from longflow.integrity.tables import table_problems, time_unit_problems
 from longflow.integrity.voxels import FileToCheck, SubjectToCheck, check_subject
 from longflow.parallel import Progress, for_each_subject
+from longflow.task import DEFAULT_TASK, Task, get_task
+
+FORMAT = "documentation/dataset_format.md"
 
 
 def verify_dataset(raw: Path, processes: int | None = None, progress: Progress | None = None) -> list[Problem]:
-    """All problems of a raw dataset, errors first; an empty list means that it can be used.
+    """Find all problems of a raw dataset.
 
     :param raw: the dataset's folder, with dataset.json, scans.csv, imagesTr and perhaps labelsTr, imagesTs, targetsTs.
-    :param processes: worker processes; None: all available cores.
+    :param processes: number of worker processes; None: all available cores.
     :param progress: called with (subjects done, all subjects, name).
+    :returns: errors first; empty where the dataset can be used.
     """
     if not (raw / "imagesTr").is_dir():
-        held = sorted(entry.name for entry in raw.iterdir()) if raw.is_dir() else []
-        found = f"holds {first_few(held, most=4) or 'nothing'}" if raw.is_dir() else "no such folder"
-        return [
-            error(
-                str(raw),
-                "imagesTr",
-                found,
-                "a folder with dataset.json, scans.csv and imagesTr",
-                "See documentation/dataset_format.md, or write one with longflow_import.",
-            )
-        ]
+        return [_no_dataset(raw)]
     description, problems = _check_description(raw)
+    task = get_task(description.task if description else DEFAULT_TASK)
     parts = [_Part(raw, "Tr")] + ([_Part(raw, "Ts")] if (raw / "imagesTs").is_dir() else [])
     for part in parts:
-        problems += part.read_table(description.task if description else "forecast")
+        problems += part.read_table(task)
     if description is None:
         return _ordered(problems)
     for part in parts:
-        if part.readable:  # else every file would be said to have no line
-            problems += part.check_names(description)
+        if part.readable:  # else every file would be reported as a file without a line
+            problems += part.check_names(description, task)
     phases = None
-    if description.task == "translate":
+    if task.uses_phases:
         phases = expected_phases(description, parts[0].rows)
         problems += phase_problems(description, *((part.table, part.rows) for part in parts))
     problems += _leaks(parts)
@@ -70,8 +61,15 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
         if name in training:
             label_values |= values
     if any(subject.has_labels for subject in training.values()):
-        problems += (absent_structures if description.task == "segment" else unused_labels)(description, label_values)
+        problems += (absent_structures if task.uses_labels else unused_labels)(description, label_values)
     return _ordered(problems)
+
+
+def _no_dataset(raw: Path) -> Problem:
+    held = sorted(entry.name for entry in raw.iterdir()) if raw.is_dir() else []
+    found = f"holds {first_few(held, most=4) or 'nothing'}" if raw.is_dir() else "no such folder"
+    expected = "a folder with dataset.json, scans.csv and imagesTr"
+    return error(str(raw), "imagesTr", found, expected, f"See {FORMAT}, or write a dataset with longflow_import.")
 
 
 #: in the order in which they are shown
@@ -85,73 +83,79 @@ def _ordered(problems: list[Problem]) -> list[Problem]:
 
 
 def _natural(text: str) -> list[str | int]:
-    """A key that puts line 2 before line 10."""
+    """Return a key that sorts line 2 before line 10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text)]
 
 
 def _check_description(raw: Path) -> tuple[DatasetDescription | None, list[Problem]]:
-    """dataset.json: its problems, one for each key."""
-    name = "dataset.json"
-    advice = "See documentation/dataset_format.md for the keys."
+    """Read dataset.json and find its problems, one for each key.
+
+    :returns: the description, None where files cannot be found with it; the problems.
+    """
     try:
-        description = read_description(raw / name)
+        description = read_description(raw / DATASET_JSON)
     except DataError as problem:
-        return None, [error(name, "file", str(problem), "a JSON file", advice)]
+        return None, [error(DATASET_JSON, "file", str(problem), "a JSON file", f"See {FORMAT} for the keys.")]
     except ConfigurationError as problem:
-        # a label that is neither a number nor a list has two entries; the key is the same
-        entries = {".".join(map(str, entry["loc"][:2])) or "file": entry for entry in problem.__cause__.errors()}
-        return None, [
-            error(
-                name,
-                key,
-                "missing" if entry["type"] == "missing" else repr(entry["input"])[:60],
-                "a whole number, or a list of them for a region"
-                if key.startswith("labels.")
-                else entry["msg"].removeprefix("Value error, ").removeprefix("Input should be "),
-                advice,
-            )
-            for key, entry in entries.items()
-        ]
-    problems = []
-    if description.labels:
-        values = sorted(description.label_values)
-        if values != list(range(len(values))) or description.labels.get("background", 0) != 0:
-            problems.append(
-                error(
-                    name,
-                    "labels",
-                    str(values),
-                    "0 for background, then 1, 2, ... without a gap",
-                    "Renumber the labels.",
-                )
-            )
-        elif description.task == "segment":
-            problems += description_problems(description)
+        return None, _invalid_keys(problem.__cause__)
+    problems = _label_problems(description)
     if not description.file_ending.startswith("."):
-        problems.append(
-            error(name, "file_ending", repr(description.file_ending), "an ending as .nii.gz", "Start it with a point.")
-        )
+        found = repr(description.file_ending)
+        problems.append(error(DATASET_JSON, "file_ending", found, "an ending as .nii.gz", "Start it with a point."))
         return None, problems  # no file would be found
     for key in description.model_extra or {}:
         if meant := get_close_matches(key, DatasetDescription.model_fields, n=1, cutoff=0.8):
-            advice = "Keys that longflow does not know are ignored; rename it if this one was meant."
-            problems.append(warning(name, key, "an unknown key", f"{meant[0]}?", advice))
-    for key in description.normalization:
-        if key not in description.channel_names:
-            problems.append(
-                error(
-                    name,
-                    f"normalization.{key}",
-                    f"channel '{key}'",
-                    f"one of {', '.join(description.channel_names)}",
-                    "Its keys are the numbers of the channels.",
-                )
-            )
+            advice = f"Keys that longflow does not know are ignored. Rename the key if you meant '{meant[0]}'."
+            problems.append(warning(DATASET_JSON, key, "an unknown key", f"{meant[0]}?", advice))
+    expected = f"one of {', '.join(description.channel_names)}"
+    problems += [
+        error(
+            DATASET_JSON,
+            f"normalization.{key}",
+            f"channel '{key}'",
+            expected,
+            "Its keys are the numbers of the channels.",
+        )
+        for key in description.normalization
+        if key not in description.channel_names
+    ]
     return description, problems
 
 
+def _invalid_keys(invalid: ValidationError) -> list[Problem]:
+    """Report the keys that pydantic refuses."""
+    # a label that is neither a number nor a list has two entries; the key is the same
+    entries = {".".join(map(str, entry["loc"][:2])) or "file": entry for entry in invalid.errors()}
+    return [
+        error(
+            DATASET_JSON,
+            key,
+            "missing" if entry["type"] == "missing" else repr(entry["input"])[:60],
+            "a whole number, or a list of them for a region"
+            if key.startswith("labels.")
+            else entry["msg"].removeprefix("Value error, ").removeprefix("Input should be "),
+            f"See {FORMAT} for the keys.",
+        )
+        for key, entry in entries.items()
+    ]
+
+
+def _label_problems(description: DatasetDescription) -> list[Problem]:
+    if not description.labels:
+        return []
+    values = sorted(description.label_values)
+    if values != list(range(len(values))) or description.labels.get("background", 0) != 0:
+        expected = "0 for background, then 1, 2, ... without a gap"
+        return [error(DATASET_JSON, "labels", str(values), expected, "Renumber the labels.")]
+    return description_problems(description) if get_task(description.task).uses_labels else []
+
+
 class _Part:
-    """The training scans (imagesTr, labelsTr) or the test scans (imagesTs, targetsTs, labelsTs) of a dataset."""
+    """The training scans (imagesTr, labelsTr) or the test scans (imagesTs, targetsTs, labelsTs) of a dataset.
+
+    :ivar rows: lines of the table, without those that have no case or the case of an earlier line.
+    :ivar readable: whether the table could be read. :ivar table: its path in messages.
+    """
 
     def __init__(self, raw: Path, suffix: str):
         self.raw, self.suffix = raw, suffix
@@ -160,146 +164,112 @@ class _Part:
         self.readable = False
         self.table = ""
 
+    @property
+    def is_training(self) -> bool:
+        return self.suffix == "Tr"
+
     def shown(self, path: Path) -> str:
+        """Return a path as messages show it, relative to the dataset's folder."""
         return path.relative_to(self.raw).as_posix()
 
-    def read_table(self, task: str) -> list[Problem]:
-        """Read the table; problems of its lines. ``rows`` leaves out lines without a case or with that of another."""
+    def read_table(self, task: Task) -> list[Problem]:
+        """Read the table into ``rows``; return the problems of its lines."""
         candidates = [self.images / "scans.csv", self.raw / f"patients{self.suffix}.json"]
-        if self.suffix == "Tr":
+        if self.is_training:
             candidates.insert(1, self.raw / "scans.csv")
         path = next((candidate for candidate in candidates if candidate.is_file()), candidates[-2])
         self.table = self.shown(path)
         try:
             rows = rows_of_folder(self.images)
         except LongflowError as problem:
-            return [
-                error(
-                    self.table,
-                    "file",
-                    str(problem),
-                    "a table with the columns case, subject, time",
-                    "Mend or write the table, a line for each scan, as in documentation/dataset_format.md.",
-                )
-            ]
+            expected = "a table with the columns case, subject, time"
+            advice = f"Correct or write the table, one line for each scan, as in {FORMAT}."
+            return [error(self.table, "file", str(problem), expected, advice)]
         self.readable = True
-        problems, self.rows = table_problems(path, self.table, rows, task)
+        problems, self.rows = table_problems(path, self.table, rows, task.apart_by)
         if not rows:
-            problems.append(
-                error(self.table, "file", "no line", "a line for each scan", "Write one line for each scan.")
-            )
+            advice = "Write one line for each scan."
+            problems.append(error(self.table, "file", "no line", "a line for each scan", advice))
         return problems
 
-    def check_names(self, description: DatasetDescription) -> list[Problem]:
-        """Rows without files, files without rows, channels, labels, and subjects with too few scans."""
-        problems = self._check_image_names(description) + self._check_label_names(description)
-        if description.task == "translate":
-            return problems  # what it needs is a pair of phases, not a series
-        count: dict[str, int] = defaultdict(int)
-        for row in self.rows:
-            count[row.subject] += 1
-        if description.task == "segment" and self.suffix == "Tr":
-            return problems + single_scans(count, self.table)
-        for subject, scans in sorted(count.items()):
-            if scans < 2 and self.suffix == "Tr":
-                problems.append(
-                    warning(
-                        self.table,
-                        f"subject {subject}",
-                        "1 scan",
-                        "at least 2",
-                        "Such subjects are not used for forecasting; other tasks can use them.",
-                    )
-                )
-        if self.suffix == "Ts":
-            problems += self._check_wanted(description)
-        return problems
+    def check_names(self, description: DatasetDescription, task: Task) -> list[Problem]:
+        """Find rows without files, files without rows, missing channels and labels, subjects with too few scans."""
+        problems = self._check_image_names(description, self.is_training or task.requires_images)
+        problems += self._check_label_names(description, task)
+        if self.is_training:
+            return problems + task.scan_count_problems(Counter(row.subject for row in self.rows), self.table)
+        return problems if task.requires_images else problems + self._check_requested(description)
 
-    def _check_image_names(self, description: DatasetDescription) -> list[Problem]:
-        found: dict[str, set[int]] = defaultdict(set)
-        problems = []
-        known = {row.case for row in self.rows}
-        sidecars = {f"{case}.json" for case in known}
-        name_of_image = re.compile(rf"^(.+)_(\d{{4}}){re.escape(description.file_ending)}$")
+    def _images_of_cases(self, ending: str) -> tuple[dict[str, set[int]], list[Path]]:
+        """List the image folder: the channels of each case, and the files that are no image of a case."""
+        channels: dict[str, set[int]] = defaultdict(set)
+        others = []
+        name_of_image = re.compile(rf"^(.+)_(\d{{4}}){re.escape(ending)}$")
         for path in _files(self.images):
             if match := name_of_image.match(path.name):
-                found[match.group(1)].add(int(match.group(2)))
-            elif path.name not in sidecars:
-                problems.append(
-                    warning(
-                        self.shown(path),
-                        "name",
-                        path.name,
-                        f"case_0000{description.file_ending}",
-                        "It is not read. Rename it, or take it away.",
-                    )
-                )
+                channels[match.group(1)].add(int(match.group(2)))
+            else:
+                others.append(path)
+        return channels, others
+
+    def _check_image_names(self, description: DatasetDescription, rows_need_images: bool) -> list[Problem]:
+        """Compare the rows with the files of the image folder.
+
+        :param rows_need_images: whether a row without an image is an error; elsewhere it requests a prediction.
+        """
+        ending, known = description.file_ending, {row.case for row in self.rows}
+        found, others = self._images_of_cases(ending)
+        sidecars = {f"{case}.json" for case in known}
+        advice = "The file is not read. Rename or remove it."
+        problems = [
+            warning(self.shown(path), "name", path.name, f"case_0000{ending}", advice)
+            for path in others
+            if path.name not in sidecars
+        ]
         channels = set(range(len(description.channels)))
         for row in self.rows:
             present = found.get(row.case, set())
-            if not present and (self.suffix == "Tr" or description.task == "translate"):
-                problems.append(
-                    error(
-                        self.table,
-                        f"line {row.line}: case",
-                        row.case,
-                        f"a file {self.images.name}/{row.case}_0000{description.file_ending}",
-                        "Add the file, correct the name in the table, or delete the line.",
-                    )
-                )
+            if not present and rows_need_images:
+                expected = f"a file {self.images.name}/{row.case}_0000{ending}"
+                advice = "Add the file, correct the name in the table, or delete the line."
+                problems.append(error(self.table, f"line {row.line}: case", row.case, expected, advice))
             elif present and present != channels:
-                problems.append(
-                    error(
-                        f"{self.images.name}/{row.case}_*{description.file_ending}",
-                        "channels",
-                        _numbers(present),
-                        _numbers(channels),
-                        "Every scan needs one file for each of channel_names in dataset.json.",
-                    )
-                )
+                file = f"{self.images.name}/{row.case}_*{ending}"
+                advice = "Every scan needs one file for each of channel_names in dataset.json."
+                problems.append(error(file, "channels", _numbers(present), _numbers(channels), advice))
+        advice = "The files are not used. Add a line with subject and time, or remove the files."
         for case in sorted(set(found) - known):
-            problems.append(
-                warning(
-                    f"{self.images.name}/{case}_*{description.file_ending}",
-                    "case",
-                    "a file without a line",
-                    f"a line for {case} in {self.table}",
-                    "It is not used. Add a line with its subject and time, or take the file away.",
-                )
-            )
+            file, expected = f"{self.images.name}/{case}_*{ending}", f"a line for {case} in {self.table}"
+            problems.append(warning(file, "case", "a file without a line", expected, advice))
         return problems
 
-    def _check_label_names(self, description: DatasetDescription) -> list[Problem]:
-        problems = []
-        known = {row.case for row in self.rows}
-        labelled = {path.name.removesuffix(description.file_ending): path for path in _files(self.labels)}
-        for case, path in labelled.items():
-            if case not in known:
-                problems.append(
-                    warning(
-                        self.shown(path),
-                        "case",
-                        "a label without a line",
-                        f"a line for {case} in {self.table}",
-                        "It is not used. A label image is named {case}" + description.file_ending,
-                    )
-                )
-        if description.task == "segment":
+    def _check_label_names(self, description: DatasetDescription, task: Task) -> list[Problem]:
+        ending, known = description.file_ending, {row.case for row in self.rows}
+        labelled = {path.name.removesuffix(ending): path for path in _files(self.labels)}
+        advice = "The file is not used. A label image is named {case}" + ending + "."
+        problems = [
+            warning(self.shown(path), "case", "a label without a line", f"a line for {case} in {self.table}", advice)
+            for case, path in labelled.items()
+            if case not in known
+        ]
+        if not self.is_training:
+            return problems
+        if task.uses_labels:
             cases = {row.case: row.case in labelled for row in self.rows}
             subjects = {row.case: row.subject for row in self.rows}
-            return problems + (labelled_scans(cases, subjects, self.labels.name) if self.suffix == "Tr" else [])
+            return problems + labelled_scans(cases, subjects, self.labels.name)
         without = [row.case for row in self.rows if row.case not in labelled]
-        if self.suffix == "Tr" and description.labels and without:
-            advice = "Forecasting and translation need none; segmentation learns from the scans that have one."
+        if description.labels and without:
+            advice = "This task learns without labels, so you can keep the dataset as it is."
             found = f"{len(without)} of {len(self.rows)} scans have none ({first_few(without, most=2)})"
             problems.append(warning(self.labels.name, "labels", found, "a label image for each scan", advice))
         return problems
 
-    def _check_wanted(self, description: DatasetDescription) -> list[Problem]:
-        """Test subjects: a row without images is a wanted target and needs an earlier scan; targets need a row."""
+    def _check_requested(self, description: DatasetDescription) -> list[Problem]:
+        """Check requested scans: rows of test subjects without an image. Each needs an earlier scan; targets a row."""
         problems = []
         first_scan: dict[str, float] = {}
-        wanted = []
+        requested: list[tuple[Row, float]] = []
         for row in self.rows:
             time = parse_time(row.time)
             if time is None:
@@ -307,68 +277,61 @@ class _Part:
             if image_path(self.images, row.case, 0, description).is_file():
                 first_scan[row.subject] = min(time, first_scan.get(row.subject, time))
             else:
-                wanted.append(row)
-        for row in wanted:
-            if not first_scan.get(row.subject, float("inf")) < parse_time(row.time):
-                problems.append(
-                    error(
-                        self.table,
-                        f"line {row.line}: time",
-                        f"a wanted target at {row.time} without an earlier scan",
-                        f"a scan of subject {row.subject} before it",
-                        "A forecast starts from at least one earlier scan.",
-                    )
-                )
-        rows = {row.case for row in wanted}
-        for path in _files(self.targets):
-            if re.sub(r"_\d{4}$", "", path.name.removesuffix(description.file_ending)) not in rows:
-                problems.append(
-                    warning(
-                        self.shown(path),
-                        "case",
-                        "a target that is not wanted",
-                        f"a line for it in {self.table} and no image in imagesTs",
-                        "It is not used.",
-                    )
-                )
-        return problems
+                requested.append((row, time))
+        for row, time in requested:
+            if not first_scan.get(row.subject, float("inf")) < time:
+                found = f"a requested scan at {row.time} without an earlier scan"
+                expected = f"a scan of subject {row.subject} before it"
+                advice = "A forecast starts from at least one earlier scan."
+                problems.append(error(self.table, f"line {row.line}: time", found, expected, advice))
+        cases = {row.case for row, _ in requested}
+        expected = f"a line for it in {self.table} and no image in imagesTs"
+        return problems + [
+            warning(self.shown(path), "case", "a target that is not requested", expected, "The file is not used.")
+            for path in _files(self.targets)
+            if re.sub(r"_\d{4}$", "", path.name.removesuffix(description.file_ending)) not in cases
+        ]
 
     def subjects(
         self, description: DatasetDescription, phases: Sequence[str] | None = None
     ) -> dict[str, SubjectToCheck]:
-        """What the workers read: each subject's existing files, in order of time.
+        """List the existing files of each subject in order of time, for the workers.
 
-        :param phases: the two of a dataset to translate; scans in others are looked at by themselves.
+        :param phases: the two phases of a dataset with pairs; None without. Scans in other phases form a subject of
+            their own.
+        :returns: the files by the subject's name in messages.
         """
         result: dict[str, SubjectToCheck] = {}
         rows: dict[str, list[Row]] = defaultdict(list)
+        units_required = get_task(description.task).requires_units
         for row in sorted(self.rows, key=lambda row: (row.subject, parse_time(row.time) or 0)):
-            folder = self.images
-            if self.suffix == "Ts" and not image_path(folder, row.case, 0, description).is_file():
-                folder = self.targets
-            paths = [image_path(folder, row.case, channel, description) for channel in range(len(description.channels))]
-            label = self.labels / f"{row.case}{description.file_ending}"
-            scan = [
-                FileToCheck(str(path), self.shown(path), "image", is_ct)
-                for path, is_ct in zip(paths, description.is_ct, strict=True)
-                if path.is_file()
-            ]
-            if label.is_file():
-                scan.append(FileToCheck(str(label), self.shown(label), "label"))
-            name = row.subject if self.suffix == "Tr" else f"{row.subject} (test)"
+            name = row.subject if self.is_training else f"{row.subject} (test)"
             if phases is not None and phase_of(row) not in phases:
                 name += f", {phase_of(row) or 'without a phase'}"
-            subject = SubjectToCheck(row.subject, [], description.label_values, description.task)
-            result.setdefault(name, subject).scans.append(scan)
+            subject = SubjectToCheck(row.subject, [], description.label_values, units_required)
+            result.setdefault(name, subject).scans.append(self._files_of_scan(row, description))
             rows[name].append(row)
         if phases is not None:
             for name, subject in result.items():
                 subject.pairs = pairs_of_rows(rows[name], phases)
         return result
 
+    def _files_of_scan(self, row: Row, description: DatasetDescription) -> list[FileToCheck]:
+        folder = self.images
+        if not self.is_training and not image_path(folder, row.case, 0, description).is_file():
+            folder = self.targets
+        paths = [image_path(folder, row.case, channel, description) for channel in range(len(description.channels))]
+        files = [
+            FileToCheck(str(path), self.shown(path), "image", is_ct)
+            for path, is_ct in zip(paths, description.is_ct, strict=True)
+            if path.is_file()
+        ]
+        label = self.labels / f"{row.case}{description.file_ending}"
+        return files + ([FileToCheck(str(label), self.shown(label), "label")] if label.is_file() else [])
+
 
 def _files(folder: Path) -> list[Path]:
-    """The files that are meant to be read: no tables, nothing hidden (unfinished files, .DS_Store)."""
+    """List the files that are meant to be read: no tables, nothing hidden (unfinished files, .DS_Store)."""
     if not folder.is_dir():
         return []
     return sorted(
@@ -381,7 +344,7 @@ def _numbers(values: set[int]) -> str:
 
 
 def _leaks(parts: list[_Part]) -> list[Problem]:
-    """Subjects that are trained on and tested on."""
+    """Find the subjects that are both trained on and tested on."""
     if len(parts) < 2:
         return []
     shared = sorted({row.subject for row in parts[0].rows} & {row.subject for row in parts[1].rows})
@@ -391,7 +354,7 @@ def _leaks(parts: list[_Part]) -> list[Problem]:
             f"subject {subject}",
             "also in imagesTr",
             "test subjects that are not trained on",
-            "Results on this subject say nothing about new ones. Take it out of one of the tables.",
+            "Results of this subject say nothing about new patients. Remove it from one of the tables.",
         )
         for subject in shared
     ]

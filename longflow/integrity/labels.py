@@ -1,16 +1,18 @@
-"""The integrity of labels: what can be learnt from them, and what cannot."""
+"""The integrity of labels: whether a task that uses labels can learn from them."""
 
 from collections.abc import Mapping
 
 from longflow.data.dataset import DatasetDescription
 from longflow.errors import ConfigurationError, first_few
-from longflow.integrity.problems import Problem, error, note, warning
-
-FILE = "dataset.json"
+from longflow.integrity.problems import DATASET_JSON, Problem, error, note, warning
 
 
 def description_problems(description: DatasetDescription) -> list[Problem]:
-    """Whether nnU-Net's label handling can work with ``labels`` and ``regions_class_order``."""
+    """Check that nnU-Net's label handling accepts ``labels`` and ``regions_class_order``.
+
+    :param description: dataset.json.
+    :returns: at most one problem.
+    """
     from longflow.data.labels import label_manager, structures
 
     regions = structures(description.labels)
@@ -20,12 +22,13 @@ def description_problems(description: DatasetDescription) -> list[Problem]:
     if any(len(values) > 1 for values in regions.values()) and len(order) != len(regions):
         return [
             error(
-                FILE,
+                DATASET_JSON,
                 "regions_class_order",
                 str(order) if order else "missing",
                 f"{len(regions)} label values, one for each of {', '.join(regions)}",
-                "Where a label is a list (a region), it says which value each of them is written with, in their order; "
-                "later ones are written over earlier ones. As in nnU-Net: the largest region first.",
+                "A label that is a list is a region. regions_class_order gives, in the order of the labels, the value "
+                "that each region is written with. Later regions overwrite earlier ones, so as in nnU-Net, name the "
+                "largest region first.",
             )
         ]
     try:
@@ -33,7 +36,7 @@ def description_problems(description: DatasetDescription) -> list[Problem]:
     except ConfigurationError as problem:
         return [
             error(
-                FILE,
+                DATASET_JSON,
                 "labels",
                 str(dict(description.labels))[:80],
                 "'background' with 0, then 1, 2, ...; 'ignore' (if any) the highest",
@@ -43,14 +46,17 @@ def description_problems(description: DatasetDescription) -> list[Problem]:
     return []
 
 
-#: subjects with labels that a fold needs: one to train on, one to validate on
+#: fewest subjects with labels: a fold needs one to train on and one to validate on
 FEWEST_LABELLED = 2
 
 
 def labelled_scans(cases: Mapping[str, bool], subjects: Mapping[str, str], folder: str) -> list[Problem]:
-    """How many of the training scans have a label. Neither few nor none is wrong: the others serve pretraining.
+    """Report how many training scans have a label. Few or none are no error: the others serve pretraining.
 
-    :param cases: of each case, whether it has one. :param subjects: of each case. :param folder: theirs, for people.
+    :param cases: for each case, whether it has a label.
+    :param subjects: subject of each case.
+    :param folder: folder of the labels in messages.
+    :returns: at most one problem.
     """
     without = [case for case, is_labelled in cases.items() if not is_labelled]
     labelled = len(cases) - len(without)
@@ -59,8 +65,8 @@ def labelled_scans(cases: Mapping[str, bool], subjects: Mapping[str, str], folde
         return []
     if not labelled:
         advice = (
-            "Pretraining (longflow_train with -m spatiotemporal) needs none; before it can be trained to segment, at "
-            f"least {FEWEST_LABELLED} subjects must have labels: one to train on, one to validate on."
+            "Pretraining (longflow_train with -m spatiotemporal) needs no labels. For training with labels, at least "
+            f"{FEWEST_LABELLED} subjects must have labels: one to train on, one to validate on."
         )
         return [note(folder, "labels", f"none of {len(cases)} scans has one", "label images of some scans", advice)]
     if len(having) < FEWEST_LABELLED:
@@ -70,8 +76,8 @@ def labelled_scans(cases: Mapping[str, bool], subjects: Mapping[str, str], folde
                 "labels",
                 f"{labelled} of {len(cases)} scans have one, all of subject {next(iter(having))}",
                 f"labels of {FEWEST_LABELLED} subjects at least",
-                "It can be pretrained, but not yet trained to segment: a fold needs one subject with labels to train "
-                "on and another to validate on.",
+                "Pretraining is possible, training with labels is not yet: a fold needs one subject with labels to "
+                "train on and another to validate on.",
             )
         ]
     return [
@@ -80,15 +86,17 @@ def labelled_scans(cases: Mapping[str, bool], subjects: Mapping[str, str], folde
             "labels",
             f"{labelled} of {len(cases)} scans have one ({first_few(without, most=2)} without)",
             "a label image for each scan, or for some",
-            "Segmentation is learnt from those; the others serve pretraining and consistency.",
+            "Labelled scans are used for supervision; the others serve pretraining and consistency.",
         )
     ]
 
 
 def single_scans(counts: Mapping[str, int], table: str) -> list[Problem]:
-    """Subjects with one scan, in one line.
+    """Report the subjects with one scan, in one line.
 
-    :param counts: scans of each subject.
+    :param counts: number of scans of each subject.
+    :param table: path of the table in messages.
+    :returns: at most one problem.
     """
     single = [subject for subject, scans in sorted(counts.items()) if scans == 1]
     if not single:
@@ -99,28 +107,30 @@ def single_scans(counts: Mapping[str, int], table: str) -> list[Problem]:
             "subjects",
             f"{len(single)} of {len(counts)} have one scan ({first_few(single, most=2)})",
             "any number of scans",
-            "They are used for supervision, and left out of pairs.",
+            "They are used for supervision and excluded from pairs.",
         )
     ]
 
 
 def absent_structures(description: DatasetDescription, values: set[int]) -> list[Problem]:
-    """Structures of dataset.json that are in no label image of the training scans.
+    """Find structures of dataset.json that are in no label image of the training scans.
 
-    A warning, not an error: a dataset.json is shared by many selections of scans, and to take a structure out of it all
-    label images would have to be renumbered. But its volume will be reported as 0, and that is not a finding.
+    This is a warning: one dataset.json may serve several selections of scans, and removing a structure would mean to
+    renumber all label images. The user must know, since its volume will be reported as 0, which is no finding.
 
+    :param description: dataset.json.
     :param values: label values that occur.
+    :returns: one problem for each such structure.
     """
     from longflow.data.labels import structures
 
     return [
         warning(
-            FILE,
+            DATASET_JSON,
             f"labels.{name}",
             f"{', '.join(map(str, region))} in no label image of the training scans",
             "a structure that occurs",
-            "It cannot be learnt: predictions will never hold it, and its volume will be 0. Is its number right?",
+            "It cannot be learned: predictions will never contain it, and its volume will be 0. Check its number.",
         )
         for name, region in structures(description.labels).items()
         if not values & set(region)
@@ -128,16 +138,21 @@ def absent_structures(description: DatasetDescription, values: set[int]) -> list
 
 
 def unused_labels(description: DatasetDescription, values: set[int]) -> list[Problem]:
-    """Labels of dataset.json in no label image, where nothing is segmented. :param values: those that occur."""
+    """Find labels of dataset.json that are in no label image, for a task that does not use labels.
+
+    :param description: dataset.json.
+    :param values: label values that occur.
+    :returns: at most one problem.
+    """
     unused = sorted(description.label_values - values - {0})
     if not unused:
         return []
     return [
         warning(
-            FILE,
+            DATASET_JSON,
             "labels",
             f"{', '.join(map(str, unused))} in no label image",
             "labels that occur",
-            "Nothing can be learnt about a label that never occurs; is the number right?",
+            "Nothing can be learned about a label that never occurs. Check its number.",
         )
     ]

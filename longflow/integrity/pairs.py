@@ -1,4 +1,4 @@
-"""Whether the two scans of a pair lie on each other, seen by coarse means: one file in memory at a time is enough."""
+"""The integrity of pairs: whether two scans are aligned, by block means, with one file in memory at a time."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +9,18 @@ from longflow.data.coarse import SHIFT, block_means, coarse_block, shift_between
 from longflow.data.images import Geometry, by_axis
 from longflow.integrity.problems import REGISTER, Problem, warning
 
-#: HU; what is beyond is filling and metal, which would outweigh the body
+#: HU; values beyond are padding and metal, which would outweigh the body
 HU_LIMITS = (-1000, 1000)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What is kept of a scan. :param shown: its path for people. :param means: (1, z, y, x), over coarse blocks."""
+    """The coarse view of a scan that is kept in memory.
+
+    :param shown: path of the file in messages.
+    :param geometry: its grid.
+    :param means: (1, z, y, x), means over coarse blocks.
+    """
 
     shown: str
     geometry: Geometry
@@ -23,19 +28,29 @@ class Look:
 
 
 def look_at(array: np.ndarray, shown: str, geometry: Geometry, is_ct: bool) -> Look:
-    """:param array: (z, y, x), finite."""
+    """Reduce a channel to its coarse view.
+
+    :param array: (z, y, x), finite.
+    :param shown: path of the file in messages.
+    :param geometry: its grid.
+    :param is_ct: whether the values are HU.
+    :returns: the coarse view.
+    """
     seen = np.clip(array, *HU_LIMITS) if is_ct else array
     return Look(shown, geometry, block_means(seen[None], coarse_block(geometry.array_spacing)))
 
 
 def shift_problems(one: Look, other: Look) -> list[Problem]:
-    """A warning where two scans on one grid fit each other best after a shift of ``SHIFT`` coarse blocks or more.
+    """Warn where two scans on one grid match best after a shift of ``SHIFT`` coarse blocks or more.
 
-    A cheap look at the translation alone: what it finds is shifted by a centimetre or more; what it does not find may
-    still be rotated or deformed.
+    This quick check sees translation alone. A pair that it reports is shifted by a centimetre or more; a pair that it
+    does not report may still be rotated or deformed.
+
+    :param one: the reference. :param other: the scan that is reported.
+    :returns: at most one problem.
     """
     if one.means.shape != other.means.shape or one.geometry.differences(other.geometry):
-        return []  # said already
+        return []  # reported already
     blocks = shift_between(one.means, other.means)
     if np.abs(blocks).max() < SHIFT:
         return []
@@ -46,7 +61,7 @@ def shift_problems(one: Look, other: Look) -> list[Problem]:
             other.shown,
             "position",
             f"shifted by about {by_axis(np.abs(shift[::-1]), 2)} mm (x, y, z) against {Path(one.shown).name}",
-            "scans of a pair that lie on each other",
-            f"A network would learn the shift. {REGISTER}",
+            "aligned scans of a pair",
+            f"A network would learn this shift. {REGISTER}",
         )
     ]

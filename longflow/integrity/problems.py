@@ -1,11 +1,15 @@
-"""What the integrity check finds."""
+"""Problems that the integrity check finds."""
 
 from dataclasses import dataclass
 from typing import Literal
 
+#: the file that problems of the description are reported for
+DATASET_JSON = "dataset.json"
+
 REGISTER = (
-    "The scans of a subject must lie on one grid. longflow_register (--model rigid; deformable for contrast phases, "
-    "between which a patient breathes) brings them there, and writes them and their labels to a new dataset."
+    "All scans of a subject must lie on one grid. longflow_register resamples them, with their labels, to one grid in "
+    "a "
+    "new dataset. Use --model rigid; for contrast phases, between which a patient breathes, use --model deformable."
 )
 
 
@@ -13,10 +17,13 @@ REGISTER = (
 class Problem:
     """One problem of a dataset.
 
-    :param severity: "error": the dataset cannot be used as it is; "warning": it can, perhaps not as was meant;
-        "note": nothing is wrong, but it decides what the dataset can be used for.
+    :param severity: "error": the dataset cannot be used as it is; "warning": it can be used, perhaps not as intended;
+        "note": nothing is wrong, but it limits the use of the dataset.
     :param file: relative to the dataset's folder.
-    :param advice: what to do.
+    :param field: key, column or property of the file.
+    :param found: the value found.
+    :param expected: the value expected.
+    :param advice: the remedy, as sentences.
     """
 
     severity: Literal["error", "warning", "note"]
@@ -31,15 +38,15 @@ class Problem:
 
 
 def error(file: str, field: str, found: str, expected: str, advice: str) -> Problem:
-    """A problem for which the dataset cannot be used."""
+    """Return a problem that prevents the use of the dataset."""
     return Problem("error", file, field, found, expected, advice)
 
 
 def warning(file: str, field: str, found: str, expected: str, advice: str) -> Problem:
-    """A problem despite which the dataset can be used."""
+    """Return a problem despite which the dataset can be used."""
     return Problem("warning", file, field, found, expected, advice)
 
 
 def note(file: str, field: str, found: str, expected: str, advice: str) -> Problem:
-    """No problem, but what one should know of the dataset."""
+    """Return a fact about the dataset that its user should know."""
     return Problem("note", file, field, found, expected, advice)

@@ -1,22 +1,23 @@
-"""The integrity of the table of scans: its lines, and whether its times can be in the stated unit."""
+"""The integrity of the table of scans: its lines, and whether its times fit the stated unit."""
 
 import csv
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from longflow.data.dataset import PHASE, Row, is_name, parse_time
+from longflow.data.dataset import Row, is_name, parse_time, told_apart_by
 from longflow.errors import first_few
 from longflow.integrity.problems import Problem, error, warning
 
 DATE = re.compile(r"^\d{1,4}([-./])\d{1,2}\1\d{1,4}([T ].*)?$")
 COUNT_DAYS = (
-    "Write numbers that count from any fixed day, as days since the subject's first scan: in a spreadsheet, the date "
-    "minus the first date, formatted as a number."
+    "Write numbers that count from any fixed day, as days since the subject's first scan. In a spreadsheet: subtract "
+    "the first date from the date, and format the result as a number."
 )
 
-#: longest time between two scans of a subject that is believable: (at least, at most), in the unit
-BELIEVABLE_SPAN = {
+#: plausible range of the longest time between two scans of a subject: (at least, at most), in the unit
+PLAUSIBLE_SPAN = {
     "days": (0.5, 47500),
     "weeks": (0.1, 6800),
     "months": (0.02, 1560),
@@ -27,43 +28,37 @@ BELIEVABLE_SPAN = {
 }
 
 
-def table_problems(path: Path, table: str, rows: list[Row], task: str = "forecast") -> tuple[list[Problem], list[Row]]:
-    """Problems of the lines of a table, and the lines whose files can be looked for (their time may be none).
+def table_problems(
+    path: Path, table: str, rows: list[Row], apart_by: Sequence[str] = ()
+) -> tuple[list[Problem], list[Row]]:
+    """Find the problems of the lines of a table.
 
-    :param path: the file; :param table: its name for people. :param task: of the dataset; where it is "translate",
-        scans of one time may differ in their phase, and a missing phase is said elsewhere.
+    :param path: the file.
+    :param table: its path in messages.
+    :param rows: its lines, as read.
+    :param apart_by: columns by which two scans of one subject and time are told apart. A line without such a cell is
+        reported by the check of that column.
+    :returns: the problems, and the lines whose files can be looked for (their time may be invalid).
     """
     problems = _cells(path, table) if path.suffix == ".csv" else []
     usable = []
     case_lines: dict[str, int] = {}
-    moments: dict[tuple[str, float, str], int] = {}
+    moments: dict[tuple[str, float, tuple[str, ...]], int] = {}
     for row in rows:
         found = _line(row, table)
         time = parse_time(row.time)
         if row.case and row.case in case_lines:
-            found.append(
-                error(
-                    table,
-                    f"line {row.line}: case",
-                    f"{row.case}, as in line {case_lines[row.case]}",
-                    "a case once",
-                    "Delete one of the lines, or correct its case.",
-                )
-            )
-        phase = row.covariates.get(PHASE, "") if task == "translate" else ""
-        moment = row.subject, time, phase
-        is_told_apart = row.subject and time is not None and (phase or task != "translate")
-        if is_told_apart and moment in moments:
-            in_phase = f" in phase {phase}" if phase else ""
-            found.append(
-                error(
-                    table,
-                    f"line {row.line}: time",
-                    f"{row.time} of subject {row.subject}{in_phase}, as in line {moments[moment]}",
-                    f"one scan of a subject at a time{' and in a phase' if phase else ''}",
-                    "Give the scans different times, or keep one of them.",
-                )
-            )
+            shown = f"{row.case}, as in line {case_lines[row.case]}"
+            advice = "Delete one of the lines, or correct its case."
+            found.append(error(table, f"line {row.line}: case", shown, "a case once", advice))
+        cells = told_apart_by(row, apart_by)
+        moment = row.subject, time, cells
+        if row.subject and time is not None and all(cells) and moment in moments:
+            further = "".join(f" in {column} {cell}" for column, cell in zip(apart_by, cells, strict=True))
+            shown = f"{row.time} of subject {row.subject}{further}, as in line {moments[moment]}"
+            expected = f"one scan for each {', '.join(('subject', 'time', *apart_by))}"
+            advice = "Give the scans different times, or keep one of them."
+            found.append(error(table, f"line {row.line}: time", shown, expected, advice))
         case_lines.setdefault(row.case, row.line)
         if time is not None:
             moments.setdefault(moment, row.line)
@@ -74,7 +69,7 @@ def table_problems(path: Path, table: str, rows: list[Row], task: str = "forecas
 
 
 def _cells(path: Path, table: str) -> list[Problem]:
-    """Lines with more cells than the header: mostly a comma as decimal sign, which would silently cut a number."""
+    """Find lines with more cells than the header: mostly a decimal comma, which would silently cut a number."""
     with open(path, newline="", encoding="utf-8-sig") as file:
         lines = [line for line in csv.reader(file) if line]
     expected = len(lines[0]) if lines else 0
@@ -84,7 +79,7 @@ def _cells(path: Path, table: str) -> list[Problem]:
             f"line {number}: cells",
             f"{len(line)} ({','.join(line)[:50]})",
             f"{expected}, as in the first line",
-            "Write decimals with a point, and put text that holds a comma in quotes.",
+            "Write decimals with a point. Put text that contains a comma in quotes.",
         )
         for number, line in enumerate(lines[1:], start=2)
         if len(line) > expected
@@ -101,7 +96,8 @@ def _line(row: Row, table: str) -> list[Problem]:
                     f"line {row.line}: {name}",
                     f"'{value}'" if value else "empty",
                     "a name without slashes, not beginning with a point",
-                    "A case is the file's name without _0000 and its ending; a subject is any name of the patient.",
+                    "A case is the name of the file without _0000 and its ending. A subject is any name for the "
+                    "patient.",
                 )
             )
     if parse_time(row.time) is None:
@@ -120,7 +116,13 @@ def _line(row: Row, table: str) -> list[Problem]:
 
 
 def time_unit_problems(times: list[tuple[str, float]], unit: str, table: str) -> list[Problem]:
-    """Whether (subject, time) pairs can be in the stated unit: dates, years, and spans that nobody lives to see."""
+    """Find times that do not fit the stated unit: dates, years, and spans longer than a life.
+
+    :param times: (subject, time) of each scan.
+    :param unit: time_unit of the dataset.
+    :param table: path of the table in messages.
+    :returns: at most one problem.
+    """
     if not times:
         return []
     values = [time for _, time in times]
@@ -130,7 +132,7 @@ def time_unit_problems(times: list[tuple[str, float]], unit: str, table: str) ->
         kind = error if of_visits else warning
         return [kind(table, "time", f"{shown}: dates as yyyymmdd", f"numbers in {unit}", COUNT_DAYS)]
     if of_visits and unit != "years" and all(value.is_integer() and 1900 <= value <= 2100 for value in values):
-        advice = "If these are years, set time_unit to years in dataset.json; if they are days, ignore this."
+        advice = "If these are years, set time_unit to years in dataset.json. If not, ignore this warning."
         return [warning(table, "time", f"{shown}: years?", f"numbers in {unit}", advice)]
     if unit == "frames" and not all(value.is_integer() for value in values):
         advice = "If these are times of acquisition, set time_unit to s or ms in dataset.json."
@@ -156,7 +158,7 @@ def _span_problems(times: list[tuple[str, float]], unit: str, table: str) -> lis
         last[subject] = max(time, last.get(subject, time))
     subject = max(first, key=lambda name: last[name] - first[name])
     span = last[subject] - first[subject]
-    least, most = BELIEVABLE_SPAN.get(unit, (0, float("inf")))
+    least, most = PLAUSIBLE_SPAN.get(unit, (0, float("inf")))
     if span == 0 or least <= span <= most:
         return []
     return [
@@ -165,6 +167,6 @@ def _span_problems(times: list[tuple[str, float]], unit: str, table: str) -> lis
             "time",
             f"longest time between scans of a subject: {span:g} {unit} (subject {subject})",
             f"{least:g} to {most:g} {unit}",
-            "Is time_unit in dataset.json the unit of these times?",
+            "Check that time_unit in dataset.json is the unit of these times.",
         )
     ]

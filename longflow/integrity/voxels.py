@@ -1,4 +1,4 @@
-"""The integrity of the voxels of one subject; runs in a worker, one file in memory at a time."""
+"""The integrity of the voxels of one subject. It runs in a worker, with one file in memory at a time."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,9 @@ from longflow.integrity.problems import REGISTER, Problem, error, warning
 class FileToCheck:
     """A file that exists.
 
-    :param shown: its path for people, relative to the dataset's folder.
+    :param path: of the file.
+    :param shown: its path in messages, relative to the dataset's folder.
+    :param kind: image or label.
     :param is_ct: whether it is an image whose channel is CT.
     """
 
@@ -33,13 +35,15 @@ class FileToCheck:
 class SubjectToCheck:
     """A subject's scans in order of time, each with its images (in order of channels) and then its label, if any.
 
-    :param task: of the dataset. :param pairs: positions of scans that should lie on each other.
+    :param label_values: values that dataset.json names.
+    :param units_required: whether CT that is not in Hounsfield units is an error; else a warning.
+    :param pairs: positions of scans that should be aligned.
     """
 
     subject: str
     scans: list[list[FileToCheck]]
     label_values: set[int]
-    task: str = "forecast"
+    units_required: bool = False
     pairs: list[tuple[int, int]] = field(default_factory=list)
 
     @property
@@ -48,7 +52,10 @@ class SubjectToCheck:
 
 
 def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
-    """All problems of the files of a subject, and the label values that occur."""
+    """Find all problems of the files of a subject.
+
+    :returns: the problems, and the label values that occur.
+    """
     problems: list[Problem] = []
     values: set[int] = set()
     of_subject: tuple[str, Geometry] | None = None
@@ -63,7 +70,7 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
                 continue
             if file.kind == "image":
                 found = _check_intensities(array, file)
-                problems += found or (_check_hounsfield(array, file, subject.task) if file.is_ct else [])
+                problems += found or (_check_hounsfield(array, file, subject.units_required) if file.is_ct else [])
                 if not found and any(position in pair for pair in subject.pairs):
                     looks.setdefault(position, look_at(array, file.shown, Geometry.of(image), file.is_ct))
             else:
@@ -85,7 +92,7 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
 
 
 class _Unusable(Exception):
-    """The file cannot be read as a volume, so nothing more can be said about it."""
+    """The file cannot be read as a volume, so nothing more can be checked."""
 
     def __init__(self, problem: Problem):
         super().__init__(str(problem))
@@ -93,7 +100,7 @@ class _Unusable(Exception):
 
 
 def _read(file: FileToCheck) -> tuple[sitk.Image | sitk.ImageFileReader, np.ndarray]:
-    """Header and voxels (z, y, x) of a 3D image with one value per voxel, decoded once."""
+    """Read header and voxels (z, y, x) of a 3D image with one value per voxel, decoded once."""
     copy_again = "Copy the file again from its source."
     try:
         if is_nifti(file.path):
@@ -128,21 +135,21 @@ def _read(file: FileToCheck) -> tuple[sitk.Image | sitk.ImageFileReader, np.ndar
 
 def _check_intensities(array: np.ndarray, file: FileToCheck) -> list[Problem]:
     if infinite := describe_infinite(array):
-        advice = "Replace them by the value of the surroundings or of air, or leave the scan out."
+        advice = "Replace them by the value of their surroundings or of air, or exclude the scan."
         return [error(file.shown, "voxels", infinite, "finite numbers", advice)]
     lowest, highest = array.min(), array.max()
     if lowest == highest:
-        advice = "Nothing can be seen in it: copy the file again from its source, or leave the scan out."
+        advice = "The image is empty. Copy the file again from its source, or exclude the scan."
         return [error(file.shown, "voxels", f"all {lowest:g}", "an image", advice)]
     return []
 
 
-def _check_hounsfield(array: np.ndarray, file: FileToCheck, task: str) -> list[Problem]:
-    """An error where values are clipped as HU by the task; elsewhere they are only seen relative to each other."""
+def _check_hounsfield(array: np.ndarray, file: FileToCheck, units_required: bool) -> list[Problem]:
+    """Check that CT is in HU: an error for a task that clips HU, else a warning, since only contrasts count."""
     doubt = hounsfield_doubt(array)
     if doubt is None:
         return []
-    kind = error if task == "translate" else warning
+    kind = error if units_required else warning
     return [kind(file.shown, "values", doubt.found, HOUNSFIELD_UNITS, doubt.advice)]
 
 
@@ -151,7 +158,7 @@ def _check_labels(array: np.ndarray, file: FileToCheck, known: set[int]) -> tupl
     values = {int(value) for value in found if np.isfinite(value) and value == int(value)}
     if len(values) < len(found):
         odd = [f"{value:g}" for value in found if not np.isfinite(value) or value != int(value)]
-        advice = "Was it resampled with interpolation? Use nearest neighbour."
+        advice = "Resample label images with nearest neighbour; interpolation makes such values."
         return [error(file.shown, "label values", first_few(odd, most=3), "whole numbers", advice)], values
     unknown = sorted(values - known)
     if unknown:
@@ -162,7 +169,7 @@ def _check_labels(array: np.ndarray, file: FileToCheck, known: set[int]) -> tupl
 
 
 def _check_header(image: sitk.Image | sitk.ImageFileReader, file: FileToCheck) -> list[Problem]:
-    """NIfTI headers can state the spacing twice, in pixdim (which is used) and in the sform."""
+    """Compare the two spacings of a NIfTI header: pixdim, which is used, and the sform."""
     rows = [image.GetMetaData(key).split() for key in ("srow_x", "srow_y", "srow_z") if image.HasMetaDataKey(key)]
     if len(rows) < 3 or not image.HasMetaDataKey("sform_code") or image.GetMetaData("sform_code") == "0":
         return []
@@ -176,7 +183,7 @@ def _check_header(image: sitk.Image | sitk.ImageFileReader, file: FileToCheck) -
             "spacing",
             f"{by_axis(image.GetSpacing())} in pixdim, but {by_axis(sform)} in the sform",
             "one spacing",
-            "The first is used. If it is wrong, write the file again with the right header.",
+            "The first one is used. If it is wrong, write the file again with a correct header.",
         )
     ]
 
@@ -200,6 +207,6 @@ def _compare(file: FileToCheck, here: Geometry, other: tuple[str, Geometry], wit
 
 
 def _angle(one: Geometry, other: Geometry) -> float:
-    """The largest angle between an axis of one geometry and the same axis of the other, in degrees."""
+    """Return the largest angle between corresponding axes of two geometries, degrees."""
     cosines = np.sum(np.reshape(one.direction, (3, 3)) * np.reshape(other.direction, (3, 3)), axis=0)
     return float(np.degrees(np.arccos(np.clip(cosines, -1, 1)).max()))

@@ -13,10 +13,7 @@ from contextlib import nullcontext
 
 import torch
 
-from longflow.data.labels import label_manager, structures
-from longflow.methods.batches import Batch, PhaseBatch, ScanBatch
-from longflow.methods.method import Method
-from longflow.methods.registry import build_method
+from longflow.methods.registry import build_method, method_class, samples_of
 from longflow.plans import Plans
 from longflow.private import fake_tensors, storage_key, watch_operations
 
@@ -94,14 +91,16 @@ def training_memory(
     :param device: kind of device, "cpu" or "cuda". :param bf16: whether the step runs in bf16 autocast.
     :param batch_size: None: the configuration's.
     """
-    plan = plans.configuration(configuration)
+    kind = method_class(method)
+    if not kind.trains:
+        return 0.0
+    # imported before the mode is on, in which tensors that a module makes would be fake
+    samples = samples_of(kind)
     with fake_tensors(), LiveBytes(device) as memory:
         model = build_method(method, plans, configuration)
         weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-        if not model.trains:
-            return 0.0
         memory.fragments = True
-        batch = _batch_of(model, plans, configuration, batch_size or plan.batch_size)
+        batch = samples.largest_batch(plans, configuration, batch_size or plans.configuration(configuration).batch_size)
         for stage in range(len(model.stages)):
             model.zero_grad()
             with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
@@ -113,74 +112,3 @@ def training_memory(
             memory.peak = max(memory.peak, memory.live + UPDATE_COPIES * weights)
     recipe = model.recipe
     return memory.peak + (MOMENTS[recipe.optimizer] + (recipe.ema_decay > 0)) * weights
-
-
-def _batch_of(method: Method, plans: Plans, configuration: str, batch_size: int) -> Batch | PhaseBatch | ScanBatch:
-    patch_size = plans.configuration(configuration).patch_size
-    if method.samples == "forecast":
-        return largest_batch(plans, patch_size, batch_size)
-    if method.samples == "phases":
-        return largest_phase_batch(plans, patch_size, batch_size)
-    return largest_scan_batch(plans, configuration, batch_size, method.samples)
-
-
-def largest_batch(plans: Plans, patch_size: list[int], batch_size: int, device: str = "cpu") -> Batch:
-    """A batch of full sequences, with contents that mean nothing.
-
-    :param patch_size: of the sample, 2 or 3 axes.
-    """
-    scans, channels = plans.temporal.sequence_length, len(plans.channel_names)
-    horizon = plans.temporal.shortest_interval / plans.temporal.time_scale
-    return Batch(
-        context=torch.rand(batch_size, scans, channels, *patch_size, device=device),
-        context_times=torch.arange(1.0 - scans, 1.0, device=device).repeat(batch_size, 1) * horizon,
-        context_mask=torch.ones(batch_size, scans, dtype=torch.bool, device=device),
-        target_time=torch.full((batch_size,), horizon, device=device),
-        target=torch.rand(batch_size, channels, *patch_size, device=device),
-    )
-
-
-def largest_phase_batch(plans: Plans, patch_size: list[int], batch_size: int, device: str = "cpu") -> PhaseBatch:
-    """A batch of pairs to translate, both directions in it, with contents that mean nothing.
-
-    :param patch_size: of the sample, 2 or 3 axes.
-    """
-    shape = (batch_size, len(plans.channel_names), *patch_size)
-    return PhaseBatch(
-        source=torch.rand(shape, device=device),
-        source_phase=torch.arange(batch_size, device=device) % 2,
-        target=torch.rand(shape, device=device),
-    )
-
-
-def largest_scan_batch(plans: Plans, configuration: str, batch_size: int, samples: str) -> ScanBatch:
-    """A batch of patches for segmentation or pretraining, with contents that mean nothing.
-
-    :param samples: "labelled", "pairs", or "labelled_pairs" for both.
-    """
-    plan = plans.configuration(configuration)
-    channels, patch_size = len(plans.channel_names), plan.patch_size
-    batch = ScanBatch()
-    if samples != "pairs":
-        batch.image = torch.rand(batch_size, channels, *patch_size)
-        batch.labels = [torch.zeros(batch_size, *size) for size in _label_sizes(plans, configuration)]
-    if samples != "labelled":
-        pairs = max(1, batch_size // 2)
-        batch.pair = torch.rand(pairs, 2, channels, *patch_size)
-        batch.clean_pair = torch.rand(pairs, 2, channels, *patch_size)
-        batch.pair_times = torch.arange(2.0).repeat(pairs, 1)
-        batch.position = torch.rand(pairs)
-        batch.subject = torch.arange(pairs)
-    return batch
-
-
-def _label_sizes(plans: Plans, configuration: str) -> list[tuple[int, ...]]:
-    """Shape of a sample's labels at each scale of deep supervision, finest first: (1 or regions, *spatial)."""
-    plan = plans.configuration(configuration)
-    manager = label_manager(plans.labels, plans.regions_class_order)
-    maps = len(structures(plans.labels)) if manager.has_regions else 1
-    sizes, divisor = [], [1] * len(plan.patch_size)
-    for stride in plan.network.strides[:-1]:
-        divisor = [whole * step for whole, step in zip(divisor, stride, strict=True)]
-        sizes.append((maps, *(size // step for size, step in zip(plan.patch_size, divisor, strict=True))))
-    return sizes

@@ -6,8 +6,9 @@ from itertools import product
 import numpy as np
 import SimpleITK as sitk
 
+from longflow.data.body import bright_image
 from longflow.errors import DataError
-from longflow.registration.linear import body, centre_of_mass, rigid, transform_of
+from longflow.registration.linear import centre_of_mass, rigid, transform_of
 
 #: the correlation within the body may fall by no more than this (resampling alone smooths noise), ...
 WORSE = 0.02
@@ -95,10 +96,12 @@ def _similarity_and_share(
 ) -> tuple[float, float]:
     """... and the share of the reference's body that the scan shows."""
     transform = transform_of(matrix)
-    bodies = sitk.GetArrayFromImage(body(reference)) > 0
+    bodies = sitk.GetArrayFromImage(bright_image(reference)) > 0
     brought = resampled(scan, reference, transform)
     share = float(np.isfinite(brought)[bodies].mean()) if bodies.any() else 0.0
-    bodies |= sitk.GetArrayFromImage(sitk.Resample(body(scan), reference, transform, sitk.sitkNearestNeighbor)) > 0
+    bodies |= (
+        sitk.GetArrayFromImage(sitk.Resample(bright_image(scan), reference, transform, sitk.sitkNearestNeighbor)) > 0
+    )
     return measure(sitk.GetArrayFromImage(reference), brought, bodies), share
 
 

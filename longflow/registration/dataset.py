@@ -17,6 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from longflow import __version__
+from longflow.data.body import bright_image
 from longflow.data.dataset import Scan, Series, read_description, series_of_folder, write_scans
 from longflow.data.images import Geometry, read_geometry, read_image
 from longflow.data.phases import phases_of_dataset
@@ -35,7 +36,7 @@ from longflow.registration.checks import (
     similarity,
 )
 from longflow.registration.deformable import deformations, has_ants, transform_of_field
-from longflow.registration.linear import body, mid_grid, pyramid, scan_of_reference, scans_of_mid, transform_of
+from longflow.registration.linear import mid_grid, pyramid, scan_of_reference, scans_of_mid, transform_of
 from longflow.registration.pairs import left_out, register_pairs, scans_of_pairs, slices_kept
 from longflow.registration.subject import (
     Model,
@@ -278,7 +279,7 @@ def _deform(on_grid: list[np.ndarray], grid: sitk.Image) -> tuple[list[sitk.Imag
     backend = "syn" if has_ants() else "demons"
     fields = deformations(filled, backend)
     folded = max(check_folding(field) for field in fields)
-    bodies = np.logical_or.reduce([sitk.GetArrayFromImage(body(image)) > 0 for image in filled])
+    bodies = np.logical_or.reduce([sitk.GetArrayFromImage(bright_image(image)) > 0 for image in filled])
     after_arrays = [
         resampled(image, grid, transform_of_field(field)) for image, field in zip(filled, fields, strict=True)
     ]

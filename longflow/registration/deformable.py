@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from longflow.registration.linear import block_of, body
+from longflow.data.body import bright_image
+from longflow.registration.linear import block_of
 
 #: voxels along the longest axis, of each level; the displacement is smooth, so no finer level is needed
 DEMONS_LEVELS = (64, 128)
@@ -62,7 +63,7 @@ def _normalised(image: sitk.Image) -> sitk.Image:
     """Intensities from 0 to 1 between two percentiles of the body, so that scans of several visits can be compared."""
     image = sitk.Cast(image, sitk.sitkFloat32)
     array = sitk.GetArrayViewFromImage(image)
-    inside = array[sitk.GetArrayFromImage(body(image)) > 0]
+    inside = array[sitk.GetArrayFromImage(bright_image(image)) > 0]
     lowest, highest = float(array.min()), float(np.percentile(inside if inside.size else array, PERCENTILES[1]))
     lowest = max(lowest, float(np.percentile(array, PERCENTILES[0])))
     return sitk.Clamp((image - lowest) / max(highest - lowest, 1e-6), sitk.sitkFloat32, 0.0, 1.2)

@@ -17,6 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.linalg import expm, logm
 
+from longflow.data.body import bright_image
 from longflow.data.images import Geometry
 from longflow.errors import DataError
 
@@ -50,11 +51,6 @@ def pyramid(image: sitk.Image) -> list[sitk.Image]:
     image = sitk.Cast(image, sitk.sitkFloat32)
     blocks = dict.fromkeys(tuple(block_of(image, voxels)) for voxels in LEVELS)
     return [sitk.BinShrink(image, block) for block in blocks]
-
-
-def body(image: sitk.Image) -> sitk.Image:
-    """What is not air: 1 above Otsu's threshold, else 0."""
-    return sitk.OtsuThreshold(image, 0, 1)
 
 
 def transform_of(matrix: np.ndarray) -> sitk.AffineTransform:
@@ -175,7 +171,7 @@ def _method(fixed: sitk.Image, transform: sitk.Transform, step: float) -> sitk.I
     voxels = fixed.GetNumberOfPixels()
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
-    method.SetMetricFixedMask(sitk.BinaryDilate(body(fixed), [MARGIN] * 3))
+    method.SetMetricFixedMask(sitk.BinaryDilate(bright_image(fixed), [MARGIN] * 3))
     if voxels > MOST_SAMPLES:
         method.SetMetricSamplingStrategy(method.RANDOM)
         method.SetMetricSamplingPercentage(MOST_SAMPLES / voxels, SEED)
@@ -193,7 +189,7 @@ def _method(fixed: sitk.Image, transform: sitk.Transform, step: float) -> sitk.I
 
 def _radius(image: sitk.Image) -> float:
     """Root mean square distance of the body from its middle, mm."""
-    index = np.argwhere(sitk.GetArrayFromImage(body(image)))[:, ::-1]
+    index = np.argwhere(sitk.GetArrayFromImage(bright_image(image)))[:, ::-1]
     return max(float(np.linalg.norm(index.std(axis=0) * image.GetSpacing())), 1.0)
 
 

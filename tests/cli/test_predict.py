@@ -53,8 +53,8 @@ def test_flags_reach_the_forecast(images, tmp_path):
         ("-m crones", "Did you mean 'cronos'"),
         ("-f 3", "Fold 3 of cronos__longflowPlans__3d_fullres is not trained. Trained: 0"),
         ("-t -4", "A forecast needs at least one earlier scan"),
-        ("-t inf", "The wanted time inf is not a finite number"),
-        ("", "Nothing is wanted of"),
+        ("-t inf", "The requested time inf is not a finite number"),
+        ("", "requests no forecast"),
         ("-t 60 --hide_context 2", "--hide_context is '2', expected first:K or last:K"),
         ("--device tpu", "The device 'tpu' cannot be used here"),
     ],
@@ -147,7 +147,7 @@ def test_a_model_that_translates_is_used_by_the_same_command(phases, tmp_path, c
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("", "Say which phase is wanted, with --to native or --to arterial"),
+        ("", "Request a phase with --to native or --to arterial"),
         ("--to artrial", "Did you mean 'arterial'"),
         ("--to native -t 60", "Times (-t) are for forecasts"),
     ],

@@ -123,9 +123,9 @@ def test_an_unknown_network_lists_all(dataset, capsys):
 def test_the_network_is_part_of_the_models_name(dataset, monkeypatch, flags, model):
     trained = []
 
-    def remember(dataset, plans_name, method, configuration, fold, *_, **__):
-        trained.append(method)
-        return dataset.model(method, plans_name, configuration).fold(fold)
+    def remember(job, *_, **__):
+        trained.append(job.method)
+        return job.paths
 
     monkeypatch.setattr("longflow.training.loop.train_fold", remember)
     write_plans(plans_to_translate(), dataset.plans())

@@ -46,7 +46,7 @@ def test_errors_end_with_1_and_all_are_in_the_file(raw, capsys):
     captured = capsys.readouterr()
     assert "'2024-01-31', a date" in captured.out
     assert captured.out.count("all 3") == 5 and "and 1 more like these" in captured.out
-    assert captured.out.count("Nothing can be seen in it") == 1
+    assert captured.out.count("The image is empty") == 1
     assert "7 errors, 0 warnings" in captured.err
     assert len(written()) == 7
     assert {line["advice"] != "" for line in written()} == {True}

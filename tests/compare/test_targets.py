@@ -12,7 +12,7 @@ from longflow.errors import DataError, NotFoundError
 from longflow.files import read_json
 from longflow.plans import read_plans
 from longflow.tasks.forecast.requests import forecast_requests
-from longflow.training.splits import ForecastTarget
+from longflow.tasks.forecast.targets import ForecastTarget
 
 
 def of_fold(dataset, folder, fold=0, **further):

@@ -63,7 +63,7 @@ def test_further_columns_are_covariates_and_a_byte_order_mark_is_no_column(raw):
         ("p1_1,p1,30", "p1_0,p1,30", "lines 2 and 3"),
         ("p1_1,p1,30", "p1_1,,30", "empty case or subject"),
         ("case,subject,time", "case,subject,day", "no column time"),
-        ("case,subject,time", "case;subject;time", "separated by semicolons: save it again with commas"),
+        ("case,subject,time", "case;subject;time", "separated by semicolons"),
         ("p1_1,p1,30", "p1_1,p1,30,5", r"Line 3 .* more cells .*30,5. Write decimals with a point"),
         ("p1_1,p1,30", "../../p1_1,p1,30", r"'../../p1_1' in line 3 .* cannot be part of a file's name"),
         ("p1_1,p1,30", "/p1_1,p1,30", r"'/p1_1' in line 3"),

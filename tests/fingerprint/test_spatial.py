@@ -4,7 +4,7 @@ import SimpleITK as sitk
 
 from longflow.data.dataset import Scan, Series
 from longflow.errors import DataError
-from longflow.fingerprint.spatial import body_mask, combine, examine_subject, samples_of_scan
+from longflow.fingerprint.spatial import combine, examine_subject, samples_of_scan
 
 
 def written(folder, arrays, spacings=None) -> Series:
@@ -62,13 +62,6 @@ def test_nan_is_named(tmp_path):
     array[0, 0, 0] = np.nan
     with pytest.raises(DataError, match=r"s0_0000.nii.gz .*1 NaN"):
         examine_subject((written(tmp_path, [array]), 10, "bodies"))
-
-
-def test_body_of_ct_leaves_out_air():
-    image = np.full((4, 8, 8), -1000.0, dtype=np.float32)
-    image[:, 2:6, 2:6] = 40
-    assert body_mask(image).sum() == 4 * 16
-    assert body_mask(np.zeros((2, 2, 2))).all()
 
 
 def test_samples_are_bounded():

@@ -1,4 +1,4 @@
-"""Every kind of problem of contrast phases, where the task is to translate."""
+"""Every kind of problem of contrast phases, for a task that uses them."""
 
 import numpy as np
 import pytest
@@ -81,11 +81,11 @@ def test_a_misspelt_phase_is_named_with_the_nearest(raw, written, meant, phases)
     assert problems["warning"].field == "subject p2" and len(check(raw)) == 2
 
 
-def test_a_third_phase_is_left_out_where_dataset_json_names_the_two():
+def test_a_third_phase_is_excluded_where_dataset_json_names_the_two():
     lines = (*PAIRS, ("a", 0, "venous"), ("b", 0, "venous"))
     problem = only(problems_of(*lines, phases=("native", "arterial")), "warning")
     assert (problem.found, problem.expected) == ("'venous' in 2 lines (a_6, b_7)", "native or arterial")
-    assert "left out of training" in problem.advice
+    assert "excluded from training" in problem.advice
 
 
 def test_a_third_phase_needs_two_to_be_named():
@@ -106,7 +106,7 @@ def test_a_phase_of_dataset_json_that_no_scan_has():
 
 def test_one_phase_alone_in_the_whole_table():
     problem = only(problems_of(("a", 0, "native"), ("b", 0, "native")))
-    assert problem.found == "native in every line" and "learnt from pairs" in problem.advice
+    assert problem.found == "native in every line" and "other phase" in problem.advice
 
 
 def test_a_phase_is_part_of_names_of_files():
@@ -114,13 +114,13 @@ def test_a_phase_is_part_of_names_of_files():
     assert problem.found == "'w/o'" and "without slashes" in problem.expected
 
 
-def test_a_subject_with_one_phase_is_left_out_and_named(raw):
+def test_a_subject_with_one_phase_is_excluded_and_named(raw):
     edit_table(raw, "p3_0_arterial,p3,0,arterial\n", "")
     (raw / "imagesTr" / "p3_0_arterial_0000.nii.gz").unlink()
     (raw / "labelsTr" / "p3_0_arterial.nii.gz").unlink()
     problem = only(check(raw), "warning")
     assert (problem.field, problem.found) == ("subject p3", "native at 0 alone")
-    assert problem.expected == "native and arterial at one time" and "left out of training" in problem.advice
+    assert problem.expected == "native and arterial at one time" and "excluded from training" in problem.advice
 
 
 def test_no_subject_with_a_pair_is_an_error():
@@ -137,7 +137,7 @@ def test_one_subject_with_a_pair_cannot_be_validated():
 
 def test_phases_at_two_times_are_no_pair():
     problem = only(problems_of(*PAIRS, ("c", 0, "native"), ("c", 0.5, "arterial")), "warning")
-    assert problem.found == "native at 0 and arterial at 0.5 alone" and "give them one time" in problem.advice
+    assert problem.found == "native at 0 and arterial at 0.5 alone" and "give both the same time" in problem.advice
 
 
 def test_a_further_scan_of_a_subject_with_a_pair():
@@ -184,10 +184,10 @@ def test_scans_in_a_third_phase_may_lie_anywhere(raw):
     assert {problem.severity for problem in check(raw)} == {"warning"}
 
 
-def test_scans_without_labels_are_counted_and_no_series_is_asked_for(raw):
+def test_scans_without_labels_are_counted_and_no_series_is_required(raw):
     (raw / "labelsTr" / "p1_0_native.nii.gz").unlink()
     problem = only(check(raw), "warning")
-    assert problem.found == "1 of 6 scans have none (p1_0_native)" and "translation need none" in problem.advice
+    assert problem.found == "1 of 6 scans have none (p1_0_native)" and "without labels" in problem.advice
 
 
 def test_expected_phases_are_the_most_frequent_ones():

@@ -61,7 +61,7 @@ def test_a_time_in_two_phases_is_fine_where_they_are_translated(tmp_path):
         "case,subject,time,phase\na_0,a,0,native\na_1,a,0,arterial\na_2,a,0,native\nb_0,b,0,\nb_1,b,0,\n"
     )
     rows = read_rows(tmp_path / "scans.csv")
-    (problem,) = table_problems(tmp_path / "scans.csv", "scans.csv", rows, "translate")[0]
+    (problem,) = table_problems(tmp_path / "scans.csv", "scans.csv", rows, ("phase",))[0]
     assert (problem.field, problem.found) == ("line 4: time", "0 of subject a in phase native, as in line 2")
     fields = [problem.field for problem in table_problems(tmp_path / "scans.csv", "scans.csv", rows)[0]]
     assert fields == ["line 3: time", "line 4: time", "line 6: time"]

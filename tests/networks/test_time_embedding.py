@@ -40,7 +40,7 @@ def test_modulation_is_a_h_plus_b_of_one_linear_layer():
     np.testing.assert_allclose(modulation(h, code).detach(), wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_modulation_starts_near_the_identity_but_is_told_of_time():
+def test_modulation_starts_near_the_identity_but_is_conditioned_on_time():
     torch.manual_seed(0)
     modulation, h = TimeModulation(64, 8), torch.randn(1, 8, 2, 3, 4)
     torch.testing.assert_close(modulation(h, torch.zeros(1, 64)), h)

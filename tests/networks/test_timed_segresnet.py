@@ -6,7 +6,7 @@ from monai.networks.blocks.segresnet_block import ResBlock
 from torch import nn
 
 from longflow.networks.time_embedding import TimeModulation
-from longflow.networks.timed_segresnet import BLOCKS, TimedSegResNet, told_of_time
+from longflow.networks.timed_segresnet import BLOCKS, TimedSegResNet, conditioned_on_time
 from longflow.plans import NetworkPlan
 from tests.networks.helpers import awake, in_bf16_and_float32, never_modulated
 
@@ -33,7 +33,7 @@ def test_any_size_comes_back_as_it_was_and_starts_at_zero(shape):
 
 
 @pytest.mark.parametrize("shape", [(8, 12), (4, 8, 8)])
-def test_untold_of_time_it_is_monais_network(shape):
+def test_unconditioned_on_time_it_is_monais_network(shape):
     net = never_modulated(awake(network(len(shape))))
     image = torch.randn(2, 1, *shape)
     torch.testing.assert_close(net(image, torch.rand(2)), net.segresnet(image))
@@ -46,7 +46,7 @@ def test_the_time_scales_and_shifts_what_the_second_activation_gives():
     modulation.linear.bias.data = torch.tensor([0.0, 1.0]).repeat_interleave(8)
     x = torch.randn(2, 8, 6, 6)
     wanted = x + block.conv2(torch.ones_like(x))
-    torch.testing.assert_close(told_of_time(block, modulation, x.clone(), torch.randn(2, 4)), wanted)
+    torch.testing.assert_close(conditioned_on_time(block, modulation, x.clone(), torch.randn(2, 4)), wanted)
 
 
 @pytest.mark.parametrize("shape", [(9, 12), (3, 8, 8)])

@@ -32,7 +32,7 @@ def test_any_size_comes_back_as_it_was_and_starts_at_zero(shape):
     assert not found.any()
 
 
-def test_untold_of_time_it_is_monais_network():
+def test_unconditioned_on_time_it_is_monais_network():
     """Five stages are MONAI's four; 64 positions are more than a window holds, so that windows are shifted."""
     net = never_modulated(awake(network(2, features=(8, 16, 32, 64, 128))))
     monais = SwinUNETR(1, 1, feature_size=12, spatial_dims=2, use_v2=True)

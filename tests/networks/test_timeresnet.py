@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from longflow.networks import timeresnet
-from longflow.networks.timed_unet import ResidualBlock
+from longflow.networks.blocks import ResidualBlock
 from longflow.networks.timeresnet import (
     HEADS,
     PAPER_BLOCKS,
@@ -35,7 +35,7 @@ def test_at_the_papers_size_it_has_120_to_130_million_parameters():
     assert 512 // np.prod(plan(2, PAPER_FEATURES).strides, axis=0)[0] == 32
 
 
-def test_all_blocks_but_those_of_the_decoder_are_told_of_time():
+def test_all_blocks_but_those_of_the_decoder_are_conditioned_on_time():
     network = TimeResNet(1, 1, plan(2, blocks=(2, 1)))
     told = [*(block for stage in network.encoder for block in stage), network.bottleneck[0], network.bottleneck[2]]
     assert len(told) == 5

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from longflow.errors import ConfigurationError
-from longflow.methods.registry import build_method, named_with_network
+from longflow.methods.registry import build_method, method_class, named_with_network
 from longflow.networks.timeresnet import PAPER_BLOCKS, PAPER_FEATURES
-from longflow.networks.translation import NETWORKS
 from longflow.planning import plan as planning
 from longflow.planning.memory import training_memory
 from longflow.planning.plan import make_plans
@@ -184,7 +183,9 @@ class TestTranslate:
         monkeypatch.setattr(planning, "training_memory", lambda method, *_: needed[method])
         plan = make_plans(phase_fingerprint([20, 64, 64], [5, 1, 1]), self.CT, "tiny").configurations["2d"]
         assert plan.patch_size == [64, 64]
-        assert set(plan.memory_estimate) == {named_with_network("mfm", network) for network in NETWORKS}
+        assert set(plan.memory_estimate) == {
+            named_with_network("mfm", network) for network in method_class("mfm").networks
+        }
         assert plan.reasons[-1] == (
             "With other networks (--network): unet 0.10 GB, segresnet 0.10 GB, swin_unetr 3.00 GB, umamba_bot 0.10 GB; "
             "where there is not as much, set a smaller batch_size or patch_size in the plans."

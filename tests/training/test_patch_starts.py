@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from longflow.training.patch_starts import body_of, draw_patch_start, draw_start_around
+from longflow.training.patch_starts import draw_patch_start, draw_start_around
 
 
 def made_up_series(shape=(8, 32, 32), block=(4, 8, 8)):
@@ -62,11 +62,3 @@ def test_a_block_that_the_image_cuts_off_has_no_voxel_beyond_it():
     weight = np.array([8, 1], np.float32).reshape(2, 1, 1)
     first = [draw_start_around(series, weight, (1, 8, 8), generator)[0] for _ in range(3000)]
     assert np.bincount(first, minlength=9) / 3000 == pytest.approx(np.full(9, 1 / 9), abs=0.03)
-
-
-def test_the_body_is_what_is_bright_in_any_channel():
-    coarse = np.zeros((3, 2, 1, 4, 4), np.float32)
-    coarse[:, 0, 0, 0, 0] = 5
-    coarse[:, 1, 0, 3, 3] = 7
-    assert np.argwhere(body_of(coarse)).tolist() == [[0, 0, 0], [0, 3, 3]]
-    assert body_of(np.ones((1, 1, 2, 2, 2))).all()

@@ -1,4 +1,4 @@
-"""Supervised segmentation as nnU-Net does it (Isensee et al., Nature Methods 2021)."""
+"""Supervised segmentation as in nnU-Net (Isensee et al., Nature Methods 2021)."""
 
 from typing import ClassVar
 
@@ -18,11 +18,11 @@ DICE_SMOOTH = 1e-5
 class Unet(Method):
     """nnU-Net's network, loss and optimisation.
 
-    The loss is soft Dice plus cross-entropy with deep supervision (nnUNetTrainer); the weights at the end of training
+    The loss is soft Dice plus cross-entropy with deep supervision (nnUNetTrainer). The weights at the end of training
     are kept, so that the validation subjects choose nothing.
 
-    With ``options["adam"]`` it is optimised as Ren et al. optimise all their networks (:func:`adam_recipe`): their
-    "random initialisation". Adam finds small structures in hundreds of steps, for which SGD needs thousands.
+    With ``options["adam"]`` it is optimised as all networks of Ren et al. (:func:`adam_recipe`): their "random
+    initialisation". Adam learns small structures in hundreds of steps, for which SGD needs thousands.
     """
 
     task = "segment"
@@ -44,7 +44,7 @@ class Unet(Method):
 
     @property
     def recipe(self) -> Recipe:
-        """nnU-Net's: SGD with Nesterov momentum, polynomial decay; or Adam."""
+        """Return nnU-Net's recipe: SGD with Nesterov momentum, polynomial decay; or Adam."""
         if self.options["adam"]:
             return adam_recipe()
         return Recipe(
@@ -59,20 +59,20 @@ class Unet(Method):
         )
 
     def training_step(self, batch: ScanBatch) -> Tensor:
-        """nnU-Net's loss over all scales."""
+        """Compute nnU-Net's loss over all scales."""
         loss = self.supervised_loss(self.network(batch.image), batch.labels)
         self.terms = {"supervised": loss.detach()}
         return loss
 
     def predict(self, batch: ScanBatch) -> dict[str, Tensor]:
-        """The finest logits, (batch, classes or regions, *spatial)."""
+        """Compute the finest logits, (batch, classes or regions, *spatial)."""
         return {"logits": self.network.finest(batch.image)}
 
 
 def adam_recipe() -> Recipe:
-    """Adam as in Ren et al. (implementation details), with nnU-Net's gradient clipping.
+    """Return Adam as in Ren et al. (implementation details), with nnU-Net's gradient clipping.
 
-    The paper chooses weights by its validation subjects; here those at the end are kept, so that the validation fold
+    The paper chooses weights by its validation subjects. Here those at the end are kept, so that the validation fold
     remains a test.
     """
     return Recipe(
@@ -87,9 +87,9 @@ def adam_recipe() -> Recipe:
 
 
 def uses_batch_dice(plans: Plans, configuration: str) -> bool:
-    """Whether soft Dice is taken over the batch as one volume, as nnU-Net's planner decides.
+    """Check whether soft Dice is computed over the batch as one volume, as nnU-Net's planner decides.
 
-    In 2D, and in the full resolution where a low one was planned: a patch then shows little of the image, and
+    It is in 2D, and in the full resolution where a low one was planned: a patch then shows little of the image, and
     structures are often absent from it.
     """
     if plans.configuration(configuration).network.dimensions == 2:
@@ -98,10 +98,16 @@ def uses_batch_dice(plans: Plans, configuration: str) -> bool:
 
 
 def supervised_loss(labels: LabelManager, outputs: int, batch_dice: bool) -> nn.Module:
-    """nnU-Net's loss of lists of logits and targets, finest first.
+    """Make nnU-Net's loss of lists of logits and targets, finest first.
 
-    Soft Dice plus cross-entropy on labels (background left out of Dice), or soft Dice plus binary cross-entropy where
-    there are regions. Outputs are weighted by 1, 1/2, 1/4, ...; the coarsest of several is excluded.
+    It is soft Dice plus cross-entropy on labels (Dice excludes the background), or soft Dice plus binary cross-entropy
+    where there are regions. Outputs are weighted by 1, 1/2, 1/4, ...; the coarsest of several is excluded. Where
+    several processes train, Dice over the batch covers the batches of all.
+
+    :param labels: of the plans.
+    :param outputs: number of scales.
+    :param batch_dice: compute Dice over the batch as one volume.
+    :returns: a module of (logits, targets).
     """
     weights = [0.5**scale for scale in range(outputs)]
     if outputs > 1:

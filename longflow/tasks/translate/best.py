@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.data.images import read_scan
 from longflow.errors import DataError, first_few
@@ -23,7 +24,7 @@ from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.tasks.forecast.best import comparable_models
 from longflow.tasks.forecast.pairs import peak_bytes
-from longflow.tasks.translate.evaluation import INPUT, PairTask, body_of, read_on_grid
+from longflow.tasks.translate.evaluation import INPUT, PairTask, read_on_grid
 from longflow.tasks.translate.metrics import body_mae
 from longflow.tasks.translate.pairs import find_translation_pairs, translations_of_folder
 from longflow.tasks.translate.solvers import OutOfFold, compare_solvers
@@ -152,7 +153,7 @@ def error_of_pair(task: PairTask) -> Row:
     """
     pair, one, ct = task.pair, task.pair.translation, task.description.is_ct
     truth = read_scan(pair.truth)
-    body = body_of(truth.array, ct)
+    body = body_of_scan(truth.array, ct)
     found, untranslated = (
         body_mae(read_on_grid(files, truth, pair.truth[0]), truth.array, body, ct)
         for files in (one.images, pair.source)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from longflow.data.body import body_mask
+from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Volume, check_same_grid, read_scan
 from longflow.data.labels import structures
@@ -136,7 +136,7 @@ def evaluate_translation_pair(task: PairTask) -> list[Row]:
     if pair.label is not None:
         labels, grid = read_labels(pair.label, frozenset(task.description.label_values))
         check_same_grid(grid, pair.label, truth.geometry, pair.truth[0], "A label map lies on the grid of its scan.")
-    body = body_of(truth.array, ct)
+    body = body_of_scan(truth.array, ct)
     return [
         {
             **{name: getattr(one, name) for name in PLACE if name != "image"},
@@ -157,12 +157,6 @@ def read_on_grid(files: Files, truth: Volume, truth_file: Path) -> np.ndarray:
     volume = read_scan(files)
     check_same_grid(volume.geometry, files[0], truth.geometry, truth_file, GRIDS)
     return volume.array
-
-
-def body_of(scan: np.ndarray, ct: Sequence[bool]) -> np.ndarray:
-    """Where the body is in (channels, z, y, x), as (z, y, x): by the first CT channel, else by the first."""
-    channel = list(ct).index(True) if any(ct) else 0
-    return body_mask(scan[channel], ct[channel])
 
 
 def _label_metrics(

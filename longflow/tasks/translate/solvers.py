@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Volume, read_scan
 from longflow.evaluation.summary import Row, subject_means
@@ -23,10 +24,10 @@ from longflow.inference.selection import Member, Selection
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import Solver
-from longflow.tasks.translate.evaluation import body_of, read_on_grid
+from longflow.tasks.translate.evaluation import read_on_grid
 from longflow.tasks.translate.metrics import DEFINITIONS, translation_metrics
 from longflow.tasks.translate.pairs import TranslationPair
-from longflow.tasks.translate.predictor import translate
+from longflow.tasks.translate.predictor import translate_scan
 
 #: (solver, steps): those of table 5, where RK2 is ``heun2`` and RK3 ``heun3``, and Adams, which A.2 names
 SOLVERS: tuple[tuple[Solver, int], ...] = (
@@ -115,15 +116,14 @@ def rows_of_scan(
     read_on_grid(pair.source, truth, pair.truth[0])
     inside = middle(source, models)
     part = _part(source, inside)
-    wanted, body = truth.array[(..., *inside)], body_of(truth.array, description.is_ct)[inside]
+    wanted, body = truth.array[(..., *inside)], body_of_scan(truth.array, description.is_ct)[inside]
     slices = part.array.shape[1 + models.plans.transpose_forward[0]]
     phase = models.plans.phases.index(one.source_phase)
 
     def translated(solver: Solver, steps: int) -> np.ndarray:
         for method in member.methods:
             method.solver, method.steps = solver, steps
-        further = (member.plans, member.configuration, models.device, models.mirror, one.source)
-        return translate(member.methods, part, phase, *further)
+        return translate_scan(member, part, phase, models.windows(member), one.source)
 
     def row(found: np.ndarray, **how: Any) -> Row:
         place = {"case": one.case, "subject": one.subject, "target_phase": one.target_phase, "slices": slices}

@@ -8,7 +8,6 @@ from longflow.errors import ConfigurationError
 from longflow.flow.solvers import ORDERS
 from longflow.methods.registry import method_class
 from longflow.methods.translation._translation import direction, ends
-from longflow.networks.translation import NETWORKS
 from tests.methods.translation.helpers import phase_batch, translator
 
 
@@ -83,7 +82,7 @@ def test_scans_of_both_phases_are_not_predicted_at_once():
 
 @pytest.mark.parametrize("name", ["mfm", "regression", "ddpm"])
 def test_all_networks_serve_all_methods_and_are_optimised_by_adam_without_decay(name):
-    assert method_class(name).networks == tuple(NETWORKS)
+    assert method_class(name).networks == ("timeresnet", "unet", "segresnet", "swin_unetr", "umamba_bot")
     recipe = translator(name).recipe
     assert (recipe.optimizer, recipe.weight_decay, recipe.betas) == ("adam", 0, (0.9, 0.999))
 

@@ -14,7 +14,6 @@ from longflow.tasks.translate.evaluation import (
     FURTHER_DEFINITIONS,
     INPUT,
     TRANSLATION,
-    body_of,
     evaluate_translation_pairs,
     evaluate_translations,
     summarise,
@@ -226,10 +225,3 @@ def test_summary_of_nothing_defined():
 
 def test_no_pairs_no_rows(raw):
     assert evaluate_translation_pairs([], read_description(raw / "dataset.json"), processes=1) == []
-
-
-def test_the_body_is_looked_for_in_the_first_ct_channel(raw):
-    ct, mr = image(raw, "p1_0_native"), np.random.default_rng(0).random((1, 4, 24, 20))
-    both = np.concatenate([mr, ct])
-    np.testing.assert_array_equal(body_of(both, [False, True]), body_mask(ct[0], True))
-    np.testing.assert_array_equal(body_of(both, [False, False]), body_mask(mr[0], False))

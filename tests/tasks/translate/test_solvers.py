@@ -9,13 +9,13 @@ from longflow.data.dataset import read_description
 from longflow.data.images import read_scan
 from longflow.errors import DataError
 from longflow.flow.solvers import count_evaluations
-from longflow.inference.models import load_models
+from longflow.inference.models import PredictionSettings, load_models
 from longflow.inference.selection import Member, Selection
 from longflow.plans import Solver
 from longflow.tasks.translate import solvers
 from longflow.tasks.translate.metrics import DEFINITIONS, translation_metrics
 from longflow.tasks.translate.pairs import Translation, TranslationPair
-from longflow.tasks.translate.predictor import translate
+from longflow.tasks.translate.predictor import translate_scan
 from longflow.tasks.translate.solvers import SOLVERS, OutOfFold, best_solver, chosen_scans, compare_solvers, middle
 from tests.data.helpers import write_image, write_phase_dataset
 from tests.inference.helpers import plans_to_translate, translation_model, use_one_convolution
@@ -106,9 +106,10 @@ def test_each_fold_translates_what_it_was_not_trained_on(paths, raw, compare, fe
             read_scan((raw / "imagesTr" / f"{subject}_0_{phase}_0000.nii.gz",)) for phase in ("arterial", "native")
         )
         body = body_mask(truth.array[0], True)[1:9]
-        models = load_models(Selection(paths, (Member(model, (fold,)),)), "translate", "cpu", solver="euler", steps=2)
+        settings = PredictionSettings("cpu", solver="euler", steps=2)
+        models = load_models(Selection(paths, (Member(model, (fold,)),)), "translate", settings)
         part = replace(source, array=source.array[:, 1:9], geometry=replace(source.geometry, size=(20, 24, 8)))
-        translation = translate(models.members[0].methods, part, 1, models.plans, "2d", "cpu", models.mirror)
+        translation = translate_scan(models.members[0], part, 1, models.windows(models.members[0]))
         errors.append(translation_metrics(translation, truth.array[:, 1:9], body, (5.0, 1.5, 1.5), [True]))
     row = of(found["table"], "native", "euler", 2)
     for name in DEFINITIONS:

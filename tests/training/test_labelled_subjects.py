@@ -1,13 +1,12 @@
 import pytest
 
 from longflow.errors import ConfigurationError, DataError, NotFoundError
-from longflow.preprocessing.series import load_prepared
-from longflow.tasks.segment.labelled_subjects import (
+from longflow.training.labelled_subjects import (
     choose_labelled,
     labelled_scans,
     require_labelled_scans,
 )
-from longflow.training.splits import Cohort, scans_with_label
+from longflow.training.splits import Cohort
 from tests.tasks.segment.cohort import filled, segment_plans, write_cohort
 
 LABEL = filled(1)
@@ -25,11 +24,6 @@ def file_of(tmp_path, text: str, encoding="utf-8") -> str:
     path = tmp_path / "subjects.txt"
     path.write_bytes(text.encode(encoding))
     return str(path)
-
-
-def test_scans_with_a_label_are_those_whose_segmentation_is_not_all_minus_one(cohort):
-    found = {name: scans_with_label(load_prepared(cohort.folder, name)) for name in "acd"}
-    assert found == {"a": [0, 1], "c": [], "d": [1]}
 
 
 def test_labelled_scans_of_a_cohort(cohort):

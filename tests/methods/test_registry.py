@@ -1,9 +1,11 @@
+from fractions import Fraction
 from importlib.metadata import EntryPoint
 
 import pytest
 
+from longflow import registry
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
-from longflow.methods import Method, method
+from longflow.methods import Method
 from longflow.methods.registry import (
     build_method,
     checked_options,
@@ -11,9 +13,11 @@ from longflow.methods.registry import (
     method_class,
     named_with_network,
     network_of,
+    samples_of,
+    validation_class_of,
 )
 from longflow.methods.weights import check_identity
-from longflow.networks.translation import NETWORKS
+from longflow.task import get_task
 from tests.inference.helpers import plans_to_translate
 from tests.methods.helpers import minimal_plans
 
@@ -41,8 +45,8 @@ def test_a_method_for_another_task_is_refused():
     ("target", "message"), [("os:path", "not a subclass"), ("no_such_package:X", "cannot be loaded")]
 )
 def test_a_broken_outside_method_is_explained(monkeypatch, target, message):
-    point = EntryPoint("broken", target, method.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(method, "entry_points", lambda group: [point])
+    point = EntryPoint("broken", target, "longflow.methods")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     with pytest.raises(ConfigurationError, match=message):
         method_class("broken")
 
@@ -63,17 +67,17 @@ def test_a_name_is_a_method_and_a_network(name, parts):
 
 
 def test_an_outside_method_may_have_a_dash_in_its_name(monkeypatch):
-    point = EntryPoint("mfm-other", "longflow.methods.forecasting.lci:METHOD", method.ENTRY_POINT_GROUP)
-    monkeypatch.setattr(method, "entry_points", lambda group: [point])
+    point = EntryPoint("mfm-other", "longflow.methods.forecasting.lci:METHOD", "longflow.methods")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
     assert network_of("mfm-other") == ("mfm-other", "")
     assert method_class("mfm-other").summary == method_class("lci").summary
     assert named_with_network("mfm-other", None) == "mfm-other"
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", method_class("mfm").networks)
 def test_each_network_has_one_name(network):
     name = named_with_network("mfm", network)
-    assert name == ("mfm" if network == next(iter(NETWORKS)) else f"mfm-{network}")
+    assert name == ("mfm" if network == "timeresnet" else f"mfm-{network}")
     assert named_with_network(f"mfm-{network}", None) == name == named_with_network(name, None)
     assert method_class(name) is method_class(f"mfm-{network}") is method_class("mfm")
 
@@ -88,8 +92,9 @@ def test_each_network_has_one_name(network):
             r"'segrasnet'. Did you mean 'segresnet'.*\(Networks of the method",
         ),
         ("mfm-segrasnet", None, NotFoundError, "Did you mean 'segresnet'"),
-        ("cronos", "unet", ConfigurationError, "'cronos' has one network: leave --network away"),
-        ("cronos-unet", None, ConfigurationError, "'cronos' has one network"),
+        ("simvp", "unet", ConfigurationError, "'simvp' has one network: leave --network away"),
+        ("simvp-unet", None, ConfigurationError, "'simvp' has one network"),
+        ("cronos", "unet", NotFoundError, r"no network 'unet'.*Known: film_unet.*method 'cronos'"),
         ("mfn", "unet", NotFoundError, "no method 'mfn"),
         ("mfm-unet", "segresnet", ConfigurationError, "'mfm-unet' names a network already: leave --network segresnet"),
     ],
@@ -126,3 +131,54 @@ def test_an_option_of_text_is_one_of_its_words():
 def test_choices_are_of_options_of_text_and_hold_their_defaults(name):
     kind = method_class(name)
     assert all(kind.options[option] in words for option, words in kind.choices.items())
+
+
+@pytest.mark.parametrize("name", known_methods())
+def test_every_method_has_samples_and_a_validation(name):
+    kind = method_class(name)
+    assert callable(samples_of(kind).__getitem__)
+    assert callable(validation_class_of(kind).score)
+
+
+def test_the_default_is_the_first_kind_of_the_task():
+    class Trend(Method):
+        task = "forecast"
+
+    assert samples_of(Trend) is samples_of(method_class("cronos")) and samples_of(Trend).__name__ == "ForecastSamples"
+    assert validation_class_of(Trend).__name__ == "ForecastValidation"
+
+
+@pytest.mark.parametrize("find", [samples_of, validation_class_of])
+def test_an_unknown_kind_names_the_nearest(find):
+    class Strange(Method):
+        task = "forecast"
+        samples = validation = "forcast"
+
+    with pytest.raises(NotFoundError, match=r"no kind of \w+ 'forcast'\. Did you mean 'forecast'"):
+        find(Strange)
+
+
+def test_a_method_names_its_kinds_where_its_task_has_none(monkeypatch):
+    class Count(Method):
+        task = "forecast"
+
+    monkeypatch.setattr(type(get_task("forecast")), "samples", {})
+    with pytest.raises(ConfigurationError, match="'Count' has no attribute 'samples'"):
+        samples_of(Count)
+
+
+def test_a_package_brings_kinds_of_samples_and_validations(monkeypatch):
+    class Count(Method):
+        task = "forecast"
+        samples = validation = "counts"
+
+    monkeypatch.setattr(
+        registry,
+        "entry_points",
+        lambda group: (
+            [EntryPoint("counts", "fractions:Fraction", group)]
+            if group in ("longflow.samples", "longflow.validations")
+            else []
+        ),
+    )
+    assert samples_of(Count) is validation_class_of(Count) is Fraction

@@ -1,26 +1,28 @@
-"""Which subjects' labels a training may use, and which of their scans have one."""
+"""Choose the subjects whose labels a training may use, and list their labelled scans."""
 
 from pathlib import Path
 
 import numpy as np
 
 from longflow.errors import ConfigurationError, DataError, NotFoundError, first_few
-from longflow.preprocessing.series import load_prepared, prepared_subjects
-from longflow.training.splits import Cohort, scans_with_label
+from longflow.preprocessing.series import prepared_subjects, read_properties
+from longflow.training.splits import Cohort
 
 
 def choose_labelled(value: str, cohort: Cohort, seed: int) -> list[str]:
-    """The subjects whose labels a fold may use (``--labelled_subjects``); the others serve self-supervised losses.
+    """Choose the subjects whose labels a fold may use (``--labelled_subjects``).
 
-    The subjects of a smaller number are among those of a larger one, if the seed is the same.
+    The other subjects serve self-supervised losses. With one seed, the subjects of a smaller number are among those of
+    a larger number.
 
-    :param value: how many, drawn from the seed among the training subjects that have labels; or the path of a file
-        that names them, one in each line.
+    :param value: a number of subjects, drawn among the training subjects that have labels; or the path of a file that
+        names subjects, one in each line.
     :param cohort: of training.
-    :returns: sorted.
+    :param seed: of the draw.
+    :returns: names of subjects, sorted.
     :raises NotFoundError: there is no such file.
     :raises ConfigurationError: the number is not between 1 and the number of subjects with labels, or the file names
-        nobody, unknown subjects, subjects of the validation or subjects without labels.
+        no subject, unknown subjects, subjects of the validation or subjects without labels.
     """
     labelled = sorted({subject for subject, _ in labelled_scans(cohort)})
     if value.strip().lstrip("+-").isdigit():
@@ -64,22 +66,30 @@ def _listed(path: Path, labelled: list[str], cohort: Cohort) -> list[str]:
 
 
 def labelled_scans(cohort: Cohort) -> list[tuple[str, int]]:
-    """(subject, position in its series) of every scan of a cohort that has a label and may be used with it."""
+    """List the scans of a cohort that have a label which may be used.
+
+    :param cohort: the subjects.
+    :returns: (subject, position in its series) of each scan.
+    """
     subjects = [subject for subject in cohort.scans if cohort.labelled is None or subject in cohort.labelled]
-    return [(subject, scan) for subject in subjects for scan in scans_with_label(load_prepared(cohort.folder, subject))]
+    return [
+        (subject, scan) for subject in subjects for scan in read_properties(cohort.folder, subject).scans_with_label
+    ]
 
 
 def require_labelled_scans(cohort: Cohort, purpose: str) -> list[tuple[str, int]]:
-    """As :func:`labelled_scans`, but at least one.
+    """List the labelled scans of a cohort, at least one.
 
-    :param purpose: for the message, as "to train". :raises DataError: there is none.
+    :param cohort: the subjects.
+    :param purpose: for the message, as "to train".
+    :returns: as :func:`labelled_scans`.
+    :raises DataError: there is none.
     """
-    found = labelled_scans(cohort)
-    if not found:
+    scans = labelled_scans(cohort)
+    if not scans:
         raise DataError(
             f"None of the {len(cohort.scans)} subjects {purpose} ({first_few(cohort.scans)}) has a label. Add label "
-            f"images "
-            "named as their scans to labelsTr and run longflow_preprocess, or give other subjects in "
+            "images named as their scans to labelsTr and run longflow_preprocess, or give other subjects in "
             "splits_final.json."
         )
-    return found
+    return scans

@@ -122,9 +122,11 @@ def work(options: argparse.Namespace) -> None:
 
 def _train(job: "FoldJob", overwrite: bool) -> None:
     """Train one fold with a progress bar."""
+    from longflow.methods.registry import method_class, validation_class_of
     from longflow.report.drawing import progress_figure
     from longflow.training.loop import train_fold
 
+    shown = validation_class_of(method_class(job.method)).progress
     with bar_with(TaskProgressColumn()) as bar:
         task = bar.add_task(f"{job.method} fold {job.fold}", total=1.0, note="")
 
@@ -132,7 +134,7 @@ def _train(job: "FoldJob", overwrite: bool) -> None:
             bar.update(task, completed=share, note=f"step {state.iteration} {state.note}")
 
         def draw(paths) -> None:
-            progress_figure(paths.progress_csv, paths.progress_png)
+            progress_figure(paths.progress_csv, paths.progress_png, shown)
 
         paths = train_fold(job, overwrite, on_progress=show, after_epoch=draw)
         bar.update(task, completed=1.0)

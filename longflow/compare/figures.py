@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from longflow.errors import DataError
-from longflow.report.drawing import LCI_COLOUR, save
+from longflow.report.drawing import BASELINE_COLOUR, save
 
 #: ten colours that colour-blind readers can distinguish best (Petroff 2021); lines also differ by their markers
 COLOURS = (
@@ -83,7 +83,7 @@ def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
             size, marker = (BUBBLE * one.memory / 1e9, "o") if known else (40, "x")
             bubble = axis.scatter(seconds, one.nrmse, s=size, color=colour, alpha=0.6, marker=marker, zorder=3)
             handles.setdefault(one.name, bubble)
-        handles["LCI"] = axis.axhline(lci, color=LCI_COLOUR, linestyle="--", linewidth=1, zorder=1)
+        handles["LCI"] = axis.axhline(lci, color=BASELINE_COLOUR, linestyle="--", linewidth=1, zorder=1)
         axis.set_xlabel(f"seconds of {of}")
         axis.grid(alpha=0.3)
         axis.margins(0.15)
@@ -130,7 +130,7 @@ def line_figure(
     for name, points in lci.items():
         x, y = zip(*sorted(points), strict=True)
         label = "LCI" if name == "LCI" else f"LCI of: {name}"
-        axes.plot(x, y, color=colours.get(name, LCI_COLOUR), linestyle="--", linewidth=1, label=label)
+        axes.plot(x, y, color=colours.get(name, BASELINE_COLOUR), linestyle="--", linewidth=1, label=label)
     if log:
         axes.set_xscale("log")
     axes.set_xlabel(axis_name)
@@ -171,7 +171,7 @@ def learning_figure(
             axes.plot(seconds, nrmse, color=colour, marker=marker, markersize=3, linewidth=1, label=label)
             label = None
     if lci is not None:
-        axes.axhline(lci, color=LCI_COLOUR, linestyle="--", linewidth=1, label="LCI")
+        axes.axhline(lci, color=BASELINE_COLOUR, linestyle="--", linewidth=1, label="LCI")
     axes.set_yscale("log")
     axes.set_xlabel("seconds of training and validating")
     axes.set_ylabel("NRMSE on validation targets, best reduction")

@@ -20,11 +20,12 @@ from longflow.commands import Command, run_command
 from longflow.compare.comparison import Comparison, Run
 from longflow.data.dataset import DatasetDescription
 from longflow.errors import LongflowError, first_few
+from longflow.evaluation.evaluation import METRICS_CSV
 from longflow.evaluation.summary import Row
 from longflow.files import read_json, write_csv, write_json
 from longflow.parallel import Progress
 from longflow.paths import folders_with_results
-from longflow.tasks.forecast.evaluation import COLUMNS, METRICS_CSV, evaluate_pairs
+from longflow.tasks.forecast.evaluation import columns, evaluate_pairs
 from longflow.tasks.forecast.pairs import find_pairs, forecasts_of_folder
 
 logger = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ def measure(
             len(without_reference),
             first_few(without_reference),
         )
-    write_csv(COLUMNS, evaluate_pairs(pairs, progress=progress), out / METRICS_CSV)
+    write_csv(columns(), evaluate_pairs(pairs, progress=progress), out / METRICS_CSV)
 
 
 def outcome_of(comparison: Comparison, run: Run) -> Outcome:

@@ -15,11 +15,11 @@ from longflow.compare.variants import (
 )
 from longflow.data.dataset import is_name, read_description
 from longflow.errors import ConfigurationError, NotFoundError
+from longflow.evaluation.references import dataset_folders
 from longflow.methods.registry import method_class_for
 from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
 from longflow.plans import Plans, read_plans
 from longflow.task import all_tasks, get_task
-from longflow.tasks.forecast.pairs import dataset_folders
 
 
 @dataclass(frozen=True)

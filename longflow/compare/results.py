@@ -9,9 +9,9 @@ from longflow.compare.figures import Cost, Line, cost_figure, learning_figure, l
 from longflow.compare.perform import Outcome
 from longflow.compare.variant_table import TABLE_DEFINITIONS, Measured, flat, line_of
 from longflow.compare.variants import Study
-from longflow.evaluation.summary import FORECAST, LCI
 from longflow.files import write_csv, write_json
-from longflow.tasks.forecast.evaluation import COLUMNS
+from longflow.tasks.forecast.comparison import FORECAST, LCI
+from longflow.tasks.forecast.evaluation import columns
 from longflow.tasks.forecast.metrics import DEFINITIONS
 from longflow.training.logbook import read_progress
 
@@ -43,7 +43,7 @@ def write_results(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[d
         for row in outcome.rows
         if row["method"] in (FORECAST, LCI)
     ]
-    write_csv(["variant", "fold", "seed", *COLUMNS], rows, paths.targets_csv)
+    write_csv(["variant", "fold", "seed", *columns()], rows, paths.targets_csv)
     content = {
         "dataset": comparison.dataset.name,
         "plans": comparison.plans.plans_name,

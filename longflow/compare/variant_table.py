@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from longflow.evaluation.summary import FORECAST, LCI, Row, horizon_bins, summarise, summary
+from longflow.evaluation.summary import Row, horizon_bins, summary
+from longflow.tasks.forecast.comparison import FORECAST, LCI, summarise
 from longflow.tasks.forecast.metrics import DEFINITIONS
 
 #: costs of the training and the predictions of a run, and their definitions

@@ -12,9 +12,10 @@ from longflow.data.phases import phase_pairs
 from longflow.demo.abdomen import PHASES, knowable_scan
 from longflow.demo.abdomen_cohort import DATASET_NAME, cohort_patient, write_abdomen_cohort
 from longflow.demo.run import Results
+from longflow.evaluation.metric import compute_metrics
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
-from longflow.tasks.translate.metrics import translation_metrics
+from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVolumes
 
 TITLE = "abdomens in CT, each native and in the arterial phase of contrast"
 #: axial slices, as in MFM's paper
@@ -99,9 +100,8 @@ def knowable_numbers(raw: Path, phase: str) -> dict[str, float]:
             patient = cohort_patient(raw, series.subject)
             best = knowable_scan(patient, phase, reference.array.shape[1:], breathing)[None].astype(np.float32)
             ct = description.is_ct
+            body, spacing = body_of_scan(reference.array, ct), reference.geometry.array_spacing
             found.append(
-                translation_metrics(
-                    best, reference.array, body_of_scan(reference.array, ct), reference.geometry.array_spacing, ct
-                )
+                compute_metrics(TRANSLATION_METRICS, TranslationVolumes(best, reference.array, spacing, body, ct))
             )
     return {key: float(np.mean([numbers[key] for numbers in found])) for key, *_ in SHOWN}

@@ -11,7 +11,7 @@ from longflow.methods.registry import method_class_for, samples_of
 from longflow.networks.precision import autocast
 from longflow.random_state import isolated_randomness
 from longflow.training.splits import SEED, Cohort
-from longflow.training.validation import Score
+from longflow.training.validation import ProgressColumns, Score
 
 BATCHES = 8
 
@@ -24,6 +24,8 @@ class LossValidation:
     :param device: that the method works on.
     :raises DataError: the validation subjects do not give the samples of the method.
     """
+
+    progress = ProgressColumns("loss")
 
     def __init__(self, job: FoldJob, cohort: Cohort, device: torch.device):
         samples = samples_of(method_class_for(job.method, job.plans))

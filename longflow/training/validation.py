@@ -1,7 +1,8 @@
 """The interface of validations: how a method is scored during training and what is written at its end."""
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -29,13 +30,32 @@ class Score:
     note: str
 
 
+@dataclass(frozen=True)
+class ProgressColumns:
+    """How the progress figure of a training shows the columns of a validation.
+
+    :param measure: name of the first column on the axis; empty: as the column is called.
+    :param higher_is_better: of the first column.
+    :param baselines: columns that do not change, with their names; each is a horizontal line.
+    :param hidden: prefixes of columns that are not drawn.
+    """
+
+    measure: str = ""
+    higher_is_better: bool = False
+    baselines: Mapping[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
+
+
 class Validation(Protocol):
     """The validation of a fold; made once per run, before training, so that missing data is an error then.
 
     :param job: the fold.
     :param cohort: the subjects that validate it.
     :param device: that the method works on.
+    :cvar progress: how the progress figure shows its columns.
     """
+
+    progress: ClassVar[ProgressColumns]
 
     def __init__(self, job: FoldJob, cohort: Cohort, device: torch.device): ...
 

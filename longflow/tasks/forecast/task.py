@@ -50,6 +50,18 @@ class Forecast(Task):
     sees_single_scans = False
     samples: ClassVar[Mapping[str, str]] = {"forecast": "longflow.tasks.forecast.samples:ForecastSamples"}
     validations: ClassVar[Mapping[str, str]] = {"forecast": "longflow.tasks.forecast.validation:ForecastValidation"}
+    metrics: ClassVar[Mapping[str, str]] = {
+        "rmse": "longflow.tasks.forecast.metrics:RMSE",
+        "mae": "longflow.tasks.forecast.metrics:MAE",
+        "nrmse": "longflow.tasks.forecast.metrics:NRMSE",
+        "psnr": "longflow.tasks.forecast.metrics:PSNR",
+        "ssim": "longflow.tasks.forecast.metrics:SSIM",
+        "changed_share": "longflow.tasks.forecast.metrics:CHANGED_SHARE",
+        "changed_rmse": "longflow.tasks.forecast.metrics:CHANGED_RMSE",
+        "changed_mae": "longflow.tasks.forecast.metrics:CHANGED_MAE",
+        "changed_nrmse": "longflow.tasks.forecast.metrics:CHANGED_NRMSE",
+        "skill": "longflow.tasks.forecast.metrics:SKILL",
+    }
     predictor_class = "longflow.tasks.forecast.predictor:Forecaster"
     request_flags = (
         RequestFlag(

@@ -23,7 +23,7 @@ from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
 from longflow.tasks.forecast.windows import predict_forecast
 from longflow.training.splits import Cohort, prepared_scans, read_or_make_splits
-from longflow.training.validation import WITHOUT_OVERLAP, Score, out_of_fold_settings
+from longflow.training.validation import WITHOUT_OVERLAP, ProgressColumns, Score, out_of_fold_settings
 
 
 class ForecastValidation:
@@ -33,6 +33,10 @@ class ForecastValidation:
     :param cohort: the subjects that validate it.
     :param device: that the method works on.
     """
+
+    progress = ProgressColumns(
+        "NRMSE", baselines={"lci_nrmse": "last context image (LCI)", "context_mean_nrmse": "context mean"}
+    )
 
     def __init__(self, job: FoldJob, cohort: Cohort, device: torch.device):
         scans = prepared_scans(cohort.folder, job.task)

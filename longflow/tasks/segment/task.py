@@ -39,6 +39,11 @@ class Segment(Task):
         "labelled_pairs": "longflow.tasks.segment.samples:LabelledPairSamples",
     }
     validations: ClassVar[Mapping[str, str]] = {"labels": "longflow.tasks.segment.validation:LabelValidation"}
+    metrics: ClassVar[Mapping[str, str]] = {
+        "dice": "longflow.tasks.segment.overlap:DICE",
+        "iou": "longflow.tasks.segment.overlap:IOU",
+        "hd95": "longflow.tasks.segment.overlap:HD95",
+    }
     predictor_class = "longflow.tasks.segment.predictor:Segmenter"
     demo = "longflow.demo.segmentation"
 

@@ -24,7 +24,7 @@ from longflow.tasks.segment.volumes import structure_volumes, write_volumes
 from longflow.tasks.segment.windows import predict_logits
 from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.splits import Cohort
-from longflow.training.validation import WITHOUT_OVERLAP, Score, evenly_spaced, out_of_fold_settings
+from longflow.training.validation import WITHOUT_OVERLAP, ProgressColumns, Score, evenly_spaced, out_of_fold_settings
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,8 @@ class LabelValidation:
     :param device: that the method works on.
     :raises DataError: none of them has a label, or all labels are background.
     """
+
+    progress = ProgressColumns("Dice", higher_is_better=True)
 
     def __init__(self, job: FoldJob, cohort: Cohort, device: torch.device):
         self.job, self.plans, self.folder, self.device = job, job.plans, cohort.folder, device

@@ -26,7 +26,7 @@ from longflow.tasks.translate.requests import TranslationRequest
 from longflow.tasks.translate.samples import pairs_of_cohort
 from longflow.tasks.translate.windows import predict_translation
 from longflow.training.splits import Cohort
-from longflow.training.validation import WITHOUT_OVERLAP, Score, evenly_spaced, out_of_fold_settings
+from longflow.training.validation import WITHOUT_OVERLAP, ProgressColumns, Score, evenly_spaced, out_of_fold_settings
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,9 @@ class PhaseValidation:
     :param device: that the method works on.
     :raises DataError: no validation subject has a pair.
     """
+
+    #: errors in the units of the files are not drawn: their ratios to the input's are
+    progress = ProgressColumns("MAE, share of the input's", hidden=("mae_to_", "input_mae_to_"))
 
     def __init__(self, job: FoldJob, cohort: Cohort, device: torch.device):
         self.job, self.plans, self.folder, self.device = job, job.plans, cohort.folder, device

@@ -13,12 +13,13 @@ from longflow.inference.models import PredictionSettings, load_models
 from longflow.inference.selection import Member, Selection
 from longflow.plans import Solver
 from longflow.tasks.translate import solvers
-from longflow.tasks.translate.metrics import DEFINITIONS, translation_metrics
-from longflow.tasks.translate.pairs import Translation, TranslationPair
+from longflow.tasks.translate.pairs import TranslationPrediction
 from longflow.tasks.translate.predictor import translate_scan
-from longflow.tasks.translate.solvers import SOLVERS, OutOfFold, best_solver, chosen_scans, compare_solvers, middle
+from longflow.tasks.translate.solvers import SOLVERS, best_solver, chosen_scans, compare_solvers, middle
+from longflow.tasks.translate.task import TASK
 from tests.data.helpers import write_image, write_phase_dataset
 from tests.inference.helpers import plans_to_translate, translation_model, use_one_convolution
+from tests.tasks.translate.test_metrics import translation_metrics
 
 #: slices of the scans, of which the middle ones are translated
 DEPTH = 11
@@ -57,12 +58,20 @@ def out_of_fold(raw, subjects=("p1", "p2")):
         return (raw / "imagesTr" / f"{subject}_0_{phase}_0000.nii.gz",)
 
     return [
-        OutOfFold(fold, TranslationPair(one, scan(subject, one.source_phase), scan(subject, one.target_phase)))
-        for fold, subject in enumerate(subjects)
-        for one in (
-            Translation(f"{subject}_0_{source}_{wanted}", subject, 0.0, f"{subject}_0_{source}", source, wanted, ())
-            for source, wanted in (("native", "arterial"), ("arterial", "native"))
+        TranslationPrediction(
+            case=f"{subject}_0_{source}_{target}",
+            subject=subject,
+            time=0.0,
+            images=(),
+            reference=scan(subject, target),
+            fold=fold,
+            source=f"{subject}_0_{source}",
+            source_phase=source,
+            target_phase=target,
+            source_images=scan(subject, source),
         )
+        for fold, subject in enumerate(subjects)
+        for source, target in (("native", "arterial"), ("arterial", "native"))
     ]
 
 
@@ -92,7 +101,6 @@ def test_the_solvers_are_known_and_cost_what_table_5_says():
         ("midpoint", 3): 6,
         ("explicit_adams", 3): 9,
     }
-    assert f"{sum(costs.values())} times" in solvers.__doc__
 
 
 def test_each_fold_translates_what_it_was_not_trained_on(paths, raw, compare, few):
@@ -112,7 +120,7 @@ def test_each_fold_translates_what_it_was_not_trained_on(paths, raw, compare, fe
         translation = translate_scan(models.members[0], part, 1, models.windows(models.members[0]))
         errors.append(translation_metrics(translation, truth.array[:, 1:9], body, (5.0, 1.5, 1.5), [True]))
     row = of(found["table"], "native", "euler", 2)
-    for name in DEFINITIONS:
+    for name in TASK.metrics:
         assert row[name] == pytest.approx(np.mean([error[name] for error in errors]), rel=1e-4), name
     assert errors[0]["body_mae"] != pytest.approx(errors[1]["body_mae"], rel=1e-3)
 
@@ -128,7 +136,7 @@ def test_table_of_a_flow_that_does_nothing(paths, compare):
         assert (untranslated["evaluations"], untranslated["seconds_per_slice"]) == (0, None)
         for solver, steps in SOLVERS:
             row = of(found["table"], phase, solver, steps)
-            assert {name: row[name] for name in DEFINITIONS} == {name: untranslated[name] for name in DEFINITIONS}
+            assert {name: row[name] for name in TASK.metrics} == {name: untranslated[name] for name in TASK.metrics}
             assert row["evaluations"] == count_evaluations(solver, steps) and row["seconds_per_slice"] > 0
     assert len(found["table"]) == 2 * (1 + len(SOLVERS))
 

@@ -14,7 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from itertools import cycle
 from pathlib import Path
@@ -24,15 +24,16 @@ import memory
 import torch
 from matplotlib import pyplot as plt
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from longflow.compare.figures import COLOURS, MARKERS, legend_beside
+from longflow.compare.figures import COLOURS, MARKERS, outside_legend
 from longflow.files import write_csv
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method
-from longflow.methods.registry import build_method, known_methods, method_class
-from longflow.planning.memory import GB, LiveBytes, largest_batch, training_memory
+from longflow.methods.registry import build_method, known_methods, method_class, samples_of
+from longflow.networks.precision import computes_bf16
+from longflow.planning.memory import GB, LiveBytes, training_memory
 from longflow.plans import Plans
+from longflow.private import fake_tensors
 from longflow.report.drawing import save
 
 #: of the paper: features of the first stage (C.3), patch (section 4.1), windowed attention at the bottleneck
@@ -53,6 +54,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(), help="folder of the table and the figure (default: here)")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.bf16 and (options.measure or options.one) and not computes_bf16(options.device):
+        parser.error(f"longflow does not compute in bf16 on this {options.device}; measure in float32.")
     torch.set_num_threads(options.threads)
     if options.one:
         method, scans, kind = options.one
@@ -108,9 +111,10 @@ def prediction_memory(method: str, plans: Plans, device: str, bf16: bool) -> flo
     """Peak of a prediction, in bytes: weights and all that is alive while the network is evaluated once."""
     model = ready_to_predict(method, plans, {})
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    with FakeTensorMode(allow_non_fake_inputs=True), LiveBytes(device) as live, torch.inference_mode():
+    samples_of(model)  # imported before the mode is on
+    with fake_tensors(), LiveBytes(device) as live, torch.inference_mode():
         live.fragments = True
-        batch = batch_to_predict(model, plans, PATCH, "cpu")
+        batch = batch_to_predict(model, plans, "cpu")
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext(), one_evaluation():
             model.predict(batch)
     return live.peak + weights
@@ -145,7 +149,7 @@ def predict(name: str, device: str, bf16: bool, smallest: bool) -> None:
     model = ready_to_predict(method, plans, few).to(device)
     model.steps = 2
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16) if bf16 else nullcontext():
-        model.predict(batch_to_predict(model, plans, size, device))
+        model.predict(batch_to_predict(model, plans, device))
 
 
 def ready_to_predict(method: str, plans: Plans, options: dict) -> Method:
@@ -155,9 +159,9 @@ def ready_to_predict(method: str, plans: Plans, options: dict) -> Method:
     return model
 
 
-def batch_to_predict(model: Method, plans: Plans, size: Sequence[int], device: str) -> Batch:
+def batch_to_predict(model: Method, plans: Plans, device: str) -> Batch:
     """A sample without its target, with noise where the method begins with it."""
-    batch = largest_batch(plans, list(size), 1, device)
+    batch = samples_of(model).largest_batch(plans, "measured", 1).to(device)
     batch.noise, batch.target = batch.target if model.noise else None, None
     return batch
 
@@ -181,7 +185,7 @@ def draw(rows: list[dict], path: Path, note: str) -> None:
         axis.set_title({"training": "a training step", "prediction": "a prediction"}[kind], fontsize=10)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("peak memory, GB")
-    legend_beside(figure, *axes[0].get_legend_handles_labels())
+    outside_legend(figure, *axes[0].get_legend_handles_labels())
     size = " x ".join(map(str, PATCH))
     figure.supxlabel(f"Patch {size}, batch of one, {note}. Lines: estimated. Crosses: measured.", fontsize=8)
     save(figure, path)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import torch
 
-from longflow.methods.registry import build_method, method_class
+from longflow.methods.registry import build_method, method_class, samples_of
 from longflow.networks.precision import computes_bf16
-from longflow.planning.memory import GB, largest_batch, largest_phase_batch, largest_scan_batch, training_memory
+from longflow.planning.memory import GB, training_memory
 from longflow.plans import ChannelPlan, ConfigurationPlan, GridPlan, NetworkPlan, Plans, TemporalPlan, TrainingPlan
 from longflow.training.run import optimizer_of
 
@@ -125,12 +125,7 @@ def train_steps(name: str, device: str, bf16: bool, smallest: bool) -> None:
     model = build_method(method, plans, "measured").to(device)
     averaged = [parameter.detach().clone() for parameter in model.parameters()]
     optimizer = optimizer_of(model.recipe, model.parameters(), 1e-4)
-    if model.samples == "forecast":
-        batch = largest_batch(plans, patch, batch_size, device)
-    elif model.samples == "phases":
-        batch = largest_phase_batch(plans, patch, batch_size, device)
-    else:
-        batch = largest_scan_batch(plans, "measured", batch_size, model.samples).to(device)
+    batch = samples_of(model).largest_batch(plans, "measured", batch_size).to(device)
     for stage in range(len(model.stages)):
         if stage:  # as longflow/training/trainer.py begins it
             optimizer.state.clear()

@@ -1,33 +1,67 @@
-"""longflow: self-configuring forecasting, translation and segmentation of longitudinal 3D medical images."""
+"""longflow: self-configuring forecasting, translation and segmentation of longitudinal 3D medical images.
 
-import os
-from typing import TYPE_CHECKING
+The public Python interface is what ``__all__`` names. Each name is imported when it is first used, so that
+``import longflow`` does not wait for torch.
+"""
 
-# oneDNN (torch 2.15) writes beyond its memory in bf16 gradients of some 3D convolutions with AMX instructions: the
-# process dies, or worse, goes on. It reads this before its first computation, hence here. See test_precision.py
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from longflow.version import __version__
 
 if TYPE_CHECKING:
+    from longflow.errors import (
+        ConfigurationError,
+        DataError,
+        InUseError,
+        LongflowError,
+        ModelError,
+        NotFoundError,
+        WorkerError,
+    )
+    from longflow.inference.predictor import predict_folder
     from longflow.tasks.forecast.predictor import Forecaster
+    from longflow.tasks.forecast.requests import ForecastRequest
     from longflow.tasks.segment.predictor import Segmenter
+    from longflow.tasks.segment.requests import SegmentationRequest
     from longflow.tasks.translate.predictor import Translator
+    from longflow.tasks.translate.requests import TranslationRequest
 
-__version__ = "0.1.0"
-__all__ = ["Forecaster", "Segmenter", "Translator", "__version__"]
+__all__ = [
+    "ConfigurationError",
+    "DataError",
+    "ForecastRequest",
+    "Forecaster",
+    "InUseError",
+    "LongflowError",
+    "ModelError",
+    "NotFoundError",
+    "SegmentationRequest",
+    "Segmenter",
+    "TranslationRequest",
+    "Translator",
+    "WorkerError",
+    "__version__",
+    "predict_folder",
+]
+
+#: the module of each public name that does not come from ``longflow.errors``
+_MODULES = {
+    "ForecastRequest": "longflow.tasks.forecast.requests",
+    "Forecaster": "longflow.tasks.forecast.predictor",
+    "SegmentationRequest": "longflow.tasks.segment.requests",
+    "Segmenter": "longflow.tasks.segment.predictor",
+    "TranslationRequest": "longflow.tasks.translate.requests",
+    "Translator": "longflow.tasks.translate.predictor",
+    "predict_folder": "longflow.inference.predictor",
+}
 
 
-def __getattr__(name: str):
-    # imported when first asked for: `longflow --help` should not wait for torch
-    if name == "Forecaster":
-        from longflow.tasks.forecast.predictor import Forecaster
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'longflow' has no attribute '{name}'")
+    return getattr(import_module(_MODULES.get(name, "longflow.errors")), name)
 
-        return Forecaster
-    if name == "Segmenter":
-        from longflow.tasks.segment.predictor import Segmenter
 
-        return Segmenter
-    if name == "Translator":
-        from longflow.tasks.translate.predictor import Translator
-
-        return Translator
-    raise AttributeError(f"module 'longflow' has no attribute '{name}'")
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,7 @@
-"""Commands of longflow, run on this machine as a user would type them."""
+"""The commands of longflow: their table, and how to run one on this machine as a user would type it.
+
+``setup.py`` reads ``COMMANDS`` from the text of this file, so that the table stays a literal.
+"""
 
 import os
 import shlex
@@ -12,10 +15,33 @@ from dataclasses import dataclass
 
 from longflow.paths import VARIABLES
 
+#: name, module in ``longflow.cli`` and summary of every command, in the order of use
+COMMANDS = (
+    ("longflow", "overview", "show this list"),
+    ("longflow_demo", "demo", "run everything on a phantom cohort, in minutes"),
+    ("longflow_import", "import_dataset", "write a raw dataset from other formats"),
+    ("longflow_verify", "verify", "show all problems of a raw dataset"),
+    ("longflow_register", "register", "align the scans of every subject"),
+    ("longflow_plan_and_preprocess", "plan_and_preprocess", "longflow_verify and these three, in one:"),
+    ("longflow_extract_fingerprint", "extract_fingerprint", "measure the properties of the data"),
+    ("longflow_plan", "plan", "decide time scale, patch, batch, network"),
+    ("longflow_preprocess", "preprocess", "crop, resample, bring to the normal form"),
+    ("longflow_train", "train", "train a method on one fold or all"),
+    ("longflow_find_best", "find_best", "choose the model by cross-validation"),
+    ("longflow_predict", "predict", "forecast, segment or translate scans"),
+    ("longflow_evaluate", "evaluate", "compare predictions with references"),
+    ("longflow_compare", "compare", "train and compare many forecasting methods"),
+    ("longflow_translate_dataset", "translate_dataset", "write a dataset's images in another phase"),
+    ("longflow_export", "export", "write a segmentation as nnU-Net's model folder"),
+)
+
+#: the commands that longflow_plan_and_preprocess runs; the overview indents them
+PARTS_OF_PLANNING = ("longflow_extract_fingerprint", "longflow_plan", "longflow_preprocess")
+
 
 @dataclass(frozen=True)
 class Command:
-    """A command of longflow.
+    """A command with its arguments.
 
     :param name: without ``longflow_``; also the name of its module in ``longflow.cli``.
     """
@@ -25,17 +51,17 @@ class Command:
 
     @property
     def typed(self) -> str:
-        """As a user types it."""
+        """Return the command as a user types it."""
         return shlex.join([f"longflow_{self.name}", *self.arguments])
 
 
 def run_command(command: Command, folders: Mapping[str, str]) -> int:
-    """Run a command, its output passed through; return its exit code.
+    """Run a command and return its exit code; its output is passed through.
 
-    Who is stopped here stops the command too, and waits until that has saved its work; where this process is killed,
-    the command saves its work and ends.
+    If this process is interrupted, the command is told to end, and its saving is waited for. If this process is
+    killed, the command saves its work and ends.
 
-    :param folders: the variables that say where things lie (:data:`longflow.paths.VARIABLES`), in place of our own.
+    :param folders: the variables with the folders of data (:data:`longflow.paths.VARIABLES`), in place of our own.
     """
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES} | dict(folders)
     # as the console script does, but found in any environment, whether or not its bin folder is on the PATH
@@ -55,9 +81,12 @@ def run_command(command: Command, folders: Mapping[str, str]) -> int:
 
 
 def end_with_parent(parent: int, every: float = 0.5) -> None:
-    """Send this process SIGTERM once the one that started it is gone: who runs it again must not find it at work.
+    """Send SIGTERM to this process when its parent is gone, so that no second run meets it at work.
 
-    :param parent: its number. :param every: seconds between two looks. Windows hides that a parent ended.
+    Windows does not show that a parent ended.
+
+    :param parent: process number of the parent.
+    :param every: seconds between two checks.
     """
 
     def watch() -> None:

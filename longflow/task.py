@@ -41,7 +41,8 @@ class Words:
     :param done: past participle, as "segmented". :param doing: for progress bars, as "Segmenting".
     :param one: a prediction, as "label map". :param several: plural of it.
     :param needs: what a subject must have, as "at least 2 scans".
-    :param help: sentences about the task for the help of commands ("predict", "evaluate", "find_best"), by command.
+    :param help: sentences about the task for the help of commands ("plan", "predict", "evaluate", "find_best"), by
+        command; under "demo" a phrase for the subject of the demo.
     """
 
     summary: str
@@ -85,6 +86,7 @@ class Task(ABC):
     :cvar requires_units: CT that is not in Hounsfield units is an error, elsewhere a warning.
     :cvar own_slices: the 2d configuration reads the slices of the files as they are.
     :cvar chooses_encoder: ``longflow_plan --encoder`` has a meaning.
+    :cvar compares_methods: ``longflow_compare`` can compare methods of the task.
     :cvar fixed_learning_rate: the plan's learning rate holds for all methods; elsewhere each has its own.
     :cvar region: whose voxels the statistics of the intensity normal form are taken of.
     :cvar samples: kinds of training samples that the task brings, name to "module:class".
@@ -108,6 +110,7 @@ class Task(ABC):
     requires_units: ClassVar[bool] = False
     own_slices: ClassVar[bool] = False
     chooses_encoder: ClassVar[bool] = False
+    compares_methods: ClassVar[bool] = False
     fixed_learning_rate: ClassVar[bool] = True
     region: ClassVar["Region"] = "nonzero"
     samples: ClassVar[Mapping[str, str]] = {}

@@ -19,6 +19,8 @@ THREADS_OF_THE_USER = os.environ.get("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WOR
 os.environ["OMP_NUM_THREADS"] = THREADS_OF_THE_USER or "1"
 # consoles take their width when they are made: whichever test comes first, no message is wrapped within a name
 os.environ["COLUMNS"] = "200"
+# as commands do: tests that compute in bf16 must not do so with AMX instructions (networks/test_precision.py)
+os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 #: folder of public data sets that are not in the repository; tests that need them are skipped without
 OUTSIDE_DATA = Path(os.environ.get("LONGFLOW_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -115,10 +117,10 @@ def run_command(*arguments: object, home: Path | None = None, timeout: float = 3
 
     :param home: LONGFLOW_HOME of the process, whatever the environment of the tests says.
     """
+    from longflow.commands import COMMANDS
+
     command, *rest = (str(argument) for argument in arguments)
-    module = {"longflow": "overview", "longflow_import": "import_dataset"}.get(
-        command, command.removeprefix("longflow_")
-    )
+    module = {name: module for name, module, _ in COMMANDS}[command]
     environment = {key: value for key, value in os.environ.items() if key not in OWN_VARIABLES}
     if THREADS_OF_THE_USER is None:
         environment.pop("OMP_NUM_THREADS")

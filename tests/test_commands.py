@@ -1,4 +1,4 @@
-"""Commands are run as they are shown, and end with whoever runs them."""
+"""Commands are run as shown, and end with the process that runs them."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from longflow.commands import Command, run_command
 
 UNIX = pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM on Windows")
 
-#: the "command" is a shell script in place of python: it writes a file when it is told to end
+#: the "command" is a shell script in place of python: it writes a file on SIGTERM
 RUN = (
     "import signal, sys; from pathlib import Path; import longflow.commands as commands\n"
     "start = commands.subprocess.Popen\n"
@@ -25,7 +25,7 @@ RUN = (
     "commands.sys.executable = sys.argv[1]\n"
     "commands.run_command(commands.Command('train', ()), {})\n"
 )
-#: the command itself, as `run_command` launches it, but for what it does
+#: a command as `run_command` launches it, with other work
 ENDS = (
     "import pathlib, signal, subprocess, sys, time\n"
     "child = '''\n"
@@ -53,11 +53,11 @@ def test_exit_code_of_a_command_comes_back():
     assert run_command(Command("demo", ("--no_such_flag",)), {}) == 1
 
 
-def test_a_command_is_shown_as_a_user_types_it():
+def test_a_command_is_shown_as_typed():
     assert Command("predict", ("-i", "my scans")).typed == "longflow_predict -i 'my scans'"
 
 
-def test_a_command_finds_the_folders_that_it_is_told_and_no_others(tmp_path, monkeypatch, capfd):
+def test_a_command_uses_the_given_folders_only(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("longflow_results", str(tmp_path / "of the user"))
     code = run_command(Command("verify", ("-d", "101")), {"LONGFLOW_HOME": str(tmp_path / "home")})
     message = capfd.readouterr().err
@@ -65,7 +65,7 @@ def test_a_command_finds_the_folders_that_it_is_told_and_no_others(tmp_path, mon
 
 
 @UNIX
-def test_who_is_told_to_end_takes_its_command_along(tmp_path):
+def test_sigterm_reaches_the_command(tmp_path):
     child = tmp_path / "python"
     child.write_text(
         f"#!/bin/sh\ntrap 'touch {tmp_path}/saved; exit 0' TERM\ntouch {tmp_path}/started\n"
@@ -80,7 +80,7 @@ def test_who_is_told_to_end_takes_its_command_along(tmp_path):
 
 
 @UNIX
-def test_a_command_whose_parent_is_killed_is_told_to_end(tmp_path):
+def test_a_command_ends_when_its_parent_is_killed(tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", ENDS, str(tmp_path / "started"), str(tmp_path / "saved")])
     wait_for(tmp_path / "started")
     parent.kill()

@@ -1,6 +1,7 @@
 """The shape of the package: who may import whom, how long files are, what has a test."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "longflow"
 LONGEST_FILE = 500
+#: variables that a command sets for the libraries that it loads
+SET_BY_COMMANDS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "ONEDNN_MAX_CPU_ISA")
 
 #: a room imports only from itself and from rooms before it
 ORDER = [
@@ -21,11 +24,13 @@ ORDER = [
         "registry",
         "paths",
         "parallel",
+        "random_state",
         "commands",
         "task",
         "plans",
         "job",
         "nnunet",
+        "private",
         "flow",
         "networks",
         "data",
@@ -37,23 +42,33 @@ ORDER = [
 
 #: files without a test file of their own, and where they are tested
 TESTED_ELSEWHERE = {
-    "longflow/__init__.py": "test_rooms.py",
+    "longflow/__init__.py": "test_public_interface.py",
+    "longflow/version.py": "test_public_interface.py",
+    "longflow/task.py": "test_tasks.py",
     "longflow/integrity/problems.py": "integrity/test_dataset.py",
     "longflow/integrity/voxels.py": "integrity/test_dataset.py",
     "longflow/methods/forecasting/_direct.py": "methods/forecasting/test_direct.py",
     "longflow/methods/forecasting/_flow.py": "methods/forecasting/test_flows.py",
     "longflow/methods/pretraining/_pretraining.py": "methods/pretraining/test_spatiotemporal.py",
+    "longflow/methods/method.py": "methods/test_registry.py",
     "longflow/methods/translation/_translation.py": "methods/translation/test_mfm.py",
     "longflow/demo/law.py": "demo/test_phantom.py",
+    "longflow/private.py": "test_library_contracts.py",
 }
 #: test files that test several files, or the whole
 TESTS_OF_SEVERAL = {
     "tests/test_rooms.py",
+    "tests/test_library_contracts.py",
+    "tests/test_public_interface.py",
+    "tests/test_documentation.py",
+    "tests/test_outside_task.py",
+    "tests/test_tasks.py",
     "tests/cli/test_pipeline.py",
     "tests/cli/test_segmentation_pipeline.py",
     "tests/cli/test_translation_pipeline.py",
     "tests/cli/test_killed.py",
     "tests/methods/test_outside_method.py",
+    "tests/methods/test_outside_network.py",
     "tests/methods/forecasting/test_direct.py",
     "tests/methods/forecasting/test_flows.py",
 }
@@ -93,7 +108,11 @@ def imported(path: Path) -> set[str]:
 
 
 def test_every_room_is_known():
-    found = {path.stem if path.is_file() else path.name for path in PACKAGE.iterdir() if path.name[0] not in "_."}
+    found = {
+        path.stem if path.is_file() else path.name
+        for path in PACKAGE.iterdir()
+        if path.name[0] not in "_." and path.suffix != ".typed"
+    }
     assert found <= set(ORDER)
 
 
@@ -105,13 +124,8 @@ def test_every_room_says_what_it_is_for():
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_room_imports_only_from_rooms_above_it(path):
     own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
-    if own == "__init__":  # the front door: offers the predictors, and imports them when they are asked for
-        offered = {
-            "longflow.tasks.forecast.predictor",
-            "longflow.tasks.segment.predictor",
-            "longflow.tasks.translate.predictor",
-        }
-        assert imported(path) <= offered
+    if own == "__init__":  # the public interface: each name is imported when it is first used
+        assert imported(path) == {"longflow.version"}
         return
     for name in imported(path):
         room = room_of(name)
@@ -164,6 +178,13 @@ def test_importing_longflow_does_not_wait_for_torch(module):
     code = f"import sys, {module}; print({{'torch', 'nnunetv2', 'skimage', 'SimpleITK', 'scipy'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert result.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("module", ["longflow", "longflow.cli.train"])
+def test_importing_longflow_sets_no_environment_variable(module):
+    code = f"import os; before = dict(os.environ); import {module}; assert dict(os.environ) == before"
+    environment = {name: value for name, value in os.environ.items() if name not in SET_BY_COMMANDS}
+    subprocess.run([sys.executable, "-c", code], env=environment, cwd=ROOT, check=True)
 
 
 def test_no_file_names_a_place_of_the_machine_it_is_on():

@@ -1,4 +1,4 @@
-"""What all commands share: parser, logging, exit codes.
+"""The parts that all commands share: parser, logging, exit codes.
 
 Exit codes: 0 done; 1 the user's data or command; 2 our fault; 130 stopped by the user.
 """
@@ -17,7 +17,7 @@ from longflow.errors import LongflowError
 
 EXIT_DONE, EXIT_USER, EXIT_OURS, EXIT_STOPPED = 0, 1, 2, 130
 
-#: errors of the system that the user can do something about
+#: errors of the system that the user can solve
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
 console = Console(soft_wrap=True)
@@ -25,7 +25,7 @@ error_console = Console(stderr=True, soft_wrap=True)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors end with exit code 1 and whose help keeps the example's line breaks."""
+    """An argument parser. Its errors end with exit code 1; its help keeps the example's line breaks."""
 
     def __init__(self, command: str, description: str, example: str):
         super().__init__(
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
             epilog=f"example:\n{_indented(example)}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        self.add_argument("-v", "--verbose", action="store_true", help="say more")
+        self.add_argument("-v", "--verbose", action="store_true", help="print more messages")
         self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str):
@@ -54,7 +54,9 @@ def _escaped(text: str) -> str:
 def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: Sequence[str] | None = None) -> int:
     """Parse the command line, set up logging, do the work, turn errors into messages and exit codes.
 
-    Returns the exit code; ``setup.py`` makes the console scripts exit with it.
+    :param work: does the work of the command with the parsed flags.
+    :param arguments: None: those of the process.
+    :returns: the exit code; the console scripts end with it.
     """
     options = parser.parse_args(arguments)
     _set_up_logging(options.verbose, options.debug)
@@ -66,10 +68,10 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
         error_console.print(f"[bold red]Error:[/] {_escaped(str(error))}", highlight=False)
         return EXIT_USER
     except KeyboardInterrupt:
-        error_console.print("Stopped. Run the same command again to go on.", highlight=False)
+        error_console.print("Stopped. Run the same command again to continue.", highlight=False)
         return EXIT_STOPPED
     except BrokenPipeError:
-        # the reader of our output went away (`longflow_verify ... | head`): not an error, and nothing more can be said
+        # the reader of our output is gone (`longflow_verify ... | head`): no error, and no message can be printed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_DONE
     except Exception as error:
@@ -79,7 +81,7 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
             place = f" ({error.filename})" if error.filename else ""
             error_console.print(
                 f"[bold red]Error:[/] {_escaped(f'{error.strerror}{place}')}. Free some space or check the "
-                "permissions, then run the same command again: what is finished is kept.",
+                "permissions, then run the same command again: finished work is kept.",
                 highlight=False,
             )
             return EXIT_USER
@@ -92,13 +94,18 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
     return EXIT_DONE
 
 
-def let_threads_sleep() -> None:
-    """Waiting threads must not spin: on shared machines that triples the time of a training step.
+def set_up_process() -> None:
+    """Set what libraries read when they are loaded; call it before torch is imported. The user's own values stay.
 
-    Read when torch is loaded, so to be called before.
+    Waiting threads must not spin: on shared machines that triples the time of a training step.
+
+    oneDNN must not use AMX instructions: in bf16 gradients of some 3D convolutions it then writes beyond its memory.
+    longflow computes nothing in bf16 on processors with AMX (:func:`longflow.networks.precision.computes_bf16`); this
+    is the second lock.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 
 def _set_up_logging(verbose: bool, debug: bool) -> None:

@@ -1,4 +1,4 @@
-"""``longflow_demo``: the whole way from dated scans to a result, on a phantom cohort."""
+"""``longflow_demo``: run everything from dated scans to a result, on a phantom cohort."""
 
 import argparse
 import signal
@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.table import Table
 
 from longflow.cli import command, flags
+from longflow.task import DEFAULT_TASK, all_tasks, get_task
 
 EXAMPLE = """
 longflow_demo
@@ -19,40 +20,40 @@ longflow_demo --task translate
 longflow_demo --folder /tmp/longflow_demo --max_time 10m
 """
 
-#: the module of each task's demo
-DEMOS = {"forecast": "forecasting", "segment": "segmentation", "translate": "translation"}
-
 
 def parser() -> command.Parser:
+    """Build the parser."""
     result = command.Parser(
         "longflow_demo",
-        "Make a phantom cohort, train on it, predict held-out subjects and compare with what is true: about five "
-        "minutes on two cores. Stopped, the same command goes on where it was.",
+        "Make a phantom cohort, train on it, predict held-out subjects and compare with the references. This takes "
+        "about five minutes on two cores. After an interruption, the same command continues.",
         EXAMPLE,
     )
+    tasks = [task for task in all_tasks() if task.demo and "demo" in task.words.help]
     result.add_argument(
         "--task",
-        choices=list(DEMOS),
-        default="forecast",
-        help="forecast: the next scans of beating hearts (default); segment: volumes of the brain over visits; "
-        "translate: CT of the abdomen without contrast from CT with it, and back",
+        choices=[task.name for task in tasks],
+        default=DEFAULT_TASK,
+        help="; ".join(f"{task.name}: {task.words.help['demo']}" for task in tasks).replace("%", "%%")
+        + " (default: %(default)s)",
     )
-    result.add_argument("--folder", type=Path, help="where everything is written (default: ./longflow_demo_TASK)")
+    result.add_argument("--folder", type=Path, help="folder for all files (default: ./longflow_demo_TASK)")
     result.add_argument(
         "--max_time",
         type=flags.duration,
-        help="training time, as 200s, 10m, 2h (default: so that all stays under six minutes on two cores)",
+        help="training time, as 200s, 10m, 2h (default: everything takes less than six minutes on two cores)",
     )
     return result
 
 
 def work(options: argparse.Namespace) -> None:
+    """Write the cohort, run the commands and print the results."""
     from longflow.commands import run_command
     from longflow.paths import folders_below
 
-    # a demo that is told to end lets its command save its work first
+    # on SIGTERM, the running command saves its work first
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    demo = import_module(f"longflow.demo.{DEMOS[options.task]}")
+    demo = import_module(get_task(options.task).demo)
     home, started = options.folder or Path(f"longflow_demo_{options.task}"), time.monotonic()
     command.console.print(f"[bold]A phantom cohort[/]: {demo.TITLE}", highlight=False)
     demo.write_data(home)
@@ -63,8 +64,8 @@ def work(options: argparse.Namespace) -> None:
         code = run_command(step, folders_below(home))
         if code:
             command.error_console.print(
-                f"The demo stops here: this command ended with exit code {code}; its message stands above. "
-                "Run the same command again to go on from here.",
+                f"The demo stops here: this command ended with exit code {code}; its message is above. "
+                "Run the same command again to continue from here.",
                 highlight=False,
             )
             raise SystemExit(code if code > 0 else 128 - code)

@@ -1,4 +1,4 @@
-"""``longflow_export``: a trained segmentation as a model folder of nnU-Net."""
+"""``longflow_export``: write a trained segmentation model as a model folder of nnU-Net."""
 
 import argparse
 from collections.abc import Sequence
@@ -16,14 +16,13 @@ nnUNetv2_predict_from_modelfolder -i in -o out -m for_nnunet -f 0 1 2 3 4
 def parser() -> command.Parser:
     result = command.Parser(
         "longflow_export",
-        "Write a trained segmentation as a folder that nnUNetv2_predict_from_modelfolder takes with -m. nnU-Net then "
-        "predicts the same labels, on machines where longflow is not installed.",
+        "Write a trained segmentation model as a folder for nnUNetv2_predict_from_modelfolder -m. nnU-Net then "
+        "predicts "
+        "the same labels, on machines where longflow is not installed.",
         EXAMPLE,
     )
     flags.add_dataset(result)
-    result.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
-    result.add_argument("-m", "--method", help="likewise")
-    result.add_argument("-f", "--folds", type=int, nargs="+", help="folds to export (default: all that are trained)")
+    flags.add_model(result, "export")
     result.add_argument("-o", "--output", type=Path, required=True, help="folder for the model")
     result.add_argument("--overwrite", action="store_true", help="replace a model in the output folder")
     return result

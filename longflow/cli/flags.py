@@ -1,22 +1,29 @@
-"""Flags that several commands have, and the values that flags take."""
+"""Flags that several commands have, and the parsers of their values."""
 
 import argparse
 import re
 from collections.abc import Callable
+from typing import get_args
 
 from longflow.errors import ConfigurationError
 from longflow.paths import PLANS_NAME, name_of_plans
+from longflow.task import all_tasks
+
+
+def task_help(command: str) -> str:
+    """Return the sentences that the tasks add to the help of a command. :param command: without ``longflow_``."""
+    return " ".join(task.words.help[command] for task in all_tasks() if command in task.words.help)
 
 
 def add_dataset(parser: argparse.ArgumentParser) -> None:
-    """``-d``."""
+    """Add ``-d``."""
     parser.add_argument("-d", "--dataset", required=True, help="101 or Dataset101_Name")
 
 
 def add_plans(parser: argparse.ArgumentParser, planning: bool = False) -> None:
-    """``-p``: a name of plans; of a file, as of a reference plan, its name is what counts once there are plans.
+    """Add ``-p``: the name of plans, or the file of a reference plan, whose name the plans get.
 
-    :param planning: the command makes the plans, so it is given the file.
+    :param planning: the command makes the plans and needs the file; others get its name.
     """
     parser.add_argument(
         "-p",
@@ -24,30 +31,69 @@ def add_plans(parser: argparse.ArgumentParser, planning: bool = False) -> None:
         default=PLANS_NAME,
         type=str if planning else name_of_plans,
         metavar="NAME|FILE",
-        help="name of the plans (default: %(default)s), or a reference plan, as plans/acdc.json",
+        help="name of the plans (default: %(default)s), or the file of a reference plan, as plans/acdc.json",
     )
 
 
 def add_processes(parser: argparse.ArgumentParser) -> None:
-    """``-np`` of commands whose work is a piece for each subject."""
+    """Add ``-np`` for commands that work subject by subject."""
     parser.add_argument(
         "-np",
         "--processes",
         type=positive(int),
         metavar="N",
-        help="at most so many worker processes (default: one for each core)",
+        help="highest number of worker processes (default: one for each core)",
     )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
-    """``--device``; :func:`checked_device` reads it."""
+    """Add ``--device``; :func:`checked_device` reads it."""
     parser.add_argument("--device", help="cpu, cuda, mps (default: a GPU where there is one)")
 
 
-def checked_device(name: str | None) -> str:
-    """A device that exists; by default a GPU where there is one.
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add ``-np`` for commands that train."""
+    parser.add_argument(
+        "-np",
+        "--workers",
+        type=count,
+        metavar="N",
+        help="processes that prepare batches of a training (default: by cores and device)",
+    )
 
-    :raises ConfigurationError: torch cannot use it here.
+
+def add_model(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add ``-c``, ``-m`` and ``-f``, which select a trained model. :param purpose: what the folds are for."""
+    parser.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
+    parser.add_argument("-m", "--method", help="likewise")
+    parser.add_argument(
+        "-f", "--folds", type=int, nargs="+", help=f"folds to {purpose} (default: all that are trained)"
+    )
+
+
+def add_prediction_settings(parser: argparse.ArgumentParser) -> None:
+    """Add ``--solver``, ``--steps``, ``--mirror`` and ``--device``."""
+    from longflow.plans import Solver
+
+    parser.add_argument(
+        "--solver",
+        choices=get_args(Solver),
+        help="of a method with a flow (default: what longflow_find_best recorded, else the plans')",
+    )
+    parser.add_argument("--steps", type=positive(int), help="steps of the solver (default: likewise)")
+    parser.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="average over mirrored inputs, 8 times the work in 3D (default: as the method has it)",
+    )
+    add_device(parser)
+
+
+def checked_device(name: str | None) -> str:
+    """Check that torch can use a device.
+
+    :param name: None: a GPU where there is one, else the CPU.
+    :raises ConfigurationError: torch cannot use it on this machine.
     """
     import torch
 
@@ -58,12 +104,14 @@ def checked_device(name: str | None) -> str:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ConfigurationError(f"The device '{name}' cannot be used here: {str(error).splitlines()[0]}") from error
+        raise ConfigurationError(
+            f"The device '{name}' cannot be used on this machine: {str(error).splitlines()[0]}"
+        ) from error
     return name
 
 
 def duration(text: str) -> float:
-    """``90s``, ``20m``, ``2h``, ``1.5d`` or a number of seconds to seconds."""
+    """Parse ``90s``, ``20m``, ``2h``, ``1.5d`` or a number of seconds. :returns: seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.strip())
     if not match or float(match[1]) == 0:
         raise argparse.ArgumentTypeError(f"'{text}' is not a time; examples: 90s, 20m, 2h")
@@ -71,7 +119,7 @@ def duration(text: str) -> float:
 
 
 def positive(kind: type) -> Callable[[str], float]:
-    """A parser of numbers above zero, ``int`` or ``float``."""
+    """Return a parser of numbers above zero. :param kind: ``int`` or ``float``."""
 
     def parse(text: str) -> float:
         try:
@@ -86,5 +134,5 @@ def positive(kind: type) -> Callable[[str], float]:
 
 
 def count(text: str) -> int:
-    """A whole number from zero on."""
+    """Parse a whole number from zero on."""
     return 0 if text == "0" else positive(int)(text)

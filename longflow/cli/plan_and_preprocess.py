@@ -1,4 +1,4 @@
-"""``longflow_plan_and_preprocess``: everything between a raw dataset and training."""
+"""``longflow_plan_and_preprocess``: do everything between a raw dataset and training."""
 
 import argparse
 from collections.abc import Sequence
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from longflow.cli import command, flags
 from longflow.cli.plan import add_planning_flags
 from longflow.paths import PLANS_NAME, DatasetPaths, name_of_plans, resolve_dataset_name
+from longflow.task import get_task
 
 EXAMPLE = """
 longflow_plan_and_preprocess -d 101
@@ -15,27 +16,32 @@ longflow_plan_and_preprocess -d 101 -p plans/acdc.json
 
 
 def parser() -> command.Parser:
+    """Build the parser."""
     result = command.Parser(
         "longflow_plan_and_preprocess",
-        "Check the raw data, take their fingerprint, plan, and preprocess. What is up to date is kept.",
+        "Check the raw data, take their fingerprint, plan, and preprocess. Results that are up to date are kept. "
+        + flags.task_help("plan"),
         EXAMPLE,
     )
     result.add_argument("-d", "--dataset", nargs="+", required=True, help="ids or names, as 101 or Dataset101_Cine")
     add_planning_flags(result)
-    result.add_argument("-c", "--configurations", nargs="+", metavar="NAME", help="to preprocess (default: all)")
+    result.add_argument(
+        "-c", "--configurations", nargs="+", metavar="NAME", help="configurations to preprocess (default: all)"
+    )
     flags.add_processes(result)
-    result.add_argument("--overwrite", action="store_true", help="do everything again")
+    result.add_argument("--overwrite", action="store_true", help="repeat all steps")
     result.add_argument("--no_verify", action="store_true", help="skip the check of the raw data")
     return result
 
 
 def work(options: argparse.Namespace) -> None:
+    """Prepare every dataset."""
     for name in [resolve_dataset_name(dataset) for dataset in options.dataset]:
         prepare(name, options)
 
 
 def prepare(name: str, options: argparse.Namespace) -> None:
-    """All steps for one dataset; an error of the data stops before anything is written."""
+    """Do all steps for one dataset; an error of the data stops before anything is written."""
     from longflow.cli import extract_fingerprint, plan, preprocess, verify
     from longflow.data.dataset import training_series
 
@@ -51,12 +57,12 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     extract_fingerprint.work(step)
     plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans, options.encoder)
     preprocess.work(step)
-    further = "" if step.plans == PLANS_NAME else f" -p {step.plans}"
     description, all_series = training_series(DatasetPaths(name).raw)
-    if description.task == "segment" and not any(scan.label for series in all_series for scan in series.scans):
-        further += " -m spatiotemporal"  # without labels there is nothing but pretraining
-    usual = "2d" if description.task == "translate" else "3d_fullres"  # MFM's setting is slices
-    command.console.print(f"Next: longflow_train {DatasetPaths(name).id} {usual} 0{further}", highlight=False)
+    task = get_task(description.task)
+    further = "" if step.plans == PLANS_NAME else f" -p {step.plans}"
+    further += task.training_flags(description, all_series)
+    number = DatasetPaths(name).id
+    command.console.print(f"Next: longflow_train {number} {task.usual_configuration} 0{further}", highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

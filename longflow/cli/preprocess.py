@@ -1,4 +1,4 @@
-"""``longflow_preprocess``: scans to the grid and normal form of the plans."""
+"""``longflow_preprocess``: bring scans to the grid and the normal form of the plans."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,10 +14,11 @@ longflow_preprocess -d 101 -c 3d_fullres -np 4
 
 
 def parser() -> command.Parser:
+    """Build the parser."""
     result = command.Parser(
         "longflow_preprocess",
-        "Crop, resample and normalise the training scans of a dataset as its plans say. Subjects that are done are "
-        "kept: after an interruption, the same command goes on.",
+        "Crop, resample and normalise the training scans of a dataset according to its plans. Finished subjects are "
+        "kept; after an interruption, the same command continues.",
         EXAMPLE,
     )
     flags.add_dataset(result)
@@ -29,6 +30,7 @@ def parser() -> command.Parser:
 
 
 def work(options: argparse.Namespace) -> None:
+    """Preprocess the dataset."""
     from longflow.preprocessing.run import preprocess_dataset
 
     name = resolve_dataset_name(options.dataset)

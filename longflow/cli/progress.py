@@ -1,4 +1,4 @@
-"""The progress bar of all long work: what, how much, time gone, time left."""
+"""The progress bar of all long work: name, amount, time used, time left."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,9 +18,9 @@ from longflow.cli.command import error_console
 
 
 def bar_with(amount: ProgressColumn) -> Progress:
-    """A bar on stderr, its tasks with a field ``note``.
+    """Return a bar on stderr; its tasks have a field ``note``.
 
-    :param amount: the column that tells how much is done.
+    :param amount: the column that shows how much is done.
     """
     return Progress(
         TextColumn("{task.description}"),
@@ -36,7 +36,7 @@ def bar_with(amount: ProgressColumn) -> Progress:
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
-    """Show a bar; yield a function to be called with (finished, all, name of what was finished)."""
+    """Show a bar; yield a function to call with (finished, all, name of the last finished thing)."""
     with bar_with(MofNCompleteColumn()) as bar:
         task = bar.add_task(description, total=None, note="", visible=False)
 

@@ -2,6 +2,8 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.progress import TaskProgressColumn
 
@@ -9,53 +11,52 @@ from longflow.cli import command, flags
 from longflow.cli.progress import bar_with
 from longflow.errors import ConfigurationError
 from longflow.paths import DatasetPaths, resolve_dataset_name
-from longflow.plans import Plans, read_plans
-from longflow.task import get_task
+from longflow.task import all_tasks
+
+if TYPE_CHECKING:
+    from longflow.job import FoldJob
 
 EXAMPLE = """
 longflow_train 101 3d_fullres 0                      # CRONOS, fold 0, as planned
-longflow_train 101 3d_fullres all -m tfm             # another method, the five folds one after the other
-longflow_train 104 2d 0 --network segresnet          # translation by another network
-longflow_train 101 3d_fullres 0 --max_time 2h        # as good as two hours allow
+longflow_train 101 3d_fullres all -m tfm             # another method, all folds one after the other
+longflow_train 104 2d 0 --network segresnet          # translation with another network
+longflow_train 101 3d_fullres 0 --max_time 2h        # two hours of training
 torchrun --nproc_per_node 4 -m longflow.cli.train 101 3d_fullres 0
 """
 
 
 def parser() -> command.Parser:
+    """Build the parser."""
     result = command.Parser(
         "longflow_train",
-        "Train one fold. Run again after an interruption, it goes on; a finished fold is left as it is.",
+        "Train one fold, or all. After an interruption, the same command continues; a finished fold is kept.",
         EXAMPLE,
     )
     result.add_argument("dataset", help="101 or Dataset101_Name")
     result.add_argument("configuration", help="2d, 3d_lowres or 3d_fullres")
     result.add_argument("fold", help="0 to 4, or all")
+    _add_method(result)
+    flags.add_plans(result)
+    _add_length(result)
+    _add_weights_and_labels(result)
+    result.add_argument("--seed", type=int, default=0, help="default: 0")
+    flags.add_device(result)
+    flags.add_workers(result)
+    result.add_argument("--compile", action="store_true", help="compile the network; worth it for long trainings")
     result.add_argument(
-        "-m",
-        "--method",
-        help="default: cronos for forecasts, mfm for translation, unet for segmentation; an unknown name lists all",
+        "--overwrite", action="store_true", help="train from scratch, even if the fold is finished or begun"
     )
+    return result
+
+
+def _add_method(result: command.Parser) -> None:
+    """Add the flags of the method."""
+    defaults = ", ".join(f"{task.default_method} ({task.name})" for task in all_tasks())
+    result.add_argument("-m", "--method", help=f"default, by task: {defaults}; an unknown name lists all")
     result.add_argument(
         "--network",
-        help="of a method that translates: timeresnet (default), unet, segresnet, swin_unetr or umamba_bot; the model "
-        "is then found by the name METHOD-NETWORK",
-    )
-    flags.add_plans(result)
-    result.add_argument("--epochs", type=flags.positive(int), help="default: from the plans")
-    result.add_argument("--iterations", type=flags.positive(int), help="number of steps, instead of --epochs")
-    result.add_argument("--max_time", type=flags.duration, help="time budget (90s, 20m, 2h), instead of --epochs")
-    result.add_argument("--lr", type=flags.positive(float), help="learning rate (default: the method's, or the plan's)")
-    result.add_argument(
-        "--pretrained",
-        metavar="METHOD|FILE",
-        help="weights to begin with: a method trained on the same fold (spatiotemporal), or a checkpoint of longflow, "
-        "nnU-Net or nnssl",
-    )
-    result.add_argument(
-        "--labelled_subjects",
-        metavar="N|FILE",
-        help="use the labels of so many training subjects only, drawn from the seed, or of those that a file names, "
-        "one a line",
+        help="network of a method that offers several; an unknown name lists them. The model then has the name "
+        "METHOD-NETWORK",
     )
     result.add_argument(
         "--set",
@@ -65,31 +66,43 @@ def parser() -> command.Parser:
         metavar="NAME=VALUE",
         help="change an option of the method; an unknown name lists them",
     )
-    result.add_argument("--seed", type=int, default=0, help="default: 0")
-    flags.add_device(result)
+
+
+def _add_length(result: command.Parser) -> None:
+    """Add the flags of length and learning rate."""
+    result.add_argument("--epochs", type=flags.positive(int), help="default: from the plans")
+    result.add_argument("--iterations", type=flags.positive(int), help="number of steps, in place of --epochs")
+    result.add_argument("--max_time", type=flags.duration, help="time budget (90s, 20m, 2h), in place of --epochs")
+    result.add_argument("--lr", type=flags.positive(float), help="learning rate (default: the method's, or the plan's)")
+
+
+def _add_weights_and_labels(result: command.Parser) -> None:
+    """Add the flags of the first weights and of the labels."""
     result.add_argument(
-        "-np",
-        "--workers",
-        type=flags.count,
-        metavar="N",
-        help="processes that prepare batches (default: by cores and device)",
+        "--pretrained",
+        metavar="METHOD|FILE",
+        help="first weights: a method trained on the same fold (spatiotemporal), or a checkpoint of longflow, nnU-Net "
+        "or nnssl",
     )
-    result.add_argument("--compile", action="store_true", help="compile the network; worth it for long runs")
-    result.add_argument("--overwrite", action="store_true", help="train anew, even if the fold is finished or begun")
-    return result
+    result.add_argument(
+        "--labelled_subjects",
+        metavar="N|FILE",
+        help="use the labels of N training subjects only, drawn from the seed, or of the subjects in a file, one a "
+        "line",
+    )
 
 
 def work(options: argparse.Namespace) -> None:
-    command.let_threads_sleep()
+    """Train the folds."""
+    command.set_up_process()
+    from longflow.job import FoldJob, FoldSettings
     from longflow.methods.registry import checked_options, named_with_network
-    from longflow.training.run import RunSettings
 
     dataset = DatasetPaths(resolve_dataset_name(options.dataset))
-    plans = read_plans(dataset.plans(options.plans))
-    plans.configuration(options.configuration)
-    options.method = named_with_network(options.method or get_task(plans.task).default_method, options.network)
+    job = FoldJob.resolve(dataset, options.plans, options.configuration, options.method)
+    method = named_with_network(job.method, options.network)
     device = flags.checked_device(options.device)
-    settings = RunSettings(
+    settings = FoldSettings(
         epochs=options.epochs,
         iterations=options.iterations,
         max_time=options.max_time,
@@ -98,39 +111,32 @@ def work(options: argparse.Namespace) -> None:
         device=device,
         workers=default_workers(device) if options.workers is None else options.workers,
         compile=options.compile,
-        options=checked_options(options.method, dict(map(_name_and_value, options.options))),
+        options=checked_options(method, dict(map(_name_and_value, options.options))),
         pretrained=options.pretrained,
         labelled_subjects=options.labelled_subjects,
     )
-    for fold in folds_of(options.fold, dataset, plans):
-        _train(dataset, options, fold, settings)
+    job = replace(job, method=method, settings=settings)
+    for fold in folds_of(options.fold, job):
+        _train(job.with_fold(fold), options.overwrite)
 
 
-def _train(dataset: DatasetPaths, options: argparse.Namespace, fold: int, settings) -> None:
-    """One fold with a progress bar."""
+def _train(job: "FoldJob", overwrite: bool) -> None:
+    """Train one fold with a progress bar."""
+    from longflow.methods.registry import method_class, validation_class_of
     from longflow.report.drawing import progress_figure
     from longflow.training.loop import train_fold
 
+    shown = validation_class_of(method_class(job.method)).progress
     with bar_with(TaskProgressColumn()) as bar:
-        task = bar.add_task(f"{options.method} fold {fold}", total=1.0, note="")
+        task = bar.add_task(f"{job.method} fold {job.fold}", total=1.0, note="")
 
         def show(share: float, state) -> None:
             bar.update(task, completed=share, note=f"step {state.iteration} {state.note}")
 
         def draw(paths) -> None:
-            progress_figure(paths.progress_csv, paths.progress_png)
+            progress_figure(paths.progress_csv, paths.progress_png, shown)
 
-        paths = train_fold(
-            dataset,
-            options.plans,
-            options.method,
-            options.configuration,
-            fold,
-            settings,
-            options.overwrite,
-            on_progress=show,
-            after_epoch=draw,
-        )
+        paths = train_fold(job, overwrite, on_progress=show, after_epoch=draw)
         bar.update(task, completed=1.0)
     command.console.print(f"Trained: {paths.folder}", highlight=False)
 
@@ -142,19 +148,19 @@ def _name_and_value(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def folds_of(text: str, dataset: DatasetPaths, plans: Plans) -> list[int]:
-    """``all`` or a number to the folds that are meant."""
+def folds_of(text: str, job: "FoldJob") -> list[int]:
+    """Parse ``all`` or a number."""
     if text == "all":
-        from longflow.training.loop import number_of_folds
+        from longflow.training.splits import number_of_folds
 
-        return list(range(number_of_folds(dataset, plans)))
+        return list(range(number_of_folds(job.dataset, job.plans)))
     if not text.isdigit():
         raise ConfigurationError(f"The fold is '{text}', expected a number from 0 to 4, or all.")
     return [int(text)]
 
 
 def default_workers(device: str) -> int:
-    """On a CPU the cores are the network's own; beside a GPU they prepare batches."""
+    """Return the workers: none on a CPU, whose cores the network uses; with a GPU, its cores prepare batches."""
     from longflow.parallel import available_cores
 
     return 0 if device == "cpu" else min(8, max(1, available_cores() - 1))

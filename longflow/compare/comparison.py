@@ -1,8 +1,8 @@
-"""A comparison: which variants are trained on what for how long, and where all of it lies.
+"""A comparison: its variants, budget, folds and seeds, and its folders.
 
-Every variant is trained for every fold and seed with one budget, in a folder of results of its own that all comparisons
-of the dataset share; a model of the standard folder that was trained exactly so is used as it is. All variants then
-predict the same targets from the same context scans.
+Every variant is trained for every fold and seed with one budget. These models have a folder of results that all
+comparisons of the dataset share. A model of the standard results with exactly the same training is reused. All variants
+then predict the same targets from the same context scans.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,11 @@ from longflow.plans import Plans, TrainingPlan, read_plans
 
 @dataclass(frozen=True)
 class Budget:
-    """How long every variant is trained: one of the three.
+    """The length of every training; one of the three is set.
 
     :param max_time: seconds of training and validating.
+    :param iterations: steps.
+    :param epochs: of the planned number of iterations.
     """
 
     max_time: float | None = None
@@ -32,7 +34,7 @@ class Budget:
 
     @property
     def arguments(self) -> tuple[str, str]:
-        """Of ``longflow_train``.
+        """Return the flag and its value for ``longflow_train``.
 
         >>> Budget(max_time=90).arguments
         ('--max_time', '90s')
@@ -42,7 +44,7 @@ class Budget:
 
     @property
     def name(self) -> str:
-        """As part of the name of a folder.
+        """Return the part of a folder's name.
 
         >>> Budget(max_time=90).name, Budget(iterations=500).name
         ('90s', '500_iterations')
@@ -51,12 +53,16 @@ class Budget:
         return value if self.max_time else f"{value}_{flag.removeprefix('--')}"
 
     @property
-    def said(self) -> str:
-        """For people."""
+    def text(self) -> str:
+        """Return the budget for messages."""
         return f"{self.name.replace('_', ' ')}" + (" of training and validating" if self.max_time else "")
 
     def is_that_of(self, settings: dict[str, Any], training: TrainingPlan) -> bool:
-        """Whether a run had this budget. :param settings: of its run.json. :param training: of its plan."""
+        """Return whether a training had this budget.
+
+        :param settings: of its run.json.
+        :param training: of its plans.
+        """
         theirs = Budget(settings.get("max_time"), settings.get("iterations"), settings.get("epochs"))
         if self.max_time or theirs.max_time:
             return self.max_time == theirs.max_time
@@ -68,7 +74,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Run:
-    """A variant, trained without the subjects of a fold from a seed."""
+    """A variant with one fold and one seed."""
 
     variant: Variant
     fold: int
@@ -81,10 +87,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Everything that is asked.
+    """A comparison, checked; made by :func:`longflow.compare.request.resolve`.
 
-    :param device: kind and number, as ``longflow_train --device`` takes it. :param workers: of ``longflow_train -np``.
-    :param targets: what is predicted, of each fold.
+    :param targets: of each fold.
+    :param device: kind and number, as ``longflow_train --device`` takes it.
+    :param workers: of ``longflow_train -np``.
     """
 
     dataset: DatasetPaths
@@ -101,25 +108,25 @@ class Comparison:
 
     @property
     def runs(self) -> list[Run]:
-        """All runs, seed by seed and fold by fold, so that early on there is something of every variant.
+        """List all runs, seed by seed and fold by fold, so that every variant has early results.
 
-        What needs no training has one run for each set of targets.
+        A variant without training has one run for each set of targets.
         """
         found: dict[tuple, Run] = {}
         for seed in self.seeds:
             for fold in self.folds:
                 for variant in self.variants:
-                    what = (fold, seed) if variant.trains else (self.targets[fold].folder,)
-                    found.setdefault((variant.name, *what), Run(variant, fold, seed))
+                    key = (fold, seed) if variant.trains else (self.targets[fold].folder,)
+                    found.setdefault((variant.name, *key), Run(variant, fold, seed))
         return list(found.values())
 
     def model(self, run: Run) -> ModelPaths:
-        """The trained model of a run: one of the standard results that was trained so, else the comparisons' own."""
+        """Return the model of a run: one of the standard results with the same training, else the comparisons' own."""
         standard = self._model_below(self.dataset.results, run)
         return standard if self.is_trained(standard, run) else self._model_below(self.own_results(run), run)
 
     def own_results(self, run: Run) -> Path:
-        """The folder of results that the comparisons train this run in."""
+        """Return the folder of results in which the comparisons train this run."""
         return self.dataset.trained_to_compare(self.budget.name, run.variant.training, run.seed)
 
     def _model_below(self, results: Path, run: Run) -> ModelPaths:
@@ -128,7 +135,7 @@ class Comparison:
         return ModelPaths(results / f"{run.variant.method}__{self.plans.plans_name}__{self.configuration}")
 
     def is_trained(self, model: ModelPaths, run: Run) -> bool:
-        """Whether a model's fold is finished, and by the same plan, options, budget, seed and kind of device."""
+        """Return whether the fold is finished with the same plan, options, budget, seed and kind of device."""
         fold = model.fold(run.fold)
         if not (fold.final.is_file() and fold.run.is_file() and model.plans.is_file()):
             return False
@@ -144,7 +151,7 @@ class Comparison:
         )
 
     def _has_plan(self, theirs: Plans) -> bool:
-        """Whether networks of another plan are like this one's, and trained likewise."""
+        """Return whether other plans give the same networks and the same training."""
         same = theirs.configurations.get(self.configuration) is not None
         return same and (theirs.identity(self.configuration), theirs.training) == (
             self.plans.identity(self.configuration),
@@ -152,11 +159,11 @@ class Comparison:
         )
 
     def training(self, run: Run) -> Command | None:
-        """The training that a run lacks; None where nothing is to be trained (any more)."""
+        """Return the training that a run lacks; None where it needs none."""
         if not run.variant.trains or self.is_trained(self.model(run), run):
             return None
         own = self._model_below(self.own_results(run), run)
-        # what was trained by an older plan is of no use to any comparison
+        # no comparison can use a training by older plans
         of_another_plan = own.plans.is_file() and not self._has_plan(read_plans(own.plans))
         outdated = of_another_plan or own.fold(run.fold).final.is_file()
         settings = [f"--set={name}={value}" for name, value in run.variant.options.items()]
@@ -171,7 +178,7 @@ class Comparison:
         )
 
     def prediction(self, run: Run) -> Command:
-        """The forecasts of a run, by the only model of its folder (:meth:`write_model`)."""
+        """Return the command for the forecasts of a run, by the only model of its folder (:meth:`write_model`)."""
         hidden = () if run.variant.hidden is None else ("--hide_context", run.variant.hidden)
         return Command(
             "predict",
@@ -182,7 +189,7 @@ class Comparison:
         )
 
     def made_from(self, run: Run) -> dict[str, Any]:
-        """All that the forecasts of a run depend on, beside the times of files."""
+        """Return everything that the forecasts of a run depend on, except the times of files."""
         return {
             "plans": self.plans.plans_name,
             "plan_identity": self.plans.identity(self.configuration),
@@ -194,13 +201,13 @@ class Comparison:
         }
 
     def predictions(self, run: Run) -> Path:
-        """Where the forecasts of a run lie."""
+        """Return the folder of the forecasts of a run."""
         return self.paths.predictions(run.variant.folder, run.fold, run.seed)
 
     def write_model(self, run: Run) -> Path:
-        """A folder of results with the model of a run alone, and how it predicts, as longflow_find_best writes it.
+        """Write a folder of results with one model and, like longflow_find_best, how it predicts.
 
-        :returns: the folder. The weights are links to those that were trained.
+        :returns: the folder. Its weights are links to the trained ones.
         """
         results = self.paths.model(run.variant.folder, run.fold, run.seed)
         copy = self._model_below(results, run)
@@ -230,11 +237,11 @@ class Comparison:
         return results
 
     def cost(self, run: Run) -> dict[str, Any]:
-        """What the training of a run took; empty where that was not recorded or nothing is trained."""
+        """Return the cost of the training; empty where it was not recorded or nothing is trained."""
         return read_json(self.fold(run).run).get("cost", {}) if run.variant.trains else {}
 
     def fold(self, run: Run) -> FoldPaths:
-        """The folder of the training of a run."""
+        """Return the folder of the training of a run."""
         return self.model(run).fold(run.fold)
 
 
@@ -243,6 +250,6 @@ def _kind(device: str) -> str:
 
 
 def reused(comparison: Comparison, runs: Sequence[Run]) -> list[Run]:
-    """The runs whose model is one of the standard results."""
+    """List the runs whose model is one of the standard results."""
     trained = [run for run in runs if run.variant.trains]
     return [run for run in trained if comparison.model(run).folder.parent == comparison.dataset.results]

@@ -1,4 +1,4 @@
-"""Figures of a comparison: error against cost, horizon and what a study varies, and the course of all trainings."""
+"""Figures of a comparison: error against cost, horizon and the setting of a study, and learning curves."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 
 from longflow.errors import DataError
-from longflow.report.drawing import LCI_COLOUR, save
+from longflow.report.drawing import BASELINE_COLOUR, save
 
-#: told apart by colour-blind readers, as far as ten can be (Petroff 2021); lines differ by their markers, too
+#: ten colours that colour-blind readers can distinguish best (Petroff 2021); lines also differ by their markers
 COLOURS = (
     *("#3f90da", "#ffa90e", "#832db6", "#92dadd", "#a96b59"),
     *("#e76300", "#717581", "#94a4a2", "#b9ac70", "#000000"),
@@ -32,8 +32,11 @@ BUBBLE = 120.0
 class Cost:
     """A variant in the figure of error against cost.
 
-    :param nrmse, sd: mean, and standard deviation over runs. :param seconds: of training.
-    :param seconds_per_prediction: likewise. :param memory: peak, bytes. None where it is not known.
+    :param nrmse: mean.
+    :param sd: standard deviation over runs; None for one run.
+    :param seconds: of training; None: unknown.
+    :param seconds_per_prediction: None: unknown.
+    :param memory: peak, bytes; None: unknown.
     """
 
     name: str
@@ -46,7 +49,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a figure: (x, y) and, at each x, an interval of y or None."""
+    """A line of a figure.
+
+    :param points: (x, y).
+    :param intervals: of y at each point, or None.
+    """
 
     name: str
     points: Sequence[tuple[float, float]]
@@ -54,12 +61,13 @@ class Line:
 
 
 def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
-    """NRMSE against the seconds of training and of a prediction (as CRONOS figure 8, where it is PSNR).
+    """Draw NRMSE against the seconds of training and of a prediction (as CRONOS figure 8, where it is PSNR).
 
-    The area of a bubble is the peak of memory in training; a cross where that is not known. Variants without training
-    stand in the right half alone.
+    The area of a bubble is the peak of memory in training; a cross where it is unknown. Variants without training
+    appear only in the right half.
 
-    :raises DataError: there is nothing to show.
+    :param lci: NRMSE of LCI.
+    :raises DataError: there is no variant.
     """
     if not costs:
         raise DataError("There is no variant to show in a figure.")
@@ -75,7 +83,7 @@ def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
             size, marker = (BUBBLE * one.memory / 1e9, "o") if known else (40, "x")
             bubble = axis.scatter(seconds, one.nrmse, s=size, color=colour, alpha=0.6, marker=marker, zorder=3)
             handles.setdefault(one.name, bubble)
-        handles["LCI"] = axis.axhline(lci, color=LCI_COLOUR, linestyle="--", linewidth=1, zorder=1)
+        handles["LCI"] = axis.axhline(lci, color=BASELINE_COLOUR, linestyle="--", linewidth=1, zorder=1)
         axis.set_xlabel(f"seconds of {of}")
         axis.grid(alpha=0.3)
         axis.margins(0.15)
@@ -86,7 +94,7 @@ def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
     axes[0].set_ylabel("NRMSE")
     if _is_wide([lci, *(one.nrmse for one in costs)]):
         axes[0].set_yscale("log")
-    legend = legend_beside(figure, handles.values(), handles)
+    legend = outside_legend(figure, handles.values(), handles)
     for handle in legend.legend_handles:
         if isinstance(handle, PathCollection):
             handle.set_sizes([40])
@@ -101,11 +109,12 @@ def line_figure(
     path: Path,
     log: bool = False,
 ) -> None:
-    """NRMSE of every variant against a horizon, a number of steps, ...
+    """Draw the NRMSE of every variant against a horizon, a number of steps, ...
 
-    :param lci: points of LCI, under the name of the line that they belong to; one line "LCI" where all have the same.
+    :param lci: points of LCI, by the name of the line that they belong to; one line "LCI" where all have the same.
+    :param axis_name: of the horizontal axis.
     :param log: whether the horizontal axis is logarithmic.
-    :raises DataError: there is nothing to show.
+    :raises DataError: there is no line.
     """
     if not any(line.points for line in lines):
         raise DataError("There is no line to show in a figure.")
@@ -121,7 +130,7 @@ def line_figure(
     for name, points in lci.items():
         x, y = zip(*sorted(points), strict=True)
         label = "LCI" if name == "LCI" else f"LCI of: {name}"
-        axes.plot(x, y, color=colours.get(name, LCI_COLOUR), linestyle="--", linewidth=1, label=label)
+        axes.plot(x, y, color=colours.get(name, BASELINE_COLOUR), linestyle="--", linewidth=1, label=label)
     if log:
         axes.set_xscale("log")
     axes.set_xlabel(axis_name)
@@ -129,27 +138,28 @@ def line_figure(
     if _is_wide([y for points in (*(line.points for line in lines), *lci.values()) for _, y in points]):
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
-    legend_beside(figure, *axes.get_legend_handles_labels())
+    outside_legend(figure, *axes.get_legend_handles_labels())
     save(figure, path)
 
 
-def legend_beside(figure: Figure, handles: Iterable[Artist], names: Iterable[str]) -> Legend:
-    """A legend that hides nothing."""
+def outside_legend(figure: Figure, handles: Iterable[Artist], names: Iterable[str]) -> Legend:
+    """Draw a legend outside the axes, where it hides nothing."""
     return figure.legend(list(handles), list(names), loc="outside right upper", fontsize=8, frameon=False)
 
 
 def _is_wide(values: Sequence[float]) -> bool:
-    """Whether the largest value is so far off that a logarithmic axis is needed to tell the others apart."""
+    """Return whether the values spread so far that only a logarithmic axis separates them."""
     return bool(values) and min(values) > 0 and max(values) > WIDE * min(values)
 
 
 def learning_figure(
     curves: Mapping[str, Sequence[Sequence[tuple[float, float]]]], lci: float | None, path: Path
 ) -> None:
-    """Validation NRMSE against the seconds of training, a line for every run of every variant (in its colour).
+    """Draw the validation NRMSE against the seconds of training, a line for every run, in the colour of its variant.
 
-    :param curves: of each training, for each run, (seconds, NRMSE). :param lci: of the same targets.
-    :raises DataError: there is nothing to show.
+    :param curves: of each training, for each run, (seconds, NRMSE).
+    :param lci: NRMSE of LCI on the same targets.
+    :raises DataError: there is no training.
     """
     if not any(run for runs in curves.values() for run in runs):
         raise DataError("There is no training to show in a figure.")
@@ -161,10 +171,10 @@ def learning_figure(
             axes.plot(seconds, nrmse, color=colour, marker=marker, markersize=3, linewidth=1, label=label)
             label = None
     if lci is not None:
-        axes.axhline(lci, color=LCI_COLOUR, linestyle="--", linewidth=1, label="LCI")
+        axes.axhline(lci, color=BASELINE_COLOUR, linestyle="--", linewidth=1, label="LCI")
     axes.set_yscale("log")
     axes.set_xlabel("seconds of training and validating")
     axes.set_ylabel("NRMSE on validation targets, best reduction")
     axes.grid(alpha=0.3, which="both")
-    legend_beside(figure, *axes.get_legend_handles_labels())
+    outside_legend(figure, *axes.get_legend_handles_labels())
     save(figure, path)

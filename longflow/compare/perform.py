@@ -1,6 +1,6 @@
-"""A comparison, performed: what is missing is trained, predicted and measured, one after the other.
+"""Perform a comparison: train, predict and evaluate run by run.
 
-Everything that is finished is found again on the disk, so that a comparison that was stopped goes on where it was.
+Finished work is found on the disk, so that a comparison that was interrupted continues.
 """
 
 import csv
@@ -20,28 +20,30 @@ from longflow.commands import Command, run_command
 from longflow.compare.comparison import Comparison, Run
 from longflow.data.dataset import DatasetDescription
 from longflow.errors import LongflowError, first_few
+from longflow.evaluation.evaluation import METRICS_CSV
 from longflow.evaluation.summary import Row
 from longflow.files import read_json, write_csv, write_json
 from longflow.parallel import Progress
 from longflow.paths import folders_with_results
-from longflow.tasks.forecast.evaluation import COLUMNS, METRICS_CSV, evaluate_pairs
+from longflow.tasks.forecast.evaluation import columns, evaluate_pairs
 from longflow.tasks.forecast.pairs import find_pairs, forecasts_of_folder
 
 logger = logging.getLogger(__name__)
 
-#: of a command that the user stopped
+#: exit code of a command that the user stopped
 STOPPED = 130
 
-#: a bar for the evaluation of a run
+#: makes the progress bar for the evaluation of a run
 Bar = Callable[[str], AbstractContextManager[Progress | None]]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run led to.
+    """The result of a run.
 
-    :param rows: of every target, three (forecast, LCI, context mean). :param cost: of training (``cost`` of run.json),
-        and ``seconds_per_prediction``. :param failure: why there is nothing; empty where there is.
+    :param rows: three for every target (forecast, LCI, context mean).
+    :param cost: of training (``cost`` of run.json), and ``seconds_per_prediction``.
+    :param failure: why there is no result; empty where there is one.
     """
 
     run: Run
@@ -52,10 +54,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Standing:
-    """How far a comparison is, when it begins with a run.
+    """The progress of a comparison when it begins with a run.
 
-    :param number: of the run, from 1, :param of: how many. :param left: seconds; None: nothing is known yet.
-    :param at_least: whether ``left`` lacks what could not be estimated.
+    :param number: of the run, from 1.
+    :param of: number of runs.
+    :param left: seconds; None: unknown yet.
+    :param at_least: whether ``left`` lacks a part that could not be estimated.
     """
 
     run: Run
@@ -66,7 +70,7 @@ class Standing:
 
 
 class Failed(Exception):
-    """A command of a run failed; its own message stands above."""
+    """A command of a run failed; its own message is above."""
 
 
 def perform(
@@ -76,10 +80,12 @@ def perform(
     show: Callable[[Command], None] = lambda _: None,
     bar: Bar = lambda _: nullcontext(),
 ) -> Iterator[Outcome]:
-    """Perform every run, and yield what it led to; one that fails costs none of the others.
+    """Perform every run and yield its outcome; a failure stops none of the others.
 
-    :param before: called with every run that is not finished. :param show: with every command that is run.
-    :raises KeyboardInterrupt: a command was stopped by the user.
+    :param before: called with every run that is not finished.
+    :param show: called with every command.
+    :param bar: makes the progress bar of an evaluation.
+    :raises KeyboardInterrupt: the user stopped a command.
     """
     runs, clock = comparison.runs, Clock(comparison.budget.max_time)
     failed: dict[tuple, Failed] = {}
@@ -109,19 +115,19 @@ def perform(
 
 
 def run_key(run: Run) -> tuple[str, int, int]:
-    """What is trained in a run; other variants may share it."""
+    """Return the key of the training of a run; other variants may share it."""
     return run.variant.training, run.fold, run.seed
 
 
 def _why(code: int) -> str:
-    """An exit code for people."""
+    """Explain an exit code."""
     if code < 0:
-        return f"ended by the system (signal {-code}), most often for want of memory"
-    return f"exit code {code}, its message stands above"
+        return f"ended by the system (signal {-code}), most often because memory ran out"
+    return f"exit code {code}, its message is above"
 
 
 def _train(comparison: Comparison, run: Run, go: Callable[..., None], failed: dict[tuple, Failed]) -> None:
-    """The training that a run lacks; one that failed for another variant is not tried again."""
+    """Train where a run lacks it; a training that failed for another variant is not tried again."""
     if run_key(run) in failed:
         raise failed[run_key(run)]
     try:
@@ -133,10 +139,10 @@ def _train(comparison: Comparison, run: Run, go: Callable[..., None], failed: di
 
 
 def _predict(comparison: Comparison, run: Run, go: Callable[..., None]) -> None:
-    """The forecasts of a run; those that were made by other weights, from other scans or in another way go first."""
+    """Predict the targets of a run; forecasts of other weights, scans or settings are deleted first."""
     out, results = comparison.predictions(run), comparison.write_model(run)
     oldest = min((sidecar.stat().st_mtime for sidecar in out.glob("*.json")), default=math.inf)
-    if oldest < changed(comparison, run) or not _is_made_so(comparison, run):
+    if oldest < changed(comparison, run) or not _is_current(comparison, run):
         shutil.rmtree(out, ignore_errors=True)
     write_json(comparison.made_from(run), _record(comparison, run))
     go("predict", weight_of(run), comparison.prediction(run), results)
@@ -146,14 +152,14 @@ def _record(comparison: Comparison, run: Run) -> Path:
     return comparison.paths.made_from(run.variant.folder, run.fold, run.seed)
 
 
-def _is_made_so(comparison: Comparison, run: Run) -> bool:
-    """Whether the forecasts that lie there were made for what is asked now: a comparison's name can be used again."""
+def _is_current(comparison: Comparison, run: Run) -> bool:
+    """Return whether the forecasts in the folder fit the request: the name of a comparison can be used again."""
     record = _record(comparison, run)
     return record.is_file() and read_json(record) == comparison.made_from(run)
 
 
 def changed(comparison: Comparison, run: Run) -> float:
-    """When what a run's forecasts are made from was written last: weights and targets."""
+    """Return when weights or targets of a run were written last."""
     files = [comparison.targets[run.fold].folder / "scans.csv"]
     if run.variant.trains:
         files.append(comparison.fold(run).final)
@@ -161,9 +167,9 @@ def changed(comparison: Comparison, run: Run) -> float:
 
 
 def is_measured(comparison: Comparison, run: Run) -> bool:
-    """Whether the numbers of a run are there, and younger than weights and targets."""
+    """Return whether the metrics of a run exist, newer than weights and targets."""
     metrics = comparison.predictions(run) / METRICS_CSV
-    if not (metrics.is_file() and _is_made_so(comparison, run)):
+    if not (metrics.is_file() and _is_current(comparison, run)):
         return False
     if run.variant.trains and not comparison.is_trained(comparison.model(run), run):
         return False
@@ -174,9 +180,9 @@ def is_measured(comparison: Comparison, run: Run) -> bool:
 def measure(
     comparison: Comparison, run: Run, description: DatasetDescription, progress: Progress | None = None
 ) -> None:
-    """Compare the forecasts of a run with the acquired scans; write ``metrics.csv`` beside them.
+    """Compare the forecasts of a run with the acquired scans; write ``metrics.csv`` next to them.
 
-    :raises DataError: a forecast, a truth or a context scan is missing.
+    :raises DataError: a forecast, a reference or a context scan is missing.
     """
     targets, out = comparison.targets[run.fold], comparison.predictions(run)
     forecasts = [
@@ -184,16 +190,18 @@ def measure(
         for one in forecasts_of_folder(out, description)
         if one.case in targets.subjects
     ]
-    pairs, without_truth = find_pairs(forecasts, [targets.folder, *targets.references], description)
-    if without_truth:
+    pairs, without_reference = find_pairs(forecasts, [targets.folder, *targets.references], description)
+    if without_reference:
         logger.warning(
-            "%d targets have no acquired scan and are left out: %s", len(without_truth), first_few(without_truth)
+            "%d targets have no acquired scan and are excluded: %s",
+            len(without_reference),
+            first_few(without_reference),
         )
-    write_csv(COLUMNS, evaluate_pairs(pairs, progress=progress), out / METRICS_CSV)
+    write_csv(columns(), evaluate_pairs(pairs, progress=progress), out / METRICS_CSV)
 
 
 def outcome_of(comparison: Comparison, run: Run) -> Outcome:
-    """What is on the disk of a run that is measured."""
+    """Read the outcome of a finished run."""
     out = comparison.predictions(run)
     rows = read_metrics(out / METRICS_CSV)
     seconds = seconds_between(out / f"{row['case']}.json" for row in rows)
@@ -201,7 +209,7 @@ def outcome_of(comparison: Comparison, run: Run) -> Outcome:
 
 
 def read_metrics(path: Path) -> list[Row]:
-    """The rows of a ``metrics.csv``; an empty cell is None."""
+    """Read the rows of a ``metrics.csv``; an empty cell is None."""
     names = ("case", "subject", "method")
     with open(path, newline="", encoding="utf-8") as file:
         return [
@@ -211,23 +219,26 @@ def read_metrics(path: Path) -> list[Row]:
 
 
 def seconds_between(sidecars: Iterable[Path]) -> float | None:
-    """Median of the seconds from one forecast's being finished to the next one's: reading, computing and writing.
+    """Return the median seconds from the end of one forecast to the end of the next: read, compute, write.
 
-    So the start of a command is left out, and the pause where one was stopped. None for fewer than two forecasts.
+    The start of a command, and the pause where one was interrupted, do not count.
+
+    :param sidecars: files whose times of change are the ends.
+    :returns: None for fewer than two forecasts.
     """
     ends = sorted({path: path.stat().st_mtime_ns for path in sidecars}.values())
     return median((b - a) / 1e9 for a, b in pairwise(ends)) if len(ends) > 1 else None
 
 
 def weight_of(run: Run) -> float:
-    """How long a prediction takes beside others: as its number of steps, where the variants differ in it."""
+    """Estimate the relative time of a prediction: its number of steps, where variants differ in it."""
     return run.variant.steps or 1
 
 
 class Clock:
-    """How long is left, from how long the commands so far took.
+    """Estimate the time left from the commands so far.
 
-    :param max_time: of every training, where it is limited.
+    :param max_time: seconds of every training; None: not limited.
     """
 
     def __init__(self, max_time: float | None):
@@ -235,11 +246,11 @@ class Clock:
         self.rates: dict[str, list[float]] = {}
 
     def note(self, kind: str, weight: float, seconds: float) -> None:
-        """A command of a kind took so long."""
+        """Record the duration of a command. :param kind: "train" or "predict". :param weight: relative size."""
         self.rates.setdefault(kind, []).append(seconds / weight)
 
     def left(self, comparison: Comparison, runs: Sequence[Run]) -> tuple[float | None, bool]:
-        """Seconds that these runs will take, and whether that is only a part; None where nothing is known."""
+        """Return the seconds that these runs will take, and whether a part is unknown; None: all of it."""
         lacking = [run for run in runs if not is_measured(comparison, run)]
         trainings = len({run_key(run) for run in lacking if comparison.training(run)})
         predictions = sum(weight_of(run) for run in lacking)

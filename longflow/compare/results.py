@@ -1,4 +1,4 @@
-"""What a comparison found, written down: the table as CSV and JSON, the numbers of every target, figures."""
+"""Write the results of a comparison: the table as CSV and JSON, the metrics of every target, figures."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,20 +9,20 @@ from longflow.compare.figures import Cost, Line, cost_figure, learning_figure, l
 from longflow.compare.perform import Outcome
 from longflow.compare.variant_table import TABLE_DEFINITIONS, Measured, flat, line_of
 from longflow.compare.variants import Study
-from longflow.evaluation.summary import FORECAST, LCI
 from longflow.files import write_csv, write_json
-from longflow.tasks.forecast.evaluation import COLUMNS
+from longflow.tasks.forecast.comparison import FORECAST, LCI
+from longflow.tasks.forecast.evaluation import columns
 from longflow.tasks.forecast.metrics import DEFINITIONS
 from longflow.training.logbook import read_progress
 
 
 def name_of(run: Run) -> str:
-    """Of a run among those of its variant."""
+    """Name a run among those of its variant."""
     return f"fold {run.fold}, seed {run.seed}"
 
 
 def lines_of(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """A line for every variant that has a result, in the order in which they were asked for."""
+    """Return a line of the table for every variant that has a result, in the requested order."""
     found = []
     for variant in comparison.variants:
         own = [outcome for outcome in outcomes if outcome.run.variant == variant and outcome.rows]
@@ -43,13 +43,13 @@ def write_results(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[d
         for row in outcome.rows
         if row["method"] in (FORECAST, LCI)
     ]
-    write_csv(["variant", "fold", "seed", *COLUMNS], rows, paths.targets_csv)
+    write_csv(["variant", "fold", "seed", *columns()], rows, paths.targets_csv)
     content = {
         "dataset": comparison.dataset.name,
         "plans": comparison.plans.plans_name,
         "plan_identity": comparison.plans.identity(comparison.configuration),
         "configuration": comparison.configuration,
-        "budget": comparison.budget.said,
+        "budget": comparison.budget.text,
         "device": comparison.device,
         "folds": list(comparison.folds),
         "seeds": list(comparison.seeds),
@@ -68,7 +68,7 @@ def write_results(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[d
 def draw_results(
     comparison: Comparison, outcomes: Sequence[Outcome], lines: Sequence[dict[str, Any]], study: Study | None = None
 ) -> list[str]:
-    """Draw what there is to draw; return the names of the figures' files."""
+    """Draw the figures; return the names of their files."""
     paths, drawn = comparison.paths, []
     measured = [line for line in lines if line["nrmse"]["mean"] is not None and line["variant"] != "lci"]
     if not measured:
@@ -86,7 +86,7 @@ def draw_results(
     cost_figure(costs, lci, paths.figure("cost"))
     drawn.append("cost.png")
     by_horizon = [Line(line["variant"], _points(line["by_horizon"])) for line in measured]
-    hides = study is not None and study.hides  # horizons count from the last scan that is left
+    hides = study is not None and study.hides  # horizons count from the last scan that is not hidden
     if not hides and any(len(line.points) > 1 for line in by_horizon):
         unit = comparison.plans.temporal.time_unit
         of_lci = {"LCI": _points(measured[0]["by_horizon"], of_lci=True)}
@@ -102,13 +102,13 @@ def draw_results(
 
 
 def _points(bins: Sequence[dict[str, Any]], of_lci: bool = False) -> list[tuple[float, float]]:
-    """The middle of every bin of horizons, and the NRMSE in it."""
+    """Return the middle of every bin of horizons, and its NRMSE."""
     values = [(part, part["lci"] if of_lci else part["nrmse"]["mean"]) for part in bins]
     return [((part["from"] + part["to"]) / 2, value) for part, value in values if value is not None]
 
 
 def _draw_study(comparison: Comparison, lines: Sequence[dict[str, Any]], study: Study) -> None:
-    """The error against what a study varies, beside LCI from the same context scans."""
+    """Draw the error against the setting of a study, with LCI from the same context scans."""
     variants = {variant.name: variant for variant in comparison.variants}
     points: dict[str, list[tuple[float, float]]] = {}
     spans: dict[str, list[tuple[float, float] | None]] = {}
@@ -126,7 +126,7 @@ def _draw_study(comparison: Comparison, lines: Sequence[dict[str, Any]], study: 
 
 
 def learning_curves(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict[str, list[list[tuple[float, float]]]]:
-    """Of every training, for each run: (seconds, validation NRMSE)."""
+    """Read, by training, a curve for each run: (seconds, validation NRMSE)."""
     curves: dict[str, dict[tuple[int, int], list[tuple[float, float]]]] = {}
     for run in (outcome.run for outcome in outcomes if outcome.run.variant.trains):
         records = read_progress(comparison.fold(run).progress_csv)
@@ -137,7 +137,7 @@ def learning_curves(comparison: Comparison, outcomes: Sequence[Outcome]) -> dict
 
 
 def validation_lci(comparison: Comparison, outcomes: Sequence[Outcome]) -> float | None:
-    """LCI's NRMSE on the validation targets, mean over folds."""
+    """Return the NRMSE of LCI on the validation targets, mean over folds."""
     of_fold = {}
     for run in (outcome.run for outcome in outcomes if outcome.run.variant.trains):
         for record in read_progress(comparison.fold(run).progress_csv):

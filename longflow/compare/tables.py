@@ -19,7 +19,7 @@ NOTHING = "–"
 def show_comparison(
     lines: Sequence[dict[str, Any]], comparison: "Comparison", console: Console, best_first: bool = True
 ) -> None:
-    """Errors, then costs. :param best_first: else as they were asked for."""
+    """Print errors, then costs. :param best_first: else in the requested order."""
     if not lines:
         console.print("There is no result: every variant failed.", highlight=False)
         return
@@ -29,7 +29,7 @@ def show_comparison(
     subjects, targets = lines[0]["subjects"], lines[0]["targets"]
     title = (
         f"{comparison.dataset.name}: {counted(targets, 'target')} of {counted(subjects, 'subject')}, "
-        f"{counted(runs, 'run')} of each; {comparison.budget.said}"
+        f"{counted(runs, 'run')} of each; {comparison.budget.text}"
     )
     table = new_table(title, "variant", *(heading for _, heading, *_ in ERRORS), "NRMSE − LCI", "better\nthan LCI")
     for line in lines:
@@ -41,9 +41,7 @@ def show_comparison(
             _number(better, ".0%"),
         )
     console.print(table)
-    costs = new_table(
-        "What it took (means over runs)", "variant", "parameters", "training", "steps", "GB", "a forecast"
-    )
+    costs = new_table("Costs (means over runs)", "variant", "parameters", "training", "steps", "GB", "a forecast")
     for line in lines:
         cost = line["cost"]
         costs.add_row(

@@ -1,8 +1,8 @@
-"""Stored validation targets as an input folder of ``longflow_predict``, so that anything can be predicted for them.
+"""Write stored validation targets as an input folder of ``longflow_predict``.
 
-A subject can have several targets, each with a context of its own, and the target of one can be in the context of
-another. So every target is a subject of its own in that folder, named as its case, and its context scans are links to
-the acquired ones, named by both.
+A subject can have several targets, each with its own context, and one target can be in the context of another. In the
+folder, therefore, every target is a subject of its own with the name of its case. Its context scans are links to the
+acquired ones; their names contain both cases.
 """
 
 import os
@@ -15,22 +15,20 @@ from longflow.data.dataset import DatasetDescription, Scan, image_path, training
 from longflow.errors import DataError
 from longflow.paths import DatasetPaths
 from longflow.plans import Plans
+from longflow.task import get_task
 from longflow.tasks.forecast.requests import forecast_requests
-from longflow.training.splits import (
-    ForecastTarget,
-    prepared_scans,
-    read_or_draw_targets,
-    read_or_make_splits,
-    split_of_fold,
-)
+from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
+from longflow.training.splits import prepared_scans, read_or_make_splits, split_of_fold
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What is predicted and with what it is compared.
+    """The targets of a comparison.
 
-    :param folder: input of longflow_predict. :param references: folders of acquired scans, beside ``folder``.
-    :param subjects: the subject of each wanted case. :param context_scans: fewest that one of them is forecast from.
+    :param folder: input of longflow_predict.
+    :param references: folders of acquired scans, apart from ``folder``.
+    :param subjects: the subject of each requested case.
+    :param context_scans: fewest that a target has.
     """
 
     folder: Path
@@ -42,27 +40,30 @@ class Targets:
 def targets_of_folder(
     folder: Path, references: Sequence[Path], description: DatasetDescription, most_context: int
 ) -> Targets:
-    """What the rows without an image in a folder ask for.
+    """Return the targets that the rows without an image in a folder request.
 
+    :param references: folders of acquired scans.
     :param most_context: context scans that a model takes.
     """
-    wanted = forecast_requests(folder, description, (), most_context)
-    fewest = min(len(one.context) for one in wanted)
-    return Targets(folder, tuple(references), {one.target.case: one.target.subject for one in wanted}, fewest)
+    requests = forecast_requests(folder, description, (), most_context)
+    fewest = min(len(one.context) for one in requests)
+    return Targets(folder, tuple(references), {one.target.case: one.target.subject for one in requests}, fewest)
 
 
 def targets_of_fold(
     dataset: DatasetPaths, plans: Plans, configuration: str, fold: int, folder: Path, equal_context: bool = False
 ) -> Targets:
-    """The stored validation targets of a fold, written as a folder.
+    """Write the stored validation targets of a fold as a folder.
 
-    :param folder: is written; one that holds the same already is left as it is.
-    :param equal_context: give every target equally many scans, the latest before it without a gap, instead of its
-        stored context; as many as every subject has for one of its targets. Targets with fewer are left out.
+    :param folder: to write; a folder with the same content keeps its age.
+    :param equal_context: replace the stored context of every target by the same number of scans, the latest before it
+        without a gap. The number is the most that every subject has for one of its targets. Targets with fewer are
+        excluded.
     """
     cache = dataset.cache(plans.plans_name, plans.configuration(configuration).data_identifier)
-    scans = prepared_scans(cache, plans.task)
-    splits = read_or_make_splits(dataset, scans)
+    task = get_task(plans.task)
+    scans = prepared_scans(cache, task)
+    splits = read_or_make_splits(dataset, scans, task)
     split_of_fold(splits, fold, dataset.splits)
     targets = read_or_draw_targets(dataset, splits, scans)[fold]
     if equal_context:
@@ -78,9 +79,10 @@ def targets_of_fold(
 def with_equal_context(
     targets: Sequence[ForecastTarget], scans: dict[str, list[str]], most: int
 ) -> list[ForecastTarget]:
-    """Targets with the latest scans before them as context, equally many for all.
+    """Return targets with the latest scans before them as context, the same number for all.
 
-    :param scans: cases of each subject, in order of time. :param most: scans that a model takes.
+    :param scans: cases of each subject, in order of time.
+    :param most: scans that a model takes.
     """
     earlier = {target: scans[target.subject][: scans[target.subject].index(target.target)] for target in targets}
     longest: dict[str, int] = {}
@@ -93,7 +95,7 @@ def with_equal_context(
 def _write_folder(
     folder: Path, targets: Sequence[ForecastTarget], acquired: dict[str, Scan], description: DatasetDescription
 ) -> None:
-    """Links to the context scans, and a table in which the targets have no image."""
+    """Write links to the context scans, and a table in which the targets have no image."""
     rows = []
     for target in targets:
         for case in target.context:
@@ -106,13 +108,13 @@ def _write_folder(
     table, new = folder / "scans.csv", folder / "new_scans.csv"
     write_scans(rows, new)
     if table.is_file() and table.read_bytes() == new.read_bytes():
-        new.unlink()  # its age tells that forecasts from it are still good
+        new.unlink()  # its age shows that forecasts from it are still valid
     else:
         os.replace(new, table)
 
 
 def link_or_copy(source: Path, link: Path) -> None:
-    """Make a file known under another name: as a link where the disk has links, else as a copy; an older one goes.
+    """Give a file another name: a link where the disk has links, else a copy; an older file of that name is replaced.
 
     :raises DataError: the file is missing.
     """

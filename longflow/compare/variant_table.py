@@ -1,8 +1,8 @@
-"""The table of a comparison: of every variant its errors, their differences to LCI, and what it cost.
+"""The table of a comparison: errors of every variant, their differences to LCI, and costs.
 
 A variant is measured on the same targets in several runs, one for each seed and fold. Subjects are the unit, as in
-:mod:`longflow.evaluation.summary`: a subject's targets in all runs are averaged first. How much training itself
-varies is said by the standard deviation over the runs, each with its own mean over subjects.
+:mod:`longflow.evaluation.summary`: a subject's targets in all runs are averaged first. The standard deviation over
+runs, each with its own mean over subjects, shows how much training itself varies.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,19 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from longflow.evaluation.summary import FORECAST, LCI, Row, horizon_bins, summarise, summary
+from longflow.evaluation.summary import Row, horizon_bins, summary
+from longflow.tasks.forecast.comparison import FORECAST, LCI, summarise
 from longflow.tasks.forecast.metrics import DEFINITIONS
 
-#: what is said of the training and the predictions of a run
+#: costs of the training and the predictions of a run, and their definitions
 COSTS = {
-    "parameters": "numbers that are learnt",
-    "seconds": "of training and validating, over all sittings",
+    "parameters": "number of learnt weights",
+    "seconds": "of training and validating, over all sessions",
     "iterations": "steps of training",
     "peak_memory": (
         "bytes: on a GPU of tensors, on a CPU of the process, Python and torch included (about 0.5 GB); the highest of "
         "training and validating"
     ),
-    "seconds_per_prediction": "median time from one forecast's being written to the next one's",
+    "seconds_per_prediction": "median time from the end of one forecast to the end of the next",
 }
 
 TABLE_DEFINITIONS = {
@@ -39,9 +40,11 @@ TABLE_DEFINITIONS = {
 
 @dataclass(frozen=True)
 class Measured:
-    """One run of a variant: the rows of its targets and what it cost.
+    """One run of a variant.
 
-    :param run: name of fold and seed. :param cost: some of ``COSTS``; what is not known is None or missing.
+    :param run: name of fold and seed.
+    :param rows: of its targets.
+    :param cost: keys of ``COSTS``; an unknown one is None or missing.
     """
 
     run: str
@@ -50,15 +53,17 @@ class Measured:
 
 
 def line_of(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
-    """What is said about a variant; JSON-ready.
+    """Return the line of a variant; JSON-ready.
 
+    :param name: of the variant.
+    :param measured: its runs.
     :returns: variant, runs, subjects, targets, for every number of ``DEFINITIONS`` its mean, sd, interval, lci and
         minus_lci, better_than_lci, cost and by_horizon.
     """
-    # the same target in two runs is two rows, each beside the LCI of its own run
+    # the same target in two runs is two rows, each with the LCI of its own run
     rows = [{**row, "case": (one.run, row["case"])} for one in measured for row in one.rows]
     overall = summarise(rows)
-    # bins of targets, whatever the number of runs: so they are those of all variants
+    # bins are those of the targets, the same for all variants whatever their number of runs
     horizons = {row["case"]: row["horizon"] for one in measured for row in one.rows}
     bins = [
         (low, high, summarise([row for row in rows if low <= row["horizon"] <= high]))
@@ -89,7 +94,7 @@ def line_of(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
 
 
 def run_mean(rows: Sequence[Row], number: str, method: str = FORECAST) -> float | None:
-    """Mean over subjects in one run."""
+    """Return the mean over subjects in one run."""
     own = [row for row in rows if row["method"] == method]
     return summary([row["subject"] for row in own], [row[number] for row in own])["mean"]
 
@@ -109,7 +114,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def flat(line: Mapping[str, Any]) -> dict[str, Any]:
-    """A line of the table for a CSV: intervals as two columns, what lies within a number joined to its name."""
+    """Flatten a line for a CSV: an interval becomes two columns, and nested names are joined."""
     cells = {"variant": line["variant"], "runs": len(line["runs"])}
     cells |= {name: line[name] for name in ("subjects", "targets")}
     for number in DEFINITIONS:

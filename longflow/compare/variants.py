@@ -1,13 +1,17 @@
-"""What ``longflow_compare`` compares: methods as they are, or one thing of a method varied, as the papers do."""
+"""The variants of a comparison: methods with their defaults, or studies that vary one setting, as in the papers.
+
+The help of ``longflow_compare`` reads the studies, so methods are imported when they are used.
+"""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longflow.errors import ConfigurationError, unknown_name
-from longflow.methods.method import Options
-from longflow.methods.registry import method_class
+
+if TYPE_CHECKING:
+    from longflow.methods.method import Method, Options
 
 #: function evaluations of CRONOS table 6
 EVALUATIONS = (1, 5, 10, 100, 200)
@@ -17,17 +21,22 @@ NOISES = (0.0, 0.01, 0.025, 0.05, 0.1, 0.3)
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a comparison: what is trained, and how it predicts.
+    """One row of a comparison: a training, and how its model predicts.
 
-    :param name: as it is shown. :param options: of the method that differ from its defaults (``longflow_train --set``).
-    :param solver, steps, reduction: of predictions; None: as the plan and the method have them.
-    :param hidden: context scans that predictions are not given (``longflow_predict --hide_context``): "first:2".
-    :param lines, x: where it stands in the study's figure: on which lines, at which value.
+    :param name: for tables and figures.
+    :param method: name as on the command line.
+    :param options: of the method that differ from its defaults (``longflow_train --set``).
+    :param solver: of predictions; None: that of the plans.
+    :param steps: of the solver; None: those of the plans.
+    :param reduction: of predictions; None: that of the method.
+    :param hidden: context scans to hide in predictions (``longflow_predict --hide_context``), as "first:2".
+    :param lines: of the study's figure that the variant belongs to.
+    :param x: its value on the horizontal axis of that figure.
     """
 
     name: str
     method: str
-    options: Options = field(default_factory=dict)
+    options: "Options" = field(default_factory=dict)
     solver: str | None = None
     steps: int | None = None
     reduction: str | None = None
@@ -37,7 +46,7 @@ class Variant:
 
     @property
     def training(self) -> str:
-        """What is trained, as the name of a folder; variants that predict differently share it.
+        """Return the folder name of the training; variants that only predict differently share it.
 
         >>> Variant("", "cronos", {"noise": 0.1}, steps=5).training
         'cronos,noise=0.1'
@@ -46,12 +55,12 @@ class Variant:
 
     @property
     def trains(self) -> bool:
-        """False for LCI and the like."""
-        return method_class(self.method).trains
+        """Whether the method learns; False for LCI and the other baselines."""
+        return _method(self.method).trains
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What it is, beside its name; JSON-ready."""
+        """Return everything except name and figure; JSON-ready."""
         return {
             "method": self.method,
             "options": self.options,
@@ -63,7 +72,7 @@ class Variant:
 
     @property
     def folder(self) -> str:
-        """Its name as the name of a folder.
+        """Return the name of its folder.
 
         >>> Variant("cronos, first 2 hidden", "cronos").folder
         'cronos_first_2_hidden'
@@ -72,91 +81,93 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What studies depend on beside the method.
+class StudySettings:
+    """Settings of studies, apart from the method.
 
-    :param context_scans: that every target has. :param evaluations: numbers of function evaluations.
+    :param context_scans: that every target has.
+    :param evaluations: numbers of function evaluations.
     """
 
     context_scans: int = 1
     evaluations: tuple[int, ...] = EVALUATIONS
 
 
-NOTHING_SPECIAL = Asked()
-
-
 @dataclass(frozen=True)
 class Study:
-    """One thing of a method, varied.
+    """A study: one setting of a method is varied.
 
-    :param source: table or figure of the papers. :param methods: that it is done with, unless others are named.
-    :param axis: what ``Variant.x`` is; empty where the study has no figure of its own.
-    :param hides: whether it hides context scans, so that all targets need equally many. :param logarithmic: the axis.
+    :param title: the setting, for help and figures.
+    :param source: table or figure of the papers.
+    :param methods: that it is done with, unless others are named.
+    :param variants: lists the variants of a method.
+    :param axis: name of ``Variant.x``; empty where the study has no figure.
+    :param hides: whether it hides context scans; all targets then need the same number of them.
+    :param logarithmic: whether the axis is.
     """
 
     title: str
     source: str
     methods: tuple[str, ...]
-    variants: Callable[[str, Asked], list[Variant]]
+    variants: Callable[[str, StudySettings], list[Variant]]
     axis: str = ""
     hides: bool = False
     logarithmic: bool = False
 
 
-def _masking(method: str, asked: Asked) -> list[Variant]:
-    """The first or the last k context scans hidden, one trained model."""
+def _masking(method: str, settings: StudySettings) -> list[Variant]:
+    """Hide the first or the last k context scans of one trained model."""
     lines = {"first": f"{method}, earliest hidden", "last": f"{method}, latest hidden"}
     return [Variant(method, method, lines=tuple(lines.values()), x=0)] + [
         Variant(f"{method}, {which} {count} hidden", method, hidden=f"{which}:{count}", lines=(line,), x=count)
         for which, line in lines.items()
-        for count in range(1, asked.context_scans)
+        for count in range(1, settings.context_scans)
     ]
 
 
-def _evaluations(method: str, asked: Asked) -> list[Variant]:
-    """Euler steps, each of which evaluates the network once; one trained model."""
-    if not method_class(method).integrates:
+def _evaluations(method: str, settings: StudySettings) -> list[Variant]:
+    """Vary the Euler steps of one trained model; each step evaluates the network once."""
+    if not _method(method).integrates:
         raise ConfigurationError(f"The method '{method}' integrates no flow: it has no function evaluations to vary.")
     return [
         Variant(f"{method}, NFE {steps}", method, solver="euler", steps=steps, lines=(method,), x=steps)
-        for steps in asked.evaluations
+        for steps in settings.evaluations
     ]
 
 
-def _noise(method: str, asked: Asked) -> list[Variant]:
-    """Noise in training; the first is the method as it is."""
+def _noise(method: str, settings: StudySettings) -> list[Variant]:
+    """Vary the noise of training; the first variant is the method with its defaults."""
     return [
         Variant(f"{method}, noise {noise:g}", method, _but_defaults(method, {"noise": noise}), lines=(method,), x=noise)
         for noise in NOISES
     ]
 
 
-def _reduction(method: str, asked: Asked) -> list[Variant]:
-    """Both reductions of one trained model."""
-    names = method_class(method).reductions
+def _reduction(method: str, settings: StudySettings) -> list[Variant]:
+    """Compare the reductions of one trained model."""
+    names = _method(method).reductions
     if len(names) < 2:
-        raise ConfigurationError(f"The method '{method}' makes one volume, so that there is nothing to reduce.")
+        raise ConfigurationError(f"The method '{method}' makes one volume: there are no reductions to compare.")
     return [Variant(f"{method}, {name}", method, reduction=name) for name in names]
 
 
-def _filling(method: str, asked: Asked) -> list[Variant]:
-    """What the empty slots of the grid hold."""
+def _filling(method: str, settings: StudySettings) -> list[Variant]:
+    """Vary the filling of empty slots of the grid."""
     return [
         Variant(f"{method}, {filling}", method, _but_defaults(method, {"filling": filling}))
         for filling in ("locf", "masking", "none")
     ]
 
 
-def _context(method: str, asked: Asked) -> list[Variant]:
-    """All context scans, or the last one alone."""
+def _context(method: str, settings: StudySettings) -> list[Variant]:
+    """Use all context scans, or only the last one."""
     return [
         Variant(f"{method}, {context} context", method, _but_defaults(method, {"context": context}))
         for context in ("all", "last")
     ]
 
 
-def _time(method: str, asked: Asked) -> list[Variant]:
-    """With and without explicit time, and on the grid."""
+def _time(method: str, settings: StudySettings) -> list[Variant]:
+    """Compare with and without explicit time, and the method on the grid."""
     return [
         Variant(method, method),
         Variant(f"{method}, no explicit time", method, _but_defaults(method, {"explicit_time": False})),
@@ -191,58 +202,67 @@ STUDIES: dict[str, Study] = {
         variants=_reduction,
     ),
     "filling": Study(
-        title="what empty slots of the grid hold",
+        title="filling of empty slots of the grid",
         source="CRONOS table 4, TFM table 3",
         methods=("cronos_discrete",),
         variants=_filling,
     ),
     "context": Study(
-        title="all context scans or the last alone",
+        title="all context scans or only the last",
         source="TFM table 3 (LCI + FM); CRONOS table 3, section B.6.1",
         methods=("tfm",),
         variants=_context,
     ),
-    "time": Study(title="explicit time or none", source="CRONOS table 9", methods=("cronos",), variants=_time),
+    "time": Study(title="with or without explicit time", source="CRONOS table 9", methods=("cronos",), variants=_time),
 }
 
 
 def variants_of_methods(methods: Sequence[str]) -> list[Variant]:
-    """Methods as they are, each once, in the order given.
+    """List methods with their defaults, each once, in the order given.
 
-    :raises NotFoundError: no such method. :raises ConfigurationError: it does not forecast.
+    :raises NotFoundError: no such method.
+    :raises ConfigurationError: it makes no predictions.
     """
-    return [Variant(method, _forecasts(method)) for method in dict.fromkeys(methods)]
+    return [Variant(method, _predicts(method)) for method in dict.fromkeys(methods)]
 
 
-def variants_of_study(name: str, methods: Sequence[str] = (), asked: Asked = NOTHING_SPECIAL) -> list[Variant]:
-    """The variants of a study, of its own methods or of others; LCI stands first.
+def variants_of_study(name: str, methods: Sequence[str] = (), settings: StudySettings | None = None) -> list[Variant]:
+    """List the variants of a study; LCI is the first.
 
-    :raises NotFoundError: no such study or method. :raises ConfigurationError: a method does not have what is varied.
+    :param methods: to vary; empty: those of the study.
+    :raises NotFoundError: no such study or method.
+    :raises ConfigurationError: a method lacks the setting that is varied.
     """
-    study = study_named(name)
+    study, settings = study_named(name), settings or StudySettings()
     found = [Variant("lci", "lci")]
     for method in dict.fromkeys(methods or study.methods):
-        found += [variant for variant in study.variants(_forecasts(method), asked) if variant not in found]
+        found += [variant for variant in study.variants(_predicts(method), settings) if variant not in found]
     return found
 
 
 def study_named(name: str) -> Study:
-    """:raises NotFoundError: there is none of that name."""
+    """Return a study by its name. :raises NotFoundError: there is none of that name."""
     if name not in STUDIES:
         raise unknown_name("study", name, STUDIES)
     return STUDIES[name]
 
 
-def _forecasts(method: str) -> str:
-    kind = method_class(method)
-    if kind.task != "forecast" or not kind.predicts:
-        raise ConfigurationError(f"The method '{method}' does not forecast ({kind.task}): it cannot be compared here.")
+def _method(name: str) -> "type[Method]":
+    from longflow.methods.registry import method_class
+
+    return method_class(name)
+
+
+def _predicts(method: str) -> str:
+    """Check that a method predicts. :raises ConfigurationError: it is for pretraining."""
+    if not _method(method).predicts:
+        raise ConfigurationError(f"The method '{method}' makes no predictions: it cannot be compared.")
     return method
 
 
-def _but_defaults(method: str, options: Mapping[str, bool | int | float | str]) -> Options:
-    """Options that differ from the method's defaults, so that the method as it is has one name only."""
-    known = method_class(method).options
+def _but_defaults(method: str, options: Mapping[str, bool | int | float | str]) -> "Options":
+    """Keep the options that differ from the defaults, so that a method with its defaults has one name."""
+    known = _method(method).options
     if missing := sorted(set(options) - set(known)):
         raise ConfigurationError(
             f"The method '{method}' has no option '{missing[0]}', which this study varies. It has: "

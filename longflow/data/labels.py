@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
-
 from longflow.errors import ConfigurationError
+from longflow.nnunet import LabelManager, build_label_manager
 
 Labels = Mapping[str, int | Sequence[int]]
 
@@ -27,7 +26,7 @@ def label_manager(labels: Labels, regions_class_order: Sequence[int]) -> LabelMa
         )
     content = {name: list(value) if isinstance(value, Sequence) else value for name, value in labels.items()}
     try:
-        manager = LabelManager(content, list(regions_class_order) or None)
+        manager = build_label_manager(content, list(regions_class_order) or None)
         if sorted(manager.all_labels) != list(range(len(manager.all_labels))):
             raise KeyError(f"found the labels {[int(label) for label in sorted(manager.all_labels)]}")
         return manager

@@ -4,9 +4,10 @@ The native phase has no contrast. In the arterial one, the structures of ``ENHAN
 
     HU(arterial) = HU(native) + gain x ENHANCEMENT
 
-and nothing else is; the gain is the subject's own. The same dose is diluted more in a larger body, so part of the gain
-can be seen in a native scan and the rest, as in patients, cannot. Between the two phases the subject has breathed: the
-arterial one is displaced by a smooth field that is largest below the diaphragm and vanishes at the spine and the skin.
+and nothing else changes; each subject has its own gain. The same dose is diluted more in a larger body. A native scan
+therefore tells a part of the gain; as in patients, the rest is unknown. Between the two phases the subject has
+breathed: the arterial one is displaced by a smooth field. It is largest below the diaphragm and 0 at the spine and the
+skin.
 
 Lengths in mm; axes z from below to above, y from front to back, x from the subject's right to the left.
 """
@@ -40,13 +41,16 @@ ENHANCEMENT = {"aorta": 275.0, "cortex": 150.0, "medulla": 50.0, "spleen": 65.0,
 
 @dataclass(frozen=True)
 class Patient:
-    """What both phases of a subject share.
+    """The anatomy of a subject, the same in both phases.
 
-    :param size: of the body, 1 on average. :param fat: mm of it under the skin.
+    :param seed: of the noise.
+    :param size: of the body, 1 on average.
+    :param fat: mm of it under the skin.
     :param gain: of the contrast, 1 on average: the aorta is brighter by 275 gain HU.
     :param breath: mm by which the organs in front have moved up in the arterial phase.
     :param marrow: HU of trabecular bone beyond the mean.
-    :param bend: shears of the anatomy, each in [-1, 1]. :param organs: the same, for the places of the organs.
+    :param bend: shears of the anatomy, each in [-1, 1].
+    :param organs: positions of the organs, each in [-1, 1].
     """
 
     seed: int
@@ -60,7 +64,7 @@ class Patient:
 
 
 def draw_patient(seed: int) -> Patient:
-    """A patient of the cohort."""
+    """Draw a patient."""
     generator = np.random.default_rng([seed, 0])
     size = float(generator.uniform(0.92, 1.06))
     return Patient(
@@ -82,11 +86,12 @@ def abdomen_scan(
     noise: float = NOISE,
     breathing: float = 1.0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scan of a patient in a phase.
+    """Scan a patient in a phase.
 
-    :param noise: its standard deviation in HU; 0 for the truth.
-    :param breathing: factor of the displacement between the phases; 0 for phases in perfect register.
-    :return: image int16 in HU and label uint8, both (z, y, x). The same arguments give the same arrays.
+    :param shape: (z, y, x) voxels over ``FIELD_OF_VIEW``.
+    :param noise: standard deviation in HU; 0: no noise.
+    :param breathing: factor of the displacement between the phases; 0: the phases are aligned exactly.
+    :returns: image int16 in HU and label uint8, both (z, y, x). The same arguments give the same arrays.
     """
     is_arterial = phase == "arterial"
     gain, breath = (patient.gain, patient.breath * breathing) if is_arterial else (0.0, 0.0)
@@ -101,9 +106,13 @@ def abdomen_scan(
 def knowable_scan(
     patient: Patient, phase: Phase, shape: tuple[int, int, int] = ABDOMEN_SHAPE, breathing: float = 1.0
 ) -> np.ndarray:
-    """About the best translation into a phase that the other one allows, int16, (z, y, x).
+    """Return approximately the best translation into a phase that the other one allows.
 
-    It has no noise, the anatomy as it lies in the other phase, and the gain that a body of this size has on average.
+    It has no noise, the anatomy at its place in the other phase, and the mean gain of a body of this size.
+
+    :param shape: (z, y, x) voxels over ``FIELD_OF_VIEW``.
+    :param breathing: factor of the displacement between the phases.
+    :returns: int16 (z, y, x), HU.
     """
     is_arterial = phase == "arterial"
     gain, breath = (expected_gain(patient.size), 0.0) if is_arterial else (0.0, patient.breath * breathing)
@@ -111,20 +120,20 @@ def knowable_scan(
 
 
 def expected_gain(size: float) -> float:
-    """Mean gain of a body of a size: the dose is the same, and is diluted in its volume."""
+    """Return the mean gain of a body of a size: the same dose is diluted in its volume."""
     return 0.93 * size**-3
 
 
 def _painted(
     patient: Patient, shape: tuple[int, int, int], gain: float, breath: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """HU float32 without noise, and label. :param breath: mm that the organs in front have moved."""
+    """Paint HU float32 without noise, and label. :param breath: mm that the organs in front have moved."""
     grid = _grid(shape)
     return _organs(patient, _anatomy(patient, grid, breath), grid, gain)
 
 
 def _stored(image: np.ndarray) -> np.ndarray:
-    """As scanners store it: whole HU in 12 bits."""
+    """Round as scanners do: whole HU in 12 bits."""
     return np.rint(np.clip(image, -1024, 3071)).astype(np.int16)
 
 
@@ -138,7 +147,7 @@ class _Grid(NamedTuple):
 
 
 def voxel_spacing(shape: tuple[int, int, int]) -> tuple[float, float, float]:
-    """(z, y, x) in mm: the field of view is always the same."""
+    """Return (z, y, x) in mm: the field of view is always the same."""
     return tuple(extent / count for extent, count in zip(FIELD_OF_VIEW, shape, strict=True))
 
 
@@ -161,7 +170,7 @@ class _Points(NamedTuple):
 
 
 def _anatomy(patient: Patient, grid: _Grid, breath: float) -> _Points:
-    """Where each voxel lies in the average anatomy. :param breath: mm that the organs in front have moved."""
+    """Map each voxel to the average anatomy. :param breath: mm that the organs in front have moved."""
     a, b, c, d, e, f = patient.bend
     # most behind the wall in front, nothing at the spine and at the skin; more below the diaphragm, mostly along z
     inside = np.clip(1.4 - 1.4 * np.hypot((grid.y + 20) / 90, grid.x / 150), 0, 1)
@@ -176,13 +185,13 @@ def _anatomy(patient: Patient, grid: _Grid, breath: float) -> _Points:
 
 
 def _ellipse(y: np.ndarray, x: np.ndarray, half_y: float, half_x: float, power: float = 2.0) -> np.ndarray:
-    """About the depth below the edge of a (super)ellipse, mm; negative outside."""
+    """Estimate the depth below the edge of a (super)ellipse, mm; negative outside."""
     radius = (np.abs(y / half_y) ** power + np.abs(x / half_x) ** power) ** (1 / power) + 1e-3
     return (np.hypot(y, x) + 1e-3 * min(half_y, half_x)) / radius * (1 - radius)
 
 
 def _ellipsoid(points: _Points, centre: tuple[float, ...], half: tuple[float, ...]) -> np.ndarray:
-    """About the depth below the surface of an ellipsoid, mm; negative outside."""
+    """Estimate the depth below the surface of an ellipsoid, mm; negative outside."""
     away = [axis - middle for axis, middle in zip(points, centre, strict=True)]
     radius = np.sqrt(sum((axis / size) ** 2 for axis, size in zip(away, half, strict=True))) + 1e-3
     return (np.sqrt(sum(axis**2 for axis in away)) + 1e-3 * min(half)) / radius * (1 - radius)
@@ -197,14 +206,14 @@ class _Canvas:
         self.edge = edge
 
     def paint(self, depth: np.ndarray, value: np.ndarray | float, name: str = "background") -> None:
-        """Where ``depth`` (mm below a surface) is positive; smeared over the edge of a voxel (partial volume)."""
+        """Paint where ``depth`` (mm below a surface) is positive; smeared over the edge of a voxel (partial volume)."""
         share = np.clip(depth / self.edge + 0.5, 0, 1)
         self.image += share * (value - self.image)
         self.label[np.broadcast_to(depth > 0, self.label.shape)] = LABELS[name]
 
 
 def _organs(patient: Patient, points: _Points, grid: _Grid, gain: float) -> tuple[np.ndarray, np.ndarray]:
-    """HU float32 and label, (z, y, x), without noise. :param gain: of the contrast; 0 in the native phase."""
+    """Paint HU float32 and label, (z, y, x), without noise. :param gain: of the contrast; 0 in the native phase."""
     z, y, x = points
     canvas = _Canvas(np.broadcast_shapes(z.shape, y.shape, x.shape), grid.edge)
     # the table does not breathe; it is a shell below the back
@@ -220,7 +229,7 @@ def _organs(patient: Patient, points: _Points, grid: _Grid, gain: float) -> tupl
 
 
 def _wall(canvas: _Canvas, patient: Patient, points: _Points, grain: np.ndarray) -> np.ndarray:
-    """Skin, fat, muscles and ribs; return the depth below the inner surface of the wall, mm."""
+    """Paint skin, fat, muscles and ribs; return the depth below the inner surface of the wall, mm."""
     z, y, x = points
     body = _ellipse(y + np.zeros_like(z), x, 106, 160, power=2.3)
     canvas.paint(body, SKIN)
@@ -236,7 +245,7 @@ def _wall(canvas: _Canvas, patient: Patient, points: _Points, grain: np.ndarray)
     rib = np.minimum(5 - np.hypot(0.8 * between, muscle - 7), 0.25 * (z + 5 + 70 * (y - 10) / 106))
     canvas.paint(np.minimum(rib, 0.4 * (y + 45)), CORTICAL - 150)
     canvas.paint(np.minimum(rib, 0.4 * (y + 45)) - 2.5, TRABECULAR + patient.marrow)
-    # beside the spine: the muscles of the back, psoas, which thickens downwards, and quadratus lumborum
+    # next to the spine: the muscles of the back, psoas, which thickens downwards, and quadratus lumborum
     side = np.abs(x)
     lower = 0.5 - z / 120
     for depth in (
@@ -249,7 +258,7 @@ def _wall(canvas: _Canvas, patient: Patient, points: _Points, grain: np.ndarray)
 
 
 def _bowel(canvas: _Canvas, patient: Patient, points: _Points, cavity: np.ndarray) -> None:
-    """Stomach, pancreas, loops of small bowel, ascending and descending colon; gas lies in front."""
+    """Paint stomach, pancreas, loops of small bowel, ascending and descending colon; gas is in front."""
     z, y, x = points
     organs = patient.organs
     # loops: tubes of a wavy lattice, with fat between them
@@ -278,7 +287,7 @@ def _bowel(canvas: _Canvas, patient: Patient, points: _Points, cavity: np.ndarra
 def _liver_and_spleen(
     canvas: _Canvas, patient: Patient, points: _Points, cavity: np.ndarray, grain: np.ndarray, gain: float
 ) -> None:
-    """Liver with its veins and gallbladder; spleen."""
+    """Paint the liver with its veins and gallbladder; spleen."""
     z, y, x = points
     organs = patient.organs
     right = _ellipsoid(points, (46 + 8 * organs[6], -2, -82), (84, 84, 76))
@@ -296,10 +305,10 @@ def _liver_and_spleen(
 
 
 def _kidneys(canvas: _Canvas, patient: Patient, points: _Points, gain: float) -> None:
-    """Cortex around pyramids of medulla, open to the middle where fat and the pelvis lie; fat around it."""
+    """Paint cortex around pyramids of medulla, open to the middle with fat and the pelvis; fat around it."""
     z, y, x = points
     for side, height in ((-1, -14 + 8 * patient.organs[2]), (1, -2 + 8 * patient.organs[3])):
-        # the upper pole lies nearer to the spine
+        # the upper pole is nearer to the spine
         own = _Points(z - height, y - 40 - 0.15 * (z - height), side * x - 66 + 0.22 * (z - height))
         size = 1 + 0.06 * patient.organs[4]
         kidney = _ellipsoid(own, (0, 0, 0), (54 * size, 26 * size, 27 * size))
@@ -313,7 +322,7 @@ def _kidneys(canvas: _Canvas, patient: Patient, points: _Points, gain: float) ->
 
 
 def _vessels(canvas: _Canvas, points: _Points, gain: float) -> None:
-    """Aorta, with the superior mesenteric artery before it, and the vena cava, which has no contrast yet."""
+    """Paint the aorta, the superior mesenteric artery before it, and the vena cava, without contrast yet."""
     z, y, x = points
     wave = 2.5 * np.sin(z / 38)
     cava = _ellipse(y - 19, x + 22 - wave, 9, 13)
@@ -328,7 +337,7 @@ def _vessels(canvas: _Canvas, points: _Points, gain: float) -> None:
 
 
 def _spine(canvas: _Canvas, patient: Patient, points: _Points, grain: np.ndarray) -> None:
-    """Vertebrae with a cortical shell around trabecular bone, discs, the canal and the processes behind it."""
+    """Paint vertebrae with a cortical shell around trabecular bone, discs, the canal and the processes behind it."""
     z, y, x = points
     level = (z + 14 * patient.organs[7]) % 36 - 18
     side = np.abs(x)

@@ -1,14 +1,14 @@
-"""A phantom of visits with known volumes: ventricles that grow, thalami that shrink, lesions that come.
+"""A phantom of visits with known volumes: ventricles grow, thalami shrink, lesions appear.
 
-Every structure is made of ellipsoids under shears, which keep volumes, so the true volume at any time is a closed form:
+Every structure is made of ellipsoids under shears. Shears keep volumes, so the volume at any time is a closed form:
 
     ventricles    V(t) = V_0 (1 + g t)          two, one on each side
-    thalami    V(t) = V_0 (1 - s t)          two
+    thalami       V(t) = V_0 (1 - s t)          two
     lesions       V(t) = sum of 4/3 pi r_i(t)^3, with r_i(t) = R_i min(1, (t - onset_i) / RISE) after its onset
 
 Volumes in ml, times in years since the first visit, lengths in mm; axes z from below to above, y from back to front,
-x from left to right. Each visit has its own contrast, bias field and noise, as scanners have: what differs between two
-visits of a subject is mostly not the subject.
+x from left to right. Each visit has its own contrast, bias field and noise, as scanners have. Most of the difference
+between two visits comes from the scanner.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,12 @@ BRAIN = (52.0, 75.0, 62.0)
 
 @dataclass(frozen=True)
 class Lesion:
-    """A sphere in the white matter. :param centre: (z, y, x) in mm. :param radius: in mm. :param onset: in years."""
+    """A sphere in the white matter.
+
+    :param centre: (z, y, x) in mm.
+    :param radius: in mm.
+    :param onset: in years.
+    """
 
     centre: tuple[float, float, float]
     radius: float
@@ -40,10 +45,15 @@ class Lesion:
 
 @dataclass(frozen=True)
 class Patient:
-    """What stays the same over the visits of a subject.
+    """The anatomy of a subject, the same at all visits.
 
-    :param ventricles: ml at the first visit; :param growth: share of it per year. :param thalami: ml; :param loss:
-        share per year. :param bend: shears of the anatomy. :param size: of the head, 1 on average.
+    :param seed: of contrast, bias fields and noise.
+    :param ventricles: ml at the first visit.
+    :param growth: of the ventricles, share of that volume per year.
+    :param thalami: ml at the first visit.
+    :param loss: of the thalami, share of that volume per year.
+    :param bend: shears of the anatomy.
+    :param size: of the head, 1 on average.
     """
 
     seed: int
@@ -57,7 +67,7 @@ class Patient:
 
 
 def draw_patient(seed: int) -> Patient:
-    """A patient of the cohort."""
+    """Draw a patient."""
     generator = np.random.default_rng([seed, 0])
     size = float(generator.uniform(0.92, 1.08))
     patient = Patient(
@@ -74,7 +84,7 @@ def draw_patient(seed: int) -> Patient:
 
 
 def true_volumes(patient: Patient, time: float) -> dict[str, float]:
-    """Volume of each structure in ml, in closed form."""
+    """Return the volume of each structure in ml, in closed form. :param time: in years."""
     radii = [lesion_radius(lesion, time) for lesion in patient.lesions]
     return {
         "ventricles": patient.ventricles * (1 + patient.growth * time),
@@ -84,16 +94,18 @@ def true_volumes(patient: Patient, time: float) -> dict[str, float]:
 
 
 def lesion_radius(lesion: Lesion, time: float) -> float:
-    """In mm; 0 before the onset."""
+    """Return the radius in mm; 0 before the onset. :param time: in years."""
     return lesion.radius * float(np.clip((time - lesion.onset) / RISE, 0, 1))
 
 
 def brain_scan(
     patient: Patient, time: float, shape: tuple[int, int, int] = BRAIN_SHAPE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scan of a patient at a time.
+    """Scan a patient at a time.
 
-    :return: image int16 and label uint8, both (z, y, x). The same arguments give the same arrays.
+    :param time: in years.
+    :param shape: (z, y, x) voxels over ``FIELD_OF_VIEW``.
+    :returns: image int16 and label uint8, both (z, y, x). The same arguments give the same arrays.
     """
     grid = _grid(shape)
     points = _anatomy(patient, grid)
@@ -119,7 +131,7 @@ class _Grid(NamedTuple):
 
 
 def voxel_spacing(shape: tuple[int, int, int]) -> tuple[float, float, float]:
-    """(z, y, x) in mm: the field of view is always the same."""
+    """Return (z, y, x) in mm: the field of view is always the same."""
     return tuple(extent / count for extent, count in zip(FIELD_OF_VIEW, shape, strict=True))
 
 
@@ -131,7 +143,7 @@ def _grid(shape: tuple[int, int, int]) -> _Grid:
 
 
 def _anatomy(patient: Patient, grid: _Grid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Coordinates in the anatomy: each axis is shifted by a function of the others, which keeps volumes."""
+    """Return the coordinates in the anatomy: each axis is shifted by a function of the others, which keeps volumes."""
     a, b, c, d, e, f = patient.bend
     z = grid.z + 3.0 * a * np.sin(grid.y / 30 + b)
     y = grid.y + 3.0 * c * np.sin(z / 25 + d)
@@ -142,7 +154,7 @@ def _anatomy(patient: Patient, grid: _Grid) -> tuple[np.ndarray, np.ndarray, np.
 def _structures(
     patient: Patient, time: float, points: tuple[np.ndarray, np.ndarray, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Signed distances in mm, about, to the border of each structure; negative inside."""
+    """Estimate the signed distances in mm to the border of each structure; negative inside."""
     z, y, x = points
     volumes = true_volumes(patient, time)
     side = np.abs(x)
@@ -160,7 +172,7 @@ def _structures(
 
 
 def _ellipsoid(points: tuple[np.ndarray, ...], millilitres: float, proportions: tuple[float, ...]) -> np.ndarray:
-    """Signed distance, about, to an ellipsoid of a volume around the origin."""
+    """Estimate the signed distance in mm to an ellipsoid of a volume around the origin."""
     scale = (1000 * millilitres / (4 / 3 * np.pi * np.prod(proportions))) ** (1 / 3)
     axes = [scale * proportion for proportion in proportions]
     radius = np.sqrt(sum((point / axis) ** 2 for point, axis in zip(points, axes, strict=True)))
@@ -174,7 +186,7 @@ def _tissue(
     grid: _Grid,
     generator: np.random.Generator,
 ) -> np.ndarray:
-    """Intensities of FLAIR: dark fluid, grey matter brighter than white, bright lesions; each visit its own."""
+    """Paint the intensities of FLAIR: dark fluid, grey matter brighter than white, bright lesions; differs by visit."""
     z, y, x = points
     half = [patient.size * axis for axis in BRAIN]
     depth = (1 - np.sqrt(sum((point / axis) ** 2 for point, axis in zip(points, half, strict=True)))) * min(half)
@@ -201,7 +213,7 @@ def _tissue(
 
 
 def _bias(grid: _Grid, generator: np.random.Generator) -> np.ndarray:
-    """A smooth field of the coil, of up to 15 % along each axis."""
+    """Draw a smooth field of the coil, of up to 15 % along each axis."""
     slopes = generator.uniform(-0.15, 0.15, 3)
     return 1 + sum(
         slope * axis / (extent / 2) for slope, axis, extent in zip(slopes, grid[:3], FIELD_OF_VIEW, strict=True)
@@ -209,7 +221,7 @@ def _bias(grid: _Grid, generator: np.random.Generator) -> np.ndarray:
 
 
 def _draw_lesions(generator: np.random.Generator, size: float) -> tuple[Lesion, ...]:
-    """Three to seven spheres above the ventricles that never touch; the first two are there from the start."""
+    """Draw three to seven spheres above the ventricles that never touch; the first two exist from the start."""
     lesions: list[Lesion] = []
     for number in range(int(generator.integers(3, 8))):
         for _ in range(200):

@@ -1,19 +1,19 @@
-"""Phantom subjects written as a raw dataset: irregular training series, and held-out subjects with wanted targets."""
+"""The cohort of beating hearts: irregular training series, and held-out subjects with requested targets."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from longflow.data.dataset import DatasetDescription, Scan, image_path, write_description, write_scans
-from longflow.data.images import Geometry, write_volume
+from longflow.data.dataset import DatasetDescription, Scan
+from longflow.data.images import Geometry
 from longflow.demo.law import Subject, draw_subject
 from longflow.demo.phantom import DEMO_SHAPE, LABELS, phantom_scan, voxel_spacing
-from longflow.errors import DataError
+from longflow.demo.writing import PhantomScan, write_cohort_dataset
 from longflow.files import read_json
 
 DATASET_NAME = "Dataset900_Phantom"
-#: horizons of the wanted targets, in heartbeats after the last context scan: a near and a far one
+#: horizons of the targets, in heartbeats after the last context scan: a near and a far one
 HORIZONS = ((0.07, 0.15), (0.15, 0.28))
 
 
@@ -25,13 +25,14 @@ def write_cohort(
     shape: tuple[int, int, int] = DEMO_SHAPE,
     scans: tuple[int, int] = (6, 9),
 ) -> None:
-    """Write the raw dataset ``folder`` (``.../raw/Dataset900_Phantom``); a finished one is left as it is.
+    """Write the raw dataset ``folder`` (``.../raw/Dataset900_Phantom``); keep a finished one.
 
     ``imagesTr``, ``labelsTr`` and ``scans.csv`` hold the training subjects. ``imagesTs`` holds the context scans of the
-    held-out subjects; its table has two later rows without an image for each, the wanted targets, whose truth
-    (a scan with its own noise) lies in ``targetsTs`` and whose labels lie in ``labelsTs``.
+    held-out subjects. Its table has two later rows without an image for each: the requested targets. Their references
+    (scans with noise of their own) are in ``targetsTs``, their labels in ``labelsTs``.
 
-    :param scans: fewest and most scans of a subject, wanted targets included.
+    :param shape: (z, y, x) voxels.
+    :param scans: fewest and most scans of a subject, targets included.
     :raises DataError: the folder holds a cohort drawn with other settings.
     """
     settings = {
@@ -41,53 +42,40 @@ def write_cohort(
         "shape": list(shape),
         "scans": list(scans),
     }
-    if is_written(folder, settings):
-        return
     description = DatasetDescription(
         channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="ms", labels=dict(LABELS), task="forecast"
     )
 
-    training = []
-    for number in range(subjects):
+    def draw(number: int) -> Iterator[PhantomScan]:
         name, subject = f"phantom{number:03d}", draw_subject(_seed(seed, number))
-        for index, time in enumerate(scan_times(subject, scans)):
-            scan = scan_of(folder / "imagesTr", f"{name}_{index:02d}", name, time, description)
-            write_scan(subject, time, shape, scan.images[0], folder / "labelsTr" / f"{scan.case}.nii.gz")
-            training.append(scan)
-    write_scans(training, folder / "scans.csv")
-
-    held_out = []
-    for number in range(subjects, subjects + test_subjects):
-        name, subject = f"phantom{number:03d}", draw_subject(_seed(seed, number))
-        context, wanted = held_out_times(subject, scans)
+        is_test = number >= subjects
+        context, targets = held_out_times(subject, scans) if is_test else (scan_times(subject, scans), [])
         for index, time in enumerate(context):
-            scan = scan_of(folder / "imagesTs", f"{name}_{index:02d}", name, time, description)
-            write_scan(subject, time, shape, scan.images[0], folder / "labelsTs" / f"{scan.case}.nii.gz")
-            held_out.append(scan)
-        for time, reach in zip(wanted, ("near", "far"), strict=True):
-            scan = scan_of(folder / "imagesTs", f"{name}_{reach}", name, time, description)
-            truth = image_path(folder / "targetsTs", scan.case, 0, description)
-            write_scan(subject, time, shape, truth, folder / "labelsTs" / f"{scan.case}.nii.gz")
-            held_out.append(scan)
-    write_scans(held_out, folder / "imagesTs" / "scans.csv")
-    write_description(description, folder / "dataset.json", numTraining=len(training), phantom=settings)
+            yield heart_scan(subject, time, Scan(f"{name}_{index:02d}", name, time, ()), shape)
+        for time, reach in zip(targets, ("near", "far"), strict=False):
+            yield heart_scan(subject, time, Scan(f"{name}_{reach}", name, time, ()), shape, is_target=True)
+
+    write_cohort_dataset(folder, description, settings, draw)
 
 
-def is_written(folder: Path, settings: dict[str, Any]) -> bool:
-    """Whether a raw dataset is finished. :param settings: of the cohort, which its dataset.json keeps.
+def heart_scan(
+    subject: Subject, time: float, scan: Scan, shape: tuple[int, int, int], is_target: bool = False
+) -> PhantomScan:
+    """Scan a subject's heart.
 
-    :raises DataError: the folder holds a cohort drawn with other settings.
+    :param time: in ms.
+    :param scan: the row of the table; its time can be in another unit.
+    :param shape: (z, y, x) voxels.
     """
-    marker = folder / "dataset.json"
-    if not marker.is_file():
-        return False
-    if (found := read_json(marker).get("phantom")) != settings:
-        raise DataError(f"{folder} holds another dataset ({found}), expected {settings}. Give another folder.")
-    return True
+    image, label = phantom_scan(subject, time, shape)
+    return PhantomScan(scan, image, subject_geometry(subject, shape), label, is_target)
 
 
 def scan_times(subject: Subject, scans: tuple[int, int]) -> list[float]:
-    """Irregular times in ms, over 1.5 to 2 of the subject's heartbeats: a jittered grid, in tenths of a ms."""
+    """Draw irregular times, over 1.5 to 2 of the subject's heartbeats: a jittered grid.
+
+    :returns: ms, rounded to 0.1.
+    """
     generator = np.random.default_rng([subject.seed, 4])
     count = int(generator.integers(scans[0], scans[1] + 1))
     step = generator.uniform(1.5, 2.0) * subject.period / count
@@ -96,7 +84,7 @@ def scan_times(subject: Subject, scans: tuple[int, int]) -> list[float]:
 
 
 def held_out_times(subject: Subject, scans: tuple[int, int]) -> tuple[list[float], list[float]]:
-    """Times in ms of the context scans, all but the last two, and of the wanted targets, at ``HORIZONS`` after them."""
+    """Return the times in ms of the context scans (all but the last two) and of the targets, ``HORIZONS`` later."""
     context = scan_times(subject, scans)[: -len(HORIZONS)]
     generator = np.random.default_rng([subject.seed, 6])
     return context, [
@@ -105,7 +93,7 @@ def held_out_times(subject: Subject, scans: tuple[int, int]) -> tuple[list[float
 
 
 def subject_geometry(subject: Subject, shape: tuple[int, int, int]) -> Geometry:
-    """The oblique short-axis geometry of a subject, the same for all of its scans."""
+    """Return the oblique short-axis geometry of a subject, the same for all of its scans."""
     generator = np.random.default_rng([subject.seed, 5])
     yaw, pitch, roll = np.radians(generator.uniform([30, -40, -15], [60, -20, 15]))
     about_z = np.array([[np.cos(yaw), -np.sin(yaw), 0], [np.sin(yaw), np.cos(yaw), 0], [0, 0, 1]])
@@ -120,25 +108,9 @@ def subject_geometry(subject: Subject, shape: tuple[int, int, int]) -> Geometry:
 
 
 def cohort_subject(folder: Path, name: str) -> Subject:
-    """The subject of a cohort by its name in ``scans.csv``."""
+    """Draw the subject of a cohort again. :param name: as in ``scans.csv``."""
     return draw_subject(_seed(read_json(folder / "dataset.json")["phantom"]["seed"], int(name.removeprefix("phantom"))))
 
 
 def _seed(seed: int, number: int) -> int:
     return 1000 * seed + number
-
-
-def scan_of(images: Path, case: str, subject: str, time: float, description: DatasetDescription) -> Scan:
-    """A scan of a single channel whose image lies, or would lie, in a folder."""
-    return Scan(case, subject, time, (image_path(images, case, 0, description),))
-
-
-def write_scan(
-    subject: Subject, time: float, shape: tuple[int, int, int], image_file: Path, label_file: Path | None = None
-) -> None:
-    """Write the scan of a subject at a time, and its labels where they are wanted."""
-    image, label = phantom_scan(subject, time, shape)
-    geometry = subject_geometry(subject, shape)
-    write_volume(image, geometry, "int16", image_file)
-    if label_file:
-        write_volume(label, geometry, "uint8", label_file)

@@ -20,46 +20,46 @@ MAX_TIME = 200.0
 
 
 def raw_folder(home: Path) -> Path:
-    """Where the cohort is written."""
+    """Return the folder of the cohort."""
     return home / "raw" / DATASET_NAME
 
 
 def forecast_folder(home: Path) -> Path:
-    """Where the forecasts of the held-out subjects, their numbers and their figure are written."""
+    """Return the folder of the forecasts of the held-out subjects, their metrics and their figure."""
     return home / "forecasts"
 
 
 def write_data(home: Path) -> None:
-    """Write the cohort, unless it is there."""
+    """Write the cohort, or keep a finished one."""
     write_cohort(raw_folder(home))
 
 
 def demo_commands(home: Path, max_time: float) -> list[Command]:
-    """What the demo runs, in order. :param max_time: of training, in seconds."""
+    """List the commands of the demo, in order. :param max_time: seconds of training."""
     dataset = DatasetPaths(DATASET_NAME).id
-    wanted, forecasts = str(raw_folder(home) / "imagesTs"), str(forecast_folder(home))
+    images, forecasts = str(raw_folder(home) / "imagesTs"), str(forecast_folder(home))
     return [
         Command("plan_and_preprocess", ("-d", dataset, "--preset", "tiny")),
         Command("train", (dataset, CONFIGURATION, "0", "--max_time", f"{max_time:g}s")),
         Command("find_best", ("-d", dataset)),
-        Command("predict", ("-i", wanted, "-o", forecasts)),
+        Command("predict", ("-i", images, "-o", forecasts)),
         Command("evaluate", ("-d", dataset, "-i", forecasts)),
     ]
 
 
 def results(home: Path) -> Results:
-    """The forecasts beside the baselines and the best that there can be."""
+    """Compare the forecasts with the baselines and with the lowest error that is possible."""
     metrics = read_json(forecast_folder(home) / "metrics.json")["overall"]
     lci = metrics["lci"]["nrmse"]["mean"]
     values = {
         "last context image (LCI)": lci,
         "mean of the context": metrics["context_mean"]["nrmse"]["mean"],
         "the trained network": metrics["forecast"]["nrmse"]["mean"],
-        "the law itself (the noise is left)": attainable_nrmse(raw_folder(home)),
+        "the law itself (only noise remains)": attainable_nrmse(raw_folder(home)),
     }
     better = metrics["better_than_lci"]
     return Results(
-        "Held-out subjects, each forecast against the scan taken",
+        "Held-out subjects, each forecast compared with the acquired scan",
         ("forecast by", "NRMSE", "of LCI"),
         [(name, f"{value:.4f}", f"{value / lci:.2f} x") for name, value in values.items()],
         [
@@ -74,13 +74,16 @@ def results(home: Path) -> Results:
 
 
 def attainable_nrmse(raw: Path) -> float:
-    """Mean NRMSE of the law itself over the wanted targets: what is left is the noise of their scans."""
+    """Return the mean NRMSE of the law itself over the targets: it is the noise of their scans.
+
+    :param raw: the folder of the cohort.
+    """
     description = read_description(raw / "dataset.json")
     found = []
     for row in read_rows(raw / "imagesTs" / "scans.csv"):
-        truth = image_path(raw / "targetsTs", row.case, 0, description)
-        if truth.is_file():
-            target = read_scan((truth,)).array
+        reference = image_path(raw / "targetsTs", row.case, 0, description)
+        if reference.is_file():
+            target = read_scan((reference,)).array
             law = expected_scan(cohort_subject(raw, row.subject), float(row.time), target.shape[1:])
             found.append(nrmse(law[None], target))
     return float(np.mean(found))

@@ -1,6 +1,6 @@
 """The law of the phantom: how a subject is drawn and how its heart beats. Lengths in mm, times in ms.
 
-Equations in ``documentation/demo.md``.
+The equations are in ``documentation/tutorials/first_forecast.md``.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,22 @@ class Subject:
     """Anatomy and motion of one phantom subject, at end diastole.
 
     :param seed: of textures and noise.
-    :param period: of the heartbeat, ms. :param phase: of the heartbeat at time 0, in [0, 1); 0 is end diastole.
+    :param period: of the heartbeat, ms.
+    :param phase: of the heartbeat at time 0, in [0, 1); 0 is end diastole.
     :param ejection_fraction: share of the cavity that is ejected.
-    :param shortening: share of its length that the ventricle loses. :param twist: of the apex in systole, rad.
-    :param rv_contraction: share of the right ventricle's width that is lost. :param rv_delay: in heartbeats.
-    :param radius: of the cavity at the base. :param wall: its thickness. :param length: of the cavity, base to apex.
-    :param apex: (z, y, x) of the outer apex. :param tilt: (y, x) mm that the axis moves per mm along z.
-    :param septum: direction from the left to the right ventricle, rad. :param torso: half axes (y, x) of the body.
-    :param liver: z of the liver's dome. :param coil: (y, x) relative change of the coil's sensitivity over the body.
+    :param shortening: share of its length that the ventricle loses.
+    :param twist: of the apex in systole, rad.
+    :param rv_contraction: share of its width that the right ventricle loses.
+    :param rv_delay: of the right ventricle, in heartbeats.
+    :param radius: of the cavity at the base.
+    :param wall: thickness of the wall.
+    :param length: of the cavity, base to apex.
+    :param apex: (z, y, x) of the outer apex.
+    :param tilt: (y, x) mm that the axis moves per mm along z.
+    :param septum: direction from the left to the right ventricle, rad.
+    :param torso: half axes (y, x) of the body.
+    :param liver: z of the liver's dome.
+    :param coil: (y, x) relative change of the coil's sensitivity over the body.
     """
 
     seed: int
@@ -46,18 +54,18 @@ class Subject:
 
     @property
     def lv_volume_diastole(self) -> float:
-        """Volume of the cavity at end diastole, mm³."""
+        """Return the volume of the cavity at end diastole, mm³."""
         return 2 / 3 * np.pi * self.radius**2 * self.length
 
     @property
     def wall_volume(self) -> float:
-        """Volume of the left ventricle's wall, mm³, at any time."""
+        """Return the volume of the left ventricle's wall, mm³; it is the same at any time."""
         outer = 2 / 3 * np.pi * (self.radius + self.wall) ** 2 * (self.length + self.wall)
         return outer - self.lv_volume_diastole
 
 
 def draw_subject(seed: int) -> Subject:
-    """A subject whose anatomy, heart rate (60 to 90 per minute), phase and strength are drawn from ``seed``."""
+    """Draw a subject: anatomy, heart rate (60 to 90 per minute), phase and strength of the contraction."""
     draw = np.random.default_rng([seed, 1]).uniform
     return Subject(
         seed=seed,
@@ -81,7 +89,10 @@ def draw_subject(seed: int) -> Subject:
 
 
 def contraction(phase: np.ndarray | float) -> np.ndarray:
-    """c in [0, 1]: 0 at end diastole (phase 0), 1 at end systole (phase ``SYSTOLE``); once differentiable, period 1."""
+    """Return c in [0, 1]: 0 at end diastole (phase 0), 1 at end systole (``SYSTOLE``).
+
+    It is differentiable once and has the period 1.
+    """
     phase = np.mod(phase, 1.0)
     rising = (1 - np.cos(np.pi * phase / SYSTOLE)) / 2
     falling = (1 + np.cos(np.pi * (phase - SYSTOLE) / (1 - SYSTOLE))) / 2
@@ -89,15 +100,15 @@ def contraction(phase: np.ndarray | float) -> np.ndarray:
 
 
 def lv_contraction(subject: Subject, time: float) -> float:
-    """c of the left ventricle at a time."""
+    """Return c of the left ventricle. :param time: in ms."""
     return float(contraction(subject.phase + time / subject.period))
 
 
 def rv_contraction(subject: Subject, time: float) -> float:
-    """c of the right ventricle, which follows with a delay."""
+    """Return c of the right ventricle, which follows with a delay. :param time: in ms."""
     return float(contraction(subject.phase - subject.rv_delay + time / subject.period))
 
 
 def lv_volume(subject: Subject, time: float) -> float:
-    """Volume of the left ventricle's cavity in mm³: V_ED (1 - EF c(t))."""
+    """Return the volume of the left ventricle's cavity in mm³: V_ED (1 - EF c(t))."""
     return subject.lv_volume_diastole * (1 - subject.ejection_fraction * lv_contraction(subject, time))

@@ -1,22 +1,24 @@
-"""A cohort in which only the asked time decides: after CRONOS B.6.2, where explicit time is put to the test.
+"""A cohort in which the requested time alone decides the target (CRONOS B.6.2 tests explicit time so).
 
-All hearts beat alike, 75 times a minute from end diastole at time 0; anatomies differ. The scans of a subject lie on a
-grid of four beats. Two of the first three are drawn as context, both at end diastole: the change between them is noise.
-The third scan is taken in the beat after them, anywhere in it. What it shows follows from the time that is asked for,
-and from nothing else; LCI is wrong by all of the contraction.
+All hearts beat alike, 75 times a minute from end diastole at time 0; anatomies differ. The scans of a subject are taken
+on a grid of four beats. Two of the first three are drawn as context, both at end diastole: the change between them is
+noise. The third scan is taken at any moment of the beat after them. Only the requested time tells which moment. The
+error of LCI is the whole contraction.
 
 The same cohort can be written with the order of the scans in place of their times, for a model that "receives no
 timestamps" (B.6.2): every scan and every name is the same.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from longflow.data.dataset import DatasetDescription, image_path, write_description, write_scans
-from longflow.demo.cohort import is_written, scan_of, write_scan
+from longflow.data.dataset import DatasetDescription, Scan
+from longflow.demo.cohort import heart_scan
 from longflow.demo.law import Subject, draw_subject
+from longflow.demo.writing import PhantomScan, write_cohort_dataset
 
 WITH_TIMES, WITHOUT_TIMES = "Dataset903_OnlyTime", "Dataset904_OnlyOrder"
 
@@ -24,10 +26,10 @@ WITH_TIMES, WITHOUT_TIMES = "Dataset903_OnlyTime", "Dataset904_OnlyOrder"
 PERIOD = 800.0
 #: beats at which context scans are taken, of which two are drawn
 CONTEXT_BEATS = 3
-#: when the scan to be forecast is taken, in beats after the last context scan
+#: when the target is taken, in beats after the last context scan
 HORIZON = (0.1, 0.9)
 SHAPE = (8, 48, 48)
-#: so many that every validation subject of a fold has one target: its last scan
+#: enough that every validation subject of a fold has one target: its last scan
 SUBJECTS, TEST_SUBJECTS = 40, 16
 
 
@@ -39,12 +41,13 @@ def write_only_time(
     seed: int = 0,
     shape: tuple[int, int, int] = SHAPE,
 ) -> None:
-    """Write the raw dataset ``folder`` (``.../raw/Dataset903_OnlyTime``); a finished one is left as it is.
+    """Write the raw dataset ``folder`` (``.../raw/Dataset903_OnlyTime``); keep a finished one.
 
-    ``imagesTs`` holds the context scans of the held-out subjects and asks for one scan of each, whose truth lies in
-    ``targetsTs``.
+    ``imagesTs`` holds the context scans of the held-out subjects and requests one scan of each; the references are in
+    ``targetsTs``. No labels are written.
 
     :param timestamps: write times in ms; else 0, 1, 2, the order of the scans.
+    :param shape: (z, y, x) voxels.
     :raises DataError: the folder holds a cohort drawn with other settings.
     """
     settings = {
@@ -54,29 +57,21 @@ def write_only_time(
         "seed": seed,
         "shape": list(shape),
     }
-    if is_written(folder, settings):
-        return
     unit = "ms" if timestamps else "frames"
     description = DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit=unit, task="forecast")
-    training, held_out = [], []
-    for number in range(subjects + test_subjects):
+
+    def draw(number: int) -> Iterator[PhantomScan]:
         name, subject = f"heart{number:03d}", equal_heart(1000 * seed + number)
-        test = number >= subjects
-        images = folder / ("imagesTs" if test else "imagesTr")
         for index, moment in enumerate(moments(subject)):
-            time = moment if timestamps else float(index)
-            scan = scan_of(images, f"{name}_{index}", name, time, description)
-            wanted = test and index == 2
-            file = image_path(folder / "targetsTs", scan.case, 0, description) if wanted else scan.images[0]
-            write_scan(subject, moment, shape, file)
-            (held_out if test else training).append(scan)
-    write_scans(training, folder / "scans.csv")
-    write_scans(held_out, folder / "imagesTs" / "scans.csv")
-    write_description(description, folder / "dataset.json", numTraining=len(training), phantom=settings)
+            scan = Scan(f"{name}_{index}", name, moment if timestamps else float(index), ())
+            is_target = number >= subjects and index == 2
+            yield replace(heart_scan(subject, moment, scan, shape, is_target), label=None)
+
+    write_cohort_dataset(folder, description, settings, draw)
 
 
 def equal_heart(seed: int) -> Subject:
-    """A subject with an anatomy of its own, whose heart beats like all others."""
+    """Draw a subject with its own anatomy, whose heart beats like all others."""
     return replace(
         draw_subject(seed),
         period=PERIOD,
@@ -90,8 +85,8 @@ def equal_heart(seed: int) -> Subject:
 
 
 def moments(subject: Subject) -> list[float]:
-    """Times in ms of the two context scans, at whole beats, and of the scan to be forecast."""
+    """Draw the times in ms of the two context scans, at whole beats, and of the target."""
     generator = np.random.default_rng([subject.seed, 7])
     first, last = sorted(generator.choice(CONTEXT_BEATS, 2, replace=False))
-    wanted = last + generator.uniform(*HORIZON)
-    return [round(float(beat) * PERIOD, 1) for beat in (first, last, wanted)]
+    target = last + generator.uniform(*HORIZON)
+    return [round(float(beat) * PERIOD, 1) for beat in (first, last, target)]

@@ -1,10 +1,10 @@
 """A phantom with a known law: a beating heart in a body, seen by short-axis MR.
 
-The left ventricle is a half ellipsoid of blood in an incompressible wall: its cavity follows ``law.lv_volume``; the
+The left ventricle is a half ellipsoid of blood in an incompressible wall. Its cavity follows ``law.lv_volume``; the
 wall keeps its volume and therefore thickens, shortens and twists. The right ventricle, thin-walled and with another
-texture, follows with a delay. Textures are functions of material coordinates, so they move with the tissue. All is a
-function of (subject, time); lengths are in mm, times in ms, array axes z from base to apex, y from front to back and
-x from right to left of the body. Equations in ``documentation/demo.md``.
+texture, follows with a delay. Textures are functions of material coordinates, so they move with the tissue. A scan is a
+function of (subject, time). Lengths are in mm, times in ms. Array axes: z from base to apex, y from front to back, x
+from right to left of the body. The equations are in ``documentation/tutorials/first_forecast.md``.
 """
 
 from typing import NamedTuple
@@ -29,18 +29,19 @@ LV_BLOOD, RV_BLOOD, ATRIAL_BLOOD, MYOCARDIUM, RV_WALL = 0.92, 0.78, 0.80, 0.25, 
 
 
 def voxel_spacing(shape: tuple[int, int, int]) -> tuple[float, float, float]:
-    """(z, y, x) in mm: the field of view is always the same."""
+    """Return (z, y, x) in mm: the field of view is always the same."""
     return tuple(extent / count for extent, count in zip(FIELD_OF_VIEW, shape, strict=True))
 
 
 def phantom_scan(
     subject: Subject, time: float, shape: tuple[int, int, int] = DEMO_SHAPE, noise: float = NOISE
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The scan of a subject at a time.
+    """Scan a subject at a time.
 
+    :param time: in ms.
     :param shape: (z, y, x) voxels over ``FIELD_OF_VIEW``.
-    :param noise: standard deviation of the real and imaginary part, relative to the full scale; 0 for the truth.
-    :return: image int16 and label uint8, both (z, y, x). The same arguments give the same arrays.
+    :param noise: standard deviation of the real and imaginary part, relative to the full scale; 0: no noise.
+    :returns: image int16 and label uint8, both (z, y, x). The same arguments give the same arrays.
     """
     grid = _grid(shape)
     heart = _lv_frame(subject, time, grid)
@@ -58,10 +59,13 @@ def phantom_scan(
 def expected_scan(
     subject: Subject, time: float, shape: tuple[int, int, int] = DEMO_SHAPE, noise: float = NOISE
 ) -> np.ndarray:
-    """The mean of all scans that the noise could give (Rician mean), float32: no forecast can have a lower error."""
-    truth = phantom_scan(subject, time, shape, noise=0)[0].astype(np.float64)
+    """Return the mean of all scans that the noise could give (Rician mean): no forecast can have a lower error.
+
+    :returns: float32 (z, y, x).
+    """
+    noiseless = phantom_scan(subject, time, shape, noise=0)[0].astype(np.float64)
     sigma = noise * FULL_SCALE
-    x = (truth / sigma) ** 2 / 4
+    x = (noiseless / sigma) ** 2 / 4
     # sigma sqrt(pi / 2) L_1/2(-2 x), by modified Bessel functions scaled by exp(-x)
     return (sigma * np.sqrt(np.pi / 2) * ((1 + 2 * x) * ive(0, x) + 2 * x * ive(1, x))).astype(np.float32)
 
@@ -121,12 +125,12 @@ def _lv_frame(subject: Subject, time: float, grid: _Grid) -> _Frame:
 
 
 def _ellipse_profile(position: np.ndarray) -> np.ndarray:
-    """Radius of a half ellipsoid of height 1; above its base it goes on as a cylinder."""
+    """Return the radius of a half ellipsoid of height 1; above its base it goes on as a cylinder."""
     return np.sqrt(np.clip(1 - np.clip(position, 0, 1) ** 2, 0, 1))
 
 
 def _cover(depth: np.ndarray, width: float) -> np.ndarray:
-    """Share of a voxel of ``width`` that lies inside a surface which it is ``depth`` below (negative: outside)."""
+    """Return the share of a voxel of ``width`` inside a surface, ``depth`` below it (negative: outside)."""
     return np.clip(depth / width + 0.5, 0, 1)
 
 
@@ -134,9 +138,13 @@ def _mix(image: np.ndarray, cover: np.ndarray, value: np.ndarray | float) -> np.
     return image + cover * (value - image)
 
 
-def _texture(seed: int, which: int, z, y, x, wavelength: tuple[float, float], modes: int = 10) -> np.ndarray:
-    """A smooth random function of position with mean 0 and variance 1: a sum of plane waves.
+def _texture(
+    seed: int, which: int, points: tuple[np.ndarray, ...], wavelength: tuple[float, float], modes: int = 10
+) -> np.ndarray:
+    """Draw a smooth random function of position with mean 0 and variance 1: a sum of plane waves.
 
+    :param which: number of the texture.
+    :param points: coordinates z, y, x in mm that broadcast to (z, y, x).
     :param wavelength: shortest and longest, mm.
     """
     generator = np.random.default_rng([seed, 3, which])
@@ -144,26 +152,26 @@ def _texture(seed: int, which: int, z, y, x, wavelength: tuple[float, float], mo
     directions *= 2 * np.pi / np.linalg.norm(directions, axis=1, keepdims=True)
     waves = (directions / generator.uniform(*wavelength, (modes, 1))).astype(np.float32)
     phases = generator.uniform(0, 2 * np.pi, modes).astype(np.float32)
-    total = np.float32(0)
+    (z, y, x), total = points, np.float32(0)
     for (kz, ky, kx), phase in zip(waves, phases, strict=True):
         total = total + np.cos(kz * z + ky * y + kx * x + phase)
     return total * np.float32(np.sqrt(2 / modes))
 
 
 def _ellipse_depth(y, x, half_y: float, half_x: float) -> np.ndarray:
-    """About the depth below an ellipse's edge, mm."""
+    """Estimate the depth below an ellipse's edge, mm."""
     return (1 - np.hypot(y / half_y, x / half_x)) * np.sqrt(half_y * half_x)
 
 
 def _body(subject: Subject, grid: _Grid, heart: _Frame) -> np.ndarray:
-    """Torso with fat, chest wall, lungs, mediastinum, liver, spine and aorta; drawn towards the heart in systole."""
+    """Paint torso, chest wall, lungs, mediastinum, liver, spine and aorta; drawn towards the heart in systole."""
     pull = _pull(heart)
     z = grid.z
     y = grid.y + pull * heart.v
     x = grid.x + pull * heart.u
     seed, edge = subject.seed, grid.pixel
-    fine = _texture(seed, 0, z, y, x, (7, 22))
-    coarse = _texture(seed, 1, z, y, x, (25, 70), modes=6)
+    fine = _texture(seed, 0, (z, y, x), (7, 22))
+    coarse = _texture(seed, 1, (z, y, x), (25, 70), modes=6)
     half_y, half_x = subject.torso
 
     image = _cover(_ellipse_depth(y, x, half_y, half_x), edge) * (FAT + 0.05 * fine)
@@ -191,7 +199,7 @@ def _body(subject: Subject, grid: _Grid, heart: _Frame) -> np.ndarray:
 
 
 def _pull(heart: _Frame) -> np.ndarray:
-    """Relative shift by which the surroundings follow the epicardium: R / r - 1, fading with the distance."""
+    """Return the relative shift by which tissue follows the epicardium: R / r - 1, fading with the distance."""
     released = (heart.R_outer**2 - heart.outer**2) * np.exp(-np.clip(-heart.Z, 0, None) / 10)
     far = np.maximum(heart.r, heart.outer + 1)
     return (np.sqrt(1 + released / far**2) - 1) * np.exp(-(((far - heart.outer) / 25) ** 2))
@@ -200,9 +208,9 @@ def _pull(heart: _Frame) -> np.ndarray:
 def _paint_right_heart(
     image: np.ndarray, subject: Subject, time: float, grid: _Grid, heart: _Frame
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The right ventricle, a crescent around the left one, below the base; the atria above it.
+    """Paint the right ventricle, a crescent around the left one, below the base; the atria above it.
 
-    :return: the image, and where the right ventricle's cavity is (bool).
+    :returns: the image, and a mask of the right ventricle's cavity (bool).
     """
     c = rv_contraction(subject, time)
     cosine, sine = np.cos(subject.septum), np.sin(subject.septum)
@@ -221,7 +229,7 @@ def _paint_right_heart(
     fat = _cover(np.maximum(free_wall + 3.5, heart.outer + 2.5 - heart.r), edge) * below_base
     image = _mix(image, fat, 0.85 * FAT)
     image = _mix(image, _cover(free_wall + 1.5, edge) * below_base, RV_WALL)
-    trabeculae = _texture(seed, 4, heart.Z, across, along, (6, 14))
+    trabeculae = _texture(seed, 4, (heart.Z, across, along), (6, 14))
     blood = RV_BLOOD + 0.07 * trabeculae - 0.30 * (trabeculae > 0.9) * (free_wall < 6)
     image = _mix(image, _cover(free_wall - 1.5, edge) * below_base, blood)
 
@@ -237,18 +245,18 @@ def _paint_right_heart(
 
 
 def _paint_left_heart(image: np.ndarray, subject: Subject, grid: _Grid, heart: _Frame) -> np.ndarray:
-    """Wall, blood and the two papillary muscles of the left ventricle."""
+    """Paint wall, blood and the two papillary muscles of the left ventricle."""
     seed, edge = subject.seed, grid.pixel
     whole = subject.length + subject.wall
     below_base = _cover(heart.Z * heart.length, grid.thickness) * _cover((whole - heart.Z), grid.thickness)
 
     R = np.sqrt(np.clip(heart.R_inner**2 + heart.length * (heart.r**2 - heart.inner**2), 0, None))
     angle = np.arctan2(heart.v, heart.u) - subject.twist * heart.contraction * (heart.Z / whole - 0.25)
-    fibres = _texture(seed, 5, heart.Z, R * np.sin(angle), R * np.cos(angle), (7, 18))
+    fibres = _texture(seed, 5, (heart.Z, R * np.sin(angle), R * np.cos(angle)), (7, 18))
     image = _mix(image, _cover(heart.outer - heart.r, edge) * below_base, MYOCARDIUM + 0.06 * fibres)
 
     has_cavity = below_base * (heart.R_inner > 0)
-    flow = _texture(seed, 6, heart.Z, heart.v / heart.scale, heart.u / heart.scale, (15, 40), modes=5)
+    flow = _texture(seed, 6, (heart.Z, heart.v / heart.scale, heart.u / heart.scale), (15, 40), modes=5)
     image = _mix(image, _cover(heart.inner - heart.r, edge) * has_cavity, LV_BLOOD + 0.03 * flow)
 
     reach = _cover(6 - np.abs(heart.Z - 0.5 * subject.length) / 2, 4) * has_cavity
@@ -260,13 +268,13 @@ def _paint_left_heart(image: np.ndarray, subject: Subject, grid: _Grid, heart: _
 
 
 def _coil_sensitivity(subject: Subject, grid: _Grid) -> np.ndarray:
-    """A mild bias field: brighter towards the coil in front."""
+    """Return a mild bias field: brighter towards the coil in front."""
     y, x = grid.y / FIELD_OF_VIEW[1], grid.x / FIELD_OF_VIEW[2]
     return 1 + subject.coil[0] * y + subject.coil[1] * x - 0.15 * (y**2 + x**2)
 
 
 def _label(heart: _Frame, in_rv: np.ndarray) -> np.ndarray:
-    """Labels as ACDC has them; papillary muscles belong to the cavity."""
+    """Label as ACDC does; papillary muscles belong to the cavity."""
     below_base = heart.Z >= 0
     label = in_rv.astype(np.uint8)
     label[below_base & (heart.r < heart.outer)] = LABELS["myocardium"]

@@ -1,4 +1,4 @@
-"""The demo of segmentation: patients with a few visits, of whom only two have labels."""
+"""The demo of segmentation: patients with a few visits; the labels of two patients are used."""
 
 import csv
 from collections import defaultdict
@@ -15,39 +15,39 @@ from longflow.paths import DatasetPaths
 from longflow.tasks.segment.trajectories import slope
 
 TITLE = "heads with growing ventricles, shrinking thalami and lesions; labels of two patients are used"
-#: training time of each of the two ways
+#: seconds of training of each of the two methods
 MAX_TIME = 80.0
-#: share of it that pretraining takes
+#: share of them for pretraining
 PRETRAINING = 1 / 5
-#: both ways are optimised alike, by Adam at a rate for few steps
+#: both methods are optimised by Adam, at a learning rate for few steps
 LEARNING_RATE = ("--lr", "3e-3")
-#: at its full weight, consistency keeps networks of few steps from beginning with small structures
+#: at full weight, consistency keeps networks of few steps from learning small structures
 CONSISTENCY = "consistency=0.3"
 LABELLED = 2
-#: GB; small patches, of which a CPU sees many in a minute
+#: GB; the patches are small, so that a CPU trains on many in a minute
 GPU_MEMORY = "0.1"
 METHODS = ("unet", "unet_consistent")
 
 
 def raw_folder(home: Path) -> Path:
-    """Where the cohort is written."""
+    """Return the folder of the cohort."""
     return home / "raw" / DATASET_NAME
 
 
 def label_folder(home: Path, method: str) -> Path:
-    """Where a method's labels of the held-out patients, their numbers and figures are written."""
+    """Return the folder of a method's labels of the held-out patients, their metrics and figures."""
     return home / "segmentations" / method
 
 
 def write_data(home: Path) -> None:
-    """Write the cohort, unless it is there."""
+    """Write the cohort, or keep a finished one."""
     write_brain_cohort(raw_folder(home))
 
 
 def demo_commands(home: Path, max_time: float) -> list[Command]:
-    """What the demo runs, in order: labels alone, then pretraining and consistency, in the same time.
+    """List the commands of the demo, in order: labels alone, then pretraining and consistency, in the same time.
 
-    :param max_time: of training, in seconds, for each of the two.
+    :param max_time: seconds of training, for each of the two.
     """
     dataset = DatasetPaths(DATASET_NAME).id
     fold = (dataset, CONFIGURATION, "0")
@@ -71,7 +71,7 @@ def demo_commands(home: Path, max_time: float) -> list[Command]:
 
 
 def results(home: Path) -> Results:
-    """Both ways beside each other, and what the truth itself would score."""
+    """Compare both methods with each other and with the reference labels."""
     rows = []
     for name, method in (("labels alone", "unet"), ("pretrained, consistent", "unet_consistent")):
         metrics = read_json(label_folder(home, method) / "metrics.json")
@@ -84,8 +84,8 @@ def results(home: Path) -> Results:
                 *(f"{errors[structure]:.0%}" for structure in STRUCTURES),
             )
         )
-    truth = (_shown(consistency(metrics, number)) for number in ("true_stcs", "true_aspc"))
-    rows.append(("the true labels", "1.000", *truth, *[""] * len(STRUCTURES)))
+    reference = (_shown(consistency(metrics, number)) for number in ("true_stcs", "true_aspc"))
+    rows.append(("the reference labels", "1.000", *reference, *[""] * len(STRUCTURES)))
     return Results(
         "Held-out patients: overlap, consistency between visits, error of the slope of volume over time",
         ("segmented by", "Dice", "STCS", "ASPC, %", *STRUCTURES),
@@ -99,9 +99,11 @@ def results(home: Path) -> Results:
 
 
 def consistency(metrics: dict, number: str) -> float | None:
-    """The mean over structures of STCS or ASPC, predicted or true, as in metrics.json.
+    """Return the mean over structures of STCS or ASPC.
 
-    None where that of a structure is not defined: the network found it in no pair of scans.
+    :param metrics: content of metrics.json.
+    :param number: its key, of predictions or of the reference.
+    :returns: None where the number of a structure is not defined: the network found it in no pair of scans.
     """
     means = [metrics["by_structure"][name]["consistency"][number]["mean"] for name in STRUCTURES]
     return None if None in means else float(np.mean(means))
@@ -112,9 +114,9 @@ def _shown(number: float | None) -> str:
 
 
 def slope_errors(raw: Path, predicted: Path) -> dict[str, float]:
-    """By structure: mean |slope - true slope| over patients, as a share of the mean |true slope|.
+    """Return the mean |slope - true slope| over patients, as a share of the mean |true slope|, by structure.
 
-    The true slopes are those of the closed form at the same visits, not of the label maps.
+    The true slopes come from the closed form at the same visits, not from the label maps.
     """
     series = defaultdict(list)
     true = {(row["case"], row["structure"]): float(row["volume_ml"]) for row in _rows(raw / "true_volumes.csv")}
@@ -126,8 +128,8 @@ def slope_errors(raw: Path, predicted: Path) -> dict[str, float]:
         slopes = []
         for (_, name), points in series.items():
             if name == structure:
-                times, volumes, truth = zip(*points, strict=True)
-                slopes.append((slope(times, volumes), slope(times, truth)))
+                times, volumes, exact = zip(*points, strict=True)
+                slopes.append((slope(times, volumes), slope(times, exact)))
         slopes = np.array(slopes)
         found[structure] = float(np.abs(slopes[:, 0] - slopes[:, 1]).mean() / np.abs(slopes[:, 1]).mean())
     return found

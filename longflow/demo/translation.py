@@ -12,9 +12,10 @@ from longflow.data.phases import phase_pairs
 from longflow.demo.abdomen import PHASES, knowable_scan
 from longflow.demo.abdomen_cohort import DATASET_NAME, cohort_patient, write_abdomen_cohort
 from longflow.demo.run import Results
+from longflow.evaluation.metric import compute_metrics
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
-from longflow.tasks.translate.metrics import translation_metrics
+from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVolumes
 
 TITLE = "abdomens in CT, each native and in the arterial phase of contrast"
 #: axial slices, as in MFM's paper
@@ -27,22 +28,22 @@ SHOWN = (("body_mae", "MAE in the body, HU", 1), ("psnr", "PSNR, dB", 1), ("ssim
 
 
 def raw_folder(home: Path) -> Path:
-    """Where the cohort is written."""
+    """Return the folder of the cohort."""
     return home / "raw" / DATASET_NAME
 
 
 def translation_folder(home: Path, phase: str) -> Path:
-    """Where the held-out scans are written as translated to a phase, with their numbers and figures."""
+    """Return the folder of the held-out scans translated to a phase, with their metrics and figures."""
     return home / "translations" / f"to_{phase}"
 
 
 def write_data(home: Path) -> None:
-    """Write the cohort, unless it is there."""
+    """Write the cohort, or keep a finished one."""
     write_abdomen_cohort(raw_folder(home))
 
 
 def demo_commands(home: Path, max_time: float) -> list[Command]:
-    """What the demo runs, in order: one training, then both directions. :param max_time: of training, in seconds."""
+    """List the commands of the demo: one training, then both directions. :param max_time: seconds of training."""
     dataset, images = DatasetPaths(DATASET_NAME).id, str(raw_folder(home) / "imagesTs")
     commands = [
         Command("plan_and_preprocess", ("-d", dataset, "--preset", "tiny")),
@@ -58,20 +59,20 @@ def demo_commands(home: Path, max_time: float) -> list[Command]:
 
 
 def results(home: Path) -> Results:
-    """Each direction beside the scan as it was, and the best that the other phase allows."""
+    """Compare each direction with the untranslated scan and with the best that the other phase allows."""
     rows = []
     for target, source in (PHASES, PHASES[::-1]):
         metrics = read_json(translation_folder(home, target) / "metrics.json")["by_direction"][target]
         found = {image: {key: metrics[image][key]["mean"] for key, *_ in SHOWN} for image in ("input", "translation")}
         found["knowable"] = knowable_numbers(raw_folder(home), target)
-        names = (f"{source}, as it is", f"translated to {target}", "at best (noise is left)")
+        names = (f"{source}, as it is", f"translated to {target}", "at best (only noise remains)")
         for name, numbers in zip(names, found.values(), strict=True):
             cells = [f"{numbers[key]:.{decimals}f}" for key, _, decimals in SHOWN]
             share = numbers["body_mae"] / found["input"]["body_mae"]
             rows.append((name, cells[0], f"{share:.2f} x", *cells[1:]))
     folder = home / "translations"
     return Results(
-        "Held-out subjects, each against the scan taken in the wanted phase",
+        "Held-out subjects, each compared with the acquired scan of the requested phase",
         ("scan", SHOWN[0][1], "of the input's", *(heading for _, heading, _ in SHOWN[1:])),
         rows,
         [
@@ -85,17 +86,22 @@ def results(home: Path) -> Results:
 
 
 def knowable_numbers(raw: Path, phase: str) -> dict[str, float]:
-    """What :func:`longflow.demo.abdomen.knowable_scan` would score on the held-out subjects: mean of each number."""
+    """Score :func:`longflow.demo.abdomen.knowable_scan` on the held-out subjects.
+
+    :param raw: the folder of the cohort.
+    :returns: the mean of each metric of ``SHOWN``.
+    """
     description = read_description(raw / "dataset.json")
     breathing = read_json(raw / "dataset.json")["phantom"]["breathing"]
     found = []
     for series in series_of_folder(raw / "imagesTs", description):
         for pair in phase_pairs(series, PHASES):
-            truth = read_scan((pair.first if phase == PHASES[0] else pair.second).images)
+            reference = read_scan((pair.first if phase == PHASES[0] else pair.second).images)
             patient = cohort_patient(raw, series.subject)
-            best = knowable_scan(patient, phase, truth.array.shape[1:], breathing)[None].astype(np.float32)
+            best = knowable_scan(patient, phase, reference.array.shape[1:], breathing)[None].astype(np.float32)
             ct = description.is_ct
+            body, spacing = body_of_scan(reference.array, ct), reference.geometry.array_spacing
             found.append(
-                translation_metrics(best, truth.array, body_of_scan(truth.array, ct), truth.geometry.array_spacing, ct)
+                compute_metrics(TRANSLATION_METRICS, TranslationVolumes(best, reference.array, spacing, body, ct))
             )
     return {key: float(np.mean([numbers[key] for numbers in found])) for key, *_ in SHOWN}

@@ -1,1 +1,1 @@
-"""Forecasts against acquired scans: metrics, comparison with the baselines, choice of the best model."""
+"""Engines that compare predictions with references: metrics, summaries over subjects, choice of the best model."""

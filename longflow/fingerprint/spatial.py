@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
 from pydantic import BaseModel, ConfigDict, Field
 
 from longflow.data.body import brighter_than_mean
@@ -13,6 +12,7 @@ from longflow.data.dataset import Scan, Series
 from longflow.data.images import Volume, check_same_grid, read_label, read_scan
 from longflow.errors import DataError
 from longflow.integrity.problems import REGISTER
+from longflow.nnunet import foreground_intensities
 
 #: most intensity samples of the whole dataset and of one scan; nnU-Net's 1e8 fill memory and change no digit used
 SAMPLES_OF_DATASET, SAMPLES_OF_SCAN = 5_000_000, 10_000
@@ -108,10 +108,7 @@ def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
         for channel in channels:
             voxels = image[channel][crop]
             inside = brighter_than_mean(voxels) if labels is None else labels[crop] > 0
-            drawn, _ = DatasetFingerprintExtractor.collect_foreground_intensities(
-                inside[None], voxels[None], num_samples=samples_of_scan
-            )
-            samples[channel].append(np.asarray(drawn[0], dtype=np.float32))
+            samples[channel].append(foreground_intensities(voxels, inside, samples_of_scan))
             counts[channel] += int(inside.sum())
     return SubjectFindings(
         spacing=first.geometry.array_spacing,

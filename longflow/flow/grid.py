@@ -1,8 +1,8 @@
-"""Series on a regular temporal grid: quantiser, occupancy, embedding, filling (CRONOS A.1, eq. 12-21; TFM section 2.4).
+"""Put series on a regular temporal grid: quantiser, occupancy, embedding, filling (CRONOS A.1, eq. 12-21; TFM 2.4).
 
-The grid ends one spacing before the target, g_K = t_target - spacing: slots between the last scan and the target stay
-empty and are filled, which is how a discrete method learns of the horizon, as in the paper's experiments, where frames
-are masked out of a regular sequence that ends right before the target (section 4.1).
+The grid ends one spacing before the target: g_K = t_target - spacing. Slots between the last scan and the target stay
+empty and are then filled. From them a discrete method learns the horizon. In the paper's experiments, too, frames are
+masked out of a regular sequence that ends right before the target (section 4.1).
 """
 
 import torch
@@ -12,9 +12,11 @@ from longflow.flow.masks import as_weights
 
 
 def grid_slots(times: Tensor, target_time: Tensor, spacing: float, length: int) -> Tensor:
-    """q(t) = clip(1 + floor((t - g_1) / spacing + 1/2), 1, K) (CRONOS eq. 13), counted from 0.
+    """Find the slot of each scan: q(t) = clip(1 + floor((t - g_1) / spacing + 1/2), 1, K) (CRONOS eq. 13), from 0.
 
-    :param times: (batch, scans). :param target_time: (batch,). :param spacing: of the grid, in the unit of the times.
+    :param times: (batch, scans).
+    :param target_time: (batch,).
+    :param spacing: of the grid, in the unit of the times.
     :param length: K.
     :returns: slot indices 0 ... K - 1, (batch, scans); a tie goes to the later slot.
     """
@@ -25,7 +27,8 @@ def grid_slots(times: Tensor, target_time: Tensor, spacing: float, length: int) 
 def embed_on_grid(scans: Tensor, slots: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Put each scan into its slot; of several scans in a slot the latest stays (CRONOS eq. 14-18).
 
-    :param scans: (batch, scans, channels, *spatial), in order of time. :param slots: (batch, scans).
+    :param scans: (batch, scans, channels, *spatial), in order of time.
+    :param slots: (batch, scans).
     :param mask: (batch, scans), True where a scan was observed.
     :returns: embedded stack (batch, length, channels, *spatial) with zeros in empty slots, occupancy (batch, length).
     """
@@ -35,9 +38,11 @@ def embed_on_grid(scans: Tensor, slots: Tensor, mask: Tensor, length: int) -> tu
 
 
 def latest_in_slot(slots: Tensor, mask: Tensor, length: int) -> Tensor:
-    """i*(k) (CRONOS eq. 16): the index of the latest scan in each slot, -1 where the slot is empty (m_k = 0, eq. 15).
+    """Find i*(k) (CRONOS eq. 16): the index of the latest scan in each slot, -1 where it is empty (m_k = 0, eq. 15).
 
-    :param slots: (batch, scans). :param mask: (batch, scans). :returns: (batch, length).
+    :param slots: (batch, scans).
+    :param mask: (batch, scans), True where a scan was observed.
+    :returns: (batch, length).
     """
     positions = torch.arange(slots.shape[1], device=slots.device).expand_as(slots)
     latest = torch.full((slots.shape[0], length), -1, device=slots.device, dtype=torch.long)
@@ -45,18 +50,20 @@ def latest_in_slot(slots: Tensor, mask: Tensor, length: int) -> Tensor:
 
 
 def fill_forward(scans: Tensor, occupied: Tensor) -> Tensor:
-    """Last observation carried forward; slots before the first scan take the first (CRONOS eq. 19-21, TFM section 2.4).
+    """Carry the last observation forward (CRONOS eq. 19-21); slots before the first scan take the first (TFM 2.4).
 
-    :param scans: (batch, length, channels, *spatial). :param occupied: (batch, length), at least one True in each row.
+    :param scans: (batch, length, channels, *spatial).
+    :param occupied: (batch, length), at least one True in each row.
     :returns: a stack of the same shape without empty slots.
     """
     return _take(scans, carried_forward(occupied))
 
 
 def carried_forward(occupied: Tensor) -> Tensor:
-    """For each slot, the slot whose scan it shows after filling (CRONOS eq. 19, 20).
+    """Find the slot whose scan each slot shows after filling (CRONOS eq. 19, 20).
 
-    :param occupied: (batch, length). :returns: (batch, length).
+    :param occupied: (batch, length), True where a slot holds a scan.
+    :returns: (batch, length).
     """
     positions = torch.arange(occupied.shape[1], device=occupied.device).expand_as(occupied)
     last_seen = torch.where(occupied, positions, -1).cummax(1).values
@@ -65,6 +72,6 @@ def carried_forward(occupied: Tensor) -> Tensor:
 
 
 def _take(stack: Tensor, index: Tensor) -> Tensor:
-    """Entries of the second axis, sample by sample."""
+    """Take entries of the second axis, sample by sample."""
     rows = torch.arange(stack.shape[0], device=stack.device).unsqueeze(1)
     return stack[rows, index]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def broadcast_target(target: Tensor, scans: int) -> Tensor:
-    """X_1 = [I_target, ..., I_target] (CRONOS eq. 7).
+    """Repeat the target for every scan: X_1 = [I_target, ..., I_target] (CRONOS eq. 7).
 
     :param target: (batch, channels, *spatial).
     :returns: (batch, scans, channels, *spatial), a view without a copy.
@@ -14,9 +14,10 @@ def broadcast_target(target: Tensor, scans: int) -> Tensor:
 
 
 def interpolate(start: Tensor, end: Tensor, tau: Tensor, noise: float = 0.0) -> Tensor:
-    """X_tau = (1 - tau) X_0 + tau X_1 + sigma eps (CRONOS eq. 4).
+    """Compute the point on the path: X_tau = (1 - tau) X_0 + tau X_1 + sigma eps (CRONOS eq. 4).
 
-    :param start: X_0, (batch, scans, channels, *spatial). :param end: X_1, of the same shape.
+    :param start: X_0, (batch, scans, channels, *spatial).
+    :param end: X_1, of the same shape.
     :param tau: flow steps in [0, 1], (batch,).
     :param noise: sigma; CRONOS trains with 0 (section 3.3, table 7).
     """
@@ -25,17 +26,19 @@ def interpolate(start: Tensor, end: Tensor, tau: Tensor, noise: float = 0.0) -> 
 
 
 def velocity(start: Tensor, end: Tensor) -> Tensor:
-    """u = X_1 - X_0, constant along the path (CRONOS eq. 5)."""
+    """Compute u = X_1 - X_0, constant along the path (CRONOS eq. 5)."""
     return end - start
 
 
-def velocity_loss(predicted: Tensor, wanted: Tensor, mask: Tensor) -> Tensor:
-    """Mean squared difference of velocities (CRONOS eq. 6) over the observed scans; masked ones carry no weight.
+def velocity_loss(predicted: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+    """Average the squared difference of velocities (CRONOS eq. 6) over the observed scans; masked ones have no weight.
 
-    :param predicted: (batch, scans, channels, *spatial). :param wanted: of the same shape.
+    :param predicted: (batch, scans, channels, *spatial).
+    :param reference: of the same shape.
     :param mask: (batch, scans), True where a scan was observed.
+    :returns: a scalar.
     """
-    per_scan = (predicted.float() - wanted.float()).square().flatten(2).mean(2)
+    per_scan = (predicted.float() - reference.float()).square().flatten(2).mean(2)
     weight = mask.to(per_scan.dtype)
     return (per_scan * weight).sum() / weight.sum()
 

@@ -1,4 +1,4 @@
-"""From the transported stack to one volume (TFM section 2.3, table 3; CRONOS table 4)."""
+"""Reduce the transported stack to one volume (TFM section 2.3, table 3; CRONOS table 4)."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ REDUCTIONS = ("last", "mean")
 
 
 def reduce_scans(stack: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    """Both reductions of a stack in which every observed scan has been carried to the target.
+    """Apply both reductions to a stack whose observed scans have all been carried to the target.
 
-    ``last`` is the place of the last observed scan: there an untrained flow, whose velocity is zero, returns that scan
-    itself (LCI). ``mean`` is the mean over the observed scans.
+    ``last`` is the place of the last observed scan. There an untrained flow, whose velocity is zero, returns that scan
+    (LCI). ``mean`` is the mean over the observed scans.
 
     :param stack: (batch, scans, channels, *spatial), in order of time.
     :param mask: (batch, scans), True where a scan was observed: at least one in each row.

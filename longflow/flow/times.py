@@ -1,4 +1,4 @@
-"""How time reaches a network: interpolated times (CRONOS eq. 9) and their Fourier encoding (eq. 11)."""
+"""Bring time to a network: interpolated times (CRONOS eq. 9) and their Fourier encoding (eq. 11)."""
 
 import math
 
@@ -7,9 +7,11 @@ from torch import Tensor
 
 
 def interpolate_times(context_times: Tensor, target_time: Tensor, tau: Tensor) -> Tensor:
-    """T_tau = (1 - tau) t_context + tau t_target (CRONOS eq. 9).
+    """Compute T_tau = (1 - tau) t_context + tau t_target (CRONOS eq. 9).
 
-    :param context_times: (batch, scans). :param target_time: (batch,). :param tau: (batch,).
+    :param context_times: (batch, scans).
+    :param target_time: (batch,).
+    :param tau: (batch,).
     :returns: (batch, scans).
     """
     tau = tau.unsqueeze(1)
@@ -17,13 +19,14 @@ def interpolate_times(context_times: Tensor, target_time: Tensor, tau: Tensor) -
 
 
 def time_frequencies(shortest: float, longest: float, count: int) -> Tensor:
-    """Frequencies f_k for which times ``shortest`` apart are told apart and times ``longest`` apart are not confused.
+    """Choose frequencies f_k that separate times ``shortest`` apart and do not confuse times ``longest`` apart.
 
     They form a geometric series. The lowest has a period of four times ``longest``: over the whole range its phase
-    stays within a quarter turn to either side, so that it is one-to-one. The highest has a period of twice
-    ``shortest``: such a step turns its phase by half, the most that there is.
+    stays within a quarter turn to either side, so it is one-to-one. The highest has a period of twice ``shortest``:
+    such a step turns its phase by half a turn, the most possible.
 
-    :param shortest: shortest interval that matters. :param longest: longest span that occurs, in the same unit.
+    :param shortest: shortest interval that matters.
+    :param longest: longest span that occurs, in the same unit.
     :param count: how many frequencies.
     :returns: (count,), in turns per unit of time.
     """
@@ -33,9 +36,10 @@ def time_frequencies(shortest: float, longest: float, count: int) -> Tensor:
 
 
 def fourier_features(times: Tensor, frequencies: Tensor) -> Tensor:
-    """gamma(t) = [sin(2 pi f_k t), cos(2 pi f_k t)] (CRONOS section 3.3, after Tancik et al. 2020).
+    """Compute gamma(t) = [sin(2 pi f_k t), cos(2 pi f_k t)] (CRONOS section 3.3, after Tancik et al. 2020).
 
-    :param times: any shape. :param frequencies: (count,).
+    :param times: any shape.
+    :param frequencies: (count,).
     :returns: (*times.shape, 2 * count).
     """
     angles = 2 * math.pi * times.unsqueeze(-1) * frequencies
@@ -43,9 +47,11 @@ def fourier_features(times: Tensor, frequencies: Tensor) -> Tensor:
 
 
 def encode_times(times: Tensor, frequencies: Tensor, mask: Tensor) -> Tensor:
-    """Enc(t) = 1/T sum_i gamma(t_i) (CRONOS eq. 11) over the observed scans; masked ones carry no weight.
+    """Compute Enc(t) = 1/T sum_i gamma(t_i) (CRONOS eq. 11) over the observed scans; masked ones have no weight.
 
-    :param times: (batch, scans). :param frequencies: (count,). :param mask: (batch, scans), True where observed.
+    :param times: (batch, scans).
+    :param frequencies: (count,).
+    :param mask: (batch, scans), True where observed.
     :returns: (batch, 2 * count).
     """
     weight = mask.to(times.dtype).unsqueeze(-1)

@@ -1,1 +1,1 @@
-"""From a trained model and a subject's scans to a forecast: selection, sliding window, folders, Python interface."""
+"""From a trained model and scans to predictions, for any task: selection, sliding window, folders."""

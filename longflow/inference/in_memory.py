@@ -1,4 +1,4 @@
-"""Scans that callers of the Python interface hold: arrays and SimpleITK images."""
+"""Scans in memory, for the Python interface: arrays and SimpleITK images."""
 
 from collections.abc import Sequence
 
@@ -10,9 +10,11 @@ from longflow.errors import DataError
 
 
 def volume_of(scan: np.ndarray | sitk.Image, spacing: Sequence[float] | None) -> Volume:
-    """A scan as the rest of longflow knows it.
+    """Convert a scan to a volume.
 
-    :param scan: an image, or an array (z, y, x) or (channels, z, y, x). :param spacing: mm, (z, y, x), of an array.
+    :param scan: an image, or an array (z, y, x) or (channels, z, y, x).
+    :param spacing: (z, y, x), mm; of an array.
+    :returns: the volume, float32, with the scan's type noted.
     :raises DataError: an array of another shape, or without a spacing.
     """
     if isinstance(scan, sitk.Image):
@@ -23,7 +25,7 @@ def volume_of(scan: np.ndarray | sitk.Image, spacing: Sequence[float] | None) ->
     array = array[None] if array.ndim == 3 else array
     if array.ndim != 4 or spacing is None or len(spacing) != 3:
         raise DataError(
-            f"Arrays need the shape (z, y, x) or (channels, z, y, x) and a spacing of three numbers in mm, "
+            f"Arrays need the shape (z, y, x) or (channels, z, y, x), and a spacing of three numbers in mm; "
             f"found shape {np.shape(scan)} and spacing {spacing}."
         )
     geometry = Geometry(
@@ -36,8 +38,8 @@ def volume_of(scan: np.ndarray | sitk.Image, spacing: Sequence[float] | None) ->
 
 
 def image_like(array: np.ndarray, image: sitk.Image) -> sitk.Image:
-    """(channels, z, y, x) as an image on the grid of another."""
+    """Convert an array (channels, z, y, x) to an image on the grid of another."""
     channels = [sitk.GetImageFromArray(channel) for channel in array]
-    found = channels[0] if len(channels) == 1 else sitk.Compose(channels)
-    found.CopyInformation(image)
-    return found
+    result = channels[0] if len(channels) == 1 else sitk.Compose(channels)
+    result.CopyInformation(image)
+    return result

@@ -10,6 +10,7 @@ from longflow.data.dataset import DatasetDescription, read_description
 from longflow.errors import ConfigurationError, unknown_name
 from longflow.flow.solvers import ORDERS, count_evaluations
 from longflow.inference.selection import Member, Selection
+from longflow.inference.windows import WindowSettings
 from longflow.methods.method import Method
 from longflow.methods.registry import build_method, method_class
 from longflow.methods.weights import load_method
@@ -17,9 +18,29 @@ from longflow.networks.precision import default_device
 from longflow.plans import Plans, Solver, read_plans
 
 
-@dataclass
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How predictions are made; a value of None is found elsewhere.
+
+    :param device: "cpu", "cuda", "cuda:1", "mps"; None: a GPU where there is one.
+    :param solver: of a flow; None: the selection's, else the plans'.
+    :param steps: of the solver; None: likewise. Steps that were chosen for one solver are not used for another.
+    :param mirror: average over mirrored inputs; None: as the method has it.
+    """
+
+    device: torch.device | str | None = None
+    solver: str | None = None
+    steps: int | None = None
+    mirror: bool | None = None
+
+
+@dataclass(frozen=True)
 class LoadedMember:
-    """A model of the ensemble with its folds on the device."""
+    """A model of the ensemble, in memory.
+
+    :param member: the model's folder and its folds.
+    :param methods: one for each fold, in evaluation mode on the device.
+    """
 
     member: Member
     plans: Plans
@@ -27,12 +48,13 @@ class LoadedMember:
 
     @property
     def configuration(self) -> str:
+        """Return the name of the configuration."""
         return self.member.model.configuration
 
 
 @dataclass
 class Models:
-    """All that a prediction is made with.
+    """The models that make a prediction.
 
     :param selection: which models and folds, and why these.
     :param members: the same models on the device.
@@ -46,20 +68,24 @@ class Models:
 
     @property
     def plans(self) -> Plans:
-        """The plans of the first member: all members share task, channels and time unit."""
+        """Return the plans of the first member: all members share task, channels and time unit."""
         return self.members[0].plans
 
     @property
     def description(self) -> DatasetDescription:
-        """The dataset.json that was trained on."""
+        """Read the dataset.json of the training."""
         return read_description(self.members[0].member.model.dataset_json)
 
+    def windows(self, member: LoadedMember) -> WindowSettings:
+        """Return how a member predicts a volume from tiles."""
+        return WindowSettings(self.device, member.plans.inference.tile_step_size, self.mirror)
+
     def of_folds(self, folds: Collection[int]) -> "Models":
-        """The same with these folds alone; a member that has none of them keeps all of its own."""
+        """Return the same models with these folds alone; a member that has none of them keeps all of its folds."""
         return replace(self, members=[_of_folds(member, folds) for member in self.members])
 
     def settings(self) -> dict[str, Any]:
-        """What a prediction of any task depends on beside its scans, for sidecars."""
+        """Return what a prediction of any task depends on apart from its scans, for sidecars."""
         return {
             "dataset": self.selection.dataset.name,
             "method": [member.member.model.method for member in self.members],
@@ -80,7 +106,7 @@ def _of_folds(loaded: LoadedMember, folds: Collection[int]) -> LoadedMember:
 
 
 def solver_settings(method: Method) -> dict[str, Any]:
-    """How a flow is integrated, for sidecars; nothing of it for other methods.
+    """Return how a flow is integrated, for sidecars; every value is None for other methods.
 
     dopri5 chooses its number of function evaluations itself.
     """
@@ -91,49 +117,43 @@ def solver_settings(method: Method) -> dict[str, Any]:
 
 
 def task_of(selection: Selection) -> str:
-    """What the selected model was planned for."""
+    """Return the name of the task that the selected model was planned for."""
     return read_plans(selection.members[0].model.plans).task
 
 
-def load_models(
-    selection: Selection,
-    task: str,
-    device: torch.device | str | None = None,
-    mirror: bool | None = None,
-    solver: str | None = None,
-    steps: int | None = None,
-) -> Models:
-    """Load what was selected.
+def load_models(selection: Selection, task: str, settings: PredictionSettings | None = None) -> Models:
+    """Load the selected models.
 
-    :param device: "cpu", "cuda", "cuda:1", "mps"; by default a GPU where there is one.
-    :param mirror: by default as the method has it. :param solver, steps: of a flow; by default as the selection has
-        them, else as the plans do. Steps that were chosen for one solver are not taken over to another.
+    :param task: name of the task that the models must be for.
+    :param settings: how predictions are made.
     :raises LongflowError: the models are for another task, their weights do not fit their plans, or a solver is given
         and none of them integrates a flow.
     """
-    if solver is not None and solver not in get_args(Solver):
-        raise unknown_name("solver", solver, get_args(Solver))
-    found = task_of(selection)
-    if found != task:
+    settings = settings or PredictionSettings()
+    if settings.solver is not None and settings.solver not in get_args(Solver):
+        raise unknown_name("solver", settings.solver, get_args(Solver))
+    planned = task_of(selection)
+    if planned != task:
         raise ConfigurationError(
-            f"{selection.members[0].model.folder.name} of {selection.dataset.name} is a model for the task '{found}', "
-            f"not for '{task}'."
+            f"{selection.members[0].model.folder.name} of {selection.dataset.name} is a model for the task "
+            f"'{planned}', not for '{task}'."
         )
     integrates = any(method_class(member.model.method).integrates for member in selection.members)
-    if (solver is not None or steps is not None) and not integrates:
+    if (settings.solver is not None or settings.steps is not None) and not integrates:
         raise ConfigurationError(
-            f"{selection.members[0].model.folder.name} integrates no flow and needs no solver. Leave --solver and "
-            "--steps away."
+            f"{selection.members[0].model.folder.name} integrates no flow and needs no solver. Remove --solver and "
+            "--steps."
         )
-    if solver is None:
-        solver, steps = selection.solver, steps or selection.steps
-    device = torch.device(device) if device else default_device()
-    members = [_load(member, device, solver, steps) for member in selection.members]
-    return Models(selection, device, members, members[0].methods[0].mirrors if mirror is None else mirror)
+    if settings.solver is None:
+        settings = replace(settings, solver=selection.solver, steps=settings.steps or selection.steps)
+    device = torch.device(settings.device) if settings.device else default_device()
+    members = [_load(member, device, settings) for member in selection.members]
+    mirror = members[0].methods[0].mirrors if settings.mirror is None else settings.mirror
+    return Models(selection, device, members, mirror)
 
 
-def _load(member: Member, device: torch.device, solver: str | None, steps: int | None) -> LoadedMember:
-    """The methods of a member: one for each fold, or one without weights where there is nothing to train."""
+def _load(member: Member, device: torch.device, settings: PredictionSettings) -> LoadedMember:
+    """Load the methods of a member: one for each fold, or one without weights where there is nothing to train."""
     model = member.model
     plans = read_plans(model.plans)
     if method_class(model.method).trains:
@@ -143,6 +163,6 @@ def _load(member: Member, device: torch.device, solver: str | None, steps: int |
         methods = [build_method(model.method, plans, model.configuration).eval()]
     for method in methods:
         method.to(device)
-        method.solver = solver or method.solver
-        method.steps = steps or method.steps
+        method.solver = settings.solver or method.solver
+        method.steps = settings.steps or method.steps
     return LoadedMember(member, plans, methods)

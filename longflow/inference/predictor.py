@@ -1,19 +1,14 @@
-"""Predicting a folder, whatever the task: what is wanted is made and written as a folder that is valid input again."""
+"""Predict a folder, for any task: make what it requests, and write it as a folder that is valid input again."""
 
 import logging
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
-import torch
-
-from longflow import __version__
 from longflow.data.dataset import (
-    PHASE,
     DatasetDescription,
     Scan,
     parse_time,
@@ -22,12 +17,14 @@ from longflow.data.dataset import (
     write_description,
     write_scans,
 )
-from longflow.errors import ConfigurationError, DataError, LongflowError
+from longflow.errors import ConfigurationError, DataError, LongflowError, unknown_name
 from longflow.files import read_json, write_json
-from longflow.inference.models import Models, load_models
+from longflow.inference.models import Models, PredictionSettings, load_models, task_of
 from longflow.inference.requests import Request
 from longflow.inference.selection import Selection, select
 from longflow.parallel import Progress
+from longflow.task import Words, all_tasks, get_task
+from longflow.version import __version__
 
 logger = logging.getLogger(__name__)
 
@@ -37,39 +34,23 @@ OF_RAW_DATASET = ("imagesTr", "labelsTr", "imagesTs", "targetsTs", "labelsTs")
 #: stands in every sidecar
 INTENDED_USE = "research only, not for clinical decisions"
 
-
-@dataclass(frozen=True)
-class Asked:
-    """What is asked of every subject of a folder, beside what its table says.
-
-    :param times: wanted times of forecasts, instead of the rows without an image. :param phase: wanted phase of
-        translations; None: the other one. :param hidden: context scans that forecasts are not made from.
-    """
-
-    times: tuple[float, ...] = ()
-    phase: str | None = None
-    hidden: Any = None
-
-
-NOTHING_ASKED = Asked()
-
 OfTask = TypeVar("OfTask", bound="Predictor")
+OfRequest = TypeVar("OfRequest", bound=Request)
 
 
-class Predictor(ABC):
-    """What is special to a task: what a folder asks for, and how one of these is made.
+class Predictor(ABC, Generic[OfRequest]):
+    """Trained models of one task, ready to predict.
 
-    :cvar task: of the models it works with. :cvar noun: what it makes, one and several. :cvar doing: for progress bars.
+    :cvar task: name of the task of the models.
     """
 
     task: ClassVar[str]
-    noun: ClassVar[tuple[str, str]]
-    doing: ClassVar[str]
     models: Models
 
     def __init__(self, models: Models):
         self.models = models
 
+    # eight parameters: the public interface takes the flags of longflow_predict, each under its own name
     @classmethod
     def load(
         cls: type[OfTask],
@@ -82,149 +63,201 @@ class Predictor(ABC):
         steps: int | None = None,
         mirror: bool | None = None,
     ) -> OfTask:
-        """Load a trained model; what is not given is found as ``longflow_predict`` finds it.
+        """Load a trained model. Parameters that are not given are found as ``longflow_predict`` finds them.
 
+        :param dataset: 101 or "Dataset101_Name".
+        :param configuration: as "3d_fullres".
+        :param method: as "cronos".
+        :param folds: folds whose predictions are averaged.
         :param device: "cpu", "cuda", "cuda:1", "mps"; by default a GPU where there is one.
-        :param solver: of a flow; by default the plan's. :param steps: of the solver.
+        :param solver: of a flow; by default the plans' solver.
+        :param steps: of the solver.
         :param mirror: average over mirrored inputs; by default as the method has it.
+        :returns: the predictor.
         :raises LongflowError: nothing trained fits, or several models do, or the task does not know a setting.
         """
         name = None if dataset is None else str(dataset)
-        chosen = select(name, configuration, method, None if folds is None else tuple(folds))
-        return cls.of(chosen, device, mirror, solver, steps)
+        selection = select(name, configuration, method, None if folds is None else tuple(folds))
+        return cls.of(selection, PredictionSettings(device, solver, steps, mirror))
 
     @classmethod
-    def of(
-        cls: type[OfTask],
-        selection: Selection,
-        device: torch.device | str | None = None,
-        mirror: bool | None = None,
-        solver: str | None = None,
-        steps: int | None = None,
-    ) -> OfTask:
-        """Load what was selected.
+    def of(cls: type[OfTask], selection: Selection, settings: PredictionSettings | None = None) -> OfTask:
+        """Load the selected models.
 
-        :param device: by default a GPU where there is one. :param mirror: by default as the method has it.
-        :param solver, steps: by default as the plans have them.
+        :param settings: how predictions are made.
+        :returns: the predictor.
         :raises LongflowError: the models cannot be loaded, or the task does not know one of the settings.
         """
-        return cls(load_models(selection, cls.task, device, mirror, solver, steps))
+        return cls(load_models(selection, cls.task, settings))
+
+    @property
+    def words(self) -> Words:
+        """Return how messages speak of the task."""
+        return get_task(self.task).words
 
     @abstractmethod
-    def requests(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[Request]:
-        """What a folder asks for; files are not opened.
+    def requests(self, folder: Path, description: DatasetDescription, **options: Any) -> list[OfRequest]:
+        """List what a folder requests; image files are not opened.
 
-        :param asked: of every subject, by the command line.
-        :raises LongflowError: nothing is wanted, or something that cannot be made; all problems at once.
+        :param options: values of the task's ``request_flags`` that were given.
+        :returns: at least one request.
+        :raises LongflowError: nothing is requested, or something impossible; all problems at once.
         """
 
     @abstractmethod
-    def files(self, item: Request, folder: Path, description: DatasetDescription) -> list[Path]:
-        """The images of an item in the output folder."""
+    def files(self, item: OfRequest, folder: Path, description: DatasetDescription) -> list[Path]:
+        """Return the images of a request in the output folder."""
 
     @abstractmethod
-    def make(self, item: Request, folder: Path, description: DatasetDescription) -> dict[str, Any]:
-        """Make an item and write its files.
+    def make(self, item: OfRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
+        """Make a requested prediction and write its files.
 
-        :returns: what of it belongs into its sidecar; ``warnings``, a list of sentences, are logged too.
+        :returns: the further fields of its sidecar; ``warnings``, a list of sentences, are logged too.
         :raises LongflowError: its scans cannot be used.
         """
 
     def settings(self) -> dict[str, Any]:
-        """All that a prediction depends on beside its scans; those of one folder share it."""
+        """Return what a prediction depends on apart from its scans; the predictions of one folder share it."""
         return self.models.settings()
 
-    def finish(self, folder: Path) -> None:  # noqa: B027 - most tasks have no further tables
+    def conditions(self, item: OfRequest) -> dict[str, Any]:
+        """Return the fields of a request's provenance that the predictions of one folder share."""
+        return {}
+
+    def finish(self, folder: Path) -> None:
         """Write further tables of an output folder, from its scans.csv and sidecars."""
 
 
+def load_predictor(selection: Selection, settings: PredictionSettings | None = None) -> Predictor:
+    """Load the predictor of the task that the selected model was planned for.
+
+    :param settings: how predictions are made.
+    :returns: the predictor, with the selected models.
+    :raises LongflowError: the model cannot be loaded or does not know one of the settings.
+    """
+    return get_task(task_of(selection)).predictor().of(selection, settings)
+
+
 def predict_folder(
-    predictor: Predictor,
-    input_folder: Path,
-    output_folder: Path,
-    asked: Asked = NOTHING_ASKED,
+    predictor: Predictor[OfRequest],
+    input_folder: Path | str,
+    output_folder: Path | str,
+    options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
-) -> list[Request]:
-    """Make everything that a folder asks for; what is finished is skipped.
+) -> list[OfRequest]:
+    """Make everything that a folder requests; finished predictions are kept.
 
-    What can be checked without reading voxels is checked for all subjects first. A subject whose images turn out to be
-    unusable is reported at the end; the others are done all the same.
+    Checks that need no voxels come first, for all subjects. A subject whose images cannot be used is reported at the
+    end, after the others are done.
 
-    :param asked: of every subject: times of forecasts and what is hidden from them, the phase of translations.
-    :param progress: called with (finished, all, case) as items are made.
-    :returns: what the folder asked for, made now or before.
-    :raises ConfigurationError: what is asked is for models of another task.
-    :raises DataError: nothing is wanted, or some of it could not be made (said for each).
+    :param predictor: trained models of one task.
+    :param input_folder: images and scans.csv.
+    :param output_folder: images, sidecars, scans.csv and dataset.json; a valid input folder.
+    :param options: requests for every subject, by the names of the task's flags of ``longflow_predict``: ``times`` and
+        ``hide_context`` for forecasts, ``to`` for translations.
+    :param overwrite: make finished predictions again.
+    :param progress: called with (finished, all, case) as predictions are made.
+    :returns: what the folder requests, made now or before.
+    :raises ConfigurationError: an option is for models of another task.
+    :raises DataError: nothing is requested, or some predictions could not be made (each is named).
     """
-    if output_folder.resolve() == input_folder.resolve():
-        raise ConfigurationError(
-            f"Input and output are the same folder; {predictor.noun[1]} would stand among the scans."
-        )
-    _check_asked(asked, predictor)
+    source, folder = Path(input_folder), Path(output_folder)
+    items = _checked_requests(predictor, source, folder, options or {})
     description = predictor.models.description
-    _check_input_description(input_folder, description)
-    wanted = predictor.requests(input_folder, description, asked)
-    _check_output(output_folder, wanted, predictor.noun)
     if not overwrite:
-        hiding = {"hide_context": str(asked.hidden) if asked.hidden else None}
-        _check_settings({**predictor.settings(), **hiding}, wanted, output_folder)
-    todo = [item for item in wanted if overwrite or not is_finished(predictor, item, output_folder, description)]
-    if len(todo) < len(wanted):
-        logger.info("%d of %d %s are finished and kept.", len(wanted) - len(todo), len(wanted), predictor.noun[1])
-    failures = []
-    for number, item in enumerate(todo):
-        progress(number, len(todo), item.target.case)
-        try:
-            make_item(predictor, item, output_folder, description)
-        except LongflowError as error:
-            failures.append(f"  {item.target.case}: {error}")
-    progress(len(todo), len(todo), "")
-    done = [item for item in wanted if is_finished(predictor, item, output_folder, description)]
+        _check_settings(predictor, items, folder)
+    todo = [item for item in items if overwrite or not is_finished(predictor, item, folder, description)]
+    if len(todo) < len(items):
+        logger.info("%d of %d %s are finished and kept.", len(items) - len(todo), len(items), predictor.words.several)
+    failures = _make_all(predictor, todo, folder, description, progress)
+    done = [item for item in items if is_finished(predictor, item, folder, description)]
     if done:
-        write_table(done, output_folder, description)
-        predictor.finish(output_folder)
+        write_table(done, folder, description)
+        predictor.finish(folder)
     if failures:
         raise DataError(
-            f"{len(failures)} of {len(wanted)} {predictor.noun[1]} could not be made, the others are in "
-            f"{output_folder}:\n" + "\n".join(failures)
+            f"{len(failures)} of {len(items)} {predictor.words.several} could not be made, the others are in "
+            f"{folder}:\n" + "\n".join(failures)
         )
-    return wanted
+    return items
 
 
-def _check_asked(asked: Asked, predictor: Predictor) -> None:
-    """Times and hidden scans are asked of models that forecast, a phase of models that translate."""
-    for given, what, flag, task in (
-        (asked.times, "Times (-t) are for forecasts", "-t", "forecast"),
-        (asked.hidden, "Hidden context scans (--hide_context) are for forecasts", "--hide_context", "forecast"),
-        (asked.phase, "A phase (--to) is for translations", "--to", "translate"),
-    ):
-        if given and predictor.task != task:
-            model = predictor.models.members[0].member.model.folder.name
-            raise ConfigurationError(
-                f"{what}, but {model} {predictor.task}s. Leave {flag} away, or choose a model that {task}s with -d "
-                "and -m."
-            )
+def _checked_requests(
+    predictor: Predictor[OfRequest], source: Path, folder: Path, options: Mapping[str, Any]
+) -> list[OfRequest]:
+    """List what a folder requests, after checking options, input and output.
+
+    :param source: input folder. :param folder: output folder.
+    """
+    if folder.resolve() == source.resolve():
+        raise ConfigurationError(
+            f"Input and output are the same folder; {predictor.words.several} would stand among the scans."
+        )
+    _check_options(predictor, options)
+    description = predictor.models.description
+    _check_input_description(source, description)
+    items = predictor.requests(source, description, **options)
+    _check_output(folder, items, predictor.words)
+    return items
+
+
+def _check_options(predictor: Predictor, options: Mapping[str, Any]) -> None:
+    """Refuse options that only other tasks know.
+
+    :raises ConfigurationError: the option is for models of another task. :raises NotFoundError: no task has it.
+    """
+    task = get_task(predictor.task)
+    own = [flag.name for flag in task.request_flags]
+    others = {flag.name: (flag, other) for other in all_tasks() for flag in other.request_flags}
+    for name in options:
+        if name in own:
+            continue
+        if name not in others:
+            raise unknown_name("option", name, own, hint=f"(Options for a model that {task.words.verbs}.)")
+        flag, other = others[name]
+        raise ConfigurationError(
+            f"{flag.meaning}, but {predictor.models.members[0].member.model.folder.name} {task.words.verbs}. Remove "
+            f"{flag.flags[0]}, or choose a model that {other.words.verbs} with -d and -m."
+        )
+
+
+def _make_all(
+    predictor: Predictor, items: Sequence[Request], folder: Path, description: DatasetDescription, progress: Progress
+) -> list[str]:
+    """Make predictions one after the other; return a line for each that could not be made."""
+    failures = []
+    for number, item in enumerate(items):
+        progress(number, len(items), item.target.case)
+        try:
+            make_item(predictor, item, folder, description)
+        except LongflowError as error:
+            failures.append(f"  {item.target.case}: {error}")
+    progress(len(items), len(items), "")
+    return failures
 
 
 def _check_input_description(folder: Path, description: DatasetDescription) -> None:
-    """Where the input has a dataset.json (``imagesTs`` has that of its dataset), it must fit the model's."""
+    """Compare the input's dataset.json, where there is one, with the model's.
+
+    The dataset.json of ``imagesTs`` is that of its dataset.
+    """
     places = [folder, folder.resolve().parent] if folder.name.startswith("images") else [folder]
     path = next((place / "dataset.json" for place in places if (place / "dataset.json").is_file()), None)
     if path is None:
         return
     given = read_description(path)
     for name in ("time_unit", "channels", "file_ending"):
-        found, expected = getattr(given, name), getattr(description, name)
-        if found != expected:
+        value, expected = getattr(given, name), getattr(description, name)
+        if value != expected:
             raise DataError(
-                f"{path}: {name} is {found}, but the model was trained with {expected}. Convert the input first."
+                f"{path}: {name} is {value}, but the model was trained with {expected}. Convert the input first."
             )
 
 
 def is_finished(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> bool:
-    """Whether an item was made before; the sidecar is written last, and names what it was made from."""
-    sidecar = folder / f"{item.target.case}.json"
+    """Whether a prediction was made before, from the same scans; its sidecar is written last."""
+    sidecar = sidecar_of(item, folder)
     if not sidecar.is_file():
         return False
     content, expected = read_json(sidecar), item.provenance()
@@ -233,69 +266,71 @@ def is_finished(predictor: Predictor, item: Request, folder: Path, description: 
     )
 
 
-def _check_output(folder: Path, wanted: list[Request], noun: tuple[str, str]) -> None:
-    """Predictions are never written among acquired scans, nor their table over another one.
+def _check_output(folder: Path, items: Sequence[Request], words: Words) -> None:
+    """Refuse to write predictions among acquired scans, or their table over another one.
 
     :raises ConfigurationError: the folder is a raw dataset or one of its folders, or has a table of other scans.
     :raises DataError: the folder cannot be made or written to.
     """
-    one, several = noun
     existing = next(place for place in (folder, *folder.resolve().parents) if place.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        what = "cannot be written to" if existing.is_dir() else "is a file"
-        raise DataError(f"{existing} {what}. Give another folder for the {several} with -o.")
+        problem = "cannot be written to" if existing.is_dir() else "is a file"
+        raise DataError(f"{existing} {problem}. Give another folder for the {words.several} with -o.")
     of_raw = folder.resolve().name in OF_RAW_DATASET and (folder.resolve().parent / "dataset.json").is_file()
     if of_raw or any((folder / name).is_dir() for name in OF_RAW_DATASET):
         raise ConfigurationError(
-            f"{folder} belongs to a raw dataset. {several.capitalize()} would stand among its acquired scans; give "
-            "another folder with -o."
+            f"{folder} belongs to a raw dataset. {words.several.capitalize()} would stand among its acquired scans. "
+            "Give another folder with -o."
         )
     table = folder / "scans.csv"
-    known = {item.target.case for item in wanted}
+    known = {item.target.case for item in items}
     for row in read_rows(table) if table.is_file() else []:
         if row.case not in known and not (folder / f"{row.case}.json").is_file():
             raise ConfigurationError(
-                f"{table} names {row.case}, which is no {one} (there is no {row.case}.json). "
-                f"{several.capitalize()} are not written over a table of other scans; give another folder with -o."
+                f"{table} names {row.case}, which is no {words.one} (there is no {row.case}.json). "
+                f"{words.several.capitalize()} are not written over a table of other scans. Give another folder with "
+                "-o."
             )
 
 
-def _check_settings(settings: dict[str, Any], wanted: list[Request], folder: Path) -> None:
-    """Predictions of different models do not belong into one folder: they would be evaluated as one."""
-    for item in wanted:
-        sidecar = folder / f"{item.target.case}.json"
+def _check_settings(predictor: Predictor, items: Sequence[Request], folder: Path) -> None:
+    """Refuse to mix predictions of different models in one folder: they would be evaluated as one."""
+    common = predictor.settings()
+    for item in items:
+        sidecar = sidecar_of(item, folder)
         content = read_json(sidecar) if sidecar.is_file() else {}
-        for key, value in settings.items():
+        for key, value in {**common, **predictor.conditions(item)}.items():
             if content.get(key, value) != value:
                 raise ConfigurationError(
                     f"{sidecar} was made with {key} {content[key]}, this command has {value}. Give another folder "
-                    "with -o, or make everything anew with --overwrite."
+                    "with -o, or make all predictions again with --overwrite."
                 )
 
 
 def make_item(
     predictor: Predictor, item: Request, folder: Path, description: DatasetDescription, **further: Any
 ) -> None:
-    """Make an item; its sidecar says what a reader must know about it, and that it is finished.
+    """Make a requested prediction, then write its sidecar, which says that it is finished.
 
-    :param further: what else belongs into the sidecar.
+    :param folder: output folder.
+    :param further: further fields of the sidecar.
     """
-    # an older prediction is not to pass for this one if this one fails
+    # an older prediction must not be taken for this one if this one fails
     sidecar_of(item, folder).unlink(missing_ok=True)
-    found = predictor.make(item, folder, description)
-    for warning in found.get("warnings", []):
+    made = predictor.make(item, folder, description)
+    for warning in made.get("warnings", []):
         logger.warning("%s: %s", item.target.case, warning)
     time_unit = predictor.models.plans.temporal.time_unit
-    write_sidecar(item, folder, {"time_unit": time_unit, **predictor.settings(), **found, **further})
+    write_sidecar(item, folder, {"time_unit": time_unit, **predictor.settings(), **made, **further})
 
 
 def sidecar_of(item: Request, folder: Path) -> Path:
-    """``{case}.json`` beside the images of an item."""
+    """Return ``{case}.json``, next to the images of a prediction."""
     return folder / f"{item.target.case}.json"
 
 
-def write_sidecar(item: Request, folder: Path, content: dict[str, Any]) -> None:
-    """The sidecar of an item, written last: what was made from what, the given content, and what all have in common."""
+def write_sidecar(item: Request, folder: Path, content: Mapping[str, Any]) -> None:
+    """Write the sidecar of a prediction, after its images: provenance, the given fields, intended use and versions."""
     sidecar = {
         **item.provenance(),
         "warnings": [],
@@ -308,17 +343,19 @@ def write_sidecar(item: Request, folder: Path, content: dict[str, Any]) -> None:
 
 
 def write_table(done: Sequence[Request], folder: Path, description: DatasetDescription) -> None:
-    """The table and description that make the output a valid input folder; rows of earlier commands are kept."""
+    """Write the scans.csv and dataset.json that make the output a valid input folder.
 
-    def moment(subject: str, time: float | None, covariates: dict[str, str]) -> tuple:
-        # as in `series_of_folder`: two phases of one time are two scans only where they are translated
-        return subject, time, covariates.get(PHASE, "") if description.task == "translate" else ""
+    Rows of earlier commands are kept, unless they name the same case or the same scan.
+    """
+    columns = get_task(description.task).apart_by
+
+    def moment(subject: str, time: float | None, covariates: Mapping[str, str]) -> tuple:
+        # as in `series_of_folder`: two phases of one time are two scans only where the task tells them apart
+        return subject, time, *(covariates.get(column, "") for column in columns)
 
     scans = [item.target for item in done]
-    cases, moments = set(), set()
-    for scan in scans:
-        cases.add(scan.case)
-        moments.add(moment(scan.subject, scan.time, scan.covariates))
+    cases = {scan.case for scan in scans}
+    moments = {moment(scan.subject, scan.time, scan.covariates) for scan in scans}
     table = folder / "scans.csv"
     for row in read_rows(table) if table.is_file() else []:
         time = parse_time(row.time)

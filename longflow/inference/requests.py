@@ -1,4 +1,4 @@
-"""What a folder asks to be predicted, whatever the task; files are not opened."""
+"""The predictions that a folder requests, for any task; image files are not opened."""
 
 import logging
 from pathlib import Path
@@ -12,37 +12,48 @@ logger = logging.getLogger(__name__)
 
 
 class Request(Protocol):
-    """One prediction to make, of whatever task.
+    """One prediction to make, of any task.
 
-    :param target: what is written, as it will stand in the output's scans.csv.
+    :param target: the scan that is written, as a row of the output's scans.csv.
     """
 
-    target: Scan
+    @property
+    def target(self) -> Scan: ...
 
     def provenance(self) -> dict[str, Any]:
-        """What is made from what, as it stands in a sidecar: a prediction made from other scans is made anew."""
+        """Return the fields of the sidecar that say from what the prediction is made.
+
+        A finished prediction with other values is made again.
+        """
         ...
 
 
 def scans_with_images(folder: Path, description: DatasetDescription, words: Words) -> list[Scan]:
-    """Every scan that has images; rows without an image (wanted forecasts) are left out, and said so."""
+    """List the scans of a folder that have images; rows without an image are excluded, and named in the log.
+
+    :param words: of the task, for messages.
+    :raises DataError: there is no scan; a scan lacks a channel or has one too many.
+    """
     all_series = input_series(folder, description)
     if problems := [line for series in all_series for line in wrong_channels(series, description)]:
         raise DataError(f"{folder} cannot be {words.done}:\n" + "\n".join(problems))
     scans = [scan for series in all_series for scan in series.scans]
-    found = [scan for scan in scans if scan.exists]
-    if not found:
+    existing = [scan for scan in scans if scan.exists]
+    if not existing:
         raise DataError(
-            f"{folder} has no scan to {words.verb}: its scans.csv has no row with an image. Expected for each row the "
-            f"file "
-            f"{{case}}_0000{description.file_ending}."
+            f"{folder} has no scan to {words.verb}: no row of its scans.csv has an image. Expected for each row the "
+            f"file {{case}}_0000{description.file_ending}."
         )
     if missing := [scan.case for scan in scans if not scan.exists]:
-        logger.info("Rows without an image are left out: %s.", first_few(missing))
-    return found
+        logger.info("Rows without an image are excluded: %s.", first_few(missing))
+    return existing
 
 
 def input_series(folder: Path, description: DatasetDescription) -> list[Series]:
+    """Read the table of an input folder.
+
+    :raises DataError: there is no such folder, its table is wrong, or none of its images exists.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist or is not a folder.")
     all_series = series_of_folder(folder, description)
@@ -51,26 +62,28 @@ def input_series(folder: Path, description: DatasetDescription) -> list[Series]:
 
 
 def _check_any_image(all_series: list[Series], folder: Path) -> None:
-    """Without a single image, the folder or the names are wrong: said once, not for every row."""
+    """Refuse a folder without a single image, with one message instead of one for each row."""
     expected = [path for series in all_series for scan in series.scans for path in scan.images]
     if expected and not any(path.is_file() for path in expected):
-        held = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+        names = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
         raise DataError(
-            f"{folder} has a table but none of its images. Looked for {expected[0].name} and so on; the folder holds "
-            f"{first_few(held, most=4)}. Give the folder of the images, as imagesTs, and "
-            "mind capital letters."
+            f"{folder} has a table but none of its images. Expected {expected[0].name} and so on; the folder holds "
+            f"{first_few(names, most=4)}. Give the folder of the images, as imagesTs. Capital letters count."
         )
 
 
 def wrong_channels(series: Series, description: DatasetDescription) -> list[str]:
-    """A line for each channel that a scan lacks, and for each scan with more channels than the model."""
+    """Describe the wrong channels of a subject's scans.
+
+    :returns: a line for each channel that a scan lacks, and for each scan with more channels than the model.
+    """
     problems = []
     for scan in series.scans:
         if not any(path.is_file() for path in scan.images):
             continue
         problems += [
-            f"  {scan.case}: the file {path.name} is missing, while other channels of the scan are there. Channels of "
-            f"the model: {', '.join(description.channels)}."
+            f"  {scan.case}: the file {path.name} is missing, but other channels of the scan exist. Channels of the "
+            f"model: {', '.join(description.channels)}."
             for path in scan.images
             if not path.is_file()
         ]

@@ -1,4 +1,4 @@
-"""Which trained model a command means: by flags, by what longflow_find_best recorded, or because there is only one."""
+"""Select the trained model of a command: by its flags, by the record of longflow_find_best, or as the only one."""
 
 from dataclasses import dataclass, field
 from typing import Any, get_args
@@ -13,7 +13,10 @@ from longflow.plans import Solver
 
 @dataclass(frozen=True)
 class Member:
-    """One model of an ensemble and the folds to average."""
+    """One model of an ensemble.
+
+    :param folds: folds to average; empty for a method that has nothing to train.
+    """
 
     model: ModelPaths
     folds: tuple[int, ...]
@@ -21,13 +24,14 @@ class Member:
 
 @dataclass(frozen=True)
 class Selection:
-    """What to predict with.
+    """The models to predict with.
 
-    :param members: their forecasts are averaged.
-    :param reduction: name of the volume to take; None is the method's default.
-    :param shrinkage: s in LCI + s (forecast - LCI); 1 leaves the forecast as it is.
-    :param solver, steps: of a flow, where ``longflow_find_best`` chose them; None: as the plans have them.
-    :param origin: why this one, for people.
+    :param members: models whose predictions are averaged.
+    :param reduction: name of the volume to use; None: the method's default.
+    :param shrinkage: s in LCI + s (forecast - LCI); 1 keeps the forecast, 0 gives the LCI.
+    :param solver: of a flow, where ``longflow_find_best`` chose it; None: the plans' solver.
+    :param steps: of the solver; None: the plans' steps.
+    :param origin: why these were selected, human-readable.
     """
 
     dataset: DatasetPaths
@@ -45,30 +49,34 @@ def select(
     method: str | None = None,
     folds: tuple[int, ...] | None = None,
 ) -> Selection:
-    """The model that the flags mean, or the only one that they can mean.
+    """Select the model that the flags name, or the only one that fits them.
 
-    Without ``configuration``, ``method`` and ``folds`` the record of ``longflow_find_best`` is followed, where there is
-    one. Otherwise the flags must leave exactly one trained model. Pretraining predicts nothing and is never chosen.
+    Without ``configuration``, ``method`` and ``folds`` the record of ``longflow_find_best`` is used, where there is
+    one. Otherwise exactly one trained model must fit the flags. Pretraining predicts nothing and is never selected.
 
+    :param dataset: 101 or Dataset101_Name; None: the only one with a trained model.
+    :param configuration: as "3d_fullres".
+    :param method: as "cronos".
+    :param folds: folds to average; None: all that are trained.
+    :returns: the selection.
     :raises NotFoundError: nothing trained fits, or pretraining alone.
-    :raises ConfigurationError: several would do (they are listed), or pretraining is asked for.
+    :raises ConfigurationError: several models fit (they are listed), or pretraining is requested.
     """
     names = [resolve_dataset_name(dataset)] if dataset is not None else known_datasets()
     if method is not None:
         _check_predicts(method)
-    asked = (configuration, method, folds) != (None, None, None)
-    # a record may name nothing but a method that has nothing to train
+    by_flags = (configuration, method, folds) != (None, None, None)
+    # a record may name only a method that has nothing to train
     trained = [
         paths
         for paths in map(DatasetPaths, names)
-        if _predicting_models(paths) or (not asked and dataset is not None and paths.best.is_file())
+        if _predicting_models(paths) or (not by_flags and dataset is not None and paths.best.is_file())
     ]
     pretrained = [model for name in names for model in DatasetPaths(name).models()]
     if not trained and pretrained:
         raise NotFoundError(
             f"Only pretraining is finished: {first_few(model.folder.name for model in pretrained)}. It predicts "
-            f"nothing. "
-            "Train a model that starts from it: longflow_train DATASET CONFIGURATION FOLD --pretrained "
+            "nothing. Train a model that starts from it: longflow_train DATASET CONFIGURATION FOLD --pretrained "
             f"{pretrained[0].method}"
         )
     if not trained:
@@ -81,21 +89,21 @@ def select(
             "Models of several datasets exist: " + ", ".join(paths.name for paths in trained) + ". Say which with -d."
         )
     paths = trained[0]
-    if not asked and paths.best.is_file():
+    if not by_flags and paths.best.is_file():
         return recorded_best(paths)
     return _the_only_model(paths, configuration, method, folds)
 
 
 def _predicts(method: str) -> bool:
-    """False for pretraining; a method that is not installed here is complained about when it is loaded."""
+    """Return False for pretraining; a method that is not installed is reported when it is loaded."""
     return method not in known_methods() or method_class(method).predicts
 
 
 def _check_predicts(method: str) -> None:
     if not _predicts(method):
         raise ConfigurationError(
-            f"'{method}' is pretraining: it gives weights to start from and predicts nothing. Train a model with them "
-            f"(longflow_train ... --pretrained {method}) and predict with that."
+            f"'{method}' is pretraining: it gives weights to start from and predicts nothing. Train a model with these "
+            f"weights (longflow_train ... --pretrained {method}) and predict with that model."
         )
 
 
@@ -104,10 +112,10 @@ def _predicting_models(paths: DatasetPaths) -> list[ModelPaths]:
 
 
 def recorded_best(paths: DatasetPaths) -> Selection:
-    """What ``longflow_find_best`` chose.
+    """Read what ``longflow_find_best`` chose.
 
-    :raises ConfigurationError: the record was edited or comes from elsewhere and does not say what it has to.
-    :raises NotFoundError: a fold that it names is not there.
+    :raises ConfigurationError: the record was edited or comes from elsewhere, and lacks or has wrong fields.
+    :raises NotFoundError: a fold that it names does not exist.
     """
     best = read_json(paths.best)
     if not _is_record(best):
@@ -123,7 +131,7 @@ def recorded_best(paths: DatasetPaths) -> Selection:
         missing = set(member.folds) - set(member.model.finished_folds())
         if missing:
             raise NotFoundError(
-                f"{paths.best} names fold {min(missing)} of {member.model.folder.name}, which is not there any more. "
+                f"{paths.best} names fold {min(missing)} of {member.model.folder.name}, which does not exist any more. "
                 "Run longflow_find_best again."
             )
     origin = f"as recorded in {paths.best}"
@@ -132,7 +140,7 @@ def recorded_best(paths: DatasetPaths) -> Selection:
 
 
 def _is_record(best: Any) -> bool:
-    """Whether best.json names models (by nothing that leads to another folder), folds by numbers, and the rest."""
+    """Check that best.json has all fields, and that no name in it leads to another folder."""
     try:
         names = [entry[key] for entry in best["members"] for key in ("method", "plans_name", "configuration")]
         folds = [fold for entry in best["members"] for fold in entry["folds"]]
@@ -156,11 +164,11 @@ def _the_only_model(
     paths: DatasetPaths, configuration: str | None, method: str | None, folds: tuple[int, ...] | None
 ) -> Selection:
     models = _predicting_models(paths)
-    for kind, wanted, flag in (("configuration", configuration, "-c"), ("method", method, "-m")):
+    for kind, name, flag in (("configuration", configuration, "-c"), ("method", method, "-m")):
         known = {getattr(model, kind) for model in models}
-        if wanted is not None and wanted not in known:
-            raise unknown_name(f"trained {kind}", wanted, known, hint=f"({flag}, of {paths.name})")
-        models = [model for model in models if wanted is None or getattr(model, kind) == wanted]
+        if name is not None and name not in known:
+            raise unknown_name(f"trained {kind}", name, known, hint=f"({flag}, of {paths.name})")
+        models = [model for model in models if name is None or getattr(model, kind) == name]
     if not models:
         raise NotFoundError(f"No model of {paths.name} has both configuration {configuration} and method {method}.")
     if len(models) > 1:
@@ -168,7 +176,7 @@ def _the_only_model(
             f"  -m {model.method} -c {model.configuration}  (plans {model.plans_name})" for model in models
         )
         raise ConfigurationError(
-            f"Several models of {paths.name} would do:\n{listed}\n"
+            f"Several models of {paths.name} fit:\n{listed}\n"
             f"Say which with -m and -c, or let longflow_find_best -d {paths.name} choose."
         )
     model, finished = models[0], models[0].finished_folds()

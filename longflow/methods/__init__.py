@@ -1,4 +1,4 @@
-"""Methods: one file each, named as on the command line. :class:`Method` is what an outside package subclasses."""
+"""Methods: one file each, named as on the command line. An outside package subclasses :class:`Method`."""
 
 from longflow.methods.batches import Batch, PhaseBatch, ScanBatch
 from longflow.methods.method import Method, Recipe

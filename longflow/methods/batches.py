@@ -1,4 +1,4 @@
-"""What methods are given: batches of forecasts, scans and pairs of phases."""
+"""Batches that methods are given: of forecasts, of scans and of pairs of phases."""
 
 from dataclasses import dataclass, replace
 
@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class OnDevice:
-    """What a batch of tensors can do: move to a device."""
+    """A batch of tensors that can move to a device."""
 
     def to(self, device: torch.device | str):
-        """The same batch on another device; lists of tensors are moved too."""
+        """Return the same batch on another device, with the tensors in its lists."""
         return replace(self, **{name: _moved(value, device) for name, value in vars(self).items()})
 
 
@@ -25,7 +25,7 @@ class Batch(OnDevice):
     """Samples of one forecast each, in the normal form, on one device.
 
     Times are relative to each sample's last context scan and in units of the plan's ``time_scale``: the last context
-    scan is at 0, earlier ones are negative, ``target_time`` is the horizon. Scans are in order of time; where samples
+    scan is at 0, earlier ones are negative, ``target_time`` is the horizon. Scans are in order of time. Where samples
     of a batch have different numbers of context scans, the missing *first* ones are zero and masked out.
 
     :param context: (batch, scans, channels, *spatial).
@@ -49,15 +49,15 @@ class Batch(OnDevice):
 class ScanBatch(OnDevice):
     """Patches of single scans, of neighbouring scans j and j + 1 of a subject, or of both, in the normal form.
 
-    :param image: (batch, channels, *spatial), augmented; None where only pairs were asked for.
+    :param image: (batch, channels, *spatial), augmented; None where the samples are pairs alone.
     :param labels: nnU-Net's targets, finest first: (batch, 1 or regions, *spatial of the scale) for each scale of deep
         supervision. None where labels are to be predicted.
     :param pair: (pairs, 2, channels, *spatial): both scans under one spatial draw A_g and an intensity draw A_i each.
-        None where none was asked for.
+        None where the samples have no pairs.
     :param clean_pair: the same under the spatial draw alone, A_g(x).
     :param pair_times: (pairs, 2): times in units of the plan's ``time_scale``, the first of each pair at 0.
-    :param position: (pairs,): where the centre of the patch lies along the image's first axis, 0 to 1.
-    :param subject: (pairs,): number of the subject, to tell subjects of a batch apart.
+    :param position: (pairs,): position of the patch's centre along the image's first axis, 0 to 1.
+    :param subject: (pairs,): number of the subject, which distinguishes the subjects of a batch.
     """
 
     image: Tensor | None = None
@@ -74,8 +74,8 @@ class PhaseBatch(OnDevice):
     """Scans of one subject and time in two contrast phases, each in its own normal form.
 
     :param source: the scan to translate, (batch, channels, *spatial).
-    :param source_phase: (batch,), 0 or 1: where each source lies on the way from ``plans.phases[0]`` to ``phases[1]``
-        (MFM: t = 0 is native, t = 1 is contrast); the target lies at the other end.
+    :param source_phase: (batch,), 0 or 1: the end at which each source is, from ``plans.phases[0]`` to ``phases[1]``
+        (MFM: t = 0 is native, t = 1 is contrast); the target is at the other end.
     :param target: like ``source``, or None where it is to be predicted.
     :param noise: like ``source``, standard normal, from which a method with ``noise`` predicts; the same in all slices
         of a subject. None in training.

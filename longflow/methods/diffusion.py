@@ -1,4 +1,4 @@
-"""What diffusion models share: MONAI's deterministic sampler, and the way from noise."""
+"""MONAI's deterministic sampler, for the diffusion models."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from longflow.errors import ConfigurationError
 #: T of Ho et al. (2020), for which betas are given
 USUAL_TIMESTEPS = 1000
 
-#: where a beta is larger, a step is no longer small
+#: a step with a larger beta is no longer small
 LARGEST_BETA = 0.5
 
 
@@ -23,12 +23,16 @@ def ddim_scheduler(
     betas: tuple[float, float],
     limits: tuple[float, float],
 ):
-    """MONAI's DDIM scheduler (Song et al. 2021, eq. 12, eta = 0) with steps of equal length from T - 1 to an image.
+    """Make MONAI's DDIM scheduler (Song et al. 2021, eq. 12, eta = 0) with equal steps from T - 1 to an image.
 
-    :param method: whose options the numbers of steps are, for errors.
-    :param schedule: MONAI's name of the way from the first to the last of ``betas``. These are for T = 1000; for
-        another T they are divided by T / 1000, so that as little is left of the image after the last step.
-    :param limits: within which the image that a step implies is kept.
+    :param method: whose options the numbers of steps are, for messages.
+    :param schedule: MONAI's name of the course from the first to the last of ``betas``.
+    :param limits: least and largest value of the image that a step implies.
+    :param timesteps: T.
+    :param sampling_steps: steps of a prediction; divides T.
+    :param betas: first and last beta for T = 1000. For another T they are divided by T / 1000, so that the last step
+        leaves as little of the image.
+    :returns: the scheduler.
     :raises ConfigurationError: the numbers of steps do not fit each other.
     """
     fewest = math.ceil(USUAL_TIMESTEPS * betas[1] / LARGEST_BETA)
@@ -43,7 +47,7 @@ def ddim_scheduler(
         )
     from monai.networks.schedulers import DDIMScheduler  # here: its import is slow
 
-    # MONAI goes down by T // sampling_steps; only with this offset are its timesteps so far apart
+    # MONAI descends by T // sampling_steps; only with this offset are its timesteps that far apart
     scheduler = DDIMScheduler(
         timesteps,
         schedule,
@@ -58,9 +62,12 @@ def ddim_scheduler(
 
 
 def denoised(scheduler, noise: Tensor, noise_in: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """What is at the end of the deterministic way from noise.
+    """Follow the deterministic path from noise to an image.
 
-    :param noise: (batch, ...), standard normal. :param noise_in: (x_t, t of each sample) to the noise found in x_t.
+    :param noise: (batch, ...), standard normal.
+    :param noise_in: maps x_t and t of each sample to the predicted noise in x_t.
+    :param scheduler: of :func:`ddim_scheduler`.
+    :returns: the shape of ``noise``.
     """
     image = noise
     for step in scheduler.timesteps.tolist():

@@ -1,7 +1,7 @@
-"""What a method is: the unit of extension.
+"""The contract of a method: the unit of extension.
 
-A method builds its network from the plans, says which samples it wants, and has ``training_step(batch) -> loss`` and
-``predict(batch) -> volumes``. The trainer, the predictor and the evaluation know nothing else about it.
+A method builds its network from the plans, names the samples it learns from, and has ``training_step(batch) -> loss``
+and ``predict(batch) -> volumes``. The trainer, the predictor and the evaluation know nothing else about it.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,8 @@ class Recipe:
 
     :param schedule: of the learning rate after the warm-up: "cosine", "linear", or "polynomial" (nnU-Net's, exponent
         0.9), all to zero.
-    :param warmup: share of the run during which the rate rises. :param betas: of Adam; the first is SGD's momentum.
+    :param warmup: share of the run during which the rate rises.
+    :param betas: of Adam; the first is SGD's momentum.
     :param ema_decay: of the averaged weights that are validated and kept; 0: the weights as they are.
     :param keep: "best": the weights of the best validation; "last": those at the end, which validation did not choose.
     """
@@ -44,32 +45,33 @@ class Method(nn.Module):
     Subclasses set the class attributes and implement :meth:`training_step` and :meth:`predict`. The plans in use are
     ``self.plans`` and ``self.configuration``.
 
-    :cvar task: "forecast", "translate", "segment".
+    :cvar task: name of the task, as "forecast".
     :cvar summary: one line for ``--help`` and tables.
-    :cvar samples: which samples training draws: "forecast" (a target and a subset of its earlier scans), "labelled"
-        (patches of labelled scans), "pairs" (neighbouring scans), "labelled_pairs" (both), "phases" (two contrast
-        phases of one time).
-    :cvar validation: how it is validated: "forecast" (stored targets), "labels" (labelled scans), "loss" (its training
-        loss on stored draws from the validation subjects), "phases" (translations both ways).
-    :cvar trains: False for a method that has nothing to learn. :cvar predicts: False for pretraining.
+    :cvar samples: kind of training samples, a name of :data:`longflow.methods.registry.SAMPLES`; empty: the first kind
+        of the task.
+    :cvar validation: kind of validation, a name of :data:`longflow.methods.registry.VALIDATIONS`; empty: the first kind
+        of the task.
+    :cvar trains: False for a method that has nothing to learn.
+    :cvar predicts: False for pretraining.
     :cvar reductions: names of the volumes that :meth:`predict` returns; the first is the default.
-    :cvar mirrors: whether predictions are averaged over mirrored inputs where neither user nor plan says.
+    :cvar mirrors: whether predictions are averaged over mirrored inputs, where neither user nor plan decides.
     :cvar networks: names of the networks that it can be trained with (``longflow_train --network``), the default first;
-        the name of a method with another one is ``{method}-{network}``. Such a method takes ``network=NAME`` when made.
+        a :class:`~longflow.networks.registry.NetworksFor` lists those of installed packages too. With another one than
+        the default its name is ``{method}-{network}``, and it is made with ``network=NAME``.
     :cvar noise: whether predictions begin with noise (``Batch.noise``, ``PhaseBatch.noise``).
     :cvar stages: shares of a run at which its stages begin, 0 first. Each is a training of its own, with a schedule,
-        moments, averages and best weights of its own; it goes on from the averaged weights of the one before. Which one
-        it is stands in ``self.stage``, from 0, also in prediction.
+        moments, averages and best weights of its own. It continues from the averaged weights of the stage before. The
+        number of the present stage, from 0, is ``self.stage``, also in prediction.
     :cvar integrates: whether predictions are a velocity field integrated with ``solver`` and ``steps``.
-    :cvar options: what of the method can be changed by ``longflow_train --set NAME=VALUE``, with the defaults; stored
-        with the weights. The value has the default's type. An option ``augmentation`` switches off all augmentation.
-    :cvar choices: the words that an option of text may be; any word where it is not named here.
+    :cvar options: what ``longflow_train --set NAME=VALUE`` can change, with the defaults; stored with the weights. The
+        value has the default's type. An option ``augmentation`` switches off all augmentation.
+    :cvar choices: allowed words of an option of text; any word where the option is not listed.
     """
 
     task: ClassVar[str]
     summary: ClassVar[str]
-    samples: ClassVar[str] = "forecast"
-    validation: ClassVar[str] = "forecast"
+    samples: ClassVar[str] = ""
+    validation: ClassVar[str] = ""
     trains: ClassVar[bool] = True
     predicts: ClassVar[bool] = True
     mirrors: bool = False
@@ -95,7 +97,7 @@ class Method(nn.Module):
 
     @property
     def recipe(self) -> Recipe:
-        """How it is optimised; by default as the plan says."""
+        """Return how the method is optimised; by default as the plan says."""
         training = self.plans.training
         return Recipe(
             learning_rate=training.learning_rate,
@@ -111,20 +113,29 @@ class Method(nn.Module):
         return bool(self.options.get("augmentation", True))
 
     def begin_stage(self, stage: int, batch: Batch) -> None:
-        """What is to be done before the first step of a later stage.
+        """Prepare the first step of a later stage.
 
-        :param stage: 1 or more. :param batch: of that first step.
+        :param stage: 1 or more.
+        :param batch: of that first step.
         """
         self.stage = stage
 
     def training_step(self, batch: Batch) -> Tensor:
-        """The loss of a batch that has targets: a scalar with a gradient."""
+        """Compute the loss of a batch that has targets.
+
+        :param batch: of the kind that ``samples`` names.
+        :returns: a scalar with a gradient.
+        """
         raise ConfigurationError(f"{type(self).__name__} has nothing to train.")
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """The wanted volumes, (batch, channels, *spatial) each, one for every name in ``reductions``."""
+        """Predict volumes.
+
+        :param batch: without targets.
+        :returns: (batch, channels, *spatial) for every name in ``reductions``.
+        """
         raise NotImplementedError(f"{type(self).__name__} does not implement predict(batch)")
 
     def forward(self, batch: Batch) -> Tensor:
-        """The training step, under the name by which torch's wrappers for several GPUs call it."""
+        """Call the training step, under the name that torch's wrappers for several GPUs use."""
         return self.training_step(batch)

@@ -1,6 +1,6 @@
-"""Weights of another training as a start: of longflow, of nnU-Net, of nnssl (``longflow_train --pretrained``).
+"""Start from the weights of another training: of longflow, nnU-Net or nnssl (``longflow_train --pretrained``).
 
-All of these train the same library networks, so tensors are matched by name and shape. Nothing is unpickled but
+All of these train the same library networks, so tensors are matched by name and shape. Nothing is unpickled except
 tensors and plain values.
 """
 
@@ -22,19 +22,19 @@ from longflow.networks.unet import UNet
 #: endings of files that torch writes
 TORCH_ENDINGS = (".pth", ".pt", ".ckpt")
 
-#: where longflow's methods keep the library's network
+#: prefix of the library's network in longflow's methods
 OURS = "network.unet."
 
-#: least share of the encoder's tensors that must fit for a start to deserve its name
+#: least share of the encoder's tensors that must fit
 LEAST_SHARE = 0.5
 
 
 @dataclass
 class Transfer:
-    """What became of pretrained weights.
+    """Which pretrained weights were taken over.
 
-    :param loaded: names of tensors that were taken over. :param skipped: name and reason of all others, of the file's
-        and of the network's.
+    :param loaded: names of the tensors that were taken over.
+    :param skipped: name and reason of every other tensor, of the file and of the network.
     """
 
     loaded: list[str] = field(default_factory=list)
@@ -52,10 +52,12 @@ class _Source:
 def load_pretrained(method: Method, source: Path) -> Transfer:
     """Put the weights of another training into a method's U-Net; what does not fit keeps its random start.
 
-    Encoder and decoder are taken over by name and shape. Output layers (``decoder.seg_layers``) are only taken from
-    a segmentation, where they have the same shape: those of pretraining were made for something else.
+    Encoder and decoder are taken over by name and shape. Output layers (``decoder.seg_layers``) are taken from a
+    segmentation alone, where they have the same shape: those of pretraining have another purpose.
 
     :param source: a checkpoint of longflow (.safetensors), nnU-Net (.pth) or nnssl (.pth, with its adaptation plan).
+    :param method: with a U-Net.
+    :returns: which tensors were taken over.
     :raises ConfigurationError: the method has no such network.
     :raises ModelError: the file is missing, damaged or holds more than weights, or comes from a network of another
         dimension, number of channels or plan.
@@ -65,25 +67,25 @@ def load_pretrained(method: Method, source: Path) -> Transfer:
             f"'{type(method).__name__}' has no U-Net of nnU-Net's kind; pretrained weights are for segmentation."
         )
     unet = method.network.unet
-    wanted = dict(unet.named_parameters())
+    own = dict(unet.named_parameters())
     found = _read(source, residual=hasattr(unet.encoder, "stem") and unet.encoder.stem is not None)
     tensors = _under_own_names(found.tensors, unet)
-    _check_fit(tensors, wanted, source)
+    _check_fit(tensors, own, source)
     transfer = Transfer()
     with torch.no_grad():
-        for name, parameter in wanted.items():
+        for name, parameter in own.items():
             reason = _why_not(name, tensors.get(name), parameter, found.segments)
             if reason:
                 transfer.skipped.append((name, reason))
             else:
                 parameter.copy_(tensors[name])
                 transfer.loaded.append(name)
-    transfer.skipped += [(name, "this network has no such layer") for name in tensors if name not in wanted]
+    transfer.skipped += [(name, "this network has no such layer") for name in tensors if name not in own]
     return transfer
 
 
 def _why_not(name: str, tensor: Tensor | None, parameter: Tensor, segments: bool) -> str:
-    """Why a tensor of the network is not taken over; empty if it is."""
+    """Say why a tensor of the network is not taken over; empty if it is."""
     if ".seg_layers." in name and not segments:
         return "output layers of pretraining are not taken over"
     if tensor is None:
@@ -94,7 +96,7 @@ def _why_not(name: str, tensor: Tensor | None, parameter: Tensor, segments: bool
 
 
 def _under_own_names(tensors: dict[str, Tensor], unet: torch.nn.Module) -> dict[str, Tensor]:
-    """Each tensor once. The library's networks hold the same parameter under several names.
+    """Name each tensor once: the library's networks hold the same parameter under several names.
 
     The decoder has the encoder as an attribute (``decoder.encoder.*``), and a block its layers as ``all_modules`` too.
     """
@@ -104,7 +106,7 @@ def _under_own_names(tensors: dict[str, Tensor], unet: torch.nn.Module) -> dict[
     for name, tensor in tensors.items():
         plain = re.sub(r"^decoder\.encoder\.", "encoder.", name)
         plain = aliases.get(name) or aliases.get(plain) or plain
-        if ".all_modules." not in plain:  # a second name of a layer that this network does not have
+        if ".all_modules." not in plain:  # second name of a layer that this network lacks
             own.setdefault(plain, tensor)
     return own
 
@@ -146,7 +148,7 @@ def _read_torch(source: Path, residual: bool) -> _Source:
             f"{source} has no 'network_weights' (tensors by name), so it is not a checkpoint of nnU-Net or nnssl. "
             f"Found: {sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__}."
         )
-    # what torch's wrappers for several GPUs and for compilation put in front
+    # prefixes of torch's wrappers for several GPUs and for compilation
     tensors = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in weights.items()}
     plan = content.get("nnssl_adaptation_plan")
     if isinstance(plan, dict):
@@ -155,7 +157,7 @@ def _read_torch(source: Path, residual: bool) -> _Source:
 
 
 def _named_as_nnunet(tensors: dict[str, Tensor], plan: dict, residual: bool) -> dict[str, Tensor]:
-    """nnssl's names, by its adaptation plan: where in its network the encoder's stages and the stem lie."""
+    """Rename nnssl's tensors by its adaptation plan, which names the places of encoder stages and stem."""
     places = {plan.get("key_to_encoder") or "encoder.stages": "encoder.stages"}
     if residual:
         places[plan.get("key_to_stem") or "encoder.stem"] = "encoder.stem"
@@ -167,7 +169,7 @@ def _named_as_nnunet(tensors: dict[str, Tensor], plan: dict, residual: bool) -> 
 
 
 def _load_without_code(source: Path) -> object:
-    """What torch reads with ``weights_only``: tensors, plain values, and NumPy's numbers, which nnU-Net logs."""
+    """Read with ``weights_only``: tensors, plain values, and NumPy's numbers, which nnU-Net logs."""
     if not source.is_file():
         raise ModelError(f"{source} does not exist.")
     torch.serialization.add_safe_globals(_numpy_numbers())
@@ -184,7 +186,7 @@ def _load_without_code(source: Path) -> object:
 
 
 def _numpy_numbers() -> list:
-    """What a pickled NumPy number is made of. It is rebuilt from its bytes; no code of the file runs."""
+    """List the parts of a pickled NumPy number. It is rebuilt from its bytes; no code of the file runs."""
     rebuild = np.float64(0).__reduce__()[0]
 
     def scalar(*parts):
@@ -196,37 +198,37 @@ def _numpy_numbers() -> list:
     return [rebuild, scalar, np.dtype, *kinds]
 
 
-def _check_fit(tensors: dict[str, Tensor], wanted: dict[str, Tensor], source: Path) -> None:
-    """Refuse weights of another network, saying in which way it is another."""
-    encoder = [name for name in wanted if name.startswith("encoder.")]
+def _check_fit(tensors: dict[str, Tensor], own: dict[str, Tensor], source: Path) -> None:
+    """Refuse weights of another network, and name the difference."""
+    encoder = [name for name in own if name.startswith("encoder.")]
     first = next(name for name in encoder if name.endswith("conv.weight"))
-    if first in tensors and tensors[first].ndim == wanted[first].ndim:
-        found_channels, channels = tensors[first].shape[1], wanted[first].shape[1]
+    if first in tensors and tensors[first].ndim == own[first].ndim:
+        found_channels, channels = tensors[first].shape[1], own[first].shape[1]
         if found_channels != channels:
             raise ModelError(
                 f"{source} was trained on images of {_counted(found_channels, 'channel')}, but this dataset has "
                 f"{_counted(channels, 'channel')} ({first}: found {list(tensors[first].shape)}, expected "
-                f"{list(wanted[first].shape)}). Pretrain on the same channels."
+                f"{list(own[first].shape)}). Pretrain on the same channels."
             )
     dimensions = {tensor.ndim - 2 for name, tensor in tensors.items() if name.endswith("conv.weight")}
-    expected = wanted[first].ndim - 2
+    expected = own[first].ndim - 2
     if dimensions and expected not in dimensions:
         raise ModelError(
             f"{source} holds a {min(dimensions)}D network, but the configuration in use is {expected}D. Use weights "
             f"of a {'2d' if expected == 2 else '3d'} configuration, or train the other configuration (-c)."
         )
-    fitting = [name for name in encoder if name in tensors and tensors[name].shape == wanted[name].shape]
+    fitting = [name for name in encoder if name in tensors and tensors[name].shape == own[name].shape]
     if len(fitting) < LEAST_SHARE * len(encoder):
         raise ModelError(
             f"{source} comes from a network of another plan: {len(fitting)} of the encoder's {len(encoder)} tensors "
-            f"fit. Found: {_described(tensors)}; expected: {_described(wanted)}.{_first_difference(tensors, wanted)} "
+            f"fit. Found: {_described(tensors)}; expected: {_described(own)}.{_first_difference(tensors, own)} "
             "Pretrain with the plan in use, or plan this dataset like the other (edit features_per_stage, "
             "kernel_sizes, encoder and blocks_per_stage in the plans, then preprocess)."
         )
 
 
 def _described(tensors: dict[str, Tensor]) -> str:
-    """The encoder in words: kind, stages, features of each."""
+    """Describe the encoder: kind, stages, features of each."""
     features: dict[int, int] = {}
     for name, tensor in tensors.items():
         if (stage := re.match(r"encoder\.stages\.(\d+)\..*conv\d?\.(?:conv\.)?weight$", name)) and tensor.ndim > 2:
@@ -238,8 +240,8 @@ def _described(tensors: dict[str, Tensor]) -> str:
     return f"a {kind} encoder of {_counted(len(values), 'stage')} with {values} features"
 
 
-def _first_difference(tensors: dict[str, Tensor], wanted: dict[str, Tensor]) -> str:
-    for name, parameter in wanted.items():
+def _first_difference(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> str:
+    for name, parameter in own.items():
         if name in tensors and tensors[name].shape != parameter.shape:
             return f" {name} has shape {list(tensors[name].shape)}, expected {list(parameter.shape)}."
     return ""

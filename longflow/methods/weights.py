@@ -20,13 +20,13 @@ HEADER_KEY = "longflow"
 
 @dataclass
 class Checkpoint:
-    """Tensors by name, and what else belongs to them."""
+    """Tensors by name, and a header of further facts."""
 
     tensors: dict[str, Tensor]
     header: dict[str, Any]
 
     def part(self, prefix: str) -> dict[str, Tensor]:
-        """The tensors below ``prefix.``, with the prefix removed."""
+        """Return the tensors below ``prefix.``, with the prefix removed."""
         start = f"{prefix}."
         return {name.removeprefix(start): tensor for name, tensor in self.tensors.items() if name.startswith(start)}
 
@@ -69,7 +69,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
 def check_identity(header: dict[str, Any], path: Path, method: str, plans: Plans, configuration: str) -> None:
     """Refuse weights that belong to another method or plan.
 
-    :raises ModelError: says which of the two differs, and what to do.
+    :param header: of the checkpoint.
+    :param path: of the checkpoint, for messages.
+    :param method: expected name of the method.
+    :param plans: in use.
+    :param configuration: in use.
+    :raises ModelError: names the difference and the remedy.
     """
     if header.get("method") != method:
         raise ModelError(f"{path} was trained by the method '{header.get('method')}', not by '{method}'.")
@@ -83,8 +88,13 @@ def check_identity(header: dict[str, Any], path: Path, method: str, plans: Plans
 
 
 def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Method:
-    """A trained method, in evaluation mode, on the CPU.
+    """Load a trained method on the CPU, in evaluation mode.
 
+    :param path: of the checkpoint.
+    :param name: of the method, on the command line.
+    :param plans: in use.
+    :param configuration: in use.
+    :returns: the method.
     :raises ModelError: the weights belong to another method or plan, or lack a tensor.
     """
     checkpoint = read_checkpoint(path)
@@ -96,13 +106,18 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
 
 
 def load_weights(method: Method, weights: dict[str, Tensor], path: Path) -> None:
-    """Put weights into a method; each must be there, with the shape that is expected."""
-    wanted = method.state_dict()
-    for name, tensor in wanted.items():
+    """Put weights into a method.
+
+    :param weights: every tensor of the method, with its shape.
+    :param path: of the checkpoint, for messages.
+    :raises ModelError: a tensor is missing, has another shape, or is unknown.
+    """
+    expected = method.state_dict()
+    for name, tensor in expected.items():
         if name not in weights:
             raise ModelError(f"{path} lacks the tensor {name}.")
         if weights[name].shape != tensor.shape:
             raise ModelError(f"{path}: {name} has shape {list(weights[name].shape)}, expected {list(tensor.shape)}.")
-    if extra := sorted(set(weights) - set(wanted)):
+    if extra := sorted(set(weights) - set(expected)):
         raise ModelError(f"{path} holds tensors that the method does not have: {first_few(extra, most=3)}.")
     method.load_state_dict(weights)

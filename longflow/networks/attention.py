@@ -10,9 +10,9 @@ HEAD_FEATURES = 64
 
 
 class WindowAttention(nn.Module):
-    """Self-attention within windows of at most 8 positions along each axis, added to its input.
+    """Attend to positions of the same window, at most 8 along each axis, and add the result to the input.
 
-    The output projection starts at zero, so that the block starts as the identity.
+    The output projection starts at zero, so the block starts as the identity.
 
     :param features: channels of the feature map.
     """
@@ -26,7 +26,11 @@ class WindowAttention(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, features, *spatial) -> the same shape."""
+        """Apply the block.
+
+        :param x: (batch, features, *spatial).
+        :returns: the same shape.
+        """
         windows, restore = split_windows(self.norm(x))
         batch, positions, _ = windows.shape
         qkv = self.to_qkv(windows).view(batch, positions, 3, HEADS, HEAD_FEATURES).permute(2, 0, 3, 1, 4)
@@ -35,10 +39,10 @@ class WindowAttention(nn.Module):
 
 
 def split_windows(x: Tensor):
-    """Cut a feature map into equal windows of at most ``WINDOW`` positions an axis.
+    """Cut a feature map into equal windows of at most ``WINDOW`` positions along each axis.
 
-    An axis is cut into the smallest number of equal parts that is at least its size over ``WINDOW``; where no such
-    division exists the axis stays whole, so that no position is ever padded.
+    An axis is cut into the smallest number of equal parts that is at least its size divided by ``WINDOW``. Where no
+    such division exists the axis stays whole. So no position is ever padded.
 
     :param x: (batch, features, *spatial).
     :returns: (batch * windows, positions, features), and the function that puts such a tensor back.

@@ -1,12 +1,12 @@
 """The FiLM U-Net of CRONOS (appendix C.3), in 2D and 3D, with nnU-Net's topology.
 
-What the text says and what was decided where it leaves room:
+Where the text leaves room, this was decided:
 
 - Strides, kernel sizes and the number of scales come from the plan instead of four scales with stride 2, so that thin
-  volumes are not pooled to nothing.
-- The text speaks of one residual block per scale and of a "two-ResBlock pattern" that the decoder mirrors; here it is
+  volumes keep their slices.
+- The text speaks of one residual block per scale, and of a "two-ResBlock pattern" that the decoder mirrors. Here it is
   one block per scale on both sides, and two at the bottleneck.
-- The head of the text has one output channel, while the velocity of equations 5-7 has one volume per context scan; the
+- The text's head has one output channel, while the velocity of equations 5-7 has one volume per context scan. Here the
   head has as many outputs as the stack has channels.
 - Blocks end with the sum of both branches and SiLU, as usual for residual blocks whose convolution comes first.
 """
@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longflow.networks.attention import WindowAttention
-from longflow.networks.precision import bf16_gradient_is_wrong
+from longflow.networks.blocks import INTERPOLATION, FiLMBlock
+from longflow.networks.padding import same_padding
+from longflow.networks.precision import bf16_gradient_is_wrong, channels_last
 from longflow.plans import NetworkPlan
-
-GROUPS = 8
 
 
 class FiLMUNet(nn.Module):
-    """Stack of scans and conditioning code to a velocity for every channel of the stack.
+    """Predict a velocity for every channel of a stack of scans, given a conditioning code.
 
-    Fewer scans than the network was built for use the weights of the *last* places alone: a shorter context is neither
-    padded nor paid for.
+    With fewer scans than the network was built for, only the weights of the *last* places are used. A shorter context
+    is neither padded nor paid for.
 
     :param in_channels: most channels of a stack: scans x image channels.
     :param plan: features, strides, kernel sizes, attention.
@@ -43,28 +43,30 @@ class FiLMUNet(nn.Module):
         self.strides, self.kernels = strides, kernels
         self.code = nn.Sequential(nn.Linear(code_size, 4 * features[0]), nn.SiLU())
         code_size = 4 * features[0]
+        unit = [1] * plan.dimensions
 
         self.stem = self.conv(in_channels, features[0], 1)
-        self.encoder = nn.ModuleList([ResidualBlock(self.conv, features[0], features[0], kernels[0], code_size)])
+        self.encoder = nn.ModuleList([FiLMBlock(self.conv, features[0], features[0], kernels[0], unit, code_size)])
         self.down = nn.ModuleList()
         self.up = nn.ModuleList()
         self.decoder = nn.ModuleList()
         for stage, (above, below) in enumerate(pairwise(features), start=1):
-            self.down.append(self.conv(above, below, kernels[stage], strides[stage], _same(kernels[stage])))
-            self.encoder.append(ResidualBlock(self.conv, below, below, kernels[stage], code_size))
+            self.down.append(self.conv(above, below, kernels[stage], strides[stage], same_padding(kernels[stage])))
+            self.encoder.append(FiLMBlock(self.conv, below, below, kernels[stage], unit, code_size))
             self.up.append(Upsample(self.conv, below, above, kernels[stage - 1], strides[stage]))
-            self.decoder.append(ResidualBlock(self.conv, above, above, kernels[stage - 1], code_size))
+            self.decoder.append(FiLMBlock(self.conv, above, above, kernels[stage - 1], unit, code_size))
         self.attention = WindowAttention(features[-1]) if plan.attention else nn.Identity()
-        self.bottleneck = ResidualBlock(self.conv, features[-1], features[-1], kernels[-1], code_size)
-        self.head = self.conv(features[0], features[0], kernels[0], padding=_same(kernels[0]))
+        self.bottleneck = FiLMBlock(self.conv, features[-1], features[-1], kernels[-1], unit, code_size)
+        self.head = self.conv(features[0], features[0], kernels[0], padding=same_padding(kernels[0]))
         self.velocity = self.conv(features[0], in_channels, 1)
         nn.init.zeros_(self.velocity.weight)
         nn.init.zeros_(self.velocity.bias)
 
     def forward(self, stack: Tensor, code: Tensor) -> Tensor:
-        """The velocity of a stack.
+        """Compute the velocity of a stack.
 
-        :param stack: (batch, channels, *spatial) with channels <= ``in_channels``. :param code: (batch, code_size).
+        :param stack: (batch, channels, *spatial) with channels <= ``in_channels``.
+        :param code: (batch, code_size).
         :returns: (batch, channels, *spatial), float32.
         """
         if stack.device.type == "cpu" and self._needs_float32(stack.shape[2:]):
@@ -73,7 +75,7 @@ class FiLMUNet(nn.Module):
         return self._velocity(stack, code)
 
     def _needs_float32(self, spatial: torch.Size) -> bool:
-        """Whether a convolution of some stage meets a size whose gradient is wrong in bf16."""
+        """Check whether a convolution of some stage meets a size whose gradient is wrong in bf16."""
         depth = spatial[0]
         for stride, kernel in zip(self.strides, self.kernels, strict=True):
             depth //= stride[0]
@@ -83,7 +85,7 @@ class FiLMUNet(nn.Module):
 
     def _velocity(self, stack: Tensor, code: Tensor) -> Tensor:
         channels = stack.shape[1]
-        stack = stack.contiguous(memory_format=_channels_last(stack.ndim))
+        stack = stack.contiguous(memory_format=channels_last(stack.ndim - 2))
         convolve = {4: F.conv2d, 5: F.conv3d}[stack.ndim]
         code = self.code(code)
         x = convolve(stack, self.stem.weight[:, self.in_channels - channels :], self.stem.bias)
@@ -99,58 +101,22 @@ class FiLMUNet(nn.Module):
         return convolve(x, weight[self.in_channels - channels :], bias[self.in_channels - channels :]).float()
 
 
-class ResidualBlock(nn.Module):
-    """Conv - GroupNorm - FiLM - SiLU - Conv - GroupNorm, a skip, SiLU."""
-
-    def __init__(self, conv: type, in_features: int, features: int, kernel: list[int], code_size: int):
-        super().__init__()
-        self.conv1 = conv(in_features, features, kernel, padding=_same(kernel))
-        self.norm1 = nn.GroupNorm(GROUPS, features)
-        self.film = nn.Linear(code_size, 2 * features)
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
-        self.conv2 = conv(features, features, kernel, padding=_same(kernel))
-        self.norm2 = nn.GroupNorm(GROUPS, features)
-        self.skip = conv(in_features, features, 1) if in_features != features else nn.Identity()
-
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """(batch, in_features, *spatial), (batch, code_size) -> (batch, features, *spatial)."""
-        h = self.conv1(x)
-        gain, shift = self.film(code).chunk(2, dim=1)
-        h = F.silu(film_residual(h, self.norm1, 1 + gain, shift))
-        h = self.norm2(self.conv2(h))
-        return F.silu(h + self.skip(x))
-
-
 class Upsample(nn.Module):
-    """Linear interpolation by the stride, convolution, concatenation with the skip, 1 x 1 x 1 convolution."""
+    """Interpolate by the stride, convolve, concatenate with the skip, convolve 1 x 1 x 1."""
 
     def __init__(self, conv: type, below: int, above: int, kernel: list[int], stride: list[int]):
         super().__init__()
         self.scale = tuple(float(step) for step in stride)
-        self.mode = {2: "bilinear", 3: "trilinear"}[len(stride)]
-        self.conv = conv(below, above, kernel, padding=_same(kernel))
+        self.mode = INTERPOLATION[len(stride)]
+        self.conv = conv(below, above, kernel, padding=same_padding(kernel))
         self.align = conv(2 * above, above, 1)
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        """(batch, below, *coarse), (batch, above, *fine) -> (batch, above, *fine)."""
+        """Enlarge a map.
+
+        :param x: (batch, below, *coarse).
+        :param skip: (batch, above, *fine).
+        :returns: (batch, above, *fine).
+        """
         x = F.interpolate(x, scale_factor=self.scale, mode=self.mode, align_corners=False)
         return self.align(torch.cat([self.conv(x), skip], dim=1))
-
-
-def film_residual(h: Tensor, norm: nn.GroupNorm, gain: Tensor, shift: Tensor) -> Tensor:
-    """gain * GN(h) + shift + h (CRONOS C.3).
-
-    :param h: (batch, features, *spatial). :param gain: (batch, features). :param shift: (batch, features).
-    """
-    shape = (*gain.shape, *([1] * (h.ndim - 2)))
-    normalized = norm(h)
-    return torch.addcmul(h + shift.to(h.dtype).view(shape), normalized, gain.to(h.dtype).view(shape))
-
-
-def _same(kernel: list[int]) -> list[int]:
-    return [size // 2 for size in kernel]
-
-
-def _channels_last(dimensions: int) -> torch.memory_format:
-    return torch.channels_last if dimensions == 4 else torch.channels_last_3d

@@ -1,10 +1,9 @@
 """MONAI's autoencoder and diffusion U-Net (Rombach et al. 2022; Pinaya et al. 2022) with the plan's strides, 2D and 3D.
 
-The stages of a plan are shared between the two: the autoencoder has the first half and ends at the latent, the U-Net
-has the stages from there on. With six stages this is Puglisi et al.'s: a latent eight times smaller, three levels of
-the U-Net.
+The two share the stages of a plan: the autoencoder has the first half and ends at the latent, the U-Net has the stages
+from there on. With six stages this is Puglisi et al.'s: a latent eight times smaller, three levels of the U-Net.
 
-MONAI halves all axes alike; here each axis is divided as planned, so that thin volumes keep their slices. For this
+MONAI halves all axes alike. Here each axis is divided as planned, so that thin volumes keep their slices. For this,
 MONAI's convolution without padding on one side becomes one with the same padding on both. Kernels are 3 everywhere.
 """
 
@@ -15,7 +14,7 @@ from monai.networks.nets.autoencoderkl import AEKLDownsample, AutoencoderKL
 from monai.networks.nets.diffusion_model_unet import DiffusionModelUNet, DiffusionUnetDownsample
 from torch import nn
 
-from longflow.networks.film_unet import GROUPS
+from longflow.networks.blocks import GROUPS
 from longflow.networks.precision import guard_convolutions
 from longflow.plans import NetworkPlan
 
@@ -24,21 +23,25 @@ BLOCKS = 1
 
 
 def latent_stage(plan: NetworkPlan) -> int:
-    """The stage whose resolution the latent has: half of them lie before it."""
+    """Return the stage whose resolution the latent has: half of the stages come before it."""
     return len(plan.features_per_stage) // 2
 
 
 def latent_strides(plan: NetworkPlan) -> list[int]:
-    """By what each axis of an image is divided in its latent."""
+    """Return the factor by which each axis of an image is divided in its latent."""
     return [math.prod(steps) for steps in zip(*plan.strides[: latent_stage(plan) + 1], strict=True)]
 
 
 def build_autoencoder(channels: int, latent_channels: int, plan: NetworkPlan) -> AutoencoderKL:
-    """An image to mean and standard deviation of its latent (``encode``), and a latent to an image (``decode``).
+    """Build the autoencoder.
 
-    Without attention, as Puglisi et al. have it.
+    ``encode`` maps an image to mean and standard deviation of its latent; ``decode`` maps a latent to an image. It has
+    no attention, as in Puglisi et al.
 
-    :param channels: of the image, whose axes the plan's strides divide. :param latent_channels: of the latent.
+    :param channels: of the image, whose axes the plan's strides divide.
+    :param latent_channels: of the latent.
+    :param plan: features and strides.
+    :returns: MONAI's network.
     """
     last = latent_stage(plan)
     features = plan.features_per_stage[: last + 1]
@@ -65,12 +68,16 @@ def build_autoencoder(channels: int, latent_channels: int, plan: NetworkPlan) ->
 
 
 def build_diffusion_unet(channels_in: int, channels_out: int, code_size: int, plan: NetworkPlan) -> DiffusionModelUNet:
-    """A latent, a step of diffusion, (batch,), and a code, (batch, 1, code_size), to a latent; zero when fresh.
+    """Build the diffusion U-Net, whose output is zero when fresh.
 
-    The code comes in by cross-attention, at the coarsest level and at the bottom; attention there has one head, as in
-    Puglisi et al.
+    It maps a latent, a step of diffusion, (batch,), and a code, (batch, 1, code_size), to a latent. The code enters by
+    cross-attention, at the coarsest level and at the bottom. Attention there has one head, as in Puglisi et al.
 
-    :param channels_in: of what it sees. :param channels_out: of what it finds.
+    :param channels_in: of the input.
+    :param channels_out: of the output.
+    :param code_size: length of the code.
+    :param plan: features and strides.
+    :returns: MONAI's network.
     """
     first = latent_stage(plan)
     features = plan.features_per_stage[first:]
@@ -93,7 +100,7 @@ def build_diffusion_unet(channels_in: int, channels_out: int, code_size: int, pl
 
 
 def _set_strides(network: nn.Module, downs: list[nn.Module], strides: list[list[int]]) -> None:
-    """The plan's strides in the convolutions on the way down, and the same in the enlargements on the way up."""
+    """Set the plan's strides in the convolutions of the encoder and in the enlargements of the decoder."""
     ups = [module for module in network.modules() if isinstance(module, nn.Upsample)]
     for down, up, stride in zip(downs, reversed(ups), strides, strict=True):
         down.stride = tuple(stride)

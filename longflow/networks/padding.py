@@ -1,4 +1,4 @@
-"""Images of any size for networks that halve them: padded before, cropped after."""
+"""Pad and crop images of any size for networks that divide them."""
 
 from collections.abc import Sequence
 
@@ -6,11 +6,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-def pad_to_multiples(image: Tensor, multiples: Sequence[int]) -> Tensor:
-    """The image with its last values repeated at the end of each axis until its size is a multiple.
+def same_padding(kernel: Sequence[int]) -> list[int]:
+    """Return the padding with which a convolution of stride 1 and odd kernel keeps the size of its input."""
+    return [size // 2 for size in kernel]
 
-    :param image: (batch, channels, *spatial). :param multiples: one for each spatial axis.
-    :returns: the image itself where nothing is missing.
+
+def pad_to_multiples(image: Tensor, multiples: Sequence[int]) -> Tensor:
+    """Repeat the last values at the end of each axis until its size is a multiple.
+
+    :param image: (batch, channels, *spatial).
+    :param multiples: one for each spatial axis.
+    :returns: the padded image; the image itself where nothing is missing.
     """
     missing = [-size % multiple for size, multiple in zip(image.shape[2:], multiples, strict=True)]
     if not any(missing):
@@ -19,5 +25,10 @@ def pad_to_multiples(image: Tensor, multiples: Sequence[int]) -> Tensor:
 
 
 def crop_to(image: Tensor, spatial: Sequence[int]) -> Tensor:
-    """The first ``spatial`` positions of each spatial axis: undoes :func:`pad_to_multiples`."""
+    """Crop each spatial axis to its first positions: undo :func:`pad_to_multiples`.
+
+    :param image: (batch, channels, *padded).
+    :param spatial: sizes to keep.
+    :returns: (batch, channels, *spatial).
+    """
     return image[(..., *(slice(size) for size in spatial))]

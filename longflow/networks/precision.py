@@ -1,4 +1,4 @@
-"""bf16 where the device computes in it, float32 elsewhere."""
+"""Use bf16 where the device computes in it, float32 elsewhere."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -6,39 +6,46 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor, nn
 
+from longflow.private import cpu_has_amx, cpu_has_bf16
+
 
 def computes_bf16(device: torch.device | str) -> bool:
-    """Whether bf16 pays on this device.
+    """Check whether bf16 pays on this device.
 
     On a CPU it does where the processor has avx512_bf16; elsewhere it is emulated and far slower than float32. Where it
-    has AMX, too, it does not: AMX cannot be used (``longflow/__init__.py``), and what is left is slower than float32 on
-    such processors (a 3 x 3 x 3 convolution and its gradient: 1.5 times).
+    has AMX, too, bf16 is never used. oneDNN (torch 2.15) writes beyond its memory in bf16 gradients of some 3D
+    convolutions with AMX instructions: the process dies, or continues with damaged memory. Without AMX instructions,
+    bf16 is slower than float32 on such processors (a 3 x 3 x 3 convolution and its gradient: 1.5 times).
     """
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kind == "cpu":
-        return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
+        return cpu_has_bf16() and not cpu_has_amx()
     return False
 
 
 def bf16_gradient_is_wrong(spatial: Sequence[int], kernel: Sequence[int]) -> bool:
-    """Whether a CPU computes the weight gradient of this convolution wrongly in bf16.
+    """Check whether a CPU computes the weight gradient of this convolution wrongly in bf16.
 
-    oneDNN (torch 2.15) reads memory that was never written where a 3D kernel meets more than one slice, and fewer than
-    it has itself: NaN, or numbers that look like gradients. Other sizes, 2D and float32 are right (test_precision.py).
-    Kernels of 2 were not looked at, and count as those of 3.
+    oneDNN (torch 2.15) reads memory that was never written where a 3D kernel meets more than one slice, but fewer
+    slices than the kernel has. The result is NaN, or numbers that look like gradients. Other sizes, 2D and float32 are
+    right (test_precision.py). Kernels of 2 were not tested, and count as those of 3.
+
+    :param spatial: size of the input.
+    :param kernel: size along each axis.
+    :returns: True where float32 must be used.
     """
     return len(spatial) == 3 and kernel[0] > 1 and 1 < spatial[0] < max(3, kernel[0])
 
 
 class GuardedConv3d(nn.Conv3d):
-    """A 3D convolution that leaves bf16 where a CPU would compute its gradient wrongly."""
+    """Convolve in 3D, in float32 where a CPU would compute the bf16 gradient wrongly."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """As :class:`torch.nn.Conv3d`."""
+        """Apply :class:`torch.nn.Conv3d`."""
         wrong = bf16_gradient_is_wrong(x.shape[2:], self.kernel_size)
-        # nor are the result and the gradient right of one channel of one slice (tests/networks/test_conv_lstm.py)
+        # result and gradient of one channel of one slice are wrong too (tests/networks/test_conv_lstm.py)
         wrong |= x.shape[1] == x.shape[2] == 1 < self.kernel_size[0]
         if x.device.type == "cpu" and wrong:
             with torch.autocast("cpu", enabled=False):
@@ -47,7 +54,7 @@ class GuardedConv3d(nn.Conv3d):
 
 
 def guard_convolutions(network: nn.Module) -> nn.Module:
-    """The network of another library with its 3D convolutions guarded; parameters and their names stay."""
+    """Guard the 3D convolutions of another library's network; parameters and their names stay."""
     for module in network.modules():
         if type(module) is nn.Conv3d:
             module.__class__ = GuardedConv3d
@@ -55,31 +62,36 @@ def guard_convolutions(network: nn.Module) -> nn.Module:
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's, faster where it is slow: on a CPU its gradient in bf16 and channels-last takes ten times that of others.
+    """Apply torch's GroupNorm, faster on a CPU in bf16 and channels-last, where its gradient takes ten times as long.
 
-    There it is computed in torch's usual layout, which costs two copies; what comes out is channels-last again.
+    There it is computed in torch's usual layout, which costs two copies. The result is channels-last again.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """As :class:`torch.nn.GroupNorm`."""
+        """Apply :class:`torch.nn.GroupNorm`."""
         if x.device.type != "cpu" or x.dtype != torch.bfloat16 or x.is_contiguous():
             return super().forward(x)
         return super().forward(x.contiguous()).contiguous(memory_format=channels_last(x.ndim - 2))
 
 
 def channels_last(dimensions: int) -> torch.memory_format:
-    """The layout in which images of 2 or 3 dimensions are convolved fastest."""
+    """Return the layout in which images of 2 or 3 dimensions are convolved fastest."""
     return {2: torch.channels_last, 3: torch.channels_last_3d}[dimensions]
 
 
 def autocast(device: torch.device | str) -> AbstractContextManager:
-    """The context in which networks run on this device, for training and for prediction."""
+    """Return the context in which networks run on this device, for training and for prediction.
+
+    On a CPU without bf16 it turns autocast off: an autocast of the caller would bring bf16 to a processor with AMX.
+    """
     kind = torch.device(device).type
+    if kind == "cpu":
+        return torch.autocast("cpu", torch.bfloat16, enabled=computes_bf16(device))
     return torch.autocast(kind, torch.bfloat16) if computes_bf16(device) else nullcontext()
 
 
 def default_device() -> torch.device:
-    """CUDA, else Apple's MPS, else the CPU."""
+    """Return CUDA where there is one, else Apple's MPS, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():

@@ -1,4 +1,4 @@
-"""A linear combination of scans whose weights depend on the times of all of them."""
+"""Combine scans linearly, with weights that depend on the times of all of them."""
 
 import torch
 from torch import Tensor, nn
@@ -7,12 +7,14 @@ HIDDEN = 128
 
 
 class ScanMixing(nn.Module):
-    """W(times) X: for every place of a stack a weighted sum over its scans, the same for all voxels.
+    """Compute W(times) X: at every place of a stack a weighted sum over its scans, the same for all voxels.
 
-    The weights of a place sum to zero, so that the sum does not depend on what all scans have in common; they start at
-    zero. Fewer scans than the module was built for use the *last* places.
+    The weights of a place sum to zero, so the sum does not depend on what all scans have in common. They start at zero.
+    With fewer scans than the module was built for, the *last* places are used.
 
-    :param scans: most scans of a stack. :param features: encoding of one scan's time; :param further: of anything else.
+    :param scans: most scans of a stack.
+    :param features: length of one scan's encoded time.
+    :param further: length of the further code.
     """
 
     def __init__(self, scans: int, features: int, further: int):
@@ -29,11 +31,12 @@ class ScanMixing(nn.Module):
         nn.init.zeros_(self.weights_of[-1].bias)
 
     def weights(self, times: Tensor, further: Tensor, mask: Tensor) -> Tensor:
-        """W.
+        """Compute W.
 
-        :param times: encoded times, (batch, scans, features). :param further: (batch, further).
+        :param times: encoded times, (batch, scans, features).
+        :param further: (batch, further).
         :param mask: (batch, scans), True where a scan was observed; the others get no weight.
-        :returns: (batch, scans, scans), each row sums to zero.
+        :returns: (batch, scans, scans); each row sums to zero.
         """
         batch, scans, features = times.shape
         observed = mask.to(times.dtype)
@@ -45,7 +48,14 @@ class ScanMixing(nn.Module):
         return weights - mean * observed.unsqueeze(1)
 
     def forward(self, stack: Tensor, times: Tensor, further: Tensor, mask: Tensor) -> Tensor:
-        """W(times) X in float32, of the shape of ``stack``: (batch, scans, channels, *spatial)."""
+        """Compute W(times) X.
+
+        :param stack: (batch, scans, channels, *spatial).
+        :param times: encoded times, (batch, scans, features).
+        :param further: (batch, further).
+        :param mask: (batch, scans), True where a scan was observed.
+        :returns: the shape of ``stack``, float32.
+        """
         with torch.autocast(stack.device.type, enabled=False):
             weights = self.weights(times.float(), further.float(), mask)
             return torch.bmm(weights, stack.float().flatten(2)).view_as(stack)

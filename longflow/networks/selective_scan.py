@@ -4,9 +4,9 @@ With state h of N numbers for each feature,
 
     h_l = exp(delta_l A) h_(l-1) + delta_l B_l u_l,    y_l = C_l h_l + D u_l.
 
-Memory grows in proportion to the length: the state of each position is kept for the gradient, nothing else of its size
-but the decays. Where the package ``mamba_ssm`` is installed, its compiled kernel does this on a GPU without keeping
-even the states; it is not a dependency of longflow, and both give the same numbers.
+Memory grows in proportion to the length: for the gradient, the state and the decay of each position are kept, and
+nothing else of that size. Where the package ``mamba_ssm`` is installed, its compiled kernel does this on a GPU without
+keeping even the states. It is not a dependency of longflow, and both give the same numbers.
 """
 
 import math
@@ -21,12 +21,15 @@ from torch.nn import functional as F
 KERNEL_DEVICES = ("cuda",)
 
 
-@torch.compiler.disable  # which would write out every place of the sequence, for minutes
+@torch.compiler.disable  # it would unroll every place of the sequence, for minutes
 def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> Tensor:
-    """y of the recurrence above, which starts from h = 0; in float32, autocast or not.
+    """Compute y of the recurrence above, from h = 0; in float32 with or without autocast.
 
-    :param u: input, (batch, length, features). :param delta: step sizes > 0, of the same shape.
-    :param A: (features, states), negative. :param B: (batch, length, states). :param C: of the same shape.
+    :param u: input, (batch, length, features).
+    :param delta: step sizes > 0, of the same shape.
+    :param A: (features, states), negative.
+    :param B: (batch, length, states).
+    :param C: of the same shape.
     :param D: (features,).
     :returns: (batch, length, features), float32.
     """
@@ -42,7 +45,7 @@ def selective_scan(u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D:
 
 
 def compiled_kernel() -> Callable[..., Tensor] | None:
-    """``selective_scan_fn`` of the package ``mamba_ssm``; None where that is not installed."""
+    """Return ``selective_scan_fn`` of the package ``mamba_ssm``; None where that is not installed."""
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
     except ImportError:
@@ -51,11 +54,16 @@ def compiled_kernel() -> Callable[..., Tensor] | None:
 
 
 class LinearRecurrence(torch.autograd.Function):
-    """h_l = decay_l h_(l-1) + input_l along the second axis. Its gradient is such a recurrence too, from the end on."""
+    """Compute h_l = decay_l h_(l-1) + input_l along the second axis; its gradient is such a recurrence from the end."""
 
     @staticmethod
     def forward(context, decay: Tensor, inputs: Tensor) -> Tensor:
-        """(batch, length, ...) twice -> h, of the same shape."""
+        """Compute the states.
+
+        :param decay: (batch, length, ...).
+        :param inputs: of the same shape.
+        :returns: h, of the same shape.
+        """
         states = recur(decay, inputs)
         context.save_for_backward(decay, states)
         return states
@@ -63,9 +71,12 @@ class LinearRecurrence(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(context, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        """With g_l = gradient_l + decay_(l+1) g_(l+1): g_l h_(l-1) of decay_l, and g_l of input_l."""
+        """Compute the gradients.
+
+        With g_l = gradient_l + decay_(l+1) g_(l+1), that of decay_l is g_l h_(l-1), and that of input_l is g_l.
+        """
         decay, states = context.saved_tensors
-        # the first place of a recurrence has nothing to decay, so that it does not matter what is rolled there
+        # the first place of a recurrence decays nothing, so the value rolled there does not matter
         of_inputs = recur(decay.flip(1).roll(1, 1), gradient.flip(1)).flip(1)
         of_decay = torch.zeros_like(decay)
         torch.mul(of_inputs[:, 1:], states[:, :-1], out=of_decay[:, 1:])
@@ -73,24 +84,29 @@ class LinearRecurrence(torch.autograd.Function):
 
 
 def recur(decay: Tensor, inputs: Tensor) -> Tensor:
-    """h_l = decay_l h_(l-1) + input_l, with h_0 = input_0.
+    """Compute h_l = decay_l h_(l-1) + input_l, with h_0 = input_0.
 
-    A CPU goes through the sequence place by place, which touches everything once. Other devices would wait for so many
-    small steps: they take about 2 sqrt(length) larger ones.
+    A CPU goes through the sequence place by place, which reads everything once. On other devices so many small steps
+    are slow; they take about 2 sqrt(length) larger ones.
 
-    :param decay: (batch, length, ...). :param inputs: of the same shape.
+    :param decay: (batch, length, ...).
+    :param inputs: of the same shape.
+    :returns: h, of the same shape.
     """
     length = decay.shape[1]
     return recur_in_chunks(decay, inputs, length if decay.device.type == "cpu" else math.isqrt(length - 1) + 1)
 
 
 def recur_in_chunks(decay: Tensor, inputs: Tensor, chunk: int) -> Tensor:
-    """The recurrence in all chunks of the sequence at once, each from zero, and then from one chunk to the next.
+    """Compute the recurrence in all chunks of the sequence at once, each from zero, and then from chunk to chunk.
 
-    A chunk takes over what the one before ended with, decayed by the product of its own decays so far. Nothing is
-    divided by such products, which may well be zero.
+    A chunk takes over the final state of the one before, decayed by the product of its own decays so far. Nothing is
+    divided by such products, which may be zero.
 
-    :param decay: (batch, length, ...). :param inputs: of the same shape. :param chunk: places of a chunk.
+    :param decay: (batch, length, ...).
+    :param inputs: of the same shape.
+    :param chunk: places of a chunk.
+    :returns: h, of the same shape.
     """
     length = decay.shape[1]
     missing = -length % chunk

@@ -1,13 +1,13 @@
-"""How the flow time reaches every block of a network that translates (MFM section 3.2, D.1, figure 11).
+"""Bring the flow time to every block of a network that translates (MFM section 3.2, D.1, figure 11).
 
-What the text leaves open, and how it was closed:
+Where the text leaves room, this was decided:
 
-- Its times lie in [0, 1], while the sinusoids of Vaswani et al. are meant for positions 0, 1, 2, ...: times are
-  multiplied by 1000 before, as networks of diffusion do, so that all of the frequencies matter.
+- Its times are in [0, 1], while the sinusoids of Vaswani et al. are meant for positions 0, 1, 2, ... Times are first
+  multiplied by 1000, as in networks of diffusion, so that all of the frequencies matter.
 - The "small multilayer perceptron" has two layers with SiLU after each.
-- The text says both that the code "is added to the input of each ResNet block" and that it scales and shifts what comes
-  out of SiLU. The second has an equation and a figure, and is what was done.
-- A starts near 1 and B near 0, and not exactly there: so the network is told of time from its first step on.
+- The text says both that the code "is added to the input of each ResNet block" and that it scales and shifts the output
+  of SiLU. The second has an equation and a figure, and is used here.
+- A starts near 1 and B near 0, but not exactly there: so the network is conditioned on time from its first step on.
 """
 
 import math
@@ -25,7 +25,7 @@ LONGEST = 10000.0
 
 
 class TimeEmbedding(nn.Module):
-    """Times to codes: sine and cosine at 32 frequencies (Vaswani et al., section 3.5), then a multilayer perceptron.
+    """Turn times into codes: 32 sines and cosines (Vaswani et al., section 3.5), then a multilayer perceptron.
 
     :param code_size: length of a code.
     """
@@ -38,15 +38,20 @@ class TimeEmbedding(nn.Module):
         )
 
     def forward(self, time: Tensor) -> Tensor:
-        """(batch,) in [0, 1] to (batch, code_size)."""
-        # in float32 whatever the network computes in: bf16 cannot tell position 999 from 1000
+        """Encode times.
+
+        :param time: (batch,) in [0, 1].
+        :returns: (batch, code_size).
+        """
+        # in float32 even under autocast: bf16 does not distinguish positions 999 and 1000
         return self.layers(fourier_features(time.float() * POSITIONS, self.frequencies))
 
 
 class TimeModulation(nn.Module):
-    """h -> A h + B, with A and B for each feature from one linear layer of length 2 C (MFM D.1).
+    """Compute h -> A h + B, with A and B for each feature from one linear layer of length 2 C (MFM D.1).
 
-    :param code_size: length of a code. :param features: C.
+    :param code_size: length of a code.
+    :param features: C.
     """
 
     def __init__(self, code_size: int, features: int):
@@ -56,12 +61,17 @@ class TimeModulation(nn.Module):
             self.linear.bias.copy_(torch.tensor([1.0, 0.0]).repeat_interleave(features))
 
     def forward(self, h: Tensor, code: Tensor) -> Tensor:
-        """(batch, features, *spatial), what comes out of SiLU; (batch, code_size) -> the shape of ``h``."""
+        """Modulate a map.
+
+        :param h: (batch, features, *spatial), the output of SiLU.
+        :param code: (batch, code_size).
+        :returns: the shape of ``h``.
+        """
         shape = (len(h), -1, *[1] * (h.ndim - 2))
         gain, shift = self.linear(code).to(h.dtype).chunk(2, dim=1)
         return torch.addcmul(shift.reshape(shape), h, gain.reshape(shape))
 
 
 def vaswani_frequencies(count: int) -> Tensor:
-    """1 / 10000^(k / count), k = 0 ... count - 1, over 2 pi: in turns per position, (count,)."""
+    """Return 1 / 10000^(k / count), k = 0 ... count - 1, over 2 pi: turns per position, (count,)."""
     return LONGEST ** (-torch.arange(count) / count) / (2 * math.pi)

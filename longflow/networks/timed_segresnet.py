@@ -1,10 +1,10 @@
-"""MONAI's SegResNet (Myronenko 2018), told of time in every block of its encoder, in 2D and 3D.
+"""MONAI's SegResNet (Myronenko 2018), conditioned on time in every block of its encoder, in 2D and 3D.
 
-The blocks, their order and their weights are MONAI's own; in each block of the encoder h -> A h + B comes after the
-second activation (MFM D.1), which in MONAI is a ReLU.
+The blocks, their order and their weights are MONAI's own. In each block of the encoder h -> A h + B follows the second
+activation (MFM D.1), which in MONAI is a ReLU.
 
-It halves all axes alike, whatever the plan's strides: an image is padded inside to what that needs, and cropped after.
-In thin volumes that is work for nothing; ``timeresnet`` and ``unet`` pool as planned.
+All axes are halved alike, whatever the plan's strides: an image is padded before and cropped afterwards. In thin
+volumes most of that work is wasted; ``timeresnet`` and ``unet`` pool as planned.
 """
 
 from monai.networks.blocks.segresnet_block import ResBlock
@@ -21,13 +21,15 @@ BLOCKS = (1, 2, 2, 4)
 
 
 class TimedSegResNet(nn.Module):
-    """Image and time to a velocity or an image.
+    """Map image and time to a velocity or an image.
 
-    Of the plan it takes the number of stages and the features of the first; MONAI doubles them from stage to stage and
-    has its own numbers of blocks. With the plan of MFM's TimeResNet (64 features, five stages, 2D) it has 114.3 million
+    The plan gives the number of stages and the features of the first. MONAI doubles them from stage to stage and has
+    its own numbers of blocks. With the plan of MFM's TimeResNet (64 features, five stages, 2D) it has 114.3 million
     parameters. MFM counts 214.1 million (table 3) and gives no sizes; 88 features would make 216.1 million.
 
-    :param channels_in: of the image. :param channels_out: of the result. :param plan: features and number of stages.
+    :param channels_in: of the image.
+    :param channels_out: of the result.
+    :param plan: features and number of stages.
     """
 
     def __init__(self, channels_in: int, channels_out: int, plan: NetworkPlan):
@@ -55,9 +57,10 @@ class TimedSegResNet(nn.Module):
         nn.init.zeros_(head.bias)
 
     def forward(self, image: Tensor, time: Tensor) -> Tensor:
-        """The velocity, or whatever the network was trained for; zero when fresh.
+        """Compute the velocity or image; zero when fresh.
 
-        :param image: (batch, channels_in, *spatial) of any size. :param time: (batch,).
+        :param image: (batch, channels_in, *spatial) of any size.
+        :param time: (batch,).
         :returns: (batch, channels_out, *spatial), float32.
         """
         code = self.time(time)
@@ -66,13 +69,20 @@ class TimedSegResNet(nn.Module):
         for (down, *blocks), modulations in zip(self.segresnet.down_layers, self.modulations, strict=True):
             x = down(x)
             for block, modulation in zip(blocks, modulations, strict=True):
-                x = told_of_time(block, modulation, x, code)
+                x = conditioned_on_time(block, modulation, x, code)
             skips.append(x)
         return crop_to(self.segresnet.decode(x, skips[::-1]), image.shape[2:]).float()
 
 
-def told_of_time(block: ResBlock, modulation: TimeModulation, x: Tensor, code: Tensor) -> Tensor:
-    """MONAI's block with h -> A h + B after its second activation; the block itself where A = 1 and B = 0."""
+def conditioned_on_time(block: ResBlock, modulation: TimeModulation, x: Tensor, code: Tensor) -> Tensor:
+    """Apply MONAI's block with h -> A h + B after its second activation; with A = 1 and B = 0, the block itself.
+
+    :param block: of MONAI.
+    :param modulation: A and B from the code.
+    :param x: (batch, features, *spatial).
+    :param code: (batch, code_size).
+    :returns: the shape of ``x``.
+    """
     h = block.conv1(block.act(block.norm1(x)))
     h = modulation(block.act(block.norm2(h)), code)
     return x + block.conv2(h)

@@ -1,9 +1,9 @@
-"""A U-Net that is told of time in every block of its encoder, in 2D and 3D; what the networks that translate share.
+"""A U-Net that is conditioned on time in every block of its encoder, in 2D and 3D; the base of further ones.
 
-MFM compares a "UNet" of 104.3 million parameters (table 1) and says nothing else about it. Here it is nnU-Net's plain
-topology: two convolutions for each block, the stride in the first of them, concatenated skips. The way up is a 1 x 1
-convolution and linear interpolation, which leaves no checkerboard in the image. The time comes in as in TimeResNet, so
-that networks are compared and not ways of telling the time.
+MFM compares a "UNet" of 104.3 million parameters (table 1) and says nothing else about it. Here it has nnU-Net's plain
+topology: two convolutions for each block, the stride in the first of them, concatenated skips. The decoder enlarges by
+a 1 x 1 convolution and linear interpolation, which leaves no checkerboard in the image. The time enters as in
+TimeResNet, so that a comparison is one of networks and not of time encodings.
 """
 
 import math
@@ -13,67 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from longflow.networks.film_unet import GROUPS
+from longflow.networks.blocks import CONVOLUTIONS, INTERPOLATION, PlainBlock
 from longflow.networks.padding import crop_to, pad_to_multiples
-from longflow.networks.precision import GroupNorm, GuardedConv3d, channels_last
-from longflow.networks.time_embedding import TimeEmbedding, TimeModulation
+from longflow.networks.precision import channels_last
+from longflow.networks.time_embedding import TimeEmbedding
 from longflow.plans import NetworkPlan
-
-CONVOLUTIONS = {2: nn.Conv2d, 3: GuardedConv3d}
-INTERPOLATION = {2: "bilinear", 3: "trilinear"}
-
-
-class PlainBlock(nn.Module):
-    """Twice convolution, GroupNorm, SiLU; in between h -> A h + B where the time is told.
-
-    :param conv: kind of convolution. :param stride: of the first. :param code_size: of the time; 0: it is not told.
-    """
-
-    def __init__(
-        self, conv: type, inputs: int, features: int, kernel: list[int], stride: list[int], code_size: int = 0
-    ):
-        super().__init__()
-        padding = [size // 2 for size in kernel]
-        self.conv1 = conv(inputs, features, kernel, stride, padding)
-        self.norm1 = GroupNorm(GROUPS, features)
-        self.time = TimeModulation(code_size, features) if code_size else None
-        self.conv2 = conv(features, features, kernel, padding=padding)
-        self.norm2 = GroupNorm(GROUPS, features)
-
-    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
-        """(batch, inputs, *spatial), (batch, code_size) -> (batch, features, *spatial over the stride)."""
-        return F.silu(self.residual(x, code))
-
-    def residual(self, x: Tensor, code: Tensor | None) -> Tensor:
-        """All but the last SiLU."""
-        h = F.silu(self.norm1(self.conv1(x)))
-        if self.time is not None:
-            h = self.time(h, code)
-        return self.norm2(self.conv2(h))
-
-
-class ResidualBlock(PlainBlock):
-    """A plain block with a skip that is added before the last SiLU (He et al. 2016); 1 x 1 where shapes differ."""
-
-    def __init__(
-        self, conv: type, inputs: int, features: int, kernel: list[int], stride: list[int], code_size: int = 0
-    ):
-        super().__init__(conv, inputs, features, kernel, stride, code_size)
-        same = inputs == features and all(step == 1 for step in stride)
-        self.skip = nn.Identity() if same else conv(inputs, features, 1, stride)
-
-    def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
-        """As :class:`PlainBlock`."""
-        return F.silu(self.residual(x, code) + self.skip(x))
 
 
 class TimedUNet(nn.Module):
-    """Image and time to a velocity or an image.
+    """Map image and time to a velocity or an image.
 
     Subclasses may set :attr:`block`, the kind of blocks of encoder and decoder, and :meth:`make_bottleneck`. The
-    decoder is not told of time (MFM D.1: "into every block of the encoder").
+    decoder is not conditioned on time (MFM D.1: "into every block of the encoder").
 
-    :param channels_in: of the image. :param channels_out: of the result.
+    :param channels_in: of the image.
+    :param channels_out: of the result.
     :param plan: features, strides, kernel sizes; blocks of each stage of the encoder, one where it does not say.
     """
 
@@ -107,13 +61,14 @@ class TimedUNet(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def make_bottleneck(self, conv: type, features: int, kernel: list[int], code_size: int) -> list[nn.Module]:
-        """Modules between encoder and decoder; each maps (x, code) to the shape of x. None here."""
+        """Make the modules between encoder and decoder; each maps (x, code) to the shape of x. Here there are none."""
         return []
 
     def forward(self, image: Tensor, time: Tensor) -> Tensor:
-        """The velocity, or whatever the network was trained for; zero when fresh.
+        """Compute the velocity or image; zero when fresh.
 
-        :param image: (batch, channels_in, *spatial) of any size. :param time: (batch,) in [0, 1].
+        :param image: (batch, channels_in, *spatial) of any size.
+        :param time: (batch,) in [0, 1].
         :returns: (batch, channels_out, *spatial), float32.
         """
         dimensions = image.ndim - 2

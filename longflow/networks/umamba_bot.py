@@ -1,9 +1,9 @@
-"""U-Mamba (Ma et al. 2024) with its state-space layer at the bottleneck, told of time, in 2D and 3D.
+"""U-Mamba (Ma et al. 2024) with its state-space layer at the bottleneck, conditioned on time, in 2D and 3D.
 
-As in its authors' public code: a U-Net of residual blocks; at the bottleneck the positions, row by row, are a sequence
-that goes through layer normalisation and Mamba, without a skip around them. Differences: GroupNorm and SiLU as in the
-other networks with time, the same number of blocks in all stages of the decoder, and the way up of
-:class:`~longflow.networks.timed_unet.TimedUNet`. The time comes in as in TimeResNet, in every block of the encoder.
+As in its authors' public code it is a U-Net of residual blocks. At the bottleneck the positions, row by row, are a
+sequence that passes layer normalisation and Mamba, without a skip around them. Differences: GroupNorm and SiLU as in
+the other networks with time, the same number of blocks in all stages of the decoder, and the decoder of
+:class:`~longflow.networks.timed_unet.TimedUNet`. The time enters as in TimeResNet, in every block of the encoder.
 """
 
 import math
@@ -12,16 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from longflow.networks.blocks import ResidualBlock
 from longflow.networks.selective_scan import selective_scan
-from longflow.networks.timed_unet import ResidualBlock, TimedUNet
+from longflow.networks.timed_unet import TimedUNet
 
-#: numbers of Mamba's authors: state of a feature, positions of the convolution, inner features over outer ones
+#: numbers of Mamba's authors: size of a feature's state, kernel of the convolution, inner features over outer ones
 STATES = 16
 KERNEL = 4
 EXPANSION = 2
-#: outer features for each number that the step sizes are made of
+#: outer features over the rank of the step sizes
 PER_RANK = 16
-#: the step sizes that a fresh layer has lie between these, evenly on a logarithmic scale
+#: least and largest step size of a fresh layer, drawn evenly on a logarithmic scale
 STEP_SIZES = (0.001, 0.1)
 
 
@@ -49,7 +50,11 @@ class Mamba(nn.Module):
             self.dt_proj.bias.copy_(steps + (-(-steps).expm1()).log())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, length, features) -> the same shape."""
+        """Apply the layer.
+
+        :param x: (batch, length, features).
+        :returns: the same shape.
+        """
         u, gate = self.in_proj(x).chunk(2, dim=2)
         u = F.silu(self.conv1d(u.transpose(1, 2))[..., : x.shape[1]].transpose(1, 2))
         step, B, C = self.x_proj(u).split(self.split, dim=2)
@@ -59,7 +64,7 @@ class Mamba(nn.Module):
 
 
 class MambaLayer(nn.Module):
-    """Layer normalisation and Mamba over the positions of a map, the last axis running fastest."""
+    """Apply layer normalisation and Mamba to the positions of a map, in the order of the last axis first."""
 
     def __init__(self, features: int):
         super().__init__()
@@ -67,20 +72,26 @@ class MambaLayer(nn.Module):
         self.mamba = Mamba(features)
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
-        """(batch, features, *spatial) -> the same shape; ``code`` is not used."""
+        """Apply the layer.
+
+        :param x: (batch, features, *spatial).
+        :param code: not used.
+        :returns: the shape of ``x``.
+        """
         sequence = x.flatten(2).transpose(1, 2)
         return self.mamba(self.norm(sequence)).transpose(1, 2).reshape(x.shape)
 
 
 class UMambaBot(TimedUNet):
-    """Image and time to a velocity or an image.
+    """Map image and time to a velocity or an image.
 
-    :param channels_in: of the image. :param channels_out: of the result.
+    :param channels_in: of the image.
+    :param channels_out: of the result.
     :param plan: features, strides, kernel sizes; blocks of each stage of the encoder, one where it does not say.
     """
 
     block = ResidualBlock
 
     def make_bottleneck(self, conv: type, features: int, kernel: list[int], code_size: int) -> list[nn.Module]:
-        """The state-space layer."""
+        """Make the state-space layer."""
         return [MambaLayer(features)]

@@ -1,13 +1,13 @@
-"""nnU-Net's U-Nets, plain and residual, as its planner describes them; with their features within reach."""
+"""nnU-Net's U-Nets, plain and residual, as its planner describes them, with access to their features."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 from torch import Tensor, nn
 
 from longflow.networks.precision import guard_convolutions
+from longflow.nnunet import build_network
 from longflow.plans import NetworkPlan
 
 #: convolutions of a stage where the plan does not say
@@ -18,9 +18,10 @@ DECODER_BLOCKS = {"plain": 2, "residual": 1}
 
 @dataclass(frozen=True)
 class Features:
-    """What the layers of a U-Net see: (batch, features, *spatial) of each stage.
+    """Outputs of the stages of a U-Net: (batch, features, *spatial) each.
 
-    :param encoder: from the finest to the bottleneck. :param decoder: from the coarsest to the finest.
+    :param encoder: from the finest to the bottleneck.
+    :param decoder: from the coarsest to the finest.
     """
 
     encoder: list[Tensor]
@@ -30,32 +31,27 @@ class Features:
 class UNet(nn.Module):
     """An nnU-Net architecture. ``self.unet`` is the library's own network, so weights fit nnU-Net's by name.
 
-    :param in_channels: of the image. :param outputs: classes or regions, or channels to reconstruct.
+    :param in_channels: of the image.
+    :param outputs: classes or regions, or channels to reconstruct.
     :param plan: features, strides, kernel sizes, encoder, blocks.
     """
 
     def __init__(self, in_channels: int, outputs: int, plan: NetworkPlan):
         super().__init__()
-        architecture = describe_architecture(plan)
-        network = get_network_from_plans(
-            architecture["network_class_name"],
-            architecture["arch_kwargs"],
-            architecture["_kw_requires_import"],
-            in_channels,
-            outputs,
-            allow_init=True,
-            deep_supervision=True,
-        )
-        self.unet = guard_convolutions(network)
+        self.unet = guard_convolutions(build_network(describe_architecture(plan), in_channels, outputs))
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """(batch, in_channels, *spatial) to logits (batch, outputs, *spatial of the scale), finest first, float32."""
+        """Compute logits.
+
+        :param image: (batch, in_channels, *spatial).
+        :returns: (batch, outputs, *spatial of the scale), finest first, float32.
+        """
         return self.logits(self.features(image))
 
     def features(self, image: Tensor) -> Features:
-        """The output of every encoder and decoder stage."""
+        """Compute the output of every encoder and decoder stage."""
         if self.training:
-            # faster; not in prediction, whose last bits would then not be nnU-Net's
+            # faster; not in prediction, so that it stays bit-identical to nnU-Net's
             image = image.contiguous(memory_format=torch.channels_last if image.ndim == 4 else torch.channels_last_3d)
         encoder, decoder = self.unet.encoder(image), []
         x = encoder[-1]
@@ -66,17 +62,21 @@ class UNet(nn.Module):
         return Features(encoder, decoder)
 
     def logits(self, features: Features) -> list[Tensor]:
-        """Outputs of deep supervision, finest first, float32."""
+        """Compute the outputs of deep supervision, finest first, float32."""
         layers = zip(self.unet.decoder.seg_layers, features.decoder, strict=True)
         return [layer(stage).float() for layer, stage in layers][::-1]
 
     def finest(self, image: Tensor) -> Tensor:
-        """The finest output alone, (batch, outputs, *spatial), float32."""
+        """Compute the finest output alone: (batch, outputs, *spatial), float32."""
         return self.unet.decoder.seg_layers[-1](self.features(image).decoder[-1]).float()
 
 
 def describe_architecture(plan: NetworkPlan) -> dict[str, Any]:
-    """The network in the words of nnU-Net's plans: class name, arguments, which of them are names to import."""
+    """Describe the network as in nnU-Net's plans.
+
+    :param plan: features, strides, kernel sizes, encoder, blocks.
+    :returns: class name, arguments, and which of them are names to import.
+    """
     dimensions, stages = plan.dimensions, len(plan.strides)
     residual = plan.encoder == "residual"
     blocks = plan.blocks_per_stage or [PLAIN_BLOCKS] * stages

@@ -1,1 +1,1 @@
-"""From series of scans to the normal form on the grid of the plans, stored; and the way back."""
+"""Bring series of scans into the normal form on the grid of the plans, store them; and go back."""

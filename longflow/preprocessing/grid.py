@@ -1,56 +1,70 @@
-"""From the file's grid to the plan's and back: transposition and resampling.
+"""Go from the file's grid to the plan's and back: transposition and resampling.
 
 Arrays on the file's grid have axes (z, y, x); after ``transpose_forward`` they have the plan's. Where a shape does not
-change, nothing is interpolated and voxels stay equal to the bit.
+change, nothing is interpolated and voxels stay bit-identical.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
-from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape, resample_data_or_seg_to_shape
 
-#: nnU-Net's orders: cubic in the plane, nearest through it where slices are thick; labels linear per label
-IMAGE_ORDER, LABEL_ORDER, ORDER_THROUGH_PLANE = 3, 1, 0
+from longflow.nnunet import IMAGE_RESAMPLING, LABEL_RESAMPLING, resample, shape_at_spacing
 
 
 def transposed(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
-    """Reorder the last three axes of (channels, a, b, c)."""
+    """Reorder the last three axes.
+
+    :param array: (channels, a, b, c).
+    :param order: the present axis that becomes each new axis.
+    :returns: a view.
+    """
     return array.transpose(0, *(1 + axis for axis in order))
 
 
 def inverse_order(order: Sequence[int]) -> list[int]:
-    """The order of axes that undoes another."""
+    """Return the order of axes that undoes another."""
     return [int(axis) for axis in np.argsort(order)]
 
 
 def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]) -> list[int]:
-    """Voxels along each axis after resampling from one spacing (mm) to another; at least one."""
-    return [max(1, int(size)) for size in compute_new_shape(shape, spacing, target)]
+    """Return the voxels along each axis after resampling; at least one.
+
+    :param shape: present voxels along each axis.
+    :param spacing: present spacing, mm.
+    :param target: new spacing, mm.
+    :returns: new voxels along each axis.
+    """
+    return [max(1, int(size)) for size in shape_at_spacing(shape, spacing, target)]
 
 
 def resample_image(
     image: np.ndarray, shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
 ) -> np.ndarray:
-    """(channels, a, b, c) to another shape, float32.
+    """Resample an image to another shape. Both spacings decide whether slices count as thick, as in nnU-Net.
 
-    :param spacing: the present spacing in mm, :param target: the new one; together they decide whether an axis counts
-        as thick slices, as in nnU-Net.
+    :param image: (channels, a, b, c).
+    :param shape: new voxels along the last three axes.
+    :param spacing: present spacing, mm.
+    :param target: new spacing, mm.
+    :returns: (channels, *shape), float32.
     """
     if list(image.shape[1:]) == list(shape):
         return image.astype(np.float32, copy=False)
-    resampled = resample_data_or_seg_to_shape(
-        image, shape, spacing, target, False, IMAGE_ORDER, ORDER_THROUGH_PLANE, force_separate_z=None
-    )
-    return resampled.astype(np.float32, copy=False)
+    return resample(image, shape, spacing, target, IMAGE_RESAMPLING).astype(np.float32, copy=False)
 
 
 def resample_labels(
     labels: np.ndarray, shape: Sequence[int], spacing: Sequence[float], target: Sequence[float]
 ) -> np.ndarray:
-    """(a, b, c) labels to another shape, int16."""
+    """Resample labels to another shape.
+
+    :param labels: (a, b, c), integers.
+    :param shape: new voxels along each axis.
+    :param spacing: present spacing, mm.
+    :param target: new spacing, mm.
+    :returns: (*shape), int16.
+    """
     if list(labels.shape) == list(shape):
         return labels.astype(np.int16, copy=False)
-    resampled = resample_data_or_seg_to_shape(
-        labels[None].astype(np.int16), shape, spacing, target, True, LABEL_ORDER, ORDER_THROUGH_PLANE, None
-    )
+    resampled = resample(labels[None].astype(np.int16), shape, spacing, target, LABEL_RESAMPLING)
     return resampled[0].astype(np.int16, copy=False)

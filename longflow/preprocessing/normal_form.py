@@ -1,15 +1,15 @@
-"""The invertible intensity normal form: normal = (raw - offset) / scale, per scan and channel.
+"""Compute the invertible intensity normal form: normal = (raw - offset) / scale, per scan and channel.
 
-Three forms (``plans.channels``): ``absolute``, fixed numbers for all scans (CT); ``per_subject``, mean and standard
-deviation of the subject's first scan, so that changes between the scans of one acquisition survive (contrast
-arrival); ``per_scan``, each scan's own, where the units of two visits cannot be compared (MR). A forecast has no
+There are three forms (``plans.channels``). ``absolute``: fixed numbers for all scans (CT). ``per_subject``: mean and
+standard deviation of the subject's first scan, so that changes between the scans of one acquisition survive (contrast
+arrival). ``per_scan``: each scan's own, where the units of two visits cannot be compared (MR). A forecast has no
 statistics of its own: it is mapped back with the last context scan's numbers.
 
-To forecast, statistics are those of the nonzero region. To translate, they are those of the body: a scan is prepared
-alone, and where skull-stripping or resampling left faint noise around one of two phases, the nonzero region of that one
-would be something else than that of the other. To segment, they are those of nnU-Net's ``ZScoreNormalization``
-with ``use_mask_for_norm`` false, always (nnU-Net's planner sets it true where cropping takes a quarter of the images
-away): of all voxels of the scan's own nonzero box, whichever scans it is prepared beside.
+The task chooses the region of the statistics (``Task.region``). "nonzero", for forecasts: the nonzero region. "body",
+for translations: a scan is prepared alone, and skull-stripping or resampling may leave faint noise around one of two
+phases only, so that their nonzero regions would differ. "box", for segmentation: all voxels of the scan's own nonzero
+box, as in nnU-Net's ``ZScoreNormalization`` with ``use_mask_for_norm`` false. nnU-Net's planner sets it true where
+cropping removes a quarter of the images; longflow never does. The other scans of the subject do not matter.
 """
 
 from collections.abc import Sequence
@@ -21,24 +21,25 @@ from longflow.data.body import body_mask, nonzero_mask
 from longflow.data.box import box_slices, nonzero_box
 from longflow.plans import ChannelPlan
 
-#: whose voxels statistics are taken of
+#: the voxels that statistics are taken of
 Region = Literal["nonzero", "box", "body"]
 
 
 def normal_form_of_series(
     scans: Sequence[np.ndarray], channels: Sequence[ChannelPlan], region: Region = "nonzero"
 ) -> tuple[list[list[float]], list[list[float]]]:
-    """Offset and scale of every scan and channel.
+    """Compute offset and scale of every scan and channel.
 
-    :param scans: raw scans in order of time, (channels, z, y, x) each, cropped.
-    :param channels: the plan of each channel. :param region: where statistics are taken.
-    :return: offsets and scales, a list per scan of a list per channel; a scale is never 0.
+    :param scans: (channels, z, y, x) each, raw, cropped, in order of time.
+    :param channels: the plan of each channel.
+    :param region: where statistics are taken.
+    :returns: offsets and scales, a list per scan of a list per channel; a scale is never 0.
     """
     forms = {channel.normal_form for channel in channels}
     statistics: list[list[tuple[float, float]]] = []
     for position, scan in enumerate(scans):
-        wanted = "per_scan" in forms or ("per_subject" in forms and position == 0)
-        statistics.append(region_statistics(scan, region) if wanted else [])
+        needed = "per_scan" in forms or ("per_subject" in forms and position == 0)
+        statistics.append(region_statistics(scan, region) if needed else [])
     offsets, scales = [], []
     for position in range(len(scans)):
         numbers = [_numbers(channel, index, position, statistics) for index, channel in enumerate(channels)]
@@ -56,12 +57,14 @@ def _numbers(
 
 
 def region_statistics(scan: np.ndarray, region: Region = "nonzero") -> list[tuple[float, float]]:
-    """Mean and standard deviation of each channel of (channels, z, y, x).
-
-    :param region: "nonzero": within nnU-Net's nonzero region; "box": within the smallest box around it; "body": above
-        Otsu's threshold of each channel, without holes.
+    """Compute mean and standard deviation of each channel.
 
     A region that holds one value only (or none) has scale 1: it becomes 0, and can be mapped back.
+
+    :param scan: (channels, z, y, x), raw.
+    :param region: "nonzero": within nnU-Net's nonzero region; "box": within the smallest box around it; "body": above
+        Otsu's threshold of each channel, without holes.
+    :returns: (mean, standard deviation) per channel.
     """
     # nnU-Net sums in float32: only with its rounding are prepared voxels, and so exported models' labels, equal
     precision = np.float32 if region == "box" else np.float64
@@ -71,14 +74,14 @@ def region_statistics(scan: np.ndarray, region: Region = "nonzero") -> list[tupl
             numbers.append((0.0, 1.0))
             continue
         mean, deviation = float(voxels.mean(dtype=precision)), float(voxels.std(dtype=precision))
-        # what cannot be told from the rounding of float32 is no contrast
+        # a deviation within the rounding of float32 is no contrast
         smallest = float(np.finfo(np.float32).eps * np.abs(voxels).max())
         numbers.append((mean, deviation if deviation > smallest else 1.0))
     return numbers
 
 
 def _voxels_of_region(scan: np.ndarray, region: Region) -> list[np.ndarray]:
-    """Of each channel."""
+    """Return the region's voxels of each channel."""
     if region == "body":
         return [channel[body_mask(channel, is_ct=False)] for channel in scan]
     inside = nonzero_mask(scan) if region == "nonzero" else box_slices(nonzero_box([scan]))
@@ -86,7 +89,12 @@ def _voxels_of_region(scan: np.ndarray, region: Region) -> list[np.ndarray]:
 
 
 def clipped(raw: np.ndarray, channels: Sequence[ChannelPlan]) -> np.ndarray:
-    """(channels, z, y, x) in raw units, limited to what the plan says; the same array where it says nothing."""
+    """Clip raw intensities to the limits of the plan.
+
+    :param raw: (channels, z, y, x), raw units.
+    :param channels: the plan of each channel.
+    :returns: (channels, z, y, x); the same array where no channel is clipped.
+    """
     if not any(channel.clip for channel in channels):
         return raw
     limits = [channel.clip or (-np.inf, np.inf) for channel in channels]
@@ -95,12 +103,24 @@ def clipped(raw: np.ndarray, channels: Sequence[ChannelPlan]) -> np.ndarray:
 
 
 def to_normal(raw: np.ndarray, offset: Sequence[float], scale: Sequence[float]) -> np.ndarray:
-    """(channels, z, y, x) in raw units to the normal form, float32."""
+    """Map raw units to the normal form.
+
+    :param raw: (channels, z, y, x).
+    :param offset: per channel, raw units.
+    :param scale: per channel, raw units.
+    :returns: (channels, z, y, x), float32.
+    """
     return (raw.astype(np.float32, copy=False) - _per_channel(offset)) / _per_channel(scale)
 
 
 def from_normal(normal: np.ndarray, offset: Sequence[float], scale: Sequence[float]) -> np.ndarray:
-    """(channels, z, y, x) in the normal form to raw units, float32."""
+    """Map the normal form to raw units.
+
+    :param normal: (channels, z, y, x).
+    :param offset: per channel, raw units.
+    :param scale: per channel, raw units.
+    :returns: (channels, z, y, x), float32.
+    """
     return normal.astype(np.float32, copy=False) * _per_channel(scale) + _per_channel(offset)
 
 

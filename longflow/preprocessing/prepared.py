@@ -1,4 +1,4 @@
-"""What a prepared series is: its arrays, and all that is needed to find the way back to the files."""
+"""A series before and after preprocessing: its arrays, and everything needed to go back to the files."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -8,9 +8,51 @@ import blosc2
 import numpy as np
 
 from longflow.data.box import Box
-from longflow.data.images import Geometry
+from longflow.data.images import Geometry, Volume
 from longflow.errors import DataError
 from longflow.preprocessing.class_locations import ClassLocations
+
+
+@dataclass(frozen=True)
+class RawSeries:
+    """A subject's scans as read from their files, on one grid.
+
+    :param subject: the subject's name.
+    :param cases: the case of each scan, in order of time.
+    :param times: time of each scan, ascending, in the dataset's time unit.
+    :param volumes: (channels, z, y, x) each, on the same grid.
+    :param labels: (z, y, x) integers per scan, None where a scan has none; empty: no scan has one.
+    :param sources: the name of each scan in an error; empty: its case.
+    :param phases: the contrast phase of each scan, for tasks that use phases; empty otherwise.
+    """
+
+    subject: str
+    cases: Sequence[str]
+    times: Sequence[float]
+    volumes: Sequence[Volume]
+    labels: Sequence[np.ndarray | None] = ()
+    sources: Sequence[str] = ()
+    phases: Sequence[str] = ()
+
+    @classmethod
+    def of_scan(cls, case: str, volume: Volume) -> "RawSeries":
+        """Return a single scan, to be prepared without the others of its subject.
+
+        :param case: its name in an error.
+        :param volume: (channels, z, y, x).
+        :returns: a series of one scan at time 0.
+        """
+        return cls(case, [case], [0.0], [volume])
+
+    @property
+    def names(self) -> list[str]:
+        """The name of each scan in an error."""
+        return list(self.sources) or [f"Scan {case}" for case in self.cases]
+
+    @property
+    def labelled(self) -> list[bool]:
+        """Whether each scan has a label."""
+        return [label is not None for label in self.labels] or [False] * len(self.cases)
 
 
 @dataclass
@@ -20,23 +62,25 @@ class SeriesProperties:
     :param subject: the subject's name.
     :param cases: the case of each scan, in order of time.
     :param times: time of each scan, in the dataset's time unit.
+    :param labelled: whether each scan has a label.
     :param offset: per scan and channel; normal = (raw - offset) / scale.
     :param scale: per scan and channel; never 0.
     :param data_type: NumPy name of a type that holds every scan's values, per channel; exports are written in it.
     :param geometry: the grid of the files.
     :param crop: [start, stop] for z, y, x of the files: the union of all scans.
     :param shape_before_crop: voxels along z, y, x of the files.
-    :param shape_after_crop: the same of the crop.
+    :param shape_after_crop: voxels along z, y, x of the crop.
     :param transpose: ``plans.transpose_forward``: the files' axis that becomes each prepared axis.
     :param shape: voxels along the prepared axes.
     :param spacing: mm along the prepared axes.
-    :param phases: the contrast phase of each scan, for the task "translate"; empty otherwise.
+    :param phases: the contrast phase of each scan, for tasks that use phases; empty otherwise.
     :param digest: hash of the files and settings that the result depends on; empty if prepared in memory.
     """
 
     subject: str
     cases: list[str]
     times: list[float]
+    labelled: list[bool]
     offset: list[list[float]]
     scale: list[list[float]]
     data_type: list[str]
@@ -51,13 +95,15 @@ class SeriesProperties:
     digest: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """As a dictionary that JSON can hold."""
+        """Return a dictionary that JSON can hold."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "SeriesProperties":
-        """The inverse of :meth:`to_json`.
+        """Undo :meth:`to_json`.
 
+        :param content: of the JSON file.
+        :returns: the properties.
         :raises DataError: a key is missing or unknown.
         """
         further = {"digest", "phases"}
@@ -69,13 +115,19 @@ class SeriesProperties:
         return cls(**{**content, "geometry": Geometry(**geometry)})
 
     def pairs(self, phases: Sequence[str]) -> list[tuple[int, int]]:
-        """Positions of the two scans of each pair, in order of time: scans of one time in the two phases.
+        """List the pairs: two scans of one time, one in each phase.
 
         :param phases: ``plans.phases``; the scan in the first of them is the first of each pair.
+        :returns: positions of both scans of each pair, in order of time.
         """
         scans = list(enumerate(zip(self.times, self.phases, strict=True)))
-        first, second = ({time: scan for scan, (time, phase) in scans if phase == wanted} for wanted in phases)
+        first, second = ({time: scan for scan, (time, phase) in scans if phase == name} for name in phases)
         return [(scan, second[time]) for time, scan in sorted(first.items()) if time in second]
+
+    @property
+    def scans_with_label(self) -> list[int]:
+        """Positions of the scans that have a label."""
+        return [scan for scan, labelled in enumerate(self.labelled) if labelled]
 
     @property
     def transposed_spacing(self) -> list[float]:
@@ -92,11 +144,12 @@ class SeriesProperties:
 class PreparedSeries:
     """A subject's scans on the plan's grid, in the normal form.
 
+    :param properties: where the series comes from and how to go back.
     :param images: (scans, channels, z, y, x), float32; in memory, or a handle that reads what is indexed.
     :param segmentations: (scans, z, y, x), int16, -1 where a scan has no label; None if no scan has one.
     :param coarse: (scans, channels, z', y', x'), float32, means of ``images`` over blocks.
     :param coarse_block: voxels per block along z, y, x.
-    :param class_locations: where labelled scans have each label, for the task "segment"; None without labels.
+    :param class_locations: where labelled scans have each label, for tasks that use labels; None without labels.
     """
 
     properties: SeriesProperties

@@ -1,26 +1,24 @@
-"""Back to the files' grid and units."""
+"""Go back to the files' grid and units."""
 
 import numpy as np
-from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
 from longflow.data.box import box_slices
 from longflow.data.labels import label_manager
 from longflow.errors import DataError
+from longflow.nnunet import LOGITS_RESAMPLING, resample
 from longflow.plans import Plans
-from longflow.preprocessing.grid import ORDER_THROUGH_PLANE, inverse_order, resample_image, transposed
+from longflow.preprocessing.grid import inverse_order, resample_image, transposed
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.prepared import SeriesProperties
 
-#: nnU-Net's order of interpolation for the outputs of a network
-LOGITS_ORDER = 1
-
 
 def to_input_space(volume: np.ndarray, properties: SeriesProperties, scan_index: int) -> np.ndarray:
-    """A prepared volume on the files' grid in the units of one scan.
+    """Map a prepared volume to the files' grid and the units of one scan.
 
     :param volume: (channels, z, y, x), prepared, in the normal form.
-    :param scan_index: whose offset and scale to use; a forecast takes the last context scan's.
-    :return: float32 (channels, z, y, x); NaN outside the crop, where nothing is known.
+    :param properties: of the prepared series.
+    :param scan_index: position of the scan whose offset and scale are used; for a forecast the last context scan.
+    :returns: float32 (channels, z, y, x); NaN outside the crop, where values are unknown.
     """
     crop = _to_crop(volume, properties)
     whole = np.full((len(crop), *properties.shape_before_crop), np.nan, dtype=np.float32)
@@ -37,16 +35,17 @@ def export_forecast(
     properties: SeriesProperties,
     scan_index: int,
 ) -> np.ndarray:
-    """A forecast on the files' grid: the last context scan (LCI) as it is in its file, plus the predicted change.
+    """Map a forecast to the files' grid: the last context scan (LCI) as it is in its file, plus the predicted change.
 
-    Only the change goes through resampling, so what does not change is as sharp as the input, and a prediction that
-    equals the last context scan gives its file back to the bit. Outside the crop, the forecast is the LCI.
+    Only the change is resampled. Unchanged regions therefore stay as sharp as the input, and a prediction that equals
+    the last context scan gives bit-identical voxels. Outside the crop, the forecast is the LCI.
 
     :param prediction: (channels, z, y, x), prepared, in the normal form.
-    :param last_context_prepared: the LCI, likewise.
-    :param last_context_raw: the LCI as in its files, (channels, z, y, x) on the files' grid.
+    :param last_context_prepared: (channels, z, y, x), the LCI, prepared, in the normal form.
+    :param last_context_raw: (channels, z, y, x), the LCI as in its files.
+    :param properties: of the prepared series.
     :param scan_index: the LCI's position in ``properties``.
-    :return: float32 on the files' grid, in the LCI's units, neither rounded nor clipped to the files' type.
+    :returns: float32 on the files' grid, in the LCI's units, neither rounded nor clipped to the files' type.
     """
     if list(last_context_raw.shape[1:]) != list(properties.shape_before_crop):
         raise DataError(
@@ -62,32 +61,27 @@ def export_forecast(
 
 
 def labels_of_logits(logits: np.ndarray, plans: Plans) -> np.ndarray:
-    """Labels on the grid of the logits, by nnU-Net's label handling (regions in their order).
+    """Convert logits to labels by nnU-Net's label handling (regions in their order).
 
     :param logits: (outputs, z, y, x), one output for each label or region of the plans.
-    :return: int16 (z, y, x).
+    :param plans: with the labels.
+    :returns: (z, y, x), int16.
     """
     manager = label_manager(plans.labels, plans.regions_class_order)
     return np.asarray(manager.convert_logits_to_segmentation(logits)).astype(np.int16)
 
 
 def export_labels(logits: np.ndarray, properties: SeriesProperties, plans: Plans) -> np.ndarray:
-    """Labels on the files' grid, as nnU-Net exports them: the logits are resampled, then labelled.
+    """Compute labels on the files' grid, as nnU-Net exports them: the logits are resampled, then labelled.
 
-    :param logits: (outputs, z, y, x), prepared. :param properties: of the prepared scan.
-    :return: int16 (z, y, x) on the files' grid; 0 outside the crop.
+    :param logits: (outputs, z, y, x), prepared.
+    :param properties: of the prepared scan.
+    :param plans: with the labels.
+    :returns: (z, y, x), int16, on the files' grid; 0 outside the crop.
     """
     _check_shape(logits, properties)
-    resampled = resample_data_or_seg_to_shape(
-        logits,
-        properties.transposed_crop_shape,
-        properties.spacing,
-        properties.transposed_spacing,
-        is_seg=False,
-        order=LOGITS_ORDER,
-        order_z=ORDER_THROUGH_PLANE,
-        force_separate_z=None,
-    )
+    shape, spacing = properties.transposed_crop_shape, properties.transposed_spacing
+    resampled = resample(logits, shape, properties.spacing, spacing, LOGITS_RESAMPLING)
     labels = labels_of_logits(resampled, plans)
     whole = np.zeros(properties.shape_before_crop, dtype=np.int16)
     whole[box_slices(properties.crop)] = transposed(labels[None], inverse_order(properties.transpose))[0]
@@ -95,7 +89,7 @@ def export_labels(logits: np.ndarray, properties: SeriesProperties, plans: Plans
 
 
 def _to_crop(volume: np.ndarray, properties: SeriesProperties) -> np.ndarray:
-    """(channels, z, y, x) prepared to the crop on the files' grid: resampling and transposition undone."""
+    """Undo resampling and transposition: (channels, z, y, x) prepared to the crop on the files' grid."""
     _check_shape(volume, properties)
     resampled = resample_image(
         volume, properties.transposed_crop_shape, properties.spacing, properties.transposed_spacing

@@ -1,4 +1,4 @@
-"""Preprocessing of a whole dataset: a subject at a time, in parallel, and only what is missing or stale."""
+"""Preprocess a whole dataset: subjects in parallel, and only those that are missing or out of date."""
 
 import logging
 import math
@@ -37,7 +37,9 @@ WORKER_BYTES = 720 * 2**20
 class Output:
     """Where the subjects of one resolution are stored.
 
-    :param configuration: that has this resolution. :param patch_size: shapes the chunks.
+    :param configuration: name of one that has this resolution.
+    :param folder: of the prepared subjects.
+    :param patch_size: voxels along (z,) y, x; shapes the chunks.
     """
 
     configuration: str
@@ -47,7 +49,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Job:
-    """What is to be prepared of a subject."""
+    """A subject to be prepared, for some outputs."""
 
     series: Series
     plans: Plans
@@ -58,8 +60,10 @@ class Job:
 class Summary:
     """What :func:`preprocess_dataset` did.
 
-    :param folders: one per resolution. :param prepared: subjects prepared now; :param kept: subjects that were up to
-        date in all folders. :param size: bytes of all folders.
+    :param folders: one per resolution.
+    :param prepared: number of subjects that were prepared now.
+    :param kept: number of subjects that were up to date in all folders.
+    :param size: bytes of all folders.
     """
 
     folders: tuple[Path, ...]
@@ -78,12 +82,17 @@ def preprocess_dataset(
 ) -> Summary:
     """Prepare the training series of a dataset for some or all configurations of its plans.
 
-    Configurations that share a ``data_identifier`` are prepared once. A subject that is finished and whose files and
-    settings have not changed is kept; one that has left the dataset is removed from the cache, so that nothing trains
-    on it. Killed and run again, it goes on with the subjects that are not finished.
+    Configurations that share a ``data_identifier`` are prepared once. A finished subject is kept if its files and
+    settings have not changed. A subject that has left the dataset is removed from the cache, so that nothing trains
+    on it. After an interruption, the same call continues with the unfinished subjects.
 
+    :param dataset_name: full name, as ``Dataset101_Cine``.
+    :param plans_name: name of the dataset's plans.
+    :param configurations: names; None: all.
     :param processes: None: all cores, or as few as memory allows.
+    :param overwrite: prepare finished subjects again.
     :param progress: called with (finished, all, name) after each subject.
+    :returns: numbers of subjects, and the folders.
     :raises NotFoundError: no such plans or configuration.
     :raises DataError: a scan cannot be prepared, or the disk has not enough space; subject and cause are named.
     :raises WorkerError: a worker was ended by the system; finished subjects are kept.
@@ -102,11 +111,7 @@ def preprocess_dataset(
         series = _with_pairs(description, series, plans, paths)
     _remove_strangers(outputs, series)
 
-    jobs = {}
-    for one in series:
-        stale = tuple(output for output in outputs if overwrite or not _up_to_date(one, plans, output))
-        if stale:
-            jobs[one.subject] = Job(one, plans, stale)
+    jobs = _jobs(series, plans, outputs, overwrite)
     sizes = {subject: _estimated_bytes(job) for subject, job in jobs.items()}
     _check_disk(paths.preprocessed, sum(disk for disk, _ in sizes.values()))
     processes = processes_that_fit(processes, [memory for _, memory in sizes.values()])
@@ -118,6 +123,15 @@ def preprocess_dataset(
         kept=len(series) - len(jobs),
         size=sum(size_on_disk(output.folder) for output in outputs),
     )
+
+
+def _jobs(series: list[Series], plans: Plans, outputs: list[Output], overwrite: bool) -> dict[str, Job]:
+    """List the subjects that are missing or out of date in some output, or all to overwrite them."""
+    jobs = {}
+    for one in series:
+        if stale := tuple(output for output in outputs if overwrite or not _up_to_date(one, plans, output)):
+            jobs[one.subject] = Job(one, plans, stale)
+    return jobs
 
 
 def _prepare(job: Job) -> None:
@@ -137,7 +151,7 @@ def _read_plans_of(paths: DatasetPaths, plans_name: str) -> Plans:
 
 
 def _outputs(plans: Plans, paths: DatasetPaths, plans_name: str, configurations: list[str] | None) -> list[Output]:
-    """One for each resolution; where 2d and 3d share it, the 3d patch shapes the chunks."""
+    """List one output for each resolution; where 2d and 3d share one, the 3d patch shapes the chunks."""
     chosen: dict[str, str] = {}
     for name in configurations or plans.configurations:
         plan = plans.configuration(name)
@@ -157,11 +171,11 @@ def _outputs(plans: Plans, paths: DatasetPaths, plans_name: str, configurations:
 
 
 def _with_images(all_series: list[Series]) -> list[Series]:
-    """Subjects with at least one scan that has images; the others are named in a warning."""
+    """List the subjects with at least one scan that has images; warn of the others."""
     series = [one for one in all_series if existing_scans(one)]
     without = sorted({one.subject for one in all_series} - {one.subject for one in series})
     if without:
-        logger.warning("%d subjects have no images and are left out: %s", len(without), ", ".join(without))
+        logger.warning("%d subjects have no images and are excluded: %s", len(without), ", ".join(without))
     if not series:
         raise DataError("No row of scans.csv has its images in imagesTr. longflow_verify shows what is missing.")
     return series
@@ -170,7 +184,7 @@ def _with_images(all_series: list[Series]) -> list[Series]:
 def _with_pairs(
     description: DatasetDescription, series: list[Series], plans: Plans, paths: DatasetPaths
 ) -> list[Series]:
-    """The scans that have a fellow in the other phase at their time; what is left out is said in a warning."""
+    """List the scans that have a counterpart in the other phase at their time; warn of the others."""
     phases, paired = paired_series(description, [one.with_images() for one in series])
     if phases.names != plans.phases:
         raise ConfigurationError(
@@ -178,7 +192,7 @@ def _with_pairs(
             f"{', '.join(phases.names)}. Run longflow_plan_and_preprocess -d {paths.id} again."
         )
     for part in phases.excluded():
-        logger.warning("Left out: %s", part)
+        logger.warning("Excluded: %s", part)
     return paired
 
 
@@ -194,13 +208,13 @@ def _remove_strangers(outputs: list[Output], series: list[Series]) -> None:
 def _up_to_date(series: Series, plans: Plans, output: Output) -> bool:
     try:
         found = read_properties(output.folder, series.subject)
-    except DataError:  # damaged: do it again
+    except DataError:  # missing, damaged or of an older form
         return False
-    return found is not None and found.get("digest") == series_digest(series, plans, output.configuration)
+    return found.digest == series_digest(series, plans, output.configuration)
 
 
 def _estimated_bytes(job: Job) -> tuple[int, int]:
-    """Bytes on disk and bytes of memory at the peak, at most, from the header of the subject's first scan."""
+    """Estimate bytes on disk and peak bytes of memory, at most, from the header of the subject's first scan."""
     scans = existing_scans(job.series)
     geometry = read_geometry(scans[0].images[0])
     shape, spacing = list(reversed(geometry.size)), geometry.array_spacing
@@ -220,7 +234,7 @@ def _estimated_bytes(job: Job) -> tuple[int, int]:
 
 
 def _check_disk(folder: Path, needed: int) -> None:
-    """An error before any work where the disk cannot hold the result."""
+    """Raise an error before any work if the disk cannot hold the result."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:

@@ -1,10 +1,10 @@
-"""Prepared series on disk, a subject at a time: compressed, readable in part, written whole or not at all.
+"""Keep prepared series on disk, a subject at a time: compressed, readable in part, written whole or not at all.
 
     {subject}_images.b2nd   float32 (scans, channels, z, y, x), Blosc2
     {subject}_seg.b2nd      int16 (scans, z, y, x), Blosc2, where a scan has a label
     {subject}_coarse.npy    float32 (scans, channels, z', y', x'), block means of the images
     {subject}_locations.npy int32 (places, 3), z, y, x of voxels of each label in each scan, for segmentation
-    {subject}.json          the properties; written last: a subject is finished if and only if it exists
+    {subject}.json          the properties: what the arrays hold; written last, so that it marks a finished subject
 
 Nothing is pickled. A Blosc2 chunk holds all scans over about a patch, and its blocks hold one scan and channel over a
 small part of it; a read decompresses only the blocks that it touches.
@@ -21,6 +21,7 @@ from longflow.errors import DataError
 from longflow.files import atomic_write, read_json, write_json
 from longflow.preprocessing.class_locations import ClassLocations
 from longflow.preprocessing.prepared import PreparedSeries, SeriesProperties
+from longflow.private import open_blosc2
 
 BLOCK_VOXELS = 8192  # 32 kB of float32: a small share of a patch; half of it reads slower (benchmarks/preprocessing.py)
 CHUNK_BYTES = 16 * 2**20
@@ -30,6 +31,8 @@ PATCH = (32, 128, 128)
 def save_prepared(prepared: PreparedSeries, folder: Path, patch_size: Sequence[int] = PATCH) -> None:
     """Write a prepared series; an earlier one of the same subject is replaced.
 
+    :param prepared: in memory, or loaded from another folder.
+    :param folder: of the prepared subjects.
     :param patch_size: what training will read at once; it only shapes the chunks.
     :raises DataError: the disk is full or cannot be written to, or the subject's name cannot be a file's.
     """
@@ -45,26 +48,25 @@ def save_prepared(prepared: PreparedSeries, folder: Path, patch_size: Sequence[i
     with atomic_write(folder / f"{subject}_coarse.npy") as temporary:
         np.save(temporary, prepared.coarse, allow_pickle=False)
     content = {**prepared.properties.to_json(), "coarse_block": list(prepared.coarse_block)}
-    content["labelled"] = prepared.segmentations is not None
     content["locations"] = _save_locations(prepared.class_locations, folder / f"{subject}_locations.npy")
     write_json(content, finished)
 
 
 def load_prepared(folder: Path, subject: str) -> PreparedSeries:
-    """A prepared series whose images and segmentations stay on disk until they are indexed.
+    """Open a prepared series; images and segmentations stay on disk until they are indexed.
 
+    :param folder: of the prepared subjects.
+    :param subject: the subject's name.
+    :returns: the series with handles of its arrays.
     :raises DataError: the subject is not prepared, or its files are damaged.
     """
     folder = Path(folder)
-    content = read_properties(folder, subject)
-    if content is None:
-        raise DataError(f"Subject {subject} is not prepared in {folder}. Run longflow_preprocess.")
-    coarse_block, labelled = content.pop("coarse_block"), content.pop("labelled")
-    rows = content.pop("locations", None)
-    properties = SeriesProperties.from_json(content)
+    properties, coarse_block, rows = _read_stored(folder, subject)
     shape = (len(properties.cases), len(properties.data_type), *properties.shape)
     images = _open_blosc2(folder / f"{subject}_images.b2nd", shape)
-    segmentations = _open_blosc2(folder / f"{subject}_seg.b2nd", (shape[0], *shape[2:])) if labelled else None
+    segmentations = None
+    if any(properties.labelled):
+        segmentations = _open_blosc2(folder / f"{subject}_seg.b2nd", (shape[0], *shape[2:]))
     coarse = folder / f"{subject}_coarse.npy"
     try:
         means = np.load(coarse, allow_pickle=False)
@@ -74,10 +76,49 @@ def load_prepared(folder: Path, subject: str) -> PreparedSeries:
     return PreparedSeries(properties, images, segmentations, means, tuple(coarse_block), locations)
 
 
-class StoredLocations(Mapping[int, dict[int, np.ndarray]]):
-    """The places of labels on disk; those of a scan are read when it is asked for.
+def read_properties(folder: Path, subject: str) -> SeriesProperties:
+    """Read what a prepared series holds; its arrays are not opened.
 
-    :param path: of the places. :param rows: scan -> label value -> [start, stop], with keys as JSON has them.
+    :param folder: of the prepared subjects.
+    :param subject: the subject's name.
+    :returns: names, times, labels and geometry of its scans.
+    :raises DataError: the subject is not prepared, or the file is damaged or of an older form.
+    """
+    return _read_stored(Path(folder), subject)[0]
+
+
+def _read_stored(folder: Path, subject: str) -> tuple[SeriesProperties, list[int], dict | None]:
+    """Read a subject's JSON: properties, block of the coarse means, rows of :class:`StoredLocations`."""
+    path = _properties_path(folder, subject)
+    if not path.is_file():
+        raise DataError(f"Subject {subject} is not prepared in {folder}. Run longflow_preprocess.")
+    content = read_json(path)
+    if not isinstance(content, dict) or not {"coarse_block", "labelled", "cases"} <= set(content):
+        raise _damaged(path, "it does not hold the properties of a prepared series")
+    coarse_block, rows = content.pop("coarse_block"), content.pop("locations", None)
+    if isinstance(content["labelled"], bool):
+        content["labelled"] = _labelled_of_old_form(content, rows, path)
+    return SeriesProperties.from_json(content), coarse_block, rows
+
+
+def _labelled_of_old_form(content: dict, rows: dict | None, path: Path) -> list[bool]:
+    """Tell which scans have a label where longflow 0.1 stored only whether any has one."""
+    scans = range(len(content["cases"]))
+    if not content["labelled"] or len(scans) == 1:
+        return [content["labelled"] for _ in scans]
+    if rows is None:
+        raise DataError(
+            f"{path} was written by longflow 0.1, which did not store which scans have a label. Run "
+            "longflow_preprocess again."
+        )
+    return [str(scan) in rows for scan in scans]  # the places of labels were stored of every labelled scan
+
+
+class StoredLocations(Mapping[int, dict[int, np.ndarray]]):
+    """The positions of labels on disk; those of a scan are read when it is indexed.
+
+    :param path: of the positions.
+    :param rows: scan -> label value -> [start, stop], with keys as JSON has them.
     :raises DataError: the file is damaged.
     """
 
@@ -110,7 +151,7 @@ class StoredLocations(Mapping[int, dict[int, np.ndarray]]):
 
 
 def _save_locations(locations: ClassLocations | None, path: Path) -> dict[int, dict[int, list[int]]] | None:
-    """Write all places one after the other; where each scan's and label's begin and end is returned."""
+    """Write all positions one after the other; return where those of each scan and label begin and end."""
     if locations is None:
         path.unlink(missing_ok=True)
         return None
@@ -127,40 +168,46 @@ def _save_locations(locations: ClassLocations | None, path: Path) -> dict[int, d
 
 
 def prepared_subjects(folder: Path) -> list[str]:
-    """Names of the subjects that are finished in a folder, sorted."""
+    """List the subjects that are finished in a folder.
+
+    :param folder: of the prepared subjects.
+    :returns: their names, sorted.
+    """
     return sorted(path.stem for path in Path(folder).glob("*.json"))
 
 
-def read_properties(folder: Path, subject: str) -> dict | None:
-    """The JSON of a finished subject, None where it is not finished."""
-    path = _properties_path(Path(folder), subject)
-    return read_json(path) if path.is_file() else None
-
-
 def remove_prepared(folder: Path, subject: str) -> None:
-    """Delete the files of a subject, the mark of its end first."""
+    """Delete the files of a subject, the mark of its end first.
+
+    :param folder: of the prepared subjects.
+    :param subject: the subject's name.
+    """
     for end in (".json", "_images.b2nd", "_seg.b2nd", "_coarse.npy", "_locations.npy"):
         (Path(folder) / f"{subject}{end}").unlink(missing_ok=True)
 
 
 def size_on_disk(folder: Path) -> int:
-    """Bytes of the files in a folder."""
+    """Return the bytes of the files in a folder."""
     return sum(path.stat().st_size for path in Path(folder).glob("*") if path.is_file())
 
 
 def chunks_and_blocks(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Chunk and block shapes of an array whose last three axes are spatial.
+    """Choose chunk and block shapes of an array whose last three axes are spatial.
 
     A block is a patch of one scan and channel, halved along one axis after the other until it has at most
-    ``BLOCK_VOXELS`` voxels: blocks of a patch's proportions touch the least beside it. A chunk has all scans and
-    channels of as many blocks as a patch needs, fewer where there are many scans.
+    ``BLOCK_VOXELS`` voxels. Blocks with a patch's proportions read the fewest voxels outside it. A chunk has all scans
+    and channels of as many blocks as a patch needs, fewer where there are many scans.
+
+    :param shape: of the array, (..., z, y, x).
+    :param patch_size: voxels along (z,) y, x.
+    :returns: shape of a chunk, shape of a block.
 
     >>> chunks_and_blocks((20, 1, 10, 256, 216), (8, 128, 128))
     ((20, 1, 8, 128, 128), (1, 1, 2, 64, 64))
     """
     leading, spatial = tuple(shape[:-3]), tuple(shape[-3:])
     patch_size = (1,) * (3 - len(patch_size)) + tuple(patch_size)
-    patch = [min(wanted, size) for wanted, size in zip(patch_size, spatial, strict=True)]
+    patch = [min(edge, size) for edge, size in zip(patch_size, spatial, strict=True)]
     block = _halved(patch, BLOCK_VOXELS)
     chunk = _halved(patch, max(math.prod(block), CHUNK_BYTES // (4 * math.prod(leading))))
     # whole blocks in a chunk, for both were halved from one patch
@@ -170,7 +217,7 @@ def chunks_and_blocks(shape: Sequence[int], patch_size: Sequence[int]) -> tuple[
 
 
 def _halved(sizes: Sequence[int], most_voxels: int) -> list[int]:
-    """Halve the axis that was halved least, the first of them first, until there are at most so many voxels."""
+    """Halve the axis that was halved least, the first such axis first, until there are at most so many voxels."""
     sizes, halved = list(sizes), [0] * len(sizes)
     while math.prod(sizes) > most_voxels:
         axis = min((axis for axis, size in enumerate(sizes) if size > 1), key=lambda axis: (halved[axis], axis))
@@ -187,21 +234,19 @@ def _write_blosc2(array: np.ndarray, path: Path, patch_size: Sequence[int]) -> N
                 np.ascontiguousarray(array),
                 chunks=chunks,
                 blocks=blocks,
-                # reads three times as fast as ZSTD, which is paid in every training step, and takes a quarter more disk
+                # reads three times as fast as ZSTD, at every training step, and takes a quarter more disk
                 # (benchmarks/preprocessing.py)
                 cparams={"codec": blosc2.Codec.LZ4, "clevel": 5, "nthreads": 1},
                 urlpath=str(temporary),
                 mode="w",
             )
-        except RuntimeError as error:  # Blosc2 does not pass on the cause; what remains is a full disk
+        except RuntimeError as error:  # Blosc2 does not pass on the cause; a full disk is the likely one
             raise OSError(0, f"{error} (most often a full disk)") from error
 
 
 def _open_blosc2(path: Path, shape: tuple[int, ...]) -> blosc2.NDArray:
     try:
-        # not blosc2.open: where a file says so, that follows a link to a server or, in older versions, compiles Python
-        # that the file holds
-        array = blosc2.blosc2_ext.open(str(path), "r", 0, dparams={"nthreads": 1})
+        array = open_blosc2(path)
     except (OSError, RuntimeError, ValueError) as error:
         raise _damaged(path, str(error)) from error
     if further := set(getattr(array, "schunk", array).meta) - {"b2nd"}:

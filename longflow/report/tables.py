@@ -1,9 +1,10 @@
-"""What the tables of several commands share: how they look, and how numbers stand in them."""
+"""What the tables of several commands share: how they look, and how numbers are printed in them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -12,11 +13,14 @@ from longflow.paths import PLANS_NAME
 #: with fewer subjects, percentile intervals are clearly too narrow
 FEWEST_SUBJECTS = 10
 
+#: of a table of models; the others are in the file
+MOST_ROWS = 20
+
 Summary = Mapping[str, Any]
 
 
 def counted(number: int, noun: str) -> str:
-    """A number of things, for people.
+    """Return a number with its noun.
 
     >>> counted(1, "subject"), counted(2, "subject")
     ('1 subject', '2 subjects')
@@ -24,8 +28,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def folds_in_words(folds: Sequence[int]) -> str:
+    """Return folds as text.
+
+    >>> folds_in_words([0]), folds_in_words([0, 1])
+    ('fold 0', 'folds 0, 1')
+    """
+    return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+
+
 def new_table(title: str, first: str, *headings: str) -> Table:
-    """A table whose first column is text and whose others are numbers."""
+    """Make a table whose first column is text and whose others are numbers."""
     table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     table.add_column(escape(first), overflow="fold", min_width=len(first))
     for heading in headings:
@@ -33,18 +46,24 @@ def new_table(title: str, first: str, *headings: str) -> Table:
     return table
 
 
+def show_further_rows(rows: Sequence[Any], console: Console) -> None:
+    """Print how many rows the table does not show."""
+    if len(rows) > MOST_ROWS:
+        console.print(f"... and {len(rows) - MOST_ROWS} more in the file.")
+
+
 def mean_of(number: Summary, form: str) -> str:
-    """The mean of a summary (:func:`longflow.evaluation.summary.summary`), or a dash."""
+    """Return the mean of a summary (:func:`longflow.evaluation.summary.summary`), or a dash."""
     return "–" if number["mean"] is None else format(number["mean"], form)
 
 
 def cell(number: Summary, form: str) -> str:
-    """The mean of a summary, and below it its interval."""
+    """Return the mean of a summary, and below it its interval."""
     return mean_of(number, form) + (f"\n{span(number['interval'], form)}" if number["interval"] else "")
 
 
 def span(interval: Sequence[float], form: str) -> str:
-    """An interval.
+    """Return an interval as text.
 
     >>> span([0.5, 1], ".2f")
     '0.50 to 1.00'
@@ -53,12 +72,12 @@ def span(interval: Sequence[float], form: str) -> str:
 
 
 def span_or_nothing(low: float | None, high: float | None, form: str) -> str:
-    """An interval, or an empty cell where there is none."""
+    """Return an interval as text, or an empty cell where there is none."""
     return "" if low is None else span((low, high), form)
 
 
 def short_name(candidate: str) -> str:
-    """The folder of a model without the name of the plans where that is the usual one.
+    """Return the folder of a model without the name of the plans where that is the usual one.
 
     >>> short_name("mfm__longflowPlans__2d")
     'mfm 2d'
@@ -67,7 +86,7 @@ def short_name(candidate: str) -> str:
 
 
 def few_subjects(subjects: int) -> str | None:
-    """What intervals over few subjects are worth; None where there are enough."""
+    """Say that intervals over few subjects are too narrow; return None where there are enough."""
     if subjects >= FEWEST_SUBJECTS:
         return None
     if subjects == 1:

@@ -1,1 +1,1 @@
-"""Training: one loop for every method, and what it needs: splits, samples, augmentation, validation, logs."""
+"""Train any method: the loop, splits, loading of samples, validation, checkpoints, records."""

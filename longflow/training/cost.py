@@ -1,4 +1,4 @@
-"""What a run took: memory, time, parameters."""
+"""Measure the cost of a run: memory, time, parameters."""
 
 import re
 from pathlib import Path
@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes that this process held at most: tensors on a GPU; on a CPU all resident memory, Python and torch included.
+    """Return the most memory that this process held.
 
-    None where the system does not tell (macOS). It is the kernel's VmHWM, as ``ru_maxrss`` of a process that was
-    started by another begins with that one's.
+    On a CPU it is the kernel's VmHWM: ``ru_maxrss`` of a process begins with that of the process that started it.
+
+    :param device: a GPU, or a CPU.
+    :returns: bytes of tensors on a GPU, of all resident memory on a CPU (Python and torch included); None where the
+        system does not report it (macOS).
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -28,16 +31,17 @@ def peak_memory(device: torch.device) -> int | None:
 
 
 def highest(*peaks: int | None) -> int | None:
-    """The highest of those that are known."""
+    """Return the highest of the known peaks; None where none is known."""
     return max((peak for peak in peaks if peak is not None), default=None)
 
 
 def record_cost(run: "Run") -> None:
-    """Add to run.json what the run took: parameters, iterations, seconds of training and validating, peak of memory."""
+    """Add the cost of a run to run.json: parameters, iterations, seconds of training and validation, peak memory."""
     cost: dict[str, Any] = {
         "parameters": sum(parameter.numel() for parameter in run.method.parameters()),
         "iterations": run.state.iteration,
         "seconds": run.state.seconds,
         "peak_memory": highest(run.state.peak_memory, peak_memory(run.device)),
     }
-    write_json({**read_json(run.paths.run), "cost": cost}, run.paths.run)
+    path = run.job.paths.run
+    write_json({**read_json(path), "cost": cost}, path)

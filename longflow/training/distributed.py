@@ -1,4 +1,4 @@
-"""One process or several: what torchrun sets is found here, and nowhere else."""
+"""Train in one process or several; only this module reads the variables that torchrun sets."""
 
 import os
 from dataclasses import dataclass
@@ -15,7 +15,9 @@ PATIENCE = timedelta(hours=12)
 class Processes:
     """This process among those of the run. Each draws its own batches of the planned size.
 
-    :param index: of this process. :param count: of all. :param device: that this process works on.
+    :param index: of this process, from 0.
+    :param count: number of processes.
+    :param device: that this process works on.
     """
 
     index: int
@@ -24,7 +26,11 @@ class Processes:
 
     @classmethod
     def start(cls, device: str) -> "Processes":
-        """Join the group that torchrun made (nccl on GPUs, gloo elsewhere), or be alone."""
+        """Join the group that torchrun made (nccl on GPUs, gloo elsewhere), or be the only process.
+
+        :param device: "cpu", "cuda", "cuda:1", "mps".
+        :returns: this process.
+        """
         count = int(os.environ.get("WORLD_SIZE", "1"))
         index = int(os.environ.get("RANK", "0"))
         if count == 1:
@@ -38,11 +44,11 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this process validates, writes and talks."""
+        """Whether this process validates, writes and logs."""
         return self.index == 0
 
     def agree(self, value: float) -> float:
-        """The largest value of all processes, so that they decide alike."""
+        """Return the largest value of all processes, so that all of them decide the same."""
         if self.count == 1:
             return value
         tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
@@ -50,7 +56,7 @@ class Processes:
         return tensor.item()
 
     def end(self) -> None:
-        """Leave the group together. A process that failed does not come here: torchrun ends the others."""
+        """Leave the group together. A process that failed does not call this: torchrun ends the others."""
         if self.count > 1 and dist.is_initialized():
             dist.barrier()
             dist.destroy_process_group()

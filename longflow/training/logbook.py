@@ -1,4 +1,4 @@
-"""What is written down during training: a CSV, TensorBoard, a log file."""
+"""Record a training: a CSV, TensorBoard, a log file."""
 
 import csv
 import logging
@@ -15,9 +15,14 @@ from longflow.paths import FoldPaths
 class EpochRecord:
     """One line of progress.csv.
 
-    :param seconds: trained so far, over all sittings. :param epoch_seconds: of this epoch, validation included.
+    :param epoch: counted from 1.
+    :param iteration: number of updates so far.
+    :param seconds: of training so far, over all sessions.
+    :param loss: mean of the epoch.
+    :param learning_rate: of the last update.
+    :param epoch_seconds: of this epoch, validation included.
     :param data_wait_share: share of the training time of this epoch spent waiting for data.
-    :param found: further columns: terms of the loss, and what the validation found; None in epochs without one.
+    :param found: further columns: terms of the loss, scores of the validation; None in epochs without validation.
     """
 
     epoch: int
@@ -31,7 +36,7 @@ class EpochRecord:
 
     @property
     def row(self) -> dict[str, float | None]:
-        """As it stands in progress.csv."""
+        """The values by column of progress.csv."""
         return {name: getattr(self, name) for name in COLUMNS} | self.found
 
 
@@ -40,9 +45,10 @@ COLUMNS = [column.name for column in fields(EpochRecord) if column.name != "foun
 
 
 class Logbook:
-    """The records of a fold. Continuing a run drops the records after the iteration that it continues from.
+    """The records of a fold. A resumed run drops the records after the iteration that it resumes from.
 
-    :param first_iteration: of this sitting; 0 starts anew.
+    :param paths: of the fold.
+    :param first_iteration: of this session; 0 starts from scratch.
     """
 
     def __init__(self, paths: FoldPaths, first_iteration: int):
@@ -57,12 +63,12 @@ class Logbook:
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("longflow")
         self.level = logger.level
-        # the file hears of every epoch; what the screen hears is its own handler's affair
+        # the file gets every epoch; the handler of the screen chooses its own level
         logger.setLevel(logging.DEBUG)
         logger.addHandler(self.handler)
 
     def add(self, record: EpochRecord) -> None:
-        """Write an epoch down."""
+        """Add an epoch to the CSV and to TensorBoard."""
         self.records.append(record)
         rows = [one.row for one in self.records]
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -82,7 +88,11 @@ class Logbook:
 
 
 def read_progress(path: Path) -> list[EpochRecord]:
-    """The records of a progress.csv; none where there is no file."""
+    """Read a progress.csv.
+
+    :param path: of the file.
+    :returns: a record for each epoch; none where there is no file.
+    """
     if not path.is_file():
         return []
     with open(path, newline="") as file:

@@ -1,61 +1,61 @@
-"""Validation by the training loss on draws from the validation subjects, the same ones every time."""
+"""Validate by the training loss on draws from the validation subjects, the same ones every time."""
 
 from functools import lru_cache
 
 import torch
 
 from longflow.errors import DataError
+from longflow.job import FoldJob
 from longflow.methods.method import Method
+from longflow.methods.registry import method_class_for, samples_of
 from longflow.networks.precision import autocast
-from longflow.paths import DatasetPaths, FoldPaths
-from longflow.plans import Plans
-from longflow.training.loader import sampler_of
+from longflow.random_state import isolated_randomness
 from longflow.training.splits import SEED, Cohort
-from longflow.training.validation import Score
+from longflow.training.validation import ProgressColumns, Score
 
 BATCHES = 8
 
 
 class LossValidation:
-    """The mean loss of ``BATCHES`` batches, augmented as in training: without, nothing would have to be denoised.
+    """Mean loss of ``BATCHES`` batches, augmented as in training: some methods learn to undo the augmentation.
 
-    :raises DataError: the validation subjects do not give the samples that the method wants.
+    :param job: the fold.
+    :param cohort: the subjects that validate it.
+    :param device: that the method works on.
+    :raises DataError: the validation subjects do not give the samples of the method.
     """
 
-    def __init__(
-        self,
-        method: type[Method],
-        dataset: DatasetPaths,
-        plans: Plans,
-        configuration: str,
-        fold: int,
-        cohort: Cohort,
-        device: torch.device,
-    ):
-        self.device, sampler = device, sampler_of(method)
+    progress = ProgressColumns("loss")
+
+    def __init__(self, job: FoldJob, cohort: Cohort, device: torch.device):
+        samples = samples_of(method_class_for(job.method, job.plans))
+        self.device = device
         #: by whether they are augmented; made once
-        self.samples = lru_cache(lambda augmented: sampler(cohort, plans, configuration, SEED, augmented))
+        self.samples = lru_cache(lambda augmented: samples(cohort, job.plans, job.configuration, SEED, augmented))
         try:
             self.samples(True)
         except DataError as error:
             raise DataError(
-                f"Fold {fold} cannot be validated: {error} Or give it other validation subjects in {dataset.splits}."
+                f"Fold {job.fold} cannot be validated: {error} Or give it other validation subjects in "
+                f"{job.dataset.splits}."
             ) from error
 
     @torch.no_grad()
     def score(self, method: Method) -> Score:
-        """The mean loss, and the mean of each of its terms."""
+        """Compute the mean loss, and the mean of each of its terms.
+
+        :param method: in evaluation mode.
+        :returns: the mean loss.
+        """
         samples = self.samples(method.augmented)
         sums: dict[str, float] = {}
-        with torch.random.fork_rng():
-            for number in range(BATCHES):
-                torch.manual_seed(SEED + number)
-                with autocast(self.device):
-                    loss = method.training_step(samples[number].to(self.device))
-                for name, value in {"loss": loss, **method.terms}.items():
-                    sums[name] = sums.get(name, 0.0) + float(value) / BATCHES
+        for number in range(BATCHES):
+            with isolated_randomness(SEED + number, devices=None), autocast(self.device):
+                loss = method.training_step(samples[number].to(self.device))
+            for name, value in {"loss": loss, **method.terms}.items():
+                sums[name] = sums.get(name, 0.0) + float(value) / BATCHES
         columns = {f"validation_{name}": value for name, value in sums.items()}
         return Score(sums["loss"], columns, f"validation loss {sums['loss']:.4f}")
 
-    def finish(self, method: Method, paths: FoldPaths) -> None:
-        """There is nothing to write."""
+    def finish(self, method: Method) -> None:
+        """Write nothing: there are no predictions."""

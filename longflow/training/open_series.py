@@ -1,4 +1,4 @@
-"""The prepared series that samples are drawn from."""
+"""Hold the prepared series open that samples are drawn from."""
 
 from functools import lru_cache, partial
 from pathlib import Path
@@ -9,9 +9,11 @@ HELD_OPEN = 64
 
 
 class OpenSeries:
-    """The prepared series of a folder by subject; the latest of them are held open.
+    """The prepared series of a folder, by subject; the latest ones are held open.
 
-    Open files do not travel to worker processes: there they are opened again.
+    Open files are not sent to worker processes; they are opened again there.
+
+    :param folder: of the prepared subjects.
     """
 
     def __init__(self, folder: Path):
@@ -19,7 +21,12 @@ class OpenSeries:
         self._load = lru_cache(HELD_OPEN)(partial(load_prepared, folder))
 
     def __getitem__(self, subject: str) -> PreparedSeries:
-        """:raises DataError: the subject is not prepared, or its files are damaged."""
+        """Return a prepared series.
+
+        :param subject: the subject's name.
+        :returns: the series, with handles of its arrays.
+        :raises DataError: the subject is not prepared, or its files are damaged.
+        """
         return self._load(subject)
 
     def __reduce__(self):

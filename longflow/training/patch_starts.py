@@ -1,4 +1,4 @@
-"""Where patches lie: around a voxel of a coarse block, which is drawn in proportion to a weight."""
+"""Draw the position of patches: around a voxel of a coarse block, which is drawn in proportion to a weight."""
 
 import numpy as np
 
@@ -12,9 +12,13 @@ CHANGE_SHARE = 1 / 3
 def draw_patch_start(
     series: PreparedSeries, change: np.ndarray, tile: tuple[int, ...], generator: np.random.Generator
 ) -> list[int]:
-    """First voxel of a patch whose centre lies in the body, in ``CHANGE_SHARE`` of the draws where much changes.
+    """Draw a patch whose centre lies in the body; in ``CHANGE_SHARE`` of the draws, where the scans differ.
 
-    :param change: how much the scans of a sample differ in each coarse block, (z', y', x').
+    :param series: of the sample.
+    :param change: (z', y', x'), difference between the scans of the sample in each coarse block.
+    :param tile: voxels of the patch along z, y, x.
+    :param generator: source of randomness.
+    :returns: first voxel along z, y, x.
     """
     at_change = generator.random() < CHANGE_SHARE
     return draw_start_around(series, change if at_change else body_blocks(series.coarse), tile, generator)
@@ -23,11 +27,15 @@ def draw_patch_start(
 def draw_start_around(
     series: PreparedSeries, weight: np.ndarray, tile: tuple[int, ...], generator: np.random.Generator
 ) -> list[int]:
-    """First voxel of a patch whose centre lies in a coarse block.
+    """Draw a patch whose centre lies in a coarse block.
 
     The patch is moved into the image; along an axis where the image is smaller than the patch it is centred.
 
-    :param weight: of each block, (z', y', x'), in proportion to which it is drawn; all are alike where all are 0.
+    :param series: of the sample.
+    :param weight: (z', y', x'), in proportion to which a block is drawn; uniform where all are 0.
+    :param tile: voxels of the patch along z, y, x.
+    :param generator: source of randomness.
+    :returns: first voxel along z, y, x.
     """
     flat = weight.ravel().astype(np.float64)
     total = flat.sum()
@@ -36,7 +44,7 @@ def draw_start_around(
     start = []
     for axis, size in enumerate(series.images.shape[2:]):
         first = block[axis] * series.coarse_block[axis]
-        # the last block of an axis may be cut off by the image's end
+        # the image's end may cut the last block of an axis
         centre = first + generator.integers(min(series.coarse_block[axis], size - first))
         if size <= tile[axis]:
             start.append(-((tile[axis] - size) // 2))

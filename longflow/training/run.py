@@ -1,59 +1,40 @@
-"""A run: its settings, its state, and both on disk."""
+"""A run: everything the training loop works with, and where it stands."""
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from longflow.methods.method import Method, Options, Recipe
+from longflow.job import FoldJob
+from longflow.methods.method import Method, Recipe
 from longflow.methods.registry import build_method
-from longflow.methods.weights import Checkpoint, check_identity, load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import computes_bf16
-from longflow.paths import FoldPaths
-from longflow.plans import Plans
-from longflow.training.cost import highest, peak_memory
 from longflow.training.distributed import Processes
-from longflow.training.validation import Score, Validation
+from longflow.training.validation import Validation
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class RunSettings:
-    """How long and how to train; what is None comes from the plan.
-
-    :param max_time: seconds; the schedule then runs on the share of the budget that is used, and ``epochs`` is ignored.
-    :param iterations: total number, instead of ``epochs``.
-    :param workers: processes that prepare batches; 0 prepares them between the steps.
-    :param checkpoint_every: seconds between checkpoints. :param options: of the method.
-    :param pretrained: weights to begin with: a method whose same fold is finished, or a file.
-    :param labelled_subjects: how many training subjects' labels may be used, or a file that names them; None: all.
-    """
-
-    epochs: int | None = None
-    iterations: int | None = None
-    max_time: float | None = None
-    learning_rate: float | None = None
-    seed: int = 0
-    device: str = "cpu"
-    workers: int = 0
-    compile: bool = False
-    checkpoint_every: float = 600.0
-    options: Options = field(default_factory=dict)
-    pretrained: str | None = None
-    labelled_subjects: str | None = None
 
 
 @dataclass
 class State:
     """Where a run stands; written with every checkpoint.
 
-    :param best_value: of the best validation so far. :param note: what the last validation found, in words.
-    :param loss_sums: of the loss and its terms since the last record. :param peak_memory: bytes, over all sittings.
-    :param stage: of the method's ``stages``, and :param stage_iteration: with which it began.
+    :param iteration: number of updates so far.
+    :param seconds: of training and validation so far, over all sessions.
+    :param validation_seconds: the part of ``seconds`` that validation took.
+    :param best_value: of the best validation so far.
+    :param best_iteration: of the best validation so far.
+    :param validated_iteration: of the last validation.
+    :param note: result of the last validation, for the progress bar.
+    :param loss_sums: of the loss and its terms since the last record.
+    :param loss_count: number of updates in ``loss_sums``.
+    :param peak_memory: bytes, over all sessions.
+    :param stage: position in the method's ``stages``.
+    :param stage_iteration: the iteration with which the stage began.
     """
 
     iteration: int = 0
@@ -71,28 +52,31 @@ class State:
 
 
 class Stopped(KeyboardInterrupt):
-    """The run was asked to stop (SIGTERM, Ctrl-C) and has saved its state."""
+    """The run was stopped by SIGTERM or Ctrl-C and has saved its state."""
 
 
 @dataclass
 class Run:
     """Everything the loop works with.
 
-    :param step: the method, or what wraps it for several processes or compilation.
-    :param average: of the weights; where the recipe averages nothing, the weights themselves, not a copy.
-    :param recipe: how the method is optimised. :param header: what every checkpoint says of itself.
+    :param job: the fold that is trained.
+    :param processes: this process among those of the run.
+    :param method: the method that is trained, on the device.
+    :param step: the method, or its wrapper for several processes or compilation.
+    :param optimizer: of the method's parameters.
+    :param average: averaged weights; where the recipe averages nothing, the weights themselves, not a copy.
+    :param recipe: how the method is optimised.
+    :param validation: of the averaged weights.
+    :param state: where the run stands.
     """
 
-    paths: FoldPaths
-    plans: Plans
-    settings: RunSettings
+    job: FoldJob
     processes: Processes
     method: Method
     step: Callable[..., Tensor]
     optimizer: torch.optim.Optimizer
     average: dict[str, Tensor]
     recipe: Recipe
-    header: dict
     validation: Validation
     state: State = field(default_factory=State)
 
@@ -101,25 +85,46 @@ class Run:
         return self.processes.device
 
     @property
+    def header(self) -> dict[str, Any]:
+        """The identity of the run, which stands in run.json and in every checkpoint."""
+        return {
+            "method": self.job.method,
+            "configuration": self.job.configuration,
+            "plan_identity": self.job.plan_identity,
+            "dataset": self.job.plans.dataset_name,
+            "seed": self.job.settings.seed,
+            "options": self.method.options,
+            "precision": "bf16" if computes_bf16(self.device) else "float32",
+        }
+
+    @property
     def learning_rate(self) -> float:
         """The highest rate of the schedule."""
-        return self.settings.learning_rate or self.recipe.learning_rate
+        return self.job.settings.learning_rate or self.recipe.learning_rate
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        return self.job.plans.training.iterations_per_epoch
 
     @property
     def total_iterations(self) -> int:
-        """Where the run ends, unless it has a time budget."""
-        settings, training = self.settings, self.plans.training
-        return settings.iterations or (settings.epochs or training.epochs) * training.iterations_per_epoch
+        """The iteration at which the run ends, unless it has a time budget."""
+        settings = self.job.settings
+        return settings.iterations or (settings.epochs or self.job.plans.training.epochs) * self.iterations_per_epoch
 
     @property
     def progress(self) -> float:
         """Share of the run that is done."""
-        if self.settings.max_time:
-            return self.state.seconds / self.settings.max_time
+        if budget := self.job.settings.max_time:
+            return self.state.seconds / budget
         return self.state.iteration / self.total_iterations
 
     def progress_of_stage(self, progress: float) -> float:
-        """Share of the method's present stage that is done, where this share of the run is."""
+        """Return the share of the method's present stage that is done.
+
+        :param progress: share of the run that is done.
+        :returns: 0 to 1.
+        """
         begun, end = (*self.method.stages, 1.0)[self.state.stage :][:2]
         return max(0.0, progress - begun) / (end - begun)
 
@@ -129,52 +134,44 @@ class Run:
         return self.progress >= 1
 
 
-def set_up_run(
-    paths: FoldPaths,
-    method_name: str,
-    plans: Plans,
-    configuration: str,
-    settings: RunSettings,
-    processes: Processes,
-    validation: Validation,
-) -> Run:
-    """Network, optimizer and averaged weights, from the seed."""
+def set_up_run(job: FoldJob, processes: Processes, validation: Validation) -> Run:
+    """Make network, optimizer and averaged weights, from the seed.
+
+    :param job: the fold to train.
+    :param processes: this process among those of the run.
+    :param validation: of the averaged weights.
+    :returns: a run at iteration 0.
+    """
+    settings = job.settings
     torch.manual_seed(settings.seed)
-    plan = plans.configuration(configuration)
-    layout = torch.channels_last_3d if len(plan.patch_size) == 3 else torch.channels_last
-    method = build_method(method_name, plans, configuration, settings.options)
+    layout = torch.channels_last_3d if len(job.plan.patch_size) == 3 else torch.channels_last
+    method = build_method(job.method, job.plans, job.configuration, settings.options)
     method = method.to(processes.device).to(memory_format=layout)
     # the coarsest output of deep supervision has no weight in the loss
     module: nn.Module = DistributedDataParallel(method, find_unused_parameters=True) if processes.count > 1 else method
-    header = {
-        "method": method_name,
-        "configuration": configuration,
-        "plan_identity": plans.identity(configuration),
-        "dataset": plans.dataset_name,
-        "seed": settings.seed,
-        "options": method.options,
-        "precision": "bf16" if computes_bf16(processes.device) else "float32",
-    }
     recipe, average = method.recipe, method.state_dict()
     if recipe.ema_decay:
         average = {name: tensor.clone() for name, tensor in average.items()}
     return Run(
-        paths=paths,
-        plans=plans,
-        settings=settings,
+        job=job,
         processes=processes,
         method=method,
         step=compiled(module) if settings.compile else module,
         optimizer=optimizer_of(recipe, method.parameters(), settings.learning_rate or recipe.learning_rate),
         average=average,
         recipe=recipe,
-        header=header,
         validation=validation,
     )
 
 
 def optimizer_of(recipe: Recipe, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
-    """The optimizer of a recipe; SGD has Nesterov's momentum, as nnU-Net's."""
+    """Make the optimizer of a recipe; SGD has Nesterov's momentum, as nnU-Net's.
+
+    :param recipe: kind and settings of the optimizer.
+    :param parameters: to optimise.
+    :param learning_rate: at the beginning.
+    :returns: the optimizer.
+    """
     common = {"lr": learning_rate, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=recipe.betas[0], nesterov=True, **common)
@@ -183,7 +180,11 @@ def optimizer_of(recipe: Recipe, parameters: Iterable[nn.Parameter], learning_ra
 
 
 def compiled(module: nn.Module) -> Callable[..., Tensor]:
-    """The module compiled by torch; where compilation fails, a warning and the module as it is."""
+    """Compile a module with torch; where compilation fails, warn and use the module as it is.
+
+    :param module: to compile.
+    :returns: a function with the arguments and result of the module.
+    """
     fast = torch.compile(module)
 
     def step(*batch: object) -> Tensor:
@@ -193,51 +194,8 @@ def compiled(module: nn.Module) -> Callable[..., Tensor]:
         except Exception as error:
             if fast is module:
                 raise
-            logger.warning("Compilation failed (%s): training goes on without it.", str(error).splitlines()[0])
+            logger.warning("Compilation failed (%s): training continues without it.", str(error).splitlines()[0])
             fast = module
             return module(*batch)
 
     return step
-
-
-def averaged_weights(run: Run, score: Score) -> Checkpoint:
-    """The averaged weights as a checkpoint that prediction can use."""
-    tensors = {f"weights.{name}": tensor for name, tensor in run.average.items()}
-    header = {**run.header, "iteration": run.state.iteration, "validation": score.columns, "stage": run.state.stage}
-    return Checkpoint(tensors, header)
-
-
-def restart_average(run: Run) -> None:
-    """Let the averaged weights begin at what the weights are now."""
-    for name, tensor in run.method.state_dict().items():
-        run.average[name].copy_(tensor)
-
-
-def save_state(run: Run) -> None:
-    """Write everything that is needed to go on as if nothing had happened."""
-    run.state.peak_memory = highest(run.state.peak_memory, peak_memory(run.device))
-    tensors = {f"weights.{name}": tensor for name, tensor in run.method.state_dict().items()}
-    if run.recipe.ema_decay:
-        tensors |= {f"average.{name}": tensor for name, tensor in run.average.items()}
-    for index, moments in run.optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
-    write_checkpoint(Checkpoint(tensors, {**run.header, "state": asdict(run.state)}), run.paths.latest)
-
-
-def load_state(run: Run) -> None:
-    """Go back to what :func:`save_state` wrote.
-
-    :raises ModelError: the file belongs to another method or plan, or is damaged.
-    """
-    checkpoint = read_checkpoint(run.paths.latest)
-    check_identity(checkpoint.header, run.paths.latest, run.header["method"], run.plans, run.header["configuration"])
-    load_weights(run.method, checkpoint.part("weights"), run.paths.latest)
-    for name, tensor in checkpoint.part("average").items():
-        run.average[name].copy_(tensor)
-    moments: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in checkpoint.part("optimizer").items():
-        index, moment = name.split(".")
-        moments.setdefault(int(index), {})[moment] = tensor
-    run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": moments})
-    run.state = State(**checkpoint.header["state"])
-    run.method.stage = run.state.stage

@@ -1,21 +1,24 @@
-"""What a fold begins with: settings that it keeps, pretrained weights, the subjects whose labels it may use."""
+"""Begin a fold: settings that it keeps, first weights, the subjects whose labels it may use."""
 
 import logging
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from longflow.errors import ConfigurationError, NotFoundError
-from longflow.files import read_json
+from longflow.files import read_json, write_json
+from longflow.job import FoldJob
 from longflow.methods.method import Method
-from longflow.methods.registry import known_methods, network_of
+from longflow.methods.registry import known_methods, network_of, samples_of
 from longflow.methods.transfer import load_pretrained
 from longflow.methods.weights import check_identity, read_checkpoint
-from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
-from longflow.plans import read_plans
-from longflow.tasks.segment.labelled_subjects import choose_labelled
-from longflow.training.loader import sampler_of
-from longflow.training.run import Run, RunSettings, restart_average
+from longflow.plans import write_plans
+from longflow.training.checkpoints import load_state, restart_average
+from longflow.training.labelled_subjects import choose_labelled
+from longflow.training.run import Run
 from longflow.training.splits import Cohort
 
 logger = logging.getLogger(__name__)
@@ -24,95 +27,86 @@ logger = logging.getLogger(__name__)
 KEPT_SETTINGS = ("seed", "options", "pretrained", "labelled_subjects")
 
 
-def check_same_settings(paths: FoldPaths, settings: RunSettings) -> None:
-    """Weights of a fold that was begun with another seed, other data, options or first weights were not asked for.
+@dataclass(frozen=True)
+class Start:
+    """How a fold begins.
 
-    :raises ConfigurationError: says which setting differs.
+    :param training: the subjects to train on, with those whose labels may be used.
+    :param resumes: whether the training of an earlier command is continued.
+    :param pretrained: file of the first weights; None: random weights, or those of the earlier command.
     """
-    begun, wanted = read_json(paths.run).get("settings", {}), asdict(settings)
+
+    training: Cohort
+    resumes: bool
+    pretrained: Path | None
+
+
+def is_finished(job: FoldJob) -> bool:
+    """Tell whether a fold is trained to its end, and log it.
+
+    :param job: the fold.
+    :returns: True for a finished fold.
+    :raises ConfigurationError: the fold was begun with other settings.
+    """
+    if job.paths.run.is_file():
+        check_same_settings(job)
+    if not job.paths.final.is_file():
+        return False
+    name, final = job.model.folder.name, job.paths.final
+    logger.info("Fold %d of %s is finished (%s). Train it again with --overwrite.", job.fold, name, final)
+    return True
+
+
+def check_same_settings(job: FoldJob) -> None:
+    """Refuse to continue a fold that was begun with another seed, other labels, options or first weights.
+
+    :param job: the fold.
+    :raises ConfigurationError: a setting differs; it is named.
+    """
+    begun, given = read_json(job.paths.run).get("settings", {}), asdict(job.settings)
     for name in KEPT_SETTINGS:
-        if begun.get(name, wanted[name]) != wanted[name]:
+        if begun.get(name, given[name]) != given[name]:
             raise ConfigurationError(
-                f"{paths.folder} was begun with {name} = {begun[name]}, this command has {wanted[name]}. Give the same "
-                "flags to go on, train it anew with --overwrite, or keep both by setting longflow_results to another "
-                "folder."
+                f"{job.paths.folder} was begun with {name} = {begun[name]}, this command has {given[name]}. Give the "
+                "same flags to continue, train it from scratch with --overwrite, or keep both by setting "
+                "longflow_results to another folder."
             )
 
 
-def pretrained_file(dataset: DatasetPaths, settings: RunSettings, model: ModelPaths, fold: int) -> Path:
-    """The weights that ``--pretrained`` means: a file, or a method whose same fold is finished.
+def plan_start(job: FoldJob, kind: type[Method], training: Cohort, overwrite: bool) -> Start:
+    """Decide how a fold begins; nothing is written.
 
-    The same fold, because another one has seen the subjects that validate here.
-
-    :raises NotFoundError: there is neither. :raises ConfigurationError: they are the fold's own.
-    :raises ModelError: the plans were changed since the method was trained.
+    :param job: the fold.
+    :param kind: class of the method.
+    :param training: the subjects to train on.
+    :param overwrite: train from scratch.
+    :returns: the decision.
+    :raises LongflowError: the first weights or the labelled subjects that the settings name cannot be used.
     """
-    if (file := Path(settings.pretrained)).is_file():
-        _warn_of_other_fold(file.resolve(), dataset, fold)
-        return _not_its_own(file, model, fold)
-    if network_of(settings.pretrained)[0] not in known_methods():
-        raise NotFoundError(
-            f"'{settings.pretrained}' is neither a file nor a method. --pretrained takes the name of a method trained "
-            "on this dataset (spatiotemporal, ...) or the file of a checkpoint (longflow's, nnU-Net's, nnssl's)."
-        )
-    source = dataset.model(settings.pretrained, model.plans_name, model.configuration)
-    if not source.fold(fold).final.is_file():
-        raise NotFoundError(
-            f"Fold {fold} of {source.folder.name} is not trained to its end; finished are: "
-            f"{', '.join(map(str, source.finished_folds())) or 'none'}. Run first: longflow_train {dataset.id} "
-            f"{model.configuration} {fold} -m {settings.pretrained}"
-        )
-    file = _not_its_own(source.fold(fold).final, model, fold)
-    plans = read_plans(dataset.plans(model.plans_name))
-    check_identity(read_checkpoint(file).header, file, settings.pretrained, plans, model.configuration)
-    return file
+    resumes = job.paths.latest.is_file() and not overwrite
+    pretrained = pretrained_file(job) if job.settings.pretrained and not resumes else None
+    return Start(_with_labelled_subjects(job, kind, training, resumes), resumes, pretrained)
 
 
-def _not_its_own(file: Path, model: ModelPaths, fold: int) -> Path:
-    if file.resolve().parent == model.fold(fold).folder.resolve():
-        raise ConfigurationError(
-            f"--pretrained {file}: these are the weights of the fold that is to be trained anew, and would be "
-            "overwritten. Copy them to another folder and give the copy."
-        )
-    return file
+def begin(run: Run, start: Start) -> dict[str, Any] | None:
+    """Load the state of the earlier command, or pretrained weights.
 
-
-def _warn_of_other_fold(file: Path, dataset: DatasetPaths, fold: int) -> None:
-    """A file of another fold of this dataset was trained on subjects that validate here."""
-    other = re.fullmatch(r"fold_(\d+)", file.parent.name)
-    if other and int(other[1]) != fold and file.is_relative_to(dataset.results.resolve()):
-        logger.warning(
-            "%s was trained on subjects that validate fold %d: what validation finds will be too good. Take the "
-            "weights of fold %d, which --pretrained does by itself if it is given the method's name.",
-            *(file, fold, fold),
-        )
-
-
-def with_labelled_subjects(
-    training: Cohort, kind: type[Method], paths: FoldPaths, settings: RunSettings, going_on: bool
-) -> Cohort:
-    """The training subjects, of whom only the chosen ones' labels may be used; chosen once and stored.
-
-    :raises ConfigurationError: the method draws no labels.
+    :param run: changed in place.
+    :param start: how the fold begins.
+    :returns: for pretrained weights, the record of :func:`load_first_weights`.
     """
-    if settings.labelled_subjects is None:
-        return training
-    if not getattr(sampler_of(kind), "labelled", False):
-        raise ConfigurationError(
-            f"--labelled_subjects {settings.labelled_subjects}: the method '{ModelPaths(paths.folder.parent).method}' "
-            "does not learn from labels. Leave the flag away; it is for methods of segmentation, such as unet."
-        )
-    if going_on and paths.labelled_subjects.is_file():
-        chosen = read_json(paths.labelled_subjects)
-    else:
-        chosen = choose_labelled(settings.labelled_subjects, training, settings.seed)
-    return replace(training, labelled=frozenset(chosen))
+    if start.resumes:
+        load_state(run)
+        logger.info("Continuing from iteration %d (%s).", run.state.iteration, run.job.paths.latest)
+    return load_first_weights(run, start.pretrained) if start.pretrained else None
 
 
-def begin_with(run: Run, file: Path) -> dict[str, object]:
-    """Put pretrained weights into a run, and say which were used.
+def load_first_weights(run: Run, file: Path) -> dict[str, Any]:
+    """Put pretrained weights into a run.
 
-    :returns: the same, for the record of the run.
+    :param run: changed in place.
+    :param file: of a checkpoint.
+    :returns: for pretrained.json: the file, names of the loaded tensors, names of the skipped ones with the reason.
     """
     transfer = load_pretrained(run.method, file)
     restart_average(run)
@@ -124,3 +118,92 @@ def begin_with(run: Run, file: Path) -> dict[str, object]:
         for name, why in transfer.skipped:
             logger.debug("skipped: %s (%s)", name, why)
     return {"file": str(file), "loaded": transfer.loaded, "skipped": transfer.skipped}
+
+
+def record_start(run: Run, start: Start, first_weights: dict[str, Any] | None) -> None:
+    """Write plans, dataset.json, settings and choices into the folder of the fold.
+
+    :param run: that begins.
+    :param start: how it begins.
+    :param first_weights: record of the pretrained weights; None where there are none.
+    """
+    job = run.job
+    write_plans(job.plans, job.model.plans)
+    write_json(read_json(job.dataset.raw / "dataset.json"), job.model.dataset_json)
+    write_json({"settings": asdict(job.settings), **run.header, "torch": torch.__version__}, job.paths.run)
+    if start.training.labelled is not None:
+        write_json(sorted(start.training.labelled), job.paths.labelled_subjects)
+    if first_weights:
+        write_json(first_weights, job.paths.pretrained)
+
+
+def pretrained_file(job: FoldJob) -> Path:
+    """Find the weights that ``--pretrained`` names: a file, or a method whose same fold is finished.
+
+    Another fold has seen the subjects that validate this one.
+
+    :param job: the fold to train.
+    :returns: the file.
+    :raises NotFoundError: there is neither such a file nor such a method.
+    :raises ConfigurationError: they are the fold's own.
+    :raises ModelError: the plans were changed since the method was trained.
+    """
+    name = job.settings.pretrained
+    if (file := Path(name)).is_file():
+        _warn_of_other_fold(file.resolve(), job)
+        return _not_its_own(file, job)
+    if network_of(name)[0] not in known_methods():
+        raise NotFoundError(
+            f"'{name}' is neither a file nor a method. --pretrained takes the name of a method trained on this dataset "
+            "(spatiotemporal, ...) or the file of a checkpoint (longflow's, nnU-Net's, nnssl's)."
+        )
+    source = replace(job, method=name)
+    if not source.paths.final.is_file():
+        raise NotFoundError(
+            f"Fold {job.fold} of {source.model.folder.name} is not trained to its end; finished are: "
+            f"{', '.join(map(str, source.model.finished_folds())) or 'none'}. Run first: longflow_train "
+            f"{job.dataset.id} {job.configuration} {job.fold} -m {name}"
+        )
+    file = _not_its_own(source.paths.final, job)
+    check_identity(read_checkpoint(file).header, file, name, job.plans, job.configuration)
+    return file
+
+
+def _not_its_own(file: Path, job: FoldJob) -> Path:
+    if file.resolve().parent == job.paths.folder.resolve():
+        raise ConfigurationError(
+            f"--pretrained {file}: these are the weights of the fold that is to be trained from scratch, and would be "
+            "overwritten. Copy them to another folder and give the copy."
+        )
+    return file
+
+
+def _warn_of_other_fold(file: Path, job: FoldJob) -> None:
+    """Warn of a file of another fold of this dataset: it was trained on subjects that validate here."""
+    other = re.fullmatch(r"fold_(\d+)", file.parent.name)
+    if other and int(other[1]) != job.fold and file.is_relative_to(job.dataset.results.resolve()):
+        logger.warning(
+            "%s was trained on subjects that validate fold %d: validation will be too optimistic. Use the weights of "
+            "fold %d; with the method's name, --pretrained finds them.",
+            *(file, job.fold, job.fold),
+        )
+
+
+def _with_labelled_subjects(job: FoldJob, kind: type[Method], training: Cohort, resumes: bool) -> Cohort:
+    """Restrict the labels to the chosen subjects; they are chosen once and stored.
+
+    :raises ConfigurationError: the method uses no labels.
+    """
+    value = job.settings.labelled_subjects
+    if value is None:
+        return training
+    if not getattr(samples_of(kind), "labelled", False):
+        raise ConfigurationError(
+            f"--labelled_subjects {value}: the method '{job.method}' does not learn from labels. Remove the flag; it "
+            "is for methods of segmentation, such as unet."
+        )
+    if resumes and job.paths.labelled_subjects.is_file():
+        chosen = read_json(job.paths.labelled_subjects)
+    else:
+        chosen = choose_labelled(value, training, job.settings.seed)
+    return replace(training, labelled=frozenset(chosen))

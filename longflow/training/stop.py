@@ -1,4 +1,4 @@
-"""Being asked to stop: SIGTERM and Ctrl-C as a flag."""
+"""Turn SIGTERM and Ctrl-C into a flag."""
 
 import logging
 import os
@@ -9,24 +9,27 @@ logger = logging.getLogger(__name__)
 
 
 class StopSignal:
-    """Within its block, SIGTERM and Ctrl-C are a flag that the loop reads between two steps."""
+    """A flag that SIGTERM and Ctrl-C set within the block; the loop reads it between two steps.
+
+    The second signal ends the process at once, without saving.
+    """
 
     def __init__(self):
-        self.asked = False
+        self.received = False
         self.handlers: dict[int, object] = {}
 
     def __enter__(self) -> "StopSignal":
-        # Python hears signals in the main thread alone
+        # Python handles signals in the main thread only
         if threading.current_thread() is threading.main_thread():
-            self.handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGTERM, signal.SIGINT)}
+            self.handlers = {number: signal.signal(number, self._receive) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
-    def _ask(self, *_: object) -> None:
-        if self.asked:
+    def _receive(self, *_: object) -> None:
+        if self.received:
             os._exit(130)
-        self.asked = True
+        self.received = True
         logger.warning("Stopping after this step; the state will be saved. (Once more: stop at once, without saving.)")

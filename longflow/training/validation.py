@@ -1,35 +1,27 @@
-"""How a method is validated during training and at its end: what a kind of validation offers, and which there are."""
+"""The interface of validations: how a method is scored during training and what is written at its end."""
 
-from dataclasses import dataclass
-from importlib import import_module
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
+import numpy as np
 import torch
 
-from longflow.errors import unknown_name
+from longflow.job import FoldJob
 from longflow.methods.method import Method
-from longflow.paths import DatasetPaths, FoldPaths, ModelPaths
-from longflow.plans import Plans
 from longflow.training.splits import Cohort
 
-#: ``tile_step_size`` while training: patches beside each other, which is quick; what is written at the end is predicted
-#: as users would
-SIDE_BY_SIDE = 1.0
-
-#: what ``Method.validation`` may name: module and class; only the one that is used is imported
-VALIDATIONS = {
-    "forecast": ("longflow.tasks.forecast.validation", "ForecastValidation"),
-    "labels": ("longflow.tasks.segment.validation", "LabelValidation"),
-    "loss": ("longflow.training.loss_validation", "LossValidation"),
-    "phases": ("longflow.tasks.translate.validation", "PhaseValidation"),
-}
+#: ``tile_step_size`` while training: adjacent patches without overlap, which is quick. The predictions at the end are
+#: made as longflow_predict makes them
+WITHOUT_OVERLAP = 1.0
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a validation found.
+    """The result of a validation.
 
-    :param value: by which weights are compared; lower is better. :param columns: of progress.csv.
+    :param value: by which weights are compared; lower is better.
+    :param columns: of progress.csv.
     :param note: a few words for the progress bar and the log.
     """
 
@@ -38,49 +30,67 @@ class Score:
     note: str
 
 
-class Validation(Protocol):
-    """Made once per run, before training, of (class of the method, dataset, plans, configuration, fold, validation
-    cohort, device); what it lacks is an error then, not after the first epoch.
+@dataclass(frozen=True)
+class ProgressColumns:
+    """How the progress figure of a training shows the columns of a validation.
+
+    :param measure: name of the first column on the axis; empty: as the column is called.
+    :param higher_is_better: of the first column.
+    :param baselines: columns that do not change, with their names; each is a horizontal line.
+    :param hidden: prefixes of columns that are not drawn.
     """
 
+    measure: str = ""
+    higher_is_better: bool = False
+    baselines: Mapping[str, str] = field(default_factory=dict)
+    hidden: tuple[str, ...] = ()
+
+
+class Validation(Protocol):
+    """The validation of a fold; made once per run, before training, so that missing data is an error then.
+
+    :param job: the fold.
+    :param cohort: the subjects that validate it.
+    :param device: that the method works on.
+    :cvar progress: how the progress figure shows its columns.
+    """
+
+    progress: ClassVar[ProgressColumns]
+
+    def __init__(self, job: FoldJob, cohort: Cohort, device: torch.device): ...
+
     def score(self, method: Method) -> Score:
-        """How good a method is, in evaluation mode, on what is the same every time."""
+        """Score a method on the same data every time.
 
-    def finish(self, method: Method, paths: FoldPaths) -> None:
-        """Write the out-of-fold predictions of the finished method."""
+        :param method: in evaluation mode.
+        :returns: its score.
+        """
 
+    def finish(self, method: Method) -> None:
+        """Write the out-of-fold predictions of the finished method, as ``longflow_predict`` would write them.
 
-def validation_of(
-    method: type[Method],
-    dataset: DatasetPaths,
-    plans: Plans,
-    configuration: str,
-    fold: int,
-    cohort: Cohort,
-    device: torch.device,
-) -> Validation:
-    """The validation that a method wants."""
-    if method.validation not in VALIDATIONS:
-        raise unknown_name(
-            "kind of validation", method.validation, VALIDATIONS, hint="(The attribute 'validation' of a method.)"
-        )
-    module, name = VALIDATIONS[method.validation]
-    kind = getattr(import_module(module), name)
-    return kind(method, dataset, plans, configuration, fold, cohort, device)
+        :param method: in evaluation mode, with the weights that are kept.
+        """
 
 
-def settings_of_fold(
-    method: Method, paths: FoldPaths, dataset: DatasetPaths, plans: Plans, configuration: str, fold: int
-) -> dict[str, Any]:
-    """What an out-of-fold prediction depends on beside its scans, for sidecars; as a predictor's ``settings``."""
-    model = ModelPaths(paths.folder.parent)
-    return {
-        "time_unit": plans.temporal.time_unit,
-        "dataset": dataset.name,
-        "method": [model.method],
-        "configuration": [configuration],
-        "plans": [model.plans_name],
-        "plan_identity": [plans.identity(configuration)],
-        "folds": [[fold]],
-        "mirror": method.mirrors,
-    }
+def out_of_fold_settings(job: FoldJob, method: Method) -> dict[str, Any]:
+    """Return what every out-of-fold prediction of a fold depends on, for its sidecar.
+
+    :param job: the fold.
+    :param method: that predicts.
+    :returns: the keys that ``longflow_predict`` writes for every task.
+    """
+    return {"time_unit": job.plans.temporal.time_unit, **job.provenance(), "mirror": method.mirrors}
+
+
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """Choose positions evenly spaced from the first to the last.
+
+    :param count: number of positions.
+    :param most: how many to choose at most.
+    :returns: ascending positions.
+
+    >>> evenly_spaced(6, 3)
+    [0, 2, 5]
+    """
+    return np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()

@@ -1,4 +1,5 @@
 import errno
+import os
 
 import pytest
 
@@ -34,6 +35,31 @@ def test_a_full_disk_is_the_users_affair(parser, capsys):
     assert "Error: No space left on device (/data/[x].png). Free some space" in message
     assert command.run(parser, raising(OSError(errno.EIO, "Input/output error")), []) == 2
     assert "fault of longflow: OSError" in capsys.readouterr().err
+
+
+def test_a_process_is_set_up_and_the_user_may_choose_the_instructions(monkeypatch):
+    monkeypatch.setattr(os, "environ", {"ONEDNN_MAX_CPU_ISA": "AVX2"})
+    command.set_up_process()
+    assert os.environ == {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    monkeypatch.setattr(os, "environ", {})
+    command.set_up_process()
+    assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE_BF16"
+
+
+@pytest.mark.parametrize("module", ["train", "compare", "predict", "translate_dataset", "find_best"])
+def test_commands_that_compute_are_set_up_first(module, monkeypatch):
+    """Libraries read the environment when they are loaded, so nothing comes before."""
+    from importlib import import_module
+
+    class SetUp(Exception):
+        pass
+
+    def set_up():
+        raise SetUp
+
+    monkeypatch.setattr(command, "set_up_process", set_up)
+    with pytest.raises(SetUp):
+        import_module(f"longflow.cli.{module}").work(None)
 
 
 def test_debug_shows_the_traceback(parser, capsys):

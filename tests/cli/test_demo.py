@@ -1,6 +1,7 @@
-"""What the demo says and in which order; its commands are played by a function. The continuous integration runs it."""
+"""The messages of the demo and their order, with simulated commands. The continuous integration runs the real ones."""
 
 import shutil
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from longflow.cli import demo
 from longflow.demo.cohort import DATASET_NAME
 from longflow.demo.forecasting import demo_commands, forecast_folder
 from longflow.files import write_json
+from longflow.task import all_tasks
 
 OVERALL = {
     **{name: {"nrmse": {"mean": mean}} for name, mean in (("lci", 0.1), ("context_mean", 0.09), ("forecast", 0.05))},
@@ -18,7 +20,7 @@ OVERALL = {
 
 @pytest.fixture
 def play(monkeypatch, phantom_dataset, tmp_path):
-    """Play the demo on the tiny cohort, with an exit code for each of its commands; the commands that were run."""
+    """Run the demo on the tiny cohort, with an exit code for each simulated command; return the commands."""
 
     def played(codes: dict[str, int]) -> list[str]:
         ran = []
@@ -39,7 +41,7 @@ def play(monkeypatch, phantom_dataset, tmp_path):
     return played
 
 
-def test_commands_are_run_as_they_are_shown_and_results_stand_beside_lci(play, tmp_path, capsys):
+def test_commands_are_run_as_shown_and_results_are_compared_with_lci(play, tmp_path, capsys):
     ran = play({})
     assert ran == [command.typed for command in demo_commands(tmp_path / "home", 7)]
     shown = capsys.readouterr().out
@@ -47,6 +49,18 @@ def test_commands_are_run_as_they_are_shown_and_results_stand_beside_lci(play, t
     assert positions == sorted(positions)
     assert "0.0500" in shown and "0.50 x" in shown and "0.90 x" in shown
     assert "Better than LCI in 3 of 4 targets" in shown
+
+
+def test_every_task_of_longflow_has_a_demo_with_the_four_functions(capsys):
+    with pytest.raises(SystemExit):
+        demo.main(["--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for task in all_tasks():
+        assert f"{task.name}: {task.words.help['demo']}" in said
+        module = import_module(task.demo)
+        assert module.TITLE and module.MAX_TIME > 0
+        for name in ("raw_folder", "write_data", "demo_commands", "results"):
+            assert callable(getattr(module, name))
 
 
 @pytest.mark.parametrize(("code", "expected"), [(1, 1), (130, 130), (-15, 143)])

@@ -1,18 +1,21 @@
+import csv
+import sys
+
 import numpy as np
 import pytest
 
 from longflow.cli import evaluate
 from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
 from longflow.data.images import write_volume
-from longflow.files import write_json
-from longflow.task import TASKS
+from longflow.files import read_json, write_json
+from longflow.task import all_tasks
 from tests.data.helpers import write_phase_dataset
 from tests.tasks.conftest import GEOMETRY, SHAPE, write_translation  # noqa: F401 - a fixture
 
 
 @pytest.fixture
 def out(tmp_path, monkeypatch):
-    """Forecasts of three subjects at two horizons, halfway between the last context image and the truth."""
+    """Forecasts of three subjects at two horizons, halfway between the last context image and the reference."""
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     raw = tmp_path / "raw" / "Dataset101_Tiny"
     write_description(
@@ -69,7 +72,7 @@ def test_unchanged_subjects_are_shown_as_not_defined(out, capsys, monkeypatch):
 
 @pytest.fixture
 def labels_out(tmp_path, monkeypatch):
-    """Label maps of two subjects with two scans each: the truth grows, the prediction does not."""
+    """Label maps of two subjects with two scans each: the reference grows, the prediction does not."""
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     raw = tmp_path / "raw" / "Dataset103_Tiny"
     description = {"channel_names": {"0": "MR"}, "file_ending": ".nii.gz", "time_unit": "months", "task": "segment"}
@@ -154,5 +157,63 @@ def test_folder_without_translations(translations_out, capsys):
     assert "holds no translations" in capsys.readouterr().err
 
 
-def test_every_task_can_be_evaluated():
-    assert set(evaluate.OF_TASK) == set(TASKS.names())
+def test_the_help_says_what_every_task_compares():
+    text = " ".join(evaluate.parser().format_help().split())
+    for task in all_tasks():
+        assert task.words.help["evaluate"] in text
+
+
+PACKAGE = """
+import numpy as np
+
+from longflow.evaluation.metric import Metric
+
+
+def largest(compared):
+    return float(np.abs(compared.prediction.astype(float) - compared.reference).max())
+
+
+METRIC = Metric("largest", {task!r}, largest, "largest error", "lower", heading="largest error", format=".2f")
+"""
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Lay out a package with a metric of a task as pip would install it, where this process and its workers find it."""
+
+    def lay_out(task):
+        site = tmp_path / "site"
+        information = site / "toy-1.0.dist-info"
+        information.mkdir(parents=True)
+        (site / "toy_metric.py").write_text(PACKAGE.format(task=task))
+        (information / "METADATA").write_text("Metadata-Version: 2.1\nName: toy\nVersion: 1.0\n")
+        (information / "entry_points.txt").write_text("[longflow.metrics]\ntoy = toy_metric:METRIC\n")
+        monkeypatch.syspath_prepend(site)
+        monkeypatch.delitem(sys.modules, "toy_metric", raising=False)
+
+    return lay_out
+
+
+@pytest.mark.parametrize(
+    ("task", "folder", "dataset", "place"),
+    [
+        ("forecast", "out", "101", ("overall", "forecast")),
+        ("segment", "labels_out", "103", ("by_structure", "core")),
+        ("translate", "translations_out", "104", ("by_direction", "native", "translation")),
+    ],
+)
+def test_a_metric_of_an_installed_package(install, task, folder, dataset, place, request, capsys, monkeypatch):
+    """It is a column of metrics.csv, is summarised in metrics.json, and is a row or column of the table."""
+    monkeypatch.setenv("COLUMNS", "200")
+    install(task)
+    out = request.getfixturevalue(folder)
+    assert evaluate.main(["-d", dataset, "-i", str(out), "-np", "2" if task == "forecast" else "1"]) == 0
+    assert "largest error" in capsys.readouterr().out
+    results = read_json(out / "metrics.json")
+    assert results["definitions"]["largest"] == "largest error"
+    for key in place:
+        results = results[key]
+    assert results["largest"]["undefined"] == 0
+    with open(out / "metrics.csv", newline="") as file:
+        values = [float(row["largest"]) for row in csv.DictReader(file)]
+    assert len(values) and max(values) > 0

@@ -4,6 +4,7 @@ import pytest
 
 from longflow.cli import flags
 from longflow.errors import ConfigurationError
+from longflow.task import all_tasks
 
 
 @pytest.mark.parametrize(
@@ -14,13 +15,13 @@ def test_durations(text, seconds):
 
 
 @pytest.mark.parametrize("text", ["", "h", "2 hours", "-5m", "0", "0s", "1h30m", "nan"])
-def test_what_is_no_duration(text):
+def test_impossible_durations(text):
     with pytest.raises(argparse.ArgumentTypeError, match="is not a time; examples: 90s, 20m, 2h"):
         flags.duration(text)
 
 
 @pytest.mark.parametrize("text", ["0", "-2", "nan", "many", ""])
-def test_what_is_not_above_zero(text):
+def test_impossible_numbers(text):
     for kind in (int, float):
         with pytest.raises(argparse.ArgumentTypeError):
             flags.positive(kind)(text)
@@ -33,16 +34,22 @@ def test_counts_begin_at_zero():
         flags.count("-1")
 
 
-def test_a_device_that_is_not_there():
+def test_an_unknown_device():
     assert flags.checked_device("cpu") == "cpu"
     with pytest.raises(ConfigurationError):
         flags.checked_device("cuda:99")
 
 
-def test_a_file_of_plans_stands_for_its_name_but_where_plans_are_made():
+def test_a_file_of_plans_means_its_name_except_for_planning():
     made, used = argparse.ArgumentParser(), argparse.ArgumentParser()
     flags.add_plans(made, planning=True)
     flags.add_plans(used)
     assert made.parse_args(["-p", "plans/acdc.json"]).plans == "plans/acdc.json"
     assert used.parse_args(["-p", "plans/acdc.json"]).plans == "acdc"
     assert used.parse_args([]).plans == made.parse_args([]).plans == "longflowPlans"
+
+
+def test_tasks_add_their_sentences_to_the_help_of_a_command():
+    said = flags.task_help("predict")
+    assert all(task.words.help["predict"] in said for task in all_tasks())
+    assert flags.task_help("no_such_command") == ""

@@ -14,14 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from longflow.inference.predictor import Asked, predict_folder
+from longflow.inference.predictor import predict_folder
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.training.loop import train_fold
-from longflow.training.run import RunSettings
 from tests.conftest import OWN_VARIABLES
-from tests.training.helpers import finished_model
+from tests.training.helpers import finished_model, job_of
 
 pytestmark = [
     pytest.mark.slow,
@@ -32,14 +31,16 @@ ITERATIONS = 16
 TIMES = [50.0 + step for step in range(4)]
 
 TRAIN = f"""
+from dataclasses import replace
+
 import torch
 from longflow.paths import DatasetPaths
-from longflow.training.run import RunSettings
+from longflow.job import FoldJob, FoldSettings
 from longflow.training.loop import train_fold
 
 torch.set_num_threads(1)
-settings = RunSettings(iterations={ITERATIONS}, checkpoint_every=0.0)
-train_fold(DatasetPaths("Dataset001_Test"), "longflowPlans", "cronos", "3d_fullres", 0, settings)
+job = FoldJob.resolve(DatasetPaths("Dataset001_Test"), "longflowPlans", "3d_fullres", "cronos")
+train_fold(replace(job, settings=FoldSettings(iterations={ITERATIONS}, checkpoint_every=0.0)))
 """
 PREDICT = f"""
 import sys
@@ -47,10 +48,9 @@ from pathlib import Path
 import torch
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.inference.predictor import predict_folder
-from longflow.inference.predictor import Asked
 
 torch.set_num_threads(1)
-predict_folder(Forecaster.load(device="cpu"), Path(sys.argv[1]), Path(sys.argv[2]), Asked(tuple({TIMES})))
+predict_folder(Forecaster.load(device="cpu"), Path(sys.argv[1]), Path(sys.argv[2]), {{"times": {TIMES}}})
 """
 
 
@@ -72,7 +72,7 @@ def send(process: subprocess.Popen, number: int, ready, at_most: float) -> int:
 
 
 def train(dataset, **settings):
-    return train_fold(dataset, "longflowPlans", "cronos", "3d_fullres", 0, RunSettings(**settings))
+    return train_fold(job_of(dataset, **settings))
 
 
 def test_killed_training_goes_on_to_the_same_weights(dataset, tmp_path):
@@ -83,10 +83,7 @@ def test_killed_training_goes_on_to_the_same_weights(dataset, tmp_path):
     assert send(process, signal.SIGKILL, paths.latest.is_file, at_most=0.7) == -signal.SIGKILL
     assert not paths.final.exists()
     seen = []
-    settings = RunSettings(iterations=ITERATIONS)
-    train_fold(
-        dataset, "longflowPlans", "cronos", "3d_fullres", 0, settings, on_progress=lambda _, s: seen.append(s.iteration)
-    )
+    train_fold(job_of(dataset, iterations=ITERATIONS), on_progress=lambda _, state: seen.append(state.iteration))
     assert len(seen) < ITERATIONS  # it went on, and did not begin again
     one, other = read_checkpoint(whole / "checkpoint_final.safetensors"), read_checkpoint(paths.final)
     assert one.header == other.header
@@ -99,7 +96,7 @@ def test_a_command_that_is_told_to_end_saves_and_goes_on(dataset):
     paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
     process = start(dataset.raw.parents[1], code, 1, "3d_fullres", 0, "--iterations", 100_000, "--device", "cpu")
     assert send(process, signal.SIGTERM, paths.progress_csv.is_file, at_most=0.5) == 130
-    assert "Run the same command again to go on" in process.stderr.read().decode()
+    assert "Run the same command again to continue" in process.stderr.read().decode()
     iteration = read_checkpoint(paths.latest).header["state"]["iteration"]
     assert iteration > 0
     train(dataset, iterations=iteration + 2)
@@ -111,12 +108,12 @@ def test_killed_prediction_goes_on_to_the_same_forecasts(dataset, tmp_path):
     folder = dataset.raw / "imagesTr"
     shutil.copy(dataset.raw / "scans.csv", folder / "scans.csv")
     whole, out = tmp_path / "whole", tmp_path / "out"
-    predict_folder(Forecaster.load(device="cpu"), folder, whole, Asked(tuple(TIMES)))
+    predict_folder(Forecaster.load(device="cpu"), folder, whole, {"times": TIMES})
     process = start(dataset.raw.parents[1], PREDICT, folder, out)
     assert send(process, signal.SIGKILL, lambda: any(out.glob("*.json")), at_most=0.3) == -signal.SIGKILL
     before = {path: path.stat().st_mtime_ns for path in out.glob("*_t*.json")}
     assert 0 < len(before) < 6 * len(TIMES)
-    predict_folder(Forecaster.load(device="cpu"), folder, out, Asked(tuple(TIMES)))
+    predict_folder(Forecaster.load(device="cpu"), folder, out, {"times": TIMES})
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     files = sorted(path.name for path in whole.iterdir())
     assert files == sorted(path.name for path in out.iterdir())

@@ -26,7 +26,7 @@ def test_everything_between_raw_data_and_training(phantom_home, capsys):
     assert paths.cache("longflowPlans", "3d_fullres").is_dir()
     before = paths.fingerprint.stat().st_mtime_ns
     assert plan_and_preprocess.main(arguments) == 0
-    assert "said something else" not in capsys.readouterr().out
+    assert "The previous plans" not in capsys.readouterr().out
     assert paths.fingerprint.stat().st_mtime_ns == before
 
 
@@ -54,7 +54,7 @@ def test_an_unknown_dataset_names_the_nearest(phantom_home, capsys, command):
 
 
 def test_to_segment_labels_and_further_scans_are_not_needed(tmp_path, monkeypatch, capsys):
-    """Three subjects of one scan each, none labelled; nothing is said of forecasts."""
+    """Three subjects of one scan each, none labelled; no message mentions forecasts."""
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
     paths = DatasetPaths("Dataset952_Single")

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -6,6 +8,7 @@ from longflow.cli import predict
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
+from longflow.task import all_tasks
 from tests.data.helpers import write_phase_dataset
 from tests.inference.helpers import segmentation_model, translation_model, use_one_convolution
 from tests.training.helpers import finished_model
@@ -53,8 +56,8 @@ def test_flags_reach_the_forecast(images, tmp_path):
         ("-m crones", "Did you mean 'cronos'"),
         ("-f 3", "Fold 3 of cronos__longflowPlans__3d_fullres is not trained. Trained: 0"),
         ("-t -4", "A forecast needs at least one earlier scan"),
-        ("-t inf", "The wanted time inf is not a finite number"),
-        ("", "Nothing is wanted of"),
+        ("-t inf", "The requested time inf is not a finite number"),
+        ("", "requests no forecast"),
         ("-t 60 --hide_context 2", "--hide_context is '2', expected first:K or last:K"),
         ("--device tpu", "The device 'tpu' cannot be used here"),
     ],
@@ -147,7 +150,7 @@ def test_a_model_that_translates_is_used_by_the_same_command(phases, tmp_path, c
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("", "Say which phase is wanted, with --to native or --to arterial"),
+        ("", "Request a phase with --to native or --to arterial"),
         ("--to artrial", "Did you mean 'arterial'"),
         ("--to native -t 60", "Times (-t) are for forecasts"),
     ],
@@ -156,3 +159,16 @@ def test_what_cannot_be_translated_ends_with_1(phases, tmp_path, flags, message,
     assert run(phases, tmp_path / "out", *flags.split()) == 1
     shown = " ".join(capsys.readouterr().err.split())
     assert message in shown and "Traceback" not in shown and not (tmp_path / "out").exists()
+
+
+def test_help_has_the_flags_of_every_task_and_waits_for_no_torch():
+    code = (
+        "import sys; from longflow.cli import predict\n"
+        "try: predict.main(['--help'])\n"
+        "except SystemExit: print({'torch', 'numpy', 'nnunetv2'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.endswith("set()\n")
+    for task in all_tasks():
+        _, _, group = shown.partition(f"models that {task.words.verb}:")
+        assert group and all(text in group for flag in task.request_flags for text in flag.flags)

@@ -270,7 +270,7 @@ def test_awkward_scans_are_registered_and_trained_on(tmp_path, monkeypatch):
     for method in ("spatiotemporal", "unet_consistent"):
         width = ("--set", "width=16") if method == "spatiotemporal" else ("--pretrained", "spatiotemporal")
         code, said = here("train", 104, "3d_fullres", 0, "-m", method, *width, "--iterations", 2)
-        assert code == 0 and "1 subjects with one scan are left out of the pairs (alone)" in said, said
+        assert code == 0 and "1 subjects with one scan are excluded from the pairs (alone)" in said, said
     assert "labelled training scans has ghost: the network will not learn to find it" in said, said
 
 

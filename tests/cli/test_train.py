@@ -1,4 +1,3 @@
-import re
 import subprocess
 import sys
 import time
@@ -7,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from longflow.cli import train
-from longflow.networks.translation import NETWORKS
+from longflow.methods.registry import method_class
 from longflow.plans import write_plans
+from longflow.task import all_tasks
 from tests.inference.helpers import plans_to_translate
 
 MODEL = "cronos__longflowPlans__3d_fullres"
@@ -28,7 +28,7 @@ def run(*arguments):
         (["--max_time", "soon"], "'soon' is not a time"),
     ],
 )
-def test_numbers_that_cannot_be(arguments, message, capsys):
+def test_impossible_numbers(arguments, message, capsys):
     with pytest.raises(SystemExit) as raised:
         run("1", "3d_fullres", "0", *arguments)
     assert raised.value.code == 1 and message in capsys.readouterr().err
@@ -52,16 +52,16 @@ def test_numbers_that_cannot_be(arguments, message, capsys):
         (("1", "3d_fullres", "0", "-m", "mfm", "--network", "unet"), "'mfm-unet' is for the task 'translate'"),
     ],
 )
-def test_what_does_not_exist_ends_with_1(dataset, arguments, message, capsys):
+def test_unknown_names_end_with_1(dataset, arguments, message, capsys):
     assert run(*arguments) == 1
     shown = capsys.readouterr().err
     assert message in " ".join(shown.split()) and "Traceback" not in shown
     assert not dataset.results.exists()
 
 
-def test_a_device_that_is_not_there(dataset, capsys):
+def test_an_unknown_device(dataset, capsys):
     assert train.main(["1", "3d_fullres", "0", "--device", "tpu"]) == 1
-    assert "The device 'tpu' cannot be used here" in capsys.readouterr().err
+    assert "The device 'tpu' cannot be used" in capsys.readouterr().err
 
 
 def test_all_folds_one_after_the_other_and_again(dataset, capsys):
@@ -84,7 +84,7 @@ def test_a_fault_of_ours_ends_with_2(dataset, monkeypatch, capsys):
     assert "fault of longflow: RuntimeError: oops" in capsys.readouterr().err
 
 
-def test_stopped_ends_with_130(dataset, monkeypatch, capsys):
+def test_an_interruption_ends_with_130(dataset, monkeypatch, capsys):
     from longflow.training.run import Stopped
 
     def stops(*_, **__):
@@ -92,17 +92,21 @@ def test_stopped_ends_with_130(dataset, monkeypatch, capsys):
 
     monkeypatch.setattr("longflow.training.loop.train_fold", stops)
     assert run("1", "3d_fullres", "0") == 130
-    assert "Run the same command again to go on" in capsys.readouterr().err
+    assert "Run the same command again to continue" in capsys.readouterr().err
 
 
-def test_the_help_lists_the_networks(capsys):
-    """They are written there, since what knows them imports torch."""
+def test_the_help_has_the_default_method_of_every_task(capsys):
     with pytest.raises(SystemExit):
         train.main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert re.search(r"METHOD-NETWORK", shown) and f"{next(iter(NETWORKS))} (default)" in shown
-    listed = re.search(r"that translates: (.*?);", shown).group(1)
-    assert set(re.findall(r"\w+", listed)) - {"or", "default"} == set(NETWORKS)
+    assert all(f"{task.default_method} ({task.name})" in shown for task in all_tasks())
+
+
+def test_an_unknown_network_lists_all(dataset, capsys):
+    write_plans(plans_to_translate(), dataset.plans())
+    assert run("1", "3d_fullres", "0", "--network", "transformer") == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert all(network in said for network in method_class("mfm").networks)
 
 
 @pytest.mark.parametrize(
@@ -119,9 +123,9 @@ def test_the_help_lists_the_networks(capsys):
 def test_the_network_is_part_of_the_models_name(dataset, monkeypatch, flags, model):
     trained = []
 
-    def remember(dataset, plans_name, method, configuration, fold, *_, **__):
-        trained.append(method)
-        return dataset.model(method, plans_name, configuration).fold(fold)
+    def remember(job, *_, **__):
+        trained.append(job.method)
+        return job.paths
 
     monkeypatch.setattr("longflow.training.loop.train_fold", remember)
     write_plans(plans_to_translate(), dataset.plans())

@@ -49,7 +49,7 @@ def test_a_path_flags_and_what_has_no_label(dataset, tmp_path, capsys):
     output = tmp_path / "nnUNet_raw" / "Dataset205_Arterial"
     model = ["-c", "3d_fullres", "-m", "mfm", "-f", "0"]
     assert run(output, *model, "--solver", "midpoint", "--steps", "3", "--mirror", phase="arterial") == 0
-    assert "Scans in the phase native without a label, left out: 1" in capsys.readouterr().out
+    assert "Scans in the phase native without a label, excluded: 1" in capsys.readouterr().out
     sidecar = read_json(output / "imagesTr" / "p1_0_native_arterial.json")
     assert (sidecar["solver"], sidecar["steps"], sidecar["mirror"], sidecar["folds"]) == ("midpoint", 3, True, [[0]])
     assert run(output, phase="arterial") == 1
@@ -60,7 +60,7 @@ def test_a_path_flags_and_what_has_no_label(dataset, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("output", "arguments", "message"),
     [
-        ("Native", "", "'Native' is no name for a dataset, which nnU-Net needs too"),
+        ("Native", "", "'Native' is no name for a dataset. Expected"),
         ("out/native", "", "'native' is no name for a dataset"),
         ("Dataset104_Native", "", "The id 104 is used by Dataset104_Phases"),
         ("Dataset104_Phases", "--overwrite", "was not written by longflow_translate_dataset"),

@@ -1,4 +1,4 @@
-"""A comparison on the tiny dataset, with commands that are played instead of run."""
+"""A comparison on the tiny dataset, with simulated commands."""
 
 import time
 from itertools import pairwise
@@ -42,7 +42,7 @@ def comparison_of(dataset, *variants, folds=(0,), seeds=(0,), **budget) -> Compa
 
 
 def trained(dataset, results: Path, method="cronos", fold=0, options=None, **settings) -> ModelPaths:
-    """A finished fold below a folder of results, with what a training leaves there. It is LCI, as it starts."""
+    """Write a finished fold with the files of a training. Its first weights predict LCI."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("longflow_results", str(results))
         plans = read_plans(dataset.plans())
@@ -58,9 +58,9 @@ def trained(dataset, results: Path, method="cronos", fold=0, options=None, **set
 
 
 class Player:
-    """Plays the commands of a comparison.
+    """Simulate the commands of a comparison.
 
-    :param codes: exit codes by a part of the command as typed, in place of doing it.
+    :param codes: exit codes, by a part of the typed command; such a command does nothing else.
     """
 
     def __init__(self, dataset: DatasetPaths, codes: dict[str, int] | None = None):
@@ -85,20 +85,20 @@ class Player:
         trained(self.dataset, Path(folders["longflow_results"]), given["-m"], int(arguments[2]), options, **settings)
 
     def predict(self, arguments, folders) -> None:
-        """LCI, or the context mean where that reduction is asked for; what is finished is kept."""
+        """Predict LCI, or the context mean for that reduction; keep finished forecasts."""
         given = dict(zip(arguments[::2], arguments[1::2], strict=True))
         (record,) = Path(folders["longflow_results"]).glob("*/best.json")
         mean, out = read_json(record)["reduction"] == "mean", Path(given["-o"])
         description = description_of(self.dataset)
-        for wanted in forecast_requests(Path(given["-i"]), description, (), 4):
-            sidecar = out / f"{wanted.target.case}.json"
+        for request in forecast_requests(Path(given["-i"]), description, (), 4):
+            sidecar = out / f"{request.target.case}.json"
             if not sidecar.is_file():
-                volumes = [read_scan(scan.images) for scan in wanted.context]
+                volumes = [read_scan(scan.images) for scan in request.context]
                 last = volumes[-1]
                 array = np.mean([volume.array for volume in volumes], axis=0) if mean else last.array
-                image = image_path(out, wanted.target.case, 0, description)
+                image = image_path(out, request.target.case, 0, description)
                 write_volume(array[0], last.geometry, "float32", image)
-                write_json(wanted.provenance(), sidecar)
+                write_json(request.provenance(), sidecar)
 
 
 def description_of(dataset):
@@ -110,7 +110,7 @@ def of(comparison: Comparison, variant: Variant, fold=0, seed=0) -> Run:
 
 
 def tick() -> None:
-    """Files that are written from now on are younger than those before."""
+    """Make files written from now on newer than the earlier ones."""
     time.sleep(0.02)
 
 

@@ -1,4 +1,4 @@
-"""What is trained, what is used as it is, and what a folder to predict from holds."""
+"""Trainings, reused models, and the folders to predict from."""
 
 import os
 
@@ -15,15 +15,15 @@ PLAN = TrainingPlan(epochs=4, iterations_per_epoch=5, learning_rate=1e-3)
 
 
 @pytest.mark.parametrize(
-    ("budget", "arguments", "name", "said"),
+    ("budget", "arguments", "name", "text"),
     [
         (Budget(max_time=5400), ("--max_time", "5400s"), "5400s", "5400s of training and validating"),
         (Budget(iterations=20), ("--iterations", "20"), "20_iterations", "20 iterations"),
         (Budget(epochs=4), ("--epochs", "4"), "4_epochs", "4 epochs"),
     ],
 )
-def test_a_budget_as_it_is_typed_and_named(budget, arguments, name, said):
-    assert (budget.arguments, budget.name, budget.said) == (arguments, name, said)
+def test_a_budget_as_it_is_typed_and_named(budget, arguments, name, text):
+    assert (budget.arguments, budget.name, budget.text) == (arguments, name, text)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_same_budget(budget, settings, same):
     assert budget.is_that_of(settings, PLAN) == same
 
 
-def test_runs_go_seed_by_seed_and_what_needs_no_training_runs_once_for_a_fold(dataset):
+def test_runs_go_seed_by_seed_and_a_variant_without_training_runs_once_for_a_fold(dataset):
     comparison = comparison_of(dataset, CRONOS, LCI, folds=(0, 1), seeds=(0, 7))
     found = [(run.variant.name, run.fold, run.seed) for run in comparison.runs]
     assert found == [
@@ -53,7 +53,7 @@ def test_runs_go_seed_by_seed_and_what_needs_no_training_runs_once_for_a_fold(da
     ]
 
 
-def test_a_model_of_the_standard_results_is_used_as_it_is(dataset):
+def test_a_model_of_the_standard_results_is_reused(dataset):
     comparison = comparison_of(dataset, CRONOS)
     run = of(comparison, CRONOS)
     assert "--iterations 3 --seed 0" in comparison.training(run).typed and reused(comparison, [run]) == []
@@ -69,14 +69,14 @@ def test_a_model_of_the_standard_results_is_used_as_it_is(dataset):
         *({"pretrained": "tfm"}, {"options": {"noise": 0.1}}, {"labelled_subjects": "2"}),
     ],
 )
-def test_one_that_was_trained_otherwise_is_not(dataset, settings):
+def test_a_model_of_another_training_is_not_reused(dataset, settings):
     model = trained(dataset, dataset.results.parent, **settings)
     comparison = comparison_of(dataset, CRONOS)
     run = of(comparison, CRONOS)
     assert comparison.training(run) is not None and comparison.model(run) != model
 
 
-def test_nor_one_of_another_plan_nor_one_that_is_not_finished(dataset):
+def test_a_model_of_other_plans_or_an_unfinished_one_is_not_reused(dataset):
     model = trained(dataset, dataset.results.parent)
     comparison = comparison_of(dataset, CRONOS)
     run, plans = of(comparison, CRONOS), read_plans(dataset.plans())
@@ -89,7 +89,7 @@ def test_nor_one_of_another_plan_nor_one_that_is_not_finished(dataset):
     assert not comparison.is_trained(model, run)
 
 
-def test_everything_else_is_trained_in_results_of_its_own(dataset):
+def test_other_models_are_trained_in_their_own_results(dataset):
     trained(dataset, dataset.results.parent)  # fits cronos, not the others
     comparison = comparison_of(dataset, CRONOS, NOISY, seeds=(0, 1))
     for run in (of(comparison, NOISY), of(comparison, CRONOS, seed=1), of(comparison, NOISY, seed=1)):
@@ -106,7 +106,7 @@ def test_everything_else_is_trained_in_results_of_its_own(dataset):
         assert comparison.model(run).folder.is_relative_to(own)
 
 
-def test_what_an_older_plan_left_in_its_own_results_is_trained_anew(dataset):
+def test_a_model_of_older_plans_is_trained_from_scratch(dataset):
     comparison = comparison_of(dataset, CRONOS)
     run = of(comparison, CRONOS)
     trained(dataset, comparison.own_results(run))
@@ -124,14 +124,14 @@ def test_workers_are_passed_on(dataset):
     assert "-np 0" in comparison.training(run).typed
 
 
-def test_a_prediction_says_what_it_hides(dataset):
+def test_a_prediction_hides_context(dataset):
     hiding = Variant("blind", "cronos", hidden="last:2")
     comparison = comparison_of(dataset, CRONOS, hiding)
     assert "--hide_context last:2" in comparison.prediction(of(comparison, hiding)).typed
     assert "--hide_context" not in comparison.prediction(of(comparison, CRONOS)).typed
 
 
-def test_the_folder_to_predict_from_holds_one_model_and_how_it_predicts(dataset, monkeypatch):
+def test_the_folder_to_predict_from_holds_one_model_and_its_settings(dataset, monkeypatch):
     model = trained(dataset, dataset.results.parent)
     few = Variant("few", "cronos", solver="euler", steps=2)
     comparison = comparison_of(dataset, MEAN, few, LCI)
@@ -150,7 +150,7 @@ def test_the_folder_to_predict_from_holds_one_model_and_how_it_predicts(dataset,
     assert read_json(lci.model.plans) == read_json(dataset.plans())
 
 
-def test_a_model_that_is_trained_anew_is_the_one_that_predicts(dataset):
+def test_a_model_that_is_trained_again_predicts(dataset):
     model = trained(dataset, dataset.results.parent)
     comparison = comparison_of(dataset, CRONOS)
     run = of(comparison, CRONOS)
@@ -162,7 +162,7 @@ def test_a_model_that_is_trained_anew_is_the_one_that_predicts(dataset):
     assert os.path.samefile(copy, final)
 
 
-def test_costs_are_those_that_training_recorded(dataset):
+def test_training_records_the_costs(dataset):
     model = trained(dataset, dataset.results.parent)
     comparison = comparison_of(dataset, CRONOS, LCI)
     assert comparison.cost(of(comparison, CRONOS))["seconds"] == 2.5

@@ -1,4 +1,4 @@
-"""Commands are played: what is missing is done, what is finished is not done again, one failure costs one variant."""
+"""Commands are simulated: missing work is done, finished work is kept, one failure costs one variant."""
 
 import os
 import re
@@ -11,16 +11,16 @@ from longflow.compare import perform as module
 from longflow.compare.comparison import reused
 from longflow.compare.perform import Clock, measure, perform, read_metrics, seconds_between
 from longflow.data.images import read_scan
+from longflow.evaluation.evaluation import METRICS_CSV
 from longflow.files import read_json
 from longflow.methods.weights import read_checkpoint, write_checkpoint
-from longflow.tasks.forecast.evaluation import METRICS_CSV
 from longflow.tasks.forecast.metrics import nrmse
 from tests.compare.helpers import CRONOS, LCI, MEAN, NOISY, Player, comparison_of, description_of, of, tick, trained
 
 
 @pytest.fixture
 def play(dataset, monkeypatch):
-    """Perform a comparison with played commands; the outcomes, and what was run."""
+    """Perform a comparison with simulated commands; return the outcomes and the player."""
 
     def played(comparison, codes=None, **further):
         player = Player(dataset, codes)
@@ -49,7 +49,7 @@ def test_everything_is_trained_predicted_and_measured_on_the_same_targets(datase
     assert row["nrmse"] == pytest.approx(nrmse(last, target))
 
 
-def test_run_again_nothing_is_done_again(dataset, play):
+def test_a_finished_comparison_repeats_nothing(dataset, play):
     comparison = comparison_of(dataset, CRONOS, LCI)
     first, _ = play(comparison)
     before = []
@@ -57,7 +57,7 @@ def test_run_again_nothing_is_done_again(dataset, play):
     assert player.ran == [] and before == [] and again == first
 
 
-def test_it_goes_on_where_it_was_stopped(dataset, play):
+def test_it_continues_after_an_interruption(dataset, play):
     comparison = comparison_of(dataset, CRONOS, NOISY, LCI)
     with pytest.raises(KeyboardInterrupt):
         play(comparison, {"noise=0.1": 130})
@@ -67,12 +67,16 @@ def test_it_goes_on_where_it_was_stopped(dataset, play):
     assert len(outcomes) == 3 and all(outcome.rows for outcome in outcomes)
 
 
-@pytest.mark.parametrize(("code", "why"), [(1, "exit code 1"), (-9, "signal 9.*want of memory")])
+@pytest.mark.parametrize(("code", "why"), [(1, "exit code 1"), (-9, "signal 9.*memory ran out")])
 def test_a_failure_costs_its_own_variant_only(dataset, play, code, why):
     noisy_mean = type(NOISY)("noisy, mean", "cronos", NOISY.options, reduction="mean")
     comparison = comparison_of(dataset, NOISY, noisy_mean, CRONOS)
     outcomes, player = play(comparison, {"noise=0.1": code})
-    assert player.names() == ["train", "train", "predict"]  # what shares the training is not trained for in vain
+    assert player.names() == [
+        "train",
+        "train",
+        "predict",
+    ]  # the failed training is not repeated
     assert [bool(outcome.rows) for outcome in outcomes] == [False, False, True]
     for outcome in outcomes[:2]:
         assert outcome.failure.startswith("longflow_train") and re.search(why, outcome.failure)
@@ -101,7 +105,7 @@ def test_a_standard_model_is_not_trained_again(dataset, play):
     assert not (dataset.results / "comparisons" / "trained_3_iterations").exists()
 
 
-def test_forecasts_of_older_weights_are_made_anew(dataset, play):
+def test_forecasts_of_older_weights_are_repeated(dataset, play):
     comparison = comparison_of(dataset, CRONOS)
     play(comparison)
     final = comparison.fold(of(comparison, CRONOS)).final
@@ -113,7 +117,7 @@ def test_forecasts_of_older_weights_are_made_anew(dataset, play):
     assert player.names() == ["predict"] and old.stat().st_mtime_ns > before
 
 
-def test_forecasts_of_other_targets_are_made_anew(dataset, play):
+def test_forecasts_of_other_targets_are_repeated(dataset, play):
     comparison = comparison_of(dataset, LCI)
     play(comparison)
     tick()
@@ -123,7 +127,7 @@ def test_forecasts_of_other_targets_are_made_anew(dataset, play):
     assert player.names() == ["predict"] and outcomes[0].rows
 
 
-def test_a_name_that_is_used_for_something_else_keeps_no_forecasts_of_it(dataset, play):
+def test_a_name_that_is_used_for_another_comparison_keeps_none_of_its_forecasts(dataset, play):
     """Weights of both budgets are older than the forecasts of the other one."""
     few, more = (comparison_of(dataset, CRONOS, iterations=steps) for steps in (3, 4))
     play(few), play(more)
@@ -146,18 +150,18 @@ def test_half_of_the_forecasts_are_kept(dataset, play):
     assert gone.is_file() and before == {path: path.stat().st_mtime_ns for path in kept}
 
 
-def test_targets_without_a_truth_are_left_out_and_that_is_said_once(dataset, play, caplog):
+def test_targets_without_a_reference_are_excluded_with_one_message(dataset, play, caplog):
     comparison = comparison_of(dataset, LCI)
     case = sorted(comparison.targets[0].subjects)[0]
     (dataset.raw / "imagesTr" / f"{case}_0000.nii.gz").unlink()
     (outcome,), _ = play(comparison)
     assert case not in {row["case"] for row in outcome.rows}
-    assert f"1 targets have no acquired scan and are left out: {case}" in caplog.text
+    assert f"1 targets have no acquired scan and are excluded: {case}" in caplog.text
     _, player = play(comparison)
     assert player.ran == []
 
 
-def test_progress_tells_which_of_how_many_and_how_long(dataset, play):
+def test_progress_has_number_total_and_time_left(dataset, play):
     standings, shown = [], []
     comparison = comparison_of(dataset, CRONOS, LCI, NOISY)
     play(comparison, before=standings.append, show=shown.append)
@@ -166,7 +170,7 @@ def test_progress_tells_which_of_how_many_and_how_long(dataset, play):
     assert len(shown) == 5
 
 
-def test_time_left_is_that_of_the_commands_so_far(dataset):
+def test_time_left_follows_from_the_commands_so_far(dataset):
     comparison = comparison_of(dataset, CRONOS, NOISY, LCI, max_time=60)
     clock = Clock(comparison.budget.max_time)
     assert clock.left(comparison, comparison.runs) == (120, True)  # two trainings; predictions are not known
@@ -187,7 +191,7 @@ def test_numbers_survive_the_file(dataset, play):
     assert rows == outcome.rows
 
 
-def test_seconds_of_a_prediction_leave_out_starts_and_pauses(tmp_path):
+def test_seconds_of_a_prediction_exclude_starts_and_pauses(tmp_path):
     ends = np.cumsum([100, 2, 3, 2, 5000, 2])
     files = [tmp_path / f"{end}.json" for end in ends]
     for file, end in zip(files, ends, strict=True):

@@ -1,4 +1,4 @@
-"""What is written of a comparison."""
+"""The files of a comparison."""
 
 import csv
 

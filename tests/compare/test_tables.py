@@ -15,7 +15,7 @@ COST = {"parameters": 1234567, "seconds": 90.4, "iterations": 321, "peak_memory"
 
 @pytest.fixture
 def lines():
-    """Of 12 subjects, and two seeds of what is trained."""
+    """Lines of 12 subjects, with two seeds of the trained method."""
     lci, good, better = ({f"s{n:02d}_1": value for n in range(12)} for value in (0.5, 0.4, 0.3))
     return [
         line_of("lci", [Measured("0", rows_of(lci))]),
@@ -40,8 +40,8 @@ def test_errors_with_deviations_and_differences(lines):
     assert "-0.1500 to -0.1500" in text
 
 
-def test_costs_and_dashes_where_nothing_is_known(lines):
-    costs = shown(lines).split("What it took")[1]
+def test_costs_and_dashes_for_unknown_ones(lines):
+    costs = shown(lines).split("Costs (means")[1]
     row = next(row for row in costs.splitlines() if "cronos" in row)
     assert [cell for cell in row.split() if cell not in ("cronos", "[a]", "s")] == [
         "1,234,567",
@@ -53,15 +53,15 @@ def test_costs_and_dashes_where_nothing_is_known(lines):
     assert next(row for row in costs.splitlines() if " lci " in row).count("–") == 5
 
 
-def test_best_first_or_as_asked(lines):
+def test_best_first_or_in_the_requested_order(lines):
     for best_first, first in ((True, "cronos"), (False, "lci")):
-        text = shown(lines, best_first=best_first).split("What it took")[0]
+        text = shown(lines, best_first=best_first).split("Costs (means")[0]
         assert (text.index("cronos [a]") < text.index(" lci ")) == (first == "cronos")
 
 
 def test_an_undefined_error_stands_last(lines):
     undefined = line_of("flat", [Measured("0", [{**row, "nrmse": None} for row in rows_of({"s00_1": 0.1})])])
-    text = shown([undefined, *lines]).split("What it took")[0]
+    text = shown([undefined, *lines]).split("Costs (means")[0]
     assert text.index(" flat ") > text.index(" lci ")
 
 

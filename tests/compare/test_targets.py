@@ -1,4 +1,4 @@
-"""Stored targets as a folder: every target has its own context, and nothing else."""
+"""Stored targets as a folder: every target has exactly its own context."""
 
 import os
 
@@ -12,23 +12,23 @@ from longflow.errors import DataError, NotFoundError
 from longflow.files import read_json
 from longflow.plans import read_plans
 from longflow.tasks.forecast.requests import forecast_requests
-from longflow.training.splits import ForecastTarget
+from longflow.tasks.forecast.targets import ForecastTarget
 
 
 def of_fold(dataset, folder, fold=0, **further):
     return targets_of_fold(dataset, read_plans(dataset.plans()), "3d_fullres", fold, folder, **further)
 
 
-def test_a_folder_asks_for_the_stored_targets_with_their_contexts(dataset, tmp_path):
+def test_a_folder_requests_the_stored_targets_with_their_contexts(dataset, tmp_path):
     found = of_fold(dataset, tmp_path / "targets")
     stored = read_json(dataset.validation_targets)["folds"][0]
     assert len(stored) > len({one["subject"] for one in stored})  # several of a subject
     description = read_description(dataset.raw / "dataset.json")
-    wanted = {one.target.case: one for one in forecast_requests(found.folder, description, (), 99)}
-    assert wanted.keys() == found.subjects.keys() == {one["target"] for one in stored}
+    requests = {one.target.case: one for one in forecast_requests(found.folder, description, (), 99)}
+    assert requests.keys() == found.subjects.keys() == {one["target"] for one in stored}
     for one in stored:
         assert found.subjects[one["target"]] == one["subject"]
-        context = wanted[one["target"]].context
+        context = requests[one["target"]].context
         assert [scan.case for scan in context] == [f"{one['target']}_from_{case}" for case in one["context"]]
         for scan, case in zip(context, one["context"], strict=True):
             acquired = read_scan((dataset.raw / "imagesTr" / f"{case}_0000.nii.gz",))
@@ -78,12 +78,12 @@ def test_equal_contexts_of_a_fold(dataset, tmp_path):
     assert lengths == {found.context_scans} == {3}
 
 
-def test_a_folder_of_the_user_asks_for_what_has_no_image(dataset, tmp_path):
+def test_a_folder_of_the_user_requests_the_rows_without_an_image(dataset, tmp_path):
     folder = of_fold(dataset, tmp_path / "targets", equal_context=True).folder
     description = read_description(dataset.raw / "dataset.json")
     found = targets_of_folder(folder, [dataset.raw / "imagesTr"], description, most_context=2)
-    wanted = [series.scans[-1] for series in series_of_folder(folder, description)]
-    assert found.subjects == {scan.case: scan.subject for scan in wanted}
+    requested = [series.scans[-1] for series in series_of_folder(folder, description)]
+    assert found.subjects == {scan.case: scan.subject for scan in requested}
     assert found.context_scans == 2 and found.references == (dataset.raw / "imagesTr",)
 
 
@@ -103,7 +103,7 @@ def test_links_are_renewed_and_copies_where_the_disk_has_none(tmp_path, monkeypa
         link_or_copy(tmp_path / "a.nii", link)
 
 
-def test_what_a_link_points_to_is_linked(tmp_path):
+def test_the_file_behind_a_link_is_linked(tmp_path):
     (tmp_path / "a").write_text("1")
     (tmp_path / "link").symlink_to("a")
     link_or_copy(tmp_path / "link", tmp_path / "below" / "b")

@@ -6,7 +6,7 @@ from longflow.compare.variants import (
     EVALUATIONS,
     NOISES,
     STUDIES,
-    Asked,
+    StudySettings,
     Variant,
     variants_of_methods,
     variants_of_study,
@@ -17,8 +17,8 @@ from longflow.tasks.forecast.hidden_context import HiddenContext
 from tests.methods.helpers import minimal_plans
 
 
-def of_study(name, *methods, **asked):
-    lci, *found = variants_of_study(name, methods, Asked(**{"context_scans": 4} | asked))
+def of_study(name, *methods, **settings):
+    lci, *found = variants_of_study(name, methods, StudySettings(**{"context_scans": 4} | settings))
     assert lci == Variant("lci", "lci")
     return found
 
@@ -31,7 +31,7 @@ def test_every_variant_can_be_made_and_has_a_name_of_its_own(name):
         method = build_method(variant.method, minimal_plans(), "3d_fullres", variant.options)
         assert method.options == {**type(method).options, **variant.options}
         assert variant.reduction in (None, *type(method).reductions)
-        # only what differs from the defaults is an option: the method as it is has one training
+        # only deviations from the defaults are options: the default method has one training
         assert not any(type(method).options[name] == value for name, value in variant.options.items())
         if variant.hidden:
             assert str(HiddenContext.of(variant.hidden)) == variant.hidden
@@ -42,7 +42,7 @@ def test_every_study_cites_its_table_or_figure(name):
     assert re.search(r"(CRONOS|TFM) (table|figure) \d", STUDIES[name].source)
 
 
-def test_methods_as_they_are_each_once():
+def test_methods_with_their_defaults_each_once():
     assert variants_of_methods(["tfm", "lci", "tfm"]) == [Variant("tfm", "tfm"), Variant("lci", "lci")]
 
 
@@ -61,7 +61,7 @@ def test_evaluations_are_euler_steps_of_one_trained_model():
     assert [variant.x for variant in few] == [2, 4] and {variant.training for variant in few} == {"tfm"}
 
 
-def test_noise_is_trained_with_and_none_is_the_method_as_it_is():
+def test_noise_is_a_training_and_0_is_the_default_method():
     found = of_study("noise")
     assert [variant.x for variant in found] == list(NOISES)
     assert [variant.training for variant in found][:2] == ["cronos", "cronos,noise=0.01"]
@@ -91,7 +91,7 @@ def test_options_are_understood_as_longflow_train_reads_them():
             assert checked_options(variant.method, typed) == variant.options
 
 
-def test_several_methods_share_what_they_have_in_common():
+def test_variants_that_several_methods_share_occur_once():
     found = of_study("time", "cronos", "cronos")
     assert len(found) == 3
     both = of_study("context", "tfm", "cronos")
@@ -105,10 +105,10 @@ def test_several_methods_share_what_they_have_in_common():
         ("noise", "lci", "has no option 'noise', which this study varies. It has: none"),
         ("filling", "cronos", r"has no option 'filling'.* It has: .*noise"),
         ("reduction", "context_mean", "makes one volume"),
-        ("masking", "unet", "does not forecast"),
+        ("masking", "spatiotemporal", "makes no predictions"),
     ],
 )
-def test_a_method_that_lacks_what_is_varied(study, method, message):
+def test_a_method_that_lacks_the_setting(study, method, message):
     with pytest.raises(ConfigurationError, match=message):
         of_study(study, method)
 
@@ -118,9 +118,9 @@ def test_unknown_names():
         variants_of_study("maskin")
     with pytest.raises(NotFoundError, match="Did you mean 'cronos'"):
         variants_of_methods(["crono"])
-    with pytest.raises(ConfigurationError, match="does not forecast"):
-        variants_of_methods(["mfm"])
+    with pytest.raises(ConfigurationError, match="makes no predictions"):
+        variants_of_methods(["spatiotemporal"])
 
 
-def test_what_trains():
+def test_baselines_do_not_train():
     assert Variant("", "cronos").trains == method_class("cronos").trains and not Variant("", "lci").trains

@@ -1,4 +1,4 @@
-"""The abdominal phantom against its law: what contrast changes, what it does not, and what a patient breathes."""
+"""The abdominal phantom against its law: the effect of contrast, and of breathing."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def test_nothing_else_changes(registered):
     change = np.abs(arterial - native)
     for name in ("spine", "vena cava"):
         assert change[inside(label, name)].max() == 0
-    assert change[label == 0].astype(bool).mean() < 0.04  # partial volume beside an organ
+    assert change[label == 0].astype(bool).mean() < 0.04  # partial volume next to an organ
     assert native.min() == -1000 and np.array_equal(native < -950, arterial < -950)
 
 
@@ -86,10 +86,10 @@ def test_the_same_scan_twice_and_noise_of_the_stated_strength():
     patient = draw_patient(1)
     image, label = abdomen_scan(patient, "arterial", SHAPE)
     again, _ = abdomen_scan(patient, "arterial", SHAPE)
-    truth, _ = abdomen_scan(patient, "arterial", SHAPE, noise=0)
+    noiseless, _ = abdomen_scan(patient, "arterial", SHAPE, noise=0)
     assert np.array_equal(image, again) and image.dtype == np.int16 and label.dtype == np.uint8
-    away = truth > -900  # air is cut at -1024
-    assert np.std((image - truth)[away]) == pytest.approx(NOISE, rel=0.05)
+    away = noiseless > -900  # air is cut at -1024
+    assert np.std((image - noiseless)[away]) == pytest.approx(NOISE, rel=0.05)
 
 
 def test_breathing_moves_the_organs_in_front_and_not_the_spine():
@@ -111,8 +111,8 @@ def test_breathing_moves_the_organs_in_front_and_not_the_spine():
 def test_what_can_be_known_lacks_noise_breathing_and_the_chance_of_the_gain():
     patient = replace(draw_patient(3), gain=expected_gain(draw_patient(3).size))
     for phase in ("native", "arterial"):
-        truth, _ = abdomen_scan(patient, phase, COARSE, noise=0, breathing=0)
-        assert np.array_equal(knowable_scan(patient, phase, COARSE, breathing=0), truth)
+        noiseless, _ = abdomen_scan(patient, phase, COARSE, noise=0, breathing=0)
+        assert np.array_equal(knowable_scan(patient, phase, COARSE, breathing=0), noiseless)
     # into the native phase, the anatomy stays where the arterial one shows it
     moved = knowable_scan(patient, "native", COARSE).astype(float)
     arterial, label = abdomen_scan(patient, "arterial", COARSE, noise=0)

@@ -50,7 +50,7 @@ def test_files_hold_the_phantom_on_one_grid(raw):
     assert np.array(geometry.origin) + (np.array(geometry.size) - 1) / 2 * geometry.spacing == pytest.approx(0)
 
 
-def test_the_truth_is_written_down(raw):
+def test_the_gains_are_written(raw):
     with open(raw / "true_gains.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["subject"] for row in rows] == ["abdomen000", "abdomen001", "abdomen002"]

@@ -1,4 +1,4 @@
-"""The phantom cohort is a raw dataset whose held-out subjects have wanted targets with a known truth."""
+"""The held-out subjects of the phantom cohort have requested targets, each with a reference."""
 
 import numpy as np
 import pytest
@@ -34,9 +34,9 @@ def test_held_out_subjects(raw):
     assert not {one.subject for one in series} & {one.subject for one in training}
     for one in series:
         period = cohort_subject(raw, one.subject).period
-        wanted = one.scans[-len(HORIZONS) :]
+        targets = one.scans[-len(HORIZONS) :]
         assert [scan.exists for scan in one.scans] == [True, True, False, False]
-        for scan, (nearest, farthest) in zip(wanted, HORIZONS, strict=True):
+        for scan, (nearest, farthest) in zip(targets, HORIZONS, strict=True):
             assert nearest - 0.01 < (scan.time - one.scans[1].time) / period < farthest + 0.01
             assert (raw / "targetsTs" / scan.images[0].name).is_file()
 

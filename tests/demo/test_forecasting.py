@@ -1,4 +1,4 @@
-"""The commands of the forecasting demo, and what its law could reach."""
+"""The commands of the forecasting demo, and the error of its law."""
 
 from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""Only the asked time decides what the last scan shows."""
+"""The requested time alone decides the content of the last scan."""
 
 from dataclasses import replace
 
@@ -41,11 +41,11 @@ def test_without_the_time_half_of_the_error_of_lci_can_be_explained_and_with_it_
     for seed in range(6):
         heart = equal_heart(seed)
         _, last, target = moments(heart)
-        wanted = phantom_scan(heart, target, shape)[0][None].astype(float)
+        reference = phantom_scan(heart, target, shape)[0][None].astype(float)
         horizons = np.linspace(*HORIZON, 17) * PERIOD
         untimed = np.mean([expected_scan(heart, time, shape) for time in horizons], axis=0)
         forecasts = (phantom_scan(heart, last, shape)[0], untimed, expected_scan(heart, target, shape))
-        errors.append([nrmse(forecast[None], wanted) for forecast in forecasts])
+        errors.append([nrmse(forecast[None], reference) for forecast in forecasts])
     lci, untimed, timed = np.mean(errors, axis=0)
     assert timed < 0.5 * untimed and untimed < 0.75 * lci
 

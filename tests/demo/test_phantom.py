@@ -80,11 +80,11 @@ def test_a_heartbeat_later_only_the_noise_differs():
 
 def test_noise_is_rician():
     subject = draw_subject(6)
-    truth = phantom_scan(subject, 50.0, TINY, noise=0)[0].astype(float)
+    noiseless = phantom_scan(subject, 50.0, TINY, noise=0)[0].astype(float)
     image = phantom_scan(subject, 50.0, TINY)[0]
-    air, sigma = truth == 0, NOISE * FULL_SCALE
+    air, sigma = noiseless == 0, NOISE * FULL_SCALE
     assert image[air].mean() == pytest.approx(sigma * np.sqrt(np.pi / 2), rel=0.05)
     expected = expected_scan(subject, 50.0, TINY)
-    assert np.mean((image - expected) ** 2) < np.mean((image - truth) ** 2)
+    assert np.mean((image - expected) ** 2) < np.mean((image - noiseless) ** 2)
     assert abs((image - expected).mean()) < 0.05 * sigma
-    assert np.sqrt(np.mean((image - expected)[truth > 300] ** 2)) == pytest.approx(sigma, rel=0.1)
+    assert np.sqrt(np.mean((image - expected)[noiseless > 300] ** 2)) == pytest.approx(sigma, rel=0.1)

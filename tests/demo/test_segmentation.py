@@ -25,7 +25,7 @@ def volumes(slopes, start=10.0):
     ]
 
 
-def test_commands_give_both_ways_the_same_time_and_are_understood(tmp_path):
+def test_commands_give_both_methods_the_same_time_and_are_understood(tmp_path):
     commands = demo_commands(tmp_path, 90)
     for command in commands:
         import_module(f"longflow.cli.{command.name}").parser().parse_args(command.arguments)
@@ -53,7 +53,7 @@ def test_consistency_that_is_not_defined_is_not_averaged():
     assert consistency({"by_structure": pairs}, "stcs") is None
 
 
-def test_results_stand_beside_the_truth(tmp_path):
+def test_results_include_the_reference(tmp_path):
     write_csv(COLUMNS, volumes({"a": 1.0, "b": 2.0}), raw_folder(tmp_path) / "true_volumes.csv")
     for method, dice in (("unet", 0.5), ("unet_consistent", 0.75)):
         folder = label_folder(tmp_path, method)
@@ -68,5 +68,5 @@ def test_results_stand_beside_the_truth(tmp_path):
     assert found.rows == [
         ("labels alone", "0.500", "0.500", "9.000", "0%", "0%", "0%"),
         ("pretrained, consistent", "0.750", "0.750", "9.000", "0%", "0%", "0%"),
-        ("the true labels", "1.000", "0.900", "4.000", "", "", ""),
+        ("the reference labels", "1.000", "0.900", "4.000", "", "", ""),
     ]

@@ -1,4 +1,4 @@
-"""The commands of the translation demo, its table, and what could be reached."""
+"""The commands of the translation demo, its table, and its lowest possible error."""
 
 from importlib import import_module
 
@@ -36,7 +36,7 @@ def test_commands_are_shown_as_a_user_types_them_and_understood(tmp_path):
 
 
 @pytest.mark.parametrize("phase", ["native", "arterial"])
-def test_what_can_be_known_is_better_than_the_input(home, phase):
+def test_the_knowable_scan_is_better_than_the_input(home, phase):
     images = raw_folder(home) / "imagesTs"
     untranslated = []
     for name in ("abdomen001", "abdomen002"):
@@ -46,7 +46,7 @@ def test_what_can_be_known_is_better_than_the_input(home, phase):
     assert knowable_numbers(raw_folder(home), phase)["body_mae"] < 0.5 * np.mean(untranslated)
 
 
-def test_results_show_both_directions_beside_the_input(home):
+def test_results_show_both_directions_and_the_input(home):
     for target, mae in (("native", 6.0), ("arterial", 8.0)):
         numbers = {
             image: {"body_mae": {"mean": value}, "psnr": {"mean": 30.0}, "ssim": {"mean": 0.9}}

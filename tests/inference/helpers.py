@@ -1,9 +1,14 @@
-"""Finished models that segment and that translate, without training."""
+"""Methods with a known prediction; finished models that segment and that translate, without training."""
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import nn
 
+from longflow.data.dataset import DatasetDescription, Scan, image_path, write_scans
 from longflow.files import read_json, write_json
+from longflow.methods.method import Method
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import ChannelPlan, InferencePlan, Plans
 from tests.methods.helpers import minimal_plans
@@ -43,7 +48,7 @@ def plans_to_translate(dimensions=3, channel="CT", normal_form="absolute", own_g
 
 
 class OneConvolution(nn.Module):
-    """A network that translates: a convolution that begins at zero and is told the time."""
+    """A network that translates: a convolution that begins at zero, conditioned on time."""
 
     def __init__(self, channels_in, channels_out, plan):
         super().__init__()
@@ -58,10 +63,56 @@ class OneConvolution(nn.Module):
 
 def use_one_convolution(monkeypatch) -> None:
     """Methods that translate are built with :class:`OneConvolution`, whatever network is named."""
-    where = "longflow.methods.translation._translation.build_translation_network"
+    where = "longflow.methods.translation._translation.build_network"
     monkeypatch.setattr(where, lambda name, *further: OneConvolution(*further))
 
 
 def translation_model(dataset: DatasetPaths, plans: Plans | None = None, **further) -> ModelPaths:
     """A fold of ``mfm``: as it starts, or with ``random=True``."""
     return finished_model(dataset, plans or plans_to_translate(), "mfm", **further)
+
+
+def method_of(function, reductions=("forecast",), dimensions=3, channels=1, noise=False):
+    """A method whose forecast is ``function(batch)``, for patches of 4 x 8 x 8 or 8 x 8."""
+
+    class Known(Method):
+        task = "forecast"
+        summary = "for tests"
+
+        def predict(self, batch):
+            predictions = function(batch)
+            return predictions if isinstance(predictions, dict) else {"forecast": predictions}
+
+    Known.reductions, Known.noise = reductions, noise
+    plans = minimal_plans(channels=channels, dimensions=dimensions)
+    return Known(plans, *plans.configurations)
+
+
+def identity(batch):
+    return batch.context[:, -1]
+
+
+def patch_mean(batch):
+    """The same number everywhere in a patch: what overlaps disagree on."""
+    last = batch.context[:, -1]
+    return last.mean(tuple(range(2, last.ndim)), keepdim=True).expand_as(last)
+
+
+def coordinates(shape, scans=2, channels=1):
+    """Every voxel holds its own place; scans and channels differ."""
+    z, y, x = np.indices(shape)
+    place = (10_000 * z + 100 * y + x).astype(np.float32)
+    return np.stack([np.stack([place + 1e6 * s + 5e5 * c for c in range(channels)]) for s in range(scans)])
+
+
+TWO_CHANNELS = DatasetDescription(channel_names={"0": "T1", "1": "T2"}, file_ending=".nii.gz", time_unit="days")
+
+
+def write_input(folder: Path) -> Path:
+    """Write an input folder: subject s has scans at 0, 10, 20 and 30, all empty files; 25 and 40 are requested."""
+    scans = [Scan(f"s_{time}", "s", float(time), ()) for time in (0, 10, 20, 25, 30, 40)]
+    write_scans(scans, folder / "scans.csv")
+    for scan in scans:
+        for channel in range(2) if scan.time not in (25, 40) else ():
+            image_path(folder, scan.case, channel, TWO_CHANNELS).touch()
+    return folder

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
-from longflow.inference.models import load_models, solver_settings, task_of
+from longflow.inference.models import PredictionSettings, load_models, solver_settings, task_of
 from longflow.inference.selection import Member, Selection, select
 from longflow.methods.registry import build_method
 from longflow.plans import read_plans, write_plans
@@ -18,8 +18,12 @@ def forecasting(dataset):
     return select()
 
 
+def load_on_cpu(selection, task="forecast", **settings):
+    return load_models(selection, task, PredictionSettings("cpu", **settings))
+
+
 def test_a_method_for_each_fold_ready_to_predict(forecasting):
-    models = load_models(forecasting, "forecast", "cpu", solver="midpoint", steps=3)
+    models = load_on_cpu(forecasting, solver="midpoint", steps=3)
     (member,) = models.members
     assert len(member.methods) == 2 and not any(method.training for method in member.methods)
     assert {(method.solver, method.steps) for method in member.methods} == {("midpoint", 3)}
@@ -36,16 +40,16 @@ def test_a_method_for_each_fold_ready_to_predict(forecasting):
         ({"solver": "rk4"}, ("rk4", 10)),
     ],
 )
-def test_a_selected_solver_is_used_unless_told(forecasting, flags, expected):
+def test_a_selected_solver_is_used_unless_another_is_given(forecasting, flags, expected):
     selection = replace(forecasting, solver="midpoint", steps=3)
-    (member,) = load_models(selection, "forecast", "cpu", **flags).members
+    (member,) = load_on_cpu(selection, **flags).members
     assert {(method.solver, method.steps) for method in member.methods} == {expected}
     assert member.plans.inference.steps == 10
 
 
 def test_some_of_the_folds(forecasting):
     """A member that has none of them keeps all."""
-    models = load_models(forecasting, "forecast", "cpu")
+    models = load_on_cpu(forecasting)
     (member,) = models.of_folds([1, 7]).members
     assert member.methods == models.members[0].methods[1:] and member.member.folds == (1,)
     assert models.of_folds([1]).settings()["folds"] == [[1]] and models.settings()["folds"] == [[0, 1]]
@@ -55,7 +59,7 @@ def test_some_of_the_folds(forecasting):
 def test_how_a_flow_is_integrated(forecasting):
     """dopri5 chooses its own steps; a baseline has none."""
     for solver, evaluations in (("euler", 3), ("heun2", 6), ("dopri5", None)):
-        (member,) = load_models(forecasting, "forecast", "cpu", solver=solver, steps=3).members
+        (member,) = load_on_cpu(forecasting, solver=solver, steps=3).members
         expected = {"solver": solver, "steps": 3, "function_evaluations": evaluations}
         assert solver_settings(member.methods[0]) == expected
     baseline = build_method("lci", member.plans, "3d_fullres")
@@ -65,15 +69,15 @@ def test_how_a_flow_is_integrated(forecasting):
 def test_what_was_trained_on_is_known(dataset):
     segmentation_model(dataset)
     assert task_of(select()) == "segment"
-    models = load_models(select(), "segment", "cpu")
+    models = load_on_cpu(select(), "segment")
     assert models.description.labels == LABELS and models.plans.task == "segment"
 
 
-@pytest.mark.parametrize("wanted", [None, True, False])
-def test_mirroring_is_the_method_s_unless_told(dataset, forecasting, wanted):
-    assert load_models(forecasting, "forecast", "cpu", mirror=wanted).mirror == bool(wanted)
+@pytest.mark.parametrize("mirror", [None, True, False])
+def test_mirroring_is_the_method_s_unless_given(dataset, forecasting, mirror):
+    assert load_on_cpu(forecasting, mirror=mirror).mirror == bool(mirror)
     segmentation_model(dataset)
-    assert load_models(select(method="unet"), "segment", "cpu", mirror=wanted).mirror == (wanted is not False)
+    assert load_on_cpu(select(method="unet"), "segment", mirror=mirror).mirror == (mirror is not False)
 
 
 def test_a_baseline_needs_no_solver(dataset):
@@ -83,15 +87,15 @@ def test_a_baseline_needs_no_solver(dataset):
     selection = Selection(dataset, (Member(model, ()),))
     for given in ({"solver": "euler"}, {"steps": 3}):
         with pytest.raises(ConfigurationError, match=r"lci__.* integrates no flow and needs no solver"):
-            load_models(selection, "forecast", "cpu", **given)
-    assert load_models(selection, "forecast", "cpu").members
+            load_on_cpu(selection, **given)
+    assert load_on_cpu(selection).members
 
 
 def test_what_does_not_fit(dataset, forecasting):
     with pytest.raises(ConfigurationError, match="model for the task 'forecast', not for 'segment'"):
-        load_models(forecasting, "segment", "cpu")
+        load_on_cpu(forecasting, "segment")
     with pytest.raises(NotFoundError, match="Did you mean 'euler'"):
-        load_models(forecasting, "forecast", "cpu", solver="eular")
+        load_on_cpu(forecasting, solver="eular")
     forecasting.members[0].model.fold(1).final.write_text("")
     with pytest.raises(ModelError, match="is damaged"):
-        load_models(forecasting, "forecast", "cpu")
+        load_on_cpu(forecasting)

@@ -15,12 +15,16 @@ from longflow.data.dataset import (
     write_scans,
 )
 from longflow.data.images import read_scan, write_volume
-from longflow.errors import ConfigurationError, DataError
+from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import read_json
-from longflow.inference.predictor import Asked, Predictor, predict_folder
+from longflow.inference.models import PredictionSettings
+from longflow.inference.predictor import Predictor, load_predictor, predict_folder
+from longflow.inference.selection import select
 from longflow.plans import read_plans
-from longflow.tasks.forecast.hidden_context import HiddenContext
+from longflow.task import TASKS, Words, get_task
 from longflow.tasks.forecast.predictor import Forecaster
+from longflow.tasks.segment.predictor import Segmenter
+from tests.inference.helpers import segmentation_model
 from tests.training.helpers import SHAPE, TIMES, finished_model, geometry, make_dataset, scan_array
 
 SUBJECTS = ("a", "b")
@@ -34,15 +38,15 @@ def forecaster(dataset):
 
 @pytest.fixture
 def folder(dataset, tmp_path):
-    """Two subjects of three scans, each with a wanted one at day 40."""
+    """Two subjects of three scans, with a requested one at day 40 each."""
     return make_input(dataset, tmp_path / "in")
 
 
-def make_input(dataset, folder, shape=SHAPE, spacing=(1.0, 1.0, 1.0), wanted=True):
+def make_input(dataset, folder, shape=SHAPE, spacing=(1.0, 1.0, 1.0), requested=True):
     description = read_description(dataset.raw / "dataset.json")
     rows = []
     for number, subject in enumerate(SUBJECTS):
-        for index, time in enumerate(TIMES[: 4 if wanted else 3]):
+        for index, time in enumerate(TIMES[: 4 if requested else 3]):
             case = f"{subject}_{index}"
             files = tuple(
                 image_path(folder, case, channel, description) for channel in range(len(description.channels))
@@ -56,13 +60,27 @@ def make_input(dataset, folder, shape=SHAPE, spacing=(1.0, 1.0, 1.0), wanted=Tru
     return folder
 
 
+def test_the_plans_of_the_model_decide_the_predictor(dataset):
+    finished_model(dataset, read_plans(dataset.plans()))
+    predictor = load_predictor(select(), PredictionSettings("cpu", "midpoint", 2, mirror=True))
+    assert isinstance(predictor, Forecaster) and predictor.models.mirror
+    assert (predictor.settings()["solver"], predictor.settings()["steps"]) == ("midpoint", 2)
+    segmentation_model(dataset)
+    assert isinstance(load_predictor(select(method="unet")), Segmenter)
+
+
+def test_every_task_has_its_predictor():
+    for name in TASKS.names():
+        assert get_task(name).predictor().task == name
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
 def test_rows_without_an_image_are_forecast(forecaster, folder, tmp_path):
-    wanted = predict_folder(forecaster, folder, tmp_path / "out")
-    assert [item.target.case for item in wanted] == ["a_3", "b_3"]
+    requests = predict_folder(forecaster, folder, tmp_path / "out")
+    assert [item.target.case for item in requests] == ["a_3", "b_3"]
     assert names(tmp_path / "out") == [
         "a_3.json", "a_3_0000.nii.gz", "b_3.json", "b_3_0000.nii.gz", "dataset.json", "scans.csv",
     ]  # fmt: skip
@@ -107,9 +125,9 @@ def test_a_sidecar_says_what_was_made_from_what(forecaster, folder, tmp_path):
 
 def test_times_for_every_subject_instead(forecaster, folder, tmp_path):
     """A time between scans is forecast from the earlier ones alone; a time given twice is made once."""
-    wanted = predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((35, 12.5, 35)))
-    assert [item.target.case for item in wanted] == ["a_t35", "a_t12.5", "b_t35", "b_t12.5"]
-    assert [len(item.context) for item in wanted] == [3, 2, 3, 2]
+    requests = predict_folder(forecaster, folder, tmp_path / "out", {"times": (35, 12.5, 35)})
+    assert [item.target.case for item in requests] == ["a_t35", "a_t12.5", "b_t35", "b_t12.5"]
+    assert [len(item.context) for item in requests] == [3, 2, 3, 2]
     assert read_json(tmp_path / "out" / "a_t12.5.json")["context"] == ["a_0", "a_1"]
 
 
@@ -117,13 +135,13 @@ def test_the_output_is_a_valid_input(dataset, forecaster, folder, tmp_path):
     """Further commands into one folder add to its table; from all that, later times can be forecast."""
     out = tmp_path / "out"
     predict_folder(forecaster, folder, out)
-    predict_folder(forecaster, folder, out, asked=Asked((50.0,)))
+    predict_folder(forecaster, folder, out, {"times": (50.0,)})
     rows = {row.case: float(row.time) for row in read_rows(out / "scans.csv")}
     assert rows == {"a_3": 40, "b_3": 40, "a_t50": 50, "b_t50": 50}
     assert read_description(out / "dataset.json") == read_description(dataset.raw / "dataset.json")
     series = series_of_folder(out, read_description(out / "dataset.json"))
     assert [len(one.scans) for one in series] == [2, 2] and all(scan.exists for one in series for scan in one.scans)
-    again = predict_folder(forecaster, out, tmp_path / "later", asked=Asked((60.0,)))
+    again = predict_folder(forecaster, out, tmp_path / "later", {"times": (60.0,)})
     assert [scan.case for scan in again[0].context] == ["a_3", "a_t50"]
 
 
@@ -144,7 +162,7 @@ def test_finished_forecasts_are_kept(forecaster, folder, tmp_path, caplog):
     assert len(calls) == 7
 
 
-def test_a_forecast_is_made_anew_where_its_scans_have_changed(forecaster, folder, tmp_path):
+def test_a_forecast_is_made_again_where_its_scans_have_changed(forecaster, folder, tmp_path):
     out = tmp_path / "out"
     predict_folder(forecaster, folder, out)
     table = folder / "scans.csv"
@@ -157,7 +175,7 @@ def test_a_forecast_is_made_anew_where_its_scans_have_changed(forecaster, folder
 def test_hidden_scans_are_as_good_as_not_there(dataset, folder, tmp_path, text, kept):
     finished_model(dataset, read_plans(dataset.plans()), random=True)
     forecaster, hidden = Forecaster.load(device="cpu", steps=1), tmp_path / "hidden"
-    predict_folder(forecaster, folder, hidden, Asked(hidden=HiddenContext.of(text)))
+    predict_folder(forecaster, folder, hidden, {"hide_context": text})
     for subject in SUBJECTS:
         for index in {0, 1, 2} - set(kept):
             (folder / f"{subject}_{index}_0000.nii.gz").unlink()
@@ -166,14 +184,16 @@ def test_hidden_scans_are_as_good_as_not_there(dataset, folder, tmp_path, text, 
     table.write_text("\n".join(row for row in rows if not row[2:3].isdigit() or int(row[2]) in [*kept, 3]))
     predict_folder(forecaster, folder, tmp_path / "missing")
     for subject in SUBJECTS:
-        found, wanted = (read_scan((out / f"{subject}_3_0000.nii.gz",)).array for out in (hidden, tmp_path / "missing"))
-        assert np.array_equal(found, wanted)
+        found, expected = (
+            read_scan((out / f"{subject}_3_0000.nii.gz",)).array for out in (hidden, tmp_path / "missing")
+        )
+        assert np.array_equal(found, expected)
         sidecar = read_json(hidden / f"{subject}_3.json")
         assert sidecar["hide_context"] == text and sidecar["context"] == [f"{subject}_{index}" for index in kept]
 
 
 def test_forecasts_with_and_without_hidden_scans_are_not_mixed(forecaster, folder, tmp_path):
-    hiding = Asked(hidden=HiddenContext.of("last:1"))
+    hiding = {"hide_context": "last:1"}
     predict_folder(forecaster, folder, tmp_path / "all")
     with pytest.raises(ConfigurationError, match=r"a_3.json was made with hide_context None, .* has last:1"):
         predict_folder(forecaster, folder, tmp_path / "all", hiding)
@@ -197,7 +217,7 @@ def test_forecasts_of_another_model_are_not_mixed_in(dataset, forecaster, folder
 def test_a_horizon_that_was_never_trained_on_is_a_warning(forecaster, folder, tmp_path, caplog):
     """Training saw at most 60 days."""
     with caplog.at_level(logging.WARNING):
-        predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((85.0, 86.0)))
+        predict_folder(forecaster, folder, tmp_path / "out", {"times": (85.0, 86.0)})
     inside, outside = (read_json(tmp_path / "out" / f"a_t{time}.json") for time in (85, 86))
     assert not inside["horizon_outside_training"] and inside["warnings"] == []
     assert (
@@ -210,7 +230,7 @@ def test_a_horizon_that_was_never_trained_on_is_a_warning(forecaster, folder, tm
     ("shape", "spacing"), [((5, 20, 24), (1.0, 0.5, 0.5)), ((3, 7, 9), (2.0, 1.7, 1.3)), (SHAPE, (1.0, 1.0, 1.0))]
 )
 def test_another_spacing_than_that_of_training(dataset, tmp_path, shape, spacing):
-    """Forecasts lie on the input's grid, whatever the model's is."""
+    """Forecasts are on the input's grid, whatever the grid of the model."""
     finished_model(dataset, read_plans(dataset.plans()), random=True)
     folder = make_input(dataset, tmp_path / "in", shape, spacing)
     predict_folder(Forecaster.load(device="cpu", steps=1), folder, tmp_path / "out")
@@ -231,7 +251,7 @@ def test_all_channels_are_written(tmp_path, monkeypatch):
         )
         assert np.array_equal(found, last)
     (folder / "b_1_0001.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"b_1: the file b_1_0001\.nii\.gz is missing, while other channels"):
+    with pytest.raises(DataError, match=r"b_1: the file b_1_0001\.nii\.gz is missing, but other channels"):
         predict_folder(Forecaster.load(device="cpu"), folder, tmp_path / "other")
     assert not (tmp_path / "other").exists()
 
@@ -265,8 +285,8 @@ def rewrite(folder, old, new):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("b_3,b,40.0", "b_3,b,-5", r"b_3: subject b is wanted at time -5, but its first scan is at 0"),
-        ("b_3,b,40.0", "b_3,c,40", r"b_3: subject c is wanted at time 40, but it has no scan with an image"),
+        ("b_3,b,40.0", "b_3,b,-5", r"b_3: subject b is requested at time -5, but its first scan is at 0"),
+        ("b_3,b,40.0", "b_3,c,40", r"b_3: subject c is requested at time 40, but it has no scan with an image"),
         ("b_3,b,40.0", "b_3,b,25", "two scans at time 25"),
         ("b_3,b,40.0", "b_3,b,2024-05-01", "'2024-05-01', not a number"),
         ("a_3,a,40.0\n", "", None),
@@ -275,7 +295,7 @@ def rewrite(folder, old, new):
 )
 def test_tables_that_cannot_be_forecast(forecaster, folder, tmp_path, old, new, message):
     rewrite(folder, old, new)
-    if message is None:  # a subject without a wanted scan is no error
+    if message is None:  # a subject without a requested scan is no error
         assert [item.target.case for item in predict_folder(forecaster, folder, tmp_path / "out")] == ["b_3"]
         return
     with pytest.raises(DataError, match=message):
@@ -283,34 +303,36 @@ def test_tables_that_cannot_be_forecast(forecaster, folder, tmp_path, old, new, 
     assert not (tmp_path / "out").exists()
 
 
-def test_nothing_is_wanted_or_there(forecaster, dataset, tmp_path):
+def test_nothing_is_requested_or_exists(forecaster, dataset, tmp_path):
     with pytest.raises(DataError, match="does not exist or is not a folder"):
         predict_folder(forecaster, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"scans.csv does not exist"):
         predict_folder(forecaster, tmp_path / "empty", tmp_path / "out")
-    folder = make_input(dataset, tmp_path / "in", wanted=False)
-    with pytest.raises(DataError, match=r"Nothing is wanted of .*give times for every subject with -t"):
+    folder = make_input(dataset, tmp_path / "in", requested=False)
+    with pytest.raises(DataError, match=r"requests no forecast: .*give times for every subject with -t"):
         predict_folder(forecaster, folder, tmp_path / "out")
 
 
 @pytest.mark.parametrize("times", [[-3.0], [0.0]])
-def test_a_wanted_time_before_the_context(forecaster, folder, tmp_path, times):
+def test_a_requested_time_before_the_context(forecaster, folder, tmp_path, times):
     with pytest.raises(DataError, match=r"a_t.*A forecast needs at least one earlier scan(?s:.)*b_t"):
-        predict_folder(forecaster, folder, tmp_path / "out", asked=Asked(tuple(times)))
+        predict_folder(forecaster, folder, tmp_path / "out", {"times": times})
 
 
 def test_a_phase_is_for_translations(forecaster, folder, tmp_path):
-    message = r"A phase \(--to\) is for translations, but cronos__.* forecasts\. Leave --to away, or .* translates with"
+    message = r"A phase \(--to\) is for translations, but cronos__.* forecasts\. Remove --to, or .* translates with"
     with pytest.raises(ConfigurationError, match=message):
-        predict_folder(forecaster, folder, tmp_path / "out", Asked(phase="native"))
+        predict_folder(forecaster, folder, tmp_path / "out", {"to": "native"})
+    with pytest.raises(NotFoundError, match=r"no option 'time'\. Did you mean 'times'"):
+        predict_folder(forecaster, folder, tmp_path / "out", {"time": [50.0]})
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("time", [float("nan"), float("inf")])
-def test_a_wanted_time_that_is_no_number(forecaster, folder, tmp_path, time):
+def test_a_requested_time_that_is_no_number(forecaster, folder, tmp_path, time):
     with pytest.raises(DataError, match="is not a finite number"):
-        predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((time,)))
+        predict_folder(forecaster, folder, tmp_path / "out", {"times": (time,)})
 
 
 @pytest.mark.parametrize("place", ["in", "."])
@@ -368,7 +390,7 @@ def test_a_case_that_leads_out_of_the_output_is_refused(forecaster, folder, tmp_
 def test_a_folder_without_its_images_is_said_once(forecaster, folder, tmp_path):
     for path in folder.glob("*.nii.gz"):
         path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
-    message = r"none of its images. Looked for a_0_0000.nii.gz and so on; the folder holds a_0_0000.NII.GZ, .* capital"
+    message = r"none of its images. Expected a_0_0000.nii.gz and so on; the folder holds a_0_0000.NII.GZ, .* Capital"
     with pytest.raises(DataError, match=message):
         predict_folder(forecaster, folder, tmp_path / "out")
 
@@ -377,10 +399,9 @@ class Doubler(Predictor):
     """A task that nobody knows: the volume of every scan twice, as ``{case}_twice``."""
 
     task = "translate"
-    noun = ("double", "doubles")
-    doing = "Doubling"
+    words = Words("twice", "double", "doubles", "doubled", "Doubling", "double", "doubles", "1 scan")
 
-    def requests(self, folder, description, asked):
+    def requests(self, folder, description):
         scans = [scan for series in series_of_folder(folder, description) for scan in series.with_images().scans]
         return [Doubled(Scan(f"{scan.case}_twice", scan.subject, scan.time, ()), scan) for scan in scans]
 
@@ -424,7 +445,7 @@ def test_covariates_of_earlier_rows_are_kept(forecaster, folder, tmp_path):
     predict_folder(forecaster, folder, out)
     text = (out / "scans.csv").read_text().splitlines()
     (out / "scans.csv").write_text("\n".join([text[0] + ",site", *(line + ",B" for line in text[1:])]) + "\n")
-    predict_folder(forecaster, folder, out, asked=Asked((50,)))
+    predict_folder(forecaster, folder, out, {"times": (50,)})
     assert {row.case: row.covariates for row in read_rows(out / "scans.csv")}["a_3"] == {"site": "B"}
 
 
@@ -436,7 +457,7 @@ def test_scans_are_read_once_for_all_times_of_a_subject(forecaster, folder, tmp_
         return read_scan(paths)
 
     monkeypatch.setattr("longflow.tasks.forecast.predictor.read_scan", noted)
-    predict_folder(forecaster, folder, tmp_path / "out", asked=Asked((50, 60, 70)))
+    predict_folder(forecaster, folder, tmp_path / "out", {"times": (50, 60, 70)})
     assert sorted(read) == [f"{subject}_{index}_0000.nii.gz" for subject in SUBJECTS for index in range(3)]
 
 

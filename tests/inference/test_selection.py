@@ -113,7 +113,7 @@ def test_models_of_several_datasets(paths):
 
 def test_a_recorded_fold_that_is_gone(paths):
     best(paths, (trained(paths), [0, 1]))
-    with pytest.raises(NotFoundError, match=r"names fold 1 of cronos.*, which is not there any more"):
+    with pytest.raises(NotFoundError, match=r"names fold 1 of cronos.*, which does not exist any more"):
         select()
 
 

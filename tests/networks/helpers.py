@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from longflow.networks.time_embedding import TimeModulation
+from longflow.private import cpu_has_bf16
 
 
 def awake(module: nn.Module) -> nn.Module:
@@ -26,7 +27,7 @@ def never_modulated(network: nn.Module) -> nn.Module:
 
 def in_bf16_and_float32(network: nn.Module, image: Tensor, time: Tensor) -> list[Tensor]:
     """All gradients of a network that translates, in one tensor each; bf16 must be something the processor has."""
-    if not torch.cpu._is_avx512_bf16_supported():
+    if not cpu_has_bf16():
         pytest.skip("this processor has no bf16 instructions, and longflow uses none")
     network.to(memory_format=torch.channels_last if image.ndim == 4 else torch.channels_last_3d)
     gradients = []

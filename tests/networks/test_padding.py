@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from longflow.networks.padding import crop_to, pad_to_multiples
+from longflow.networks.padding import crop_to, pad_to_multiples, same_padding
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,12 @@ def test_the_last_values_are_repeated_and_cropping_undoes_it(spatial, multiples,
 def test_nothing_is_copied_where_nothing_is_missing():
     image = torch.randn(1, 1, 4, 6)
     assert pad_to_multiples(image, (4, 3)) is image
+
+
+def test_a_convolution_keeps_the_size():
+    kernel = [1, 3, 5]
+    assert torch.nn.Conv3d(1, 1, kernel, padding=same_padding(kernel))(torch.zeros(1, 1, 4, 6, 7)).shape[2:] == (
+        4,
+        6,
+        7,
+    )

@@ -1,11 +1,16 @@
+import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from longflow.networks.precision import GroupNorm, channels_last, computes_bf16
+from longflow.networks.precision import GroupNorm, autocast, channels_last, computes_bf16
+from longflow.private import cpu_has_bf16
+
+PACKAGE = Path(__file__).parents[2] / "longflow"
 
 #: (channels in, out), image, kernel: first those that oneDNN's AMX kernels do to memory what they should not,
 #: then those in which its other kernels read memory that was never written: fewer slices than the kernel has
@@ -19,7 +24,9 @@ CONVOLUTIONS = {
 }
 
 GRADIENTS = """
-import longflow, torch
+from longflow.cli.command import set_up_process
+set_up_process()
+import torch
 from longflow.networks.precision import GuardedConv3d
 torch.manual_seed(0)
 for (inputs, outputs), size, kernel in {convolutions}:
@@ -38,9 +45,7 @@ for (inputs, outputs), size, kernel in {convolutions}:
 """
 
 
-@pytest.mark.skipif(
-    not torch.cpu._is_avx512_bf16_supported(), reason="this processor has no bf16 instructions, and longflow uses none"
-)
+@pytest.mark.skipif(not cpu_has_bf16(), reason="this processor has no bf16 instructions, and longflow uses none")
 @pytest.mark.parametrize("convolutions", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
 def test_bf16_gradients_keep_to_their_memory(convolutions):
     # in a process of its own, since a wrong one takes the process with it
@@ -50,17 +55,34 @@ def test_bf16_gradients_keep_to_their_memory(convolutions):
     assert finished.returncode == 0, finished.stderr
 
 
-def test_a_user_may_choose_the_instructions():
-    environment = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-    command = [sys.executable, "-c", "import os, longflow; print(os.environ['ONEDNN_MAX_CPU_ISA'])"]
-    assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip() == "AVX2"
-
-
 @pytest.mark.parametrize("avx512, amx, expected", [(True, False, True), (True, True, False), (False, False, False)])
 def test_bf16_where_the_processor_is_faster_in_it(monkeypatch, avx512, amx, expected):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr("longflow.networks.precision.cpu_has_bf16", lambda: avx512)
+    monkeypatch.setattr("longflow.networks.precision.cpu_has_amx", lambda: amx)
     assert computes_bf16("cpu") is expected
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_an_autocast_of_the_caller_brings_no_bf16_to_a_processor_with_amx(monkeypatch, bf16):
+    """oneDNN's gradients write beyond their memory there, also where longflow is called from Python."""
+    monkeypatch.setattr("longflow.networks.precision.cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("longflow.networks.precision.cpu_has_amx", lambda: not bf16)
+    with torch.autocast("cpu", torch.bfloat16), autocast("cpu"):
+        computed = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert computed.dtype == (torch.bfloat16 if bf16 else torch.float32)
+
+
+def test_bf16_is_turned_on_in_one_place():
+    """And in the estimate of memory, which computes nothing."""
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.autocast":
+                off = any(word.arg == "enabled" and ast.unparse(word.value) == "False" for word in node.keywords)
+                if not off:
+                    found.add(path.relative_to(PACKAGE).as_posix())
+    # windows.py: nnU-Net's half precision on CUDA
+    assert found == {"networks/precision.py", "planning/memory.py", "inference/windows.py"}
 
 
 @pytest.mark.parametrize("spatial", [(6, 5), (3, 6, 5)])
@@ -70,10 +92,10 @@ def test_group_norm_in_bf16_and_channels_last_is_that_of_float32(spatial):
     torch.nn.init.normal_(norm.weight)
     low = x.bfloat16().contiguous(memory_format=channels_last(len(spatial))).requires_grad_()
     high = low.detach().float().requires_grad_()
-    found, wanted = norm(low), torch.nn.GroupNorm.forward(norm, high)
+    found, expected = norm(low), torch.nn.GroupNorm.forward(norm, high)
     assert found.dtype == torch.bfloat16
     assert found.is_contiguous(memory_format=channels_last(len(spatial)))
-    torch.testing.assert_close(found.float(), wanted, atol=0.03, rtol=0.02)
+    torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.02)
     (found.float() * direction).sum().backward()
-    (wanted * direction).sum().backward()
+    (expected * direction).sum().backward()
     assert (low.grad.float() - high.grad).norm() < 0.02 * high.grad.norm()

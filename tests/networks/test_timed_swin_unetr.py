@@ -4,10 +4,10 @@ import pytest
 import torch
 from monai.networks.nets.swin_unetr import SwinUNETR
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from longflow.networks.timed_swin_unetr import TimedResBlock, TimedSwinUNETR
 from longflow.plans import NetworkPlan
+from longflow.private import fake_tensors
 from tests.networks.helpers import awake, in_bf16_and_float32, never_modulated
 
 
@@ -32,7 +32,7 @@ def test_any_size_comes_back_as_it_was_and_starts_at_zero(shape):
     assert not found.any()
 
 
-def test_untold_of_time_it_is_monais_network():
+def test_unconditioned_on_time_it_is_monais_network():
     """Five stages are MONAI's four; 64 positions are more than a window holds, so that windows are shifted."""
     net = never_modulated(awake(network(2, features=(8, 16, 32, 64, 128))))
     monais = SwinUNETR(1, 1, feature_size=12, spatial_dims=2, use_v2=True)
@@ -59,8 +59,8 @@ def test_the_time_scales_and_shifts_what_the_first_activation_gives(inputs):
     block.time.linear.bias.data = torch.tensor([0.0, 1.0]).repeat_interleave(8)
     x, inner = torch.randn(2, inputs, 6, 6), block.block
     skip = x if inputs == 8 else inner.norm3(inner.conv3(x))
-    wanted = inner.lrelu(inner.norm2(inner.conv2(torch.ones(2, 8, 6, 6))) + skip)
-    torch.testing.assert_close(block(x, torch.randn(2, 4)), wanted)
+    expected = inner.lrelu(inner.norm2(inner.conv2(torch.ones(2, 8, 6, 6))) + skip)
+    torch.testing.assert_close(block(x, torch.randn(2, 4)), expected)
 
 
 @pytest.mark.parametrize("shape", [(9, 12), (3, 8, 9)])
@@ -80,8 +80,8 @@ def test_features_are_a_multiple_of_twelve_for_every_plan():
         assert net.embedding.embed_dim == 3 * first // 2 and net.embedding.embed_dim % 12 == 0
 
 
-def test_with_the_plan_of_timeresnet_it_has_the_size_that_is_told():
-    with FakeTensorMode():
+def test_with_the_plan_of_timeresnet_it_has_the_stated_size():
+    with fake_tensors():
         net = network(2, features=(64, 128, 256, 512, 1024))
     assert len(net.stages) == 4
     assert round(sum(parameter.numel() for parameter in net.parameters()) / 1e6, 1) == 116.6
@@ -90,8 +90,8 @@ def test_with_the_plan_of_timeresnet_it_has_the_size_that_is_told():
 def test_a_copy_is_the_same_network():
     net = awake(network(2))
     image, time = torch.randn(1, 1, 8, 16), torch.rand(1)
-    wanted = net(image, time)
-    torch.testing.assert_close(deepcopy(net)(image, time), wanted)
+    expected = net(image, time)
+    torch.testing.assert_close(deepcopy(net)(image, time), expected)
 
 
 def test_gradients_in_bf16_are_those_of_float32_where_two_slices_are_left():

@@ -1,8 +1,7 @@
 import pytest
 import torch
-from torch import nn
 
-from longflow.networks.timed_unet import PlainBlock, ResidualBlock, TimedUNet
+from longflow.networks.timed_unet import TimedUNet
 from longflow.plans import NetworkPlan
 from tests.networks.helpers import awake, in_bf16_and_float32
 
@@ -17,7 +16,7 @@ FLAT = NetworkPlan(features_per_stage=[8, 16], strides=[[1, 1], [2, 2]], kernel_
 
 
 @pytest.mark.parametrize(("plan", "blocks"), [(THIN, [1, 2, 1]), (FLAT, [1, 1])])
-def test_strides_kernels_and_blocks_are_the_plans_and_all_blocks_of_the_encoder_are_told_of_time(plan, blocks):
+def test_strides_kernels_and_blocks_are_the_plans_and_all_blocks_of_the_encoder_are_conditioned_on_time(plan, blocks):
     network = TimedUNet(2, 1, plan)
     assert [len(stage) for stage in network.encoder] == blocks
     for stage, kernel, stride in zip(network.encoder, plan.kernel_sizes, plan.strides, strict=True):
@@ -32,34 +31,6 @@ def test_thin_images_are_padded_only_where_the_plan_pools_them():
     network.encoder[0][0].register_forward_pre_hook(lambda module, given: seen.append(given[0].shape[2:]))
     assert network(torch.randn(1, 1, 3, 5, 4), torch.zeros(1)).shape == (1, 1, 3, 5, 4)
     assert seen == [(4, 8, 4)]
-
-
-def test_the_time_scales_and_shifts_what_comes_out_of_silu():
-    block = PlainBlock(nn.Conv2d, 3, 8, [3, 3], [2, 2], code_size=4)
-    nn.init.zeros_(block.time.linear.weight)
-    block.time.linear.bias.data = torch.tensor([2.0, -0.5]).repeat_interleave(8)
-    block.conv2, block.norm2 = nn.Identity(), nn.Identity()
-    x = torch.randn(2, 3, 8, 8)
-    h = block.norm1(block.conv1(x))
-    h = 2 * h * torch.sigmoid(h) - 0.5
-    torch.testing.assert_close(block(x, torch.randn(2, 4)), h * torch.sigmoid(h))
-
-
-def test_a_residual_block_adds_what_it_was_given_before_its_last_silu():
-    block = ResidualBlock(nn.Conv2d, 8, 8, [3, 3], [1, 1])
-    nn.init.zeros_(block.norm2.weight)
-    x = torch.randn(1, 8, 4, 4)
-    torch.testing.assert_close(block(x), x * torch.sigmoid(x))
-    assert isinstance(block.skip, nn.Identity)
-
-
-@pytest.mark.parametrize(("features", "stride"), [(16, [1, 1]), (8, [2, 2])])
-def test_the_skip_of_a_residual_block_is_projected_where_the_shape_changes(features, stride):
-    block = ResidualBlock(nn.Conv2d, 8, features, [3, 3], stride)
-    nn.init.zeros_(block.norm2.weight)
-    x = torch.randn(1, 8, 4, 4)
-    skip = block.skip(x)
-    torch.testing.assert_close(block(x), skip * torch.sigmoid(skip))
 
 
 @pytest.mark.parametrize(("plan", "shape"), [(THIN, (4, 8, 8)), (THIN, (2, 8, 8)), (FLAT, (12, 10))])

@@ -3,16 +3,9 @@ import dataclasses
 import pytest
 import torch
 
-from longflow.methods.registry import build_method, method_class
+from longflow.methods.registry import SAMPLES, build_method, method_class, samples_of
 from longflow.networks.unet import UNet
-from longflow.planning.memory import (
-    HOLES,
-    LiveBytes,
-    largest_batch,
-    largest_phase_batch,
-    largest_scan_batch,
-    training_memory,
-)
+from longflow.planning.memory import HOLES, LiveBytes, training_memory
 from longflow.planning.plan import make_plans
 from tests.planning.helpers import description, fingerprint, phase_fingerprint
 
@@ -77,8 +70,9 @@ def test_a_method_without_weights_has_no_training_step(plans):
 
 
 def test_the_batch_is_a_real_one(plans):
-    batch = largest_batch(plans, [8, 32, 32], 2)
-    assert batch.context.shape == (2, plans.temporal.sequence_length, 1, 8, 32, 32)
+    batch = samples_of(method_class("cronos")).largest_batch(plans, "3d_fullres", 2)
+    patch_size = plans.configuration("3d_fullres").patch_size
+    assert batch.context.shape == (2, plans.temporal.sequence_length, 1, *patch_size)
     assert batch.context_times[0, -1] == 0
 
 
@@ -86,13 +80,13 @@ def test_the_batch_is_a_real_one(plans):
 def to_segment():
     found = fingerprint([[0.0]] * 4, [8, 32, 32], [3, 1, 1])
     labels = {"background": 0, "whole": [1, 2], "core": [2]}
-    asked = description(task="segment", labels=labels, regions_class_order=[1, 2])
-    return make_plans(found, asked, "tiny")
+    requested = description(task="segment", labels=labels, regions_class_order=[1, 2])
+    return make_plans(found, requested, "tiny")
 
 
 def test_batches_of_scans_have_the_shapes_that_samplers_give(to_segment):
     plan = to_segment.configuration("3d_fullres")
-    batch = largest_scan_batch(to_segment, "3d_fullres", 5, "labelled_pairs")
+    batch = SAMPLES.get("labelled_pairs").largest_batch(to_segment, "3d_fullres", 5)
     assert batch.image.shape == (5, 1, *plan.patch_size)
     assert batch.pair.shape == batch.clean_pair.shape == (2, 2, 1, *plan.patch_size)
     assert batch.pair_times.tolist() == [[0, 1], [0, 1]]
@@ -101,17 +95,19 @@ def test_batches_of_scans_have_the_shapes_that_samplers_give(to_segment):
     assert [scale.shape for scale in batch.labels] == [scale.shape for scale in outputs]
 
 
-def test_batches_hold_what_was_asked_for(to_segment):
-    labelled = largest_scan_batch(to_segment, "2d", 1, "labelled")
+def test_batches_hold_what_their_kind_names(to_segment):
+    labelled = SAMPLES.get("labelled").largest_batch(to_segment, "2d", 1)
     assert labelled.pair is None and labelled.image.ndim == 4
-    pairs = largest_scan_batch(to_segment, "2d", 1, "pairs")
+    pairs = SAMPLES.get("pairs").largest_batch(to_segment, "2d", 1)
     assert pairs.image is None and pairs.labels is None and len(pairs.pair) == 1
 
 
 def test_labels_without_regions_are_one_map(to_segment):
     plain = to_segment.model_copy(update={"labels": {"background": 0, "a": 1, "b": 2}, "regions_class_order": []})
-    assert {scale.shape[1] for scale in largest_scan_batch(plain, "3d_fullres", 2, "labelled").labels} == {1}
-    assert {scale.shape[1] for scale in largest_scan_batch(to_segment, "3d_fullres", 2, "labelled").labels} == {2}
+    assert {scale.shape[1] for scale in SAMPLES.get("labelled").largest_batch(plain, "3d_fullres", 2).labels} == {1}
+    assert {scale.shape[1] for scale in SAMPLES.get("labelled").largest_batch(to_segment, "3d_fullres", 2).labels} == {
+        2
+    }
 
 
 def test_pairs_cost_more(to_segment):
@@ -132,13 +128,14 @@ def test_the_optimizer_is_the_methods(to_segment, monkeypatch):
 def translation_plans():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("longflow.planning.plan.training_memory", lambda *_: 1e8)
-        asked = description(names=("CT", "CT"), task="translate")
-        return make_plans(phase_fingerprint([1, 64, 64], [5, 1, 1], channels=2), asked, "tiny")
+        requested = description(names=("CT", "CT"), task="translate")
+        return make_plans(phase_fingerprint([1, 64, 64], [5, 1, 1], channels=2), requested, "tiny")
 
 
 def test_a_batch_of_pairs_holds_both_directions(translation_plans):
-    batch = largest_phase_batch(translation_plans, [64, 64], 3)
-    assert batch.source.shape == batch.target.shape == (3, 2, 64, 64)
+    batch = samples_of(method_class("mfm")).largest_batch(translation_plans, "2d", 3)
+    patch_size = translation_plans.configuration("2d").patch_size
+    assert batch.source.shape == batch.target.shape == (3, 2, *patch_size)
     assert batch.source_phase.tolist() == [0, 1, 0]
     assert batch.noise is None
     assert build_method("mfm", translation_plans, "2d").training_step(batch).requires_grad

@@ -1,7 +1,7 @@
-import inspect
 import json
 
 import pytest
+import torch
 from nnunetv2.experiment_planning.experiment_planners import default_experiment_planner
 from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_encoder_unet_planners import (
     ResEncUNetPlanner,
@@ -53,11 +53,17 @@ def test_numbers_of_segmentation_are_those_of_nnunets_planner(encoder, tmp_path,
     assert DECODER_BLOCKS[encoder] == planner.UNet_blocks_per_stage_decoder[0]
 
 
-def test_steps_of_segmentation_are_those_of_nnunets_trainer():
-    source = inspect.getsource(nnUNetTrainer.__init__)
-    training = segmentation_preset("L").training
-    assert f"self.num_epochs = {training.epochs}" in source
-    assert f"self.num_iterations_per_epoch = {training.iterations_per_epoch}" in source
+def test_steps_of_segmentation_are_those_of_nnunets_trainer(tmp_path, monkeypatch):
+    for folder in ("nnUNet_results", "nnUNet_preprocessed"):
+        monkeypatch.setenv(folder, str(tmp_path))
+    plans = {"dataset_name": "Dataset950_MadeUp", "plans_name": "made_up", "continue_training": False}
+    plans["configurations"] = {"2d": {"data_identifier": "made_up_2d"}}
+    description = {"labels": {"background": 0, "liver": 1}, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
+    trainer, training = (
+        nnUNetTrainer(plans, "2d", 0, description, torch.device("cpu")),
+        segmentation_preset("L").training,
+    )
+    assert (training.epochs, training.iterations_per_epoch) == (trainer.num_epochs, trainer.num_iterations_per_epoch)
 
 
 def test_a_tiny_segmentation_network_is_small():

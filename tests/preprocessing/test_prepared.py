@@ -3,14 +3,14 @@ import json
 import pytest
 
 from longflow.errors import DataError
-from longflow.preprocessing.series import SeriesProperties, prepare_volumes
+from longflow.preprocessing.series import RawSeries, SeriesProperties, prepare_volumes
 from tests.preprocessing.helpers import make_plans, make_volume
 
 
 @pytest.fixture
 def properties():
     plans = make_plans(spacing=(1.0, 4.0, 2.0), transpose=(1, 0, 2))
-    return prepare_volumes("s", ["a"], [1.25], [make_volume(border=2)], plans, "3d_fullres").properties
+    return prepare_volumes(RawSeries("s", ["a"], [1.25], [make_volume(border=2)]), plans, "3d_fullres").properties
 
 
 def test_json_there_and_back(properties):

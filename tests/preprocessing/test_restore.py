@@ -10,13 +10,13 @@ from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
 from longflow.plans import Plans
 from longflow.preprocessing.restore import export_labels, labels_of_logits
-from longflow.preprocessing.series import export_forecast, prepare_volumes, to_input_space
+from longflow.preprocessing.series import RawSeries, export_forecast, prepare_volumes, to_input_space
 from tests.preprocessing.helpers import OBLIQUE, make_plans, make_volume, translation_plans
 
 
 def prepare(volumes, plans):
     cases = [f"case{index}" for index in range(len(volumes))]
-    return prepare_volumes("s", cases, list(range(len(volumes))), volumes, plans, "3d_fullres")
+    return prepare_volumes(RawSeries("s", cases, range(len(volumes)), volumes), plans, "3d_fullres")
 
 
 KINDS = {
@@ -197,7 +197,7 @@ class TestHounsfieldUnits:
 
     def prepared(self, volumes, name, spacing=(4.0, 1.0, 1.2)):
         plans = translation_plans(spacing=spacing)
-        return prepare_volumes("s", ["n", "a"], [0, 0], volumes, plans, name, phases=plans.phases)
+        return prepare_volumes(RawSeries("s", ["n", "a"], [0, 0], volumes, phases=plans.phases), plans, name)
 
     def test_on_the_own_grid_a_scan_comes_back_within_one_unit_inside_the_clip(self):
         volumes = self.pair()

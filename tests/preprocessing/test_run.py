@@ -12,6 +12,7 @@ import pytest
 
 from longflow.data.dataset import training_series
 from longflow.errors import ConfigurationError, DataError, NotFoundError, WorkerError
+from longflow.files import read_json, write_json
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing import run
@@ -70,6 +71,15 @@ def test_only_what_is_missing_or_stale_is_done(dataset):
 
     write_plans(make_plans(spacing=(4.0, 2.0, 2.0)), dataset.plans())
     assert preprocess_dataset(NAME, processes=1).prepared == 3
+    check_all(dataset)
+
+
+def test_a_cache_of_longflow_0_1_that_cannot_be_read_is_redone(dataset):
+    (folder,) = preprocess_dataset(NAME, processes=1).folders
+    write_json({**read_json(folder / "s1.json"), "labelled": True}, folder / "s1.json")
+    with pytest.raises(DataError, match="Run longflow_preprocess again"):
+        load_prepared(folder, "s1")
+    assert preprocess_dataset(NAME, processes=1).prepared == 1
     check_all(dataset)
 
 
@@ -200,8 +210,8 @@ def test_to_translate_pairs_alone_are_prepared_and_the_rest_is_said_once(phase_d
         assert properties.pairs(["native", "arterial"]) == [(1, 0)]
         assert properties.shape == shape
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        "Left out: 1 subject without a pair (p2)",
-        "Left out: scans in other phases (3 venous)",
+        "Excluded: 1 subject without a pair (p2)",
+        "Excluded: scans in other phases (3 venous)",
     ]
     assert preprocess_dataset(phase_dataset.name, processes=1).kept == 2
 

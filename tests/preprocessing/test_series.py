@@ -8,7 +8,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from longflow.data.dataset import Scan, Series, training_series
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import DataError
-from longflow.preprocessing.series import prepare_series, prepare_volumes, series_digest
+from longflow.preprocessing.series import RawSeries, prepare_series, prepare_volumes, series_digest
 from tests.data.helpers import edit_table, write_phase_dataset
 from tests.preprocessing.helpers import (
     make_dataset,
@@ -21,9 +21,9 @@ from tests.preprocessing.helpers import (
 LABELS = {"background": 0, "dark": 1, "bright": 2}
 
 
-def prepare(volumes, plans, **further):
+def prepare(volumes, plans, labels=()):
     cases = [f"case{index}" for index in range(len(volumes))]
-    return prepare_volumes("s", cases, list(range(len(volumes))), volumes, plans, "3d_fullres", **further)
+    return prepare_volumes(RawSeries("s", cases, range(len(volumes)), volumes, labels), plans, "3d_fullres")
 
 
 @pytest.fixture
@@ -71,13 +71,13 @@ def test_a_scan_without_label_is_minus_one(dataset):
     assert set(np.unique(prepared.segmentations[1])) == {-1}
 
 
-def test_a_wanted_target_without_images_is_left_out(dataset):
+def test_a_requested_target_without_images_is_excluded(dataset):
     _, (series,) = training_series(dataset.raw)
-    wanted = Scan("later", "s0", 9.0, (dataset.raw / "imagesTr" / "later_0000.nii.gz",))
-    prepared = prepare_series(Series("s0", (*series.scans, wanted)), make_plans(), "3d_fullres")
+    requested = Scan("later", "s0", 9.0, (dataset.raw / "imagesTr" / "later_0000.nii.gz",))
+    prepared = prepare_series(Series("s0", (*series.scans, requested)), make_plans(), "3d_fullres")
     assert prepared.properties.cases == ["s0_0", "s0_1"]
     with pytest.raises(DataError, match="no scan whose images exist"):
-        prepare_series(Series("s0", (wanted,)), make_plans(), "3d_fullres")
+        prepare_series(Series("s0", (requested,)), make_plans(), "3d_fullres")
 
 
 def test_a_scan_with_some_channels_only_is_an_error(dataset):
@@ -218,7 +218,7 @@ def test_a_scan_is_prepared_as_nnunet_does(spacing, target, transpose, border, n
     plans = segmentation_plans(LABELS, target, transpose, normal_form, channels=("one", "two"))
     label = labelled(volume)
     expected, expected_label = nnunets(volume, label.copy(), plans)
-    prepared = prepare_volumes("s", ["a"], [0], [volume], plans, "3d_fullres", labels=[label])
+    prepared = prepare([volume], plans, [label])
     assert prepared.images[0].shape == expected.shape
     assert np.abs(prepared.images[0] - expected).max() < 1e-5
     assert np.array_equal(prepared.segmentations[0], expected_label)
@@ -230,7 +230,7 @@ def test_a_hole_of_zeros_counts_as_nnunet_counts_it():
     volume.array[:, 3:5, 4:7, 4:7] = 0
     plans = segmentation_plans(LABELS)
     expected, _ = nnunets(volume, labelled(volume), plans)
-    prepared = prepare_volumes("s", ["a"], [0], [volume], plans, "3d_fullres")
+    prepared = prepare([volume], plans)
     assert np.abs(prepared.images[0] - expected).max() < 1e-5
 
 
@@ -241,7 +241,7 @@ def test_regions_and_ignore_label_stay_integers():
     label = labelled(volume)
     label[-3:] = 3
     _, expected = nnunets(volume, label.copy(), plans.model_copy(update={"labels": {**LABELS, "ignore": 3}}))
-    prepared = prepare_volumes("s", ["a"], [0], [volume], plans, "3d_fullres", labels=[label])
+    prepared = prepare([volume], plans, [label])
     assert np.array_equal(prepared.segmentations[0], expected)
     assert set(np.unique(prepared.segmentations)) == {0, 1, 2, 3}
     assert set(prepared.class_locations[0]) == {0, 1, 2}
@@ -251,8 +251,8 @@ def test_the_other_scans_of_a_subject_change_the_crop_alone():
     """A scan is segmented by itself: in a series it has the numbers that it has alone."""
     small, large = make_volume(border=4, shape=(12, 16, 16), seed=1), make_volume(border=1, shape=(12, 16, 16), seed=2)
     plans = segmentation_plans(LABELS, spacing=(4.0, 1.0, 1.0))
-    both = prepare_volumes("s", ["a", "b"], [0, 1], [small, large], plans, "3d_fullres")
-    alone = prepare_volumes("s", ["a"], [0], [small], plans, "3d_fullres")
+    both = prepare_volumes(RawSeries("s", ["a", "b"], [0, 1], [small, large]), plans, "3d_fullres")
+    alone = prepare_volumes(RawSeries.of_scan("a", small), plans, "3d_fullres")
     assert both.properties.offset[0] == alone.properties.offset[0]
     assert both.properties.scale[0] == alone.properties.scale[0]
     assert np.array_equal(both.images[0][:, 3:-3, 3:-3, 3:-3], alone.images[0])
@@ -262,13 +262,14 @@ def test_on_their_own_grid_scans_keep_every_voxel():
     """Subjects of one dataset may have different spacings; nothing is resampled, only cropped, clipped and scaled."""
     for spacing in ((5.0, 0.8, 0.8), (2.0, 1.5, 1.5)):
         volume = make_volume(spacing=spacing, border=2, low=-1100, high=1500)
-        prepared = prepare_volumes("s", ["a"], [0], [volume], translation_plans(), "2d", phases=["native"])
+        raw = RawSeries("s", ["a"], [0], [volume], phases=["native"])
+        prepared = prepare_volumes(raw, translation_plans(), "2d")
         properties = prepared.properties
         assert (properties.shape, properties.spacing) == ([2, 16, 20], list(spacing))
         assert properties.phases == ["native"]
         inside = volume.array[:, 2:4, 2:18, 2:22]
         assert np.array_equal(prepared.images[0], np.clip(inside, -1000, 1000) / np.float32(1000))
-    assert prepare_volumes("s", ["a"], [0], [volume], translation_plans(), "3d_fullres").images.shape[2:] == (1, 8, 10)
+    assert prepare_volumes(raw, translation_plans(), "3d_fullres").images.shape[2:] == (1, 8, 10)
 
 
 def test_the_digest_of_translations_knows_phases_and_the_own_grid(tmp_path):
@@ -297,7 +298,7 @@ def test_a_scan_of_a_pair_has_the_numbers_that_it_has_alone():
     volumes = [make_volume(seed=seed, border=border, low=1) for seed, border in ((0, 2), (1, 0))]
     volumes[1].array[0, :, :2] = 3
     plans = translation_plans("per_scan")
-    both = prepare_volumes("s", ["a", "b"], [0, 0], volumes, plans, "2d", phases=plans.phases).properties
-    alone = prepare_volumes("s", ["a"], [0], volumes[:1], plans, "2d", phases=["native"]).properties
+    both = prepare_volumes(RawSeries("s", ["a", "b"], [0, 0], volumes), plans, "2d").properties
+    alone = prepare_volumes(RawSeries.of_scan("a", volumes[0]), plans, "2d").properties
     assert both.crop != alone.crop
     assert (both.offset[0], both.scale[0]) == (alone.offset[0], alone.scale[0])

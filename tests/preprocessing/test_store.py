@@ -5,8 +5,16 @@ import numpy as np
 import pytest
 
 from longflow.errors import DataError
-from longflow.preprocessing.series import load_prepared, prepare_volumes, prepared_subjects, save_prepared
-from longflow.preprocessing.store import chunks_and_blocks, read_properties, remove_prepared, size_on_disk
+from longflow.files import read_json, write_json
+from longflow.preprocessing.series import (
+    RawSeries,
+    load_prepared,
+    prepare_volumes,
+    prepared_subjects,
+    read_properties,
+    save_prepared,
+)
+from longflow.preprocessing.store import chunks_and_blocks, remove_prepared, size_on_disk
 from tests.conftest import small_disk
 from tests.preprocessing.helpers import make_plans, make_volume, segmentation_plans
 
@@ -16,7 +24,7 @@ def prepared():
     volumes = [make_volume(shape=(6, 40, 48), seed=seed) for seed in range(3)]
     labels = [(volumes[0].array[0] > 500).astype(np.int16), None, None]
     plans = make_plans(spacing=(4.0, 1.0, 1.0))
-    return prepare_volumes("s1", ["a", "b", "c"], [0, 1.5, 4], volumes, plans, "3d_fullres", labels=labels)
+    return prepare_volumes(RawSeries("s1", ["a", "b", "c"], [0, 1.5, 4], volumes, labels), plans, "3d_fullres")
 
 
 def test_what_is_saved_is_what_is_loaded(tmp_path, prepared):
@@ -71,7 +79,7 @@ def test_chunks_follow_the_patch_and_stay_small():
 
 def test_labels_that_are_gone_are_gone(tmp_path, prepared):
     save_prepared(prepared, tmp_path)
-    prepared.segmentations = None
+    prepared.segmentations, prepared.properties.labelled = None, [False] * 3
     save_prepared(prepared, tmp_path)
     assert load_prepared(tmp_path, "s1").segmentations is None
     assert not (tmp_path / "s1_seg.b2nd").exists()
@@ -80,9 +88,50 @@ def test_labels_that_are_gone_are_gone(tmp_path, prepared):
 def test_a_subject_without_its_json_is_not_finished(tmp_path, prepared):
     save_prepared(prepared, tmp_path)
     (tmp_path / "s1.json").unlink()
-    assert prepared_subjects(tmp_path) == [] and read_properties(tmp_path, "s1") is None
-    with pytest.raises(DataError, match=r"s1 is not prepared .* Run longflow_preprocess"):
-        load_prepared(tmp_path, "s1")
+    assert prepared_subjects(tmp_path) == []
+    for read in (load_prepared, read_properties):
+        with pytest.raises(DataError, match=r"s1 is not prepared .* Run longflow_preprocess"):
+            read(tmp_path, "s1")
+
+
+def test_properties_are_read_without_the_arrays(tmp_path, prepared):
+    save_prepared(prepared, tmp_path)
+    for path in (*tmp_path.glob("*.b2nd"), *tmp_path.glob("*.npy")):
+        path.unlink()
+    properties = read_properties(tmp_path, "s1")
+    assert properties == prepared.properties
+    assert (properties.cases, properties.labelled) == (["a", "b", "c"], [True, False, False])
+    assert properties.scans_with_label == [0]
+
+
+def as_longflow_0_1_wrote_it(folder, labelled=True):
+    """``labelled`` was one value for all scans of a subject."""
+    content = read_json(folder / "s1.json")
+    write_json({**content, "labelled": labelled}, folder / "s1.json")
+
+
+def test_an_older_cache_knows_labelled_scans_by_their_locations(tmp_path, with_locations):
+    save_prepared(with_locations, tmp_path)
+    as_longflow_0_1_wrote_it(tmp_path)
+    (tmp_path / "s1_seg.b2nd").rename(tmp_path / "away")  # its voxels are not needed
+    assert read_properties(tmp_path, "s1").labelled == [True, False, True]
+    (tmp_path / "away").rename(tmp_path / "s1_seg.b2nd")
+    assert load_prepared(tmp_path, "s1").properties == with_locations.properties
+
+
+def test_an_older_cache_without_locations_is_prepared_again(tmp_path, prepared):
+    save_prepared(prepared, tmp_path)
+    as_longflow_0_1_wrote_it(tmp_path)
+    for read in (load_prepared, read_properties):
+        with pytest.raises(DataError, match=r"s1\.json was written by longflow 0\.1.* Run longflow_preprocess again"):
+            read(tmp_path, "s1")
+
+
+def test_an_older_cache_without_labels(tmp_path, prepared):
+    prepared.segmentations, prepared.properties.labelled = None, [False] * 3
+    save_prepared(prepared, tmp_path)
+    as_longflow_0_1_wrote_it(tmp_path, labelled=False)
+    assert load_prepared(tmp_path, "s1").properties == prepared.properties
 
 
 @pytest.mark.parametrize("name", ["s1_images.b2nd", "s1_seg.b2nd", "s1_coarse.npy"])
@@ -140,7 +189,7 @@ def with_locations():
     labels = [(volumes[0].array[0] > 500).astype(np.int16) + (volumes[0].array[0] > 900), None, None]
     labels[2] = np.zeros_like(labels[0])
     plans = segmentation_plans({"background": 0, "bright": 1, "brighter": 2}, spacing=(4.0, 1.0, 1.0))
-    return prepare_volumes("s1", ["a", "b", "c"], [0, 1, 2], volumes, plans, "3d_fullres", labels=labels)
+    return prepare_volumes(RawSeries("s1", ["a", "b", "c"], [0, 1, 2], volumes, labels), plans, "3d_fullres")
 
 
 def same_locations(one, other):

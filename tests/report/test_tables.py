@@ -1,12 +1,17 @@
+from io import StringIO
+
 import pytest
+from rich.console import Console
 
 from longflow.report.tables import (
     cell,
     counted,
     few_subjects,
+    folds_in_words,
     mean_of,
     new_table,
     short_name,
+    show_further_rows,
     span,
     span_or_nothing,
 )
@@ -14,6 +19,17 @@ from longflow.report.tables import (
 
 def test_numbers_of_things():
     assert (counted(1, "scan"), counted(0, "scan"), counted(3, "scan")) == ("1 scan", "0 scans", "3 scans")
+
+
+def test_folds():
+    assert (folds_in_words([3]), folds_in_words([0, 2])) == ("fold 3", "folds 0, 2")
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(20, ""), (23, "... and 3 more in the file.\n")])
+def test_rows_that_a_table_does_not_show_are_counted(rows, expected):
+    console = Console(file=StringIO())
+    show_further_rows([{}] * rows, console)
+    assert console.file.getvalue() == expected
 
 
 def test_a_number_and_its_interval():

@@ -1,11 +1,14 @@
 """A tiny dataset that is ready for training, and finished models that need none."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, training_series, write_description, write_scans
 from longflow.data.images import Geometry, write_volume
 from longflow.files import read_json, write_json
+from longflow.job import FoldJob, FoldSettings
 from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths, ModelPaths
@@ -31,7 +34,7 @@ def scan_array(subject: int, index: int, shape=SHAPE, channel: int = 0) -> np.nd
 
 
 def make_dataset(subjects=6, scans=4, shape=SHAPE, channels=1, dimensions=3, prepare=True, **plan) -> DatasetPaths:
-    """``Dataset001_Test`` below LONGFLOW_HOME: raw, planned and, unless told otherwise, preprocessed."""
+    """``Dataset001_Test`` below LONGFLOW_HOME: raw, planned and, by default, preprocessed."""
     paths = DatasetPaths("Dataset001_Test")
     plans = minimal_plans(channels=channels, dimensions=dimensions, **plan)
     description = DatasetDescription(
@@ -61,6 +64,15 @@ def prepare_all(paths: DatasetPaths, plans: Plans) -> None:
     for series in training_series(paths.raw)[1]:
         cache = paths.cache(plans.plans_name, plan.data_identifier)
         save_prepared(prepare_series(series, plans, name), cache, plan.patch_size)
+
+
+def job_of(dataset, method="cronos", fold=0, configuration="3d_fullres", **settings) -> FoldJob:
+    """A fold of a model with the dataset's own plans.
+
+    :param settings: of ``FoldSettings``.
+    """
+    job = FoldJob.resolve(dataset, "longflowPlans", configuration, method, fold)
+    return replace(job, settings=FoldSettings(**settings))
 
 
 def finished_model(

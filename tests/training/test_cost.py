@@ -1,4 +1,4 @@
-"""What a run took is written down at its end, over all of its sittings."""
+"""The cost of a run is recorded at its end, over all of its sessions."""
 
 from pathlib import Path
 
@@ -43,8 +43,8 @@ def test_a_finished_run_tells_what_it_took(dataset):
     assert read_json(paths.run)["settings"]["iterations"] == 4
 
 
-def test_the_peak_of_an_earlier_sitting_counts(dataset, monkeypatch):
+def test_the_peak_of_an_earlier_session_counts(dataset, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr("longflow.training.run.peak_memory", lambda _: 10**15)
+        patch.setattr("longflow.training.checkpoints.peak_memory", lambda _: 10**15)
         train(dataset, iterations=4, on_progress=stop_at(2))
     assert read_json(train(dataset, iterations=4).run)["cost"]["peak_memory"] == 10**15

@@ -40,7 +40,7 @@ def test_going_on_drops_what_lies_after_the_checkpoint(paths):
     assert read_progress(paths.progress_csv) == [record(1), record(2), record(3, nrmse=0.4)]
 
 
-def test_starting_anew_forgets(paths):
+def test_starting_from_scratch_forgets(paths):
     log = Logbook(paths, 0)
     log.add(record(1))
     log.close()

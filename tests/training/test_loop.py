@@ -17,21 +17,21 @@ from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing.series import load_prepared, save_prepared
 from longflow.tasks.forecast.validation import ForecastValidation
+from longflow.training import checkpoints
 from longflow.training import loop as trainer
-from longflow.training import run as run_of
 from longflow.training.logbook import read_progress
-from longflow.training.loop import number_of_folds, schedule, train_fold
-from longflow.training.run import RunSettings, Stopped
+from longflow.training.loop import schedule, train_fold
+from longflow.training.run import Stopped
+from longflow.training.splits import number_of_folds
 from longflow.training.validation import Score
 from tests.tasks.segment.test_validation import make_labelled
 from tests.tasks.translate.cohort import make_pairs, phase_plans
-from tests.training.helpers import make_dataset
+from tests.training.helpers import job_of, make_dataset
 
 
 def train(dataset, method="cronos", fold=0, configuration="3d_fullres", overwrite=False, on_progress=None, **settings):
-    settings = RunSettings(**({"iterations": 5} | settings))
-    on_progress = on_progress or (lambda *_: None)
-    return train_fold(dataset, "longflowPlans", method, configuration, fold, settings, overwrite, on_progress)
+    job = job_of(dataset, method, fold, configuration, **({"iterations": 5} | settings))
+    return train_fold(job, overwrite, on_progress or (lambda *_: None))
 
 
 def stop_at(iteration, number=signal.SIGTERM):
@@ -45,7 +45,7 @@ def stop_at(iteration, number=signal.SIGTERM):
 
 
 def same(one, other):
-    """Two checkpoints, tensor for tensor, to the bit."""
+    """Two checkpoints, tensor by tensor, bit-identical."""
     one, other = read_checkpoint(one), read_checkpoint(other)
     assert one.header == other.header
     assert one.tensors.keys() == other.tensors.keys()
@@ -74,13 +74,14 @@ def test_a_finished_fold_has_everything(dataset):
     assert "Epoch 1, iteration 2: loss" in log and "Fold finished" in log
     targets = read_json(dataset.validation_targets)["folds"][0]
     for reduction in ("last", "mean"):
-        assert {path.stem for path in paths.validation(reduction).glob("*.json")} == {t["target"] for t in targets}
+        written = {path.stem for path in paths.validation(reduction).glob("*.json")}
+        assert written == {"dataset", *(target["target"] for target in targets)}
 
 
 @pytest.mark.parametrize(
     ("method", "stops"), [("cronos", (3,)), ("cronos", (2, 4)), ("tfm", (1,)), ("latent_diffusion", (1, 3, 4))]
 )
-def test_a_resumed_run_equals_an_uninterrupted_one_to_the_bit(dataset, tmp_path, monkeypatch, method, stops):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(dataset, tmp_path, monkeypatch, method, stops):
     """Stopped within an epoch, at its end, and twice; in each of two stages and between them."""
     whole = train(dataset, method, seed=3)
     expected = tmp_path / "whole"
@@ -131,7 +132,7 @@ def test_so_does_one_that_segments_or_is_pretrained(tmp_path, monkeypatch, metho
 
 @pytest.mark.parametrize(("method", "dimensions"), [("mfm", 2), ("mfm-unet", 3)])
 def test_and_one_that_translates(tmp_path, monkeypatch, method, dimensions):
-    """A network named beside the method; both directions in a batch; out-of-fold translations included."""
+    """A network named with the method; both directions in a batch; out-of-fold translations included."""
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     plans = phase_plans(dimensions)
     (configuration,) = plans.configurations
@@ -161,14 +162,14 @@ def test_the_last_weights_are_those_of_an_uninterrupted_run_too(dataset, monkeyp
     finish = trainer._finish
 
     def keep(run, *rest):
-        states.append(read_checkpoint(run.paths.latest))
+        states.append(read_checkpoint(run.job.paths.latest))
         return finish(run, *rest)
 
     monkeypatch.setattr(trainer, "_finish", keep)
     train(dataset)
     with pytest.raises(Stopped):
         train(dataset, overwrite=True, on_progress=stop_at(3))
-    # a fold that is trained anew is not finished: run again without --overwrite, it goes on
+    # a fold trained from scratch is unfinished: run again without --overwrite, it continues
     assert not dataset.model("cronos", "longflowPlans", "3d_fullres").finished_folds()
     train(dataset)
     one, other = states
@@ -193,7 +194,7 @@ def test_ctrl_c_stops_alike_and_signals_are_given_back(dataset):
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_finished_fold_is_left_alone_unless_told_otherwise(dataset, caplog):
+def test_a_finished_fold_is_left_alone_without_overwrite(dataset, caplog):
     paths = train(dataset)
     before = {path: path.stat().st_mtime_ns for path in paths.folder.rglob("*") if path.is_file()}
     with caplog.at_level("INFO"):
@@ -218,7 +219,7 @@ def test_a_fold_that_another_process_trains_is_left_to_it(dataset, monkeypatch):
     assert [path.name for path in paths.folder.iterdir()] == [".lock"]
 
 
-def test_a_fold_trained_anew_keeps_no_predictions_of_the_training_before(dataset):
+def test_a_fold_trained_from_scratch_keeps_no_predictions_of_the_training_before(dataset):
     """Their subjects may be trained on now: by other splits."""
     paths = train(dataset)
     left = paths.validation("last") / "old_0000.nii.gz"
@@ -272,13 +273,13 @@ def test_subjects_with_one_scan_serve_other_tasks(dataset, caplog):
     cache = dataset.cache("longflowPlans", "3d_fullres")
     series = load_prepared(cache, "s1")
     series.properties.subject, series.properties.cases = "s0", ["s0_0"]
-    for key in ("times", "offset", "scale"):
+    for key in ("times", "labelled", "offset", "scale"):
         setattr(series.properties, key, getattr(series.properties, key)[:1])
     series.images, series.coarse = series.images[:1], series.coarse[:1]
     save_prepared(series, cache)
     with caplog.at_level("INFO"):
         train(dataset, iterations=1)
-    assert "having one scan where the task 'forecast' needs two: 1 subjects (s0)." in caplog.text
+    assert "the task 'forecast' needs at least 2 scans of a subject: 1 subjects (s0)." in caplog.text
     assert all("s0" not in (*split["train"], *split["val"]) for split in read_json(dataset.splits))
 
 
@@ -302,7 +303,7 @@ def test_a_time_budget_is_kept_and_the_schedule_ends_with_it(dataset):
     assert records[-1].found["nrmse"] > 0  # however often there was time for it before
 
 
-def test_a_stage_begins_from_the_averaged_weights_and_all_else_anew(dataset, monkeypatch):
+def test_a_stage_begins_from_the_averaged_weights_and_everything_else_from_scratch(dataset, monkeypatch):
     """The first stage is made to have the best validation."""
     runs, averages, rates = [], [], []
     begin, restart, rate = LatentDiffusion.begin_stage, trainer.restart_average, trainer.schedule
@@ -381,21 +382,6 @@ def test_the_schedule_is_nnunets(monkeypatch):
         )
 
 
-def test_the_average_against_its_closed_form():
-    """a_n = sum of d^(n-i) (1 - d) v_i, with the decay of each step; whole numbers are those of now."""
-    average = {"weight": torch.tensor([1.0, 2.0]), "steps": torch.tensor(0)}
-    values = [torch.tensor([float(i), -float(i)]) for i in range(1, 40)]
-    for iteration, value in enumerate(values):
-        trainer.update_average(average, {"weight": value, "steps": torch.tensor(iteration)}, 0.5, iteration)
-    decays = [min(0.5, (1 + i) / (10 + i)) for i in range(39)]
-    assert decays[0] == 0.1 and decays[-1] == 0.5
-    expected = math.prod(decays) * torch.tensor([1.0, 2.0])
-    for index, value in enumerate(values):
-        expected = expected + (1 - decays[index]) * math.prod(decays[index + 1 :]) * value
-    torch.testing.assert_close(average["weight"], expected)
-    assert average["steps"] == 38
-
-
 def test_the_averaged_weights_are_what_is_scored_and_kept(dataset, monkeypatch):
     scored = []
     original = ForecastValidation.score
@@ -429,7 +415,7 @@ def test_checkpoints_by_time(dataset, monkeypatch):
 
 def test_a_full_disk_stops_and_the_same_command_goes_on(dataset, monkeypatch):
     """The checkpoint after the third iteration cannot be written; the one before is gone on from."""
-    original = run_of.write_checkpoint
+    original = checkpoints.write_checkpoint
 
     def full(checkpoint, path):
         if checkpoint.header.get("state", {}).get("iteration") == 3:
@@ -439,7 +425,7 @@ def test_a_full_disk_stops_and_the_same_command_goes_on(dataset, monkeypatch):
         original(checkpoint, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_of, "write_checkpoint", full)
+        patch.setattr(checkpoints, "write_checkpoint", full)
         with pytest.raises(DataError, match=r"checkpoint_latest.safetensors could not be written: No space left"):
             train(dataset, checkpoint_every=0.0)
     paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)

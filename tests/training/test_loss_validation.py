@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from longflow.errors import DataError
+from longflow.job import FoldJob
 from longflow.methods.forecasting.cronos import Cronos
-from longflow.methods.registry import method_class
 from longflow.paths import DatasetPaths
-from longflow.plans import read_plans
 from longflow.tasks.forecast.samples import ForecastSamples
 from longflow.training.loss_validation import BATCHES, LossValidation
 from longflow.training.splits import SEED, Cohort
 from tests.tasks.segment.cohort import filled, segment_plans, write_cohort
+from tests.training.helpers import job_of
 
 
 class Told(Cronos):
@@ -23,11 +23,11 @@ class Told(Cronos):
 
 
 def validation_of(dataset):
-    plans = read_plans(dataset.plans())
+    job = job_of(dataset)
     cohort = Cohort(
         dataset.cache("longflowPlans", "3d_fullres"), {s: [f"{s}_{i}" for i in range(4)] for s in ("s0", "s1")}
     )
-    return plans, cohort, LossValidation(Told, dataset, plans, "3d_fullres", 0, cohort, torch.device("cpu"))
+    return job.plans, cohort, LossValidation(job, cohort, torch.device("cpu"))
 
 
 def test_the_mean_loss_of_the_same_draws_every_time(dataset):
@@ -53,12 +53,5 @@ def test_validation_subjects_without_pairs_are_said_before_training(tmp_path):
     plans = segment_plans()
     cohort = write_cohort(tmp_path, plans, {"a": [filled(1)], "b": [None]})
     with pytest.raises(DataError, match=r"Fold 2 cannot be validated: None of the 2 subjects has two scans.*splits"):
-        LossValidation(
-            method_class("spatiotemporal"),
-            DatasetPaths("Dataset001_Test"),
-            plans,
-            "3d_fullres",
-            2,
-            cohort,
-            torch.device("cpu"),
-        )
+        job = FoldJob(DatasetPaths("Dataset001_Test"), plans, "3d_fullres", "spatiotemporal", 2)
+        LossValidation(job, cohort, torch.device("cpu"))

@@ -1,19 +1,13 @@
 import json
 
-import numpy as np
 import pytest
 
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.paths import DatasetPaths
-from longflow.training.splits import (
-    LONGEST_CONTEXT,
-    Split,
-    draw_context,
-    read_or_draw_targets,
-    read_or_make_splits,
-    split_of_fold,
-)
+from longflow.task import get_task
+from longflow.training.splits import Split, read_or_make_splits, split_of_fold
 
+FORECAST = get_task("forecast")
 SCANS = {f"s{number:02d}": [f"s{number:02d}_{scan}" for scan in range(2 + number % 4)] for number in range(13)}
 
 
@@ -29,7 +23,7 @@ def own(paths, splits):
 
 
 def test_every_subject_validates_once_and_never_in_its_own_training(paths):
-    splits = read_or_make_splits(paths, SCANS)
+    splits = read_or_make_splits(paths, SCANS, FORECAST)
     assert len(splits) == 5
     assert sorted(subject for split in splits for subject in split.val) == sorted(SCANS)
     for split in splits:
@@ -39,28 +33,28 @@ def test_every_subject_validates_once_and_never_in_its_own_training(paths):
 
 
 def test_splits_are_the_same_every_time_and_on_every_machine(paths):
-    first = read_or_make_splits(paths, SCANS)
-    assert read_or_make_splits(paths, SCANS) == first
+    first = read_or_make_splits(paths, SCANS, FORECAST)
+    assert read_or_make_splits(paths, SCANS, FORECAST) == first
     paths.splits.unlink()
-    assert read_or_make_splits(paths, dict(reversed(SCANS.items()))) == first
+    assert read_or_make_splits(paths, dict(reversed(SCANS.items())), FORECAST) == first
 
 
 def test_with_fewer_than_five_subjects_each_is_a_fold(paths):
-    splits = read_or_make_splits(paths, {name: SCANS[name] for name in ("s01", "s02", "s03")})
+    splits = read_or_make_splits(paths, {name: SCANS[name] for name in ("s01", "s02", "s03")}, FORECAST)
     assert sorted(split.val for split in splits) == [("s01",), ("s02",), ("s03",)]
 
 
 def test_one_subject_is_not_enough(paths):
     with pytest.raises(DataError, match=r"has 1 subject\(s\) with at least 2 scans; at least two are needed"):
-        read_or_make_splits(paths, {"s01": SCANS["s01"]})
+        read_or_make_splits(paths, {"s01": SCANS["s01"]}, FORECAST)
     with pytest.raises(DataError, match=r"with a pair of scans, one in each phase at one time; at least two"):
-        read_or_make_splits(paths, {"s01": SCANS["s01"]}, "translate")
+        read_or_make_splits(paths, {"s01": SCANS["s01"]}, get_task("translate"))
     assert not paths.splits.exists()
 
 
 def test_a_users_own_splits_are_honoured(paths):
     own(paths, [{"train": ["s00", "s01"], "val": ["s02"]}])
-    assert read_or_make_splits(paths, SCANS) == [Split(("s00", "s01"), ("s02",))]
+    assert read_or_make_splits(paths, SCANS, FORECAST) == [Split(("s00", "s01"), ("s02",))]
 
 
 @pytest.mark.parametrize(
@@ -80,74 +74,23 @@ def test_a_users_own_splits_are_honoured(paths):
 def test_splits_that_cannot_be_used(paths, splits, message):
     own(paths, splits)
     with pytest.raises(ConfigurationError, match=message):
-        read_or_make_splits(paths, SCANS)
+        read_or_make_splits(paths, SCANS, FORECAST)
 
 
 @pytest.mark.parametrize("fold", [-1, 5, 9])
 def test_a_fold_that_does_not_exist(paths, fold):
     with pytest.raises(NotFoundError, match=f"no fold {fold}: .*splits_final.json has the folds 0 to 4"):
-        split_of_fold(read_or_make_splits(paths, SCANS), fold, paths.splits)
-
-
-def targets_of(paths, scans=SCANS):
-    return read_or_draw_targets(paths, read_or_make_splits(paths, scans), scans)
-
-
-def test_targets_lie_after_their_context_and_belong_to_one_subject(paths):
-    splits, folds = read_or_make_splits(paths, SCANS), targets_of(paths)
-    for split, fold in zip(splits, folds, strict=True):
-        assert {target.subject for target in fold} == set(split.val)
-        assert len({(target.subject, target.target) for target in fold}) == len(fold)
-        for target in fold:
-            cases = SCANS[target.subject]
-            positions = [cases.index(case) for case in target.context]
-            assert 1 <= len(positions) <= LONGEST_CONTEXT and positions == sorted(set(positions))
-            assert positions[-1] < cases.index(target.target)
-        # the last scan of every subject, and more where there are few subjects
-        assert {SCANS[subject][-1] for subject in split.val} <= {target.target for target in fold}
-
-
-def test_targets_are_drawn_once_and_reused(paths):
-    folds = targets_of(paths)
-    before = paths.validation_targets.stat().st_mtime_ns
-    assert targets_of(paths) == folds
-    assert paths.validation_targets.stat().st_mtime_ns == before
-    paths.validation_targets.unlink()
-    assert targets_of(paths) == folds
-
-
-def test_targets_are_drawn_anew_where_they_do_not_fit_any_more(paths):
-    targets_of(paths)
-    own(paths, [{"train": ["s00", "s01"], "val": ["s07"]}])
-    (fold,) = targets_of(paths)
-    assert {target.subject for target in fold} == {"s07"}
-    fewer = {**SCANS, "s07": ["s07_0", "s07_1"]}
-    (fold,) = targets_of(paths, scans=fewer)
-    assert [(target.target, target.context) for target in fold] == [("s07_1", ("s07_0",))]
-    corrected = {**SCANS, "s07": ["s07_1", "s07_0"]}
-    (fold,) = targets_of(paths, scans=corrected)
-    assert [(target.target, target.context) for target in fold] == [("s07_0", ("s07_1",))]
-
-
-def test_context_sizes_are_uniform_and_so_are_the_subsets():
-    generator = np.random.default_rng(0)
-    drawn = [tuple(draw_context(generator, 3, 5)) for _ in range(3000)]
-    shares = {subset: drawn.count(subset) / len(drawn) for subset in set(drawn)}
-    assert len(shares) == 7
-    for subset, share in shares.items():
-        assert share == pytest.approx({1: 1 / 9, 2: 1 / 9, 3: 1 / 3}[len(subset)], abs=0.03)
-    assert {len(draw_context(generator, 9, 2)) for _ in range(50)} == {1, 2}
-    assert {len(draw_context(generator, 9, 2, count=2)) for _ in range(50)} == {2}
+        split_of_fold(read_or_make_splits(paths, SCANS, FORECAST), fold, paths.splits)
 
 
 def test_labels_are_spread_over_the_folds_and_so_are_those_without(paths):
     """Three labelled subjects of twelve: three folds, a labelled one and three of the others validate each."""
     scans = {f"s{number:02d}": ["a", "b"] for number in range(12)}
     labelled = ["s01", "s05", "s09"]
-    splits = read_or_make_splits(paths, scans, "segment", labelled)
+    splits = read_or_make_splits(paths, scans, get_task("segment"), labelled)
     assert len(splits) == 3
     for split in splits:
         assert len(set(split.val) & set(labelled)) == 1 and len(split.val) == 4
         assert sorted((*split.train, *split.val)) == sorted(scans)
     assert sorted(subject for split in splits for subject in split.val) == sorted(scans)
-    assert read_or_make_splits(paths, scans, "segment", labelled) == splits
+    assert read_or_make_splits(paths, scans, get_task("segment"), labelled) == splits

@@ -6,20 +6,21 @@ import torch
 
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
 from longflow.files import write_json
+from longflow.job import FoldJob, FoldSettings
 from longflow.methods.weights import Checkpoint, write_checkpoint
-from longflow.paths import FoldPaths
+from longflow.paths import DatasetPaths
 from longflow.plans import read_plans, write_plans
 from longflow.training.distributed import Processes
-from longflow.training.run import Run, RunSettings, set_up_run
-from longflow.training.start import begin_with, check_same_settings, pretrained_file
+from longflow.training.run import Run, set_up_run
+from longflow.training.start import check_same_settings, load_first_weights, pretrained_file
 from tests.methods.segmentation.helpers import segmentation_plans
 from tests.tasks.translate.cohort import make_pairs, phase_plans
-from tests.training.helpers import finished_model, make_dataset
+from tests.training.helpers import finished_model, job_of, make_dataset
 from tests.training.test_loop import train
 
 
 @pytest.mark.parametrize(
-    ("begun", "wanted", "message"),
+    ("begun", "given", "message"),
     [
         ({"pretrained": "tfm"}, {}, "was begun with pretrained = tfm, this command has None"),
         ({"seed": 1}, {}, "was begun with seed = 1, this command has 0"),
@@ -31,41 +32,39 @@ from tests.training.test_loop import train
         ),
     ],
 )
-def test_a_fold_keeps_what_it_was_begun_with(dataset, begun, wanted, message):
-    paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
-    write_json({"settings": asdict(RunSettings(**begun))}, paths.run)
-    check_same_settings(paths, RunSettings(epochs=7, learning_rate=0.1, **begun))
+def test_a_fold_keeps_the_settings_it_was_begun_with(dataset, begun, given, message):
+    job = job_of(dataset, epochs=7, learning_rate=0.1, **begun)
+    write_json({"settings": asdict(FoldSettings(**begun))}, job.paths.run)
+    check_same_settings(job)
     with pytest.raises(ConfigurationError, match=message):
-        check_same_settings(paths, RunSettings(**wanted))
+        check_same_settings(job_of(dataset, **given))
 
 
 def test_pretrained_is_a_file_or_the_same_fold_of_a_method(dataset, tmp_path):
     plans = read_plans(dataset.plans())
-    model = dataset.model("tfm", "longflowPlans", "3d_fullres")
     own = tmp_path / "weights.safetensors"
     own.touch()
-    assert pretrained_file(dataset, RunSettings(pretrained=str(own)), model, 0) == own
+    assert pretrained_file(job_of(dataset, "tfm", pretrained=str(own))) == own
     with pytest.raises(NotFoundError, match=r"'cronoss' is neither a file nor a method"):
-        pretrained_file(dataset, RunSettings(pretrained="cronoss"), model, 0)
+        pretrained_file(job_of(dataset, "tfm", pretrained="cronoss"))
     source = finished_model(dataset, plans, fold=1)
-    assert pretrained_file(dataset, RunSettings(pretrained="cronos"), model, 1) == source.fold(1).final
+    assert pretrained_file(job_of(dataset, "tfm", 1, pretrained="cronos")) == source.fold(1).final
     with pytest.raises(
         NotFoundError, match=r"Fold 0 .* finished are: 1\. Run first: longflow_train 001 3d_fullres 0 -m cronos"
     ):
-        pretrained_file(dataset, RunSettings(pretrained="cronos"), model, 0)
+        pretrained_file(job_of(dataset, "tfm", pretrained="cronos"))
 
 
 def test_a_file_of_another_fold_has_seen_who_validates(dataset, caplog, tmp_path):
-    model = dataset.model("tfm", "longflowPlans", "3d_fullres")
     source = finished_model(dataset, read_plans(dataset.plans()), fold=1).fold(1).final
-    assert pretrained_file(dataset, RunSettings(pretrained=str(source)), model, 1) == source and not caplog.records
-    assert pretrained_file(dataset, RunSettings(pretrained=str(source)), model, 0) == source
+    assert pretrained_file(job_of(dataset, "tfm", 1, pretrained=str(source))) == source and not caplog.records
+    assert pretrained_file(job_of(dataset, "tfm", pretrained=str(source))) == source
     assert "was trained on subjects that validate fold 0" in caplog.text
     caplog.clear()
     elsewhere = tmp_path / "fold_3" / "weights.safetensors"
     elsewhere.parent.mkdir()
     elsewhere.touch()
-    assert pretrained_file(dataset, RunSettings(pretrained=str(elsewhere)), model, 0) == elsewhere
+    assert pretrained_file(job_of(dataset, "tfm", pretrained=str(elsewhere))) == elsewhere
     assert not caplog.records
 
 
@@ -73,32 +72,34 @@ def test_a_file_of_another_fold_has_seen_who_validates(dataset, caplog, tmp_path
 def test_a_fold_does_not_begin_with_what_it_overwrites(dataset, by_name):
     model = finished_model(dataset, read_plans(dataset.plans()))
     source = "cronos" if by_name else str(model.fold(0).final)
-    with pytest.raises(ConfigurationError, match="weights of the fold that is to be trained anew"):
+    with pytest.raises(ConfigurationError, match="weights of the fold that is to be trained from scratch"):
         train(dataset, pretrained=source, overwrite=True)
     assert model.fold(0).final.is_file()
 
 
-def segmenting_run(folder, index=0, **settings) -> Run:
-    paths, processes = FoldPaths(folder), Processes(index, 1, torch.device("cpu"))
-    return set_up_run(paths, "unet", segmentation_plans(), "3d_fullres", RunSettings(**settings), processes, None)
+def segmenting_run(index=0, **settings) -> Run:
+    job = FoldJob(
+        DatasetPaths("Dataset001_Test"), segmentation_plans(), "3d_fullres", "unet", 0, FoldSettings(**settings)
+    )
+    return set_up_run(job, Processes(index, 1, torch.device("cpu")), None)
 
 
 def test_every_process_begins_with_the_weights_and_the_first_says_which(tmp_path, caplog):
     source = tmp_path / "source.safetensors"
-    begun = segmenting_run(tmp_path, seed=1)
+    begun = segmenting_run(seed=1)
     tensors = {f"weights.{name}": tensor for name, tensor in begun.method.state_dict().items()}
     write_checkpoint(Checkpoint(tensors, begun.header), source)
     for index, said in ((1, False), (0, True)):
-        run = segmenting_run(tmp_path / str(index), index)
+        run = segmenting_run(index)
         with caplog.at_level(logging.INFO):
-            record = begin_with(run, source)
+            record = load_first_weights(run, source)
         assert all(torch.equal(tensor, tensors[f"weights.{name}"]) for name, tensor in run.average.items())
         assert record["file"] == str(source) and record["loaded"]
         counts = f"{len(record['loaded'])} tensors loaded, {len(record['skipped'])} skipped."
         assert (f"Pretrained weights of {source}: {counts}" in caplog.text) == said
 
 
-def test_what_a_fold_was_begun_with_is_forgotten_when_it_is_trained_anew(dataset):
+def test_what_a_fold_was_begun_with_is_forgotten_when_it_is_trained_from_scratch(dataset):
     paths = dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
     for path in (paths.pretrained, paths.labelled_subjects):
         write_json([], path)
@@ -112,9 +113,8 @@ def test_a_method_trained_with_other_plans_is_no_start(dataset):
     finished_model(dataset, plans)
     plans.configuration("3d_fullres").spacing = [2, 1, 1]
     write_plans(plans, dataset.plans())
-    model = dataset.model("tfm", "longflowPlans", "3d_fullres")
     with pytest.raises(ModelError, match="was trained with another plan"):
-        pretrained_file(dataset, RunSettings(pretrained="cronos"), model, 0)
+        pretrained_file(job_of(dataset, "tfm", pretrained="cronos"))
 
 
 def test_pretrained_weights_are_not_for_forecasts(dataset):

@@ -1,30 +1,20 @@
-import pytest
 import torch
 
-from longflow.errors import NotFoundError
-from longflow.methods import Method
-from longflow.methods.registry import known_methods, method_class
-from longflow.plans import read_plans
-from longflow.tasks.forecast.validation import ForecastValidation
-from longflow.training.splits import Cohort
-from longflow.training.validation import VALIDATIONS, validation_of
+from longflow.inference.models import LoadedMember, Models
+from longflow.inference.selection import Member, Selection
+from longflow.methods.registry import build_method
+from longflow.training.validation import evenly_spaced, out_of_fold_settings
+from tests.training.helpers import job_of
 
 
-def made(method, dataset):
-    plans = read_plans(dataset.plans())
-    cache = dataset.cache("longflowPlans", "3d_fullres")
-    cohort = Cohort(cache, {"s0": ["s0_0", "s0_1"]})
-    return validation_of(method, dataset, plans, "3d_fullres", 0, cohort, torch.device("cpu"))
+def test_out_of_fold_predictions_name_what_those_of_longflow_predict_name(dataset):
+    job = job_of(dataset, fold=2)
+    method = build_method(job.method, job.plans, job.configuration)
+    member = Member(job.model, (2,))
+    selection = Selection(dataset, (member,))
+    models = Models(selection, torch.device("cpu"), [LoadedMember(member, job.plans, [method])], method.mirrors)
+    assert out_of_fold_settings(job, method) == {"time_unit": "days", **models.settings()}
 
 
-def test_a_method_gets_the_validation_it_names(dataset):
-    assert isinstance(made(method_class("cronos"), dataset), ForecastValidation)
-    assert {method_class(name).validation for name in known_methods()} <= set(VALIDATIONS)
-
-
-def test_a_validation_that_nobody_does_is_named(dataset):
-    class Strange(Method):
-        validation = "lables"
-
-    with pytest.raises(NotFoundError, match=r"no kind of validation 'lables'\. Did you mean 'labels'"):
-        made(Strange, dataset)
+def test_positions_are_spaced_evenly():
+    assert evenly_spaced(6, 3) == [0, 2, 5] and evenly_spaced(2, 8) == [0, 1] and evenly_spaced(0, 8) == []

@@ -1,1 +1,1 @@
-"""Forecasting: a scan at any time from earlier scans. A module here is a method, named as on the command line."""
+"""Methods that forecast a scan at any time from earlier scans. A module is a method, named as on the command line."""

@@ -1,4 +1,4 @@
-"""What the baselines of the papers share: the target is predicted directly; some see the scans on the planned grid."""
+"""The base of the papers' baselines: they predict the target directly; some see the scans on the planned grid."""
 
 from abc import abstractmethod
 
@@ -18,25 +18,31 @@ class DirectMethod(Method):
 
     @abstractmethod
     def forecast(self, batch: Batch) -> Tensor:
-        """The target, (batch, channels, *spatial), float32."""
+        """Predict the target.
+
+        :param batch: with or without target.
+        :returns: (batch, channels, *spatial), float32.
+        """
 
     def training_step(self, batch: Batch) -> Tensor:
-        """The mean squared error of the target (TFM section 3, baseline training)."""
+        """Compute the mean squared error of the target (TFM section 3, baseline training)."""
         return F.mse_loss(self.forecast(batch), batch.target)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """The network's output."""
+        """Return the network's output."""
         return {"forecast": self.forecast(batch)}
 
 
 def scans_on_grid(batch: Batch, plans: Plans) -> tuple[Tensor, Tensor]:
-    """The scans in the slots of the planned grid, empty slots zero (CRONOS eq. 12-18).
+    """Put the scans into the slots of the planned grid, empty slots zero (CRONOS eq. 12-18).
 
-    So the papers' baselines see a series: frames on a regular axis that ends right before the target, missing ones
-    zero (CRONOS section 4.1; TFM sections 3 and 3.1). They are told no times: where the gaps are shows in which slots
-    are empty, and how far away the target is in how many are at the end. Filling them (LOCF) is what CRONOS and TFM
-    add; with it a baseline could not tell a gap from a scan in which nothing has changed.
+    So the papers' baselines see a series: frames on a regular axis that ends right before the target, missing ones zero
+    (CRONOS section 4.1; TFM sections 3 and 3.1). They are given no times. The empty slots show the gaps, and the number
+    of those at the end shows the horizon. Filling them (LOCF) is what CRONOS and TFM add; with it a baseline could not
+    distinguish a gap from a scan in which nothing has changed.
 
+    :param batch: scans and times.
+    :param plans: with the grid.
     :returns: stack (batch, K, channels, *spatial), and which slots hold a scan, (batch, K).
     """
     grid = plans.temporal.grid

@@ -1,4 +1,4 @@
-"""What the flow methods share: transport of a stack of context scans to the broadcast target."""
+"""The base of the flow methods: transport of a stack of context scans to the broadcast target."""
 
 import math
 from abc import abstractmethod
@@ -17,63 +17,90 @@ from longflow.flow.solvers import integrate
 from longflow.flow.times import time_frequencies
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method, Options
-from longflow.networks.film_unet import FiLMUNet
-from longflow.plans import Plans
+from longflow.networks.registry import NetworksFor, build_network
+from longflow.plans import Plans, TemporalPlan
 
 FREQUENCIES = 16
 
-#: flow steps this far apart are told apart
+#: flow steps this far apart are distinguished
 SMALLEST_STEP = 0.05
 
 
 class FlowMethod(Method):
     """Flow matching from the context to the target of the same subject (CRONOS algorithms 1 and 2; TFM algorithm 1).
 
-    The coupling is paired: every stack is transported to its own subject's target. Subclasses say how a stack is made
-    of a batch (:meth:`stack`) and what the network is told of time (:meth:`code`).
+    The coupling is paired: every stack is transported to its own subject's target. Subclasses make the stack of a batch
+    (:meth:`stack`) and the network's conditioning code (:meth:`code`).
 
     ``options``:
 
     - ``noise``: sigma of CRONOS eq. 4 (table 7), the standard deviation of the Gaussian noise that is added to X_tau in
-      training, in units of the normal form. As in TorchCFM, the library of the paper, it is the same at every tau and
-      the velocity to be learnt stays X_1 - X_0. Nothing is added when predicting.
-    - ``context``: "all" scans, or the "last" one alone: a stack of one scan, for which the network is built, and all
-      else as it is. That is "LCI + FM" of TFM (table 3: its U-Net with a single time channel) and the single context
-      frame of CRONOS (B.6.1). A grid of one slot tells nothing of the horizon; ``cronos`` knows it from its times.
+      training, in units of the normal form. As in TorchCFM, the library of the paper, it is the same at every tau, and
+      the velocity to be learnt stays X_1 - X_0. Nothing is added in prediction.
+    - ``context``: "all" scans, or the "last" one alone: a stack of one scan, for which the network is built; everything
+      else stays. That is "LCI + FM" of TFM (table 3: its U-Net with a single time channel) and the single context
+      frame of CRONOS (B.6.1). A grid of one slot says nothing of the horizon; ``cronos`` knows it from its times.
 
-    :param scans: most scans that a stack holds. :param code_size: length of the conditioning code.
+    :param scans: most scans of a stack.
+    :param code_size: length of the conditioning code.
+    :param network: a name in ``networks``; empty: the default.
     :raises ConfigurationError: the noise is negative or not a finite number.
     """
 
     task = "forecast"
     reductions = REDUCTIONS
     integrates = True
+    networks = NetworksFor("flow")
     options: ClassVar[Options] = {"noise": 0.0, "context": "all"}
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"context": ("all", "last")}
 
-    def __init__(self, plans: Plans, configuration: str, scans: int, code_size: int, options: Options | None = None):
+    def __init__(
+        self,
+        plans: Plans,
+        configuration: str,
+        scans: int,
+        code_size: int,
+        options: Options | None = None,
+        network: str = "",
+    ):
         super().__init__(plans, configuration, options)
         if not 0 <= self.options["noise"] < math.inf:
             raise ConfigurationError(f"The option 'noise' is {self.options['noise']}, expected 0 or more.")
         self.scans = 1 if self.options["context"] == "last" else scans
         channels = self.scans * len(plans.channel_names)
-        self.network = FiLMUNet(channels, self.configuration.network, code_size)
+        self.network = build_network(network or self.networks[0], channels, self.configuration.network, code_size)
 
     @abstractmethod
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """X_0, (batch, scans, channels, *spatial), and which of its scans count, (batch, scans)."""
+        """Make the stack of a batch.
+
+        :param batch: with or without target.
+        :returns: X_0, (batch, scans, channels, *spatial), and which of its scans count, (batch, scans).
+        """
 
     @abstractmethod
     def code(self, batch: Batch, tau: Tensor) -> Tensor:
-        """The conditioning code at flow steps ``tau`` (batch,): (batch, code_size)."""
+        """Make the conditioning code.
+
+        :param batch: with its times.
+        :param tau: flow steps, (batch,).
+        :returns: (batch, code_size).
+        """
 
     def velocity(self, batch: Batch, stack: Tensor, mask: Tensor, tau: Tensor) -> Tensor:
-        """v_theta(X_tau), of the shape of ``stack``; the network sees zeros where ``mask`` is False."""
+        """Compute v_theta(X_tau); the network sees zeros where ``mask`` is False.
+
+        :param batch: with its times.
+        :param stack: X_tau, (batch, scans, channels, *spatial).
+        :param mask: (batch, scans), True where a scan counts.
+        :param tau: flow steps, (batch,).
+        :returns: the shape of ``stack``.
+        """
         observed = stack * as_weights(mask, stack)
         return self.network(observed.flatten(1, 2), self.code(batch, tau)).view_as(stack)
 
     def training_step(self, batch: Batch) -> Tensor:
-        """One draw of tau per sample; the mean squared error of the velocity (CRONOS eq. 4-6)."""
+        """Draw one tau per sample and compute the mean squared error of the velocity (CRONOS eq. 4-6)."""
         batch = self._seen(batch)
         start, mask = self.stack(batch)
         end = broadcast_target(batch.target, start.shape[1])
@@ -83,7 +110,7 @@ class FlowMethod(Method):
         return velocity_loss(predicted, velocity(start, end), mask)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """The stack integrated to tau = 1 (CRONOS eq. 10), under both reductions."""
+        """Integrate the stack to tau = 1 (CRONOS eq. 10) and return both reductions."""
         batch = self._seen(batch)
         start, mask = self.stack(batch)
 
@@ -93,7 +120,7 @@ class FlowMethod(Method):
         return reduce_scans(integrate(field, start, self.solver, self.steps), mask)
 
     def _seen(self, batch: Batch) -> Batch:
-        """The batch with the context that the option leaves; its last scan is always an observed one."""
+        """Keep the context that the option allows; its last scan is always an observed one."""
         if self.options["context"] == "all":
             return batch
         context, times, mask = batch.context[:, -1:], batch.context_times[:, -1:], batch.context_mask[:, -1:]
@@ -103,33 +130,36 @@ class FlowMethod(Method):
 class GridFlowMethod(FlowMethod):
     """A flow whose stack is the planned temporal grid, every empty slot filled with the nearest earlier scan.
 
-    A further option is ``filling``, what empty slots hold (CRONOS table 4):
+    A further option is ``filling``, the content of empty slots (CRONOS table 4):
 
     - "locf": the nearest earlier scan (A.1.2);
-    - "masking": zeros which the network sees and of which nothing else is made: no loss, no part in a reduction
-      ("training only on the given frames", B.1);
+    - "masking": zeros that only the network sees, without loss and without part in a reduction ("training only on the
+      given frames", B.1);
     - "none": zeros that count like scans, in the loss and in the reductions ("as they are given").
 
     Zeros are those of the normal form. With "none" a forecast does not start at LCI: an untrained one is, under
     ``last``, a zero image wherever the last slot is empty.
 
     :param code_size: length of the conditioning code.
+    :param network: a name in ``networks``; empty: the default.
     """
 
     options: ClassVar[Options] = {**FlowMethod.options, "filling": "locf"}
     choices: ClassVar[dict[str, tuple[str, ...]]] = {**FlowMethod.choices, "filling": ("locf", "masking", "none")}
 
-    def __init__(self, plans: Plans, configuration: str, code_size: int, options: Options | None = None):
+    def __init__(
+        self, plans: Plans, configuration: str, code_size: int, options: Options | None = None, network: str = ""
+    ):
         grid = plans.temporal.grid
-        super().__init__(plans, configuration, grid.length, code_size, options)
+        super().__init__(plans, configuration, grid.length, code_size, options, network)
         self.grid_length = self.scans
         self.grid_spacing = grid.spacing / plans.temporal.time_scale
 
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """X_0 = LOCF(embed(scans)) (CRONOS eq. 8; TFM section 2.4); every slot counts.
+        """Make X_0 = LOCF(embed(scans)) (CRONOS eq. 8; TFM section 2.4); every slot counts.
 
-        With the filling "masking" or "none" X_0 = embed(scans) (eq. 17, 18), and with "masking" only occupied slots
-        count (eq. 15).
+        With the filling "masking" or "none" X_0 = embed(scans) (eq. 17, 18). With "masking" only occupied slots count
+        (eq. 15).
         """
         slots = grid_slots(batch.context_times, batch.target_time, self.grid_spacing, self.grid_length)
         embedded, occupied = embed_on_grid(batch.context, slots, batch.context_mask, self.grid_length)
@@ -140,5 +170,17 @@ class GridFlowMethod(FlowMethod):
 
 
 def flow_step_frequencies() -> Tensor:
-    """Frequencies f_k of gamma(tau), for networks that are told of the flow step alone: (FREQUENCIES,)."""
+    """Return frequencies f_k of gamma(tau), for codes of the flow step alone: (FREQUENCIES,)."""
     return time_frequencies(SMALLEST_STEP, 1.0, FREQUENCIES)
+
+
+def planned_frequencies(temporal: TemporalPlan) -> Tensor:
+    """Return frequencies f_k for a dataset's times, from its shortest interval to its longest span or horizon.
+
+    :param temporal: of the plans.
+    :returns: (FREQUENCIES,), in turns per unit of the time scale.
+    """
+    longest = max(temporal.longest_span, temporal.longest_horizon)
+    return time_frequencies(
+        temporal.shortest_interval / temporal.time_scale, longest / temporal.time_scale, FREQUENCIES
+    )

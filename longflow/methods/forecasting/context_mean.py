@@ -15,7 +15,7 @@ class ContextMean(Method):
     trains = False
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean over the observed scans."""
+        """Average the observed scans."""
         return {"forecast": reduce_scans(batch.context, batch.context_mask)["mean"]}
 
 

@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from longflow.methods.batches import Batch
 from longflow.methods.forecasting._direct import DirectMethod, scans_on_grid
+from longflow.networks.blocks import CONVOLUTIONS
 from longflow.networks.conv_lstm import (
-    CONVOLUTIONS,
     ConvLSTMCell,
     ScanDecoder,
     ScanEncoder,
@@ -19,12 +19,11 @@ from longflow.plans import NetworkPlan, Plans
 
 
 class ConvLSTM(DirectMethod):
-    """One scan after the other changes a state; the target is decoded from the last one.
+    """A recurrent network: one scan after the other changes a state, and the target is decoded from the last state.
 
-    The scans are seen on the planned grid, slots between and after them as zeros (:func:`scans_on_grid`): a series of
-    even spacing that ends right before the target, as the frames of SHI et al. and those of the papers' experiments.
-    So it is told no times, but sees the gaps and how far away the target is. Slots before the first scan leave the
-    state as it is.
+    It sees the scans on the planned grid, slots between and after them as zeros (:func:`scans_on_grid`): a series of
+    even spacing that ends right before the target, as the frames of SHI et al. and those of the papers' experiments. So
+    it is given no times, but sees the gaps and the horizon. Slots before the first scan leave the state unchanged.
     """
 
     summary = "ConvLSTM: a recurrent network over scans on a regular grid"
@@ -34,7 +33,7 @@ class ConvLSTM(DirectMethod):
         self.network = ConvLSTMNetwork(len(plans.channel_names), self.configuration.network)
 
     def forecast(self, batch: Batch) -> Tensor:
-        """The target from the scans on the grid."""
+        """Predict the target from the scans on the grid."""
         stack, occupied = scans_on_grid(batch, self.plans)
         return self.network(stack, occupied.cumsum(1) > 0)
 
@@ -42,11 +41,12 @@ class ConvLSTM(DirectMethod):
 class ConvLSTMNetwork(nn.Module):
     """Encoder of single scans, one layer of ConvLSTM, decoder of its last hidden state.
 
-    SHI et al. have two or three layers, and a second network that unrolls the future frame by frame. CRONOS and TFM say
-    neither how many layers nor how many features theirs has; its memory in CRONOS table 8, half of CRONOS's, is that of
+    SHI et al. have two or three layers, and a second network that unrolls the future frame by frame. CRONOS and TFM
+    give neither the number of layers nor that of features. The memory in CRONOS table 8, half of CRONOS's, is that of
     one layer at half the resolution, and a single target needs no second network.
 
-    :param channels: of a scan. :param plan: features, strides, kernel sizes.
+    :param channels: of a scan.
+    :param plan: features, strides, kernel sizes.
     """
 
     def __init__(self, channels: int, plan: NetworkPlan):
@@ -58,9 +58,10 @@ class ConvLSTMNetwork(nn.Module):
         self.decoder = ScanDecoder(channels, plan)
 
     def forward(self, scans: Tensor, mask: Tensor) -> Tensor:
-        """The target.
+        """Predict the target.
 
-        :param scans: (batch, scans, channels, *spatial). :param mask: (batch, scans), False where the state stays.
+        :param scans: (batch, scans, channels, *spatial).
+        :param mask: (batch, scans), False where the state stays.
         :returns: (batch, channels, *spatial), float32.
         """
         maps = self.encoder(scans)

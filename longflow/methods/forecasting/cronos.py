@@ -5,9 +5,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longflow.flow.times import encode_times, fourier_features, interpolate_times, time_frequencies
+from longflow.flow.times import encode_times, fourier_features, interpolate_times
 from longflow.methods.batches import Batch
-from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod, flow_step_frequencies
+from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod, flow_step_frequencies, planned_frequencies
 from longflow.methods.method import Options
 from longflow.networks.scan_mixing import ScanMixing
 from longflow.plans import Plans
@@ -16,47 +16,45 @@ from longflow.plans import Plans
 class Cronos(FlowMethod):
     """Continuous CRONOS.
 
-    Time reaches the network as in the paper, Enc(T_tau) of equation 11, and in two further ways, since that code alone
-    loses what a forecast depends on:
+    Time reaches the network as in the paper, Enc(T_tau) of equation 11. That code alone loses information that a
+    forecast depends on, so time enters in two further ways:
 
-    - the encoded target time stands beside it: at tau = 0 equation 9 gives the context's times, which say nothing of
-      the target's, so that the first (and with one Euler step the only) evaluation could not depend on what was asked;
-    - equation 11 is a mean over the scans, from which it is hard to tell which scan belongs to which time. A linear
-      term W(t_1 ... t_T, t_target) X_0, with weights made of every scan's own time, is added to the network's
-      velocity: v = v_theta(X_tau, T_tau) + W X_0. It starts at zero, as the network does.
+    - The encoded target time is concatenated to it. At tau = 0 equation 9 gives the context's times, which say nothing
+    of the target's. So the first evaluation (the only one with a single Euler step) could not depend on the requested
+      time.
+    - Equation 11 is a mean over the scans, from which it is hard to tell which scan belongs to which time. A linear
+    term W(t_1 ... t_T, t_target) X_0, with weights made of every scan's own time, is added to the network's velocity:
+      v = v_theta(X_tau, T_tau) + W X_0. It starts at zero, as the network does.
 
-    Frequencies cover the dataset's shortest interval and longest span or horizon (:func:`time_frequencies`).
+    Frequencies cover the dataset's shortest interval and longest span or horizon (:func:`planned_frequencies`).
 
     A further option is ``explicit_time``. Switched off, no time enters (table 9 and B.6.2, where the variant called
-    discrete "receives no timestamps", and all else is equal): the code is gamma(tau), as in discrete CRONOS (C.3),
-    since Enc(T_tau) and gamma(t_target) are made of times; and the linear term is left out, since its weights are. What
-    is left of time are the order of the scans and their number.
+    discrete "receives no timestamps" and everything else is equal). The code is then gamma(tau), as in discrete CRONOS
+    (C.3), since Enc(T_tau) and gamma(t_target) are made of times. The linear term is excluded for the same reason. Only
+    the order of the scans and their number remain of time.
     """
 
     summary = "continuous CRONOS: transport of all context scans at their real times (default)"
 
     options: ClassVar[Options] = {**FlowMethod.options, "explicit_time": True}
 
-    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None, network: str = ""):
         temporal = plans.temporal
         timed = {**type(self).options, **(options or {})}["explicit_time"]
-        super().__init__(plans, configuration, temporal.sequence_length, (4 if timed else 2) * FREQUENCIES, options)
+        code_size = (4 if timed else 2) * FREQUENCIES
+        super().__init__(plans, configuration, temporal.sequence_length, code_size, options, network)
         if not timed:
             self.register_buffer("frequencies", flow_step_frequencies())
             return
-        longest = max(temporal.longest_span, temporal.longest_horizon)
-        frequencies = time_frequencies(
-            temporal.shortest_interval / temporal.time_scale, longest / temporal.time_scale, FREQUENCIES
-        )
-        self.register_buffer("frequencies", frequencies)
+        self.register_buffer("frequencies", planned_frequencies(temporal))
         self.mixing = ScanMixing(self.scans, 2 * FREQUENCIES, 2 * FREQUENCIES)
 
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The observed scans as they are (section 3.1: observed context only, without padding)."""
+        """Take the observed scans as they are (section 3.1: observed context only, without padding)."""
         return batch.context, batch.context_mask
 
     def code(self, batch: Batch, tau: Tensor) -> Tensor:
-        """[Enc(T_tau), gamma(t_target)]; gamma(tau) without explicit time."""
+        """Make [Enc(T_tau), gamma(t_target)]; gamma(tau) without explicit time."""
         if not self.options["explicit_time"]:
             return fourier_features(tau, self.frequencies)
         times = interpolate_times(batch.context_times, batch.target_time, tau)
@@ -64,7 +62,7 @@ class Cronos(FlowMethod):
         return torch.cat([encoded, fourier_features(batch.target_time, self.frequencies)], dim=1)
 
     def velocity(self, batch: Batch, stack: Tensor, mask: Tensor, tau: Tensor) -> Tensor:
-        """v_theta(X_tau, T_tau) + W(t, t_target) X_0; v_theta(X_tau, tau) without explicit time."""
+        """Compute v_theta(X_tau, T_tau) + W(t, t_target) X_0; v_theta(X_tau, tau) without explicit time."""
         velocity = super().velocity(batch, stack, mask, tau)
         if not self.options["explicit_time"]:
             return velocity

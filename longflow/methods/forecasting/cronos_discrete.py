@@ -12,18 +12,18 @@ from longflow.plans import Plans
 class CronosDiscrete(GridFlowMethod):
     """Discrete CRONOS.
 
-    The network is told of the flow step tau alone; order and gaps of the scans are in their places on the grid, whose
-    spacing and length were planned from the dataset.
+    The network is conditioned on the flow step tau alone. Order and gaps of the scans show in their places on the grid,
+    whose spacing and length were planned from the dataset.
     """
 
     summary = "discrete CRONOS: scans on a regular grid, gaps filled by the last observation"
 
-    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
-        super().__init__(plans, configuration, 2 * FREQUENCIES, options)
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None, network: str = ""):
+        super().__init__(plans, configuration, 2 * FREQUENCIES, options, network)
         self.register_buffer("frequencies", flow_step_frequencies())
 
     def code(self, batch: Batch, tau: Tensor) -> Tensor:
-        """gamma(tau)."""
+        """Make gamma(tau)."""
         return fourier_features(tau, self.frequencies)
 
 

@@ -7,14 +7,14 @@ from longflow.methods.method import Method
 
 
 class LastContextImage(Method):
-    """Nothing changes: the forecast is the last context scan."""
+    """The forecast is the last context scan: nothing changes."""
 
     task = "forecast"
     summary = "last context image: nothing changes"
     trains = False
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """The last context scan."""
+        """Return the last context scan."""
         return {"forecast": batch.context[:, -1]}
 
 

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from longflow.methods.batches import Batch
 from longflow.methods.forecasting._direct import DirectMethod
+from longflow.networks.blocks import CONVOLUTIONS
 from longflow.networks.conv_lstm import (
-    CONVOLUTIONS,
     ConvLSTMCell,
     ScanDecoder,
     ScanEncoder,
@@ -16,6 +16,7 @@ from longflow.networks.conv_lstm import (
     where_seen,
     without_keeping,
 )
+from longflow.networks.padding import same_padding
 from longflow.plans import NetworkPlan, Plans
 
 #: Euler steps from one scan to the next: the number of the authors' code for solvers of fixed steps
@@ -23,9 +24,9 @@ STEPS = 3
 
 
 class ODELSTM(DirectMethod):
-    """An LSTM that is changed by every scan, and between scans goes on by itself for as long as was waited.
+    """An LSTM whose state is changed by every scan, and evolves by itself between scans.
 
-    It sees the observed scans and the real times between them, in units of the plan's time scale, and nothing of the
+    It sees the observed scans and the real times between them, in units of the plan's time scale. It does not use the
     planned grid.
     """
 
@@ -36,27 +37,28 @@ class ODELSTM(DirectMethod):
         self.network = ODELSTMNetwork(len(plans.channel_names), self.configuration.network)
 
     def forecast(self, batch: Batch) -> Tensor:
-        """The target at the time that is asked for."""
+        """Predict the target at the requested time."""
         return self.network(batch.context, waiting_times(batch), batch.context_mask)
 
 
 class ODELSTMNetwork(nn.Module):
     """Encoder of single scans, LSTM cell, dynamics of its hidden state, decoder.
 
-    The LSTM is the authors', with convolutions for its products, as all is in images: a scan updates hidden state and
-    cell, then the hidden state follows dh/dt = f(h) until the next scan or the target, with f two layers and tanh in
-    between. The cell stays as it is, so that a gradient finds its way back through long waits. Encoder, decoder and
-    scale are those of ``convlstm``: CRONOS says nothing of them, and with them and Euler steps a training step that
-    keeps everything takes what its table 8 says. f starts at zero: nothing happens between scans before it is learned.
+    The LSTM is the authors', with convolutions for its products. A scan updates hidden state and cell. Then the hidden
+    state follows dh/dt = f(h) until the next scan or the target; f has two layers with tanh in between. The cell stays
+    constant, so that a gradient survives long intervals. Encoder, decoder and scale are those of ``convlstm``. CRONOS
+    does not describe them; with them and Euler steps, a training step that keeps everything takes the memory of its
+    table 8. f starts at zero: at first nothing happens between scans.
 
-    :param channels: of a scan. :param plan: features, strides, kernel sizes.
+    :param channels: of a scan.
+    :param plan: features, strides, kernel sizes.
     """
 
     def __init__(self, channels: int, plan: NetworkPlan):
         super().__init__()
         stage = recurrent_stage(plan)
         features, kernel = plan.features_per_stage[stage], plan.kernel_sizes[stage]
-        conv, same = CONVOLUTIONS[plan.dimensions], [size // 2 for size in kernel]
+        conv, same = CONVOLUTIONS[plan.dimensions], same_padding(kernel)
         self.encoder = ScanEncoder(channels, plan)
         self.cell = ConvLSTMCell(conv, features, features, kernel)
         self.dynamics = nn.Sequential(
@@ -67,10 +69,10 @@ class ODELSTMNetwork(nn.Module):
         self.decoder = ScanDecoder(channels, plan)
 
     def forward(self, scans: Tensor, waits: Tensor, mask: Tensor) -> Tensor:
-        """The target.
+        """Predict the target.
 
-        :param scans: (batch, scans, channels, *spatial). :param waits: from each scan to the next, from the last to the
-            target, (batch, scans).
+        :param scans: (batch, scans, channels, *spatial).
+        :param waits: from each scan to the next, from the last to the target, (batch, scans).
         :param mask: (batch, scans), False where the state stays.
         :returns: (batch, channels, *spatial), float32.
         """
@@ -86,13 +88,14 @@ class ODELSTMNetwork(nn.Module):
         return where_seen(seen, (self.wait(hidden, wait), cell), before)
 
     def wait(self, hidden: Tensor, time: Tensor) -> Tensor:
-        """The hidden state after a time that may differ between samples, by equal Euler steps.
+        """Evolve the hidden state for a time that may differ between samples, by equal Euler steps.
 
         Every sample goes from 0 to 1 with its own time as a factor of f. The steps are those of torchdiffeq's
-        ``euler``, which cannot be asked here: it reads the numbers of its grid, and memory is planned on tensors
-        without any.
+        ``euler``. That cannot be used here: it reads the numbers of its grid, and memory is planned on tensors without
+        any.
 
-        :param hidden: (batch, features, *spatial). :param time: (batch,).
+        :param hidden: (batch, features, *spatial).
+        :param time: (batch,).
         :returns: of the shape and type of ``hidden``; the steps are taken in float32.
         """
         step = time.view(-1, *[1] * (hidden.ndim - 1)) / STEPS
@@ -103,7 +106,11 @@ class ODELSTMNetwork(nn.Module):
 
 
 def waiting_times(batch: Batch) -> Tensor:
-    """From each scan to the next, and from the last to the target: (batch, scans); anything where none was observed."""
+    """Compute the intervals from each scan to the next, and from the last to the target.
+
+    :param batch: with its times.
+    :returns: (batch, scans); arbitrary where no scan was observed.
+    """
     return torch.cat([batch.context_times, batch.target_time.unsqueeze(1)], dim=1).diff(dim=1)
 
 

@@ -20,24 +20,26 @@ class TemporalFlowMatching(GridFlowMethod):
 
     Places before the first scan take the earliest one (section 2.4). Places are the slots of the planned grid, the
     "time axis" in which irregular sampling leaves holes. The paper uses TorchCFM's U-Net, where cross-attention joins
-    time and features, and finds that a lighter network does as well (table 3); here it is the FiLM U-Net of CRONOS
-    with the sinusoidal embedding of tau that diffusion U-Nets have.
+    time and features, and finds that a lighter network does as well (table 3). Here it is the FiLM U-Net of CRONOS with
+    the sinusoidal embedding of tau that diffusion U-Nets have.
     """
 
     summary = "Temporal Flow Matching: filled sequence of a set length"
 
-    def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
-        super().__init__(plans, configuration, CODE_SIZE, options)
+    def __init__(self, plans: Plans, configuration: str, options: Options | None = None, network: str = ""):
+        super().__init__(plans, configuration, CODE_SIZE, options, network)
 
     def code(self, batch: Batch, tau: Tensor) -> Tensor:
-        """The sinusoidal embedding of tau, which counts as steps of a thousandth."""
+        """Make the sinusoidal embedding of tau, counted in steps of a thousandth."""
         return sinusoidal_embedding(tau * STEPS_OF_TAU, CODE_SIZE)
 
 
 def sinusoidal_embedding(values: Tensor, size: int) -> Tensor:
-    """[cos(w_i v), sin(w_i v)] with w_i falling geometrically from 1 to about 1 / 10000 (Vaswani et al. 2017).
+    """Compute [cos(w_i v), sin(w_i v)], w_i falling geometrically from 1 to about 1 / 10000 (Vaswani et al. 2017).
 
-    :param values: (batch,). :param size: even. :returns: (batch, size).
+    :param values: (batch,).
+    :param size: even.
+    :returns: (batch, size).
     """
     half = size // 2
     rates = torch.exp(-math.log(LONGEST_PERIOD) * torch.arange(half, device=values.device) / half)

@@ -19,9 +19,9 @@ HEAD, EXPANSION = 32, 4
 SCALE = 0.02
 #: most tokens of a scan: those of a space attend to each other, which takes the square of them
 MOST_PLACES = 2048
-#: numbers that all layers together pass on for each voxel, over the features of the plan's first stage, at most: so a
-#: step takes no more memory than one of CRONOS, for which the patch is planned. On a CPU it really takes about a
-#: fifth more than is estimated
+#: most numbers that all layers together pass on for each voxel, over the features of the plan's first stage. So a step
+#: takes no more memory than one of CRONOS, for which the patch is planned. On a CPU it takes about a fifth more than
+#: estimated
 SHARE = 1.4
 
 
@@ -39,27 +39,29 @@ class ViViT(DirectMethod):
         self.network = ViViTNetwork(plans.temporal.grid.length, len(plans.channel_names), plan.network, plan.patch_size)
 
     def forecast(self, batch: Batch) -> Tensor:
-        """The target from the scans on the grid."""
+        """Predict the target from the scans on the grid."""
         return self.network(*scans_on_grid(batch, self.plans))
 
 
 class ViViTNetwork(nn.Module):
-    """A stack of scans to one image, with factorised attention (ViViT's model 3).
+    """Map a stack of scans to one image, with factorised attention (ViViT's model 3).
 
-    A layer attends to all places of the same scan, the next one to all scans at the same place, and so on.
-    ViViT classifies videos; CRONOS and TFM do not say how they made images
-    of it, and missing frames were zeros to them. Here:
+    A layer attends to all places of the same scan, the next one to all scans at the same place, and so on. ViViT
+    classifies videos. CRONOS and TFM do not say how they made images of it, and missing frames were zeros to them.
+    Here:
 
     - A tubelet holds one scan (ViViT's uniform frame sampling): one of several could not be masked where some of them
-      are missing. Along space it is a box, and all boxes are embedded by one convolution, whose stride is their size.
+    are missing. Along space it is a box, and all boxes are embedded by one convolution, whose stride is their size.
     - Tokens of missing scans are masked: nothing attends to them in time.
-    - In the place of the class token there is one learned token for each place, as if the target were a further scan,
-      in the slot after the last. What has become of them is mapped back to voxels by one transposed convolution.
+    - The class token is replaced by one learned token for each place, as if the target were a further scan, in the slot
+      after the last. The results are mapped back to voxels by one transposed convolution.
     - The position of a token is the sum of two learned embeddings, of its place and of its slot.
     - Tokens are as wide as the plan's deepest stage (to the next multiple of ``HEAD``), and there are two layers for
-      every two stages. What is left to decide what a step takes is the size of a tubelet: see :func:`tubelet`.
+    every two stages. Only the size of a tubelet then decides the memory of a step: see :func:`tubelet`.
 
-    :param scans: that a stack holds. :param channels: of an image. :param plan: features, number of stages.
+    :param scans: of a stack.
+    :param channels: of an image.
+    :param plan: features, number of stages.
     :param patch_size: of the images.
     """
 
@@ -81,7 +83,7 @@ class ViViTNetwork(nn.Module):
         guard_convolutions(self)
 
     def forward(self, stack: Tensor, occupied: Tensor) -> Tensor:
-        """The image after the last slot.
+        """Predict the image after the last slot.
 
         :param stack: (batch, scans, channels, *patch_size), zero where a scan is missing.
         :param occupied: (batch, scans), False where it is.
@@ -102,7 +104,7 @@ class ViViTNetwork(nn.Module):
 
 
 class Layer(nn.Module):
-    """Attention, then a perceptron, each after a normalisation and added to its input.
+    """Apply attention, then a perceptron, each after a normalisation and added to its input.
 
     torch's own layer is the same, but on a CPU it keeps all pairs of tokens when it predicts: gigabytes.
     """
@@ -118,9 +120,11 @@ class Layer(nn.Module):
         )
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
-        """(batch, tokens, width) to the same shape.
+        """Apply the layer.
 
         :param seen: (batch, tokens), False for those that nothing attends to; None: all are seen.
+        :param x: (batch, tokens, width).
+        :returns: the shape of ``x``.
         """
         mask = None if seen is None else seen[:, None, None]
         qkv = self.to_qkv(self.norm(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -129,15 +133,18 @@ class Layer(nn.Module):
 
 
 def tubelet(patch_size: Sequence[int], per_place: int, most: float) -> list[int]:
-    """Edges of a token's box: the smallest for which the layers hold at most ``most`` numbers for each voxel.
+    """Choose the edges of a token's box: the smallest for which the layers hold at most ``most`` numbers per voxel.
 
     Beginning with single voxels, a box becomes longer along the axis that has most of them, until this holds and there
-    are ``MOST_PLACES`` at most. So boxes have the proportions of the patch: about those of a cube in mm.
+    are at most ``MOST_PLACES``. So boxes have the proportions of the patch: about those of a cube in mm.
 
     >>> tubelet([8, 96, 96], per_place=4 * 64 * 9, most=24), tubelet([8, 96, 96], per_place=4 * 64 * 17, most=24)
     ([1, 11, 10], [2, 12, 12])
 
     :param per_place: numbers that the layers pass on for the tokens of one place.
+    :param patch_size: voxels along each axis.
+    :param most: numbers per voxel.
+    :returns: voxels along each axis.
     """
     edges = [1] * len(patch_size)
     while True:
@@ -149,7 +156,7 @@ def tubelet(patch_size: Sequence[int], per_place: int, most: float) -> list[int]
 
 
 def _counts(patch_size: Sequence[int], edges: Sequence[int]) -> list[int]:
-    """Boxes along each axis; the last one may reach beyond the patch."""
+    """Count the boxes along each axis; the last one may reach beyond the patch."""
     return [math.ceil(size / edge) for size, edge in zip(patch_size, edges, strict=True)]
 
 

@@ -1,4 +1,4 @@
-"""What pretraining methods share."""
+"""The base of the pretraining methods."""
 
 from longflow.methods.method import Method, Options, Recipe
 from longflow.networks.unet import UNet
@@ -6,12 +6,12 @@ from longflow.plans import Plans
 
 
 class PretrainingMethod(Method):
-    """Learns the weights of the U-Net that segmentation starts from; predicts nothing.
+    """Learn the weights of the U-Net that segmentation starts from; predict nothing.
 
-    ``self.network`` is the network of ``unet`` but for its last layers, which here give the image's channels
-    (reconstruction); ``--pretrained`` loads all else. Optimised as Ren et al. (section 4, implementation details): Adam
-    with beta 0.9 and 0.999, learning rate 2e-4 decaying linearly, the best weights on validation subjects kept; with
-    nnU-Net's gradient clipping, which only stops what would explode (they clip nothing).
+    ``self.network`` is the network of ``unet`` except for its last layers, which here give the image's channels
+    (reconstruction); ``--pretrained`` loads everything else. It is optimised as in Ren et al. (section 4,
+    implementation details): Adam with beta 0.9 and 0.999, learning rate 2e-4 decaying linearly, the best weights on
+    validation subjects kept. nnU-Net's gradient clipping is added, which only stops explosions (they clip nothing).
     """
 
     task = "segment"
@@ -27,7 +27,7 @@ class PretrainingMethod(Method):
 
     @property
     def recipe(self) -> Recipe:
-        """Ren et al., implementation details."""
+        """Return Ren et al.'s recipe (implementation details)."""
         return Recipe(
             optimizer="adam",
             learning_rate=2e-4,

@@ -1,4 +1,4 @@
-"""Context restoration: small patches of an image are swapped, and the network puts the image in order again.
+"""Context restoration: small patches of an image are swapped, and the network restores the image.
 
 Chen, Bentley, Mori, Misawa, Fujiwara & Rueckert, "Self-supervised learning for medical image analysis using image
 context restoration", Medical Image Analysis 58, 2019 (reference 10 of Ren et al.).
@@ -22,10 +22,10 @@ EDGE = 1 / 8
 
 
 class ContextRestoration(PretrainingMethod):
-    """Chen et al.: pairs of patches of equal size change places, again and again; the loss is the L2 distance.
+    """Chen et al.: pairs of patches of equal size change places, repeatedly; the loss is the L2 distance.
 
-    Both scans of a pair are images like any other: the method knows nothing of time. What is swapped is the augmented
-    image, and what is to be restored is that same image, so that order alone has to be learned.
+    Both scans of a pair are independent images: the method does not use time. The augmented image is swapped, and that
+    same image is to be restored, so that order alone has to be learned.
 
     ``options``: ``swapped`` is the share of the voxels that the swaps of a step move (a voxel that is moved twice
     counts twice); the paper gives no number.
@@ -42,7 +42,7 @@ class ContextRestoration(PretrainingMethod):
         self.swaps = max(1, ceil(voxels / (2 * prod(self.edges))))
 
     def training_step(self, batch: ScanBatch) -> Tensor:
-        """The mean squared difference between the restored image and the image before the swaps."""
+        """Compute the mean squared difference between the restored image and the image before the swaps."""
         image = batch.pair.flatten(0, 1)
         restored = self.network.finest(swap_patches(image, self.edges, self.swaps))
         loss = nn.functional.mse_loss(restored, image.float())
@@ -53,12 +53,14 @@ class ContextRestoration(PretrainingMethod):
 def swap_patches(image: Tensor, edges: Sequence[int], swaps: int) -> Tensor:
     """Swap two random patches of an image with each other, ``swaps`` times; each image of the batch has its own draws.
 
-    Patches lie anywhere, as in Chen et al.; the two of a swap do not overlap (where they would, the image stays as it
-    was), but later swaps may cut through earlier ones. All channels move together. Only positions are swapped here,
-    for all images at once, so that the cost hardly depends on channels and batch.
+    Patches can be anywhere, as in Chen et al. The two of a swap do not overlap (where they would, the image stays
+    unchanged), but later swaps may cut through earlier ones. All channels move together. Only positions are swapped
+    here, for all images at once, so that the cost hardly depends on channels and batch.
 
-    :param image: (batch, channels, *spatial). :param edges: of the patches, voxels along each axis.
-    :returns: the same shape; each image has the voxels it had.
+    :param image: (batch, channels, *spatial).
+    :param edges: of the patches, voxels along each axis.
+    :param swaps: number of swaps.
+    :returns: the same shape; each image keeps its set of voxels.
     """
     batch, spatial, device = image.shape[0], image.shape[2:], image.device
     sizes = torch.tensor(edges, device=device)

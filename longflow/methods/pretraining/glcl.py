@@ -26,32 +26,32 @@ EDGE = 3
 HIDDEN, WIDTH = 1024, 128
 #: decoder blocks after the map of the local loss: theirs has 5 blocks, of which 3 are pretrained
 FINER_BLOCKS = 2
-#: of the second view's intensities: nnU-Net's range
+#: range of the second view's gamma: nnU-Net's
 GAMMA = (0.7, 1.5)
 
 
 class GLCL(PretrainingMethod):
     """Chaitanya et al.: the global loss G^D at the bottleneck and the local loss L_R in the decoder.
 
-    A volume has ``PARTS`` parts along its first axis. In G^D all slices of one part are positive pairs, whoever's they
-    are, and slices of other parts are negatives. In L_R a region (3 x 3 voxels of a decoder's map) of one view and the
-    same region of the other are a positive pair, the other regions of both views the negatives.
+    A volume has ``PARTS`` parts along its first axis. In G^D all slices of one part are positive pairs, across
+    subjects, and slices of other parts are negatives. In L_R a region (3 x 3 voxels of a decoder's map) of one view and
+    the same region of the other are a positive pair, the other regions of both views the negatives.
 
     What was chosen here:
 
-    - The method assumes independent images, so both views are of one scan: that of the pair which a coin chooses. The
-      first view is the augmented scan, the second the scan before its intensity draw, under a gamma of its own. (The
-      authors draw contrast and brightness, which a network with instance normalisation hardly sees.) Both views have
-      one spatial draw; the authors crop anew for the global loss.
+    - The method assumes independent images, so both views are of one scan, chosen at random from its pair. The first
+      view is the augmented scan, the second the scan before its intensity draw, under a gamma of its own. (The authors
+      draw contrast and brightness, which a network with instance normalisation hardly sees.) Both views have one
+      spatial draw; the authors crop again for the global loss.
     - Encoder and decoder are trained together by the sum of both losses. The authors train the encoder with G^D first,
-      then freeze it and train the decoder with L_R; weights of 0 in ``options`` (``global``, ``local``) come near it,
+      then freeze it and train the decoder with L_R. Weights of 0 in ``options`` (``global``, ``local``) come near it,
       except that nothing is frozen.
-    - The local map is the third finest of the decoder, as in their best setting (their l = 3 of 5 blocks). Regions lie
+    - The local map is the third finest of the decoder, as in their best setting (their l = 3 of 5 blocks). Regions are
       on a grid without overlap and are drawn at random; theirs have 13 fixed places and the 5 nearest as negatives.
     - Patches are slices with the configuration ``2d``, as in the paper. With a 3D configuration the part is that of the
       patch's centre along the first axis, and regions have three axes.
     - Where all slices of a batch are of one part, as with one pair alone, the global loss is 0 and trains nothing; the
-      local loss finds its negatives within a slice.
+      local loss has its negatives within a slice.
     """
 
     summary = "pretraining: global and local contrast (Chaitanya et al. 2020)"
@@ -74,7 +74,7 @@ class GLCL(PretrainingMethod):
         self.local_head = _local_head(features[stage], edges)
 
     def training_step(self, batch: ScanBatch) -> Tensor:
-        """The weighted sum of the global and the local loss."""
+        """Compute the weighted sum of the global and the local loss."""
         features = self.network.features(two_views(batch).flatten(0, 1))
         slices = nn.functional.normalize(self.global_head(features.encoder[-1]).float(), dim=1)
         parts = (batch.position * PARTS).long().clamp(0, PARTS - 1).repeat_interleave(2)
@@ -95,7 +95,7 @@ class GLCL(PretrainingMethod):
         return self.options["global"] * global_loss + self.options["local"] * local_loss
 
     def _map_size(self, stage: int) -> list[int]:
-        """Voxels of a stage's map along each axis."""
+        """Return the voxels of a stage's map along each axis."""
         strides = self.configuration.network.strides[: stage + 1]
         return [
             size // prod(stride[axis] for stride in strides) for axis, size in enumerate(self.configuration.patch_size)
@@ -103,16 +103,21 @@ class GLCL(PretrainingMethod):
 
 
 def two_views(batch: ScanBatch) -> Tensor:
-    """(pairs, 2, channels, *spatial): one scan of each pair, as augmented and, before that, under a random gamma."""
+    """Make two views of one scan of each pair: as augmented, and before that under a random gamma.
+
+    :param batch: with pairs.
+    :returns: (pairs, 2, channels, *spatial).
+    """
     pairs = torch.arange(len(batch.pair), device=batch.pair.device)
     chosen = torch.randint(2, pairs.shape, device=pairs.device)
     return torch.stack((batch.pair[pairs, chosen], random_gamma(batch.clean_pair[pairs, chosen])), 1)
 
 
 def random_gamma(image: Tensor) -> Tensor:
-    """min + range * ((x - min) / range) ** gamma, one gamma for each channel of each image, smallest and largest kept.
+    """Compute min + range * ((x - min) / range) ** gamma, one gamma per channel and image; min and max are kept.
 
     :param image: (batch, channels, *spatial).
+    :returns: the same shape.
     """
     flat = image.flatten(2)
     smallest = flat.amin(2, keepdim=True)
@@ -122,12 +127,15 @@ def random_gamma(image: Tensor) -> Tensor:
 
 
 def contrast(vectors: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
-    """The mean over positive pairs of -log(exp(s / t) / (exp(s / t) + sum over negatives of exp(s' / t))).
+    """Average -log(exp(s / t) / (exp(s / t) + sum over negatives of exp(s' / t))) over positive pairs.
 
     s is the cosine similarity. Other positives of the same vector are not in the sum, as in the paper; without
     negatives the loss is 0.
 
-    :param vectors: (..., n, width), of length 1. :param positive: (n, n), row against column. :param negative: (n, n).
+    :param vectors: (..., n, width), of length 1.
+    :param positive: (n, n), row against column.
+    :param negative: (n, n).
+    :returns: a scalar.
     """
     with torch.autocast(vectors.device.type, enabled=False):
         similarity = vectors @ vectors.transpose(-1, -2) / TEMPERATURE
@@ -139,7 +147,7 @@ def contrast(vectors: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
 
 
 def _local_head(features: int, edges: list[int]) -> nn.Module:
-    """g_2 of the paper, two 1 x 1 convolutions, then the linear map of whole regions that its public code adds."""
+    """Make g_2 of the paper, two 1 x 1 convolutions, and the linear map of whole regions that its public code adds."""
     convolution, norm = (nn.Conv2d, nn.BatchNorm2d) if len(edges) == 2 else (nn.Conv3d, nn.BatchNorm3d)
     return guard_convolutions(
         nn.Sequential(

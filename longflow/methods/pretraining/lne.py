@@ -1,4 +1,4 @@
-"""Longitudinal neighbourhood embedding: subjects that are alike change alike.
+"""Longitudinal neighbourhood embedding: similar subjects change in similar ways.
 
 Ouyang, Zhao, Adeli, Sullivan, Pfefferbaum, Zaharchuk & Pohl, "Self-supervised longitudinal neighbourhood embedding",
 MICCAI 2021 (reference 43 of Ren et al.).
@@ -15,9 +15,9 @@ from longflow.methods.method import Options
 from longflow.methods.pretraining._pretraining import PretrainingMethod
 from longflow.plans import Plans
 
-#: latents of earlier steps among which neighbours are sought: the original's batch size
+#: latents of earlier steps among which neighbours are searched: the original's batch size
 BANK = 64
-#: shortest interval that a change is divided by, in units of the plan's time scale: two scans of one time are no error
+#: shortest interval by which a change is divided, in units of the plan's time scale, for two scans of one time
 SHORTEST = 1e-3
 
 
@@ -27,17 +27,17 @@ class LNE(PretrainingMethod):
     z is the flattened bottleneck of the encoder, the change of a pair is dz = (z_2 - z_1) / (t_2 - t_1), and dh is the
     mean change of its N nearest neighbours by ||z_1 - z_1'||. The loss is, with the weights of the authors' code,
 
-        2 * mean squared difference of both scans and what the decoder makes of them + (1 - cos(dz, dh)).
+        2 * mean squared difference of both scans and the decoder's output + (1 - cos(dz, dh)).
 
     What was chosen here:
 
     - The original compares within a batch of 64 whole brains; a batch here has one to a few pairs. So neighbours are
-      sought in the batch and among the latents of the last ``BANK`` training pairs, which are kept without gradient
-      (as the cross-batch memory of Wang et al., CVPR 2020) and stored with the weights; validation looks at them and
-      leaves them as they are. The first pair of all has no neighbour: its direction term is 0 and has no gradient.
-    - Patches of one subject that overlap would be each other's trivial neighbours; a neighbour is another subject.
+      searched in the batch and among the latents of the last ``BANK`` training pairs, which are kept without gradient
+      (as the cross-batch memory of Wang et al., CVPR 2020) and stored with the weights. Validation reads them and
+      leaves them unchanged. The first pair of all has no neighbour: its direction term is 0 and has no gradient.
+    - Overlapping patches of one subject would be trivial neighbours; a neighbour is another subject.
     - The autoencoder is the U-Net, skip connections included, since the weights are for a U-Net (Ren et al. compare all
-      methods on one architecture); it reproduces the augmented images that it is given.
+      methods on one architecture). It reproduces its augmented input.
 
     ``options``: ``neighbours`` is N; ``reconstruction`` and ``direction`` are the weights.
     """
@@ -52,12 +52,12 @@ class LNE(PretrainingMethod):
         places = prod(size // stride for size, stride in zip(self.configuration.patch_size, strides, strict=True))
         self.register_buffer("bank_latents", torch.zeros(BANK, network.features_per_stage[-1] * places))
         self.register_buffer("bank_changes", torch.zeros_like(self.bank_latents))
-        #: whose latents they are; -1: nobody's yet
+        #: subject of each latent; -1: still empty
         self.register_buffer("bank_subjects", torch.full((BANK,), -1))
         self.register_buffer("bank_next", torch.tensor(0))
 
     def training_step(self, batch: ScanBatch) -> Tensor:
-        """The weighted sum of reconstruction and direction."""
+        """Compute the weighted sum of reconstruction and direction."""
         image = batch.pair.flatten(0, 1)
         features = self.network.features(image)
         reconstruction = nn.functional.mse_loss(self.network.logits(features)[0], image.float())
@@ -71,7 +71,7 @@ class LNE(PretrainingMethod):
         return self.options["reconstruction"] * reconstruction + self.options["direction"] * direction
 
     def _direction(self, latents: Tensor, changes: Tensor, subjects: Tensor) -> Tensor:
-        """The mean of 1 - cos(dz, dh) over the pairs that have a neighbour; 0 where none has."""
+        """Average 1 - cos(dz, dh) over the pairs that have a neighbour; 0 where none has."""
         others = subjects[:, None] != subjects
         # validation subjects have numbers of their own: none of them is in the bank
         strangers = self.bank_subjects != subjects[:, None] if self.training else torch.ones_like(others[:, :1])
@@ -86,7 +86,7 @@ class LNE(PretrainingMethod):
 
     @torch.no_grad()
     def _remember(self, latents: Tensor, changes: Tensor, subjects: Tensor) -> None:
-        """Put pairs in the place of the oldest."""
+        """Replace the oldest pairs of the bank."""
         latents, changes, subjects = latents[-BANK:], changes[-BANK:], subjects[-BANK:]
         places = (self.bank_next + torch.arange(len(subjects), device=subjects.device)) % BANK
         self.bank_latents[places], self.bank_changes[places] = latents, changes
@@ -95,19 +95,21 @@ class LNE(PretrainingMethod):
 
 
 def neighbour_weights(latents: Tensor, candidates: Tensor, allowed: Tensor, neighbours: int) -> Tensor:
-    """The weights of dh: those of the N nearest candidates, exp(-D^2 / (2 sigma^2)) divided by their sum.
+    """Compute the weights of dh: those of the N nearest candidates, exp(-D^2 / (2 sigma^2)) divided by their sum.
 
-    sigma is the longest minus the shortest distance of a pair to its candidates, as in the paper. They are the graph of
-    this step, not part of what is differentiated.
+    sigma is the longest minus the shortest distance of a pair to its candidates, as in the paper. The weights are the
+    graph of this step and are not differentiated.
 
-    :param latents: (pairs, size). :param candidates: (candidates, size). :param allowed: (pairs, candidates), False
-        where one may not be the other's neighbour.
+    :param latents: (pairs, size).
+    :param candidates: (candidates, size).
+    :param allowed: (pairs, candidates), False where a candidate must not be a neighbour.
+    :param neighbours: N.
     :returns: (pairs, candidates); a row sums to 1, or to 0 where no candidate is allowed.
     """
     distance = torch.cdist(latents, candidates, compute_mode="donot_use_mm_for_euclid_dist")
     longest = distance.masked_fill(~allowed, -torch.inf).amax(1, keepdim=True)
     distance = distance.masked_fill(~allowed, torch.inf)
-    # where all are equally far, or there is one alone, sigma is 0 and weights are equal
+    # where all distances are equal, or there is one alone, sigma is 0 and weights are equal
     sigma = (longest - distance.amin(1, keepdim=True)).clamp_min(torch.finfo(distance.dtype).eps)
     farthest = distance.topk(min(neighbours, distance.shape[1]), largest=False).values[:, -1:]
     exponent = (-0.5 * (distance / sigma) ** 2).masked_fill(~allowed | (distance > farthest), -torch.inf)

@@ -1,7 +1,7 @@
 """PatchNCE: a place of one scan is recognised among all places of the other.
 
 Park, Efros, Zhang & Zhu, "Contrastive learning for unpaired image-to-image translation", ECCV 2020 (CUT; reference 44
-of Ren et al., who repurpose its loss for pretraining: section 4 and figure 1, row A).
+of Ren et al., who use its loss for pretraining: section 4 and figure 1, row A).
 """
 
 from typing import ClassVar
@@ -25,18 +25,18 @@ TEMPERATURE = 0.07
 class PatchNCE(PretrainingMethod):
     """Park et al.'s multi-layer patchwise contrastive loss between the two scans of a pair.
 
-    In each layer of interest features are taken at random places, the same in both scans, and go through a head of
-    the layer's own (two linear maps with a ReLU between them, then length 1). The feature of a place in one scan is the
+    In each layer of interest features are taken at random places, the same in both scans, and pass a head of the
+    layer's own (two linear maps with a ReLU between them, then length 1). The feature of a place in one scan is the
     query, that of the same place in the other the positive key, those of all other places of that other scan the
-    negative keys; the loss is the mean over layers.
+    negative keys. The loss is the mean over layers.
 
     What was chosen here:
 
-    - The two scans take the place of CUT's input and translation, and since neither is the other's input, each is query
-      once and key once; no gradient goes through keys, as in CUT's public code.
+    - The two scans replace CUT's input and translation. Since neither is the other's input, each is query once and key
+      once; no gradient passes through keys, as in CUT's public code.
     - The layers are those of ``spatiotemporal``, of which this is the counterpart with negatives: all stages of the
-      encoder and of the decoder but for its finest. ``options``: without ``decoder`` they are CUT's, the encoder alone.
-    - A map that has fewer than ``PLACES`` positions gives all; its own positions are negatives enough with one pair.
+      encoder and of the decoder except its finest. ``options``: without ``decoder`` they are CUT's, the encoder alone.
+    - A map with fewer than ``PLACES`` positions gives all; its own positions are enough negatives with one pair.
     """
 
     summary = "pretraining: recognise a place among others (Park et al. 2020)"
@@ -45,12 +45,12 @@ class PatchNCE(PretrainingMethod):
     def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
         super().__init__(plans, configuration, options)
         encoder = self.configuration.network.features_per_stage
-        #: from the coarsest but the bottleneck to the finest, which is left out
+        #: stages above the bottleneck, from the coarsest; the finest is excluded
         decoder = encoder[-2:0:-1] if self.options["decoder"] else []
         self.heads = nn.ModuleList(_head(features) for features in [*encoder, *decoder])
 
     def training_step(self, batch: ScanBatch) -> Tensor:
-        """The mean over layers of both directions' loss."""
+        """Average the loss of both directions over the layers."""
         features = self.network.features(batch.pair.flatten(0, 1))
         losses = []
         for layer, head in zip(self._layers(features), self.heads, strict=True):
@@ -70,9 +70,11 @@ class PatchNCE(PretrainingMethod):
 
 
 def patch_contrast(queries: Tensor, keys: Tensor) -> Tensor:
-    """The mean over places of -log(exp(q k / t) / sum over the image's places of exp(q k' / t)) (CUT, PatchNCE).
+    """Average -log(exp(q k / t) / sum over the image's places of exp(q k' / t)) over places (CUT, PatchNCE).
 
-    :param queries: (images, places, width), of length 1. :param keys: the same of the same places; not differentiated.
+    :param queries: (images, places, width), of length 1.
+    :param keys: the same of the same places; not differentiated.
+    :returns: a scalar.
     """
     with torch.autocast(queries.device.type, enabled=False):
         similarity = queries @ keys.detach().transpose(1, 2) / TEMPERATURE

@@ -1,18 +1,14 @@
-"""Supervised segmentation as nnU-Net does it (Isensee et al., Nature Methods 2021)."""
+"""Supervised segmentation as in nnU-Net (Isensee et al., Nature Methods 2021)."""
 
 from typing import ClassVar
 
-import torch
-from nnunetv2.training.loss.compound_losses import DC_and_BCE_loss, DC_and_CE_loss
-from nnunetv2.training.loss.deep_supervision import DeepSupervisionWrapper
-from nnunetv2.training.loss.dice import MemoryEfficientSoftDiceLoss
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor, nn
 
 from longflow.data.labels import label_manager
 from longflow.methods.batches import ScanBatch
 from longflow.methods.method import Method, Options, Recipe
 from longflow.networks.unet import UNet
+from longflow.nnunet import LabelManager, segmentation_loss
 from longflow.plans import Plans
 
 #: of soft Dice, in numerator and denominator: nnU-Net's
@@ -22,11 +18,11 @@ DICE_SMOOTH = 1e-5
 class Unet(Method):
     """nnU-Net's network, loss and optimisation.
 
-    The loss is soft Dice plus cross-entropy with deep supervision (nnUNetTrainer); the weights at the end of training
+    The loss is soft Dice plus cross-entropy with deep supervision (nnUNetTrainer). The weights at the end of training
     are kept, so that the validation subjects choose nothing.
 
-    With ``options["adam"]`` it is optimised as Ren et al. optimise all their networks (:func:`adam_recipe`): their
-    "random initialisation". Adam finds small structures in hundreds of steps, for which SGD needs thousands.
+    With ``options["adam"]`` it is optimised as all networks of Ren et al. (:func:`adam_recipe`): their "random
+    initialisation". Adam learns small structures in hundreds of steps, for which SGD needs thousands.
     """
 
     task = "segment"
@@ -48,7 +44,7 @@ class Unet(Method):
 
     @property
     def recipe(self) -> Recipe:
-        """nnU-Net's: SGD with Nesterov momentum, polynomial decay; or Adam."""
+        """Return nnU-Net's recipe: SGD with Nesterov momentum, polynomial decay; or Adam."""
         if self.options["adam"]:
             return adam_recipe()
         return Recipe(
@@ -63,20 +59,20 @@ class Unet(Method):
         )
 
     def training_step(self, batch: ScanBatch) -> Tensor:
-        """nnU-Net's loss over all scales."""
+        """Compute nnU-Net's loss over all scales."""
         loss = self.supervised_loss(self.network(batch.image), batch.labels)
         self.terms = {"supervised": loss.detach()}
         return loss
 
     def predict(self, batch: ScanBatch) -> dict[str, Tensor]:
-        """The finest logits, (batch, classes or regions, *spatial)."""
+        """Compute the finest logits, (batch, classes or regions, *spatial)."""
         return {"logits": self.network.finest(batch.image)}
 
 
 def adam_recipe() -> Recipe:
-    """Adam as in Ren et al. (implementation details), with nnU-Net's gradient clipping.
+    """Return Adam as in Ren et al. (implementation details), with nnU-Net's gradient clipping.
 
-    The paper chooses weights by its validation subjects; here those at the end are kept, so that the validation fold
+    The paper chooses weights by its validation subjects. Here those at the end are kept, so that the validation fold
     remains a test.
     """
     return Recipe(
@@ -91,9 +87,9 @@ def adam_recipe() -> Recipe:
 
 
 def uses_batch_dice(plans: Plans, configuration: str) -> bool:
-    """Whether soft Dice is taken over the batch as one volume, as nnU-Net's planner decides.
+    """Check whether soft Dice is computed over the batch as one volume, as nnU-Net's planner decides.
 
-    In 2D, and in the full resolution where a low one was planned: a patch then shows little of the image, and
+    It is in 2D, and in the full resolution where a low one was planned: a patch then shows little of the image, and
     structures are often absent from it.
     """
     if plans.configuration(configuration).network.dimensions == 2:
@@ -102,29 +98,21 @@ def uses_batch_dice(plans: Plans, configuration: str) -> bool:
 
 
 def supervised_loss(labels: LabelManager, outputs: int, batch_dice: bool) -> nn.Module:
-    """nnU-Net's loss of lists of logits and targets, finest first.
+    """Make nnU-Net's loss of lists of logits and targets, finest first.
 
-    Soft Dice plus cross-entropy on labels (background left out of Dice), or soft Dice plus binary cross-entropy where
-    there are regions. Outputs are weighted by 1, 1/2, 1/4, ...; the coarsest of several is left out. Where several
-    processes train, Dice over the batch is over the batches of all.
+    It is soft Dice plus cross-entropy on labels (Dice excludes the background), or soft Dice plus binary cross-entropy
+    where there are regions. Outputs are weighted by 1, 1/2, 1/4, ...; the coarsest of several is excluded. Where
+    several processes train, Dice over the batch covers the batches of all.
+
+    :param labels: of the plans.
+    :param outputs: number of scales.
+    :param batch_dice: compute Dice over the batch as one volume.
+    :returns: a module of (logits, targets).
     """
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    dice = {"batch_dice": batch_dice, "smooth": DICE_SMOOTH, "ddp": distributed}
-    if labels.has_regions:
-        loss = DC_and_BCE_loss(
-            {},
-            {**dice, "do_bg": True},
-            use_ignore_label=labels.has_ignore_label,
-            dice_class=MemoryEfficientSoftDiceLoss,
-        )
-    else:
-        loss = DC_and_CE_loss(
-            {**dice, "do_bg": False}, {}, ignore_label=labels.ignore_label, dice_class=MemoryEfficientSoftDiceLoss
-        )
     weights = [0.5**scale for scale in range(outputs)]
     if outputs > 1:
         weights[-1] = 0.0
-    return DeepSupervisionWrapper(loss, [weight / sum(weights) for weight in weights])
+    return segmentation_loss(labels, [weight / sum(weights) for weight in weights], batch_dice, DICE_SMOOTH)
 
 
 METHOD = Unet

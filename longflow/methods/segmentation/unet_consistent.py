@@ -1,4 +1,4 @@
-"""Segmentation that agrees over a subject's scans (Ren et al., section 3, finetuning)."""
+"""Segmentation that is consistent over a subject's scans (Ren et al., section 3, finetuning)."""
 
 from typing import ClassVar
 
@@ -14,10 +14,10 @@ from longflow.methods.segmentation.unet import DICE_SMOOTH, Unet, adam_recipe
 class UnetConsistent(Unet):
     """L_FT = L_sup + L_cs (Ren et al., eq. 6 and 8): supervised on labelled scans, consistent on all pairs.
 
-    L_sup is nnU-Net's soft Dice plus cross-entropy with deep supervision (eq. 8 is the same at one scale). L_cs takes
-    the finest predictions of the pairs, which need no labels but lie in correspondence.
+    L_sup is nnU-Net's soft Dice plus cross-entropy with deep supervision (eq. 8 is the same at one scale). L_cs uses
+    the finest predictions of the pairs, which need no labels but must be aligned.
 
-    Optimised as in the paper (:func:`~longflow.methods.segmentation.unet.adam_recipe`).
+    It is optimised as in the paper (:func:`~longflow.methods.segmentation.unet.adam_recipe`).
     """
 
     summary = "supervised segmentation that agrees between a subject's neighbouring scans"
@@ -26,11 +26,11 @@ class UnetConsistent(Unet):
 
     @property
     def recipe(self) -> Recipe:
-        """Adam (Ren et al., implementation details)."""
+        """Return Adam (Ren et al., implementation details)."""
         return adam_recipe()
 
     def training_step(self, batch: ScanBatch) -> Tensor:
-        """L_FT, with ``options["consistency"]`` as the weight of L_cs (0: table 2, row without it)."""
+        """Compute L_FT, with ``options["consistency"]`` as the weight of L_cs (0: table 2, row without it)."""
         supervised = super().training_step(batch)
         weight = float(self.options["consistency"])
         if weight == 0:
@@ -40,8 +40,10 @@ class UnetConsistent(Unet):
         return supervised + weight * consistency
 
     def consistency(self, batch: ScanBatch) -> Tensor:
-        """L_cs (eq. 6) of the pairs of a batch.
+        """Compute L_cs (eq. 6) of the pairs of a batch.
 
+        :param batch: with pairs.
+        :returns: a scalar.
         :raises ConfigurationError: there are no pairs.
         """
         if batch.pair is None:
@@ -63,18 +65,19 @@ class UnetConsistent(Unet):
 
 
 def consistency_loss(shares: Tensor, decisions: Tensor) -> Tensor:
-    """L_cs = 1 - Dice(G(x_j), G(x_j+1)) (Ren et al., eq. 6), the mean over pairs, their two directions and structures.
+    """Compute L_cs = 1 - Dice(G(x_j), G(x_j+1)) (Ren et al., eq. 6): the mean over pairs, directions, structures.
 
-    The paper leaves open whether its Dice is of soft or hard maps. Its authors' published code takes each scan's
-    probabilities p against the other scan's decision d, once in each direction, which is done here:
+    The paper does not say whether its Dice is of soft or hard maps. Its authors' published code compares each scan's
+    probabilities p with the other scan's decision d, once in each direction, as here:
 
         Dice(p, d) = (2 sum p d + s) / (sum p + sum d + s)
 
-    over the voxels, with the s of L_sup. So both predictions have a gradient, and each is drawn towards what the other
-    decided; a decision has none. Their code counts the background as a structure; here, as in L_sup, it is left out.
+    over the voxels, with the s of L_sup. So both predictions have a gradient, and each approaches the decision of the
+    other; a decision has none. Their code counts the background as a structure; here it is excluded, as in L_sup.
 
     :param shares: probabilities of the structures, (pairs, 2, structures, *spatial).
     :param decisions: 1 where the structure is predicted and 0 elsewhere, likewise.
+    :returns: a scalar.
     """
     other = decisions.flip(1).to(shares.dtype)
     voxels = tuple(range(3, shares.ndim))

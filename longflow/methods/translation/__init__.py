@@ -1,1 +1,1 @@
-"""Methods of the task ``translate``."""
+"""Methods that translate a scan into another contrast phase."""

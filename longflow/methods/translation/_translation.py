@@ -1,4 +1,4 @@
-"""What the methods of translation share: a network that is told of a time, by name."""
+"""The base of the methods that translate: a network conditioned on a time, found by name."""
 
 from typing import ClassVar
 
@@ -8,21 +8,22 @@ from torch import Tensor
 from longflow.errors import ConfigurationError
 from longflow.methods.batches import PhaseBatch
 from longflow.methods.method import Method, Options, Recipe
-from longflow.networks.translation import NETWORKS, build_translation_network
+from longflow.networks.registry import NetworksFor, build_network
 from longflow.plans import Plans
 
 
 class TranslationMethod(Method):
-    """Both ways between two contrast phases with one network.
+    """Translate both ways between two contrast phases with one network.
 
-    :param network: a name in ``networks``; by default the first. :param inputs: images that the network sees at once.
+    :param network: a name in ``networks``; empty: the default.
+    :param inputs: images that the network sees at once.
     """
 
     task = "translate"
     samples = "phases"
     validation = "phases"
     reductions = ("translation",)
-    networks = tuple(NETWORKS)
+    networks = NetworksFor("translation")
     options: ClassVar[Options] = {"augmentation": True}
 
     def __init__(
@@ -30,16 +31,18 @@ class TranslationMethod(Method):
         plans: Plans,
         configuration: str,
         options: Options | None = None,
-        network: str = next(iter(NETWORKS)),
+        network: str = "",
         inputs: int = 1,
     ):
         super().__init__(plans, configuration, options)
         channels = len(plans.channel_names)
-        self.network = build_translation_network(network, inputs * channels, channels, self.configuration.network)
+        self.network = build_network(
+            network or self.networks[0], inputs * channels, channels, self.configuration.network
+        )
 
     @property
     def recipe(self) -> Recipe:
-        """Adam without weight decay (MFM B.4), at the plan's rate."""
+        """Return Adam without weight decay (MFM B.4), at the plan's rate."""
         training = self.plans.training
         return Recipe(
             optimizer="adam",
@@ -51,9 +54,11 @@ class TranslationMethod(Method):
 
 
 def direction(batch: PhaseBatch) -> bool:
-    """Whether a batch is translated from t = 1 to 0.
+    """Check whether a batch is translated from t = 1 to 0.
 
-    :raises ConfigurationError: it holds scans of both phases, which are not predicted together.
+    :param batch: with sources of one phase.
+    :returns: True for t = 1 to 0.
+    :raises ConfigurationError: the batch holds scans of both phases, which are not predicted together.
     """
     if not torch.equal(batch.source_phase, batch.source_phase[:1].expand_as(batch.source_phase)):
         raise ConfigurationError("A batch to predict holds sources of both phases; give those of one phase at a time.")
@@ -61,6 +66,10 @@ def direction(batch: PhaseBatch) -> bool:
 
 
 def ends(batch: PhaseBatch) -> tuple[Tensor, Tensor]:
-    """The pairs of a batch as x_0 and x_1, whichever of them is the source."""
+    """Sort the pairs of a batch into x_0 and x_1.
+
+    :param batch: with targets.
+    :returns: both, (batch, channels, *spatial).
+    """
     swapped = (batch.source_phase > 0.5).view(-1, *[1] * (batch.source.ndim - 1))
     return torch.where(swapped, batch.target, batch.source), torch.where(swapped, batch.source, batch.target)

@@ -1,4 +1,4 @@
-"""Diffusion: the baseline of MFM that makes the other phase from noise, seeing the one that is given (section 3.1)."""
+"""Diffusion: the baseline of MFM that makes the other phase from noise, given the source scan (section 3.1)."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -16,12 +16,12 @@ from longflow.plans import ChannelPlan, Plans
 #: beta_start and beta_end of Ho et al. (2020) for T = 1000
 BETA_START, BETA_END = 1e-4, 0.02
 
-#: what no image reaches in a normal form of mean 0 and standard deviation 1
+#: limit that no image reaches in a normal form of mean 0 and standard deviation 1
 MOST_DEVIATIONS = 20.0
 
 
 class Ddpm(TranslationMethod):
-    """x_t = sqrt(alphabar_t) x_target + sqrt(1 - alphabar_t) eps; the network finds eps, seeing x_t and the source.
+    """x_t = sqrt(alphabar_t) x_target + sqrt(1 - alphabar_t) eps; the network predicts eps from x_t and the source.
 
     alphabar_t is the product of 1 - beta_s; beta grows linearly (MFM eq. 1 and 2). Schedule and sampler are MONAI's.
     Where the paper leaves room or cannot be followed:
@@ -29,12 +29,12 @@ class Ddpm(TranslationMethod):
     - It prints the norm in its loss without a square. Here it is the mean squared error, as in DDPM, which it follows.
     - Its sampler, as printed, has the indices t and t - 1 of alphabar exchanged in the bracket, and misses the image
       even where eps is known. Here it is the deterministic sampler of DDIM (Song et al. 2021, eq. 12, eta = 0), which
-      is the same once the indices are put right (tests/methods/translation/test_ddpm.py).
+      is the same with the indices corrected (tests/methods/translation/test_ddpm.py).
     - An error of eps in the first step counts 157-fold in the image. So the image that eps implies is limited in each
-      step to what the normal form can hold: for CT -1 to 1, else 20 standard deviations. The paper says nothing of it;
+      step to the range of the normal form: for CT -1 to 1, else 20 standard deviations. The paper does not mention it;
       Ho et al. do so in their code.
-    - It translates contrast to native. Here one network serves both directions: the time it is told is t / T where the
-      target is the first phase, and 2 + t / T where it is the second.
+    - It translates contrast to native. Here one network serves both directions: its time is t / T where the target is
+      the first phase, and 2 + t / T where it is the second.
     - Its 44 s for a slice (table 2) are 400 to 3000 evaluations at the speed of its networks (tables 1 and 3), so
       probably all T = 1000. ``sampling_steps`` is 50: at eta = 0 that comes close to 1000 in quality (Song et al.,
       table 1), and a volume takes a twentieth of the time.
@@ -58,19 +58,19 @@ class Ddpm(TranslationMethod):
         )
 
     def training_step(self, batch: PhaseBatch) -> Tensor:
-        """One draw of t ~ U{0, ..., T - 1} and of eps ~ N(0, 1) per sample; the mean squared error of eps (eq. 2)."""
+        """Draw one t ~ U{0, ..., T - 1} and eps ~ N(0, 1) per sample; compute the mean squared error of eps (eq. 2)."""
         timestep = torch.randint(self.scheduler.num_train_timesteps, (len(batch.target),)).to(batch.target.device)
         noise = torch.randn_like(batch.target)
         noisy = self.scheduler.add_noise(batch.target, noise, timestep)
         return (self._noise_in(noisy, batch, timestep) - noise).square().mean()
 
     def predict(self, batch: PhaseBatch) -> dict[str, Tensor]:
-        """The target at the end of the deterministic way from noise.
+        """Follow the deterministic path from noise to the target.
 
         :raises ConfigurationError: the batch has no noise to begin with.
         """
         if batch.noise is None:
-            raise ConfigurationError("The method 'ddpm' begins with noise: give the batch some (PhaseBatch.noise).")
+            raise ConfigurationError("The method 'ddpm' begins with noise: set PhaseBatch.noise.")
 
         def noise_in(noisy: Tensor, timestep: Tensor) -> Tensor:
             return self._noise_in(noisy, batch, timestep)
@@ -78,13 +78,17 @@ class Ddpm(TranslationMethod):
         return {"translation": denoised(self.scheduler, batch.noise, noise_in)}
 
     def _noise_in(self, noisy: Tensor, batch: PhaseBatch, timestep: Tensor) -> Tensor:
-        """eps_theta([x_source, x_t], t)."""
+        """Predict eps_theta([x_source, x_t], t)."""
         time = 2 * (1 - batch.source_phase) + timestep / self.scheduler.num_train_timesteps
         return self.network(torch.cat([batch.source, noisy], dim=1), time)
 
 
 def value_range(channels: Sequence[ChannelPlan]) -> tuple[float, float]:
-    """Smallest and largest value that an image of these channels can have in the normal form."""
+    """Return the least and largest value of an image of these channels in the normal form.
+
+    :param channels: of the plans.
+    :returns: least and largest value.
+    """
     limits = [
         [(edge - channel.offset) / channel.scale for edge in channel.clip]
         if channel.clip and channel.normal_form == "absolute"

@@ -12,22 +12,22 @@ from longflow.methods.translation._translation import TranslationMethod, directi
 class Mfm(TranslationMethod):
     """x_t = (1 - t) x_native + t x_contrast, paired; the network regresses the velocity (MFM section 3.2, eq. 3-5).
 
-    The output convolution starts at zero: untrained, it returns its input. Which phase a scan is, the integration
-    knows: from t = 1 to 0 or from 0 to 1.
+    The output convolution starts at zero, so an untrained method returns its input. The direction of integration, from
+    t = 1 to 0 or from 0 to 1, expresses the phase of the source.
     """
 
     summary = "Medical Flow Matching: one flow, both ways"
     integrates = True
 
     def training_step(self, batch: PhaseBatch) -> Tensor:
-        """One draw of t ~ U[0, 1] per sample; the mean squared error of the velocity (eq. 5)."""
+        """Draw one t ~ U[0, 1] per sample and compute the mean squared error of the velocity (eq. 5)."""
         start, end = ends(batch)
         tau = torch.rand(len(start)).to(start.device)
         predicted = self.network(interpolate(start, end, tau), tau)
         return (predicted - velocity(start, end)).square().mean()
 
     def predict(self, batch: PhaseBatch) -> dict[str, Tensor]:
-        """The source integrated to the other end (eq. 3)."""
+        """Integrate the source to the other end (eq. 3)."""
 
         def field(tau: Tensor, image: Tensor) -> Tensor:
             return self.network(image, tau.expand(len(image)))

@@ -1,4 +1,4 @@
-"""Regression: the baseline of MFM that goes from one phase to the other in one step (section 3, figure 1)."""
+"""Regression: the baseline of MFM that predicts the other phase in one step (section 3, figure 1)."""
 
 from torch import Tensor
 
@@ -7,23 +7,23 @@ from longflow.methods.translation._translation import TranslationMethod
 
 
 class Regression(TranslationMethod):
-    """The other phase from the one that is given, by the mean absolute error (MFM section 3).
+    """Predict the other phase from the source, by the mean absolute error (MFM section 3).
 
-    MFM trains one such network for contrast to native alone. Two things are different here, so that a comparison with
-    the flow says something about the method and about nothing else:
+    MFM trains one such network for contrast to native alone. Two things differ here, so that a comparison with the flow
+    is one of methods alone:
 
-    - One network serves both directions: the time tells it which phase its source is, 0 or 1, where the flow starts.
-    - The network's output is added to the source. It starts at zero, so that untrained it returns its input.
+    - One network serves both directions: its time is the phase of the source, 0 or 1, where the flow starts.
+    - The network's output is added to the source. It starts at zero, so an untrained method returns its input.
     """
 
     summary = "regression of the other phase, mean absolute error"
 
     def training_step(self, batch: PhaseBatch) -> Tensor:
-        """|g(x_source) - x_target|, averaged over all voxels."""
+        """Compute |g(x_source) - x_target|, averaged over all voxels."""
         return (self._translated(batch) - batch.target).abs().mean()
 
     def predict(self, batch: PhaseBatch) -> dict[str, Tensor]:
-        """The source with the network's output added."""
+        """Add the network's output to the source."""
         return {"translation": self._translated(batch)}
 
     def _translated(self, batch: PhaseBatch) -> Tensor:

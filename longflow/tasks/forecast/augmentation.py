@@ -1,13 +1,14 @@
-"""Augmentation of a sample: one spatial and one intensity draw for all its scans, so that what changes stays true."""
+"""Augment a sample: one spatial and one intensity draw for all its scans, so that the changes between them remain."""
 
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
-from nnunetv2.configuration import ANISO_THRESHOLD
 from torch import Tensor
 
 from longflow.plans import ConfigurationPlan, Plans
+from longflow.preprocessing.patches import is_thin
+from longflow.random_state import isolated_randomness
 
 #: nnU-Net's probabilities and ranges for rotation and scaling
 PROBABILITY = 0.2
@@ -18,27 +19,26 @@ CONTRAST = (0.8, 1.25)
 
 
 def augment(stack: Tensor, plans: Plans, configuration: ConfigurationPlan, generator: np.random.Generator) -> Tensor:
-    """Augment the scans of a sample and its target alike.
+    """Augment the context scans and the target of a sample in the same way.
 
-    Thin patches are warped in the plane alone, as nnU-Net does. Intensities are changed in the normal form by one gain
+    Thin patches are warped in the plane only, as in nnU-Net. Intensities are changed in the normal form by one gain
     and one shift per channel, and only where numbers have no absolute meaning: never for CT.
 
     :param stack: (scans, channels, *spatial), the target among the scans.
+    :param plans: with the channels.
+    :param configuration: with the patch size.
+    :param generator: source of randomness.
+    :returns: (scans, channels, *spatial).
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator.integers(2**31)))
-        state = np.random.get_state()
-        # the library draws from NumPy's global state
-        np.random.seed(int(generator.integers(2**31)))
+    with isolated_randomness(generator):  # the library draws from the global generators
         stack = _warp(stack, configuration)
-        np.random.set_state(state)
     gains, shifts = _intensity_draw(plans, generator)
     shape = (1, -1, *([1] * (stack.ndim - 2)))
     return stack * gains.view(shape) + shifts.view(shape)
 
 
 def _warp(stack: Tensor, configuration: ConfigurationPlan) -> Tensor:
-    """Rotation, scaling and mirroring, one draw for all images."""
+    """Rotate, scale and mirror: one draw for all images."""
     spatial = stack.shape[2:]
     flat = len(spatial) == 3 and is_thin(configuration)
     images = stack.reshape(-1, *(spatial[1:] if flat else spatial))
@@ -57,12 +57,6 @@ def _warp(stack: Tensor, configuration: ConfigurationPlan) -> Tensor:
     mirror = MirrorTransform(tuple(range(len(edges))))
     images = mirror(**warp(image=images))["image"]
     return images.reshape(stack.shape)
-
-
-def is_thin(configuration: ConfigurationPlan) -> bool:
-    """Whether a 3D patch has so few slices, for its width, that rotating out of the plane would leave it."""
-    patch = configuration.patch_size
-    return len(patch) == 3 and max(patch) / patch[0] > ANISO_THRESHOLD
 
 
 def _intensity_draw(plans: Plans, generator: np.random.Generator) -> tuple[Tensor, Tensor]:

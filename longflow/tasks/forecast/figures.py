@@ -1,36 +1,59 @@
-"""The figure of an evaluated folder: which targets to show, and their volumes."""
+"""The figure of evaluated forecasts: last context image, reference, forecast and both errors."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from longflow.data.dataset import DatasetDescription
 from longflow.data.images import read_scan
-from longflow.report.drawing import Panel, forecast_figure
+from longflow.errors import DataError
+from longflow.evaluation.references import read_like
+from longflow.report.drawing import plt, save
 from longflow.tasks.forecast.metrics import nrmse
-from longflow.tasks.forecast.pairs import Pair, find_pairs, forecasts_of_folder, read_like
+from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction
 
 MOST_ROWS = 4
 
+COLUMNS = ("last context", "target", "forecast", "|target − last context|", "|target − forecast|")
 
-def draw_forecasts(
-    predictions: Path, references: Sequence[Path], description: DatasetDescription, path: Path, most: int = MOST_ROWS
-) -> None:
-    """Draw targets of an evaluated folder, at most ``most``, one of each subject where there are enough subjects.
 
-    They are spread evenly over the subjects in order of name, and over each subject's targets: a choice that does not
-    look at the results.
+@dataclass(frozen=True)
+class ForecastPanel:
+    """A row of the figure: one target. Volumes are (z, y, x), one channel, in input units.
+
+    :param spacing: mm, (z, y, x).
+    :param last_time: time units.
+    :param target_time: time units.
+    :param nrmse: of the forecast over the whole volume; None where not defined.
+    :param lci_nrmse: likewise, of LCI.
     """
-    pairs, _ = find_pairs(forecasts_of_folder(predictions, description), references, description)
-    forecast_figure([panel_of(pair) for pair in pick_evenly(pairs, most)], path, description.time_unit)
+
+    title: str
+    last_context: np.ndarray
+    target: np.ndarray
+    forecast: np.ndarray
+    spacing: tuple[float, float, float]
+    last_time: float
+    target_time: float
+    nrmse: float | None = None
+    lci_nrmse: float | None = None
 
 
-def pick_evenly(pairs: Sequence[Pair], most: int) -> list[Pair]:
-    """At most ``most`` pairs: of evenly spaced subjects the target with the longest horizon, then further targets."""
-    by_subject: dict[str, list[Pair]] = {}
-    for pair in sorted(pairs, key=lambda pair: (pair.forecast.subject, -pair.forecast.horizon)):
-        by_subject.setdefault(pair.forecast.subject, []).append(pair)
+def draw_forecasts(pairs: Sequence[ForecastPrediction], path: Path, time_unit: str, most: int = MOST_ROWS) -> None:
+    """Draw at most ``most`` targets of an evaluated folder, one of each subject where there are enough subjects.
+
+    The choice does not look at the results: targets are spread evenly over the subjects in order of name, and over each
+    subject's targets.
+    """
+    forecast_figure([forecast_panel(pair) for pair in pick_targets(pairs, most)], path, time_unit)
+
+
+def pick_targets(pairs: Sequence[ForecastPrediction], most: int) -> list[ForecastPrediction]:
+    """Pick at most ``most`` pairs: of evenly spaced subjects the one with the longest horizon, then further ones."""
+    by_subject: dict[str, list[ForecastPrediction]] = {}
+    for pair in sorted(pairs, key=lambda pair: (pair.subject, -pair.horizon)):
+        by_subject.setdefault(pair.subject, []).append(pair)
     if len(by_subject) >= most:
         subjects = list(by_subject.values())
         return [subjects[index][0] for index in _evenly(len(subjects), most)]
@@ -38,23 +61,96 @@ def pick_evenly(pairs: Sequence[Pair], most: int) -> list[Pair]:
     return [everything[index] for index in _evenly(len(everything), min(most, len(everything)))]
 
 
-def _evenly(count: int, wanted: int) -> list[int]:
-    return np.unique(np.linspace(0, count - 1, wanted).round().astype(int)).tolist()
+def _evenly(count: int, number: int) -> list[int]:
+    return np.unique(np.linspace(0, count - 1, number).round().astype(int)).tolist()
 
 
-def panel_of(pair: Pair) -> Panel:
-    """The volumes of a pair, first channel; NRMSE over all channels."""
-    target = read_scan(pair.target)
-    forecast = read_like(pair.forecast.images, target, pair.target[0])
-    last_context = read_like(pair.context[-1], target, pair.target[0])
-    return Panel(
-        title=pair.forecast.subject,
+def forecast_panel(pair: ForecastPrediction) -> ForecastPanel:
+    """Read the volumes of a pair, first channel; NRMSE is over all channels."""
+    target = read_scan(pair.reference)
+    forecast = read_like(pair.images, target, pair.reference[0], OWN_GRID)
+    last_context = read_like(pair.context_images[-1], target, pair.reference[0], OWN_GRID)
+    return ForecastPanel(
+        title=pair.subject,
         last_context=last_context.array[0],
         target=target.array[0],
         forecast=forecast.array[0],
         spacing=target.geometry.array_spacing,
-        last_time=pair.forecast.target_time - pair.forecast.horizon,
-        target_time=pair.forecast.target_time,
+        last_time=pair.target_time - pair.horizon,
+        target_time=pair.target_time,
         nrmse=nrmse(forecast.array, target.array),
         lci_nrmse=nrmse(last_context.array, target.array),
     )
+
+
+def forecast_figure(panels: Sequence[ForecastPanel], path: Path, time_unit: str) -> None:
+    """Write a figure with a row for each target: last context, target, forecast and both absolute errors.
+
+    Each row shows the slice that changes most, across the axis of the largest spacing. Its three images share one grey
+    scale (0.5th to 99.5th percentile of the target), its two errors one colour scale (0 to the 99.5th percentile of
+    |target − last context| in that slice), which the colour bar states.
+
+    :raises DataError: there is nothing to show.
+    """
+    if not panels:
+        raise DataError("There is no forecast to show in a figure.")
+    row_heights = [2.2 * min(max(_height_to_width(panel), 0.4), 1.6) for panel in panels]
+    figure, axes = plt.subplots(
+        len(panels), 5, figsize=(12.5, sum(row_heights) + 0.55 * len(panels) + 0.5),
+        squeeze=False, layout="constrained", gridspec_kw={"height_ratios": row_heights},
+    )  # fmt: skip
+    for row, panel in zip(axes, panels, strict=True):
+        _draw_panel(figure, row, panel, time_unit)
+    for axis, name in zip(axes[0], COLUMNS, strict=True):
+        axis.set_title(f"{name}\n{axis.get_title()}", fontsize=10)
+    figure.supxlabel(
+        "Slice of largest change. Images of a row share one grey scale, errors of a row one colour scale, in input "
+        "units.\nNRMSE: over the whole volume, RMSE / range of the target.",
+        fontsize=8,
+    )
+    save(figure, path)
+
+
+def _draw_panel(figure, row, panel: ForecastPanel, time_unit: str) -> None:
+    (last, target, forecast), label, aspect = _slices(panel)
+    low, high = np.percentile(panel.target, [0.5, 99.5])
+    largest = max(np.percentile(np.abs(target - last), 99.5), np.finfo(np.float32).tiny)
+    for axis, image in zip(row, (last, target, forecast), strict=False):
+        axis.imshow(image, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), aspect=aspect, interpolation="nearest")
+    for axis, image in zip(row[3:], (last, forecast), strict=True):
+        shown = axis.imshow(
+            np.abs(target - image), cmap="magma", vmin=0, vmax=largest, aspect=aspect, interpolation="nearest"
+        )
+    figure.colorbar(shown, ax=row[3:].tolist(), fraction=0.05, pad=0.02, extend="max").ax.tick_params(labelsize=7)
+    horizon = panel.target_time - panel.last_time
+    captions = (
+        f"t = {panel.last_time:.4g} {time_unit}",
+        f"t = {panel.target_time:.4g} {time_unit}",
+        f"{horizon:.4g} {time_unit} ahead",
+        f"NRMSE {_number(panel.lci_nrmse)}",
+        f"NRMSE {_number(panel.nrmse)}",
+    )
+    for axis, caption in zip(row, captions, strict=True):
+        axis.set_title(caption, fontsize=9)
+        axis.set_xticks([])
+        axis.set_yticks([])
+    row[0].set_ylabel(f"{panel.title}\n{label}", fontsize=9)
+
+
+def _slices(panel: ForecastPanel) -> tuple[list[np.ndarray], str, float]:
+    """The slices of last context, target and forecast; which slice it is; height of a pixel over its width."""
+    across = int(np.argmax(panel.spacing))
+    change = np.abs(panel.target - panel.last_context)
+    index = int(change.sum(axis=tuple(axis for axis in range(3) if axis != across)).argmax())
+    height, width = (spacing for axis, spacing in enumerate(panel.spacing) if axis != across)
+    slices = [volume.take(index, axis=across) for volume in (panel.last_context, panel.target, panel.forecast)]
+    return slices, f"{'zyx'[across]} = {index}", height / width
+
+
+def _height_to_width(panel: ForecastPanel) -> float:
+    slices, _, aspect = _slices(panel)
+    return slices[0].shape[0] * aspect / slices[0].shape[1]
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"

@@ -1,4 +1,4 @@
-"""Forecasts: scans and times in, a later scan out, in memory (the Python interface) and for folders."""
+"""Forecast a scan from earlier scans and their times: in memory (the Python interface) and for folders."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,18 +13,24 @@ from longflow.data.images import Volume, as_type, check_same_grid, read_scan, wr
 from longflow.errors import ConfigurationError, DataError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
-from longflow.inference.predictor import Asked, Predictor
-from longflow.inference.windows import predict_volume
+from longflow.inference.predictor import Predictor
 from longflow.integrity.problems import REGISTER
-from longflow.preprocessing.series import PreparedSeries, export_forecast, prepare_volumes
+from longflow.plans import TemporalPlan
+from longflow.preprocessing.prepared import PreparedSeries, RawSeries
+from longflow.preprocessing.restore import export_forecast
+from longflow.preprocessing.series import prepare_volumes
+from longflow.tasks.forecast.hidden_context import HiddenContext
 from longflow.tasks.forecast.requests import ForecastRequest, forecast_requests
+from longflow.tasks.forecast.windows import predict_forecast
 
 
 @dataclass(frozen=True)
 class Context:
     """The scans that forecasts of a subject are made from, read and prepared once for all targets.
 
-    :param times: ascending. :param prepared: of each member, its latest scans.
+    :param times: (scans,), in time units, ascending.
+    :param volumes: (scans,), as read.
+    :param prepared: the latest scans in the normal form, of each member.
     """
 
     subject: str
@@ -33,7 +39,7 @@ class Context:
     prepared: list[PreparedSeries]
 
 
-class Forecaster(Predictor):
+class Forecaster(Predictor[ForecastRequest]):
     """A trained model, ready to forecast.
 
     >>> forecaster = Forecaster.load(dataset=101)                                    # doctest: +SKIP
@@ -41,8 +47,6 @@ class Forecaster(Predictor):
     """
 
     task = "forecast"
-    noun = ("forecast", "forecasts")
-    doing = "Forecasting"
 
     def __init__(self, models: Models):
         super().__init__(models)
@@ -62,11 +66,11 @@ class Forecaster(Predictor):
 
         :param scans: earlier scans of one subject on one grid: SimpleITK images, or arrays (z, y, x) or, with several
             channels, (channels, z, y, x).
-        :param times: time of each scan, in the time unit of the dataset that was trained on.
-        :param target: the wanted time, after the last scan.
-        :param spacing: mm, (z, y, x); needed for arrays, taken from the image otherwise.
+        :param times: (scans,), in the time unit of the training dataset.
+        :param target: requested time, after the last scan.
+        :param spacing: (z, y, x), mm; needed for arrays, taken from the image otherwise.
         :returns: an image or array like the given ones, in their units.
-        :raises DataError: scans and times do not fit each other, or the target is not after the last scan.
+        :raises DataError: the numbers of scans and times differ, or the target is not after the last scan.
         """
         if len(scans) != len(times) or not scans:
             raise DataError(
@@ -87,14 +91,16 @@ class Forecaster(Predictor):
         return image_like(forecast, scans[order[-1]])
 
     def forecast(self, subject: str, times: Sequence[float], volumes: Sequence[Volume], target: float) -> np.ndarray:
-        """The forecast (channels, z, y, x), float32, on the grid and in the units of the last volume.
+        """Forecast a volume.
 
-        :param times: of the volumes, ascending. :param target: after the last of them.
+        :param times: (volumes,), ascending.
+        :param target: requested time, after the last of them.
+        :returns: (channels, z, y, x), float32, on the grid and in the units of the last volume.
         """
         return self.forecast_from(self.prepare(subject, times, volumes), target)
 
     def prepare(self, subject: str, times: Sequence[float], volumes: Sequence[Volume]) -> Context:
-        """What forecasts at any time after the last of the volumes are made from."""
+        """Prepare the volumes for forecasts at any later time."""
         plans = self.models.plans
         for volume in volumes:
             if volume.array.shape[0] != len(plans.channel_names):
@@ -106,27 +112,29 @@ class Forecaster(Predictor):
         for member in self.models.members:
             latest = slice(-member.plans.temporal.sequence_length, None)
             cases = [f"{subject}_{position}" for position in range(len(times[latest]))]
-            prepared.append(
-                prepare_volumes(subject, cases, times[latest], volumes[latest], member.plans, member.configuration)
-            )
+            raw = RawSeries(subject, cases, times[latest], volumes[latest])
+            prepared.append(prepare_volumes(raw, member.plans, member.configuration))
         return Context(subject, list(times), list(volumes), prepared)
 
     def forecast_from(self, context: Context, target: float) -> np.ndarray:
-        """As :meth:`forecast`, from scans that are prepared."""
+        """Forecast a volume from prepared scans, as :meth:`forecast`."""
         if not target > context.times[-1]:
             raise DataError(
-                f"The wanted time {target:g} of {context.subject} is not after its last context scan "
+                f"The requested time {target:g} of {context.subject} is not after its last context scan "
                 f"({context.times[-1]:g} {self.models.plans.temporal.time_unit}). Forecasts lie in the future of the "
                 "scans they are made from."
             )
         last = context.volumes[-1].array
+        shrinkage = self.models.selection.shrinkage
+        if shrinkage == 0:  # the LCI, as longflow 0.1 recorded it; no network is needed
+            return last.astype(np.float32)
         total = np.zeros_like(last, dtype=np.float32)
         for member, prepared in zip(self.models.members, context.prepared, strict=True):
             total += self._member_forecast(member, prepared, target, last)
-        return last + self.models.selection.shrinkage * (total / len(self.models.members) - last)
+        return last + shrinkage * (total / len(self.models.members) - last)
 
     def context_length(self) -> int:
-        """How many of the latest scans are used at most."""
+        """Return the largest number of context scans that are used, the latest ones."""
         return max(member.plans.temporal.sequence_length for member in self.models.members)
 
     def _member_forecast(
@@ -134,49 +142,50 @@ class Forecaster(Predictor):
     ) -> np.ndarray:
         times = prepared.properties.times
         context = np.asarray(prepared.images[...], dtype=np.float32)
-        forecasts = predict_volume(
-            member.methods,
-            context,
-            times,
-            target,
-            self.models.device,
-            member.plans.inference.tile_step_size,
-            self.models.mirror,
-        )
+        forecasts = predict_forecast(member.methods, context, times, target, self.models.windows(member))
         reduction = self.models.selection.reduction or member.methods[0].reductions[0]
-        return restore(forecasts[reduction], prepared, len(times) - 1, last)
+        return restore_forecast(forecasts[reduction], prepared, len(times) - 1, last)
 
-    def requests(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[ForecastRequest]:
-        """The rows without an image, or the times that are asked for, for every subject."""
+    def requests(
+        self,
+        folder: Path,
+        description: DatasetDescription,
+        times: Sequence[float] = (),
+        hide_context: str | None = None,
+    ) -> list[ForecastRequest]:
+        """List the rows without an image, or the requested times for every subject.
+
+        :param times: requested times, in time units.
+        :param hide_context: ``first:K`` or ``last:K``: forecast without these context scans.
+        """
+        hidden = None if hide_context is None else HiddenContext.of(hide_context)
         self._latest = None  # its files may have changed since
-        return forecast_requests(folder, description, asked.times, self.context_length(), asked.hidden)
+        return forecast_requests(folder, description, times, self.context_length(), hidden)
+
+    def conditions(self, item: ForecastRequest) -> dict[str, Any]:
+        """Return the hidden context, which all forecasts of a folder share."""
+        return {"hide_context": str(item.hidden) if item.hidden else None}
 
     def files(self, item: ForecastRequest, folder: Path, description: DatasetDescription) -> list[Path]:
-        """``{case}_{channel:04d}{file_ending}``, as every scan."""
+        """Return ``{case}_{channel:04d}{file_ending}`` of each channel, as for every scan."""
         channels = range(len(description.channels))
         return [image_path(folder, item.target.case, channel, description) for channel in channels]
 
     def make(self, item: ForecastRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
-        """Write the forecast, in the units of the last context scan; its horizon is judged in the sidecar."""
+        """Write the forecast, in the units of the last context scan; warn of a horizon longer than any trained on."""
         context = self._read(item.context)
         forecast = self.forecast_from(context, item.target.time)
         last = context.volumes[-1]
         for array, path in zip(forecast, self.files(item, folder, description), strict=True):
             write_volume(array, last.geometry, last.data_type, path)
-        temporal = self.models.plans.temporal
-        outside = item.horizon > temporal.longest_horizon
-        warning = (
-            f"The horizon of {item.horizon:g} {temporal.time_unit} is longer than any that the model was trained on "
-            f"({temporal.longest_horizon:g}): an extrapolation."
-        )
-        return {"horizon_outside_training": outside, "warnings": [warning] if outside else []}
+        return horizon_fields(item, self.models.plans.temporal)
 
     def finish(self, folder: Path) -> None:
-        """No further tables; the last subject's scans are let go."""
+        """Free the memory of the last subject's scans; there are no further tables."""
         self._latest = None
 
     def settings(self) -> dict[str, Any]:
-        """All that a forecast depends on beside its scans."""
+        """Return what a forecast depends on apart from its scans."""
         selection, method = self.models.selection, self.models.members[0].methods[0]
         return {
             **super().settings(),
@@ -186,7 +195,7 @@ class Forecaster(Predictor):
         }
 
     def _read(self, scans: tuple[Scan, ...]) -> Context:
-        """Scans from their files; those of the item before, which most often are the same, are kept."""
+        """Read and prepare scans; those of the request before, which are mostly the same, are kept."""
         if self._latest is None or self._latest[0] != scans:
             self._latest = None  # frees the memory first
             volumes = []
@@ -198,8 +207,29 @@ class Forecaster(Predictor):
         return self._latest[1]
 
 
-def restore(forecast: np.ndarray, prepared: PreparedSeries, last: int, raw: np.ndarray) -> np.ndarray:
-    """A forecast in the normal form to the grid and units of the last context scan (index ``last``)."""
+def horizon_fields(item: ForecastRequest, temporal: TemporalPlan) -> dict[str, Any]:
+    """Compare a horizon with those that were trained on, for the sidecar.
+
+    :param item: the requested forecast.
+    :param temporal: with the longest horizon of training.
+    :returns: ``horizon_outside_training`` and ``warnings``.
+    """
+    outside = item.horizon > temporal.longest_horizon
+    warning = (
+        f"The horizon of {item.horizon:g} {temporal.time_unit} is longer than any that the model was trained on "
+        f"({temporal.longest_horizon:g}): an extrapolation."
+    )
+    return {"horizon_outside_training": outside, "warnings": [warning] if outside else []}
+
+
+def restore_forecast(forecast: np.ndarray, prepared: PreparedSeries, last: int, raw: np.ndarray) -> np.ndarray:
+    """Convert a forecast from the normal form to the grid and units of the last context scan.
+
+    :param forecast: (channels, z, y, x), on the prepared grid.
+    :param last: index of the last context scan in ``prepared``.
+    :param raw: (channels, z, y, x), the last context scan as it was read.
+    :returns: (channels, z, y, x), on the grid of ``raw``.
+    """
     last_context = np.asarray(prepared.images[last], dtype=np.float32)
     return export_forecast(forecast, last_context, raw, prepared.properties, last)
 

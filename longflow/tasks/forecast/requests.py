@@ -1,4 +1,4 @@
-"""Which forecasts a folder asks for, and from which scans."""
+"""The forecasts that a folder requests, and the scans that each is made from."""
 
 import logging
 import math
@@ -17,9 +17,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ForecastRequest:
-    """One forecast to make: the target's case, and the scans it is made from, in order of time.
+    """One forecast to make.
 
-    :param hidden: what was hidden; ``context`` is the rest.
+    :param target: the requested scan.
+    :param context: the scans that the forecast is made from, in order of time.
+    :param hidden: the rule by which context scans were hidden; ``context`` holds the rest.
     """
 
     target: Scan
@@ -28,11 +30,11 @@ class ForecastRequest:
 
     @property
     def horizon(self) -> float:
-        """Target time minus last context time, in time units."""
+        """Return target time minus last context time, in time units."""
         return self.target.time - self.context[-1].time
 
     def provenance(self) -> dict[str, Any]:
-        """What is forecast from what, as it stands in a sidecar."""
+        """Return the fields of the sidecar that say from what the forecast is made."""
         return {
             "case": self.target.case,
             "subject": self.target.subject,
@@ -51,46 +53,48 @@ def forecast_requests(
     context_length: int,
     hidden: HiddenContext | None = None,
 ) -> list[ForecastRequest]:
-    """The forecasts that a folder asks for: its rows without an image, or ``times`` for every subject.
+    """List the forecasts that a folder requests: its rows without an image, or ``times`` for every subject.
 
-    :param context_length: a context is so many of the latest scans before its target at most.
-    :param hidden: scans of each such context that are hidden; where it has too few, one scan is left, and that is said.
-    :raises DataError: nothing is wanted; a scan lacks a channel; a target has no earlier scan.
+    :param times: in time units; empty: the rows without an image.
+    :param context_length: largest number of context scans; the latest before the target are used.
+    :param hidden: hides scans of each such context. Where it would hide all, one scan is kept, and the log says so.
+    :returns: the requests, by subject and time.
+    :raises DataError: nothing is requested; a scan lacks a channel; a target has no earlier scan.
     """
-    if strange := [time for time in times if not math.isfinite(time)]:
-        raise DataError(f"The wanted time {strange[0]} is not a finite number.")
-    wanted, problems = [], []
+    if infinite := [time for time in times if not math.isfinite(time)]:
+        raise DataError(f"The requested time {infinite[0]} is not a finite number.")
+    requests, problems = [], []
     for series in input_series(folder, description):
         problems += wrong_channels(series, description)
         context = series.with_images().scans
         for target in _targets(series, times, folder, description):
             earlier = tuple(scan for scan in context if scan.time < target.time)[-context_length:]
             if earlier:
-                wanted.append(ForecastRequest(target, earlier))
+                requests.append(ForecastRequest(target, earlier))
             else:
                 first = f"its first scan is at {context[0].time:g}" if context else "it has no scan with an image"
                 problems.append(
-                    f"  {target.case}: subject {series.subject} is wanted at time {target.time:g}, but {first}. "
+                    f"  {target.case}: subject {series.subject} is requested at time {target.time:g}, but {first}. "
                     "A forecast needs at least one earlier scan."
                 )
     if problems:
         raise DataError(f"{folder} cannot be forecast:\n" + "\n".join(problems))
-    if not wanted:
+    if not requests:
         raise DataError(
-            f"Nothing is wanted of {folder}: every row of its scans.csv has an image. Add a row (case,subject,time) "
-            "without an image for each scan that should be forecast, or give times for every subject with -t."
+            f"{folder} requests no forecast: every row of its scans.csv has an image. Add a row (case,subject,time) "
+            "without an image for each scan to forecast, or give times for every subject with -t."
         )
-    return _with_hidden_scans(wanted, hidden) if hidden else wanted
+    return _with_hidden_scans(requests, hidden) if hidden else requests
 
 
-def _with_hidden_scans(wanted: Sequence[ForecastRequest], hidden: HiddenContext) -> list[ForecastRequest]:
-    """The same targets, forecast from what is left of their contexts."""
-    if short := [item.target.case for item in wanted if hidden.is_too_many(item.context)]:
+def _with_hidden_scans(requests: Sequence[ForecastRequest], hidden: HiddenContext) -> list[ForecastRequest]:
+    """Return the same targets, forecast from the rest of their contexts."""
+    if short := [item.target.case for item in requests if hidden.is_too_many(item.context)]:
         logger.warning(
-            "--hide_context %s: %d of %d targets have no more than %d context scans (%s). One scan is left to each.",
-            *(hidden, len(short), len(wanted), hidden.count, first_few(short)),
+            "--hide_context %s: %d of %d targets have no more than %d context scans (%s). One scan is kept for each.",
+            *(hidden, len(short), len(requests), hidden.count, first_few(short)),
         )
-    return [replace(item, context=hidden.rest(item.context), hidden=hidden) for item in wanted]
+    return [replace(item, context=hidden.rest(item.context), hidden=hidden) for item in requests]
 
 
 def _targets(series: Series, times: Sequence[float], folder: Path, description: DatasetDescription) -> list[Scan]:

@@ -1,17 +1,18 @@
-"""Samples of forecasts: which subject, target, context and patch a training step sees."""
+"""Draw samples of forecasts: subject, target, context and patch of each training step."""
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from longflow.inference.windows import relative_times
 from longflow.methods.batches import Batch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
 from longflow.tasks.forecast.augmentation import augment
+from longflow.tasks.forecast.targets import draw_context
+from longflow.tasks.forecast.windows import times_for_network
 from longflow.training.open_series import OpenSeries
 from longflow.training.patch_starts import draw_patch_start
-from longflow.training.splits import Cohort, draw_context
+from longflow.training.splits import Cohort
 
 
 class ForecastSamples(Dataset):
@@ -20,7 +21,10 @@ class ForecastSamples(Dataset):
     All samples of a batch have the same number of context scans, so that nothing is padded. Patches are drawn inside
     the body, a third of them where the target differs most from the last context scan.
 
-    :param seed: with the number of a batch it decides everything about that batch.
+    :param cohort: the subjects.
+    :param plans: with sequence length and time scale.
+    :param configuration: name of one of its configurations.
+    :param seed: seed and number of a batch decide everything about that batch.
     :param augmented: whether patches are warped, mirrored and changed in intensity.
     """
 
@@ -33,7 +37,7 @@ class ForecastSamples(Dataset):
         self.seed = seed
 
     def __getitem__(self, number: int) -> Batch:
-        """The batch of an iteration."""
+        """Draw the batch of an iteration."""
         generator = np.random.default_rng([self.seed, number])
         samples, count = [], None
         for _ in range(self.plan.batch_size):
@@ -49,8 +53,25 @@ class ForecastSamples(Dataset):
             target=torch.stack(targets),
         )
 
+    @staticmethod
+    def largest_batch(plans: Plans, configuration: str, batch_size: int) -> Batch:
+        """Return a batch of full sequences, whose contents mean nothing, to estimate memory."""
+        patch_size = plans.configuration(configuration).patch_size
+        scans, channels = plans.temporal.sequence_length, len(plans.channel_names)
+        horizon = plans.temporal.shortest_interval / plans.temporal.time_scale
+        return Batch(
+            context=torch.rand(batch_size, scans, channels, *patch_size),
+            context_times=torch.arange(1.0 - scans, 1.0).repeat(batch_size, 1) * horizon,
+            context_mask=torch.ones(batch_size, scans, dtype=torch.bool),
+            target_time=torch.full((batch_size,), horizon),
+            target=torch.rand(batch_size, channels, *patch_size),
+        )
+
     def _draw(self, generator: np.random.Generator, count: int | None):
-        """A target patch, its context, context times and horizon; ``count`` fixes the number of context scans."""
+        """Draw a target patch, its context, context times and horizon.
+
+        :param count: number of context scans; None: random.
+        """
         subject, target = self._draw_target(generator, count or 1)
         context = draw_context(generator, target, self.plans.temporal.sequence_length, count)
         series = self.series[subject]
@@ -61,13 +82,13 @@ class ForecastSamples(Dataset):
         if self.augmented:
             stack = augment(stack, self.plans, self.plan, generator)
         all_times = series.properties.times
-        times, horizon = relative_times(
+        times, horizon = times_for_network(
             [all_times[index] for index in context], all_times[target], self.plans.temporal.time_scale
         )
         return stack[-1], stack[:-1], times, horizon
 
     def _draw_target(self, generator: np.random.Generator, earlier: int) -> tuple[str, int]:
-        """A subject, uniformly, and one of its scans that has at least ``earlier`` scans before it."""
+        """Draw a subject, uniformly, and one of its scans that has at least ``earlier`` scans before it."""
         eligible = [subject for subject, count in self.scan_counts.items() if count > earlier]
         subject = eligible[generator.integers(len(eligible))]
         return subject, int(generator.integers(earlier, self.scan_counts[subject]))

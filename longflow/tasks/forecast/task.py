@@ -44,11 +44,24 @@ class Forecast(Task):
     default_method = "cronos"
     least_scans = 2
     plans_grid = True
+    compares_methods = True
     predicts_new_scans = True
     region = "nonzero"
     sees_single_scans = False
     samples: ClassVar[Mapping[str, str]] = {"forecast": "longflow.tasks.forecast.samples:ForecastSamples"}
     validations: ClassVar[Mapping[str, str]] = {"forecast": "longflow.tasks.forecast.validation:ForecastValidation"}
+    metrics: ClassVar[Mapping[str, str]] = {
+        "rmse": "longflow.tasks.forecast.metrics:RMSE",
+        "mae": "longflow.tasks.forecast.metrics:MAE",
+        "nrmse": "longflow.tasks.forecast.metrics:NRMSE",
+        "psnr": "longflow.tasks.forecast.metrics:PSNR",
+        "ssim": "longflow.tasks.forecast.metrics:SSIM",
+        "changed_share": "longflow.tasks.forecast.metrics:CHANGED_SHARE",
+        "changed_rmse": "longflow.tasks.forecast.metrics:CHANGED_RMSE",
+        "changed_mae": "longflow.tasks.forecast.metrics:CHANGED_MAE",
+        "changed_nrmse": "longflow.tasks.forecast.metrics:CHANGED_NRMSE",
+        "skill": "longflow.tasks.forecast.metrics:SKILL",
+    }
     predictor_class = "longflow.tasks.forecast.predictor:Forecaster"
     request_flags = (
         RequestFlag(

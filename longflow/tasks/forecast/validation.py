@@ -1,4 +1,4 @@
-"""Validation of forecasts: whole volumes, by the same code as prediction, on the stored targets."""
+"""Validate forecasts: whole volumes, by the same code as prediction, on the stored targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,59 +7,101 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from longflow.data.dataset import DatasetDescription, Scan, image_path, training_series
+from longflow.data.dataset import DatasetDescription, image_path, training_series
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError, first_few
-from longflow.files import write_json
-from longflow.inference.windows import predict_volume
+from longflow.inference.models import solver_settings
+from longflow.inference.predictor import write_sidecar, write_table
+from longflow.inference.windows import WindowSettings
+from longflow.job import FoldJob
 from longflow.methods.method import Method
-from longflow.paths import DatasetPaths, FoldPaths
-from longflow.plans import Plans
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.tasks.forecast.metrics import nrmse
-from longflow.tasks.forecast.predictor import restore
+from longflow.tasks.forecast.predictor import horizon_fields, restore_forecast
 from longflow.tasks.forecast.requests import ForecastRequest
-from longflow.training.splits import Cohort, ForecastTarget, prepared_scans, read_or_draw_targets, read_or_make_splits
-from longflow.training.validation import SIDE_BY_SIDE, Score
+from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
+from longflow.tasks.forecast.windows import predict_forecast
+from longflow.training.splits import Cohort, prepared_scans, read_or_make_splits
+from longflow.training.validation import WITHOUT_OVERLAP, ProgressColumns, Score, out_of_fold_settings
 
 
 class ForecastValidation:
-    """NRMSE on the stored targets of a fold, beside the baselines'."""
+    """NRMSE on the stored targets of a fold, next to that of the baselines.
 
-    def __init__(
-        self,
-        method: type[Method],
-        dataset: DatasetPaths,
-        plans: Plans,
-        configuration: str,
-        fold: int,
-        cohort: Cohort,
-        device: torch.device,
-    ):
-        scans = prepared_scans(cohort.folder, plans.task)
-        splits = read_or_make_splits(dataset, scans, plans.task)
-        self.targets = read_or_draw_targets(dataset, splits, scans)[fold]
-        self.dataset, self.folder, self.device = dataset, cohort.folder, device
+    :param job: the fold.
+    :param cohort: the subjects that validate it.
+    :param device: that the method works on.
+    """
+
+    progress = ProgressColumns(
+        "NRMSE", baselines={"lci_nrmse": "last context image (LCI)", "context_mean_nrmse": "context mean"}
+    )
+
+    def __init__(self, job: FoldJob, cohort: Cohort, device: torch.device):
+        scans = prepared_scans(cohort.folder, job.task)
+        splits = read_or_make_splits(job.dataset, scans, job.task)
+        self.targets = read_or_draw_targets(job.dataset, splits, scans)[job.fold]
+        self.job, self.folder, self.device = job, cohort.folder, device
 
     def score(self, method: Method) -> Score:
-        """The lowest NRMSE among the method's reductions."""
-        found = validate(method, self.folder, self.targets, self.device)
-        columns = {"nrmse": found.best, "lci_nrmse": found.lci, "context_mean_nrmse": found.context_mean}
-        return Score(found.best, columns, f"NRMSE {found.best:.4f}, LCI {found.lci:.4f}")
+        """Return the lowest NRMSE among the method's reductions.
 
-    def finish(self, method: Method, paths: FoldPaths) -> None:
-        """Write the out-of-fold forecasts."""
-        description, series = training_series(self.dataset.raw)
+        :param method: in evaluation mode.
+        :returns: the score, with the baselines' NRMSE.
+        """
+        errors = validate(method, self.folder, self.targets, self.device)
+        columns = {"nrmse": errors.best, "lci_nrmse": errors.lci, "context_mean_nrmse": errors.context_mean}
+        return Score(errors.best, columns, f"NRMSE {errors.best:.4f}, LCI {errors.lci:.4f}")
+
+    def finish(self, method: Method) -> None:
+        """Write the out-of-fold forecasts under every reduction, as ``longflow_predict`` would.
+
+        ``context`` in a sidecar is the stored context of the target, the same for all methods. A model that takes fewer
+        scans uses the latest of them.
+
+        :param method: in evaluation mode, with the weights that are kept.
+        """
+        description, series = training_series(self.job.dataset.raw)
         scans = {scan.case: scan for one in series for scan in one.scans}
-        write_validation_forecasts(method, self.folder, self.targets, scans, description, paths, self.device)
+        items = []
+        for target in self.targets:
+            items.append(ForecastRequest(scans[target.target], tuple(scans[case] for case in target.context)))
+            self._write(method, items[-1], target, description)
+        for reduction in method.reductions:
+            write_table(items, self.job.paths.validation(reduction), description)
+
+    def _write(
+        self, method: Method, item: ForecastRequest, target: ForecastTarget, description: DatasetDescription
+    ) -> None:
+        """Write the forecast of a target under every reduction."""
+        series = load_prepared(self.folder, target.subject)
+        last = series.properties.cases.index(target.context[-1])
+        raw = read_scan(item.context[-1].images)
+        windows = WindowSettings(self.device, self.job.plans.inference.tile_step_size)
+        forecasts = forecast_target(method, series, target, windows)
+        for reduction in method.reductions:
+            folder = self.job.paths.validation(reduction)
+            restored = restore_forecast(forecasts[reduction], series, last, raw.array)
+            for channel, array in enumerate(restored):
+                path = image_path(folder, target.target, channel, description)
+                write_volume(array, raw.geometry, raw.data_type, path)
+            content = {
+                **out_of_fold_settings(self.job, method),
+                "reduction": reduction,
+                "shrinkage": 1.0,
+                **solver_settings(method),
+                **horizon_fields(item, self.job.plans.temporal),
+            }
+            write_sidecar(item, folder, content)
 
 
 @dataclass(frozen=True)
 class ValidationScore:
     """Mean NRMSE over subjects on the prepared grid, in the files' units.
 
-    :param nrmse: of each reduction of the method. :param lci: of the last context image.
+    :param nrmse: of each reduction of the method.
+    :param lci: of the last context image.
     :param context_mean: of the mean of the context.
     """
 
@@ -69,21 +111,27 @@ class ValidationScore:
 
     @property
     def best(self) -> float:
+        """The lowest among the reductions."""
         return min(self.nrmse.values())
 
 
 def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], device: torch.device) -> ValidationScore:
     """Score a method on the validation targets of a fold, quickly: by patches that do not overlap.
 
-    :param method: in evaluation mode on ``device``. :param folder: of the prepared subjects.
+    :param method: in evaluation mode on ``device``.
+    :param folder: of the prepared subjects.
+    :param targets: of the fold.
+    :param device: that the method works on.
+    :returns: mean NRMSE of the method and of the baselines.
+    :raises DataError: every target is constant.
     """
     errors: dict[str, dict[str, list[float]]] = {}
     for target in targets:
         series = load_prepared(folder, target.subject)
         if is_constant(series, target):
             continue
-        context, times = context_of(method, series, target)
-        forecasts = forecast_target(method, context, times, series, target, device, SIDE_BY_SIDE)
+        forecasts = forecast_target(method, series, target, WindowSettings(device, WITHOUT_OVERLAP))
+        context, _ = context_of(method, series, target)
         forecasts |= {"lci": context[-1], "context_mean": context.mean(0)}
         for name, forecast in forecasts.items():
             errors.setdefault(name, {}).setdefault(target.subject, []).append(prepared_nrmse(forecast, series, target))
@@ -99,15 +147,23 @@ def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], de
 
 
 def is_constant(series: PreparedSeries, target: ForecastTarget) -> bool:
-    """Whether the target has no range in any channel, so that there is no NRMSE of it."""
-    wanted = series.images[series.properties.cases.index(target.target)]
-    return all(np.ptp(channel) == 0 for channel in wanted)
+    """Tell whether the target has no range in any channel, so that its NRMSE is undefined.
+
+    :param series: of the subject.
+    :param target: of the subject.
+    :returns: True for a constant target.
+    """
+    reference = series.images[series.properties.cases.index(target.target)]
+    return all(np.ptp(channel) == 0 for channel in reference)
 
 
 def context_of(method: Method, series: PreparedSeries, target: ForecastTarget) -> tuple[np.ndarray, list[float]]:
-    """The context scans that a method uses, (scans, channels, z, y, x), and their times in time units.
+    """Read the context scans that a method uses: the latest, as many as it was planned for.
 
-    They are the latest, as many as the method was planned for.
+    :param method: with its plans.
+    :param series: of the subject.
+    :param target: with the stored context.
+    :returns: (scans, channels, z, y, x) in the normal form, and their times in time units.
     """
     cases = series.properties.cases
     indices = [cases.index(case) for case in target.context[-method.plans.temporal.sequence_length :]]
@@ -115,57 +171,34 @@ def context_of(method: Method, series: PreparedSeries, target: ForecastTarget) -
 
 
 def forecast_target(
-    method: Method,
-    context: np.ndarray,
-    times: Sequence[float],
-    series: PreparedSeries,
-    target: ForecastTarget,
-    device: torch.device,
-    tile_step_size: float,
+    method: Method, series: PreparedSeries, target: ForecastTarget, windows: WindowSettings
 ) -> dict[str, np.ndarray]:
-    """The forecast of a stored target from its context, on the prepared grid in the normal form."""
+    """Forecast a stored target from its context.
+
+    :param method: in evaluation mode on ``windows.device``.
+    :param series: of the subject.
+    :param target: to forecast.
+    :param windows: how the volume is cut and averaged.
+    :returns: (channels, z, y, x) for each reduction, on the prepared grid in the normal form.
+    """
+    context, times = context_of(method, series, target)
     target_time = series.properties.times[series.properties.cases.index(target.target)]
-    return predict_volume([method], context, times, target_time, device, tile_step_size)
+    return predict_forecast([method], context, times, target_time, windows)
 
 
 def prepared_nrmse(forecast: np.ndarray, series: PreparedSeries, target: ForecastTarget) -> float:
-    """RMSE over the target's range, in the files' units on the prepared grid; the mean over channels.
+    """Compute RMSE over the reference's range, in the files' units on the prepared grid; the mean over channels.
 
-    The forecast is mapped back with the last context scan's intensity map, the truth with its own.
+    The forecast is mapped back with the last context scan's intensity map, the reference with its own.
+
+    :param forecast: (channels, z, y, x), in the normal form.
+    :param series: of the subject.
+    :param target: that was forecast.
+    :returns: NRMSE; NaN where it is undefined.
     """
     properties = series.properties
-    last, truth = properties.cases.index(target.context[-1]), properties.cases.index(target.target)
-    found = from_normal(forecast, properties.offset[last], properties.scale[last])
-    true = from_normal(series.images[truth], properties.offset[truth], properties.scale[truth])
-    error = nrmse(found, true)
+    last, scan = properties.cases.index(target.context[-1]), properties.cases.index(target.target)
+    prediction = from_normal(forecast, properties.offset[last], properties.scale[last])
+    reference = from_normal(series.images[scan], properties.offset[scan], properties.scale[scan])
+    error = nrmse(prediction, reference)
     return float("nan") if error is None else error
-
-
-def write_validation_forecasts(
-    method: Method,
-    folder: Path,
-    targets: Sequence[ForecastTarget],
-    scans: dict[str, Scan],
-    description: DatasetDescription,
-    paths: FoldPaths,
-    device: torch.device,
-) -> None:
-    """Write the out-of-fold forecasts of a fold under every reduction, as ``longflow_predict`` would write them.
-
-    :param scans: of the raw dataset, by case.
-    """
-    for target in targets:
-        series = load_prepared(folder, target.subject)
-        last = series.properties.cases.index(target.context[-1])
-        wanted = ForecastRequest(scans[target.target], tuple(scans[case] for case in target.context))
-        raw = read_scan(wanted.context[-1].images)
-        context, times = context_of(method, series, target)
-        step = method.plans.inference.tile_step_size
-        forecasts = forecast_target(method, context, times, series, target, device, step)
-        for reduction, forecast in forecasts.items():
-            restored = restore(forecast, series, last, raw.array)
-            out = paths.validation(reduction)
-            for channel, array in enumerate(restored):
-                write_volume(array, raw.geometry, raw.data_type, image_path(out, target.target, channel, description))
-            sidecar = {**wanted.provenance(), "time_unit": description.time_unit, "reduction": reduction}
-            write_json(sidecar, out / f"{target.target}.json")

@@ -1,7 +1,5 @@
-"""Augmentation of patches of scans: nnU-Net's own transforms, whole for labelled scans and in two parts for pairs."""
+"""Augment patches of scans by nnU-Net's own transforms: whole for labelled scans, in two parts for pairs."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +11,11 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.pseudo2d import Convert2DTo3DTransform, Convert3DTo2DTransform
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
-from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 
+from longflow.nnunet import LabelManager, size_to_read, training_transforms, validation_transforms
 from longflow.plans import ConfigurationPlan
-from longflow.tasks.forecast.augmentation import is_thin
+from longflow.preprocessing.patches import is_thin
 
 #: nnU-Net's rules: largest rotation by the shape of a patch, and the scaling that the read patch must leave room for
 HALF_TURN = (-np.pi, np.pi)
@@ -28,20 +24,21 @@ IN_OBLONG_SLICES = (-np.pi / 12, np.pi / 12)
 OBLONG = 1.5
 ROOM_FOR_SCALING = (0.85, 1.25)
 
-#: voxels to either side that nnU-Net's strongest blurring looks at; it fails on patches that are not wider
+#: voxels to either side that nnU-Net's strongest blurring reads; it fails on patches that are not wider
 BLUR_REACH = 3
 
-#: what belongs to the spatial draw A_g of a pair
+#: transforms of the spatial draw A_g of a pair
 SPATIAL = (SpatialTransform, MirrorTransform, Convert3DTo2DTransform, Convert2DTo3DTransform)
 
 
 @dataclass(frozen=True)
 class ScanTransforms:
-    """What happens to a patch after it is read.
+    """The transforms of a patch after it is read.
 
-    :param read_size: voxels of the patch that is read: so many that rotation leaves the final patch inside it.
+    :param read_size: voxels of the patch that is read, large enough that the rotated final patch lies inside it.
     :param labelled: of an image with its segmentation, to the final patch and the targets of deep supervision.
-    :param spatial: A_g of a pair, to the final patch. :param intensity: A_i of a scan.
+    :param spatial: A_g of a pair, to the final patch.
+    :param intensity: A_i of a scan.
     """
 
     read_size: tuple[int, ...]
@@ -51,27 +48,20 @@ class ScanTransforms:
 
 
 def build_transforms(plan: ConfigurationPlan, manager: LabelManager | None, augmented: bool) -> ScanTransforms:
-    """nnU-Net's transforms for training, or its transforms for validation (the patch as it is).
+    """Build nnU-Net's transforms for training, or its transforms for validation (the patch as it is).
 
-    Intensities are changed for CT too, as nnU-Net does.
+    Intensities are changed for CT too, as in nnU-Net.
 
-    :param manager: says which regions and which ignore label the targets have; None where there are no targets.
+    :param plan: with patch size and strides.
+    :param manager: of the labels: regions and ignore label of the targets; None where there are no targets.
+    :param augmented: for training.
+    :returns: the transforms.
     """
-    targets = {
-        "foreground_labels": manager.foreground_labels if manager else None,
-        "regions": manager.foreground_regions if manager and manager.has_regions else None,
-        "ignore_label": manager.ignore_label if manager else None,
-    }
     scales = deep_supervision_scales(plan)
     if not augmented:
         nothing = ComposeTransforms([])
-        whole = nnUNetTrainer.get_validation_transforms(scales, **targets)
-        return ScanTransforms(tuple(plan.patch_size), whole, nothing, nothing)
-    rotation, thin = rotation_range(plan), is_thin(plan)
-    mirror_axes = tuple(range(len(plan.patch_size)))
-    whole = nnUNetTrainer.get_training_transforms(
-        tuple(plan.patch_size), rotation, scales, mirror_axes, thin, use_mask_for_norm=None, **targets
-    )
+        return ScanTransforms(tuple(plan.patch_size), validation_transforms(scales, manager), nothing, nothing)
+    whole = training_transforms(plan.patch_size, rotation_range(plan), scales, is_thin(plan), manager)
     steps = _steps(whole, plan)
     return ScanTransforms(
         read_size=read_size(plan),
@@ -82,34 +72,46 @@ def build_transforms(plan: ConfigurationPlan, manager: LabelManager | None, augm
 
 
 def _steps(whole: ComposeTransforms, plan: ConfigurationPlan) -> list[BasicTransform]:
-    """nnU-Net's transforms with blurring that is repeatable, or without where the patch is too thin for its kernel."""
+    """Make the blurring of nnU-Net's transforms repeatable; remove it where the patch is too thin for its kernel."""
     steps = []
     for step in whole.transforms:
         if isinstance(step, RandomTransform) and isinstance(step.transform, GaussianBlurTransform):
             if min(plan.patch_size) <= BLUR_REACH:
                 continue
-            # it would choose between two algorithms by their speed at the time, whose results differ
+            # else it chooses between two algorithms by their present speed, and their results differ
             step.transform.benchmark = False
         steps.append(step)
     return steps
 
 
 def rotation_range(plan: ConfigurationPlan) -> tuple[float, float]:
-    """Radians about each axis, by the shape of the patch, as nnUNetTrainer decides."""
+    """Choose the range of rotation by the shape of the patch, as nnUNetTrainer does.
+
+    :param plan: with the patch size.
+    :returns: lowest and highest angle about each axis, radians.
+    """
     if len(plan.patch_size) == 3:
         return HALF_TURN if is_thin(plan) else IN_SPACE
     return IN_OBLONG_SLICES if max(plan.patch_size) / min(plan.patch_size) > OBLONG else HALF_TURN
 
 
 def read_size(plan: ConfigurationPlan) -> tuple[int, ...]:
-    """Voxels to read for a patch that may be rotated and scaled; thin patches are never rotated out of the plane."""
-    rotation = rotation_range(plan)
-    size = get_patch_size(plan.patch_size, rotation, rotation, rotation, ROOM_FOR_SCALING)
-    return (plan.patch_size[0] if is_thin(plan) else int(size[0]), *(int(edge) for edge in size[1:]))
+    """Compute the voxels to read for a patch that may be rotated and scaled.
+
+    Thin patches are never rotated out of the plane.
+
+    :param plan: with the patch size.
+    :returns: voxels along (z,) y, x.
+    """
+    first, *others = size_to_read(plan.patch_size, rotation_range(plan), ROOM_FOR_SCALING)
+    return (plan.patch_size[0] if is_thin(plan) else first, *others)
 
 
 def deep_supervision_scales(plan: ConfigurationPlan) -> list[list[float]]:
-    """Size of each output of the network as a share of the patch, finest first; the bottleneck has none.
+    """Compute the size of each output of the network as a share of the patch; the bottleneck has no output.
+
+    :param plan: with the strides.
+    :returns: shares along each axis, finest output first.
 
     >>> from types import SimpleNamespace as Plan
     >>> deep_supervision_scales(Plan(network=Plan(strides=[[1, 1], [1, 2], [2, 2]])))
@@ -119,9 +121,11 @@ def deep_supervision_scales(plan: ConfigurationPlan) -> list[list[float]]:
 
 
 def augment_labelled(transforms: ScanTransforms, image: Tensor, segmentation: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """A labelled patch for the network.
+    """Augment a labelled patch.
 
-    :param image: (channels, *read_size), float32. :param segmentation: (1, *read_size), int16, -1 outside the image.
+    :param transforms: of the plan.
+    :param image: (channels, *read_size), float32.
+    :param segmentation: (1, *read_size), int16, -1 outside the image.
     :returns: (channels, *patch) and the targets, finest first: (1 or regions, *patch of the scale).
     """
     done = transforms.labelled(image=image, segmentation=segmentation)
@@ -129,27 +133,13 @@ def augment_labelled(transforms: ScanTransforms, image: Tensor, segmentation: Te
 
 
 def augment_pair(transforms: ScanTransforms, pair: Tensor) -> tuple[Tensor, Tensor]:
-    """Two scans under one spatial draw, and the same with an intensity draw each (Ren et al., A_g and A_i of eq. 5).
+    """Augment two scans by one spatial draw and an intensity draw each (Ren et al., A_g and A_i of eq. 5).
 
-    :param pair: (2, channels, *read_size). :returns: A_i(A_g(x)) and A_g(x), (2, channels, *patch) both.
+    :param transforms: of the plan.
+    :param pair: (2, channels, *read_size).
+    :returns: A_i(A_g(x)) and A_g(x), (2, channels, *patch) both.
     """
     stacked = transforms.spatial(image=pair.flatten(0, 1))["image"]
     clean = stacked.unflatten(0, pair.shape[:2]).contiguous()
     # the transforms change their input
     return torch.stack([transforms.intensity(image=scan.clone())["image"] for scan in clean]), clean
-
-
-@contextmanager
-def randomness_of(generator: np.random.Generator) -> Iterator[None]:
-    """Within the block the global generators of torch and NumPy, from which the library draws, follow this one.
-
-    They are left as they were.
-    """
-    state = np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator.integers(2**31)))
-        np.random.seed(int(generator.integers(2**31)))
-        try:
-            yield
-        finally:
-            np.random.set_state(state)

@@ -1,7 +1,7 @@
 """How consistent the segmentations of consecutive scans of a subject are: STCS and ASPC (Ren et al., section 4).
 
-Both are computed for the prediction and for the truth on the same pairs of scans. Anatomy does change, so the truth is
-the reference: a prediction that changes *less* than the truth is over-smoothed, it hides change that was there.
+Both are computed for the prediction and for the reference on the same pairs of scans. Anatomy does change: a prediction
+that changes *less* than the reference is over-smoothed, it hides change that was there.
 """
 
 from collections.abc import Sequence
@@ -12,11 +12,11 @@ import numpy as np
 from longflow.evaluation.summary import differences, summary
 from longflow.tasks.segment.overlap import dice
 
-#: what each number means, in the order of tables; written beside every result
-DEFINITIONS = {
+#: what each number means, in the order of tables; written next to every result
+CONSISTENCY_DEFINITIONS = {
     "stcs": (
         "spatiotemporal consistency of segmentation, 2 |S1 ∩ S2| / (|S1| + |S2|), 0 to 1, S1 and S2 being the "
-        "segmentations of consecutive scans; undefined where these lie on different grids, and where the structure is "
+        "segmentations of consecutive scans; undefined where these are on different grids, and where the structure is "
         "in neither"
     ),
     "aspc": (
@@ -24,11 +24,11 @@ DEFINITIONS = {
         "scans; undefined where the structure is in neither"
     ),
     "true_stcs, true_aspc": (
-        "the same of the truth, on the same pairs: where one of the two is undefined, both are left out and counted"
+        "the same of the reference, on the same pairs: where one of the two is undefined, both are excluded and counted"
     ),
     "verdict": (
-        "over-smoothed: ASPC below or STCS above the truth's; less consistent: the other way round. Judged by the 95 % "
-        "interval over subjects of the paired difference; where it holds 0, prediction and truth are not told apart, "
+        "over-smoothed: ASPC below or STCS above the reference's; less consistent: the other way round. Judged by the "
+        "95 % interval over subjects of the paired difference; where it holds 0, both are not told apart, "
         "which is no proof that they are alike. With a single subject by its sign, with few by an interval that is too "
         "narrow: then it is a hint"
     ),
@@ -38,30 +38,33 @@ OVER_SMOOTHED, LESS_CONSISTENT, NOT_TOLD_APART = "over-smoothed", "less consiste
 
 
 def stcs(first: np.ndarray, second: np.ndarray) -> float | None:
-    """Spatiotemporal consistency of segmentation of two boolean masks (z, y, x) on one grid, 0 to 1.
+    """Compute the spatiotemporal consistency of segmentation, 0 to 1.
 
-    It is the Dice coefficient of the two scans' segmentations; None where both are empty.
+    It is the Dice coefficient of the two scans' segmentations.
+
+    :param first: (z, y, x), bool, on the grid of ``second``.
+    :returns: None where both are empty.
     """
     return dice(first, second)
 
 
 def aspc(first: float, second: float) -> float | None:
-    """Absolute symmetrised percent change of a volume, 0 to 200; None where both volumes are 0."""
+    """Compute the absolute symmetrised percent change of a volume, 0 to 200; None where both volumes are 0."""
     return 100 * abs(second - first) / (0.5 * (first + second)) if first + second else None
 
 
 def summarise_consistency(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """STCS and ASPC of the prediction and of the truth of one structure, over subjects, and what to make of them.
+    """Summarise STCS and ASPC of prediction and reference of one structure over subjects, and judge them.
 
     :param rows: one for each pair of consecutive scans: subject, same_grid, stcs, true_stcs, aspc, true_aspc.
     """
     result: dict[str, Any] = {"pairs": len(rows), "on_other_grids": sum(not row["same_grid"] for row in rows)}
     subjects = [row["subject"] for row in rows]
     for name in ("stcs", "aspc"):
-        found, true = ([row[column] for row in rows] for column in (name, f"true_{name}"))
-        difference = differences(found, true)
-        for column, values in ((name, found), (f"true_{name}", true), (f"{name}_difference", difference)):
-            # means stand beside each other, so all three are of the same pairs
+        predicted, reference = ([row[column] for row in rows] for column in (name, f"true_{name}"))
+        difference = differences(predicted, reference)
+        for column, values in ((name, predicted), (f"true_{name}", reference), (f"{name}_difference", difference)):
+            # means are printed next to each other, so all three are of the same pairs
             paired = [None if d is None else value for value, d in zip(values, difference, strict=True)]
             result[column] = summary(subjects, paired)
     result["verdict"] = verdict(result["stcs_difference"], result["aspc_difference"])
@@ -69,7 +72,12 @@ def summarise_consistency(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def verdict(stcs_difference: dict[str, Any], aspc_difference: dict[str, Any]) -> str | None:
-    """What the differences, prediction minus truth, say together; None where neither is defined."""
+    """Judge the differences, prediction minus reference, together.
+
+    :param stcs_difference: mean and interval.
+    :param aspc_difference: likewise.
+    :returns: None where neither is defined.
+    """
     said = {"STCS": _direction(stcs_difference, smoother=+1), "ASPC": _direction(aspc_difference, smoother=-1)}
     said = {name: words for name, words in said.items() if words}
     telling = {name: words for name, words in said.items() if words != NOT_TOLD_APART}
@@ -79,7 +87,7 @@ def verdict(stcs_difference: dict[str, Any], aspc_difference: dict[str, Any]) ->
 
 
 def _direction(difference: dict[str, Any], smoother: int) -> str | None:
-    """:param smoother: the sign of a difference that means a prediction that changes less than the truth."""
+    """Judge one difference. :param smoother: its sign where the prediction changes less than the reference."""
     if difference["mean"] is None:
         return None
     low, high = (smoother * value for value in difference["interval"] or [difference["mean"]] * 2)

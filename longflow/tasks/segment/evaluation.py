@@ -1,41 +1,41 @@
-"""Segmentations against the truth: overlap, consistency over time, volumes over time, lesions."""
+"""Compare label maps with their references: overlap, consistency over time, volumes over time, lesions."""
 
-import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from longflow.data.dataset import DatasetDescription
-from longflow.errors import first_few
-from longflow.evaluation.summary import COMPARISON_DEFINITIONS, subject_means, summary
+from longflow.evaluation.evaluation import (
+    FIGURES,
+    METRICS_CSV,
+    METRICS_JSON,
+    Evaluation,
+    EvaluationJob,
+    check_predictions,
+)
+from longflow.evaluation.metric import Compared, Metric, compute_metrics, metrics_of
+from longflow.evaluation.references import dataset_folders, peak_bytes
+from longflow.evaluation.summary import Row, subject_means, summary, summary_definitions
 from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
-from longflow.tasks.forecast.pairs import peak_bytes, subjects_of_training
-from longflow.tasks.segment import consistency, lesions, overlap, trajectories
+from longflow.tasks.segment import consistency, trajectories
 from longflow.tasks.segment.label_maps import (
-    LabelledScan,
+    LABEL_FOLDERS,
     LabelMaps,
+    LabelPrediction,
     Structures,
-    find_labelled_scans,
+    find_label_pairs,
     methods_of,
     read_label_maps,
 )
+from longflow.tasks.segment.lesions import LESION_DEFINITIONS, count_lesions
+from longflow.tasks.segment.task import TASK
 
-logger = logging.getLogger(__name__)
+PAIRS_CSV, SUBJECTS_CSV = "metrics_pairs.csv", "metrics_subjects.csv"
 
-Row = dict[str, Any]
-
-METRICS_JSON = "metrics.json"
-SCANS_CSV, PAIRS_CSV, SUBJECTS_CSV = "metrics.csv", "metrics_pairs.csv", "metrics_subjects.csv"
-
-SCAN_COLUMNS = (
-    *("case", "subject", "time", "structure", *overlap.DEFINITIONS, "volume_ml", "true_volume_ml"),
-    *("lesions", "lesions_detected", "lesions_found", "lesions_correct", *lesions.DEFINITIONS),
-)
 PAIR_COLUMNS = (
     *("subject", "structure", "first", "second", "first_time", "second_time", "same_grid"),
     *("stcs", "true_stcs", "aspc", "true_aspc", "change", "true_change"),
@@ -45,146 +45,139 @@ SUBJECT_COLUMNS = (
     *("slope", "true_slope", "slope_error", "absolute_slope_error", "relative_slope_error", "volume_error"),
 )
 
-DEFINITIONS = {
-    **overlap.DEFINITIONS,
-    **consistency.DEFINITIONS,
-    **trajectories.DEFINITIONS,
-    **lesions.DEFINITIONS,
-    "mean": "mean over subjects of each subject's mean over its scans",
-    "median": "median over subjects of each subject's mean over its scans",
-    "interval": COMPARISON_DEFINITIONS["interval"],
-    "undefined": "scans, pairs or subjects for which the number is not defined; they are left out of it",
+#: in addition to those of the metrics
+SEGMENTATION_DEFINITIONS = {
+    **consistency.CONSISTENCY_DEFINITIONS,
+    **trajectories.TRAJECTORY_DEFINITIONS,
+    **LESION_DEFINITIONS,
+    **summary_definitions("scans"),
+    "undefined": "scans, pairs or subjects for which the number is not defined; they are excluded from it",
     "overall": "mean over a subject's structures, then over subjects",
-    "missed, invented, in_neither": "scans with the structure in the truth alone, in the prediction alone, in neither",
-    "ignore": "voxels that carry the ignore label in the truth are left out of everything; of a pair on one grid, "
-    "those that carry it in either scan",
+    "missed, invented, in_neither": "scans with the structure in the reference alone, in the prediction alone, in "
+    "neither",
+    "ignore": "voxels that carry the ignore label in the reference are excluded from everything; of a pair on one "
+    "grid, those that carry it in either scan",
 }
 
 #: volumes of 4 bytes per voxel that a subject takes at its peak: two scans of two label maps, masks, surface distances
 _VOLUMES_AT_PEAK = 14
 
 
-@dataclass(frozen=True)
-class SubjectScans:
-    """The scans of a subject in order of time, and what to look at; the work of one worker."""
-
-    scans: tuple[LabelledScan, ...]
-    structures: Structures
-
-
 @dataclass
 class Rows:
-    """What was measured: a row for each scan, each pair of consecutive scans, each subject; and structure."""
+    """Measured numbers: a row for each scan, each pair of consecutive scans, each subject; and structure."""
 
     scans: list[Row]
     pairs: list[Row]
     subjects: list[Row]
 
 
-def evaluate_segmentations(
-    predictions: Path,
-    references: Sequence[Path],
-    raw: Path,
-    description: DatasetDescription,
-    processes: int | None = None,
-    progress: Progress | None = None,
-) -> tuple[dict[str, Any], Rows]:
-    """Compare a folder of label maps with the true ones; write metrics.json and three CSV files into it.
+def scan_columns() -> list[str]:
+    """Return the columns of metrics.csv."""
+    return [
+        *("case", "subject", "time", "structure"),
+        *(metric.name for metric in metrics_of(TASK)),
+        *("volume_ml", "true_volume_ml"),
+        *("lesions", "lesions_detected", "lesions_found", "lesions_correct", *LESION_DEFINITIONS),
+    ]
 
-    :param references: folders of true label maps, searched in this order. :param raw: of the dataset, for its tables.
-    :returns: the content of metrics.json, and the rows of the CSV files.
-    :raises DataError: there are no label maps, none has a truth, grids differ, or a label value is unknown.
+
+def evaluate_segmentations(job: EvaluationJob, progress: Progress | None = None) -> Evaluation:
+    """Compare a folder of label maps with the references; write metrics.json, three CSV files and figures into it.
+
+    :raises DataError: there are no label maps, none has a reference, grids differ, or a label value is unknown.
     """
-    scans, without_truth = find_labelled_scans(predictions, references, raw, description)
-    if without_truth:
-        share = f"{len(without_truth)} of {len(without_truth) + len(scans)}"
-        logger.warning("%s label maps have no truth and are not evaluated: %s", share, first_few(without_truth))
-    seen = sorted({scan.subject for scan in scans} & subjects_of_training([raw / "imagesTr"]))
-    if seen:
-        logger.warning(
-            "%d of the subjects stand in imagesTr (%s): unless these are predictions of folds that were not trained on "
-            "them, the numbers say nothing about new subjects.",
-            len(seen),
-            first_few(seen),
-        )
-    structures = Structures.of(description)
-    rows = evaluate_scans(scans, structures, processes, progress)
+    from longflow.tasks.segment.figures import draw_segmentations
+    from longflow.tasks.segment.tables import show_segmentations
+
+    folders = [*job.references, *dataset_folders(job.raw, LABEL_FOLDERS)]
+    pairs, without = find_label_pairs(job.predictions, folders, job.raw, job.description)
+    subjects, cases = [pair.subject for pair in pairs], [pair.case for pair in pairs]
+    checked = check_predictions(job, TASK.words, subjects, cases, without)
+    structures = Structures.of(job.description)
+    rows = evaluate_scans(pairs, structures, job.processes, progress)
+    metrics = {metric.name: metric.definition for metric in metrics_of(TASK)}
     results = {
-        "task": "segment",
-        "predictions": str(predictions),
-        "references": [str(folder) for folder in references],
-        "truth_from": {str(folder): number for folder, number in Counter(scan.true.parent for scan in scans).items()},
-        "methods": methods_of(scans),
-        "time_unit": description.time_unit,
-        "without_truth": without_truth,
-        "subjects_of_training": seen,
-        "definitions": DEFINITIONS,
-        **summarise(rows, list(structures.values)),
+        "task": TASK.name,
+        "predictions": str(job.predictions),
+        "references": [str(folder) for folder in folders],
+        "truth_from": {str(folder): number for folder, number in _origins(pairs).items()},
+        "methods": methods_of(pairs),
+        "time_unit": job.description.time_unit,
+        **checked,
+        "definitions": {**metrics, **SEGMENTATION_DEFINITIONS},
+        **summarise_cohort(rows, list(structures.values), list(metrics)),
     }
     for columns, content, name in (
-        (SCAN_COLUMNS, rows.scans, SCANS_CSV),
+        (scan_columns(), rows.scans, METRICS_CSV),
         (PAIR_COLUMNS, rows.pairs, PAIRS_CSV),
         (SUBJECT_COLUMNS, rows.subjects, SUBJECTS_CSV),
     ):
-        write_csv(columns, content, predictions / name)
-    write_json(results, predictions / METRICS_JSON)
-    return results, rows
+        write_csv(columns, content, job.predictions / name)
+    write_json(results, job.predictions / METRICS_JSON)
+    figures = draw_segmentations(results, rows, job.predictions / FIGURES)
+    written = (METRICS_CSV, PAIRS_CSV, SUBJECTS_CSV, METRICS_JSON, *(f"{FIGURES}/{name}" for name in figures))
+    return Evaluation(results, written, partial(show_segmentations, results))
+
+
+def _origins(pairs: Sequence[LabelPrediction]) -> Counter:
+    """How many references come from each folder."""
+    return Counter(pair.reference[0].parent for pair in pairs)
 
 
 def evaluate_scans(
-    scans: Sequence[LabelledScan],
+    pairs: Sequence[LabelPrediction],
     structures: Structures,
     processes: int | None = None,
     progress: Progress | None = None,
 ) -> Rows:
-    """The rows of all scans, subject by subject, in parallel."""
-    of_subject: dict[str, list[LabelledScan]] = {}
-    for scan in sorted(scans, key=lambda scan: (scan.subject, scan.time)):
-        of_subject.setdefault(scan.subject, []).append(scan)
-    tasks = {subject: SubjectScans(tuple(own), structures) for subject, own in of_subject.items()}
-    needed = [peak_bytes((task.scans[0].true,), _VOLUMES_AT_PEAK) for task in tasks.values()]
-    answers = dict(for_each_subject(evaluate_subject, tasks, processes_that_fit(processes, needed), progress))
+    """Measure all label maps, subject by subject, in parallel."""
+    of_subject: dict[str, list[LabelPrediction]] = {}
+    for pair in sorted(pairs, key=lambda pair: (pair.subject, pair.time)):
+        of_subject.setdefault(pair.subject, []).append(pair)
+    needed = [peak_bytes(own[0].reference, _VOLUMES_AT_PEAK) for own in of_subject.values()]
+    work = partial(evaluate_subject, structures=structures, metrics=metrics_of(TASK))
+    answers = dict(for_each_subject(work, of_subject, processes_that_fit(processes, needed), progress))
     return Rows(
-        scans=[row for subject in tasks for row in answers[subject].scans],
-        pairs=[row for subject in tasks for row in answers[subject].pairs],
-        subjects=[row for subject in tasks for row in answers[subject].subjects],
+        scans=[row for subject in of_subject for row in answers[subject].scans],
+        pairs=[row for subject in of_subject for row in answers[subject].pairs],
+        subjects=[row for subject in of_subject for row in answers[subject].subjects],
     )
 
 
-def evaluate_subject(task: SubjectScans) -> Rows:
-    """The rows of one subject; two scans are in memory at a time.
+def evaluate_subject(scans: Sequence[LabelPrediction], structures: Structures, metrics: Sequence[Metric]) -> Rows:
+    """Measure the scans of one subject; two scans are in memory at a time.
 
-    :raises DataError: grids of prediction and truth differ, or a file cannot be used; it is named.
+    :param scans: in order of time.
+    :raises DataError: grids of prediction and reference differ, or a file cannot be used; it is named.
     """
     rows = Rows([], [], [])
-    earlier: tuple[LabelledScan, LabelMaps] | None = None
-    for scan in task.scans:
-        maps = read_label_maps(scan, task.structures)
-        for name, values in task.structures.values.items():
-            rows.scans.append(_scan_row(scan, name, *maps.masks(values), maps.geometry.array_spacing))
+    earlier: tuple[LabelPrediction, LabelMaps] | None = None
+    for scan in scans:
+        maps = read_label_maps(scan, structures)
+        for name, values in structures.values.items():
+            rows.scans.append(_scan_row(scan, name, maps.masks(values), metrics))
             if earlier is not None:
                 rows.pairs.append(_pair_row(earlier, (scan, maps), name, values))
         earlier = scan, maps
-    for name in task.structures.values:
+    for name in structures.values:
         rows.subjects.append(_subject_row([row for row in rows.scans if row["structure"] == name]))
     return rows
 
 
-def _scan_row(scan: LabelledScan, name: str, found: np.ndarray, true: np.ndarray, spacing: Sequence[float]) -> Row:
-    counts = lesions.count_lesions(found, true)
+def _scan_row(scan: LabelPrediction, name: str, masks: Compared, metrics: Sequence[Metric]) -> Row:
+    counts = count_lesions(masks.prediction, masks.reference)
     return {
         "case": scan.case,
         "subject": scan.subject,
         "time": scan.time,
         "structure": name,
-        "dice": overlap.dice(found, true),
-        "iou": overlap.iou(found, true),
-        "hd95": overlap.hd95(found, true, spacing),
-        "volume_ml": volume_ml(found, spacing),
-        "true_volume_ml": volume_ml(true, spacing),
-        "lesions": counts.true,
+        **compute_metrics(metrics, masks),
+        "volume_ml": volume_ml(masks.prediction, masks.spacing),
+        "true_volume_ml": volume_ml(masks.reference, masks.spacing),
+        "lesions": counts.reference,
         "lesions_detected": counts.detected,
-        "lesions_found": counts.found,
+        "lesions_found": counts.predicted,
         "lesions_correct": counts.correct,
         "lesion_precision": counts.precision,
         "lesion_recall": counts.recall,
@@ -193,18 +186,24 @@ def _scan_row(scan: LabelledScan, name: str, found: np.ndarray, true: np.ndarray
 
 
 def volume_ml(mask: np.ndarray, spacing: Sequence[float]) -> float:
-    """Volume of a boolean mask in ml. :param spacing: mm."""
+    """Compute the volume of a boolean mask in ml.
+
+    :param spacing: mm.
+    """
     return float(np.count_nonzero(mask) * np.prod(spacing) / 1000)
 
 
 def _pair_row(
-    earlier: tuple[LabelledScan, LabelMaps], later: tuple[LabelledScan, LabelMaps], name: str, values: tuple[int, ...]
+    earlier: tuple[LabelPrediction, LabelMaps],
+    later: tuple[LabelPrediction, LabelMaps],
+    name: str,
+    values: tuple[int, ...],
 ) -> Row:
-    """A structure in two consecutive scans: consistency and change, found and true."""
+    """A structure in two consecutive scans: consistency and change, of prediction and reference."""
     (first, first_maps), (second, second_maps) = earlier, later
     same_grid = not first_maps.geometry.differences(second_maps.geometry)
     known = first_maps.known & second_maps.known if same_grid else None
-    masks = zip(first_maps.masks(values, known), second_maps.masks(values, known), strict=True)
+    one, other = first_maps.masks(values, known), second_maps.masks(values, known)
     row: Row = {
         "subject": first.subject,
         "structure": name,
@@ -214,12 +213,14 @@ def _pair_row(
         "second_time": second.time,
         "same_grid": same_grid,
     }
-    for prefix, (one, other) in zip(("", "true_"), masks, strict=True):
-        before = volume_ml(one, first_maps.geometry.array_spacing)
-        after = volume_ml(other, second_maps.geometry.array_spacing)
-        row[f"{prefix}stcs"] = consistency.stcs(one, other) if same_grid else None
-        row[f"{prefix}aspc"] = consistency.aspc(before, after)
-        row[f"{prefix}change"] = after - before
+    for prefix, before, after in (
+        ("", one.prediction, other.prediction),
+        ("true_", one.reference, other.reference),
+    ):
+        volumes = volume_ml(before, one.spacing), volume_ml(after, other.spacing)
+        row[f"{prefix}stcs"] = consistency.stcs(before, after) if same_grid else None
+        row[f"{prefix}aspc"] = consistency.aspc(*volumes)
+        row[f"{prefix}change"] = volumes[1] - volumes[0]
     return row
 
 
@@ -237,42 +238,45 @@ def _subject_row(of_scans: Sequence[Row]) -> Row:
     }
 
 
-def summarise(rows: Rows, structures: Sequence[str]) -> dict[str, Any]:
-    """Everything that is said about a cohort; JSON-ready."""
+def summarise_cohort(rows: Rows, structures: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """Summarise the label maps of a cohort; JSON-ready.
+
+    :param names: of the metrics.
+    """
     return {
         "subjects": len({row["subject"] for row in rows.scans}),
         "scans": len({row["case"] for row in rows.scans}),
         "subjects_with_one_scan": sorted({row["subject"] for row in rows.subjects if row["scans"] == 1}),
         "pairs": len({(row["first"], row["second"]) for row in rows.pairs}),
         "pairs_on_other_grids": len({(row["first"], row["second"]) for row in rows.pairs if not row["same_grid"]}),
-        "overall": {name: mean_over_structures(rows.scans, name) for name in overlap.DEFINITIONS},
-        "by_structure": {name: _summarise_structure(rows, name) for name in structures},
+        "overall": {name: mean_over_structures(rows.scans, name) for name in names},
+        "by_structure": {structure: _summarise_structure(rows, structure, names) for structure in structures},
     }
 
 
 def mean_over_structures(rows: Sequence[Row], name: str) -> dict[str, Any]:
-    """A number over subjects: mean over a subject's scans, then over its structures, then over subjects."""
+    """Summarise a number over subjects: mean over a subject's scans, then over its structures, then over subjects."""
     means = subject_values(rows, name)
     return {**summary(list(means), list(means.values())), "undefined": sum(row[name] is None for row in rows)}
 
 
 def subject_values(rows: Sequence[Row], name: str) -> dict[str, float]:
-    """A number of each subject: mean over its scans, then over its structures; subjects without any are left out."""
-    pairs = []
+    """Return a number of each subject: mean over its scans, then over its structures; subjects without are excluded."""
+    values = []
     for structure in dict.fromkeys(row["structure"] for row in rows):
         own = [row for row in rows if row["structure"] == structure]
-        pairs += subject_means([row["subject"] for row in own], [row[name] for row in own]).items()
-    return subject_means([subject for subject, _ in pairs], [value for _, value in pairs])
+        values += subject_means([row["subject"] for row in own], [row[name] for row in own]).items()
+    return subject_means([subject for subject, _ in values], [value for _, value in values])
 
 
-def _summarise_structure(rows: Rows, name: str) -> dict[str, Any]:
+def _summarise_structure(rows: Rows, structure: str, names: Sequence[str]) -> dict[str, Any]:
     scans, pairs, subjects = (
-        [row for row in part if row["structure"] == name] for part in (rows.scans, rows.pairs, rows.subjects)
+        [row for row in part if row["structure"] == structure] for part in (rows.scans, rows.pairs, rows.subjects)
     )
     of_scans = [row["subject"] for row in scans]
     present = [(row["volume_ml"] > 0, row["true_volume_ml"] > 0) for row in scans]
     return {
-        **{number: summary(of_scans, [row[number] for row in scans]) for number in overlap.DEFINITIONS},
+        **{name: summary(of_scans, [row[name] for row in scans]) for name in names},
         "missed": present.count((False, True)),
         "invented": present.count((True, False)),
         "in_neither": present.count((False, False)),
@@ -290,5 +294,5 @@ def _summarise_lesions(scans: Sequence[Row]) -> dict[str, Any] | None:
     subjects = [row["subject"] for row in scans]
     return {
         "median_number": float(np.median(numbers)),
-        **{name: summary(subjects, [row[name] for row in scans]) for name in lesions.DEFINITIONS},
+        **{name: summary(subjects, [row[name] for row in scans]) for name in LESION_DEFINITIONS},
     }

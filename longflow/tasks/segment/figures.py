@@ -1,20 +1,17 @@
-"""Figures of evaluated segmentations: volumes over time beside the truth's, and agreement on their changes."""
+"""Figures of evaluated segmentations: volumes over time, and agreement with the reference on their changes."""
 
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")  # before pyplot: figures are files, also on machines without a display
-
-import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
 from longflow.errors import DataError
-from longflow.report.drawing import save
+from longflow.evaluation.summary import Row
+from longflow.report.drawing import plt, save
+from longflow.tasks.segment.evaluation import Rows
 
 #: names of the files
 VOLUMES, CHANGES = "volumes.png", "volume_changes.png"
@@ -22,19 +19,17 @@ VOLUMES, CHANGES = "volumes.png", "volume_changes.png"
 #: subjects and structures of the figure of volumes, panels of the figure of changes
 MOST_SUBJECTS, MOST_STRUCTURES, MOST_PANELS = 8, 5, 9
 
-#: told apart in grey and by colour-blind readers: the truth black with open circles, the prediction orange and dashed
-TRUTH = {"color": "black", "marker": "o", "markerfacecolor": "white", "linewidth": 1.6, "markersize": 6}
-FOUND = {"color": "#d55e00", "marker": "s", "linewidth": 1.6, "markersize": 4, "linestyle": "--"}
+#: told apart in grey and by colour-blind readers: reference black with open circles, prediction orange and dashed
+REFERENCE = {"color": "black", "marker": "o", "markerfacecolor": "white", "linewidth": 1.6, "markersize": 6}
+PREDICTION = {"color": "#d55e00", "marker": "s", "linewidth": 1.6, "markersize": 4, "linestyle": "--"}
 _SMALL = 8
-
-Row = Mapping[str, Any]
 
 
 def volume_figure(scans: Sequence[Row], subjects: Sequence[Row], path: Path, time_unit: str) -> None:
-    """Volume over time, a row of panels for each subject, a column for each structure; worst subjects first.
+    """Draw volume over time, a row of panels for each subject, a column for each structure; worst subjects first.
 
-    How far a subject is off is its mean over structures of ``volume_error``. Where there are more subjects or
-    structures than fit, the worst ones are shown and the figure says so.
+    A subject's error is its mean over structures of ``volume_error``. Where there are more subjects or structures than
+    fit, the worst ones are shown and the figure says so.
 
     :param scans: subject, time, structure, volume_ml, true_volume_ml of each scan and structure.
     :param subjects: subject, structure, scans, volume_error, slope and true_slope of each subject and structure.
@@ -62,15 +57,18 @@ def volume_figure(scans: Sequence[Row], subjects: Sequence[Row], path: Path, tim
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2, fontsize=9, frameon=False)
     figure.supxlabel(f"time [{time_unit}]", fontsize=9)
-    left_out = _left_out(len(rows), len(shown_subjects))
+    selection = _selection(len(rows), len(shown_subjects))
     if len(in_order) < len(dict.fromkeys(row["structure"] for row in series)):
-        left_out += "; structures: the worst"
-    figure.suptitle(left_out, fontsize=9, x=0.99, ha="right")
+        selection += "; structures: the worst"
+    figure.suptitle(selection, fontsize=9, x=0.99, ha="right")
     save(figure, path)
 
 
 def worst_first(rows: Sequence[Row], name: str) -> list[str]:
-    """Subjects or structures in the order of their mean volume error, the largest first; undefined ones last."""
+    """List subjects or structures by their mean volume error, the largest first; undefined ones last.
+
+    :param name: "subject" or "structure".
+    """
     errors: dict[str, list[float]] = {row[name]: [] for row in rows}
     for row in rows:
         if row["volume_error"] is not None:
@@ -79,24 +77,24 @@ def worst_first(rows: Sequence[Row], name: str) -> list[str]:
 
 
 def _error(rows: Sequence[Row], subject: str) -> str:
-    """What a subject is ordered by, for people."""
+    """The error by which a subject is ordered, as text."""
     errors = [row["volume_error"] for row in rows if row["subject"] == subject and row["volume_error"] is not None]
     return f"error {np.mean(errors):.1%}\n" if errors else ""
 
 
-def _left_out(shown: int, known: int) -> str:
+def _selection(shown: int, known: int) -> str:
     who = f"the {shown} of {known} subjects with the largest error of volume" if shown < known else "all subjects"
     return f"{who}, worst first"
 
 
 def _draw_volumes(axis, scans: Sequence[Row], summary: Row, time_unit: str) -> None:
     times = [row["time"] for row in scans]
-    found, true = ([row[name] for row in scans] for name in ("volume_ml", "true_volume_ml"))
-    axis.plot(times, true, label="truth", zorder=3, **TRUTH)
-    axis.plot(times, found, label="prediction", zorder=4, **FOUND)
+    predicted, reference = ([row[name] for row in scans] for name in ("volume_ml", "true_volume_ml"))
+    axis.plot(times, reference, label="reference", zorder=3, **REFERENCE)
+    axis.plot(times, predicted, label="prediction", zorder=4, **PREDICTION)
     axis.set_title(_slopes(summary, time_unit), fontsize=_SMALL)
     # from zero, so that a change looks as large as it is, unless that would flatten it beyond recognition
-    highest, lowest = max(*found, *true), min(*found, *true)
+    highest, lowest = max(*predicted, *reference), min(*predicted, *reference)
     if highest == 0:
         axis.set_ylim(-0.05, 1)
         axis.text(0.5, 0.5, "in no scan", ha="center", va="center", transform=axis.transAxes, fontsize=_SMALL)
@@ -115,13 +113,13 @@ def _slopes(summary: Row, time_unit: str) -> str:
     if summary["slope"] is None:
         return ""
     unit = time_unit[:-1] if len(time_unit) > 2 else time_unit  # months to month, but not ms to m
-    return f"slope {summary['slope']:+.3g}, true {summary['true_slope']:+.3g} ml/{unit}"
+    return f"slope {summary['slope']:+.3g}, reference {summary['true_slope']:+.3g} ml/{unit}"
 
 
 def change_figure(pairs: Sequence[Row], by_structure: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """Bland-Altman panels of the changes of volume between consecutive scans, one for each structure.
+    """Draw Bland-Altman panels of the changes of volume between consecutive scans, one for each structure.
 
-    Prediction minus truth over the mean of both, with bias and 95 % limits of agreement.
+    Prediction minus reference over the mean of both, with bias and 95 % limits of agreement.
 
     :param pairs: structure, change and true_change (ml) of each pair of consecutive scans.
     :param by_structure: for each structure bias and limits (ml), as
@@ -142,45 +140,46 @@ def change_figure(pairs: Sequence[Row], by_structure: Mapping[str, Mapping[str, 
     for axis, name in zip(axes.flat, shown, strict=False):
         _draw_changes(axis, [row for row in pairs if row["structure"] == name], by_structure[name])
         axis.set_title(name, fontsize=10, parse_math=False)
-    figure.supxlabel("change between consecutive scans, mean of prediction and truth [ml]", fontsize=9)
-    figure.supylabel("prediction − truth [ml]", fontsize=9)
+    figure.supxlabel("change between consecutive scans, mean of prediction and reference [ml]", fontsize=9)
+    figure.supylabel("prediction − reference [ml]", fontsize=9)
     if len(shown) < len(names):
         figure.suptitle(f"{len(shown)} of {len(names)} structures; all in metrics.json", fontsize=9)
     save(figure, path)
 
 
 def _draw_changes(axis, pairs: Sequence[Row], numbers: Mapping[str, Any]) -> None:
-    found, true = (np.array([row[name] for row in pairs], dtype=float) for name in ("change", "true_change"))
-    axis.scatter((found + true) / 2, found - true, s=16, color="black", alpha=0.6, linewidths=0, zorder=3)
+    predicted, reference = (np.array([row[name] for row in pairs], dtype=float) for name in ("change", "true_change"))
+    axis.scatter(
+        (predicted + reference) / 2, predicted - reference, s=16, color="black", alpha=0.6, linewidths=0, zorder=3
+    )
     axis.axhline(0, color="#7f7f7f", linewidth=0.8)
     lines = [(numbers["bias"], "bias", "-")]
     if numbers["limits"]:
         lines += [(value, f"{sign}1.96 SD", "--") for value, sign in zip(numbers["limits"], "−+", strict=True)]
     for value, text, style in lines:
-        axis.axhline(value, color=FOUND["color"], linestyle=style, linewidth=1.4)
+        axis.axhline(value, color=PREDICTION["color"], linestyle=style, linewidth=1.4)
         axis.annotate(
             f"{text}\n{value:+.3g}", (1, value), xycoords=("axes fraction", "data"), xytext=(4, 0),
-            textcoords="offset points", ha="left", va="center", fontsize=_SMALL, color=FOUND["color"],
+            textcoords="offset points", ha="left", va="center", fontsize=_SMALL, color=PREDICTION["color"],
         )  # fmt: skip
-    # room for all of it, and as much above 0 as below, so that a bias is seen as one
-    reach = max([abs(value) for value, *_ in lines] + np.abs(found - true).tolist()) or 1.0
+    # room for everything, and as much above 0 as below, so that a bias is visible
+    reach = max([abs(value) for value, *_ in lines] + np.abs(predicted - reference).tolist()) or 1.0
     axis.set_ylim(-1.25 * reach, 1.25 * reach)
     axis.grid(alpha=0.3)
     axis.tick_params(labelsize=_SMALL)
     axis.xaxis.set_major_locator(MaxNLocator(5))
 
 
-def draw_segmentations(
-    results: Mapping[str, Any], scans: Sequence[Row], pairs: Sequence[Row], subjects: Sequence[Row], folder: Path
-) -> list[str]:
+def draw_segmentations(results: Mapping[str, Any], rows: Rows, folder: Path) -> list[str]:
     """Draw both figures of an evaluated folder; none where no subject has two scans.
 
-    :param results: the content of metrics.json. :param scans, pairs, subjects: the rows of the CSV files.
-    :param folder: where to. :returns: names of the files.
+    :param results: content of metrics.json.
+    :param folder: to write into.
+    :returns: names of the files.
     """
-    if not pairs:
+    if not rows.pairs:
         return []
-    volume_figure(scans, subjects, folder / VOLUMES, results["time_unit"])
+    volume_figure(rows.scans, rows.subjects, folder / VOLUMES, results["time_unit"])
     agreement = {name: one["trajectories"]["bland_altman"] for name, one in results["by_structure"].items()}
-    change_figure(pairs, agreement, folder / CHANGES)
+    change_figure(rows.pairs, agreement, folder / CHANGES)
     return [VOLUMES, CHANGES]

@@ -1,4 +1,4 @@
-"""Which predicted label map belongs to which subject, time and truth; and reading both."""
+"""Predicted label maps with subject, time and reference; and reading both."""
 
 import logging
 from collections.abc import Sequence
@@ -8,21 +8,26 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from longflow.data.dataset import DatasetDescription, series_of_folder
+from longflow.data.dataset import DatasetDescription, Scan, series_of_folder
 from longflow.data.images import Geometry, check_same_grid, read_image
 from longflow.data.labels import structures
 from longflow.errors import ConfigurationError, DataError, first_few
+from longflow.evaluation.metric import Compared
+from longflow.evaluation.references import Prediction, dataset_folders
 from longflow.files import read_json
 
 logger = logging.getLogger(__name__)
 
+#: folders of a raw dataset that hold reference label maps, in the order in which they are searched
+LABEL_FOLDERS = ("labelsTs", "labelsTr")
+
 
 @dataclass(frozen=True)
 class Structures:
-    """What is segmented.
+    """The structures of a dataset.
 
     :param values: label values of each structure by its name; several where it is a region.
-    :param ignore: the label value of voxels that nobody knows the truth of, or None.
+    :param ignore: label value of voxels whose reference is unknown, or None.
     :param known: every value that a label map may hold, background included.
     """
 
@@ -32,7 +37,10 @@ class Structures:
 
     @classmethod
     def of(cls, description: DatasetDescription) -> "Structures":
-        """:raises ConfigurationError: dataset.json names no structure."""
+        """Read the structures of a dataset.
+
+        :raises ConfigurationError: dataset.json names no structure.
+        """
         values = structures(description.labels)
         if not values:
             raise ConfigurationError(
@@ -42,101 +50,109 @@ class Structures:
         return cls(values, description.labels.get("ignore"), frozenset(description.label_values))
 
 
-@dataclass(frozen=True)
-class LabelledScan:
-    """A predicted label map beside the true one, of one scan.
+@dataclass(frozen=True, kw_only=True)
+class LabelPrediction(Prediction):
+    """A predicted label map with its reference, one file each.
 
-    :param time: in the dataset's time unit. :param found: the prediction. :param true: the truth.
+    :param time: of the scan, time units.
     """
 
-    case: str
-    subject: str
     time: float
-    found: Path
-    true: Path
 
 
 @dataclass
 class LabelMaps:
     """Both label maps of a scan in memory, (z, y, x).
 
-    :param known: True where the truth is known (not the ignore label).
+    :param known: True where the reference is known (not the ignore label).
     """
 
-    found: np.ndarray
-    true: np.ndarray
+    prediction: np.ndarray
+    reference: np.ndarray
     known: np.ndarray
     geometry: Geometry
 
-    def masks(self, values: Sequence[int], where: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Boolean masks of a structure, found and true, restricted to ``where`` (by default: to what is known)."""
+    def masks(self, values: Sequence[int], where: np.ndarray | None = None) -> Compared:
+        """Return boolean masks of a structure.
+
+        :param values: label values of the structure.
+        :param where: (z, y, x), bool, voxels that count; by default those whose reference is known.
+        """
         where = self.known if where is None else where
-        return np.isin(self.found, values) & where, np.isin(self.true, values) & where
+        prediction, reference = (np.isin(labels, values) & where for labels in (self.prediction, self.reference))
+        return Compared(prediction, reference, self.geometry.array_spacing)
 
 
-def truth_folders(raw: Path) -> list[Path]:
-    """Where a raw dataset keeps true label maps, in the order in which they are looked for."""
-    return [folder for name in ("labelsTs", "labelsTr") if (folder := raw / name).is_dir()]
-
-
-def find_labelled_scans(
+def find_label_pairs(
     folder: Path, references: Sequence[Path], raw: Path, description: DatasetDescription
-) -> tuple[list[LabelledScan], list[str]]:
-    """The label maps of a folder that have a truth, by subject in order of time, and the cases of those without.
+) -> tuple[list[LabelPrediction], list[str]]:
+    """Find reference, subject and time of the label maps of a folder.
 
     Subjects and times are those of the folder's ``scans.csv``, which longflow_predict writes; of a folder without one
     (written by another program) those of the dataset's tables.
 
-    :param references: folders of true label maps; the first that has a case counts.
-    :raises DataError: there is no label map or no truth, or a subject or time is missing or stands there twice.
+    :param references: folders of reference label maps; the first that has a case counts.
+    :returns: label maps that have a reference, by subject in order of time; the cases of the others.
+    :raises DataError: there is no label map or no reference, or a subject or time is missing or stands there twice.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist. Expected: a folder that longflow_predict wrote.")
     ending = description.file_ending
-    found = {
+    paths = {
         path.name.removesuffix(ending): path
         for path in sorted(folder.glob(f"*{ending}"))
         if not path.name.startswith(".")
     }
-    if not found:
+    if not paths:
         raise DataError(
             f"{folder} holds no label maps: found no file {{case}}{ending}. "
             "Expected: a folder that longflow_predict wrote for this dataset."
         )
-    true = {case: path for case in found if (path := _truth_of(case, references, ending, found[case]))}
-    if not true:
+    of_case = {case: path for case in paths if (path := _reference_of(case, references, ending, paths[case]))}
+    if not of_case:
         raise DataError(
-            f"None of the {len(found)} label maps in {folder} has a truth to be compared with. Looked for "
-            f"{next(iter(found))}{ending}{', ...' if len(found) > 1 else ''} in: "
-            f"{', '.join(map(str, references)) or 'no folder'}. Give the folder of the true label maps: -r FOLDER"
+            f"None of the {len(paths)} label maps in {folder} has a reference to be compared with. Looked for "
+            f"{next(iter(paths))}{ending}{', ...' if len(paths) > 1 else ''} in: "
+            f"{', '.join(map(str, references)) or 'no folder'}. Give the folder of the reference label maps: -r FOLDER"
         )
-    own_table = (folder / "scans.csv").is_file()
-    tables = [folder] if own_table else [images for name in ("imagesTs", "imagesTr") if (images := raw / name).is_dir()]
-    scans = {scan.case: scan for table in tables for one in series_of_folder(table, description) for scan in one.scans}
-    if unknown := [case for case in true if case not in scans]:
-        raise DataError(
-            f"Subject and time of {first_few(unknown)} are not known: no line for them in the table (scans.csv) of "
-            f"{', '.join(map(str, tables)) or folder}. Add them: case,subject,time."
-        )
-    if own_table and (missing := [case for case in scans if case not in found]):
+    scans = _scans_of(folder, list(of_case), raw, description)
+    if (folder / "scans.csv").is_file() and (missing := [case for case in scans if case not in paths]):
         logger.warning(
             "%d scans of %s have no label map and are not evaluated: %s",
             *(len(missing), folder / "scans.csv", first_few(missing)),
         )
-    labelled = [LabelledScan(case, scans[case].subject, scans[case].time, found[case], true[case]) for case in true]
-    return sorted(labelled, key=lambda scan: (scan.subject, scan.time)), [case for case in found if case not in true]
+    pairs = [
+        LabelPrediction(
+            case=case, subject=scans[case].subject, time=scans[case].time, images=(paths[case],), reference=(path,)
+        )
+        for case, path in of_case.items()
+    ]
+    return sorted(pairs, key=lambda pair: (pair.subject, pair.time)), [case for case in paths if case not in of_case]
 
 
-def _truth_of(case: str, references: Sequence[Path], ending: str, prediction: Path) -> Path | None:
-    """The true label map of a case; a prediction is not its own truth."""
+def _scans_of(folder: Path, cases: Sequence[str], raw: Path, description: DatasetDescription) -> dict[str, Scan]:
+    """Every scan in the table of the folder, or else in those of the dataset, by case."""
+    own_table = (folder / "scans.csv").is_file()
+    tables = [folder] if own_table else dataset_folders(raw, ("imagesTs", "imagesTr"))
+    scans = {scan.case: scan for table in tables for one in series_of_folder(table, description) for scan in one.scans}
+    if unknown := [case for case in cases if case not in scans]:
+        raise DataError(
+            f"Subject and time of {first_few(unknown)} are not known: no line for them in the table (scans.csv) of "
+            f"{', '.join(map(str, tables)) or folder}. Add them: case,subject,time."
+        )
+    return scans
+
+
+def _reference_of(case: str, references: Sequence[Path], ending: str, prediction: Path) -> Path | None:
+    """The reference label map of a case; a prediction is not its own reference."""
     candidates = (reference / f"{case}{ending}" for reference in references)
     return next((path for path in candidates if path.is_file() and not path.samefile(prediction)), None)
 
 
-def methods_of(scans: Sequence[LabelledScan]) -> list[str]:
-    """The methods that the sidecars of predictions name, sorted; none where there are no sidecars."""
+def methods_of(pairs: Sequence[LabelPrediction]) -> list[str]:
+    """List the methods that the sidecars of predictions name, sorted; none where there are no sidecars."""
     methods: set[str] = set()
-    for folder, case in {(scan.found.parent, scan.case) for scan in scans}:
+    for folder, case in {(pair.images[0].parent, pair.case) for pair in pairs}:
         path = folder / f"{case}.json"
         sidecar = read_json(path) if path.is_file() else {}
         named = sidecar.get("method", []) if isinstance(sidecar, dict) else []
@@ -144,24 +160,27 @@ def methods_of(scans: Sequence[LabelledScan]) -> list[str]:
     return sorted(methods)
 
 
-def read_label_maps(scan: LabelledScan, wanted: Structures) -> LabelMaps:
-    """Both label maps of a scan.
+def read_label_maps(pair: LabelPrediction, structures: Structures) -> LabelMaps:
+    """Read both label maps of a scan.
 
-    :raises DataError: they lie on different grids, or hold values that dataset.json does not know; files are named.
+    :raises DataError: they are on different grids, or hold values that dataset.json does not name; files are named.
     """
-    true, grid = read_labels(scan.true, wanted.known)
-    found, geometry = read_labels(scan.found, wanted.known - {wanted.ignore})
-    advice = "A segmentation can only be compared with a truth on its own grid: both on that of the scan."
-    check_same_grid(geometry, scan.found, grid, scan.true, advice)
-    return LabelMaps(
-        found, true, true != wanted.ignore if wanted.ignore is not None else np.ones_like(true, bool), grid
-    )
+    (predicted,), (reference_file,) = pair.images, pair.reference
+    reference, grid = read_labels(reference_file, structures.known)
+    prediction, geometry = read_labels(predicted, structures.known - {structures.ignore})
+    advice = "A label map can only be compared with a reference on its own grid: both on that of the scan."
+    check_same_grid(geometry, predicted, grid, reference_file, advice)
+    ignored = structures.ignore is not None
+    known = reference != structures.ignore if ignored else np.ones_like(reference, bool)
+    return LabelMaps(prediction, reference, known, grid)
 
 
 def read_labels(path: Path, known: frozenset[int]) -> tuple[np.ndarray, Geometry]:
-    """A label map (z, y, x), int32, and its grid.
+    """Read a label map.
 
-    :param known: the values that it may hold. :raises DataError: it holds others.
+    :param known: values that it may hold.
+    :returns: (z, y, x), int32, and its grid.
+    :raises DataError: it holds other values.
     """
     image = read_image(path)
     array = sitk.GetArrayFromImage(image)
@@ -169,8 +188,7 @@ def read_labels(path: Path, known: frozenset[int]) -> tuple[np.ndarray, Geometry
     if odd := [f"{value:g}" for value in values if value != np.rint(value)]:
         raise DataError(
             f"{path} holds {first_few(odd, most=3)}; label values are whole numbers. Was it resampled with "
-            f"interpolation? "
-            "Use nearest neighbour."
+            "interpolation? Use nearest neighbour."
         )
     if unknown := sorted({int(value) for value in values} - known):
         raise DataError(

@@ -1,9 +1,9 @@
-"""Small multiple structures, counted: which lesions were found, and which of the found ones exist.
+"""Small multiple structures, counted: which lesions were detected, and which of the predicted ones exist.
 
 A lesion is a connected component, voxels that touch by face, edge or corner. The rule is that of the longitudinal MS
-lesion segmentation challenge (Carass et al., NeuroImage 148, 2017): a true lesion is *detected* where any found voxel
-lies in it, and a found lesion is *correct* where it has any voxel of a true one. So two true lesions that one found
-lesion joins are both detected.
+lesion segmentation challenge (Carass et al., NeuroImage 148, 2017): a reference lesion is *detected* where any
+predicted voxel lies in it, and a predicted lesion is *correct* where it has any voxel of a reference lesion. So two
+reference lesions that one predicted lesion joins are both detected.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 from skimage.measure import label
 
-#: what each number means, in the order of tables; written beside every result
-DEFINITIONS = {
-    "lesion_precision": "share of the found lesions that overlap a true one; undefined where none was found",
-    "lesion_recall": "share of the true lesions that overlap a found one; undefined where there is none",
+#: what each number means, in the order of tables; written next to every result
+LESION_DEFINITIONS = {
+    "lesion_precision": "share of the predicted lesions that overlap a reference lesion; undefined where none was "
+    "predicted",
+    "lesion_recall": "share of the reference lesions that overlap a predicted one; undefined where there is none",
     "lesion_f1": (
-        "harmonic mean of both; 0 where lesions are in only one of truth and prediction, undefined where in neither"
+        "harmonic mean of both; 0 where lesions are in only one of reference and prediction, undefined where in neither"
     ),
 }
 
@@ -25,46 +26,48 @@ DEFINITIONS = {
 class LesionCounts:
     """Lesions of one structure in one scan.
 
-    :param true: lesions of the truth; :param detected: those of them that were found.
-    :param found: lesions of the prediction; :param correct: those of them that exist.
+    :param reference: lesions of the reference.
+    :param detected: those of them that the prediction overlaps.
+    :param predicted: lesions of the prediction.
+    :param correct: those of them that the reference overlaps.
     """
 
-    true: int
+    reference: int
     detected: int
-    found: int
+    predicted: int
     correct: int
 
     @property
     def precision(self) -> float | None:
-        return self.correct / self.found if self.found else None
+        return self.correct / self.predicted if self.predicted else None
 
     @property
     def recall(self) -> float | None:
-        return self.detected / self.true if self.true else None
+        return self.detected / self.reference if self.reference else None
 
     @property
     def f1(self) -> float | None:
         """Harmonic mean of precision and recall."""
-        if not self.true and not self.found:
+        if not self.reference and not self.predicted:
             return None
         if not self.detected:  # nor is anything correct
             return 0.0
         return 2 * self.precision * self.recall / (self.precision + self.recall)
 
 
-def count_lesions(found: np.ndarray, true: np.ndarray) -> LesionCounts:
-    """Lesions of two boolean masks (z, y, x) on one grid."""
+def count_lesions(prediction: np.ndarray, reference: np.ndarray) -> LesionCounts:
+    """Count the lesions of two boolean masks (z, y, x) on one grid."""
     # of all voxels, only those around the structure need labels; a component is never cut by its own bounding box
-    box = _bounding_box(found | true)
-    found, true = found[box], true[box]
-    in_found, number_found = label(found, return_num=True, connectivity=found.ndim)
-    in_true, number_true = label(true, return_num=True, connectivity=true.ndim)
-    overlap = found & true
+    box = _bounding_box(prediction | reference)
+    prediction, reference = prediction[box], reference[box]
+    in_prediction, predicted = label(prediction, return_num=True, connectivity=prediction.ndim)
+    in_reference, number = label(reference, return_num=True, connectivity=reference.ndim)
+    overlap = prediction & reference
     return LesionCounts(
-        true=number_true,
-        detected=len(np.unique(in_true[overlap])),
-        found=number_found,
-        correct=len(np.unique(in_found[overlap])),
+        reference=number,
+        detected=len(np.unique(in_reference[overlap])),
+        predicted=predicted,
+        correct=len(np.unique(in_prediction[overlap])),
     )
 
 

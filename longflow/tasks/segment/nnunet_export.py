@@ -1,11 +1,11 @@
-"""Trained segmentation models as a folder that ``nnUNetv2_predict_from_modelfolder`` reads."""
+"""Export a trained segmentation model as a folder that ``nnUNetv2_predict_from_modelfolder`` reads."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 
 from longflow.errors import ConfigurationError
 from longflow.files import atomic_write, read_json, write_json
@@ -14,35 +14,38 @@ from longflow.methods.method import Method
 from longflow.methods.segmentation.unet import uses_batch_dice
 from longflow.methods.weights import load_method
 from longflow.networks.unet import UNet, describe_architecture
+from longflow.nnunet import IMAGE_RESAMPLING, LABEL_RESAMPLING, LOGITS_RESAMPLING, RESAMPLING_FUNCTION, Resampling
 from longflow.plans import ChannelPlan, Plans, read_plans
-from longflow.preprocessing.grid import IMAGE_ORDER, LABEL_ORDER, ORDER_THROUGH_PLANE
-from longflow.preprocessing.restore import LOGITS_ORDER
 
-#: nnU-Net's trainer whose network, preprocessing and mirroring a model of longflow has
+#: nnU-Net's trainer with the same network, preprocessing and mirroring as a model of longflow
 TRAINER = "nnUNetTrainer"
 
-#: limits of intensities that limit nothing: the largest numbers of float32
+#: intensity limits that clip nothing: the largest numbers of float32
 NO_LIMITS = (float(np.finfo(np.float32).min), float(np.finfo(np.float32).max))
 
 
 def export_to_nnunet(selection: Selection, output: Path, overwrite: bool = False) -> list[int]:
-    """Write ``plans.json``, ``dataset.json`` and ``fold_X/checkpoint_final.pth`` for each selected fold.
+    """Write ``plans.json``, ``dataset.json`` and ``fold_X/checkpoint_final.pth`` of each selected fold.
 
-    nnU-Net then predicts the same labels as longflow. ``plans.json`` is written last, so that a folder in which the
-    command was killed is not taken for a model.
+    nnU-Net then predicts the same labels as longflow. ``plans.json`` is written last, so that an incomplete folder is
+    not taken for a model.
 
+    :param selection: one model and its folds.
+    :param output: folder for the model.
+    :param overwrite: replace a model in that folder.
     :returns: the exported folds.
-    :raises ConfigurationError: the model is not a segmentation, or an ensemble of several, or there is a model in the
-        output folder already.
+    :raises ConfigurationError: the model does not segment, is an ensemble, or the folder holds a model already.
     """
     if len(selection.members) > 1:
         raise ConfigurationError(
-            "longflow_find_best chose an ensemble of two models, but a folder of nnU-Net's holds one. Say which with "
-            "-m and -c: "
+            "longflow_find_best chose an ensemble of two models, but a model folder of nnU-Net holds one. Choose one "
+            "with -m and -c: "
             + ", ".join(f"-m {one.model.method} -c {one.model.configuration}" for one in selection.members)
         )
     if (output / "plans.json").exists() and not overwrite:
-        raise ConfigurationError(f"{output} holds a model already. Give another folder, or --overwrite.")
+        raise ConfigurationError(
+            f"{output} holds a model already. Give another folder with -o, or replace the model with --overwrite."
+        )
     (member,) = selection.members
     model, name = member.model, member.model.configuration
     plans = read_plans(model.plans)
@@ -56,13 +59,16 @@ def export_to_nnunet(selection: Selection, output: Path, overwrite: bool = False
 
 
 def nnunet_plans(plans: Plans, configuration: str) -> dict[str, Any]:
-    """The plans in nnU-Net's format, with this configuration alone.
+    """Convert plans to nnU-Net's format, with one configuration alone.
 
-    :raises ConfigurationError: the plans are not for segmentation, or normalise in a way that nnU-Net does not have.
+    :param configuration: its name.
+    :returns: content of nnU-Net's plans.json.
+    :raises ConfigurationError: the plans are not for segmentation, or nnU-Net lacks their normal form.
     """
     if plans.task != "segment":
         raise ConfigurationError(
-            f"{plans.dataset_name} is planned for '{plans.task}'; nnU-Net can only take over models that segment."
+            f"{plans.dataset_name} is planned for '{plans.task}', but nnU-Net reads only models that segment. Choose a "
+            "model that segments with -d and -m."
         )
     plan = plans.configuration(configuration)
     return {
@@ -80,14 +86,14 @@ def nnunet_plans(plans: Plans, configuration: str) -> dict[str, Any]:
                 "batch_size": plan.batch_size,
                 "patch_size": plan.patch_size,
                 "median_image_size_in_voxels": plan.median_image_size[-plan.network.dimensions :],
-                # three numbers in 2D, too: nnU-Net then resamples between slices, as longflow does
+                # three numbers in 2D too: nnU-Net then resamples between slices, as longflow does
                 "spacing": plan.spacing,
                 "normalization_schemes": [_scheme(channel) for channel in plans.channels],
                 # the statistics of the whole box, see preprocessing/normal_form.py
                 "use_mask_for_norm": [False for _ in plans.channels],
-                **_resampling("data", IMAGE_ORDER),
-                **_resampling("seg", LABEL_ORDER),
-                **_resampling("probabilities", LOGITS_ORDER),
+                **_resampling("data", IMAGE_RESAMPLING),
+                **_resampling("seg", LABEL_RESAMPLING),
+                **_resampling("probabilities", LOGITS_RESAMPLING),
                 "architecture": describe_architecture(plan.network),
                 "batch_dice": uses_batch_dice(plans, configuration),
             }
@@ -101,9 +107,10 @@ def nnunet_plans(plans: Plans, configuration: str) -> dict[str, Any]:
 
 
 def nnunet_dataset(plans: Plans, described: dict[str, Any]) -> dict[str, Any]:
-    """``dataset.json`` for nnU-Net.
+    """Return the content of ``dataset.json`` for nnU-Net.
 
-    :param described: the dataset's own, whose further keys are kept; what the model was planned with goes before them.
+    :param described: the dataset's own content. Its further keys are kept; channels, labels and file ending are the
+        plans'.
     """
     dataset = {
         **described,
@@ -117,8 +124,8 @@ def nnunet_dataset(plans: Plans, described: dict[str, Any]) -> dict[str, Any]:
 def _write_weights(method: Method, configuration: str, fold: int, path: Path) -> None:
     if not method.predicts or not isinstance(getattr(method, "network", None), UNet):
         raise ConfigurationError(
-            f"The method '{type(method).__name__}' does not segment with one of nnU-Net's networks. Export a model "
-            "of unet or unet_consistent (-m)."
+            f"The method '{type(method).__name__}' does not segment with a network of nnU-Net. Export a model of "
+            "unet or unet_consistent (-m)."
         )
     axes = tuple(range(method.configuration.network.dimensions))
     content = {
@@ -134,27 +141,19 @@ def _write_weights(method: Method, configuration: str, fold: int, path: Path) ->
 def _scheme(channel: ChannelPlan) -> str:
     if channel.normal_form == "per_subject":
         raise ConfigurationError(
-            f"The channel '{channel.name}' has the normal form 'per_subject', which nnU-Net does not know: it sees "
+            f"The channel '{channel.name}' has the normal form 'per_subject', which nnU-Net does not have: it reads "
             "each scan alone. Plan with 'per_scan' or 'absolute' (normalization in dataset.json) and train again."
         )
     return {"absolute": "CTNormalization", "per_scan": "ZScoreNormalization"}[channel.normal_form]
 
 
-def _resampling(what: str, order: int) -> dict[str, Any]:
-    """nnU-Net's entries for one kind of volume."""
-    return {
-        f"resampling_fn_{what}": resample_data_or_seg_to_shape.__name__,
-        f"resampling_fn_{what}_kwargs": {
-            "is_seg": what == "seg",
-            "order": order,
-            "order_z": ORDER_THROUGH_PLANE,
-            "force_separate_z": None,
-        },
-    }
+def _resampling(kind: str, how: Resampling) -> dict[str, Any]:
+    """Return nnU-Net's entries for one kind of volume."""
+    return {f"resampling_fn_{kind}": RESAMPLING_FUNCTION, f"resampling_fn_{kind}_kwargs": asdict(how)}
 
 
 def _intensities(channel: ChannelPlan) -> dict[str, float]:
-    """What CTNormalization reads: limits, mean and standard deviation; it reads nothing for other channels."""
+    """Return what CTNormalization reads: limits, mean and standard deviation; other channels need none."""
     low, high = channel.clip or NO_LIMITS
     return {
         "mean": channel.offset or 0.0,

@@ -12,65 +12,87 @@ from collections.abc import Sequence
 import numpy as np
 
 from longflow.errors import DataError
-
-#: what each number means, in the order of tables; written beside every result
-DEFINITIONS = {
-    "dice": "2 |found ∩ true| / (|found| + |true|), 0 to 1; undefined where the structure is in neither",
-    "iou": "|found ∩ true| / |found ∪ true|, 0 to 1; undefined where the structure is in neither",
-    "hd95": (
-        "mm; the larger of the two 95th percentiles, weighted by area, of the distances from each surface to the "
-        "other (surface-distance); undefined where the structure is missing in one of them or in both"
-    ),
-}
+from longflow.evaluation.metric import Compared, Metric
 
 
-def dice(found: np.ndarray, true: np.ndarray) -> float | None:
-    """2 |A ∩ B| / (|A| + |B|), 0 to 1 (Dice, Ecology 26, 1945); None where both masks are empty.
+def dice(prediction: np.ndarray, reference: np.ndarray) -> float | None:
+    """Compute 2 |A ∩ B| / (|A| + |B|), 0 to 1 (Dice, Ecology 26, 1945); None where both masks are empty.
 
     :raises DataError: the masks have different shapes.
     """
-    _check_shapes(found, true)
-    total = np.count_nonzero(found) + np.count_nonzero(true)
-    return 2 * np.count_nonzero(found & true) / total if total else None
+    _check_shapes(prediction, reference)
+    total = np.count_nonzero(prediction) + np.count_nonzero(reference)
+    return 2 * np.count_nonzero(prediction & reference) / total if total else None
 
 
-def iou(found: np.ndarray, true: np.ndarray) -> float | None:
-    """|A ∩ B| / |A ∪ B|, 0 to 1 (the Jaccard index); None where both masks are empty.
+def iou(prediction: np.ndarray, reference: np.ndarray) -> float | None:
+    """Compute |A ∩ B| / |A ∪ B|, 0 to 1 (the Jaccard index); None where both masks are empty.
 
     :raises DataError: the masks have different shapes.
     """
-    _check_shapes(found, true)
-    union = np.count_nonzero(found | true)
-    return np.count_nonzero(found & true) / union if union else None
+    _check_shapes(prediction, reference)
+    union = np.count_nonzero(prediction | reference)
+    return np.count_nonzero(prediction & reference) / union if union else None
 
 
-def hd95(found: np.ndarray, true: np.ndarray, spacing: Sequence[float]) -> float | None:
-    """The 95th percentile of the Hausdorff distance in mm; None where a mask is empty.
+def hd95(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> float | None:
+    """Compute the 95th percentile of the Hausdorff distance in mm; None where a mask is empty.
 
     By DeepMind's surface-distance (Nikolov et al., arXiv:1809.04430): distances between surface elements, weighted by
     their areas; the larger of both directions. Of a single slice, contours are compared: the faces of the slice are no
     borders of the structure.
 
-    :param spacing: mm, in the order of the array's axes (z, y, x).
+    :param spacing: mm, (z, y, x).
     :raises DataError: the masks have different shapes.
     """
     from surface_distance import compute_robust_hausdorff, compute_surface_distances
 
-    _check_shapes(found, true)
-    if not found.any() or not true.any():
+    _check_shapes(prediction, reference)
+    if not prediction.any() or not reference.any():
         return None
-    if 1 in found.shape:
-        flat = found.shape.index(1)
-        found, true = found.squeeze(flat), true.squeeze(flat)
+    if 1 in prediction.shape:
+        flat = prediction.shape.index(1)
+        prediction, reference = prediction.squeeze(flat), reference.squeeze(flat)
         spacing = [length for axis, length in enumerate(spacing) if axis != flat]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # the library imports from SciPy by an older name
-        distances = compute_surface_distances(true, found, list(spacing))
+        distances = compute_surface_distances(reference, prediction, list(spacing))
     return float(compute_robust_hausdorff(distances, 95))
 
 
-def _check_shapes(found: np.ndarray, true: np.ndarray) -> None:
-    if found.shape != true.shape:
+def _check_shapes(prediction: np.ndarray, reference: np.ndarray) -> None:
+    if prediction.shape != reference.shape:
         raise DataError(
-            f"The masks to be compared have {found.shape} and {true.shape} voxels. Expected: two masks on one grid."
+            f"The masks to be compared have {prediction.shape} and {reference.shape} voxels. Expected: two masks on "
+            "one grid."
         )
+
+
+def _dice_of(masks: Compared) -> float | None:
+    return dice(masks.prediction, masks.reference)
+
+
+def _iou_of(masks: Compared) -> float | None:
+    return iou(masks.prediction, masks.reference)
+
+
+def _hd95_of(masks: Compared) -> float | None:
+    return hd95(masks.prediction, masks.reference, masks.spacing)
+
+
+DICE = Metric(
+    *("dice", "segment", _dice_of),
+    "2 |prediction ∩ reference| / (|prediction| + |reference|), 0 to 1; undefined where the structure is in neither",
+    *("higher", "", "Dice"),
+)
+IOU = Metric(
+    *("iou", "segment", _iou_of),
+    "|prediction ∩ reference| / |prediction ∪ reference|, 0 to 1; undefined where the structure is in neither",
+    *("higher", "", "IoU"),
+)
+HD95 = Metric(
+    *("hd95", "segment", _hd95_of),
+    "mm; the larger of the two 95th percentiles, weighted by area, of the distances from each surface to the other "
+    "(surface-distance); undefined where the structure is missing in one of them or in both",
+    *("lower", "mm", "HD95", ".2f"),
+)

@@ -1,4 +1,4 @@
-"""Segmentation: each scan by itself, in memory (the Python interface) and for folders."""
+"""Segment each scan by itself: in memory (the Python interface) and for folders."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,26 +13,24 @@ from longflow.data.labels import label_manager, structures
 from longflow.errors import ConfigurationError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import Models
-from longflow.inference.predictor import Asked, Predictor
-from longflow.inference.windows import predict_logits
+from longflow.inference.predictor import Predictor
 from longflow.preprocessing.restore import export_labels
-from longflow.preprocessing.series import prepare_volumes
+from longflow.preprocessing.series import RawSeries, prepare_volumes
 from longflow.tasks.segment.requests import SegmentationRequest, segmentation_requests
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
+from longflow.tasks.segment.windows import predict_logits
 
 
-class Segmenter(Predictor):
+class Segmenter(Predictor[SegmentationRequest]):
     """A trained model, ready to segment.
 
     >>> segmenter = Segmenter.load(dataset=103)  # doctest: +SKIP
     >>> labels = segmenter.predict(scan)         # doctest: +SKIP
 
-    A scan is prepared and segmented alone, as nnU-Net would, so the scans of a subject need not share a grid.
+    Each scan is prepared and segmented alone, as in nnU-Net, so the scans of a subject need not share a grid.
     """
 
     task = "segment"
-    noun = ("label map", "label maps")
-    doing = "Segmenting"
 
     def __init__(self, models: Models):
         if len(models.members) > 1:
@@ -50,35 +48,39 @@ class Segmenter(Predictor):
     def predict(
         self, image: np.ndarray | sitk.Image, spacing: Sequence[float] | None = None
     ) -> np.ndarray | sitk.Image:
-        """The labels of a scan, on its grid.
+        """Segment a scan.
 
         :param image: a SimpleITK image, or an array (z, y, x) or, with several channels, (channels, z, y, x).
-        :param spacing: mm, (z, y, x); needed for arrays, taken from the image otherwise.
-        :returns: an image, or an array (z, y, x), of the smallest integer type that holds the labels.
-        :raises DataError: the scan has other channels than the model, or voxels that are no numbers.
+        :param spacing: (z, y, x), mm; needed for arrays, taken from the image otherwise.
+        :returns: an image, or an array (z, y, x), on the scan's grid, of the smallest integer type that holds the
+        labels.
+        :raises DataError: the scan has other channels than the model, or voxels that are not numbers.
         """
         labels = as_type(self.segment(volume_of(image, spacing)), self.data_type)
         return image_like(labels[None], image) if isinstance(image, sitk.Image) else labels
 
     def segment(self, volume: Volume, case: str = "scan") -> np.ndarray:
-        """The labels (z, y, x), int16, on the grid of a scan. :param case: what to call it in an error."""
-        (member,) = self.models.members
-        plans, device, mirror = member.plans, self.models.device, self.models.mirror
-        prepared = prepare_volumes(case, [case], [0.0], [volume], plans, member.configuration)
-        image = np.asarray(prepared.images[0], dtype=np.float32)
-        logits = predict_logits(member.methods, image, device, plans.inference.tile_step_size, mirror)
-        return export_labels(logits, prepared.properties, plans)
+        """Segment a volume.
 
-    def requests(self, folder: Path, description: DatasetDescription, asked: Asked) -> list[SegmentationRequest]:
-        """Every scan of the folder that has images; nothing can be asked beside."""
+        :param case: name of the scan for messages.
+        :returns: labels (z, y, x), int16, on the grid of the volume.
+        """
+        (member,) = self.models.members
+        prepared = prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
+        image = np.asarray(prepared.images[0], dtype=np.float32)
+        logits = predict_logits(member.methods, image, self.models.windows(member))
+        return export_labels(logits, prepared.properties, member.plans)
+
+    def requests(self, folder: Path, description: DatasetDescription) -> list[SegmentationRequest]:
+        """List every scan of the folder that has images."""
         return segmentation_requests(folder, description)
 
     def files(self, item: SegmentationRequest, folder: Path, description: DatasetDescription) -> list[Path]:
-        """``{case}{file_ending}``, as in labelsTr."""
+        """Return ``{case}{file_ending}``, as in labelsTr."""
         return [folder / f"{item.target.case}{description.file_ending}"]
 
     def make(self, item: SegmentationRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
-        """Write the label map, on the scan's own grid; its volumes belong into the sidecar."""
+        """Write the label map, on the scan's own grid, and return its volumes."""
         volume = read_scan(item.target.images)
         labels = self.segment(volume, item.target.case)
         (path,) = self.files(item, folder, description)
@@ -86,5 +88,5 @@ class Segmenter(Predictor):
         return {"volumes": structure_volumes(labels, volume.geometry, self.structures)}
 
     def finish(self, folder: Path) -> None:
-        """``volumes.csv``."""
+        """Write ``volumes.csv``."""
         write_volumes(folder)

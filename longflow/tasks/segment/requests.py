@@ -1,4 +1,4 @@
-"""Which scans of a folder are to be segmented."""
+"""The scans of a folder to segment."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ class SegmentationRequest:
     target: Scan
 
     def provenance(self) -> dict[str, Any]:
-        """What is segmented, as it stands in a sidecar."""
+        """Return the fields of the sidecar that say which scan is segmented."""
         return {
             "case": self.target.case,
             "subject": self.target.subject,
@@ -26,8 +26,9 @@ class SegmentationRequest:
 
 
 def segmentation_requests(folder: Path, description: DatasetDescription) -> list[SegmentationRequest]:
-    """The scans of a folder that have images; rows without an image (wanted forecasts) are left out, and said so.
+    """List the scans of a folder that have images; rows without an image (requested forecasts) are excluded.
 
+    :returns: a request for each scan, by subject and time.
     :raises DataError: there is no scan; a scan lacks a channel or has one too many.
     """
     return [SegmentationRequest(scan) for scan in scans_with_images(folder, description, get_task("segment").words)]

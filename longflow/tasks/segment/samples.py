@@ -1,26 +1,25 @@
-"""Samples of scans: patches of labelled scans, of neighbouring scans of a subject, or of both."""
+"""Draw samples of scans: patches of labelled scans, of neighbouring scans of a subject, or of both."""
 
 import logging
 from functools import lru_cache
-from types import SimpleNamespace
 from typing import ClassVar
 
 import numpy as np
 import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-from nnunetv2.training.dataloading.data_loader import nnUNetDataLoader
-from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from longflow.data.labels import label_manager, structures
 from longflow.errors import DataError, first_few
 from longflow.methods.batches import ScanBatch
+from longflow.nnunet import LabelKey, LabelManager, PatchPlaces, annotated_key
 from longflow.plans import ConfigurationPlan, Plans
 from longflow.preprocessing.series import PreparedSeries, load_prepared
-from longflow.tasks.segment.augmentation import augment_labelled, augment_pair, build_transforms, randomness_of
-from longflow.tasks.segment.labelled_subjects import require_labelled_scans
+from longflow.random_state import isolated_randomness
+from longflow.tasks.segment.augmentation import augment_labelled, augment_pair, build_transforms
 from longflow.tasks.segment.unregistered import warn_of_unregistered
+from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.open_series import HELD_OPEN, OpenSeries
 from longflow.training.splits import Cohort
 
@@ -29,13 +28,16 @@ logger = logging.getLogger(__name__)
 #: share of the labelled patches of a batch that are centred on a structure: nnU-Net's number
 FOREGROUND_SHARE = 0.33
 
-#: where patches of unlabelled scans lie does not depend on labels
-NO_LABELS = SimpleNamespace(all_labels=[], has_ignore_label=False)
-
 
 class _ScanSamples(Dataset):
-    """Batches of what ``labelled`` and ``pairs`` say; the seed and the number of a batch decide everything about it.
+    """Batches of labelled scans, pairs or both; seed and number of a batch decide everything about it.
 
+    :cvar labelled: whether batches have labelled scans.
+    :cvar pairs: whether batches have pairs.
+    :param cohort: the subjects.
+    :param plans: with labels and time scale.
+    :param configuration: name of one of its configurations.
+    :param seed: of the draws.
     :param augmented: whether patches are warped, mirrored and changed in intensity.
     :raises DataError: no scan has a label, or no subject has two scans.
     """
@@ -70,25 +72,41 @@ class _ScanSamples(Dataset):
         )
 
     def __getitem__(self, number: int) -> ScanBatch:
-        """The batch of an iteration."""
+        """Draw the batch of an iteration."""
         generator = np.random.default_rng([self.seed, number])
-        # labelled patches first, so that methods with and without pairs see the same ones
-        with torch.no_grad(), randomness_of(generator):
+        # labelled patches first, so that methods with and without pairs get the same ones
+        with torch.no_grad(), isolated_randomness(generator):
             labelled = self._draw_labelled(generator) if self.labelled else {}
             pairs = self._draw_pairs(generator) if self.pairs else {}
         return ScanBatch(**labelled, **pairs)
 
+    @classmethod
+    def largest_batch(cls, plans: Plans, configuration: str, batch_size: int) -> ScanBatch:
+        """Return patches of scans or pairs, whose contents mean nothing, to estimate memory."""
+        channels, patch_size = len(plans.channel_names), plans.configuration(configuration).patch_size
+        batch = ScanBatch()
+        if cls.labelled:
+            batch.image = torch.rand(batch_size, channels, *patch_size)
+            batch.labels = [torch.zeros(batch_size, *size) for size in label_sizes(plans, configuration)]
+        if cls.pairs:
+            pairs = max(1, batch_size // 2)
+            batch.pair = torch.rand(pairs, 2, channels, *patch_size)
+            batch.clean_pair = torch.rand(pairs, 2, channels, *patch_size)
+            batch.pair_times = torch.arange(2.0).repeat(pairs, 1)
+            batch.position = torch.rand(pairs)
+            batch.subject = torch.arange(pairs)
+        return batch
+
     def _draw_labelled(self, generator: np.random.Generator) -> dict[str, Tensor | list[Tensor]]:
-        """``batch_size`` patches of labelled scans, the last third of them centred on a structure, as nnU-Net's."""
+        """Draw ``batch_size`` patches of labelled scans, the last third centred on a structure, as in nnU-Net."""
         places = patch_places(self.plan, self.transforms.read_size, self.manager)
         images, labels = [], []
         for index in range(self.plan.batch_size):
             subject, scan = self.scans[generator.integers(len(self.scans))]
             series = self.series[subject]
-            centred = places.get_do_oversample(index)
+            centred = places.is_centred(index)
             locations = self._locations(subject, scan) if centred or self.manager.has_ignore_label else None
-            start, stop = places.get_bbox(np.array(series.properties.shape), centred, locations)
-            box = list(zip(start, stop, strict=True))
+            box = places.draw(series.properties.shape, centred, locations)
             image, segmentation = read_scans(series, scan, scan + 1, box)[0], read_segmentation(series, scan, box)
             image, targets = augment_labelled(self.transforms, self._flat(image), self._flat(segmentation))
             images.append(image)
@@ -96,19 +114,19 @@ class _ScanSamples(Dataset):
         return {"image": torch.stack(images), "labels": [torch.stack(scale) for scale in zip(*labels, strict=True)]}
 
     def _draw_pairs(self, generator: np.random.Generator) -> dict[str, Tensor]:
-        """Half as many pairs as the batch has patches: neighbouring scans j, j + 1 (Ren et al., section 3).
+        """Draw half as many pairs as the batch has patches: neighbouring scans j, j + 1 (Ren et al., section 3).
 
-        Subject, j and the place of the patch are uniform, the place one for both scans.
+        Subject, j and the position of the patch are uniform; both scans have the same position.
         """
-        places = patch_places(self.plan, self.transforms.read_size, NO_LABELS)
+        places = patch_places(self.plan, self.transforms.read_size, None)
         drawn = []
         for _ in range(max(1, self.plan.batch_size // 2)):
             number = int(generator.integers(len(self.subjects)))
             series = self.series[self.subjects[number]]
             times, shape = series.properties.times, series.properties.shape
             first = int(generator.integers(len(times) - 1))
-            start, stop = places.get_bbox(np.array(shape), False, None)
-            patches = read_scans(series, first, first + 2, list(zip(start, stop, strict=True)))
+            box = places.draw(shape, False, None)
+            patches = read_scans(series, first, first + 2, box)
             pair, clean = augment_pair(self.transforms, self._flat(patches))
             drawn.append(
                 {
@@ -117,14 +135,14 @@ class _ScanSamples(Dataset):
                     "pair_times": torch.tensor(
                         [0.0, (times[first + 1] - times[first]) / self.plans.temporal.time_scale], dtype=torch.float32
                     ),
-                    "position": torch.tensor(float(np.clip((start[0] + stop[0]) / 2 / shape[0], 0, 1))),
+                    "position": torch.tensor(float(np.clip(sum(box[0]) / 2 / shape[0], 0, 1))),
                     "subject": torch.tensor(number),
                 }
             )
         return {name: torch.stack([one[name] for one in drawn]) for name in drawn[0]}
 
     def _flat(self, patch: Tensor) -> Tensor:
-        """Without the z axis where patches are slices."""
+        """Remove the z axis where patches are slices."""
         return patch.squeeze(-3) if len(self.plan.patch_size) == 2 else patch
 
 
@@ -141,13 +159,33 @@ class PairSamples(_ScanSamples):
 
 
 class LabelledPairSamples(_ScanSamples):
-    """Both."""
+    """``batch_size`` patches of labelled scans and ``max(1, batch_size // 2)`` pairs of neighbouring scans."""
 
     labelled = pairs = True
 
 
+def label_sizes(plans: Plans, configuration: str) -> list[tuple[int, ...]]:
+    """Return the shape of a sample's labels at each scale of deep supervision.
+
+    :returns: (1 or regions, *spatial) of each scale, finest first.
+    """
+    plan = plans.configuration(configuration)
+    manager = label_manager(plans.labels, plans.regions_class_order)
+    maps = len(structures(plans.labels)) if manager.has_regions else 1
+    sizes, divisor = [], [1] * len(plan.patch_size)
+    for stride in plan.network.strides[:-1]:
+        divisor = [whole * step for whole, step in zip(divisor, stride, strict=True)]
+        sizes.append((maps, *(size // step for size, step in zip(plan.patch_size, divisor, strict=True))))
+    return sizes
+
+
 def warn_of_absent_structures(cohort: Cohort, scans: list[tuple[str, int]], plans: Plans) -> None:
-    """Say which structures none of the labelled scans has: they cannot be learnt."""
+    """Warn of structures that no labelled scan has: they cannot be learnt.
+
+    :param cohort: the subjects.
+    :param scans: the labelled scans (subject, position).
+    :param plans: with the labels.
+    """
     absent = structures(plans.labels)
     for subject, scan in scans:
         here = label_positions(load_prepared(cohort.folder, subject), scan)
@@ -163,8 +201,10 @@ def warn_of_absent_structures(cohort: Cohort, scans: list[tuple[str, int]], plan
 
 
 def subjects_with_pairs(cohort: Cohort) -> list[str]:
-    """Subjects with at least two scans.
+    """List the subjects with at least two scans.
 
+    :param cohort: the subjects.
+    :returns: names of subjects.
     :raises DataError: there is none.
     """
     subjects = [subject for subject, cases in cohort.scans.items() if len(cases) > 1]
@@ -175,40 +215,36 @@ def subjects_with_pairs(cohort: Cohort) -> list[str]:
             "there is the method 'unet'."
         )
     if alone := sorted(set(cohort.scans) - set(subjects)):
-        logger.info("%d subjects with one scan are left out of the pairs (%s).", len(alone), first_few(alone))
+        logger.info("%d subjects with one scan are excluded from the pairs (%s).", len(alone), first_few(alone))
     return subjects
 
 
-def patch_places(
-    plan: ConfigurationPlan, read_size: tuple[int, ...], manager: LabelManager | SimpleNamespace
-) -> nnUNetDataLoader:
-    """Where nnU-Net would place patches (``get_bbox``), and which of a batch it would centre on a structure."""
-    return nnUNetDataLoader(
-        SimpleNamespace(identifiers=[]),
-        plan.batch_size,
-        list(read_size),
-        list(plan.patch_size),
-        manager,
-        oversample_foreground_percent=FOREGROUND_SHARE,
-    )
+def patch_places(plan: ConfigurationPlan, read_size: tuple[int, ...], manager: LabelManager | None) -> PatchPlaces:
+    """Make nnU-Net's rule for the positions of patches, and for those to centre on a structure.
+
+    :param plan: with batch and patch size.
+    :param read_size: voxels of the patch that is read, along (z,) y, x.
+    :param manager: of the labels; None: positions do not depend on labels.
+    :returns: the rule.
+    """
+    return PatchPlaces(plan.batch_size, read_size, plan.patch_size, manager, FOREGROUND_SHARE)
 
 
-def class_locations(
-    series: PreparedSeries, scan: int, manager: LabelManager
-) -> dict[int | tuple[int, ...], np.ndarray]:
-    """Where a scan has each class, by nnU-Net's keys: label, region, and all that is annotated if there is an ignore
-    label.
+def class_locations(series: PreparedSeries, scan: int, manager: LabelManager) -> dict[LabelKey, np.ndarray]:
+    """Return the positions of each class by nnU-Net's keys: label, region, or all annotated voxels (ignore label).
 
-    Labels are stored one by one, each with at most as many places as nnU-Net keeps of a class; of a region and of what
-    is annotated, small labels are therefore drawn more often than by nnU-Net, which draws among all its voxels.
+    Positions are stored of each label separately, at most as many as nnU-Net keeps of a class. In a region, small
+    labels are therefore drawn more often than by nnU-Net, which draws among all voxels of the region.
 
+    :param series: with the scan.
+    :param scan: its position.
+    :param manager: of the labels.
     :returns: (n, 4) positions: 0 (nnU-Net's channel), z, y, x.
     """
     by_label = label_positions(series, scan)
     classes = list(manager.foreground_regions if manager.has_regions else manager.foreground_labels)
     if manager.has_ignore_label:
-        # nnU-Net's key for it
-        classes.append((-1, *manager.all_labels))
+        classes.append(annotated_key(manager))
     locations = {}
     for key in classes:
         values = key if isinstance(key, tuple) else (key,)
@@ -218,7 +254,12 @@ def class_locations(
 
 
 def label_positions(series: PreparedSeries, scan: int) -> dict[int, np.ndarray]:
-    """(n, 3) positions of each label value of a scan, as preprocessing stored them or from the segmentation."""
+    """Return positions of each label value of a scan, as preprocessing stored them or from the segmentation.
+
+    :param series: with the scan.
+    :param scan: its position.
+    :returns: (n, 3) positions z, y, x, by label value.
+    """
     stored = getattr(series, "class_locations", None)
     if stored and scan in stored:
         return stored[scan]
@@ -227,13 +268,26 @@ def label_positions(series: PreparedSeries, scan: int) -> dict[int, np.ndarray]:
 
 
 def read_scans(series: PreparedSeries, first: int, last: int, box: list[tuple[int, int]]) -> Tensor:
-    """A patch of the scans ``first`` to ``last - 1``, (scans, channels, z, y, x) float32, 0 outside the image."""
+    """Read a patch of the scans ``first`` to ``last - 1``.
+
+    :param series: with the scans.
+    :param first: position of the first scan.
+    :param last: position after the last scan.
+    :param box: [start, stop) voxels along z, y, x.
+    :returns: (scans, channels, z, y, x), float32, 0 outside the image.
+    """
     channels = [0, series.images.shape[1]]
     patch = crop_and_pad_nd(series.images, [[first, last], channels, *map(list, box)], 0)
     return torch.from_numpy(np.array(patch, dtype=np.float32))
 
 
 def read_segmentation(series: PreparedSeries, scan: int, box: list[tuple[int, int]]) -> Tensor:
-    """A patch of a segmentation, (1, z, y, x) int16, -1 outside the image."""
+    """Read a patch of a segmentation.
+
+    :param series: with the scan.
+    :param scan: its position.
+    :param box: [start, stop) voxels along z, y, x.
+    :returns: (1, z, y, x), int16, -1 outside the image.
+    """
     patch = crop_and_pad_nd(series.segmentations, [[scan, scan + 1], *map(list, box)], -1)
     return torch.from_numpy(np.array(patch, dtype=np.int16))

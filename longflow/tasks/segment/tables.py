@@ -1,20 +1,37 @@
-"""What ``longflow_evaluate`` shows of segmentations: overlap, consistency over time, volumes over time."""
+"""Tables of segmentations: what ``longflow_evaluate`` and ``longflow_find_best`` show."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from longflow.errors import first_few
-from longflow.report.tables import Summary, cell, counted, few_subjects, mean_of, new_table, span
+from longflow.evaluation.metric import Metric, metrics_of
+from longflow.report.tables import (
+    FEWEST_SUBJECTS,
+    MOST_ROWS,
+    Summary,
+    cell,
+    counted,
+    few_subjects,
+    folds_in_words,
+    mean_of,
+    new_table,
+    short_name,
+    show_further_rows,
+    span,
+    span_or_nothing,
+)
+from longflow.tasks.segment.task import TASK
 
 Results = Mapping[str, Any]
 
 
 def show_segmentations(results: Results, console: Console) -> None:
-    """The tables of an evaluated folder of label maps, and in words what they leave out.
+    """Print the tables of an evaluated folder of label maps, and remarks on what they do not show.
 
     :param results: the content of metrics.json.
     """
@@ -33,23 +50,24 @@ def _overlap_table(results: Results) -> Table:
     methods = f" ({', '.join(results['methods'])})" if results["methods"] else ""
     of = f"{counted(results['scans'], 'scan')} of {counted(results['subjects'], 'subject')}"
     title = f"{of}{methods}: mean over subjects, 95 % interval"
-    table = new_table(title, "structure", "Dice", "IoU", "HD95 [mm]")
+    metrics = [metric for metric in metrics_of(TASK) if metric.heading and metric.name in results["overall"]]
+    table = new_table(title, "structure", *(metric.title() for metric in metrics))
     for name, one in results["by_structure"].items():
-        table.add_row(escape(name), *_overlap_cells(one))
+        table.add_row(escape(name), *_overlap_cells(one, metrics))
     if len(results["by_structure"]) > 1:
         table.add_section()
-        table.add_row("mean over structures", *_overlap_cells(results["overall"]), style="bold")
+        table.add_row("mean over structures", *_overlap_cells(results["overall"], metrics), style="bold")
     return table
 
 
-def _overlap_cells(numbers: Mapping[str, Summary]) -> list[str]:
-    return [cell(numbers["dice"], ".4f"), cell(numbers["iou"], ".4f"), cell(numbers["hd95"], ".2f")]
+def _overlap_cells(numbers: Mapping[str, Summary], metrics: Sequence[Metric]) -> list[str]:
+    return [cell(numbers[metric.name], metric.format) for metric in metrics]
 
 
 def _lesion_table(results: Results) -> Table:
     table = new_table(
         "Connected pieces, as lesions are counted (any overlap counts): mean over subjects, 95 % interval",
-        *("structure", "true pieces\nper scan, median", "precision", "recall", "F1"),
+        *("structure", "reference pieces\nper scan, median", "precision", "recall", "F1"),
     )
     for name, one in results["by_structure"].items():
         if lesions := one["lesions"]:
@@ -59,10 +77,10 @@ def _lesion_table(results: Results) -> Table:
 
 
 def _consistency_table(results: Results) -> Table:
-    """STCS and ASPC of each structure: prediction, truth, their paired difference, and what it means."""
+    """STCS and ASPC of each structure: prediction, reference, their paired difference, and what it means."""
     table = new_table(
         f"Consistency over {counted(results['pairs'], 'pair')} of consecutive scans: mean over subjects, 95 % interval",
-        *("structure", "", "prediction", "truth", "difference"),
+        *("structure", "", "prediction", "reference", "difference"),
     )
     table.add_column("the prediction is")
     for name, one in results["by_structure"].items():
@@ -83,7 +101,7 @@ def _volume_table(results: Results) -> Table:
     unit = results["time_unit"]
     table = new_table(
         "Volumes over time: mean over subjects, 95 % interval",
-        *("structure", f"error of slope\n[ml / {unit}]", "|error| /\n|true|,\nmedian"),
+        *("structure", f"error of slope\n[ml / {unit}]", "|error| /\n|reference|,\nmedian"),
         *("correlation\nof changes", "bias of changes\n[ml] (limits)"),
     )
     for name, one in results["by_structure"].items():
@@ -112,11 +130,33 @@ def _may_be_undefined(one: Mapping[str, Any]) -> list[tuple[str, Summary]]:
 
 
 def _remarks(results: Results) -> list[str]:
-    """What the tables leave out or do not say."""
-    remarks = [
-        f"Truth: {', '.join(f'{number} in {escape(place)}' for place, number in results['truth_from'].items())}."
-    ]
-    absent = {"missed": "missed in", "invented": "invented in", "in_neither": "in neither truth nor prediction of"}
+    """What the tables do not show."""
+    origins = ", ".join(f"{number} in {escape(place)}" for place, number in results["truth_from"].items())
+    remarks = [f"Reference: {origins}.", *_absent(results)]
+    if results["without_truth"]:
+        remarks.append(f"Label maps without a reference, not evaluated: {len(results['without_truth'])}.")
+    single = results["subjects_with_one_scan"]
+    if not results["pairs"]:
+        remarks.append(
+            "Every subject has one scan: there are no consecutive scans to compare, hence no STCS, ASPC, slopes or "
+            "figures over time."
+        )
+    elif single:
+        remarks.append(f"Subjects with one scan, excluded from everything over time: {len(single)}.")
+    if other := results["pairs_on_other_grids"]:
+        remarks.append(
+            f"{other} of {results['pairs']} pairs are not on one grid: STCS is not defined for them (ASPC and "
+            "volumes are). To align a subject's scans: longflow_register"
+        )
+    if few := few_subjects(results["subjects"]):
+        remarks.append(f"{few} What a prediction is called is a hint then, no finding.")
+    return [*remarks, *_verdicts(results)]
+
+
+def _absent(results: Results) -> list[str]:
+    """Scans without a structure, and numbers that are not defined."""
+    remarks = []
+    absent = {"missed": "missed in", "invented": "invented in", "in_neither": "in neither reference nor prediction of"}
     for name, one in results["by_structure"].items():
         if counts := [f"{words} {one[key]}" for key, words in absent.items() if one[key]]:
             remarks.append(f"{escape(name)}: {', '.join(counts)} of {results['scans']} scans.")
@@ -126,37 +166,76 @@ def _remarks(results: Results) -> list[str]:
         for label, numbers in _may_be_undefined(one)
         if numbers["undefined"]
     ]:
-        remarks.append(f"Not defined, hence left out: {escape(first_few(undefined, most=12))}.")
-    if results["without_truth"]:
-        remarks.append(f"Label maps without a truth, not evaluated: {len(results['without_truth'])}.")
-    single = results["subjects_with_one_scan"]
-    if not results["pairs"]:
-        remarks.append(
-            "Every subject has one scan: there are no consecutive scans to compare, hence no STCS, ASPC, slopes or "
-            "figures over time."
-        )
-    elif single:
-        remarks.append(f"Subjects with one scan, left out of everything over time: {len(single)}.")
-    if other := results["pairs_on_other_grids"]:
-        remarks.append(
-            f"{other} of {results['pairs']} pairs do not lie on one grid: STCS is not defined for them (ASPC and "
-            "volumes are). To bring a subject's scans into correspondence: longflow_register"
-        )
-    if few := few_subjects(results["subjects"]):
-        remarks.append(f"{few} What a prediction is called is a hint then, no finding.")
+        remarks.append(f"Not defined, hence excluded: {escape(first_few(undefined, most=12))}.")
+    return remarks
+
+
+def _verdicts(results: Results) -> list[str]:
+    """What consistency over time says of the structures."""
     verdicts = {
         name: one["consistency"]["verdict"] or "" for name, one in results["by_structure"].items() if one["consistency"]
     }
+    remarks = []
     if torn := [name for name, verdict in verdicts.items() if ";" in verdict]:
         remarks.append(
             f"STCS and ASPC disagree on {escape(first_few(torn))}: borders move about while the volume stands still, "
-            f"or the "
-            "other way round. Look at the label maps; often the scans are badly registered or the structure is small."
+            "or the other way round. Look at the label maps; often the scans are badly aligned or the structure is "
+            "small."
         )
     if smoothed := [name for name, verdict in verdicts.items() if verdict == "over-smoothed"]:
         remarks.append(
             f"[bold]Over-smoothed: {escape(first_few(smoothed))}.[/] The prediction changes less from scan to scan "
-            f"than the "
-            "truth does (STCS above or ASPC below it): it hides change that was there."
+            "than the reference does (STCS above or ASPC below it): it hides change that was there."
         )
     return remarks
+
+
+def show_best(best: Mapping[str, Any], console: Console) -> None:
+    """Print the models that were compared, and the choice.
+
+    :param best: content of best.json.
+    """
+    console.print(_model_table(best))
+    show_further_rows(best["table"], console)
+    console.print(
+        f"Chosen: [bold]{escape(short_name(best['candidate']))}[/], Dice {best['dice']:.4f}. {_certainty(best)}",
+        highlight=False,
+    )
+
+
+def _model_table(best: Mapping[str, Any]) -> Table:
+    table = Table(
+        title=f"{best['dataset']}: {counted(best['scans'], 'validation scan')} of "
+        f"{counted(best['subjects'], 'subject')}, {folds_in_words(best['folds'])}",
+        title_justify="left",
+        caption="Mean over structures, then over subjects; 95 % intervals over subjects.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("model", overflow="fold")
+    for name in ("Dice", "95 % interval", "difference\nto the best", "95 % interval"):
+        table.add_column(name, justify="right")
+    for row in best["table"][:MOST_ROWS]:
+        chosen = row["candidate"] == best["candidate"]
+        table.add_row(
+            escape(short_name(row["candidate"])),
+            f"{row['dice']:.4f}",
+            span_or_nothing(row["from"], row["to"], ".4f"),
+            "" if chosen else f"{row['difference_to_best']:+.4f}",
+            "" if chosen else span_or_nothing(row["difference_from"], row["difference_to"], "+.4f"),
+            style="bold" if chosen else None,
+        )
+    return table
+
+
+def _certainty(best: Mapping[str, Any]) -> str:
+    """How certain the choice is."""
+    if len(best["table"]) == 1:
+        return "It is the only model with these folds; nothing was compared."
+    if best["subjects"] == 1:
+        return "One subject tells models apart by chance as easily as by merit: train further folds."
+    few = " Over so few subjects they are too narrow." if best["subjects"] < FEWEST_SUBJECTS else ""
+    return (
+        f"Where the interval of a difference holds 0, the data do not tell these models apart.{few} The figure is that "
+        "of the best of several, hence slightly optimistic; held-out subjects (imagesTs) are free of that."
+    )

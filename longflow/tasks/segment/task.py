@@ -20,6 +20,7 @@ class Segment(Task):
         several="label maps",
         needs="at least 1 scan",
         help={
+            "plan": "Segmentation: the preset tiny plans for 2 GB; --encoder chooses nnU-Net's encoder.",
             "predict": "Segmentation: label maps of every scan, and volumes.csv.",
             "evaluate": "Segmentation: overlap with the reference label maps, consistency over a subject's scans "
             "compared with that of the reference, volumes over time.",
@@ -38,6 +39,11 @@ class Segment(Task):
         "labelled_pairs": "longflow.tasks.segment.samples:LabelledPairSamples",
     }
     validations: ClassVar[Mapping[str, str]] = {"labels": "longflow.tasks.segment.validation:LabelValidation"}
+    metrics: ClassVar[Mapping[str, str]] = {
+        "dice": "longflow.tasks.segment.overlap:DICE",
+        "iou": "longflow.tasks.segment.overlap:IOU",
+        "hd95": "longflow.tasks.segment.overlap:HD95",
+    }
     predictor_class = "longflow.tasks.segment.predictor:Segmenter"
     demo = "longflow.demo.segmentation"
 

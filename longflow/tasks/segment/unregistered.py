@@ -1,4 +1,4 @@
-"""Scans of one subject that lie on one grid but not on each other."""
+"""Find scans of one subject that share a grid but are not aligned."""
 
 import logging
 from collections.abc import Sequence
@@ -12,50 +12,51 @@ from longflow.data.coarse import SHIFT, shift_between
 from longflow.errors import first_few
 from longflow.preprocessing.series import load_prepared
 from longflow.training.splits import Cohort
+from longflow.training.validation import evenly_spaced
 
 logger = logging.getLogger(__name__)
 
-#: so many subjects are looked at
+#: subjects that are checked at most
 SUBJECTS = 50
 
 
 def warn_of_unregistered(cohort: Cohort) -> None:
-    """Say once where the median pair of a cohort is shifted: losses on pairs assume that scans correspond."""
+    """Warn once if most pairs of a cohort are shifted: losses on pairs assume that scans are aligned."""
     _warn_once(cohort.folder, tuple(cohort.scans))
 
 
 @lru_cache
 def _warn_once(folder: Path, subjects: tuple[str, ...]) -> None:
-    looked_at, shifted = _shifted_pairs(folder, subjects)
-    if looked_at and len(shifted) > looked_at / 2:
+    checked, shifted = _shifted_pairs(folder, subjects)
+    if checked and len(shifted) > checked / 2:
         logger.warning(
             "%d of %d pairs of neighbouring scans look shifted against each other (%s), but this method compares them "
             "voxel by voxel. Register the scans of each subject first: longflow_register",
             len(shifted),
-            looked_at,
+            checked,
             first_few(f"{one} and {other}" for one, other in shifted),
         )
 
 
 def unregistered_pairs(cohort: Cohort) -> list[tuple[str, str]]:
-    """Neighbouring scans (j, j + 1) whose coarse means fit each other best after a shift of ``SHIFT`` blocks or more.
+    """List neighbouring scans (j, j + 1) whose coarse means fit best after a shift of ``SHIFT`` blocks or more.
 
-    A cheap look at the translation alone, at no more than ``SUBJECTS`` subjects: what it finds is shifted by
-    centimetres; what it does not find may still be rotated or deformed.
+    This is a quick check of the translation alone, of at most ``SUBJECTS`` subjects. Pairs in the list are shifted by
+    centimetres; other pairs may still be rotated or deformed.
 
+    :param cohort: the subjects.
     :returns: cases of each such pair.
     """
     return _shifted_pairs(cohort.folder, tuple(cohort.scans))[1]
 
 
 def _shifted_pairs(folder: Path, subjects: Sequence[str]) -> tuple[int, list[tuple[str, str]]]:
-    """How many pairs were looked at, and those that are shifted."""
-    chosen = np.unique(np.linspace(0, len(subjects) - 1, min(SUBJECTS, len(subjects))).round().astype(int))
-    looked_at, shifted = 0, []
-    for subject in (subjects[index] for index in chosen):
+    """Return how many pairs were checked, and the shifted ones."""
+    checked, shifted = 0, []
+    for subject in (subjects[index] for index in evenly_spaced(len(subjects), SUBJECTS)):
         series = load_prepared(folder, subject)
         for first, (one, other) in enumerate(pairwise(series.properties.cases)):
-            looked_at += 1
+            checked += 1
             if np.abs(shift_between(series.coarse[first], series.coarse[first + 1])).max() >= SHIFT:
                 shifted.append((one, other))
-    return looked_at, shifted
+    return checked, shifted

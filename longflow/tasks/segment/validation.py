@@ -1,154 +1,152 @@
-"""Validation on labels: Dice of whole scans during training, out-of-fold label maps at the end."""
+"""Validate on labels: Dice of whole scans during training, out-of-fold label maps at the end."""
 
 import logging
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import torch
 
-from longflow.data.dataset import Scan, training_series, write_description, write_scans
+from longflow.data.dataset import DatasetDescription, Scan, training_series
 from longflow.data.images import Geometry, read_label, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import DataError
-from longflow.files import write_json
-from longflow.inference.windows import predict_logits
+from longflow.inference.predictor import write_sidecar, write_table
+from longflow.inference.windows import WindowSettings
+from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.networks.precision import autocast
-from longflow.paths import DatasetPaths, FoldPaths
 from longflow.plans import Plans
 from longflow.preprocessing.restore import export_labels, labels_of_logits
-from longflow.preprocessing.series import load_prepared, prepare_volumes
-from longflow.tasks.segment.labelled_subjects import require_labelled_scans
+from longflow.preprocessing.series import RawSeries, load_prepared, prepare_volumes, read_properties
 from longflow.tasks.segment.overlap import dice
+from longflow.tasks.segment.requests import SegmentationRequest
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
+from longflow.tasks.segment.windows import predict_logits
+from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.splits import Cohort
-from longflow.training.validation import SIDE_BY_SIDE, Score, settings_of_fold
+from longflow.training.validation import WITHOUT_OVERLAP, ProgressColumns, Score, evenly_spaced, out_of_fold_settings
 
 logger = logging.getLogger(__name__)
 
-#: scans that are scored during training; at the end all are predicted as users would
+#: scans that are scored during training; at the end all are segmented
 MOST_SCANS = 8
 
-#: Dice of each structure of a scan, None where neither the prediction nor the truth has it
+#: Dice of each structure of a scan, None where neither the prediction nor the reference has it
 ScanDice = dict[str, float | None]
 
 
 class LabelValidation:
     """Mean Dice of the labelled scans of the validation subjects.
 
+    :param job: the fold.
+    :param cohort: the subjects that validate it.
+    :param device: that the method works on.
     :raises DataError: none of them has a label, or all labels are background.
     """
 
-    def __init__(
-        self,
-        method: type[Method],
-        dataset: DatasetPaths,
-        plans: Plans,
-        configuration: str,
-        fold: int,
-        cohort: Cohort,
-        device: torch.device,
-    ):
-        self.dataset, self.plans, self.configuration, self.device = dataset, plans, configuration, device
-        self.fold, self.folder, self.structures = fold, cohort.folder, structures(plans.labels)
-        highest = max(label_manager(plans.labels, plans.regions_class_order).all_labels)
+    progress = ProgressColumns("Dice", higher_is_better=True)
+
+    def __init__(self, job: FoldJob, cohort: Cohort, device: torch.device):
+        self.job, self.plans, self.folder, self.device = job, job.plans, cohort.folder, device
+        self.structures = structures(job.plans.labels)
+        highest = max(label_manager(job.plans.labels, job.plans.regions_class_order).all_labels)
         #: the smallest integer type that holds every label
         self.data_type = np.min_scalar_type(highest).name
-        self.all_scans = require_labelled_scans(cohort, f"that validate fold {fold}")
-        chosen = np.linspace(0, len(self.all_scans) - 1, min(MOST_SCANS, len(self.all_scans))).round().astype(int)
-        self.scans = [self.all_scans[index] for index in chosen]
+        self.all_scans = require_labelled_scans(cohort, f"that validate fold {job.fold}")
+        self.scans = [self.all_scans[index] for index in evenly_spaced(len(self.all_scans), MOST_SCANS)]
         if not any(self._has_structure(subject, scan) for subject, scan in self.scans):
             raise DataError(
-                f"The labels of the subjects that validate fold {fold} hold none of the structures "
+                f"The labels of the subjects that validate fold {job.fold} hold none of the structures "
                 f"{', '.join(self.structures)}: there is nothing to score. Look at labelsTr, or give other subjects in "
                 "splits_final.json."
             )
 
     def score(self, method: Method) -> Score:
-        """1 - mean Dice on the prepared grid of the same scans every time: quickly, without overlap or mirroring.
+        """Return 1 - mean Dice on the prepared grid of the same scans every time, without overlap or mirroring.
 
         The mean is taken over a subject's scans, over structures, then over subjects.
+
+        :param method: in evaluation mode.
+        :returns: the score, with the Dice of each structure.
         """
-        found: dict[str, list[ScanDice]] = {}
+        overlaps: dict[str, list[ScanDice]] = {}
         for subject, scan in self.scans:
             series = load_prepared(self.folder, subject)
             with autocast(self.device):
                 image = np.asarray(series.images[scan])
-                logits = predict_logits([method], image, self.device, SIDE_BY_SIDE, mirror=False)
-            truth = np.asarray(series.segmentations[scan])
-            overlap = dice_of_structures(labels_of_logits(logits, self.plans), truth, self.plans)
-            found.setdefault(subject, []).append(overlap)
-        mean, by_structure = mean_dice(found.values())
+                logits = predict_logits([method], image, WindowSettings(self.device, WITHOUT_OVERLAP))
+            reference = np.asarray(series.segmentations[scan])
+            overlap = dice_of_structures(labels_of_logits(logits, self.plans), reference, self.plans)
+            overlaps.setdefault(subject, []).append(overlap)
+        mean, by_structure = mean_dice(overlaps.values())
         columns = {"dice": mean, **{f"dice_{name}": value for name, value in by_structure.items()}}
         return Score(1 - mean, columns, f"Dice {mean:.4f}")
 
-    def finish(self, method: Method, paths: FoldPaths) -> None:
-        """Write the label maps of all labelled validation scans, as ``longflow_predict`` would, and log their Dice."""
-        description, all_series = training_series(self.dataset.raw)
+    def finish(self, method: Method) -> None:
+        """Write the label maps of all labelled validation scans, as ``longflow_predict`` would, and log their Dice.
+
+        :param method: in evaluation mode, with the weights that are kept.
+        """
+        description, all_series = training_series(self.job.dataset.raw)
         scans = {scan.case: scan for series in all_series for scan in series.scans}
-        folder, written = paths.validation("labels"), []
-        found: dict[str, list[ScanDice]] = {}
+        folder, items = self.job.paths.validation("labels"), []
+        overlaps: dict[str, list[ScanDice]] = {}
         for number, (subject, index) in enumerate(self.all_scans, start=1):
-            scan = scans[load_prepared(self.folder, subject).properties.cases[index]]
-            labels, geometry, overlap = self._segment_file(method, scan)
-            write_volume(labels, geometry, self.data_type, folder / f"{scan.case}{description.file_ending}")
-            content = {"volumes": structure_volumes(labels, geometry, self.structures), "dice": overlap}
-            write_json(self._sidecar(scan, method, paths) | content, folder / f"{scan.case}.json")
-            found.setdefault(subject, []).append(overlap)
-            written.append(scan)
-            logger.debug("Out-of-fold label map %d of %d: %s", number, len(self.all_scans), scan.case)
-        write_scans(written, folder / "scans.csv")
-        write_description(description, folder / "dataset.json")
+            items.append(SegmentationRequest(scans[read_properties(self.folder, subject).cases[index]]))
+            overlaps.setdefault(subject, []).append(self._write(method, items[-1], description))
+            logger.debug("Out-of-fold label map %d of %d: %s", number, len(self.all_scans), items[-1].target.case)
+        write_table(items, folder, description)
         write_volumes(folder)
-        mean, by_structure = mean_dice(found.values())
+        mean, by_structure = mean_dice(overlaps.values())
         listed = ", ".join(f"{name} {value:.4f}" for name, value in by_structure.items())
-        logger.info("Mean Dice of %d out-of-fold label maps: %.4f (%s); %s", len(written), mean, listed, folder)
+        logger.info("Mean Dice of %d out-of-fold label maps: %.4f (%s); %s", len(items), mean, listed, folder)
 
-    def _segment_file(self, method: Method, scan: Scan) -> tuple[np.ndarray, Geometry, ScanDice]:
-        """Labels of a scan, prepared alone from its files, on their grid; and their Dice there."""
+    def _write(self, method: Method, item: SegmentationRequest, description: DatasetDescription) -> ScanDice:
+        """Segment a scan, prepared alone from its files; return the Dice on their grid."""
+        scan, folder = item.target, self.job.paths.validation("labels")
         volume = read_scan(scan.images)
-        truth = read_label(scan.label, scan.images[0], volume.geometry)
-        if truth is None:
-            raise DataError(
-                f"The label of {scan.case} has left labelsTr. Put it back, or run longflow_preprocess again."
-            )
-        prepared = prepare_volumes(scan.subject, [scan.case], [scan.time], [volume], self.plans, self.configuration)
-        step = self.plans.inference.tile_step_size
-        logits = predict_logits([method], np.asarray(prepared.images[0]), self.device, step, mirror=method.mirrors)
+        reference = _reference(scan, volume.geometry)
+        prepared = prepare_volumes(RawSeries.of_scan(scan.case, volume), self.plans, self.job.configuration)
+        windows = WindowSettings(self.device, self.plans.inference.tile_step_size, method.mirrors)
+        logits = predict_logits([method], np.asarray(prepared.images[0]), windows)
         labels = export_labels(logits, prepared.properties, self.plans)
-        return labels, volume.geometry, dice_of_structures(labels, truth, self.plans)
-
-    def _sidecar(self, scan: Scan, method: Method, paths: FoldPaths) -> dict[str, Any]:
-        """What is segmented, and by which model."""
-        return {
-            "case": scan.case,
-            "subject": scan.subject,
-            "time": scan.time,
-            "images": [path.name for path in scan.images],
-            **settings_of_fold(method, paths, self.dataset, self.plans, self.configuration, self.fold),
-        }
+        write_volume(labels, volume.geometry, self.data_type, folder / f"{scan.case}{description.file_ending}")
+        overlap = dice_of_structures(labels, reference, self.plans)
+        content = {"volumes": structure_volumes(labels, volume.geometry, self.structures), "dice": overlap}
+        write_sidecar(item, folder, out_of_fold_settings(self.job, method) | content)
+        return overlap
 
     def _has_structure(self, subject: str, scan: int) -> bool:
         values = [value for values in self.structures.values() for value in values]
         return bool(np.isin(load_prepared(self.folder, subject).segmentations[scan], values).any())
 
 
-def dice_of_structures(found: np.ndarray, true: np.ndarray, plans: Plans) -> ScanDice:
-    """Dice of each structure; voxels that the truth leaves open (nnU-Net's ignore label) do not count.
+def _reference(scan: Scan, geometry: Geometry) -> np.ndarray:
+    reference = read_label(scan.label, scan.images[0], geometry)
+    if reference is None:
+        raise DataError(f"The label of {scan.case} has left labelsTr. Put it back, or run longflow_preprocess again.")
+    return reference
 
-    :param found, true: label values, (z, y, x).
+
+def dice_of_structures(prediction: np.ndarray, reference: np.ndarray, plans: Plans) -> ScanDice:
+    """Compute the Dice of each structure; voxels with nnU-Net's ignore label in the reference do not count.
+
+    :param prediction: (z, y, x), label values.
+    :param reference: (z, y, x), label values.
+    :param plans: with the labels.
+    :returns: Dice by structure.
     """
-    counted = true != plans.labels["ignore"] if "ignore" in plans.labels else np.ones(true.shape, dtype=bool)
+    counted = reference != plans.labels["ignore"] if "ignore" in plans.labels else np.ones(reference.shape, dtype=bool)
     return {
-        name: dice(np.isin(found, values) & counted, np.isin(true, values) & counted)
+        name: dice(np.isin(prediction, values) & counted, np.isin(reference, values) & counted)
         for name, values in structures(plans.labels).items()
     }
 
 
 def mean_dice(subjects: Iterable[list[ScanDice]]) -> tuple[float, dict[str, float]]:
-    """Mean Dice of subjects' scans, where it is defined: over scans, then structures, then subjects.
+    """Average Dice where it is defined: over a subject's scans, then structures, then subjects.
 
+    :param subjects: the Dice of each subject's scans.
     :returns: the mean, and that of each structure that some scan has; NaN and none where nothing is defined.
     """
     of_subjects = [_means_over_scans(scans) for scans in subjects]
@@ -162,6 +160,6 @@ def mean_dice(subjects: Iterable[list[ScanDice]]) -> tuple[float, dict[str, floa
 
 
 def _means_over_scans(scans: list[ScanDice]) -> dict[str, float]:
-    """Of each structure, over the scans in which its Dice is defined."""
+    """Average the Dice of each structure over the scans in which it is defined."""
     defined = {name: [scan[name] for scan in scans if scan[name] is not None] for name in scans[0]}
     return {name: float(np.mean(values)) for name, values in defined.items() if values}

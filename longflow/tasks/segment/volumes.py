@@ -1,4 +1,4 @@
-"""Volumes of what was segmented: counted when a label map is made, gathered in one table."""
+"""Volumes of structures: counted when a label map is made, collected in one table."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,29 +10,32 @@ from longflow.data.dataset import parse_time, read_rows
 from longflow.data.images import Geometry
 from longflow.files import read_json, write_csv
 
-COLUMNS = ("subject", "case", "time", "structure", "voxels", "volume_ml")
+VOLUME_COLUMNS = ("subject", "case", "time", "structure", "voxels", "volume_ml")
 
 
 def structure_volumes(
     labels: np.ndarray, geometry: Geometry, structures: Mapping[str, Sequence[int]]
 ) -> dict[str, dict[str, Any]]:
-    """Voxels and volume of each structure of a label map.
+    """Measure the volume of each structure of a label map.
 
-    :param labels: (z, y, x). :param structures: label values of each by its name (``data.labels.structures``).
+    :param labels: (z, y, x).
+    :param geometry: grid of the label map.
+    :param structures: label values of each structure by its name (``data.labels.structures``).
+    :returns: ``voxels`` and ``volume_ml`` of each structure.
     """
     voxel_ml = float(np.prod(geometry.array_spacing)) / 1000
     values, counts = np.unique(labels, return_counts=True)
-    found = {}
-    for name, wanted in structures.items():
-        voxels = int(counts[np.isin(values, wanted)].sum())
-        found[name] = {"voxels": voxels, "volume_ml": round(voxels * voxel_ml, 6)}
-    return found
+    volumes = {}
+    for name, own_values in structures.items():
+        voxels = int(counts[np.isin(values, own_values)].sum())
+        volumes[name] = {"voxels": voxels, "volume_ml": round(voxels * voxel_ml, 6)}
+    return volumes
 
 
 def write_volumes(folder: Path) -> None:
-    """``volumes.csv`` of a folder of label maps: all of its scans.csv, by subject, time and structure.
+    """Write ``volumes.csv`` of a folder of label maps: a row for each scan and structure, by subject and time.
 
-    The volumes stand in the sidecars, so no label map is read again.
+    The volumes are read from the sidecars, so no label map is read again.
     """
     rows = []
     for scan in read_rows(folder / "scans.csv"):
@@ -41,4 +44,4 @@ def write_volumes(folder: Path) -> None:
             place = {"subject": scan.subject, "case": scan.case, "time": scan.time, "structure": structure}
             rows.append({**place, **{name: volume[name] for name in ("voxels", "volume_ml")}})
     rows.sort(key=lambda row: (row["subject"], parse_time(row["time"]), row["case"]))
-    write_csv(COLUMNS, rows, folder / "volumes.csv")
+    write_csv(VOLUME_COLUMNS, rows, folder / "volumes.csv")

@@ -1,6 +1,6 @@
-"""Augmentation of a pair of contrast phases: one geometric draw for both scans, in the axial plane (MFM B.4).
+"""Augment a pair of contrast phases: one geometric draw for both scans, in the axial plane (MFM B.4).
 
-Intensities are never changed: what contrast adds to them is what is to be learnt.
+Intensities are never changed: the method learns how contrast changes them.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-#: of mirroring along each axis, of turning by a multiple of 90 degrees, of a further rotation with shift and shear
+#: probability of mirroring along each axis, of turning by a multiple of 90 degrees, of rotation with shift and shear
 MIRROR_PROBABILITY, TURN_PROBABILITY, AFFINE_PROBABILITY = 0.5, 0.5, 0.7
 #: most turns of 90 degrees
 TURNS = 3
@@ -24,7 +24,8 @@ ROTATION, SHEAR, SHIFT = math.radians(45), math.radians(10), 102.4 / 512
 class Affine:
     """A rotation, shears and shifts about the centre of a plane.
 
-    :param rotation: radians. :param shear: radians, of x along y and of y along x.
+    :param rotation: radians.
+    :param shear: radians, of x along y and of y along x.
     :param shift: along x and y, as a share of the plane.
     """
 
@@ -34,7 +35,7 @@ class Affine:
 
     @property
     def matrix(self) -> np.ndarray:
-        """2 x 2: a place in the result, (x, y) in mm from the centre, to that in the input but for the shift."""
+        """2 x 2: a position in the result, (x, y) in mm from the centre, to that in the input, without the shift."""
         cosine, sine = math.cos(self.rotation), math.sin(self.rotation)
         along_y, along_x = (math.tan(angle) for angle in self.shear)
         rotation = np.array([[cosine, -sine], [sine, cosine]])
@@ -43,9 +44,10 @@ class Affine:
 
 @dataclass(frozen=True)
 class Draw:
-    """What happens to a plane, in this order.
+    """The changes of a plane, in this order.
 
-    :param mirrored: axes, -1 for x and -2 for y. :param turns: of 90 degrees, as in ``np.rot90``.
+    :param mirrored: axes, -1 for x and -2 for y.
+    :param turns: of 90 degrees, as in ``np.rot90``.
     :param affine: None where nothing is resampled.
     """
 
@@ -55,9 +57,11 @@ class Draw:
 
 
 def draw_geometry(generator: np.random.Generator, may_turn: bool) -> Draw:
-    """MFM's draw (B.4).
+    """Draw the geometry as MFM does (B.4).
 
-    :param may_turn: whether the plane is turned by 90 degrees at all. See :func:`may_be_turned`.
+    :param generator: source of randomness.
+    :param may_turn: whether the plane may be turned by 90 degrees (:func:`may_be_turned`).
+    :returns: the draw.
     """
     mirrored = tuple(axis for axis in (-1, -2) if generator.random() < MIRROR_PROBABILITY)
     turned, turns = generator.random() < TURN_PROBABILITY, int(generator.integers(1, TURNS + 1))
@@ -72,35 +76,42 @@ def draw_geometry(generator: np.random.Generator, may_turn: bool) -> Draw:
 
 
 def may_be_turned(plane: Sequence[int], spacing: Sequence[float]) -> bool:
-    """Whether a plane turned by 90 degrees has the shape and voxels that it had.
+    """Tell whether a plane keeps its shape and its voxels' size when it is turned by 90 degrees.
 
-    :param plane: pixels along y and x. :param spacing: mm along y and x.
+    :param plane: pixels along y and x.
+    :param spacing: mm along y and x.
+    :returns: True for a square plane of square pixels.
     """
     return plane[0] == plane[1] and math.isclose(*spacing, rel_tol=1e-3)
 
 
 def augment_phases(stack: Tensor, spacing: Sequence[float], generator: np.random.Generator) -> Tensor:
-    """Scans of one patch under one draw; all slices alike.
+    """Augment the scans of one patch, and all slices, by one draw.
 
-    :param stack: (scans, channels, [z,] y, x). :param spacing: mm along y and x. :returns: a tensor of that shape.
+    :param stack: (scans, channels, [z,] y, x).
+    :param spacing: mm along y and x.
+    :param generator: source of randomness.
+    :returns: a tensor of that shape.
     """
     draw = draw_geometry(generator, may_be_turned(stack.shape[-2:], spacing))
     return with_geometry(stack, draw, spacing)
 
 
 def with_geometry(stack: Tensor, draw: Draw, spacing: Sequence[float]) -> Tensor:
-    """A draw applied. Mirroring and turning move voxels; the rest is one bilinear resampling.
+    """Apply a draw. Mirroring and turning move voxels; the rest is one bilinear resampling.
 
-    What comes from outside the patch repeats its border, as a patch beyond the image's end does in training and at
-    prediction: there is no number for air that would hold in every normal form, and a patch inside the body would
-    else get an edge that no body has.
+    Outside the patch its border is repeated, as beyond the image's end in training and prediction. No single number
+    means air in every normal form, and a constant would give a patch inside the body an edge that no body has.
 
-    :param stack: (..., y, x), float32. :param spacing: mm along y and x.
+    :param stack: (..., y, x), float32.
+    :param draw: to apply.
+    :param spacing: mm along y and x.
+    :returns: a tensor of that shape.
     """
     stack = torch.rot90(stack.flip(draw.mirrored), draw.turns, (-2, -1))
     if draw.affine is None:
         return stack.contiguous()
-    # in mm a rotation is one, whatever the spacing; grid_sample counts from -1 to 1 along each axis
+    # a rotation is defined in mm, whatever the spacing; grid_sample counts from -1 to 1 along each axis
     half = np.array([stack.shape[-1] * spacing[1], stack.shape[-2] * spacing[0]]) / 2
     shift = 2 * np.asarray(draw.affine.shift)
     theta = np.column_stack([draw.affine.matrix / half[:, None] * half, shift])

@@ -1,4 +1,4 @@
-"""What ``longflow_find_best`` shows of translations: models beside the untranslated scans, and solvers of the best."""
+"""What ``longflow_find_best`` shows of translations: models, untranslated scans, and solvers of the best flow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,10 +7,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from longflow.report.tables import counted, few_subjects, new_table, short_name, span_or_nothing
+from longflow.report.tables import (
+    MOST_ROWS,
+    counted,
+    few_subjects,
+    folds_in_words,
+    new_table,
+    short_name,
+    show_further_rows,
+    span_or_nothing,
+)
 from longflow.tasks.translate.tables import unit_of
-
-MOST_ROWS = 20
 
 Best = Mapping[str, Any]
 
@@ -26,14 +33,13 @@ _OF_SOLVERS = (
 )
 
 
-def show_best_translation(best: Best, console: Console) -> None:
-    """The tables of models and solvers, and what the choice rests on.
+def show_best(best: Best, console: Console) -> None:
+    """Print the tables of models and solvers, and the basis of the choice.
 
-    :param best: the content of best.json.
+    :param best: content of best.json.
     """
     console.print(_model_table(best))
-    if len(best["table"]) > MOST_ROWS:
-        console.print(f"... and {len(best['table']) - MOST_ROWS} more in the file.")
+    show_further_rows(best["table"], console)
     if best["solvers"]:
         for phase in dict.fromkeys(row["target_phase"] for row in best["solvers"]["table"]):
             console.print(_solver_table(best, phase))
@@ -44,10 +50,10 @@ def show_best_translation(best: Best, console: Console) -> None:
 def _model_table(best: Best) -> Table:
     """A row for each model and for the untranslated scans."""
     phases = [name.removeprefix("body_mae to ") for name in best["table"][0] if name.startswith("body_mae to ")]
-    folds = f"fold{'s' if len(best['folds']) > 1 else ''} {', '.join(map(str, best['folds']))}"
     table = new_table(
         f"{best['dataset']}: {counted(best['translations'], 'validation translation')} of "
-        f"{counted(best['subjects'], 'subject')}, {folds}: MAE in the body [{unit_of(best)}], mean over subjects",
+        f"{counted(best['subjects'], 'subject')}, {folds_in_words(best['folds'])}: MAE in the body [{unit_of(best)}], "
+        f"mean over subjects",
         *("model", "MAE", "95 % interval", *(f"to {phase}" for phase in phases)),
         *("difference\nto the best", "95 % interval"),
     )
@@ -86,7 +92,7 @@ def _solver_table(best: Best, phase: str) -> Table:
 
 
 def _remarks(best: Best) -> list[str]:
-    """The choice, what it rests on, and what is to be expected of it."""
+    """The choice, its basis, and how far its figures can be trusted."""
     unit, solvers = unit_of(best), best["solvers"]
     name = escape(short_name(best["candidate"]))
     used = f" with {best['solver']} ({best['steps']}), which longflow_predict uses now," if best["solver"] else ","

@@ -1,25 +1,21 @@
-"""The figure of evaluated translations: input, translation, target and differences, in three planes."""
+"""The figure of evaluated translations: input, translation, reference and differences, in three planes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 import SimpleITK as sitk
-
-matplotlib.use("Agg")  # before pyplot: figures are files, also on machines without a display
-
-import matplotlib.pyplot as plt
 
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Geometry, read_scan
 from longflow.errors import DataError
+from longflow.evaluation.references import read_like
 from longflow.evaluation.summary import Row
-from longflow.report.drawing import save
-from longflow.tasks.translate.evaluation import INPUT, TRANSLATION, read_on_grid
-from longflow.tasks.translate.pairs import TranslationPair, find_translation_pairs, translations_of_folder
+from longflow.report.drawing import plt, save
+from longflow.tasks.translate.evaluation import INPUT, TRANSLATION
+from longflow.tasks.translate.pairs import ONE_GRID, TranslationPrediction
 
 MOST_SCANS = 4
 
@@ -37,8 +33,11 @@ class TranslationPanel:
     """Three rows of the figure: one translated scan. Volumes are (z, y, x), one channel, in input units, in the
     standard orientation: z towards the head, y towards the back, x towards the left.
 
-    :param spacing: mm, (z, y, x). :param window: lowest and highest value that is shown.
-    :param unit: of the values. :param body_mae, input_mae: of the translation and of the input; None where not defined.
+    :param spacing: mm, (z, y, x).
+    :param window: lowest and highest value that is shown.
+    :param unit: of the values.
+    :param body_mae: of the translation; None where not defined.
+    :param input_mae: likewise, of the input.
     """
 
     title: str
@@ -54,26 +53,24 @@ class TranslationPanel:
 
 def draw_translations(
     rows: Sequence[Row],
-    predictions: Path,
-    references: Sequence[Path],
+    pairs: Sequence[TranslationPrediction],
     description: DatasetDescription,
     path: Path,
     most: int = MOST_SCANS,
 ) -> None:
-    """Draw scans of an evaluated folder, at most ``most``: of each direction the subjects with the largest errors.
+    """Draw at most ``most`` scans of an evaluated folder: of each direction the subjects with the largest errors.
 
-    :param rows: as :func:`longflow.tasks.translate.evaluation.evaluate_translations` returns them.
+    :param rows: as :func:`longflow.tasks.translate.evaluation.evaluate_translation_pairs` returns them.
     """
-    pairs, _ = find_translation_pairs(translations_of_folder(predictions, description), references, description)
-    of_case = {pair.translation.case: pair for pair in pairs}
-    shown = worst_first(rows)[:most]
-    translation_figure([panel_of(of_case[case], rows, description) for case in shown], path)
+    of_case = {pair.case: pair for pair in pairs}
+    shown = worst_cases(rows)[:most]
+    translation_figure([translation_panel(of_case[case], rows, description) for case in shown], path)
 
 
-def worst_first(rows: Sequence[Row]) -> list[str]:
-    """Cases by their MAE in the body, the largest first; of each subject one, the worst, in each direction.
+def worst_cases(rows: Sequence[Row]) -> list[str]:
+    """List cases by their MAE in the body, the largest first; of each subject one, the worst, in each direction.
 
-    Directions (wanted phase, round trip or not) take turns.
+    Directions (requested phase, round trip or not) take turns.
     """
     directions: dict[tuple[str, bool], dict[str, Row]] = {}
     translations = [row for row in rows if row["image"] == TRANSLATION]
@@ -85,20 +82,22 @@ def worst_first(rows: Sequence[Row]) -> list[str]:
 
 
 def _error(row: Row) -> float:
-    """MAE in the body, or of the image where none is found."""
+    """MAE in the body, or of the image where no body is found."""
     return row["mae"] if row["body_mae"] is None else row["body_mae"]
 
 
-def panel_of(pair: TranslationPair, rows: Sequence[Row], description: DatasetDescription) -> TranslationPanel:
-    """The volumes of a pair, first channel, beside its errors over all channels."""
-    truth = read_scan(pair.truth)
-    files = (pair.source, pair.translation.images)
-    arrays = [*(read_on_grid(one, truth, pair.truth[0])[0] for one in files), truth.array[0]]
-    (source, translation, target), spacing = in_standard_orientation(arrays, truth.geometry)
-    of_case = {row["image"]: row["body_mae"] for row in rows if row["case"] == pair.translation.case}
-    one, is_ct = pair.translation, description.is_ct[0]
+def translation_panel(
+    pair: TranslationPrediction, rows: Sequence[Row], description: DatasetDescription
+) -> TranslationPanel:
+    """Read the volumes of a pair, first channel; errors are over all channels."""
+    reference = read_scan(pair.reference)
+    scans = [read_like(one, reference, pair.reference[0], ONE_GRID) for one in (pair.source_images, pair.images)]
+    arrays = [scan.array[0] for scan in (*scans, reference)]
+    (source, translation, target), spacing = in_standard_orientation(arrays, reference.geometry)
+    of_case = {row["image"]: row["body_mae"] for row in rows if row["case"] == pair.case}
+    is_ct = description.is_ct[0]
     return TranslationPanel(
-        title=f"{one.subject}: {one.source_phase} → {one.target_phase}{', back' if one.round_trip else ''}",
+        title=f"{pair.subject}: {pair.source_phase} → {pair.target_phase}{', back' if pair.round_trip else ''}",
         input=source,
         translation=translation,
         target=target,
@@ -113,9 +112,12 @@ def panel_of(pair: TranslationPair, rows: Sequence[Row], description: DatasetDes
 def in_standard_orientation(
     arrays: Sequence[np.ndarray], geometry: Geometry
 ) -> tuple[list[np.ndarray], tuple[float, float, float]]:
-    """Volumes (z, y, x) on one grid with their axes turned and flipped to DICOM's order (LPS), and their spacing.
+    """Turn and flip the axes of volumes to DICOM's order (LPS).
 
     So a plane is what its name says, however the scan was acquired; oblique scans are not resampled.
+
+    :param arrays: (z, y, x), on one grid.
+    :returns: (z, y, x) each, and their spacing, mm.
     """
     turned = []
     for array in arrays:

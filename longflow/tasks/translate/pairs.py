@@ -1,77 +1,72 @@
-"""Which translation belongs to which truth and which source: files only, nothing is opened but sidecars and tables."""
+"""Translations with their references and sources; only sidecars, tables and headers are opened."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from longflow.data.dataset import DatasetDescription, is_name
 from longflow.data.labels import structures
 from longflow.errors import DataError
-from longflow.tasks.forecast.pairs import (
+from longflow.evaluation.references import (
     Files,
     Library,
+    Prediction,
     all_channels,
     joined_names,
     predicted_cases,
     read_sidecar,
 )
+from longflow.tasks.translate.task import TASK
 
 SIDECAR_KEYS = ("case", "subject", "time", "source", "source_phase", "target_phase")
+
+#: end of the message for phases on different grids
+ONE_GRID = (
+    "Voxels are compared with voxels, so both phases must be aligned on one grid. longflow_register aligns them and "
+    "writes them to a new dataset; translate those."
+)
 
 #: where a raw dataset keeps the labels of the scans in each of its folders
 _LABELS_OF = {"imagesTr": "labelsTr", "imagesTs": "labelsTs", "targetsTs": "labelsTs"}
 
 
-@dataclass(frozen=True)
-class Translation:
+@dataclass(frozen=True, kw_only=True)
+class TranslationPrediction(Prediction):
     """A translated scan, as its sidecar describes it.
 
-    :param time: in the dataset's time unit. :param source: the case that was translated.
-    :param images: one file per channel.
+    :param time: time units.
+    :param source: the case that was translated.
     :param round_trip: whether the source was itself a translation, so that this one leads back.
-    :param seconds: that translating took, :param slices: of how many; None where the sidecar does not say.
+    :param seconds: that translating took; None where the sidecar does not say.
+    :param slices: that were translated; None where the sidecar does not say.
+    :param source_images: files of the source; empty until they are found.
+    :param label_map: of the reference, or None.
     """
 
-    case: str
-    subject: str
     time: float
     source: str
     source_phase: str
     target_phase: str
-    images: Files
-    method: str = "translation"
     round_trip: bool = False
     seconds: float | None = None
     slices: int | None = None
+    source_images: Files = ()
+    label_map: Path | None = None
 
 
-@dataclass(frozen=True)
-class TranslationPair:
-    """A translation beside the scan that it was made from and the one that was acquired in the wanted phase.
-
-    :param label: the label map of the truth, or None.
-    """
-
-    translation: Translation
-    source: Files
-    truth: Files
-    label: Path | None = None
-
-
-def translations_of_folder(folder: Path, description: DatasetDescription) -> list[Translation]:
-    """The translations of a folder, sorted by case.
+def translations_of_folder(folder: Path, description: DatasetDescription) -> list[TranslationPrediction]:
+    """List the translations of a folder, sorted by case.
 
     :raises DataError: the folder is missing or holds no translation, a sidecar is missing or incomplete, a channel is.
     """
-    return [_translation(folder, case, description) for case in predicted_cases(folder, description, "translation")]
+    return [_translation(folder, case, description) for case in predicted_cases(folder, description, TASK.words)]
 
 
-def _translation(folder: Path, case: str, description: DatasetDescription) -> Translation:
+def _translation(folder: Path, case: str, description: DatasetDescription) -> TranslationPrediction:
     path = folder / f"{case}.json"
-    names = "the scan that it was made from and the phases of both"
-    sidecar = read_sidecar(path, SIDECAR_KEYS, "translation", names)
+    sidecar = read_sidecar(path, SIDECAR_KEYS, TASK.words, "the scan that it was made from and the phases of both")
     time, seconds, slices = (sidecar.get(key) for key in ("time", "seconds", "slices"))
     if not _is_number(time) or not all(one is None or (_is_number(one) and one >= 0) for one in (seconds, slices)):
         raise DataError(f"{path}: time must be a number, seconds and slices numbers from zero on.")
@@ -80,15 +75,15 @@ def _translation(folder: Path, case: str, description: DatasetDescription) -> Tr
         raise DataError(f"{path} names the source '{source}', expected a case: a name without slashes.")
     if not all(isinstance(phase, str) and phase for phase in phases) or phases[0] == phases[1]:
         raise DataError(f"{path}: source_phase and target_phase must be two different names, found {phases}.")
-    return Translation(
+    return TranslationPrediction(
         case=case,
         subject=str(sidecar["subject"]),
+        images=all_channels(folder, case, description, TASK.words),
+        method=joined_names(sidecar.get("method", "translation")),
         time=float(time),
         source=source,
         source_phase=phases[0],
         target_phase=phases[1],
-        images=all_channels(folder, case, description, "translation"),
-        method=joined_names(sidecar.get("method", "translation")),
         round_trip=bool(sidecar.get("round_trip", False)),
         seconds=seconds,
         slices=slices,
@@ -100,46 +95,48 @@ def _is_number(value: Any) -> bool:
 
 
 def find_translation_pairs(
-    translations: Sequence[Translation], folders: Sequence[Path], description: DatasetDescription
-) -> tuple[list[TranslationPair], list[str]]:
-    """Translations with their truth and source, and the cases of those whose truth is nowhere.
+    translations: Sequence[TranslationPrediction], folders: Sequence[Path], description: DatasetDescription
+) -> tuple[list[TranslationPrediction], list[str]]:
+    """Find the reference and the source of translations.
 
-    The truth is the scan that was acquired of the same subject and time in the wanted phase, by the tables of the
-    folders; a scan with a sidecar was predicted and is none. The source is found by its case, and may be predicted: on
-    a round trip it is.
+    The reference is the scan that was acquired of the same subject and time in the requested phase, by the tables of
+    the folders; a scan with a sidecar was predicted and is none. The source is found by its case, and may be predicted:
+    on a round trip it is.
 
     :param folders: searched in this order.
-    :raises DataError: no translation has a truth, or the source of one that has is missing.
+    :returns: the translations that have a reference, with their files; the cases of the others.
+    :raises DataError: no translation has a reference, or the source of one that has is missing.
     """
     library = Library(tuple(Path(folder) for folder in folders), description)
-    pairs, without_truth = [], []
+    pairs, without = [], []
     for one in translations:
-        truth = library.by_time(one.subject, one.time, one.target_phase)
-        if truth is None:
-            without_truth.append(one.case)
+        reference = library.by_time(one.subject, one.time, one.target_phase)
+        if reference is None:
+            without.append(one.case)
             continue
         source = library.by_case(one.source)
         if source is None:
             raise DataError(
                 f"The scan {one.source}, from which {one.case} was translated, is in none of: {library}. Every number "
-                "stands beside that of the untranslated scan. Give the folder that was translated: -r FOLDER"
+                "is compared with that of the untranslated scan. Give the folder that was translated: -r FOLDER"
             )
-        pairs.append(TranslationPair(one, source, truth, _label_of(truth, description)))
+        label_map = _label_map_of(reference, description)
+        pairs.append(replace(one, reference=reference, source_images=source, label_map=label_map))
     if not pairs:
         first = translations[0]
         raise DataError(
             f"None of the {len(translations)} translations has an acquired scan to be compared with. Looked for "
             f"subject {first.subject} at time {first.time:g} in phase {first.target_phase}"
-            f"{', ...' if len(translations) > 1 else ''} in the tables (scans.csv, column phase) of: "
-            f"{str(library) or 'no folder'}. Give the folder that holds the acquired scans: -r FOLDER"
+            f"{', ...' if len(translations) > 1 else ''} in the tables (scans.csv, column phase) of: {library}. "
+            "Give the folder that holds the acquired scans: -r FOLDER"
         )
-    return pairs, without_truth
+    return pairs, without
 
 
-def _label_of(truth: Files, description: DatasetDescription) -> Path | None:
+def _label_map_of(reference: Files, description: DatasetDescription) -> Path | None:
     """The label map of an acquired scan, where its dataset names structures and has one."""
-    folder = truth[0].parent
-    case = truth[0].name.removesuffix(f"_0000{description.file_ending}")
+    folder = reference[0].parent
+    case = reference[0].name.removesuffix(f"_0000{description.file_ending}")
     if folder.name not in _LABELS_OF or not structures(description.labels):
         return None
     path = folder.with_name(_LABELS_OF[folder.name]) / f"{case}{description.file_ending}"

@@ -1,4 +1,4 @@
-"""Which scans of a folder are to be translated, and into which phase."""
+"""The scans of a folder to translate, and the requested phase."""
 
 import logging
 from collections.abc import Sequence
@@ -16,19 +16,23 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TranslationRequest:
-    """One scan to translate: the source as it is, and the target, the same subject and time in the other phase."""
+    """One scan to translate.
+
+    :param source: the acquired scan.
+    :param target: the requested scan, of the same subject and time in the other phase.
+    """
 
     source: Scan
     target: Scan
 
     @classmethod
     def of(cls, source: Scan, phase: str) -> "TranslationRequest":
-        """A scan that is wanted in another phase: case ``{source case}_{phase}``."""
+        """Request a scan in another phase: case ``{source case}_{phase}``."""
         further = {**source.covariates, PHASE: phase}
         return cls(source, Scan(f"{source.case}_{phase}", source.subject, source.time, (), covariates=further))
 
     def provenance(self) -> dict[str, Any]:
-        """What is translated into what, as it stands in a sidecar."""
+        """Return the fields of the sidecar that say which scan is translated, and from which phase to which."""
         return {
             "case": self.target.case,
             "subject": self.target.subject,
@@ -41,42 +45,44 @@ class TranslationRequest:
 
 
 def translation_requests(
-    folder: Path, description: DatasetDescription, phases: Sequence[str], asked_phase: str | None
+    folder: Path, description: DatasetDescription, phases: Sequence[str], requested: str | None
 ) -> list[TranslationRequest]:
-    """The scans of a folder that are not in the wanted phase; the others are left out, and said so.
+    """List the scans of a folder that are not in the requested phase; the others are excluded, and named in the log.
 
-    The phase of each scan comes from the folder's table. Where none is asked for, it is the other one.
+    The phase of each scan comes from the folder's table.
 
     :param phases: of the model, that at t = 0 first.
-    :raises NotFoundError: the model does not know the phase that is asked for.
-    :raises ConfigurationError: every scan is in that phase already; or none is asked for and both phases are there.
+    :param requested: a phase; None: the other one, where all scans are in one phase.
+    :returns: a request for each scan, by subject and time.
+    :raises NotFoundError: the model does not know the requested phase.
+    :raises ConfigurationError: every scan is in that phase already; or none is requested and both phases exist.
     :raises DataError: there is no scan; a scan has no phase or an unknown one, lacks a channel or has one too many.
     """
-    if asked_phase is not None and asked_phase not in phases:
-        raise unknown_name("phase", asked_phase, phases, hint="(--to, the phases that the model was trained with.)")
+    if requested is not None and requested not in phases:
+        raise unknown_name("phase", requested, phases, hint="(--to, the phases that the model was trained with.)")
     scans = scans_with_images(folder, description, get_task("translate").words)
     _check_phases(folder, scans, phases)
     counts = {phase: sum(scan.phase == phase for scan in scans) for phase in phases}
-    if asked_phase is None and all(counts.values()):
+    if requested is None and all(counts.values()):
         raise ConfigurationError(
-            f"{folder} holds scans of both phases ({', '.join(f'{counts[phase]} {phase}' for phase in phases)}). Say "
-            f"which phase is wanted, with --to {phases[0]} or --to {phases[1]}."
+            f"{folder} holds scans of both phases ({', '.join(f'{counts[phase]} {phase}' for phase in phases)}). "
+            f"Request a phase with --to {phases[0]} or --to {phases[1]}."
         )
     first, second = phases
-    wanted = asked_phase or (second if counts[first] else first)
-    sources = [scan for scan in scans if scan.phase != wanted]
+    target = requested or (second if counts[first] else first)
+    sources = [scan for scan in scans if scan.phase != target]
     if not sources:
         raise ConfigurationError(
-            f"Every scan of {folder} is in the phase '{wanted}' already ({len(scans)} scans): there is nothing to "
-            f"translate. The other phase is '{first if wanted == second else second}'."
+            f"Every scan of {folder} is in the phase '{target}' already ({len(scans)} scans): there is nothing to "
+            f"translate. The other phase is '{first if target == second else second}'."
         )
-    if kept := [scan.case for scan in scans if scan.phase == wanted]:
-        logger.info("Scans that are in the phase '%s' already are left out: %s.", wanted, first_few(kept))
-    return [TranslationRequest.of(scan, wanted) for scan in sources]
+    if excluded := [scan.case for scan in scans if scan.phase == target]:
+        logger.info("Scans that are in the phase '%s' already are excluded: %s.", target, first_few(excluded))
+    return [TranslationRequest.of(scan, target) for scan in sources]
 
 
 def _check_phases(folder: Path, scans: Sequence[Scan], phases: Sequence[str]) -> None:
-    """Every scan has a phase that the model knows."""
+    """Refuse scans without a phase, or in a phase that the model does not know."""
     lines = {row.case: row.line for row in rows_of_folder(folder)}
     expected = " or ".join(phases)
     if not any(scan.phase for scan in scans):

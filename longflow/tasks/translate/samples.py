@@ -1,4 +1,4 @@
-"""Samples of translation: which pair of contrast phases, direction and patch a training step sees."""
+"""Draw samples of translation: pair of contrast phases, direction and patch of each training step."""
 
 import logging
 
@@ -12,7 +12,7 @@ from longflow.errors import DataError, first_few
 from longflow.methods.batches import PhaseBatch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
-from longflow.preprocessing.series import PreparedSeries, load_prepared
+from longflow.preprocessing.series import PreparedSeries, read_properties
 from longflow.tasks.translate.augmentation import augment_phases
 from longflow.training.open_series import OpenSeries
 from longflow.training.patch_starts import draw_patch_start, draw_start_around
@@ -24,12 +24,15 @@ logger = logging.getLogger(__name__)
 class PhaseSamples(Dataset):
     """Batches of pairs of contrast phases: a subject, uniformly, one of its pairs, and either scan as the source.
 
-    Each scan is in its own normal form, as a target of forecasts is, and a translation goes back by its source's: what
-    an MR scanner made brighter as a whole cannot be predicted, and is not to be learnt. 3D patches are
-    centred in the body, a third of them where the phases differ most. 2D patches are slices along the first axis, drawn
-    uniformly of those that show body, whole where the patch covers them and else centred in the body.
+    Each scan is in its own normal form, as a target of forecasts is, and a translation is mapped back by that of its
+    source: an MR scanner's overall brightness cannot be predicted and must not be learnt. 3D patches are centred in
+    the body, a third of them where the phases differ most. 2D patches are slices along the first axis, drawn uniformly
+    among those that show body; a slice larger than the patch is cut to a patch centred in the body.
 
-    :param seed: with the number of a batch it decides everything about that batch.
+    :param cohort: the subjects.
+    :param plans: with the phases.
+    :param configuration: name of one of its configurations.
+    :param seed: seed and number of a batch decide everything about that batch.
     :param augmented: whether patches are mirrored, turned and warped in the axial plane.
     :raises DataError: no subject has a pair.
     """
@@ -43,14 +46,20 @@ class PhaseSamples(Dataset):
         self.seed = seed
 
     def __getitem__(self, number: int) -> PhaseBatch:
-        """The batch of an iteration."""
+        """Draw the batch of an iteration."""
         generator = np.random.default_rng([self.seed, number])
         stacks, phases = zip(*(self._draw(generator) for _ in range(self.plan.batch_size)), strict=True)
         sources, targets = (torch.stack([stack[scan] for stack in stacks]) for scan in (0, 1))
         return PhaseBatch(sources, torch.tensor(phases, dtype=torch.float32), targets)
 
+    @staticmethod
+    def largest_batch(plans: Plans, configuration: str, batch_size: int) -> PhaseBatch:
+        """Return pairs in both directions, whose contents mean nothing, to estimate memory."""
+        shape = (batch_size, len(plans.channel_names), *plans.configuration(configuration).patch_size)
+        return PhaseBatch(source=torch.rand(shape), source_phase=torch.arange(batch_size) % 2, target=torch.rand(shape))
+
     def _draw(self, generator: np.random.Generator) -> tuple[Tensor, int]:
-        """A patch of source and target, (2, channels, *patch), and the phase of the source."""
+        """Draw a patch of source and target, (2, channels, *patch), and the phase of the source."""
         subject = self.subjects[generator.integers(len(self.subjects))]
         series, pairs = self.series[subject], self.pairs[subject]
         pair = pairs[generator.integers(len(pairs))]
@@ -58,7 +67,7 @@ class PhaseSamples(Dataset):
         source, target = pair[phase], pair[1 - phase]
         properties, flat = series.properties, len(self.plan.patch_size) == 2
         if flat:
-            start = draw_start_around(series, alike_for_slices(series), self.plan.tile, generator)
+            start = draw_start_around(series, uniform_over_slices(series), self.plan.tile, generator)
         else:
             change = series.coarse[target] - series.coarse[source]
             start = draw_patch_start(series, np.square(change).sum(0), self.plan.tile, generator)
@@ -69,36 +78,40 @@ class PhaseSamples(Dataset):
         return stack, phase
 
 
-def alike_for_slices(series: PreparedSeries) -> np.ndarray:
-    """A weight of coarse blocks by which every slice that shows body is drawn alike, and its centre lies in the body.
+def uniform_over_slices(series: PreparedSeries) -> np.ndarray:
+    """Weight coarse blocks so that every slice that shows body is drawn equally often, with its centre in the body.
 
+    :param series: of the sample.
     :returns: (z', y', x'); all 0 where there is no body.
     """
     body = body_blocks(series.coarse)
     edge = series.coarse_block[0]
-    # the last block may be cut off by the image's end
+    # the image's end may cut the last block
     slices = np.minimum(edge, series.images.shape[2] - edge * np.arange(len(body)))
     of_slice = np.maximum(body.sum((1, 2)), 1)
     return body * (slices / of_slice)[:, None, None]
 
 
 def pairs_of_cohort(cohort: Cohort, plans: Plans, purpose: str) -> dict[str, list[tuple[int, int]]]:
-    """Positions of the scans of every pair, by subject; subjects without one are left out, and said so.
+    """List the pairs of every subject; subjects without one are excluded, and logged.
 
-    :param purpose: for the message, as "to train on". :raises DataError: no subject has a pair.
+    :param cohort: the subjects.
+    :param plans: with the phases.
+    :param purpose: for the message, as "to train on".
+    :returns: positions of the two scans of each pair, by subject.
+    :raises DataError: no subject has a pair.
     """
-    found = {subject: load_prepared(cohort.folder, subject).properties.pairs(plans.phases) for subject in cohort.scans}
+    found = {subject: read_properties(cohort.folder, subject).pairs(plans.phases) for subject in cohort.scans}
     pairs = {subject: of_subject for subject, of_subject in found.items() if of_subject}
     both = " and ".join(plans.phases)
     if not pairs:
         raise DataError(
             f"None of the {len(found)} subjects {purpose} ({first_few(found)}) has a pair: a scan in each of the "
-            f"phases "
-            f"{both} with the same time. Look at the columns 'phase' and 'time' of scans.csv, or give other subjects "
-            "in splits_final.json."
+            f"phases {both} with the same time. Look at the columns 'phase' and 'time' of scans.csv, or give other "
+            "subjects in splits_final.json."
         )
     if alone := sorted(set(found) - set(pairs)):
         logger.info(
-            "%d subjects %s without a pair of %s are left out (%s).", len(alone), purpose, both, first_few(alone)
+            "%d subjects %s without a pair of %s are excluded (%s).", len(alone), purpose, both, first_few(alone)
         )
     return pairs

@@ -1,4 +1,4 @@
-"""Which solver integrates a trained translation flow best: table 5 of Medical Flow Matching on one's own data.
+"""Compare the solvers of a trained translation flow: table 5 of Medical Flow Matching on one's own data.
 
 Each fold translates validation pairs that it was not trained on, with every solver, both ways. A few pairs and the
 middle slices of each suffice to tell solvers apart, and are all that is affordable: together the solvers evaluate the
@@ -8,7 +8,7 @@ differ a little from those of whole scans, alike for all solvers.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
@@ -17,6 +17,8 @@ import numpy as np
 from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Volume, read_scan
+from longflow.evaluation.metric import compute_metrics
+from longflow.evaluation.references import read_like
 from longflow.evaluation.summary import Row, subject_means
 from longflow.flow.solvers import count_evaluations
 from longflow.inference.models import Models, load_models
@@ -24,10 +26,9 @@ from longflow.inference.selection import Member, Selection
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import Solver
-from longflow.tasks.translate.evaluation import read_on_grid
-from longflow.tasks.translate.metrics import DEFINITIONS, translation_metrics
-from longflow.tasks.translate.pairs import TranslationPair
-from longflow.tasks.translate.predictor import translate
+from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVolumes
+from longflow.tasks.translate.pairs import ONE_GRID, TranslationPrediction
+from longflow.tasks.translate.predictor import translate_scan
 
 #: (solver, steps): those of table 5, where RK2 is ``heun2`` and RK3 ``heun3``, and Adams, which A.2 names
 SOLVERS: tuple[tuple[Solver, int], ...] = (
@@ -43,39 +44,29 @@ MOST_PAIRS, SLICES = 8, 8
 ALIKE = 0.01
 
 
-@dataclass(frozen=True)
-class OutOfFold:
-    """A validation scan, its truth, and the fold that was not trained on it."""
-
-    fold: int
-    pair: TranslationPair
-
-
 def compare_solvers(
-    paths: DatasetPaths,
+    dataset: DatasetPaths,
     model: ModelPaths,
-    translations: Sequence[OutOfFold],
+    pairs: Sequence[TranslationPrediction],
     description: DatasetDescription,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """The table of solvers of a model, and the best of it (:func:`best_solver`).
+    """Compare the solvers of a model, and choose the best (:func:`best_solver`).
 
-    :param translations: of all its folds.
+    :param pairs: out-of-fold translations of all its folds.
     :returns: candidate (the model's folder), solver and steps (None where no body is in the slices), pairs, slices (the
-        number of each scan, from fewest to most), device, table: a row for each wanted phase and solver, the
+        number of each scan, from fewest to most), device, table: a row for each requested phase and solver, the
         untranslated scan first (solver None): target_phase, solver, steps, evaluations (of the network),
-        seconds_per_slice and the numbers of :data:`longflow.tasks.translate.metrics.DEFINITIONS`, means over
-        subjects.
+        seconds_per_slice and the metrics of the task, means over subjects.
     """
-    chosen = chosen_scans(translations)
+    chosen = chosen_scans(pairs)
     rows: list[Row] = []
     for fold in sorted({one.fold for one in chosen}):
-        models = load_models(Selection(paths, (Member(model, (fold,)),)), "translate")
+        models = load_models(Selection(dataset, (Member(model, (fold,)),)), "translate")
         for number, one in enumerate(scan for scan in chosen if scan.fold == fold):
             if progress:
-                case = one.pair.translation.case
-                progress(len({row["case"] for row in rows}), len(chosen), f"{case}, {len(SOLVERS)} solvers")
-            rows += rows_of_scan(one.pair, models, description, warm_up=number == 0)
+                progress(len({row["case"] for row in rows}), len(chosen), f"{one.case}, {len(SOLVERS)} solvers")
+            rows += rows_of_scan(one, models, description, warm_up=number == 0)
     if progress:
         progress(len(chosen), len(chosen), "")
     table = _table(rows)
@@ -92,68 +83,71 @@ def compare_solvers(
     }
 
 
-def _pair_of(one: OutOfFold) -> tuple[int, str, float]:
-    return one.fold, one.pair.translation.subject, one.pair.translation.time
+def _pair_of(one: TranslationPrediction) -> tuple[int, str, float]:
+    """What both directions of a pair share."""
+    return one.fold, one.subject, one.time
 
 
-def chosen_scans(translations: Sequence[OutOfFold], most: int = MOST_PAIRS) -> list[OutOfFold]:
-    """Both directions of at most so many pairs, spread evenly over folds and subjects; without looking at results."""
-    pairs = sorted({_pair_of(one) for one in translations})
-    kept = {pairs[index] for index in np.linspace(0, len(pairs) - 1, min(most, len(pairs))).round().astype(int)}
-    return [one for one in translations if _pair_of(one) in kept]
+def chosen_scans(pairs: Sequence[TranslationPrediction], most: int = MOST_PAIRS) -> list[TranslationPrediction]:
+    """Pick both directions of at most ``most`` pairs, spread evenly over folds and subjects; results are not seen."""
+    known = sorted({_pair_of(one) for one in pairs})
+    kept = {known[index] for index in np.linspace(0, len(known) - 1, min(most, len(known))).round().astype(int)}
+    return [one for one in pairs if _pair_of(one) in kept]
 
 
 def rows_of_scan(
-    pair: TranslationPair, models: Models, description: DatasetDescription, warm_up: bool = False
+    one: TranslationPrediction, models: Models, description: DatasetDescription, warm_up: bool = False
 ) -> list[Row]:
-    """A row for the untranslated scan and one for every solver.
+    """Measure the untranslated scan and every solver.
 
-    :param models: a fold on its device. :param warm_up: translate once before time is taken.
-    :raises DataError: the phases lie on different grids, or a file cannot be read.
+    :param models: a fold on its device.
+    :param warm_up: translate once before time is taken.
+    :returns: a row for each.
+    :raises DataError: the phases are on different grids, or a file cannot be read.
     """
-    (member,), one = models.members, pair.translation
-    truth, source = read_scan(pair.truth), read_scan(pair.source)
-    read_on_grid(pair.source, truth, pair.truth[0])
+    (member,) = models.members
+    reference = read_scan(one.reference)
+    source = read_like(one.source_images, reference, one.reference[0], ONE_GRID)
     inside = middle(source, models)
     part = _part(source, inside)
-    wanted, body = truth.array[(..., *inside)], body_of_scan(truth.array, description.is_ct)[inside]
+    expected, body = reference.array[(..., *inside)], body_of_scan(reference.array, description.is_ct)[inside]
     slices = part.array.shape[1 + models.plans.transpose_forward[0]]
     phase = models.plans.phases.index(one.source_phase)
 
     def translated(solver: Solver, steps: int) -> np.ndarray:
         for method in member.methods:
             method.solver, method.steps = solver, steps
-        further = (member.plans, member.configuration, models.device, models.mirror, one.source)
-        return translate(member.methods, part, phase, *further)
+        return translate_scan(member, part, phase, models.windows(member), one.source)
 
-    def row(found: np.ndarray, **how: Any) -> Row:
+    def row(translation: np.ndarray, **how: Any) -> Row:
         place = {"case": one.case, "subject": one.subject, "target_phase": one.target_phase, "slices": slices}
-        spacing, ct = truth.geometry.array_spacing, description.is_ct
-        return {**place, **how, **translation_metrics(found, wanted, body, spacing, ct)}
+        spacing = reference.geometry.array_spacing
+        volumes = TranslationVolumes(translation, expected, spacing, body, description.is_ct)
+        return {**place, **how, **compute_metrics(TRANSLATION_METRICS, volumes)}
 
     if warm_up:
         translated("euler", 1)
     rows = [row(part.array, solver=None, steps=None, evaluations=0, seconds_per_slice=None)]
     for solver, steps in SOLVERS:
         begun = perf_counter()
-        found = translated(solver, steps)
+        translation = translated(solver, steps)
         seconds = (perf_counter() - begun) / slices
         evaluations = count_evaluations(solver, steps)
-        rows.append(row(found, solver=solver, steps=steps, evaluations=evaluations, seconds_per_slice=seconds))
+        rows.append(row(translation, solver=solver, steps=steps, evaluations=evaluations, seconds_per_slice=seconds))
     return rows
 
 
 def middle(scan: Volume, models: Models) -> tuple[slice, slice, slice]:
-    """The middle slices of a scan, as an index of (z, y, x): ``SLICES``, or as many as a 3D patch is deep."""
+    """Return the middle slices of a scan, as an index of (z, y, x): ``SLICES``, or as many as a 3D patch is deep."""
     (member,) = models.members
     plan, axis = member.plans.configuration(member.configuration), member.plans.transpose_forward[0]
     depth = plan.tile[0] * plan.spacing[0] / scan.geometry.array_spacing[axis]  # of the patch, in the file's slices
     flat = len(plan.patch_size) == 2
     count = scan.array.shape[1 + axis]
-    wanted = min(count, SLICES if flat else max(SLICES, math.ceil(depth)))
-    start = (count - wanted) // 2
+    taken = min(count, SLICES if flat else max(SLICES, math.ceil(depth)))
+    start = (count - taken) // 2
     index = [slice(None)] * 3
-    index[axis] = slice(start, start + wanted)
+    index[axis] = slice(start, start + taken)
     return tuple(index)
 
 
@@ -163,13 +157,13 @@ def _part(scan: Volume, inside: tuple[slice, slice, slice]) -> Volume:
 
 
 def _table(rows: Sequence[Row]) -> list[Row]:
-    """Means over subjects, by wanted phase; solvers in the order in which they were tried."""
+    """Means over subjects, by requested phase; solvers in the order in which they were tried."""
     table = []
     for phase in sorted({row["target_phase"] for row in rows}):
         of_phase = [row for row in rows if row["target_phase"] == phase]
         for solver, steps in dict.fromkeys((row["solver"], row["steps"]) for row in of_phase):
             own = [row for row in of_phase if (row["solver"], row["steps"]) == (solver, steps)]
-            names = ("seconds_per_slice", *DEFINITIONS)
+            names = ("seconds_per_slice", *(metric.name for metric in TRANSLATION_METRICS))
             how = {"solver": solver, "steps": steps, "evaluations": own[0]["evaluations"]}
             table.append({"target_phase": phase, **how, **{name: _mean(own, name) for name in names}})
     return table
@@ -181,17 +175,19 @@ def _mean(rows: Sequence[Row], name: str) -> float | None:
 
 
 def best_solver(table: Sequence[Row]) -> tuple[Solver | None, int | None]:
-    """The cheapest of the solvers whose MAE in the body, mean over directions, is the lowest or nearly (``ALIKE``).
+    """Choose the cheapest of the solvers whose MAE in the body, mean over directions, is the lowest or nearly.
+
+    Errors that differ by a share of less than ``ALIKE`` count as equal.
 
     :returns: solver and steps; (None, None) where it is not defined in any direction.
     """
-    found: dict[tuple[int, Solver, int], list[float]] = {}
+    measured: dict[tuple[int, Solver, int], list[float]] = {}
     for row in table:
         if row["solver"] is not None and row["body_mae"] is not None:
-            found.setdefault((row["evaluations"], row["solver"], row["steps"]), []).append(row["body_mae"])
-    if not found:
+            measured.setdefault((row["evaluations"], row["solver"], row["steps"]), []).append(row["body_mae"])
+    if not measured:
         return None, None
-    errors = {one: float(np.mean(of_directions)) for one, of_directions in found.items()}
+    errors = {one: float(np.mean(of_directions)) for one, of_directions in measured.items()}
     lowest = min(errors.values())
     good = [one for one, error in errors.items() if error <= (1 + ALIKE) * lowest]
     _, solver, steps = min(good, key=lambda one: (one[0], errors[one]))

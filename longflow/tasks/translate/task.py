@@ -38,6 +38,15 @@ class Translate(Task):
     region = "body"
     samples: ClassVar[Mapping[str, str]] = {"phases": "longflow.tasks.translate.samples:PhaseSamples"}
     validations: ClassVar[Mapping[str, str]] = {"phases": "longflow.tasks.translate.validation:PhaseValidation"}
+    metrics: ClassVar[Mapping[str, str]] = {
+        "body_mae": "longflow.tasks.translate.metrics:BODY_MAE",
+        "mae": "longflow.tasks.translate.metrics:MAE",
+        "psnr": "longflow.tasks.translate.metrics:PSNR",
+        "psnr_mfm": "longflow.tasks.translate.metrics:PSNR_MFM",
+        "ssim": "longflow.tasks.translate.metrics:SSIM",
+        "ssim_mfm": "longflow.tasks.translate.metrics:SSIM_MFM",
+        "through_plane_error": "longflow.tasks.translate.metrics:THROUGH_PLANE_ERROR",
+    }
     predictor_class = "longflow.tasks.translate.predictor:Translator"
     request_flags = (
         RequestFlag(

@@ -1,4 +1,4 @@
-"""Validation of translations: both ways between the phases of the validation pairs, beside the untranslated scans."""
+"""Validate translations: both ways between the phases of the validation pairs, compared with the untranslated scans."""
 
 import logging
 from collections.abc import Sequence
@@ -12,33 +12,37 @@ from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription, Scan, read_description, training_series
 from longflow.data.images import Volume, read_scan
 from longflow.errors import DataError, first_few
-from longflow.inference.models import solver_settings
+from longflow.inference.models import LoadedMember, solver_settings
 from longflow.inference.predictor import write_sidecar, write_table
-from longflow.inference.windows import predict_translation
+from longflow.inference.selection import Member
+from longflow.inference.windows import WindowSettings
+from longflow.job import FoldJob
 from longflow.methods.method import Method
-from longflow.paths import DatasetPaths, FoldPaths
-from longflow.plans import Plans
 from longflow.preprocessing.normal_form import from_normal
-from longflow.preprocessing.series import PreparedSeries, load_prepared
+from longflow.preprocessing.series import PreparedSeries, load_prepared, read_properties
 from longflow.tasks.translate.metrics import body_mae
-from longflow.tasks.translate.predictor import files_of_translation, translate, write_translation
+from longflow.tasks.translate.predictor import files_of_translation, translate_scan, write_translation
 from longflow.tasks.translate.requests import TranslationRequest
 from longflow.tasks.translate.samples import pairs_of_cohort
+from longflow.tasks.translate.windows import predict_translation
 from longflow.training.splits import Cohort
-from longflow.training.validation import Score, settings_of_fold
+from longflow.training.validation import WITHOUT_OVERLAP, ProgressColumns, Score, evenly_spaced, out_of_fold_settings
 
 logger = logging.getLogger(__name__)
 
-#: pairs that are scored during training, by tiles that do not overlap; a 2D network translates so many slices of each
-#: scan. At the end all are translated as users would
-MOST_PAIRS, TILE_STEP, SLICES = 8, 1.0, 12
+#: pairs that are scored during training; a 2D network translates so many slices of each scan. At the end all pairs are
+#: translated
+MOST_PAIRS, SLICES = 8, 12
 
 
 @dataclass(frozen=True)
 class Error:
     """Mean absolute errors of a translation inside the body, in the files' units; None where no body is found.
 
-    :param phase: the wanted one. :param mae: of the translation. :param untranslated: of the scan as it was.
+    :param subject: the subject's name.
+    :param phase: the requested one.
+    :param mae: of the translation.
+    :param untranslated: of the scan before translation.
     """
 
     subject: str
@@ -50,132 +54,141 @@ class Error:
 class PhaseValidation:
     """Mean absolute error inside the body, as a share of that of the untranslated scans.
 
+    :param job: the fold.
+    :param cohort: the subjects that validate it.
+    :param device: that the method works on.
     :raises DataError: no validation subject has a pair.
     """
 
-    def __init__(
-        self,
-        method: type[Method],
-        dataset: DatasetPaths,
-        plans: Plans,
-        configuration: str,
-        fold: int,
-        cohort: Cohort,
-        device: torch.device,
-    ):
-        self.dataset, self.plans, self.configuration, self.device = dataset, plans, configuration, device
-        self.fold, self.folder = fold, cohort.folder
-        self.ct = read_description(dataset.raw / "dataset.json").is_ct
-        found = pairs_of_cohort(cohort, plans, f"that validate fold {fold}")
+    #: errors in the units of the files are not drawn: their ratios to the input's are
+    progress = ProgressColumns("MAE, share of the input's", hidden=("mae_to_", "input_mae_to_"))
+
+    def __init__(self, job: FoldJob, cohort: Cohort, device: torch.device):
+        self.job, self.plans, self.folder, self.device = job, job.plans, cohort.folder, device
+        self.ct = read_description(job.dataset.raw / "dataset.json").is_ct
+        found = pairs_of_cohort(cohort, job.plans, f"that validate fold {job.fold}")
         self.all_pairs = [(subject, pair) for subject, pairs in found.items() for pair in pairs]
-        chosen = np.linspace(0, len(self.all_pairs) - 1, min(MOST_PAIRS, len(self.all_pairs))).round().astype(int)
-        self.pairs = [self.all_pairs[index] for index in chosen]
-        #: looked for once
+        self.pairs = [self.all_pairs[index] for index in evenly_spaced(len(self.all_pairs), MOST_PAIRS)]
+        #: each body is computed once
         self.body = lru_cache(maxsize=None)(self._find_body)
 
     def score(self, method: Method) -> Score:
-        """:func:`summarised` errors on the prepared grid of the same scans every time; quickly, without overlap."""
+        """Average errors (:func:`summarised`) on the prepared grid of the same scans every time, without overlap.
+
+        :param method: in evaluation mode.
+        :returns: the score, with the errors of both directions.
+        """
         errors = []
         for subject, (first, second) in self.pairs:
             series = load_prepared(self.folder, subject)
-            errors += [self._error(method, series, first, second, 0), self._error(method, series, second, first, 1)]
+            errors += [self._error(method, series, first, second), self._error(method, series, second, first)]
         columns = summarised(errors, self.plans.phases)
         if "ratio" not in columns:
             subjects = dict.fromkeys(subject for subject, _ in self.pairs)
             raise DataError(
-                f"There is nothing to score: the scans that validate fold {self.fold} ({first_few(subjects)}) show no "
-                f"body, "
-                "or those of each pair are the same. Look at the images (longflow_verify), or give other subjects in "
-                "splits_final.json."
+                f"There is nothing to score: the scans that validate fold {self.job.fold} ({first_few(subjects)}) show "
+                "no body, or those of each pair are equal. Look at the images (longflow_verify), or give other "
+                "subjects in splits_final.json."
             )
         return Score(columns["ratio"], columns, f"MAE {columns['ratio']:.2f} of the input's")
 
-    def finish(self, method: Method, paths: FoldPaths) -> None:
-        """Write the translations of all validation pairs both ways, as ``longflow_predict`` would, and log the MAE."""
-        description, all_series = training_series(self.dataset.raw)
-        scans = {scan.case: scan for series in all_series for scan in series.scans}
-        folder = paths.validation("translation")
-        errors, written = [], []
-        for subject, pair in self.all_pairs:
-            cases = load_prepared(self.folder, subject).properties.cases
-            for source, truth in (pair, pair[::-1]):
-                item = TranslationRequest.of(scans[cases[source]], scans[cases[truth]].phase)
-                errors.append(self._write(method, item, scans[cases[truth]], paths, description))
-                written.append(item)
-                number = f"{len(written)} of {2 * len(self.all_pairs)}"
-                logger.debug("Out-of-fold translation %s: %s", number, item.target.case)
-        write_table(written, folder, description)
-        found = summarised(errors, self.plans.phases)
-        listed = ", ".join(
-            f"{found[f'mae_to_{phase}']:.4g} to {phase} (untranslated {found[f'input_mae_to_{phase}']:.4g})"
-            for phase in self.plans.phases
-            if f"mae_to_{phase}" in found
-        )
-        logger.info("MAE inside the body of %d out-of-fold translations: %s; %s", len(written), listed, folder)
+    def finish(self, method: Method) -> None:
+        """Write the translations of all validation pairs both ways, as ``longflow_predict`` would, and log the MAE.
 
-    def _error(self, method: Method, series: PreparedSeries, source: int, truth: int, source_phase: int) -> Error:
-        """Of one translation on the prepared grid."""
-        properties, slices = series.properties, self._slices(series)
-        image = read_slices(series, source, slices)
-        found = predict_translation([method], image, source_phase, self.device, TILE_STEP)
-        found, scan, wanted = (
-            from_normal(volume, properties.offset[index], properties.scale[index])
-            for volume, index in ((found, source), (image, source), (read_slices(series, truth, slices), truth))
+        :param method: in evaluation mode, with the weights that are kept.
+        """
+        description, all_series = training_series(self.job.dataset.raw)
+        scans = {scan.case: scan for series in all_series for scan in series.scans}
+        folder = self.job.paths.validation("translation")
+        errors, items = [], []
+        for subject, pair in self.all_pairs:
+            cases = read_properties(self.folder, subject).cases
+            for source, target in (pair, pair[::-1]):
+                reference = scans[cases[target]]
+                items.append(TranslationRequest.of(scans[cases[source]], reference.phase))
+                errors.append(self._write(method, items[-1], reference, description))
+                number = f"{len(items)} of {2 * len(self.all_pairs)}"
+                logger.debug("Out-of-fold translation %s: %s", number, items[-1].target.case)
+        write_table(items, folder, description)
+        means = summarised(errors, self.plans.phases)
+        listed = ", ".join(
+            f"{means[f'mae_to_{phase}']:.4g} to {phase} (untranslated {means[f'input_mae_to_{phase}']:.4g})"
+            for phase in self.plans.phases
+            if f"mae_to_{phase}" in means
         )
-        body = self.body(properties.subject, truth)
-        mae, untranslated = (body_mae(volume, wanted, body, self.ct) for volume in (found, scan))
-        return Error(properties.subject, properties.phases[truth], mae, untranslated)
+        logger.info("MAE inside the body of %d out-of-fold translations: %s; %s", len(items), listed, folder)
+
+    def _error(self, method: Method, series: PreparedSeries, source: int, target: int) -> Error:
+        """Compute the errors of one translation on the prepared grid."""
+        properties, slices = series.properties, self._slices(series)
+        image, phase = read_slices(series, source, slices), self.plans.phases.index(properties.phases[source])
+        translation = predict_translation([method], image, phase, WindowSettings(self.device, WITHOUT_OVERLAP))
+        translation, scan, reference = (
+            from_normal(volume, properties.offset[index], properties.scale[index])
+            for volume, index in ((translation, source), (image, source), (read_slices(series, target, slices), target))
+        )
+        body = self.body(properties.subject, target)
+        mae, untranslated = (body_mae(volume, reference, body, self.ct) for volume in (translation, scan))
+        return Error(properties.subject, properties.phases[target], mae, untranslated)
 
     def _slices(self, series: PreparedSeries) -> list[int]:
-        """Those that are scored: all for a 3D network, for a 2D one the middles of ``SLICES`` equal parts."""
+        """List the slices that are scored: all for a 3D network, for a 2D one the middles of ``SLICES`` equal parts."""
         count = series.images.shape[2]
-        if len(self.plans.configuration(self.configuration).patch_size) == 3:
+        if len(self.job.plan.patch_size) == 3:
             return list(range(count))
         return sorted({int((part + 0.5) * count / SLICES) for part in range(SLICES)})
 
     def _find_body(self, subject: str, scan: int) -> np.ndarray:
-        """In the slices of a prepared scan that are scored; it is found in all slices."""
+        """Find the body of a prepared scan, in all slices; return the scored ones."""
         series = load_prepared(self.folder, subject)
         properties = series.properties
         whole = from_normal(np.asarray(series.images[scan]), properties.offset[scan], properties.scale[scan])
         return body_of_scan(whole, self.ct)[self._slices(series)]
 
-    def _write(
-        self, method: Method, item: TranslationRequest, truth: Scan, paths: FoldPaths, description: DatasetDescription
-    ) -> Error:
-        """Write an out-of-fold translation; its error on the files' grid."""
-        plans, configuration, folder = self.plans, self.configuration, paths.validation("translation")
+    def _write(self, method: Method, item: TranslationRequest, target: Scan, description: DatasetDescription) -> Error:
+        """Write an out-of-fold translation; return its errors on the files' grid."""
+        plans, folder = self.plans, self.job.paths.validation("translation")
         phase, case = plans.phases.index(item.source.phase), item.source.case
+        member = LoadedMember(Member(self.job.model, (self.job.fold,)), plans, [method])
+        windows = WindowSettings(self.device, plans.inference.tile_step_size, method.mirrors)
 
         def translate_volume(volume: Volume) -> np.ndarray:
-            return translate([method], volume, phase, plans, configuration, self.device, method.mirrors, case)
+            return translate_scan(member, volume, phase, windows, case)
 
         content = write_translation(item, translate_volume, plans, folder, description)
         files = tuple(files_of_translation(item, folder, description))
-        found, scan, wanted = (read_scan(images).array for images in (files, item.source.images, truth.images))
-        body = body_of_scan(wanted, self.ct)
-        mae, untranslated = (body_mae(volume, wanted, body, self.ct) for volume in (found, scan))
-        settings = settings_of_fold(method, paths, self.dataset, plans, configuration, self.fold)
-        of_method = {"phases": plans.phases, **solver_settings(method)}
-        errors = {"body_mae": mae, "input_body_mae": untranslated}
-        write_sidecar(item, folder, settings | of_method | content | errors)
-        return Error(truth.subject, truth.phase, mae, untranslated)
+        translation, scan, reference = (
+            read_scan(images).array for images in (files, item.source.images, target.images)
+        )
+        body = body_of_scan(reference, self.ct)
+        mae, untranslated = (body_mae(volume, reference, body, self.ct) for volume in (translation, scan))
+        settings = {**out_of_fold_settings(self.job, method), "phases": plans.phases, **solver_settings(method)}
+        write_sidecar(item, folder, {**settings, **content, "body_mae": mae, "input_body_mae": untranslated})
+        return Error(target.subject, target.phase, mae, untranslated)
 
 
 def read_slices(series: PreparedSeries, scan: int, slices: Sequence[int]) -> np.ndarray:
-    """(channels, slices, y, x) of a prepared scan, in the normal form."""
+    """Read slices of a prepared scan.
+
+    :param series: with the scan.
+    :param scan: its position.
+    :param slices: positions along the first axis.
+    :returns: (channels, slices, y, x), in the normal form.
+    """
     if len(slices) == series.images.shape[2]:
         return np.asarray(series.images[scan])
     return np.stack([series.images[scan, :, one] for one in slices], axis=1)
 
 
 def summarised(errors: Sequence[Error], phases: Sequence[str]) -> dict[str, float]:
-    """Means over a subject's translations, then subjects, then directions; what is not defined is left out.
+    """Average errors over a subject's translations, then subjects, then directions; undefined ones are excluded.
 
+    :param errors: of all translations.
+    :param phases: of the plans.
     :returns: ``ratio``, of the error to that of the untranslated scan; of each direction ``ratio_to_{phase}``,
         ``mae_to_{phase}`` and ``input_mae_to_{phase}``.
     """
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     for phase in phases:
         defined = [error for error in errors if error.phase == phase and error.mae is not None]
         changing = [error for error in defined if error.untranslated > 0]
@@ -185,13 +198,16 @@ def summarised(errors: Sequence[Error], phases: Sequence[str]) -> dict[str, floa
             ("input_mae", [(error.subject, error.untranslated) for error in defined]),
         ):
             if values:
-                found[f"{name}_to_{phase}"] = mean_over_subjects(values)
-    ratios = [value for name, value in found.items() if name.startswith("ratio_to_")]
-    return {"ratio": float(np.mean(ratios)), **found} if ratios else found
+                means[f"{name}_to_{phase}"] = mean_over_subjects(values)
+    ratios = [value for name, value in means.items() if name.startswith("ratio_to_")]
+    return {"ratio": float(np.mean(ratios)), **means} if ratios else means
 
 
 def mean_over_subjects(values: Sequence[tuple[str, float]]) -> float:
-    """The mean of each subject's mean. :param values: with their subjects.
+    """Average the means of the subjects.
+
+    :param values: (subject, value).
+    :returns: the mean.
 
     >>> mean_over_subjects([("a", 1.0), ("a", 3.0), ("b", 6.0)])
     4.0

@@ -8,6 +8,7 @@ import torch
 from longflow.methods.forecasting._direct import scans_on_grid
 from longflow.methods.method import Method
 from longflow.methods.registry import build_method
+from longflow.private import cpu_has_bf16
 from tests.methods.helpers import minimal_plans, random_batch
 
 BASELINES = ("simvp", "vivit")
@@ -72,10 +73,10 @@ def test_padding_and_other_samples_change_nothing(name):
         context_times=torch.cat([torch.full((2, 1), 77.0), batch.context_times], 1),
         context_mask=torch.cat([torch.zeros(2, 1, dtype=torch.bool), batch.context_mask], 1),
     )
-    wanted = method.predict(batch)["forecast"]
-    torch.testing.assert_close(method.predict(padded)["forecast"], wanted)
+    expected = method.predict(batch)["forecast"]
+    torch.testing.assert_close(method.predict(padded)["forecast"], expected)
     alone = replace(batch, **{key: value[:1] for key, value in vars(batch).items() if value is not None})
-    torch.testing.assert_close(method.predict(alone)["forecast"], wanted[:1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(method.predict(alone)["forecast"], expected[:1], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -100,7 +101,7 @@ def test_a_grid_of_one_slot_is_enough(name):
 @pytest.mark.parametrize(("slices", "dimensions"), [(2, 3), (4, 3), (8, 3), (8, 2)])
 def test_gradients_in_bf16_are_those_of_float32(name, slices, dimensions):
     """The processor's library gets some sizes wrong: NaN, or numbers that look like gradients."""
-    if not torch.cpu._is_avx512_bf16_supported():
+    if not cpu_has_bf16():
         pytest.skip("this processor has no bf16 instructions, and longflow uses none")
     plans = minimal_plans(dimensions=dimensions)
     plan = next(iter(plans.configurations.values()))

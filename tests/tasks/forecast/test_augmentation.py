@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from longflow.plans import ChannelPlan
+from longflow.preprocessing.patches import is_thin
 from longflow.tasks.forecast import augmentation
-from longflow.tasks.forecast.augmentation import augment, is_thin
+from longflow.tasks.forecast.augmentation import augment
 from tests.methods.helpers import minimal_plans
 
 
@@ -20,7 +21,7 @@ def random_stack(*shape):
 
 @pytest.mark.parametrize(("shape", "dimensions"), [((4, 8, 8), 3), ((8, 8), 2), ((1, 8, 8), 3)])
 def test_one_draw_for_all_scans(monkeypatch, shape, dimensions):
-    """Equal scans stay equal, to the bit, whatever is drawn; and something is."""
+    """Equal scans stay bit-identical, whatever is drawn; and something is drawn."""
     monkeypatch.setattr(augmentation, "PROBABILITY", 1.0)
     scan = random_stack(1, 2, *shape)
     for seed in range(10):
@@ -39,7 +40,7 @@ def test_what_does_not_change_between_scans_does_not_after_augmentation():
 
 
 def test_absolute_channels_keep_their_numbers(monkeypatch):
-    """CT: mirrored and warped, but never brighter; the channel beside it is."""
+    """CT: mirrored and warped, but never brighter; the other channel is."""
     monkeypatch.setattr(augmentation, "_warp", lambda stack, configuration: stack)
     plans = minimal_plans(channels=2)
     plans.channels[0] = ChannelPlan(name="CT", normal_form="absolute", offset=0, scale=100)

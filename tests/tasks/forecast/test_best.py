@@ -6,6 +6,7 @@ import pytest
 
 from longflow.errors import DataError, NotFoundError
 from longflow.files import read_json, write_json
+from longflow.inference.selection import recorded_best
 from longflow.tasks.forecast import best as best_module
 from longflow.tasks.forecast.best import (
     SHRINKAGES,
@@ -45,6 +46,8 @@ def train(paths, scans, write_forecast):
     def write(method, seed, share, noise, reductions=("last",), configuration="3d_fullres", folds=(0, 1), skip=()):
         generator = np.random.default_rng(seed)
         model = paths.model(method, "longflowPlans", configuration)
+        write_json({"plans": 1}, model.plans)
+        write_json({"dataset": 1}, model.dataset_json)
         for fold in folds:
             model.fold(fold).folder.mkdir(parents=True)
             model.fold(fold).final.touch()
@@ -122,23 +125,37 @@ def test_lci_is_chosen_where_nothing_is_better(paths, scans, train):
     assert found["candidate"] == "lci"
     assert found["shrinkage"] == 0
     assert found["nrmse"] == found["lci_nrmse"]
-    (member,) = found["members"]  # any model will do: with shrinkage 0 it predicts LCI
-    assert (member["method"], member["folds"]) == ("cronos", [0, 1])
+    assert found["reduction"] == "forecast"
+    assert_gets_a_folder("lci", found, paths)
 
 
-def test_the_context_mean_gets_a_folder_to_be_predicted_with(paths, scans, train, write_scan):
-    model = train("cronos", 1, -1.0, 0.0)
-    write_json({"plans": 1}, model.plans)
-    write_json({"dataset": 1}, model.dataset_json)
+def assert_gets_a_folder(method, found, paths):
+    """A baseline is recorded as the method that it is, and can be predicted with; it is no trained model."""
+    assert found["members"] == [
+        {"method": method, "plans_name": "longflowPlans", "configuration": "3d_fullres", "folds": []}
+    ]
+    folder = paths.model(method, "longflowPlans", "3d_fullres")
+    assert (read_json(folder.plans), read_json(folder.dataset_json)) == ({"plans": 1}, {"dataset": 1})
+    assert [model.method for model in paths.models()] == ["cronos"]
+    (member,) = recorded_best(paths).members
+    assert (member.model, member.folds) == (folder, ())
+
+
+def test_whatever_is_shrunk_to_nothing_is_recorded_as_lci(paths, scans, train, monkeypatch):
+    train("cronos", 1, 0.5, 0.15)
+    monkeypatch.setattr(best_module, "first_minimum", lambda means: (2, 0))
+    found = find_best(paths, 1)
+    assert (found["candidate"], found["shrinkage"], found["nrmse"]) == ("lci", 0.0, found["lci_nrmse"])
+    assert found["members"][0]["method"] == "lci"
+
+
+def test_the_context_mean_is_recorded_as_what_it_is(paths, scans, train, write_scan):
+    train("cronos", 1, -1.0, 0.0)
     for case, (first, last, _) in scans.items():
         write_scan(paths.raw / "imagesTr", case, (first + last) / 2)
     found = find_best(paths, 1)
     assert (found["candidate"], found["shrinkage"], found["reduction"]) == ("context_mean", 1.0, "forecast")
-    (member,) = found["members"]
-    assert (member["method"], member["folds"]) == ("context_mean", [])
-    folder = paths.model("context_mean", member["plans_name"], member["configuration"])
-    assert (read_json(folder.plans), read_json(folder.dataset_json)) == ({"plans": 1}, {"dataset": 1})
-    assert [model.method for model in paths.models()] == ["cronos"]
+    assert_gets_a_folder("context_mean", found, paths)
 
 
 def test_context_mean_is_a_candidate(paths, scans, train):
@@ -221,12 +238,12 @@ def test_ensembles_reduce_alike_and_need_two_models(paths, train):
     ]
 
 
-def test_models_with_fewer_folds_are_left_out_and_named(paths, train, caplog):
+def test_models_with_fewer_folds_are_excluded_and_named(paths, train, caplog):
     train("cronos", 1, 0.5, 0.1)
     train("tfm", 2, 0.9, 0.0, folds=(0,))
     found = find_best(paths, 1)
     assert not any("tfm" in row["candidate"] for row in found["table"])
-    assert "tfm__longflowPlans__3d_fullres is left out: its finished folds are 0, those that are compared are 0, 1" in (
+    assert "tfm__longflowPlans__3d_fullres is excluded: its finished folds are 0, those that are compared are 0, 1" in (
         caplog.text
     )
 
@@ -261,7 +278,7 @@ def test_validation_predictions_missing(paths, train):
 def test_models_validated_on_different_targets(paths, train):
     train("cronos", 1, 0.5, 0.1)
     train("tfm", 2, 0.5, 0.1, skip=("s2_2",))
-    with pytest.raises(DataError, match=r"In fold 0, cronos.* and tfm.* not validated on the same targets.*s2_2"):
+    with pytest.raises(DataError, match=r"cronos.* and tfm.* not validated on the same scans \(s2_2, fold 0\)"):
         find_best(paths, 1)
 
 
@@ -269,14 +286,14 @@ def test_models_validated_from_different_context(paths, train, scans, write_fore
     train("cronos", 1, 0.5, 0.1)
     model = train("tfm", 2, 0.5, 0.1)
     write_forecast(model.fold(1).validation("last"), "s3_2", scans["s3_2"][1], ["s3_0"])
-    with pytest.raises(DataError, match=r"In fold 1, .*s3_2"):
+    with pytest.raises(DataError, match=r"not validated on the same scans \(s3_2, fold 1\)"):
         find_best(paths, 1)
 
 
 def test_raw_targets_missing(paths, train):
     train("cronos", 1, 0.5, 0.1)
     (paths.raw / "imagesTr" / "s1_2_0000.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"imagesTr lacks the validation targets s1_2"):
+    with pytest.raises(DataError, match=r"imagesTr lacks the references of validation scans: s1_2"):
         find_best(paths, 1)
 
 

@@ -5,10 +5,11 @@ import pytest
 
 from longflow.data.images import Geometry
 from longflow.errors import DataError
+from longflow.evaluation.evaluation import EvaluationJob
 from longflow.files import read_json
-from longflow.tasks.forecast.evaluation import COLUMNS, evaluate_folder
-from longflow.tasks.forecast.metrics import target_metrics
+from longflow.tasks.forecast.evaluation import columns, evaluate_forecasts
 from tests.tasks.conftest import GEOMETRY, SHAPE
+from tests.tasks.forecast.test_metrics import target_metrics
 
 
 @pytest.fixture
@@ -29,9 +30,20 @@ def cohort(tmp_path, paths, write_scan, write_forecast):
     return volumes
 
 
+@pytest.fixture
+def evaluate(tmp_path, paths, description):
+    """The results of the folder."""
+
+    def run(processes=1):
+        job = EvaluationJob(tmp_path / "out", (), paths.raw, description, processes)
+        return evaluate_forecasts(job).results
+
+    return run
+
+
 @pytest.mark.parametrize("processes", [1, 2])
-def test_numbers_of_the_files_are_those_of_the_volumes(cohort, tmp_path, paths, description, processes):
-    results = evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, processes)
+def test_numbers_of_the_files_are_those_of_the_volumes(cohort, evaluate, tmp_path, processes):
+    results = evaluate(processes)
     with open(tmp_path / "out" / "metrics.csv", newline="") as file:
         rows = {(row["case"], row["method"]): row for row in csv.DictReader(file)}
     assert len(rows) == 6
@@ -41,7 +53,7 @@ def test_numbers_of_the_files_are_those_of_the_volumes(cohort, tmp_path, paths, 
         nrmse.append(expected["nrmse"])
         row = rows[f"{subject}_2", "forecast"]
         assert {name: float(row[name]) for name in expected} == pytest.approx(expected)
-        assert tuple(row) == COLUMNS
+        assert list(row) == columns()
         mean = target_metrics((first + last)[None] / 2, target[None], last[None])
         assert float(rows[f"{subject}_2", "context_mean"]["nrmse"]) == pytest.approx(mean["nrmse"], rel=1e-5)
         assert float(rows[f"{subject}_2", "lci"]["skill"]) == 0
@@ -50,60 +62,60 @@ def test_numbers_of_the_files_are_those_of_the_volumes(cohort, tmp_path, paths, 
     assert [part["from"] for part in results["by_horizon"]] == [2.0, 5.0]
 
 
-def test_json_holds_the_results_with_their_definitions(cohort, tmp_path, paths, description):
-    results = evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1)
+def test_json_holds_the_results_with_their_definitions(cohort, evaluate, tmp_path):
+    results = evaluate()
     assert read_json(tmp_path / "out" / "metrics.json") == results
     assert results["methods"] == ["cronos"]
-    assert "range of the target" in results["definitions"]["nrmse"]
+    assert "range of the reference" in results["definitions"]["nrmse"]
     assert "subjects drawn with replacement" in results["definitions"]["interval"]
 
 
-def test_a_perfect_forecast_is_written_without_infinity(cohort, tmp_path, paths, description, write_forecast):
+def test_a_perfect_forecast_is_written_without_infinity(cohort, evaluate, tmp_path, write_forecast):
     write_forecast(tmp_path / "out", "s1_2", cohort["s1"][2], ["s1_0", "s1_1"])
-    results = evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1)
+    results = evaluate()
     assert results["overall"]["forecast"]["psnr"]["undefined"] == 1
     assert "inf" not in (tmp_path / "out" / "metrics.csv").read_text()
 
 
-def test_evaluating_twice_gives_the_same(cohort, tmp_path, paths, description):
-    first = evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1)
-    assert evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1) == first
+def test_evaluating_twice_gives_the_same(cohort, evaluate, tmp_path):
+    first = evaluate()
+    assert evaluate() == first
 
 
-def test_forecasts_without_truth_are_said(cohort, tmp_path, paths, description, write_forecast, caplog):
+def test_forecasts_without_reference_are_named(cohort, evaluate, tmp_path, write_forecast, caplog):
     write_forecast(tmp_path / "out", "s1_t9", cohort["s1"][2], ["s1_0"], target_time=9.0)
-    results = evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1)
+    results = evaluate()
     assert results["without_truth"] == ["s1_t9"]
-    assert "1 of 3 forecasts have no acquired scan" in caplog.text
+    assert "1 of 3 forecasts have no reference" in caplog.text
 
 
-def test_forecast_on_another_grid(cohort, tmp_path, paths, description, write_forecast):
+def test_forecast_on_another_grid(cohort, evaluate, tmp_path, write_forecast):
     moved = Geometry(GEOMETRY.size, GEOMETRY.spacing, (5.0, 0.0, 0.0), GEOMETRY.direction)
     write_forecast(tmp_path / "out", "s1_2", cohort["s1"][3], ["s1_0", "s1_1"], geometry=moved)
     with pytest.raises(DataError, match=r"out/s1_2_0000.nii.gz: origin is 5 x 0 x 0, but .*imagesTr"):
-        evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 2)
+        evaluate(2)
 
 
-def test_forecast_of_another_size(cohort, tmp_path, paths, description, write_forecast):
+def test_forecast_of_another_size(cohort, evaluate, tmp_path, write_forecast):
     small = Geometry((9, 8, 3), GEOMETRY.spacing, GEOMETRY.origin, GEOMETRY.direction)
     write_forecast(tmp_path / "out", "s1_2", cohort["s1"][3][:3], ["s1_0", "s1_1"], geometry=small)
     with pytest.raises(DataError, match=r"size is 9 x 8 x 3, but .* has 9 x 8 x 4"):
-        evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1)
+        evaluate()
 
 
-def test_forecast_with_a_voxel_that_is_not_a_number(cohort, tmp_path, paths, description, write_forecast):
+def test_forecast_with_a_voxel_that_is_not_a_number(cohort, evaluate, tmp_path, write_forecast):
     broken = cohort["s1"][3].copy()
     broken[0, 0, 0] = np.nan
     write_forecast(tmp_path / "out", "s1_2", broken, ["s1_0", "s1_1"])
     with pytest.raises(DataError, match=r"out/s1_2_0000.nii.gz .*1 NaN"):
-        evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1)
+        evaluate()
     assert not (tmp_path / "out" / "metrics.json").exists()
 
 
-def test_subjects_that_the_model_may_have_seen_are_said(cohort, tmp_path, paths, description, write_table, caplog):
-    results = evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1)
+def test_subjects_that_the_model_may_have_seen_are_said(cohort, evaluate, paths, write_table, caplog):
+    results = evaluate()
     assert results["subjects_of_training"] == [] and "imagesTr" not in caplog.text
     write_table(paths.raw / "scans.csv", ("s1_0", "s1", 0.0), ("s1_1", "s1", 1.0), ("s1_2", "s1", 2.0))
-    results = evaluate_folder(tmp_path / "out", [paths.raw / "imagesTr"], description, 1)
+    results = evaluate()
     assert results["subjects_of_training"] == ["s1"]
-    assert "1 of the subjects stand in imagesTr (s1): the model may have been trained" in caplog.text
+    assert "1 of the subjects are in imagesTr (s1)" in caplog.text

@@ -3,8 +3,12 @@ import pytest
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from longflow.errors import DataError
+from longflow.evaluation.metric import compute_metrics, metrics_of
 from longflow.tasks.forecast import metrics
-from longflow.tasks.forecast.metrics import DEFINITIONS, nrmse, ssim, target_metrics
+from longflow.tasks.forecast.metrics import DEFINITIONS, ForecastVolumes, nrmse, ssim
+from longflow.tasks.forecast.task import TASK
+
+SPACING = (1.0, 1.0, 1.0)
 
 
 def volumes(shape=(1, 9, 12, 11), seed=0, offset=0.0):
@@ -13,6 +17,10 @@ def volumes(shape=(1, 9, 12, 11), seed=0, offset=0.0):
     forecast = (target + 8 * generator.standard_normal(shape)).astype(np.float32)
     last = (target + 12 * generator.standard_normal(shape)).astype(np.float32)
     return forecast, target, last
+
+
+def target_metrics(forecast, target, last_context):
+    return compute_metrics(metrics_of(TASK), ForecastVolumes(forecast, target, SPACING, last_context))
 
 
 def test_against_numpy_and_scikit_image():
@@ -32,7 +40,7 @@ def test_against_numpy_and_scikit_image():
     assert found["changed_mae"] == pytest.approx(np.abs(t - f)[changed].mean())
     assert found["changed_nrmse"] == pytest.approx(found["changed_rmse"] / data_range)
     assert found["skill"] == pytest.approx(1 - found["rmse"] / np.sqrt(mean_squared_error(t, l)))
-    assert list(found) == list(DEFINITIONS)
+    assert list(found) == list(DEFINITIONS) == list(TASK.metrics)
 
 
 def test_ssim_equals_plain_scikit_image_where_the_minimum_is_zero():
@@ -137,7 +145,7 @@ def test_nrmse_alone_equals_that_among_all():
 
 def test_shapes_that_differ():
     forecast, target, last = volumes()
-    with pytest.raises(DataError, match=r"shapes differ: forecast \(1, 8, 12, 11\), target \(1, 9, 12, 11\)"):
+    with pytest.raises(DataError, match=r"shapes differ: forecast \(1, 8, 12, 11\), reference \(1, 9, 12, 11\)"):
         target_metrics(forecast[:, :8], target, last)
 
 

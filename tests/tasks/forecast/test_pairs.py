@@ -1,24 +1,18 @@
 import numpy as np
 import pytest
 
-from longflow.data.images import Geometry, read_scan
+from longflow.data.images import read_scan
 from longflow.errors import DataError
-from longflow.tasks.forecast.pairs import (
-    dataset_folders,
-    find_pairs,
-    forecasts_of_folder,
-    last_and_mean,
-    peak_bytes,
-    read_like,
-)
-from tests.tasks.conftest import GEOMETRY, SHAPE
+from longflow.evaluation.references import dataset_folders
+from longflow.tasks.forecast.pairs import find_pairs, forecasts_of_folder, last_and_mean
+from tests.tasks.conftest import SHAPE
 
 SCAN = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
 
 
 @pytest.fixture
 def folders(paths, write_scan, write_table):
-    """Subject s1 has three scans; the third is wanted."""
+    """Subject s1 has three scans; the third is requested."""
     for position in range(2):
         write_scan(paths.raw / "imagesTs", f"s1_{position}", SCAN + position)
     table = [("s1_0", "s1", 0.0), ("s1_1", "s1", 1.0), ("s1_2", "s1", 2.0)]
@@ -31,18 +25,18 @@ def test_folders_of_a_dataset_in_order(folders):
     assert [folder.name for folder in folders] == ["targetsTs", "imagesTs", "imagesTr"]
 
 
-def test_truth_by_case_and_context_in_order_of_time(tmp_path, folders, description, write_forecast):
+def test_reference_by_case_and_context_in_order_of_time(tmp_path, folders, description, write_forecast):
     write_forecast(tmp_path / "out", "s1_2", SCAN, ["s1_1", "s1_0"], context_times=[1.0, 0.0])
     (pair,), without = find_pairs(forecasts_of_folder(tmp_path / "out", description), folders, description)
-    assert pair.target[0].parent.name == "targetsTs"
-    assert [files[0].name for files in pair.context] == ["s1_0_0000.nii.gz", "s1_1_0000.nii.gz"]
+    assert pair.reference[0].parent.name == "targetsTs"
+    assert [files[0].name for files in pair.context_images] == ["s1_0_0000.nii.gz", "s1_1_0000.nii.gz"]
     assert not without
 
 
-def test_truth_by_subject_and_time(tmp_path, folders, description, write_forecast):
+def test_reference_by_subject_and_time(tmp_path, folders, description, write_forecast):
     write_forecast(tmp_path / "out", "s1_t2.0", SCAN, ["s1_0", "s1_1"], target_time=2.0)
     (pair,), _ = find_pairs(forecasts_of_folder(tmp_path / "out", description), folders, description)
-    assert pair.target == (folders[0] / "s1_2_0000.nii.gz",)
+    assert pair.reference == (folders[0] / "s1_2_0000.nii.gz",)
 
 
 def test_large_times_a_day_apart_are_two_scans(tmp_path, paths, description, write_scan, write_table, write_forecast):
@@ -51,7 +45,7 @@ def test_large_times_a_day_apart_are_two_scans(tmp_path, paths, description, wri
     write_table(paths.raw / "imagesTs" / "scans.csv", ("s1_0", "s1", 9_738_000.0), ("s1_1", "s1", 9_738_001.0))
     write_forecast(tmp_path / "out", "s1_t9738001", SCAN, ["s1_0"], target_time=9_738_001.0)
     (pair,), _ = find_pairs(forecasts_of_folder(tmp_path / "out", description), dataset_folders(paths.raw), description)
-    assert pair.target[0].name == "s1_1_0000.nii.gz"
+    assert pair.reference[0].name == "s1_1_0000.nii.gz"
 
 
 @pytest.mark.parametrize(
@@ -67,10 +61,10 @@ def test_reference_folder_comes_first(tmp_path, folders, description, write_fore
     write_forecast(tmp_path / "out", "s1_2", SCAN, ["s1_0"])
     forecasts = forecasts_of_folder(tmp_path / "out", description)
     (pair,), _ = find_pairs(forecasts, [tmp_path / "mine", *folders], description)
-    assert pair.target[0].parent == tmp_path / "mine"
+    assert pair.reference[0].parent == tmp_path / "mine"
 
 
-def test_forecasts_without_truth_are_named(tmp_path, folders, description, write_forecast):
+def test_forecasts_without_reference_are_named(tmp_path, folders, description, write_forecast):
     write_forecast(tmp_path / "out", "s1_2", SCAN, ["s1_0"])
     write_forecast(tmp_path / "out", "s1_t9", SCAN, ["s1_0"], target_time=9.0)
     pairs, without = find_pairs(forecasts_of_folder(tmp_path / "out", description), folders, description)
@@ -78,13 +72,13 @@ def test_forecasts_without_truth_are_named(tmp_path, folders, description, write
     assert without == ["s1_t9"]
 
 
-def test_a_forecast_is_not_its_own_truth(tmp_path, description, write_forecast):
+def test_a_forecast_is_not_its_own_reference(tmp_path, description, write_forecast):
     write_forecast(tmp_path / "out", "s1_2", SCAN, ["s1_2"])
     with pytest.raises(DataError, match="None of the 1 forecasts"):
         find_pairs(forecasts_of_folder(tmp_path / "out", description), [tmp_path / "out"], description)
 
 
-def test_no_truth_at_all(tmp_path, folders, description, write_forecast):
+def test_no_reference_at_all(tmp_path, folders, description, write_forecast):
     write_forecast(tmp_path / "out", "s9_0", SCAN, ["s1_0"])
     with pytest.raises(DataError, match=r"None of the 1 forecasts.*s9_0 .*imagesTr\. .*-r FOLDER"):
         find_pairs(forecasts_of_folder(tmp_path / "out", description), folders, description)
@@ -155,25 +149,10 @@ def test_forecast_with_a_channel_missing(tmp_path, description, write_forecast):
         forecasts_of_folder(tmp_path, two)
 
 
-def test_scan_on_another_grid(tmp_path, write_scan):
-    write_scan(tmp_path, "a", SCAN)
-    write_scan(tmp_path, "b", SCAN, Geometry(GEOMETRY.size, (1.0, 1.0, 5.0), GEOMETRY.origin, GEOMETRY.direction))
-    a, b = (tmp_path / f"{case}_0000.nii.gz" for case in "ab")
-    with pytest.raises(DataError, match=r"b_0000.nii.gz: spacing is 1 x 1 x 5, but .*a_0000.nii.gz has 1 x 1 x 3"):
-        read_like((b,), read_scan((a,)), a)
-
-
 def test_last_and_mean(tmp_path, folders, description, write_forecast):
     write_forecast(tmp_path / "out", "s1_2", SCAN, ["s1_1", "s1_0"], context_times=[1.0, 0.0])
     (pair,), _ = find_pairs(forecasts_of_folder(tmp_path / "out", description), folders, description)
-    last, mean = last_and_mean(pair, read_scan(pair.target))
+    last, mean = last_and_mean(pair, read_scan(pair.reference))
     np.testing.assert_array_equal(last.array[0], SCAN + 1)
     np.testing.assert_array_equal(mean.array[0], SCAN + 0.5)
     assert mean.array.dtype == np.float32
-
-
-def test_bytes_at_the_peak_follow_the_header(tmp_path, write_scan):
-    write_scan(tmp_path, "a", SCAN)
-    files = (tmp_path / "a_0000.nii.gz",)
-    assert peak_bytes(files, 5) - peak_bytes(files, 2) == 3 * 4 * SCAN.size
-    assert peak_bytes(files * 2, 1) - peak_bytes(files, 1) == 4 * SCAN.size

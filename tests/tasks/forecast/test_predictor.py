@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-import longflow
 from longflow.data.dataset import training_series
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import write_json
@@ -33,13 +32,9 @@ def arrays(count=3, shape=SHAPE, kind="int16"):
 SPACING = (1.0, 1.0, 1.0)
 
 
-def test_it_is_offered_at_the_front_door():
-    assert longflow.Forecaster is Forecaster
-
-
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (2.5, 0.7, 0.7)])
 @pytest.mark.parametrize("kind", ["int16", "float32", "uint8"])
-def test_an_untrained_flow_returns_the_last_scan_to_the_bit(untrained, spacing, kind):
+def test_an_untrained_flow_returns_the_last_scan_bit_identically(untrained, spacing, kind):
     """On the grid that it was planned for and on another one."""
     scans = arrays(kind=kind)
     found = untrained.predict(scans, times=[0, 10, 20], target=35, spacing=spacing)
@@ -72,7 +67,7 @@ def test_dates_do_not_matter_but_the_horizon_and_the_order_of_scans_in_time_do(a
     assert not np.array_equal(awake.predict([scans[1], scans[0], scans[2]], [0, 10, 20], 35, SPACING), first)
 
 
-def test_more_scans_than_it_was_planned_for_are_left_out_from_the_front(awake):
+def test_more_scans_than_it_was_planned_for_are_excluded_from_the_front(awake):
     scans = arrays(6, kind="float32")
     length = awake.context_length()
     assert length == 4
@@ -102,8 +97,8 @@ def test_several_channels(tmp_path, monkeypatch):
     [
         ({"times": [0, 10]}, "There are 3 scans and 2 times"),
         ({"scans": [], "times": []}, "There are 0 scans and 0 times"),
-        ({"target": 20}, "wanted time 20 of subject is not after its last context scan .20 days"),
-        ({"target": -5}, "wanted time -5 of subject is not after"),
+        ({"target": 20}, "requested time 20 of subject is not after its last context scan .20 days"),
+        ({"target": -5}, "requested time -5 of subject is not after"),
         ({"target": float("nan")}, "different finite numbers"),
         ({"target": float("inf")}, "different finite numbers"),
         ({"times": [0, 20, 20]}, "different finite numbers"),
@@ -147,6 +142,28 @@ def test_shrinkage_rounding_and_a_method_without_training(dataset):
     normal = [(scan - scan[scan > 0].mean()) / scan[scan > 0].std() for scan in scans]
     change = 0.5 * (np.mean(normal, axis=0) - normal[1]) * scans[1].std()
     assert np.abs(found - (scans[1] + change)).max() <= 0.51
+
+
+def test_the_lci_runs_no_network(dataset, monkeypatch):
+    """As longflow 0.1 recorded it: the first model with shrinkage 0."""
+    model = finished_model(dataset, read_plans(dataset.plans()), random=True)
+    recorded(dataset, member(model, [0]), reduction="last", shrinkage=0.0)
+    forecaster, scans = Forecaster.load(device="cpu"), arrays(kind="float32")
+    (method,) = forecaster.models.members[0].methods
+    monkeypatch.setattr(method, "predict", None)  # called, it would be an error
+    assert np.array_equal(forecaster.predict(scans, [0, 10, 20], 35, SPACING), scans[-1])
+    with pytest.raises(DataError, match="not after its last context scan"):
+        forecaster.predict(scans, [0, 10, 20], 15, SPACING)
+
+
+def test_the_recorded_lci_needs_no_weights(dataset):
+    model = dataset.model("lci", "longflowPlans", "3d_fullres")
+    write_plans(read_plans(dataset.plans()), model.plans)
+    recorded(dataset, member(model, []), reduction="forecast", shrinkage=1.0)
+    scans = arrays(kind="float32")
+    forecaster = Forecaster.load(dataset=1, device="cpu")
+    assert np.array_equal(forecaster.predict(scans, [0, 10, 20], 35, (2.5, 0.7, 0.7)), scans[-1])
+    assert forecaster.settings()["folds"] == [[]] and not list(forecaster.models.members[0].methods[0].parameters())
 
 
 def test_ensembles_and_reductions(dataset):

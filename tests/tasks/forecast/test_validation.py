@@ -1,8 +1,11 @@
+import csv
+
 import numpy as np
 import pytest
 import torch
 
-from longflow.data.dataset import training_series
+from longflow.cli import evaluate, predict
+from longflow.data.dataset import read_rows
 from longflow.data.images import read_scan
 from longflow.errors import DataError
 from longflow.files import read_json
@@ -10,8 +13,10 @@ from longflow.methods.method import Method
 from longflow.methods.registry import build_method
 from longflow.plans import read_plans
 from longflow.preprocessing.series import load_prepared, save_prepared
-from longflow.tasks.forecast.validation import prepared_nrmse, validate, write_validation_forecasts
-from longflow.training.splits import ForecastTarget
+from longflow.tasks.forecast.targets import ForecastTarget
+from longflow.tasks.forecast.validation import ForecastValidation, prepared_nrmse, validate
+from longflow.training.splits import cohorts_of_fold
+from tests.training.helpers import finished_model, job_of
 
 TARGETS = (
     ForecastTarget("s0", "s0_3", ("s0_0", "s0_1", "s0_2")),
@@ -24,8 +29,8 @@ def raw(paths, case):
     return read_scan((paths.raw / "imagesTr" / f"{case}_0000.nii.gz",)).array[0].astype(np.float64)
 
 
-def nrmse(found, true):
-    return np.sqrt(np.mean((found - true) ** 2)) / (true.max() - true.min())
+def nrmse(prediction, reference):
+    return np.sqrt(np.mean((prediction - reference) ** 2)) / (reference.max() - reference.min())
 
 
 def cache(paths):
@@ -60,10 +65,10 @@ def test_lci_and_context_mean_against_numpy_in_the_files_units(dataset):
 def test_a_forecast_is_mapped_back_with_the_last_context_scan(dataset):
     plans = read_plans(dataset.plans())
     score = validate(Brighter(plans, "3d_fullres"), cache(dataset), TARGETS[2:], torch.device("cpu"))
-    last, true = raw(dataset, "s1_1"), raw(dataset, "s1_2")
+    last, reference = raw(dataset, "s1_1"), raw(dataset, "s1_2")
     scale = load_prepared(cache(dataset), "s1").properties.scale[1][0]
-    assert score.nrmse["better"] == pytest.approx(nrmse(last + 0.5 * scale, true), rel=1e-5)
-    assert score.nrmse["worse"] == pytest.approx(nrmse(last + 5 * scale, true), rel=1e-5)
+    assert score.nrmse["better"] == pytest.approx(nrmse(last + 0.5 * scale, reference), rel=1e-5)
+    assert score.nrmse["worse"] == pytest.approx(nrmse(last + 5 * scale, reference), rel=1e-5)
     assert score.best == score.nrmse["better"]
 
 
@@ -81,22 +86,32 @@ def test_a_constant_target_has_no_nrmse_and_does_not_spoil_the_others(dataset):
         validate(method, cache(dataset), TARGETS[:1], torch.device("cpu"))
 
 
+def validation_of(dataset, method="cronos", targets=TARGETS) -> ForecastValidation:
+    """A validation on chosen targets."""
+    job = job_of(dataset, method)
+    validation = ForecastValidation(job, cohorts_of_fold(job)[1], torch.device("cpu"))
+    validation.targets = list(targets)
+    return validation
+
+
 def test_out_of_fold_forecasts_are_written_as_predictions_are(dataset):
-    plans, paths = read_plans(dataset.plans()), dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
-    description, series = training_series(dataset.raw)
-    scans = {scan.case: scan for one in series for scan in one.scans}
-    method = build_method("cronos", plans, "3d_fullres").eval()
-    write_validation_forecasts(method, cache(dataset), TARGETS, scans, description, paths, torch.device("cpu"))
+    validation = validation_of(dataset)
+    plans, paths = validation.job.plans, validation.job.paths
+    validation.finish(build_method("cronos", plans, "3d_fullres").eval())
     for reduction in ("last", "mean"):
         assert sorted(path.name for path in paths.validation(reduction).iterdir()) == sorted(
-            name for target in TARGETS for name in (f"{target.target}_0000.nii.gz", f"{target.target}.json")
+            ["dataset.json", "scans.csv"]
+            + [name for target in TARGETS for name in (f"{target.target}_0000.nii.gz", f"{target.target}.json")]
         )
-    # an untrained flow under `last` is the last context scan: to the bit, in its geometry and type
+    # an untrained flow under `last` is the last context scan: bit-identical, in its geometry and type
     written = read_scan((paths.validation("last") / "s0_3_0000.nii.gz",))
-    original = read_scan(scans["s0_2"].images)
+    original = read_scan((dataset.raw / "imagesTr" / "s0_2_0000.nii.gz",))
     assert np.array_equal(written.array, original.array)
     assert written.data_type == "int16" and not written.geometry.differences(original.geometry)
-    assert read_json(paths.validation("mean") / "s0_3.json") == {
+    sidecar = read_json(paths.validation("mean") / "s0_3.json")
+    assert sidecar.pop("versions") and sidecar.pop("longflow_version")
+    assert "research only" in sidecar.pop("intended_use")
+    assert sidecar == {
         "case": "s0_3",
         "subject": "s0",
         "target_time": 40.0,
@@ -105,5 +120,68 @@ def test_out_of_fold_forecasts_are_written_as_predictions_are(dataset):
         "context": ["s0_0", "s0_1", "s0_2"],
         "context_times": [0.0, 10.0, 25.0],
         "hide_context": None,
+        "dataset": "Dataset001_Test",
+        "method": ["cronos"],
+        "configuration": ["3d_fullres"],
+        "plans": ["longflowPlans"],
+        "plan_identity": [plans.identity("3d_fullres")],
+        "folds": [[0]],
+        "mirror": False,
         "reduction": "mean",
+        "shrinkage": 1.0,
+        "solver": plans.inference.solver,
+        "steps": plans.inference.steps,
+        "function_evaluations": plans.inference.steps,
+        "horizon_outside_training": False,
+        "warnings": [],
     }
+
+
+def test_out_of_fold_forecasts_have_the_fields_of_longflow_predict(dataset, tmp_path):
+    validation = validation_of(dataset)
+    validation.finish(build_method("cronos", validation.job.plans, "3d_fullres").eval())
+    finished_model(dataset, validation.job.plans)
+    out = tmp_path / "out"
+    arguments = ("-d", "1", "-m", "cronos", "-f", "0", "-t", "50", "--device", "cpu")
+    assert predict.main(["-i", str(dataset.raw / "imagesTr"), "-o", str(out), *arguments]) == 0
+    predicted, written = (
+        read_json(path) for path in (out / "s0_t50.json", validation.job.paths.validation("last") / "s0_3.json")
+    )
+    assert predicted.keys() == written.keys()
+    own = {"case", "target_time", "horizon", "context", "context_times"}
+    assert {key: predicted[key] for key in predicted.keys() - own} == {
+        key: written[key] for key in written.keys() - own
+    }
+
+
+def test_evaluating_out_of_fold_forecasts_gives_the_logged_numbers(dataset):
+    """The prepared grid is the files' grid here. Files hold integers: a forecast is rounded by 0.5 at most."""
+    rounding = 0.5 / min(np.ptp(raw(dataset, target.target)) for target in TARGETS)
+    validation = validation_of(dataset)
+    method = Brighter(validation.job.plans, "3d_fullres").eval()
+    score = validation.score(method)
+    validation.finish(method)
+    folder = validation.job.paths.validation("better")
+    assert evaluate.main(["-d", "1", "-i", str(folder), "-np", "1"]) == 0
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row_method, column in (("forecast", "nrmse"), ("lci", "lci_nrmse"), ("context_mean", "context_mean_nrmse")):
+        of_method = [row for row in rows if row["method"] == row_method]
+        assert sorted(row["case"] for row in of_method) == sorted(target.target for target in TARGETS)
+        means = [
+            np.mean([float(row["nrmse"]) for row in of_method if row["subject"] == subject]) for subject in ("s0", "s1")
+        ]
+        assert np.mean(means) == pytest.approx(
+            score.columns[column], abs=rounding if row_method == "forecast" else 1e-6
+        )
+
+
+def test_out_of_fold_forecasts_can_be_forecast_from(dataset, tmp_path):
+    validation = validation_of(dataset)
+    validation.finish(build_method("cronos", validation.job.plans, "3d_fullres").eval())
+    finished_model(dataset, validation.job.plans)
+    out = tmp_path / "out"
+    arguments = ("-d", "1", "-m", "cronos", "-f", "0", "-t", "90", "--device", "cpu")
+    assert predict.main(["-i", str(validation.job.paths.validation("last")), "-o", str(out), *arguments]) == 0
+    assert sorted(row.case for row in read_rows(out / "scans.csv")) == ["s0_t90", "s1_t90"]
+    assert read_json(out / "s0_t90.json")["context"] == ["s0_1", "s0_3"]

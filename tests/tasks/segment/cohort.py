@@ -4,7 +4,7 @@ import numpy as np
 
 from longflow.data.images import Volume
 from longflow.plans import Plans
-from longflow.preprocessing.series import prepare_volumes, save_prepared
+from longflow.preprocessing.series import RawSeries, prepare_volumes, save_prepared
 from longflow.training.splits import Cohort
 from tests.methods.helpers import minimal_plans
 from tests.training.helpers import geometry
@@ -43,8 +43,8 @@ def write_cohort(folder, plans: Plans, subjects: dict[str, list[np.ndarray | Non
         shape = next((label.shape for label in labels if label is not None), SHAPE)
         volumes = [Volume(image(shape)[None].copy(), geometry(shape), "float32") for _ in labels]
         times = TIMES[: len(labels)]
-        prepared = prepare_volumes(subject, scans[subject], times, volumes, plans, name, labels=labels)
-        save_prepared(prepared, folder)
+        raw = RawSeries(subject, scans[subject], times, volumes, labels)
+        save_prepared(prepare_volumes(raw, plans, name), folder)
     return Cohort(folder, scans)
 
 

@@ -10,13 +10,13 @@ from batchgeneratorsv2.transforms.utils.random import RandomTransform
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from longflow.data.labels import label_manager
+from longflow.random_state import isolated_randomness
 from longflow.tasks.segment.augmentation import (
     ScanTransforms,
     augment_labelled,
     augment_pair,
     build_transforms,
     deep_supervision_scales,
-    randomness_of,
     read_size,
     rotation_range,
 )
@@ -88,7 +88,7 @@ def test_image_and_labels_are_warped_alike(patch):
     transforms = spatial_only(transforms_of(patch, certain=True))
     before, moved = box(transforms.read_size), 0
     for seed in range(8):
-        with randomness_of(np.random.default_rng(seed)):
+        with isolated_randomness(np.random.default_rng(seed)):
             image, (labels,) = augment_labelled(transforms, before.clone(), before.to(torch.int16))
         assert image.shape == labels.shape == (1, *patch) and labels.dtype == torch.int16
         decided = (image - 0.5).abs() > 0.01
@@ -103,7 +103,7 @@ def test_a_pair_has_one_spatial_draw_and_two_intensity_draws(patch):
     transforms = transforms_of(patch, certain=True)
     scan = torch.randn(1, 2, *transforms.read_size, generator=torch.Generator().manual_seed(0))
     for seed in range(8):
-        with randomness_of(np.random.default_rng(seed)):
+        with isolated_randomness(np.random.default_rng(seed)):
             pair, clean = augment_pair(transforms, scan.repeat(2, *[1] * (len(patch) + 1)))
         assert pair.shape == clean.shape == (2, 2, *patch)
         assert torch.equal(clean[0], clean[1])
@@ -124,7 +124,7 @@ def test_intensity_alone_moves_nothing():
     """A bright box stays where it is."""
     transforms = transforms_of((8, 24, 24), certain=True)
     scan = 10 * box((8, 24, 24))
-    with randomness_of(np.random.default_rng(0)):
+    with isolated_randomness(np.random.default_rng(0)):
         image = transforms.intensity(image=scan.clone())["image"]
     assert np.corrcoef(image.ravel(), scan.ravel())[0, 1] > 0.8
     assert len(transforms.intensity.transforms) == 7
@@ -145,7 +145,7 @@ def test_without_augmentation_the_patch_stays_as_it_is(patch):
 def test_targets_of_deep_supervision(augmented):
     transforms = transforms_of((4, 8, 8), augmented, strides=[[1, 1, 1], [1, 2, 2], [2, 2, 2], [2, 2, 2]])
     segmentation = torch.ones(1, *transforms.read_size, dtype=torch.int16)
-    with randomness_of(np.random.default_rng(0)):
+    with isolated_randomness(np.random.default_rng(0)):
         targets = augment_labelled(transforms, torch.zeros(1, *transforms.read_size), segmentation)[1]
     assert [tuple(target.shape) for target in targets] == [(1, 4, 8, 8), (1, 4, 4, 4), (1, 2, 2, 2)]
 
@@ -165,24 +165,6 @@ def test_the_ignore_label_stays_a_label():
     assert (augment_labelled(transforms, torch.zeros(1, 8, 8), segmentation)[1][0] == 2).all()
 
 
-def test_draws_follow_the_generator_alone_and_leave_the_global_ones_as_they_were():
-    def draw(seed):
-        with randomness_of(np.random.default_rng(seed)):
-            return np.random.random(), torch.rand(1).item()
-
-    np.random.seed(1)
-    torch.manual_seed(1)
-    first = draw(5)
-    np.random.seed(2)
-    torch.manual_seed(2)
-    numpy_state, torch_state = np.random.get_state(), torch.get_rng_state()
-    assert draw(5) == first != draw(6)
-    with pytest.raises(RuntimeError), randomness_of(np.random.default_rng(0)):
-        raise RuntimeError
-    assert all(np.array_equal(a, b) for a, b in zip(numpy_state, np.random.get_state(), strict=True))
-    assert torch.equal(torch_state, torch.get_rng_state())
-
-
 def test_blurring_does_not_choose_its_algorithm_by_the_clock():
     steps = transforms_of((4, 8, 8)).intensity.transforms
     assert [step.transform.benchmark for step in steps if hasattr(step.transform, "benchmark")] == [False]
@@ -193,7 +175,7 @@ def test_patches_that_are_too_thin_to_blur_are_not_blurred():
 
     def blurs(patch):
         steps = transforms_of(patch, certain=True).intensity.transforms
-        with randomness_of(np.random.default_rng(0)):
+        with isolated_randomness(np.random.default_rng(0)):
             for step in steps:
                 step(image=torch.randn(1, *patch))
         return sum(hasattr(step.transform, "benchmark") for step in steps)

@@ -6,7 +6,7 @@ from longflow.errors import DataError, NotFoundError
 from longflow.files import read_json
 from longflow.inference.selection import recorded_best
 from longflow.tasks.segment import best as best_segmentation
-from longflow.tasks.segment.best import find_best_segmentation
+from longflow.tasks.segment.best import find_best
 from tests.tasks.conftest import SHAPE
 
 #: (fold, case, subject)
@@ -51,7 +51,7 @@ def test_the_highest_dice_over_structures_and_subjects(paths, train):
     """unet: a 1 and 6 / 7, b 6 / 7; the other: 1 everywhere but for b."""
     train("unet", (4, 3, 3))
     train("unet", (4, 4, 3), configuration="2d")
-    best = find_best_segmentation(paths, processes=1)
+    best = find_best(paths, processes=1)
     a, b = (1 + np.mean([1, 6 / 7])) / 2, (1 + 6 / 7) / 2
     assert [row["candidate"] for row in best["table"]] == [
         f"unet__longflowPlans__{name}" for name in ("2d", "3d_fullres")
@@ -68,7 +68,7 @@ def test_the_highest_dice_over_structures_and_subjects(paths, train):
 
 def test_prediction_follows_the_record(paths, train):
     model = train("unet", (4, 3, 3))
-    find_best_segmentation(paths, processes=1)
+    find_best(paths, processes=1)
     selection = recorded_best(paths)
     assert [(member.model, member.folds) for member in selection.members] == [(model, (0, 1))]
     assert (selection.reduction, selection.shrinkage) == (None, 1.0)
@@ -76,7 +76,7 @@ def test_prediction_follows_the_record(paths, train):
 
 @pytest.fixture
 def pretraining(monkeypatch):
-    """A method ``spatiotemporal`` that does not predict, beside the real ones."""
+    """A method ``spatiotemporal`` that does not predict, in addition to the real ones."""
     known = best_segmentation.method_class
     nothing = type("Pretraining", (), {"predicts": False})
     monkeypatch.setattr(
@@ -88,7 +88,7 @@ def test_pretraining_is_never_a_candidate(paths, train, pretraining):
     """Though it has more finished folds than the model that segments."""
     train("unet", (4, 3, 3), folds=(0,))
     train("spatiotemporal", (4, 4, 4))
-    best = find_best_segmentation(paths, processes=1)
+    best = find_best(paths, processes=1)
     assert [row["candidate"] for row in best["table"]] == ["unet__longflowPlans__3d_fullres"]
     assert best["folds"] == [0]
 
@@ -98,19 +98,19 @@ def test_pretraining_alone(paths, train, pretraining):
     with pytest.raises(
         NotFoundError, match=r"All trained models .* are for pretraining: .*--pretrained spatiotemporal"
     ):
-        find_best_segmentation(paths)
+        find_best(paths)
 
 
 def test_nothing_trained(paths, raw):
     with pytest.raises(NotFoundError, match="longflow_train 101 3d_fullres 0"):
-        find_best_segmentation(paths)
+        find_best(paths)
 
 
 def test_models_validated_on_different_scans(paths, train):
     train("unet", (4, 3, 3))
     train("unet", (4, 4, 3), configuration="2d", skip=["a_1"])
-    with pytest.raises(DataError, match=r"not validated on the same scans \(a_1\)"):
-        find_best_segmentation(paths, processes=1)
+    with pytest.raises(DataError, match=r"not validated on the same scans \(a_1, fold 0\)"):
+        find_best(paths, processes=1)
 
 
 def test_a_fold_without_predictions(paths, train):
@@ -118,14 +118,14 @@ def test_a_fold_without_predictions(paths, train):
     with pytest.raises(
         DataError, match=rf"{model.fold(1).validation('labels')} does not exist.*unet, 3d_fullres, fold 1"
     ):
-        find_best_segmentation(paths, processes=1)
+        find_best(paths, processes=1)
 
 
-def test_a_truth_that_is_gone(paths, train):
+def test_a_reference_that_is_missing(paths, train):
     train("unet", (4, 3, 3))
     (paths.raw / "labelsTr" / "a_1.nii.gz").unlink()
-    with pytest.raises(DataError, match=r"lacks the truth of validation scans: a_1"):
-        find_best_segmentation(paths, processes=1)
+    with pytest.raises(DataError, match=r"lacks the references of validation scans: a_1"):
+        find_best(paths, processes=1)
 
 
 def test_no_structure_anywhere(paths, train, write_labels):
@@ -134,4 +134,4 @@ def test_no_structure_anywhere(paths, train, write_labels):
         for folder in (paths.raw / "labelsTr", model.fold(fold).validation("labels")):
             write_labels(folder, case, np.zeros(SHAPE, np.uint8))
     with pytest.raises(DataError, match="No structure is in any of the 3 validation scans of folds 0, 1"):
-        find_best_segmentation(paths, processes=1)
+        find_best(paths, processes=1)

@@ -60,10 +60,10 @@ def test_verdict(of_stcs, of_aspc, expected):
     assert verdict(of_stcs, of_aspc) == expected
 
 
-def row(subject, found, true, same_grid=True):
-    """:param found, true: (stcs, aspc)."""
+def row(subject, predicted, reference, same_grid=True):
+    """Predicted and reference: (stcs, aspc)."""
     names = ("stcs", "aspc", "true_stcs", "true_aspc")
-    return {"subject": subject, "same_grid": same_grid, **dict(zip(names, (*found, *true), strict=True))}
+    return {"subject": subject, "same_grid": same_grid, **dict(zip(names, (*predicted, *reference), strict=True))}
 
 
 def test_subjects_count_alike_and_what_is_undefined_is_counted():

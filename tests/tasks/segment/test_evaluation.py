@@ -7,17 +7,19 @@ import pytest
 
 from longflow.data.images import Geometry
 from longflow.errors import DataError
+from longflow.evaluation.evaluation import METRICS_CSV, EvaluationJob
 from longflow.files import read_json
 from longflow.tasks.segment.evaluation import (
     PAIR_COLUMNS,
     PAIRS_CSV,
-    SCAN_COLUMNS,
-    SCANS_CSV,
     SUBJECT_COLUMNS,
     SUBJECTS_CSV,
+    Rows,
     evaluate_segmentations,
     mean_over_structures,
+    scan_columns,
 )
+from longflow.tasks.segment.overlap import DICE, HD95, IOU
 
 SHAPE = (6, 20, 20)
 GRID = Geometry((20, 20, 6), (2.0, 1.0, 5.0), (0.0, 0.0, 0.0), (1.0, 0, 0, 0, 1.0, 0, 0, 0, 1.0))
@@ -34,16 +36,16 @@ def block(width, value=1, x=2, core=0):
 
 @pytest.fixture
 def case_of(tmp_path, write_labels, write_table):
-    """Write subjects of scans (time, found, true) as a folder of predictions and a raw dataset."""
+    """Write subjects of scans (time, prediction, reference) as a folder of predictions and a raw dataset."""
 
     def write(geometries=None, **subjects):
         rows = []
         for subject, scans in subjects.items():
-            for number, (time, found, true) in enumerate(scans):
+            for number, (time, predicted, reference) in enumerate(scans):
                 case, grid = f"{subject}_{number}", (geometries or {}).get(f"{subject}_{number}", GRID)
-                write_labels(tmp_path / "out", case, found, grid)
-                if true is not None:
-                    write_labels(tmp_path / "raw" / "labelsTs", case, true, grid)
+                write_labels(tmp_path / "out", case, predicted, grid)
+                if reference is not None:
+                    write_labels(tmp_path / "raw" / "labelsTs", case, reference, grid)
                 rows.append((case, subject, time))
         write_table(tmp_path / "out" / "scans.csv", *rows)
 
@@ -53,18 +55,34 @@ def case_of(tmp_path, write_labels, write_table):
 @pytest.fixture
 def evaluate(tmp_path, labelled):
     def run():
-        raw = tmp_path / "raw"
-        return evaluate_segmentations(tmp_path / "out", [raw / "labelsTs"], raw, labelled, processes=1)
+        job = EvaluationJob(tmp_path / "out", (), tmp_path / "raw", labelled, processes=1)
+        results = evaluate_segmentations(job).results
+        files = (METRICS_CSV, PAIRS_CSV, SUBJECTS_CSV)
+        return results, Rows(*(read_rows(tmp_path / "out" / name) for name in files))
 
     return run
 
 
-def of(rows, structure, **wanted):
-    return [row for row in rows if row["structure"] == structure and all(row[k] == v for k, v in wanted.items())]
+def read_rows(path):
+    """Rows of a CSV; numbers, flags and empty cells are read as what they are."""
+    texts = ("case", "subject", "structure", "first", "second")
+    flags = {"True": True, "False": False, "": None}
+    with open(path, newline="") as file:
+        return [
+            {
+                name: value if name in texts else flags[value] if value in flags else float(value)
+                for name, value in row.items()
+            }
+            for row in csv.DictReader(file)
+        ]
+
+
+def of(rows, structure, **given):
+    return [row for row in rows if row["structure"] == structure and all(row[k] == v for k, v in given.items())]
 
 
 def test_a_subject_by_hand(case_of, evaluate):
-    """The truth grows by 2 columns of 12 voxels a month; found it grows by 1, shifted by 2 columns at the end."""
+    """The reference grows by 2 columns of 12 voxels a month, the prediction by 1; at the end it is shifted by 2."""
     case_of(
         a=[(0.0, block(4), block(4)), (1.0, block(5), block(6)), (3.0, block(7, x=4), block(10))],
         b=[(0.0, block(4), block(4)), (1.0, block(4), block(6))],
@@ -132,11 +150,11 @@ def test_absent_structures_are_counted_not_averaged(case_of, evaluate):
     assert [row["aspc"] for row in of(rows.pairs, "core", subject="a")] == [None, 200, pytest.approx(200 / 3)]
 
 
-def test_ignored_voxels_are_left_out_of_everything(case_of, evaluate):
-    """Half of the block is of unknown truth at the second scan; what was found there neither helps nor harms."""
-    true = block(8)
-    true[:, :, 6:] = 3
-    case_of(a=[(0.0, block(8), block(8)), (1.0, block(8), true)])
+def test_ignored_voxels_are_excluded_from_everything(case_of, evaluate):
+    """The reference of half of the block is unknown at the second scan; a prediction there does not count."""
+    reference = block(8)
+    reference[:, :, 6:] = 3
+    case_of(a=[(0.0, block(8), block(8)), (1.0, block(8), reference)])
     _, rows = evaluate()
     _, second = of(rows.scans, "whole")
     assert (second["dice"], second["hd95"]) == (1, 0)
@@ -172,12 +190,8 @@ def test_lesions_are_reported_where_there_are_several(case_of, evaluate):
     case_of(a=[(0.0, block(2) | block(2, x=11), several), (1.0, several, several)])
     results, rows = evaluate()
     first, _ = of(rows.scans, "whole")
-    assert (first["lesions"], first["lesions_detected"], first["lesions_found"], first["lesions_correct"]) == (
-        3,
-        1,
-        2,
-        1,
-    )
+    counted = [first[name] for name in ("lesions", "lesions_detected", "lesions_found", "lesions_correct")]
+    assert counted == [3, 1, 2, 1]
     lesions = results["by_structure"]["whole"]["lesions"]
     assert lesions["median_number"] == 3
     assert lesions["lesion_f1"]["mean"] == pytest.approx((2 * (1 / 2) * (1 / 3) / (1 / 2 + 1 / 3) + 1) / 2)
@@ -194,16 +208,22 @@ def test_files(case_of, evaluate, tmp_path):
     results, rows = evaluate()
     assert results["without_truth"] == ["a_2"]
     assert read_json(tmp_path / "out" / "metrics.json") == results
-    for name, columns, content in (
-        (SCANS_CSV, SCAN_COLUMNS, rows.scans),
-        (PAIRS_CSV, PAIR_COLUMNS, rows.pairs),
-        (SUBJECTS_CSV, SUBJECT_COLUMNS, rows.subjects),
+    for name, columns, content, count in (
+        (METRICS_CSV, scan_columns(), rows.scans, 2),
+        (PAIRS_CSV, PAIR_COLUMNS, rows.pairs, 1),
+        (SUBJECTS_CSV, SUBJECT_COLUMNS, rows.subjects, 1),
     ):
-        with open(tmp_path / "out" / name, newline="") as file:
-            lines = list(csv.DictReader(file))
-        assert len(lines) == len(content)
-        assert tuple(lines[0]) == columns
-        assert set(columns) == set(content[0])
+        assert (tmp_path / "out" / name).read_text().splitlines()[0] == ",".join(columns)
+        assert len(content) == count * len(results["by_structure"])
+
+
+def test_columns_of_metrics_csv():
+    """The metrics of the task stand between the scan and its volumes."""
+    assert scan_columns() == [
+        *("case", "subject", "time", "structure", DICE.name, IOU.name, HD95.name, "volume_ml", "true_volume_ml"),
+        *("lesions", "lesions_detected", "lesions_found", "lesions_correct"),
+        *("lesion_precision", "lesion_recall", "lesion_f1"),
+    ]
 
 
 def test_subjects_of_training_are_named(case_of, evaluate, tmp_path, write_table, caplog, monkeypatch):
@@ -213,7 +233,7 @@ def test_subjects_of_training_are_named(case_of, evaluate, tmp_path, write_table
     with caplog.at_level(logging.WARNING, logger="longflow"):
         monkeypatch.setattr(logging.getLogger("longflow"), "propagate", True)
         assert evaluate()[0]["subjects_of_training"] == ["a"]
-    assert "stand in imagesTr" in caplog.text
+    assert "are in imagesTr" in caplog.text
 
 
 def test_an_error_in_a_worker_names_the_file(case_of, evaluate):

@@ -4,6 +4,7 @@ from matplotlib import pyplot as plt
 
 from longflow.errors import DataError
 from longflow.tasks.segment import figures as volumes
+from longflow.tasks.segment.evaluation import Rows
 from longflow.tasks.segment.figures import change_figure, draw_segmentations, volume_figure, worst_first
 
 
@@ -16,8 +17,9 @@ def drawn(monkeypatch):
     plt.close("all")
 
 
-def scan(subject, time, structure, found, true):
-    return {"subject": subject, "time": time, "structure": structure, "volume_ml": found, "true_volume_ml": true}
+def scan(subject, time, structure, predicted, reference):
+    volumes = {"volume_ml": predicted, "true_volume_ml": reference}
+    return {"subject": subject, "time": time, "structure": structure, **volumes}
 
 
 def summary(subject, structure, error, scans=2, slope=1.0):
@@ -48,8 +50,8 @@ def test_panels_hold_the_volumes_of_subject_and_structure(drawn):
     (figure,) = drawn
     lines = [{line.get_label(): line.get_xydata().tolist() for line in axis.get_lines()} for axis in figure.axes]
     assert lines == [
-        {"truth": [[0, 2], [3, 4]], "prediction": [[0, 1], [3, 3]]},
-        {"truth": [[0, 6], [3, 8]], "prediction": [[0, 5], [3, 7]]},
+        {"reference": [[0, 2], [3, 4]], "prediction": [[0, 1], [3, 3]]},
+        {"reference": [[0, 6], [3, 8]], "prediction": [[0, 5], [3, 7]]},
     ]
     assert [axis.get_title().splitlines()[0] for axis in figure.axes] == ["x", "y"]
     assert "ml/month" in figure.axes[0].get_title()
@@ -90,8 +92,8 @@ def test_a_structure_in_no_scan_is_said(drawn):
     assert [text.get_text() for text in drawn[0].axes[0].texts] == ["in no scan"]
 
 
-def pair(structure, found, true):
-    return {"structure": structure, "change": found, "true_change": true}
+def pair(structure, predicted, reference):
+    return {"structure": structure, "change": predicted, "true_change": reference}
 
 
 def test_bland_altman_panels(drawn):
@@ -122,9 +124,9 @@ def test_both_files_of_a_folder(tmp_path):
     scans, rows = cohort(1)
     agreement = {"bias": 0.0, "limits": None}
     results = {"time_unit": "days", "by_structure": {"x": {"trajectories": {"bland_altman": agreement}}}}
-    assert draw_segmentations(results, scans, [pair("x", 1.0, 1.0)], rows, tmp_path) == [
+    assert draw_segmentations(results, Rows(scans, [pair("x", 1.0, 1.0)], rows), tmp_path) == [
         "volumes.png",
         "volume_changes.png",
     ]
     assert all((tmp_path / name).stat().st_size > 10_000 for name in ("volumes.png", "volume_changes.png"))
-    assert draw_segmentations(results, scans, [], rows, tmp_path) == []
+    assert draw_segmentations(results, Rows(scans, [], rows), tmp_path) == []

@@ -6,14 +6,15 @@ import pytest
 
 from longflow.data.dataset import DatasetDescription
 from longflow.errors import ConfigurationError, DataError
+from longflow.evaluation.references import dataset_folders
 from longflow.files import write_json
 from longflow.tasks.segment.label_maps import (
-    LabelledScan,
+    LABEL_FOLDERS,
+    LabelPrediction,
     Structures,
-    find_labelled_scans,
+    find_label_pairs,
     methods_of,
     read_label_maps,
-    truth_folders,
 )
 from tests.tasks.conftest import GEOMETRY, SHAPE
 
@@ -27,7 +28,7 @@ def out(tmp_path):
 
 @pytest.fixture
 def raw(tmp_path, write_labels, write_table):
-    """A raw dataset with the truth of three scans of two subjects."""
+    """A raw dataset with reference label maps of three scans of two subjects."""
     raw = tmp_path / "raw"
     for case in ("a_0", "a_1", "b_0"):
         write_labels(raw / "labelsTr", case, BLANK)
@@ -37,13 +38,13 @@ def raw(tmp_path, write_labels, write_table):
 
 
 def find(out, raw, labelled, references=None):
-    return find_labelled_scans(out, references or truth_folders(raw), raw, labelled)
+    return find_label_pairs(out, references or dataset_folders(raw, LABEL_FOLDERS), raw, labelled)
 
 
 def test_structures(labelled):
-    wanted = Structures.of(labelled)
-    assert wanted.values == {"whole": (1, 2), "core": (2,)}
-    assert (wanted.ignore, wanted.known) == (3, {0, 1, 2, 3})
+    structures = Structures.of(labelled)
+    assert structures.values == {"whole": (1, 2), "core": (2,)}
+    assert (structures.ignore, structures.known) == (3, {0, 1, 2, 3})
 
 
 def test_a_dataset_without_structures_is_refused(description):
@@ -55,10 +56,10 @@ def test_scans_in_order_of_time_by_the_folders_own_table(out, raw, labelled, wri
     for case in ("a_0", "a_1", "new"):
         write_labels(out, case, BLANK)
     write_table(out / "scans.csv", ("a_0", "x", 9.0), ("a_1", "x", 7.0), ("new", "y", 0.0))
-    scans, without_truth = find(out, raw, labelled)
+    scans, without = find(out, raw, labelled)
     assert [(scan.case, scan.subject, scan.time) for scan in scans] == [("a_1", "x", 7.0), ("a_0", "x", 9.0)]
-    assert scans[0].true == raw / "labelsTr" / "a_1.nii.gz"
-    assert without_truth == ["new"]
+    assert scans[0].reference == (raw / "labelsTr" / "a_1.nii.gz",)
+    assert without == ["new"]
 
 
 def test_a_folder_of_another_program_is_read_by_the_datasets_table(out, raw, labelled, write_labels):
@@ -67,11 +68,14 @@ def test_a_folder_of_another_program_is_read_by_the_datasets_table(out, raw, lab
     assert (scan.subject, scan.time) == ("a", 5.0)
 
 
-def test_the_first_folder_with_a_truth_counts(out, raw, labelled, write_labels, tmp_path):
+def test_the_first_folder_with_a_reference_counts(out, raw, labelled, write_labels, tmp_path):
     for folder in (out, tmp_path / "mine", raw / "labelsTs"):
         write_labels(folder, "a_0", BLANK)
-    assert find(out, raw, labelled)[0][0].true.parent == raw / "labelsTs"
-    assert find(out, raw, labelled, [tmp_path / "mine", *truth_folders(raw)])[0][0].true.parent == tmp_path / "mine"
+    assert find(out, raw, labelled)[0][0].reference[0].parent == raw / "labelsTs"
+    assert (
+        find(out, raw, labelled, [tmp_path / "mine", *dataset_folders(raw, LABEL_FOLDERS)])[0][0].reference[0].parent
+        == tmp_path / "mine"
+    )
 
 
 def test_scans_without_a_label_map_are_named(out, raw, labelled, write_labels, write_table, caplog, monkeypatch):
@@ -92,13 +96,13 @@ def test_an_empty_folder(out, raw, labelled):
         find(out, raw, labelled)
 
 
-def test_no_truth_at_all(out, raw, labelled, write_labels):
+def test_no_reference_at_all(out, raw, labelled, write_labels):
     write_labels(out, "new", BLANK)
     with pytest.raises(DataError, match=r"None of the 1 label maps .* new.nii.gz in: .*labelsTr.* -r FOLDER"):
         find(out, raw, labelled)
 
 
-def test_the_truth_itself_is_not_a_prediction(raw, labelled):
+def test_the_reference_itself_is_not_a_prediction(raw, labelled):
     with pytest.raises(DataError, match="None of the 3 label maps"):
         find(raw / "labelsTr", raw, labelled)
 
@@ -119,53 +123,60 @@ def test_two_scans_of_a_subject_at_one_time(out, raw, labelled, write_labels, wr
         find(out, raw, labelled)
 
 
+def prediction(case, path, reference):
+    return LabelPrediction(case=case, subject="s", time=0.0, images=(path,), reference=(reference,))
+
+
 def test_methods_are_those_of_the_sidecars(out):
     write_json({"method": ["unet", "unet_consistent"]}, out / "a.json")
     write_json({"method": "unet"}, out / "b.json")
     write_json(["something else"], out / "c.json")
-    scans = [LabelledScan(case, "s", 0.0, out / f"{case}.nii.gz", out) for case in "abcd"]
+    scans = [prediction(case, out / f"{case}.nii.gz", out) for case in "abcd"]
     assert methods_of(scans) == ["unet", "unet_consistent"]
 
 
 @pytest.fixture
 def scan(tmp_path):
-    return LabelledScan("a", "a", 0.0, tmp_path / "found" / "a.nii.gz", tmp_path / "true" / "a.nii.gz")
+    return prediction("a", tmp_path / "predicted" / "a.nii.gz", tmp_path / "reference" / "a.nii.gz")
 
 
-def write_both(scan, write_labels, found, true, **changes):
-    write_labels(scan.found.parent, "a", found, **changes)
-    write_labels(scan.true.parent, "a", true)
+def write_both(scan, write_labels, predicted, reference, **changes):
+    write_labels(scan.images[0].parent, "a", predicted, **changes)
+    write_labels(scan.reference[0].parent, "a", reference)
 
 
 def test_masks_of_regions_without_ignored_voxels(scan, labelled, write_labels):
-    found, true = BLANK.copy(), BLANK.copy()
-    found[0, 0, :4] = [1, 2, 1, 2]
-    true[0, 0, :4] = [2, 1, 3, 3]
-    write_both(scan, write_labels, found, true)
+    predicted, reference = BLANK.copy(), BLANK.copy()
+    predicted[0, 0, :4] = [1, 2, 1, 2]
+    reference[0, 0, :4] = [2, 1, 3, 3]
+    write_both(scan, write_labels, predicted, reference)
     maps = read_label_maps(scan, Structures.of(labelled))
     for values, expected in (((1, 2), ([0, 1], [0, 1])), ((2,), ([1], [0]))):
-        for mask, places in zip(maps.masks(values), expected, strict=True):
+        masks = maps.masks(values)
+        for mask, places in zip((masks.prediction, masks.reference), expected, strict=True):
             np.testing.assert_array_equal(np.flatnonzero(mask), places)
     assert np.count_nonzero(maps.known) == BLANK.size - 2
 
 
 def test_prediction_on_another_grid(scan, labelled, write_labels):
     write_both(scan, write_labels, BLANK, BLANK, geometry=replace(GEOMETRY, spacing=(1.0, 1.0, 2.0)))
-    with pytest.raises(DataError, match=r"found/a.nii.gz: spacing is .* but .*true/a.nii.gz has .* on its own grid"):
+    with pytest.raises(
+        DataError, match=r"predicted/a.nii.gz: spacing is .* but .*reference/a.nii.gz has .* on its own grid"
+    ):
         read_label_maps(scan, Structures.of(labelled))
 
 
 @pytest.mark.parametrize("value", [3, 7])
 def test_unknown_value_in_a_prediction(scan, labelled, write_labels, value):
-    """The ignore label is for the truth: nobody predicts it."""
+    """The ignore label is for references: nobody predicts it."""
     write_both(scan, write_labels, np.full_like(BLANK, value), BLANK)
-    with pytest.raises(DataError, match=rf"found/a.nii.gz holds the label value {value}.* Expected: 0, 1, 2\."):
+    with pytest.raises(DataError, match=rf"predicted/a.nii.gz holds the label value {value}.* Expected: 0, 1, 2\."):
         read_label_maps(scan, Structures.of(labelled))
 
 
-def test_unknown_value_in_the_truth(scan, labelled, write_labels):
+def test_unknown_value_in_the_reference(scan, labelled, write_labels):
     write_both(scan, write_labels, BLANK, np.full_like(BLANK, 7))
-    with pytest.raises(DataError, match=r"true/a.nii.gz holds the label value 7.* Expected: 0, 1, 2, 3\."):
+    with pytest.raises(DataError, match=r"reference/a.nii.gz holds the label value 7.* Expected: 0, 1, 2, 3\."):
         read_label_maps(scan, Structures.of(labelled))
 
 
@@ -181,4 +192,4 @@ def test_label_maps_of_floats_are_read(scan, write_labels):
         channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="days", labels={"background": 0, "x": 1}
     )
     maps = read_label_maps(scan, Structures.of(description))
-    assert maps.found.all() and maps.known.all()
+    assert maps.prediction.all() and maps.known.all()

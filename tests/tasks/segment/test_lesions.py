@@ -20,7 +20,7 @@ def test_lesions_by_construction():
     found = lesions((1, 1, 1), (4, 0, 30), (4, 25, 0))
     found[1, 10:19, 11] = True  # one found lesion that joins two true ones
     counts = count_lesions(found, true)
-    assert counts == LesionCounts(true=4, detected=3, found=4, correct=2)
+    assert counts == LesionCounts(reference=4, detected=3, predicted=4, correct=2)
     assert (counts.precision, counts.recall) == (0.5, 0.75)
     assert counts.f1 == pytest.approx(2 * 0.5 * 0.75 / 1.25)
 

@@ -11,14 +11,15 @@ from longflow.data.images import Geometry, read_scan, write_volume
 from longflow.errors import ConfigurationError
 from longflow.files import write_json
 from longflow.inference.selection import Member, Selection
-from longflow.inference.windows import predict_logits
+from longflow.inference.windows import WindowSettings
 from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, load_method, write_checkpoint
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import ChannelPlan, Plans, write_plans
 from longflow.preprocessing.restore import export_labels
-from longflow.preprocessing.series import prepare_volumes
+from longflow.preprocessing.series import RawSeries, prepare_volumes
 from longflow.tasks.segment.nnunet_export import export_to_nnunet, nnunet_dataset, nnunet_plans
+from longflow.tasks.segment.windows import predict_logits
 from tests.methods.helpers import minimal_plans
 from tests.methods.segmentation.helpers import segmentation_plans
 
@@ -61,8 +62,8 @@ def labels_of_longflow(selection: Selection, plans: Plans, files: list[Path]) ->
     methods = [
         load_method(member.model.fold(fold).final, member.model.method, plans, configuration) for fold in member.folds
     ]
-    prepared = prepare_volumes("a", ["scan"], [0.0], [read_scan(tuple(files))], plans, configuration)
-    logits = predict_logits(methods, np.asarray(prepared.images[0]), "cpu", mirror=True)
+    prepared = prepare_volumes(RawSeries.of_scan("scan", read_scan(tuple(files))), plans, configuration)
+    logits = predict_logits(methods, np.asarray(prepared.images[0]), WindowSettings(mirror=True))
     return export_labels(logits, prepared.properties, plans)
 
 
@@ -91,24 +92,24 @@ def test_nnunet_predicts_the_same_labels(tmp_path, case):
     plans = CASES[case]
     selection, files = trained(tmp_path, plans, folds=(0, 1)), scan_files(tmp_path, len(plans.channels))
     assert export_to_nnunet(selection, tmp_path / "out") == [0, 1]
-    wanted = labels_of_longflow(selection, plans, files)
+    expected = labels_of_longflow(selection, plans, files)
     found = labels_of_nnunet(tmp_path / "out", files, (0, 1))
-    assert np.array_equal(found, wanted)
-    assert 0.005 < (wanted > 0).mean() < 0.995
+    assert np.array_equal(found, expected)
+    assert 0.005 < (expected > 0).mean() < 0.995
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_nnunet_prepares_the_same_voxels_to_the_bit(tmp_path, case):
+def test_nnunet_prepares_the_same_voxels_bit_identically(tmp_path, case):
     plans, (configuration,) = CASES[case], CASES[case].configurations
     files = scan_files(tmp_path, len(plans.channels))
     manager = PlansManager(nnunet_plans(plans, configuration))
     preprocessor = manager.get_configuration(configuration).preprocessor_class(verbose=False)
     image, properties = SimpleITKIO().read_images([str(path) for path in files])
-    wanted, _, _ = preprocessor.run_case_npy(
+    expected, _, _ = preprocessor.run_case_npy(
         image, None, properties, manager, manager.get_configuration(configuration), nnunet_dataset(plans, {})
     )
-    prepared = prepare_volumes("a", ["scan"], [0.0], [read_scan(tuple(files))], plans, configuration)
-    assert np.array_equal(prepared.images[0], wanted)
+    prepared = prepare_volumes(RawSeries.of_scan("scan", read_scan(tuple(files))), plans, configuration)
+    assert np.array_equal(prepared.images[0], expected)
 
 
 def test_a_consistent_model_is_exported_too(tmp_path):
@@ -117,13 +118,13 @@ def test_a_consistent_model_is_exported_too(tmp_path):
     assert (tmp_path / "out" / "fold_0" / "checkpoint_final.pth").is_file()
 
 
-def test_unlimited_intensities_have_limits_that_limit_nothing():
+def test_unlimited_intensities_have_limits_that_clip_nothing():
     entries = nnunet_plans(CASES["CT"], "3d_fullres")["foreground_intensity_properties_per_channel"]
     assert (entries["0"]["percentile_00_5"], entries["0"]["percentile_99_5"]) == (60, 140)
     assert entries["1"]["percentile_00_5"] < -1e38 and entries["1"]["percentile_99_5"] > 1e38
 
 
-def test_dataset_json_keeps_what_it_said_and_takes_the_plans_word():
+def test_dataset_json_keeps_further_keys_and_takes_the_plans_values():
     plans = CASES["regions"]
     described = {"name": "Heart", "labels": {"background": 0, "old": 1}, "licence": "CC0"}
     dataset = nnunet_dataset(plans, described)
@@ -132,7 +133,7 @@ def test_dataset_json_keeps_what_it_said_and_takes_the_plans_word():
     assert (dataset["channel_names"], dataset["file_ending"]) == ({"0": "channel 0"}, ".nii.gz")
 
 
-def test_a_model_in_the_folder_is_not_replaced_without_being_asked(tmp_path):
+def test_a_model_in_the_folder_is_not_replaced_without_overwrite(tmp_path):
     selection = trained(tmp_path, segmentation_plans())
     export_to_nnunet(selection, tmp_path / "out")
     with pytest.raises(ConfigurationError, match="--overwrite"):

@@ -3,15 +3,16 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-import longflow
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
-from longflow.inference.predictor import Asked, predict_folder
-from longflow.inference.windows import predict_logits
+from longflow.inference.models import PredictionSettings
+from longflow.inference.predictor import predict_folder
+from longflow.inference.windows import WindowSettings
 from longflow.preprocessing.restore import export_labels
-from longflow.preprocessing.series import prepare_volumes
+from longflow.preprocessing.series import RawSeries, prepare_volumes
 from longflow.tasks.segment.predictor import Segmenter
+from longflow.tasks.segment.windows import predict_logits
 from tests.inference.helpers import LABELS, REGIONS, plans_to_segment, segmentation_model
 from tests.inference.test_predictor import make_input, names, rewrite
 from tests.training.helpers import SHAPE, finished_model, geometry, make_dataset, scan_array
@@ -37,10 +38,6 @@ def oblique_image():
     return image
 
 
-def test_it_is_offered_at_the_front_door():
-    assert longflow.Segmenter is Segmenter
-
-
 def test_a_scan_is_prepared_alone_and_labelled_on_its_own_grid(segmenter):
     """The parts that prediction consists of are tested each against nnU-Net; here, that they are put together so."""
     image = oblique_image()
@@ -53,13 +50,13 @@ def test_a_scan_is_prepared_alone_and_labelled_on_its_own_grid(segmenter):
 
     (member,) = segmenter.models.members
     volume = Volume(array[None], geometry(spacing=(2.0, 1.0, 1.0)), "int16")
-    prepared = prepare_volumes("s", ["s"], [0], [volume], member.plans, "3d_fullres")
-    logits = predict_logits(member.methods, prepared.images[0], "cpu", 0.5, mirror=False)
+    prepared = prepare_volumes(RawSeries.of_scan("s", volume), member.plans, "3d_fullres")
+    logits = predict_logits(member.methods, prepared.images[0], WindowSettings())
     expected = export_labels(logits, prepared.properties, member.plans)
     assert np.array_equal(sitk.GetArrayFromImage(found), expected) and len(np.unique(expected)) > 1
 
 
-def test_mirroring_is_as_the_method_has_it_unless_told(dataset):
+def test_mirroring_is_as_the_method_has_it_unless_given(dataset):
     segmentation_model(dataset)
     assert Segmenter.load(device="cpu").models.mirror  # unet mirrors, as nnU-Net
     found = [
@@ -100,10 +97,10 @@ def test_several_channels_and_what_cannot_be_segmented(tmp_path, monkeypatch):
 def test_every_scan_of_a_folder_is_segmented(segmenter, folder, tmp_path, caplog):
     out = tmp_path / "out"
     with caplog.at_level("INFO"):
-        wanted = predict_folder(segmenter, folder, out)
+        requests = predict_folder(segmenter, folder, out)
     cases = [f"{subject}_{index}" for subject in "ab" for index in range(3)]
-    assert [item.target.case for item in wanted] == cases
-    assert "Rows without an image are left out: a_3, b_3." in caplog.text
+    assert [item.target.case for item in requests] == cases
+    assert "Rows without an image are excluded: a_3, b_3." in caplog.text
     files = [f"{case}{ending}" for case in cases for ending in (".json", ".nii.gz")]
     assert names(out) == sorted([*files, "dataset.json", "scans.csv", "volumes.csv"])
     for case in cases:
@@ -158,7 +155,7 @@ def test_a_damaged_scan_is_named_and_the_others_are_done(segmenter, folder, tmp_
 
 
 def test_an_older_label_map_does_not_pass_for_one_that_failed(segmenter, folder, tmp_path):
-    """Made anew by another model, a folder must not keep what the first one made of a scan that is now damaged."""
+    """Made again by another model, a folder must not keep what the first one made of a scan that is now damaged."""
     out = tmp_path / "out"
     predict_folder(segmenter, folder, out)
     (folder / "a_1_0000.nii.gz").write_bytes(b"")
@@ -171,15 +168,15 @@ def test_an_older_label_map_does_not_pass_for_one_that_failed(segmenter, folder,
 
 def test_times_are_for_forecasts_and_phases_for_translations(segmenter, folder, tmp_path):
     with pytest.raises(ConfigurationError, match=r"Times \(-t\) are for forecasts, but unet__.* segments"):
-        predict_folder(segmenter, folder, tmp_path / "out", asked=Asked((50,)))
+        predict_folder(segmenter, folder, tmp_path / "out", {"times": (50,)})
     with pytest.raises(ConfigurationError, match=r"A phase \(--to\) is for translations, but unet__.* segments"):
-        predict_folder(segmenter, folder, tmp_path / "out", asked=Asked(phase="native"))
+        predict_folder(segmenter, folder, tmp_path / "out", {"to": "native"})
     assert not (tmp_path / "out").exists()
 
 
 def test_a_solver_is_for_forecasts(segmenter):
     with pytest.raises(ConfigurationError, match="needs no solver"):
-        Segmenter.of(segmenter.models.selection, "cpu", solver="euler")
+        Segmenter.of(segmenter.models.selection, PredictionSettings("cpu", solver="euler"))
 
 
 def test_a_folder_without_scans(segmenter, folder, tmp_path):

@@ -6,6 +6,7 @@ import torch
 
 from longflow.data.labels import label_manager
 from longflow.errors import DataError
+from longflow.methods.registry import SAMPLES
 from longflow.preprocessing.series import load_prepared
 from longflow.tasks.segment.samples import (
     LabelledPairSamples,
@@ -15,7 +16,7 @@ from longflow.tasks.segment.samples import (
     label_positions,
     subjects_with_pairs,
 )
-from longflow.training.loader import sampler_of, training_loader
+from longflow.training.loader import training_loader
 from longflow.training.splits import Cohort
 from tests.tasks.segment.cohort import SHAPE, TIMES, filled, ramp, segment_plans, with_voxel, write_cohort
 
@@ -31,8 +32,8 @@ def samples_of(kind, folder, subjects, plans=None, seed=0, augmented=False, **co
 
 def equal(one, other):
     assert vars(one).keys() == vars(other).keys()
-    for value, wanted in zip(vars(one).values(), vars(other).values(), strict=True):
-        pairs = zip(value, wanted, strict=True) if isinstance(value, list) else [(value, wanted)]
+    for value, expected in zip(vars(one).values(), vars(other).values(), strict=True):
+        pairs = zip(value, expected, strict=True) if isinstance(value, list) else [(value, expected)]
         if not all(a is b is None or torch.equal(a, b) for a, b in pairs):
             return False
     return True
@@ -95,7 +96,7 @@ def test_the_trainer_finds_the_three_kinds():
         ("pairs", PairSamples),
         ("labelled_pairs", LabelledPairSamples),
     ]:
-        assert sampler_of(type("SomeMethod", (), {"samples": name})) is kind
+        assert SAMPLES.get(name) is kind
 
 
 def test_the_last_third_of_a_batch_holds_a_structure(tmp_path):
@@ -256,9 +257,9 @@ def test_with_an_ignore_label_every_patch_is_centred_on_what_is_annotated(tmp_pa
     plans = segment_plans({"background": 0, "left": 1, "ignore": 2}, batch_size=3)
     samples = samples_of(LabelledSamples, tmp_path, {"a": [label]}, plans)
     series = load_prepared(tmp_path, "a")
-    wanted = float(series.images[0, 0, 3, 7, 6])
+    expected = float(series.images[0, 0, 3, 7, 6])
     for number in range(5):
-        assert (samples[number].image[:, 0, 2, 4, 4] == wanted).all()
+        assert (samples[number].image[:, 0, 2, 4, 4] == expected).all()
 
 
 def test_positions_of_labels_are_those_of_the_segmentation(tmp_path):

@@ -1,9 +1,10 @@
+import re
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
-from longflow.tasks.segment.tables import show_segmentations
+from longflow.tasks.segment.tables import show_best, show_segmentations
 
 
 def number(mean, interval=None, undefined=0):
@@ -58,14 +59,14 @@ def results(by_structure, **changes):
     }
 
 
-def shown(content, width=80):
+def shown(content, width=80, show=show_segmentations):
     console = Console(file=StringIO(), width=width, soft_wrap=True)
-    show_segmentations(content, console)
+    show(content, console)
     return console.file.getvalue()
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_the_truth_stands_beside_the_prediction(width):
+def test_prediction_and_reference_are_shown_together(width):
     text = shown(results({"liver": structure()}), width)
     assert "6 scans of 3 subjects (unet)" in text
     for cell in ("0.9000", "0.8500 to 0.9500", "0.950", "0.900", "+0.050", "2.50", "7.50", "-5.00", "over-smoothed"):
@@ -74,7 +75,7 @@ def test_the_truth_stands_beside_the_prediction(width):
         assert cell in text
     assert "Over-smoothed: liver." in text
     assert "mean over structures" not in text
-    assert "Truth: 6 in labels[x]." in text
+    assert "Reference: 6 in labels[x]." in text
 
 
 def test_the_mean_over_structures_stands_below_several():
@@ -85,7 +86,7 @@ def test_the_mean_over_structures_stands_below_several():
 def test_what_is_absent_or_undefined_is_said_not_averaged():
     absent = structure(dice=number(None, undefined=6), hd95=number(None, undefined=6), missed=1, in_neither=2)
     text = " ".join(shown(results({"tumour": absent}), 200).split())
-    assert "tumour: missed in 1, in neither truth nor prediction of 2 of 6 scans." in text
+    assert "tumour: missed in 1, in neither reference nor prediction of 2 of 6 scans." in text
     assert "Dice of tumour: 6, HD95 of tumour: 6" in text
     assert "nan" not in text.lower()
 
@@ -117,10 +118,10 @@ def test_some_subjects_with_one_scan_and_pairs_on_other_grids():
     text = shown(
         results({"liver": structure()}, subjects_with_one_scan=["a"], pairs_on_other_grids=2, without_truth=["x"])
     )
-    assert "Subjects with one scan, left out of everything over time: 1." in text
-    assert "2 of 3 pairs do not lie on one grid" in text
+    assert "Subjects with one scan, excluded from everything over time: 1." in text
+    assert "2 of 3 pairs are not on one grid" in text
     assert "longflow_register" in text
-    assert "Label maps without a truth, not evaluated: 1." in text
+    assert "Label maps without a reference, not evaluated: 1." in text
 
 
 def test_lesions_where_there_are_several():
@@ -137,3 +138,45 @@ def test_without_limits_or_a_slope_to_compare():
     text = shown(results({"liver": structure(trajectories=trajectories)}))
     assert "relative slope error of liver: 1" in text
     assert "+0.5" in text
+
+
+BEST = {
+    "dataset": "Dataset101_Tiny",
+    "candidate": "unet__longflowPlans__3d_fullres",
+    "dice": 0.9,
+    "folds": [0],
+    "subjects": 4,
+    "scans": 8,
+    "table": [
+        {
+            "candidate": f"{name}__longflowPlans__3d_fullres",
+            "dice": value,
+            "from": value - 0.01,
+            "to": value + 0.01,
+            "difference_to_best": value - 0.9,
+            "difference_from": difference,
+            "difference_to": difference,
+        }
+        for name, value, difference in (("unet", 0.9, 0.0), ("unet_consistent", 0.85, None))
+    ],
+}
+
+
+def test_models_are_ranked_by_dice():
+    text = shown(BEST, 200, show_best)
+    assert "8 validation scans of 4 subjects, fold 0" in text
+    assert "0.8900 to 0.9100" in text and "-0.0500" in text
+    assert "Chosen: unet 3d_fullres, Dice 0.9000" in text
+    assert "Over so few subjects they are too narrow" in text and "slightly optimistic" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"table": BEST["table"][:1]}, "nothing was compared"),
+        ({"subjects": 1, "scans": 1}, "1 validation scan of 1 subject, .*One subject tells models apart by chance"),
+    ],
+)
+def test_an_uncertain_choice_is_said_to_be_one(changes, words):
+    text = " ".join(shown({**BEST, **changes}, 200, show_best).split())
+    assert re.search(words, text) and "tell these models apart" not in text

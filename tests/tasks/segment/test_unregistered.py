@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from longflow.data.images import Volume
-from longflow.preprocessing.series import prepare_volumes, save_prepared
+from longflow.preprocessing.series import RawSeries, prepare_volumes, save_prepared
 from longflow.tasks.segment import unregistered
 from longflow.tasks.segment.samples import PairSamples
 from longflow.tasks.segment.unregistered import unregistered_pairs, warn_of_unregistered
@@ -37,7 +37,8 @@ def cohort_of(folder, subjects: dict[str, list[np.ndarray]]) -> Cohort:
         scans[subject] = [f"{subject}_{index}" for index in range(len(arrays))]
         volumes = [Volume(array[None], geometry(SHAPE), "float32") for array in arrays]
         times = [float(index) for index in range(len(arrays))]
-        save_prepared(prepare_volumes(subject, scans[subject], times, volumes, plans, "3d_fullres"), folder)
+        raw = RawSeries(subject, scans[subject], times, volumes)
+        save_prepared(prepare_volumes(raw, plans, "3d_fullres"), folder)
     return Cohort(folder, scans)
 
 

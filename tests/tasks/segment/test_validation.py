@@ -4,19 +4,29 @@ import numpy as np
 import pytest
 import torch
 
-from longflow.data.dataset import DatasetDescription, Scan, image_path, series_of_folder, write_description, write_scans
+from longflow.cli import evaluate, predict
+from longflow.data.dataset import (
+    DatasetDescription,
+    Scan,
+    image_path,
+    read_rows,
+    series_of_folder,
+    write_description,
+    write_scans,
+)
 from longflow.data.images import read_image, read_scan, write_volume
 from longflow.errors import DataError
 from longflow.files import read_json
+from longflow.job import FoldJob
 from longflow.methods.method import Method
+from longflow.methods.registry import validation_class_of
 from longflow.paths import DatasetPaths
 from longflow.plans import write_plans
 from longflow.tasks.segment import validation as label_validation
 from longflow.tasks.segment.validation import LabelValidation, dice_of_structures, mean_dice
 from longflow.training.splits import Cohort
-from longflow.training.validation import validation_of
 from tests.tasks.segment.cohort import segment_plans
-from tests.training.helpers import geometry, prepare_all
+from tests.training.helpers import finished_model, geometry, prepare_all
 
 SHAPE = (6, 12, 14)
 TIMES = (0.0, 10.0, 30.0)
@@ -78,7 +88,8 @@ def make_labelled(labelled=lambda subject, scan: True, label_of=true_label, plan
 
 
 def validation_on(paths, cohort, plans=None, fold=0) -> LabelValidation:
-    return LabelValidation(Threshold, paths, plans or segment_plans(), "3d_fullres", fold, cohort, torch.device("cpu"))
+    job = FoldJob(paths, plans or segment_plans(), "3d_fullres", "unet", fold)
+    return LabelValidation(job, cohort, torch.device("cpu"))
 
 
 @pytest.fixture(autouse=True)
@@ -142,17 +153,15 @@ def test_labels_without_a_structure():
 
 
 def test_the_trainer_finds_it():
-    paths, cohort = make_labelled()
-    found = validation_of(Threshold, paths, segment_plans(), "3d_fullres", 0, cohort, torch.device("cpu"))
-    assert isinstance(found, LabelValidation)
+    assert validation_class_of(Threshold) is LabelValidation
 
 
 def test_out_of_fold_label_maps_are_a_valid_folder(caplog):
     paths, cohort = make_labelled(lambda subject, scan: scan != 1)
-    folds = paths.model("unet", "longflowPlans", "3d_fullres").fold(0)
+    validation = validation_on(paths, cohort)
     with caplog.at_level(logging.INFO, "longflow"):
-        validation_on(paths, cohort).finish(method_of(), folds)
-    folder = folds.validation("labels")
+        validation.finish(method_of())
+    folder = validation.job.paths.validation("labels")
     cases = ["s0_0", "s0_2", "s1_0", "s1_2"]
     assert sorted(path.name for path in folder.glob("*.nii.gz")) == [f"{case}.nii.gz" for case in cases]
     for case in cases:
@@ -170,20 +179,50 @@ def test_out_of_fold_label_maps_are_a_valid_folder(caplog):
     assert "Mean Dice of 4 out-of-fold label maps: 1.0000 (left 1.0000, right 1.0000)" in caplog.text
 
 
+def test_evaluating_out_of_fold_label_maps_gives_the_logged_dice(caplog):
+    def wide(array):
+        label = true_label(array)
+        label[1:5, 1, 2:9] = 1
+        return label
+
+    validation = validation_on(*make_labelled(label_of=wide))
+    with caplog.at_level(logging.INFO, "longflow"):
+        validation.finish(method_of())
+    folder = validation.job.paths.validation("labels")
+    assert evaluate.main(["-d", "1", "-i", str(folder), "-np", "1"]) == 0
+    dice = read_json(folder / "metrics.json")["overall"]["dice"]["mean"]
+    assert 0.5 < dice < 1 and f"Mean Dice of 6 out-of-fold label maps: {dice:.4f} (" in caplog.text
+
+
+def test_longflow_predict_takes_out_of_fold_label_maps_for_its_own(caplog):
+    """Same fields, settings and files: what the fold validated is finished, the other scans are added."""
+    validation = validation_on(*make_labelled(lambda subject, scan: scan != 1))
+    validation.finish(method_of())
+    job, folder = validation.job, validation.job.paths.validation("labels")
+    before = {path.name: path.read_bytes() for path in folder.glob("s*.*") if path.name != "scans.csv"}
+    finished_model(job.dataset, job.plans, "unet")
+    arguments = ("-d", "1", "-m", "unet", "-f", "0", "--device", "cpu")
+    assert predict.main(["-i", str(job.dataset.raw / "imagesTr"), "-o", str(folder), *arguments]) == 0
+    assert all((folder / name).read_bytes() == content for name, content in before.items())
+    assert [row.case for row in read_rows(folder / "scans.csv")] == [f"s{s}_{i}" for s in range(2) for i in range(3)]
+    out_of_fold, predicted = read_json(folder / "s0_0.json"), read_json(folder / "s0_1.json")
+    assert out_of_fold.keys() - predicted.keys() == {"dice"} and predicted.keys() <= out_of_fold.keys()
+
+
 def test_at_the_end_inputs_are_mirrored_as_the_method_says_and_not_before(monkeypatch):
-    asked = []
+    mirrored = []
     logits = label_validation.predict_logits
 
-    def listened(methods, image, device, step, mirror):
-        asked.append(mirror)
-        return logits(methods, image, device, step, mirror)
+    def noted(methods, image, settings):
+        mirrored.append(settings.mirror)
+        return logits(methods, image, settings)
 
-    monkeypatch.setattr(label_validation, "predict_logits", listened)
+    monkeypatch.setattr(label_validation, "predict_logits", noted)
     paths, cohort = make_labelled(lambda subject, scan: scan == 0)
     validation = validation_on(paths, cohort)
     validation.score(method_of())
-    validation.finish(method_of(), paths.model("unet", "longflowPlans", "3d_fullres").fold(0))
-    assert asked == [False, False, True, True]
+    validation.finish(method_of())
+    assert mirrored == [False, False, True, True]
 
 
 def test_a_label_that_has_been_removed_since():
@@ -191,7 +230,7 @@ def test_a_label_that_has_been_removed_since():
     validation = validation_on(paths, cohort)
     (paths.raw / "labelsTr" / "s1_0.nii.gz").unlink()
     with pytest.raises(DataError, match="The label of s1_0 has left labelsTr"):
-        validation.finish(method_of(), paths.model("unet", "longflowPlans", "3d_fullres").fold(0))
+        validation.finish(method_of())
 
 
 def test_dice_of_regions_without_ignored_voxels():

@@ -49,8 +49,8 @@ def test_scans_of_earlier_commands_stay_in_the_table(dataset, tmp_path):
     """The volumes are those of the label maps in the files."""
     segmentation_model(dataset, plans_to_segment(REGIONS, [1, 2]))
     segmenter = Segmenter.load(device="cpu", mirror=False)
-    first = make_input(dataset, tmp_path / "first", wanted=False)
-    second = make_input(dataset, tmp_path / "second", wanted=False)
+    first = make_input(dataset, tmp_path / "first", requested=False)
+    second = make_input(dataset, tmp_path / "second", requested=False)
     text = (second / "scans.csv").read_text()
     (second / "scans.csv").write_text(text.replace("a_", "c_").replace(",a,", ",c,"))
     for path in second.glob("a_*"):

@@ -129,7 +129,7 @@ def test_draws_are_those_of_the_paper():
 
 
 def test_a_draw_is_decided_by_the_generator_alone():
-    """The global generators are neither asked nor moved on."""
+    """The global generators are neither read nor advanced."""
     stack = random_stack(2, 1, 8, 8)
     first = of_seed(3, stack)
     np.random.seed(5)

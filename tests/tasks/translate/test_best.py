@@ -10,21 +10,21 @@ from longflow.evaluation.summary import bootstrap_interval
 from longflow.files import read_json
 from longflow.inference.selection import recorded_best
 from longflow.tasks.translate import best as best_translation
-from longflow.tasks.translate.best import find_best_translation
+from longflow.tasks.translate.best import find_best
 from tests.data.helpers import edit_table, write_image, write_phase_dataset
 
-#: (fold, source case, wanted phase)
+#: (fold, source case, requested phase)
 SCANS = tuple(
-    (fold, f"{subject}_{time}_{source}", wanted)
+    (fold, f"{subject}_{time}_{source}", phase)
     for fold, subject, time in ((0, "p1", 0), (0, "p1", 30), (1, "p2", 0))
-    for source, wanted in (("native", "arterial"), ("arterial", "native"))
+    for source, phase in (("native", "arterial"), ("arterial", "native"))
 )
 FLOW = {"solver": "midpoint", "steps": 3, "table": [{"solver": "midpoint", "steps": 3, "body_mae": 1.0}]}
 
 
 @pytest.fixture(autouse=True)
 def compared(monkeypatch):
-    """Solvers are compared elsewhere: here it is told of which models."""
+    """Solvers are compared elsewhere: here it is recorded of which models."""
     models = []
 
     def compare(paths, model, translations, description, progress):
@@ -72,7 +72,7 @@ def test_the_lowest_error_in_the_body_over_subjects(paths, raw, train):
     """The first: p1 (2 + 4 + 6 + 8) / 4, p2 (10 + 20) / 2; the other one is 9 everywhere."""
     train("mfm", (2, 4, 6, 8, 10, 20))
     train("lci", (9, 9, 9, 9, 9, 9))
-    best = find_best_translation(paths, processes=1)
+    best = find_best(paths, processes=1)
     by_name = {row["candidate"]: row for row in best["table"]}
     assert [row["candidate"] for row in best["table"]][:2] == ["lci__longflowPlans__2d", "mfm__longflowPlans__2d"]
     first, other = by_name["mfm__longflowPlans__2d"], by_name["lci__longflowPlans__2d"]
@@ -87,9 +87,9 @@ def test_the_lowest_error_in_the_body_over_subjects(paths, raw, train):
     assert read_json(paths.best) == best
 
 
-def test_the_untranslated_scans_stand_beside_the_models(paths, raw, train):
+def test_models_are_ranked_with_the_untranslated_scans(paths, raw, train):
     train("mfm", (5, 5, 5, 5, 5, 5))
-    best = find_best_translation(paths, processes=1)
+    best = find_best(paths, processes=1)
     expected = np.mean(
         [np.mean([input_error(raw, "p1", time) for time in (0, 30)]), np.mean(input_error(raw, "p2", 0))]
     )
@@ -101,14 +101,14 @@ def test_the_untranslated_scans_stand_beside_the_models(paths, raw, train):
 
 def test_the_untranslated_scans_are_never_chosen(paths, train):
     train("mfm", (400,) * 6)
-    best = find_best_translation(paths, processes=1)
+    best = find_best(paths, processes=1)
     assert [row["candidate"] for row in best["table"]] == ["input", "mfm__longflowPlans__2d"]
     assert best["candidate"] == "mfm__longflowPlans__2d" and best["table"][0]["difference_to_best"] < 0
 
 
 def test_prediction_follows_the_record_and_its_solver(paths, train, compared):
     model = train("mfm", (5,) * 6)
-    find_best_translation(paths, processes=1)
+    find_best(paths, processes=1)
     selection = recorded_best(paths)
     assert [(member.model, member.folds) for member in selection.members] == [(model, (0, 1))]
     assert (selection.solver, selection.steps, selection.shrinkage) == ("midpoint", 3, 1.0)
@@ -119,7 +119,7 @@ def test_solvers_are_those_of_the_best_flow_even_where_no_flow_is_chosen(paths, 
     train("mfm", (8,) * 6)
     better = train("cronos", (7,) * 6)
     train("lci", (5,) * 6)
-    best = find_best_translation(paths, processes=1)
+    best = find_best(paths, processes=1)
     assert best["candidate"] == "lci__longflowPlans__2d"
     assert (best["solver"], best["steps"]) == (None, None)
     assert [model for model, _ in compared] == [better]
@@ -128,17 +128,17 @@ def test_solvers_are_those_of_the_best_flow_even_where_no_flow_is_chosen(paths, 
 
 def test_without_a_flow_there_are_no_solvers(paths, train, compared):
     train("mfm", (5,) * 6)
-    find_best_translation(paths, processes=1)
+    find_best(paths, processes=1)
     assert paths.best_solvers.is_file()
     (paths.model("mfm", "longflowPlans", "2d").folder).rename(paths.results / "elsewhere")
     train("lci", (5,) * 6)
-    best = find_best_translation(paths, processes=1)
+    best = find_best(paths, processes=1)
     assert best["solvers"] is None and not paths.best_solvers.exists()
 
 
 def test_tables(paths, train):
     train("mfm", (5,) * 6)
-    best = find_best_translation(paths, processes=1)
+    best = find_best(paths, processes=1)
     with open(paths.best_table, newline="") as file:
         written = list(csv.DictReader(file))
     assert [row["candidate"] for row in written] == [row["candidate"] for row in best["table"]]
@@ -149,39 +149,39 @@ def test_tables(paths, train):
 def test_only_folds_that_all_have_are_compared(paths, train, caplog):
     train("mfm", (5,) * 6)
     train("lci", (1,) * 6, folds=(0,))
-    assert find_best_translation(paths, processes=1)["candidate"] == "mfm__longflowPlans__2d"
-    assert "lci__longflowPlans__2d is left out" in caplog.text
+    assert find_best(paths, processes=1)["candidate"] == "mfm__longflowPlans__2d"
+    assert "lci__longflowPlans__2d is excluded" in caplog.text
 
 
 def test_one_subject_has_no_interval(paths, train):
     train("mfm", (5,) * 6, folds=(0,))
-    best = find_best_translation(paths, processes=1)
+    best = find_best(paths, processes=1)
     assert best["interval"] is None and best["table"][0]["from"] is None and best["subjects"] == 1
 
 
 def test_nothing_trained(paths, raw):
     with pytest.raises(NotFoundError, match="longflow_train 101"):
-        find_best_translation(paths)
+        find_best(paths)
 
 
 def test_models_validated_on_different_scans(paths, train):
     train("mfm", (5,) * 6)
     train("lci", (5,) * 6, skip=["p1_30_native"])
-    with pytest.raises(DataError, match=r"not validated on the same scans \(p1_30_native_arterial\)"):
-        find_best_translation(paths, processes=1)
+    with pytest.raises(DataError, match=r"not validated on the same scans \(p1_30_native_arterial, fold 0\)"):
+        find_best(paths, processes=1)
 
 
 def test_a_fold_without_translations(paths, train):
     model = train("mfm", (5,) * 6, skip=["p2_0_native", "p2_0_arterial"])
     with pytest.raises(DataError, match=rf"{model.fold(1).validation('translation')} does not exist.*mfm, 2d, fold 1"):
-        find_best_translation(paths, processes=1)
+        find_best(paths, processes=1)
 
 
-def test_a_truth_that_is_gone(paths, raw, train):
+def test_a_reference_that_is_missing(paths, raw, train):
     train("mfm", (5,) * 6)
     edit_table(raw, "p1_30_native,p1,30,native\n", "")
-    with pytest.raises(DataError, match=r"lacks the truth of validation translations: p1_30_arterial_native"):
-        find_best_translation(paths, processes=1)
+    with pytest.raises(DataError, match=r"lacks the references of validation scans: p1_30_arterial_native"):
+        find_best(paths, processes=1)
 
 
 def test_no_body_anywhere(paths, raw, train):
@@ -189,11 +189,11 @@ def test_no_body_anywhere(paths, raw, train):
     for path in (raw / "imagesTr").iterdir():
         write_image(np.full((4, 24, 20), -1000, np.int16), path, (1.5, 1.5, 5.0))
     with pytest.raises(DataError, match="No body is found in any of the 6 validation scans"):
-        find_best_translation(paths, processes=1)
+        find_best(paths, processes=1)
 
 
 def test_phases_on_different_grids(paths, raw, train):
     train("mfm", (5,) * 6)
     write_image(np.zeros((4, 12, 10), np.int16), raw / "imagesTr" / "p1_0_native_0000.nii.gz", (3.0, 3.0, 5.0))
     with pytest.raises(DataError, match=r"size is .*longflow_register"):
-        find_best_translation(paths, processes=1)
+        find_best(paths, processes=1)

@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from longflow.tasks.translate.best_tables import show_best_translation
-from longflow.tasks.translate.metrics import DEFINITIONS
+from longflow.tasks.translate.best_tables import show_best
+from longflow.tasks.translate.task import TASK
 
 
 def model(candidate, error, difference, interval=(None, None)):
@@ -23,7 +23,7 @@ def model(candidate, error, difference, interval=(None, None)):
 
 
 def solver(name, steps, evaluations, error, phase):
-    numbers = dict.fromkeys(DEFINITIONS, 0.5) | {"body_mae": error}
+    numbers = dict.fromkeys(TASK.metrics, 0.5) | {"body_mae": error}
     how = {"solver": name, "steps": steps, "evaluations": evaluations}
     return {"target_phase": phase, **how, "seconds_per_slice": 0.25 if name else None, **numbers}
 
@@ -62,7 +62,7 @@ TRANSLATION = {
 
 def shown(**changes):
     console = Console(file=io.StringIO(), width=160, soft_wrap=True)
-    show_best_translation({**TRANSLATION, **changes}, console)
+    show_best({**TRANSLATION, **changes}, console)
     return console.file.getvalue()
 
 

@@ -8,6 +8,7 @@ from longflow.data.body import body_mask
 from longflow.data.dataset import read_description
 from longflow.data.images import read_scan
 from longflow.errors import DataError
+from longflow.evaluation.evaluation import EvaluationJob
 from longflow.evaluation.summary import bootstrap_interval
 from longflow.files import read_json
 from longflow.tasks.translate.evaluation import (
@@ -16,10 +17,11 @@ from longflow.tasks.translate.evaluation import (
     TRANSLATION,
     evaluate_translation_pairs,
     evaluate_translations,
-    summarise,
+    summarise_direction,
 )
-from longflow.tasks.translate.metrics import DEFINITIONS, translation_metrics
+from longflow.tasks.translate.task import TASK
 from tests.data.helpers import phase_label, write_image, write_phase_dataset
+from tests.tasks.translate.test_metrics import translation_metrics
 
 SPACING = (1.5, 1.5, 5.0)
 
@@ -42,9 +44,24 @@ def out(tmp_path, raw, write_translation):
 def evaluate(raw):
     def run(folder, *further):
         description = read_description(raw / "dataset.json")
-        return evaluate_translations(folder, [*further, raw / "imagesTr"], description, processes=1)
+        results = evaluate_translations(EvaluationJob(folder, further, raw, description, processes=1)).results
+        return results, read_rows(folder / "metrics.csv")
 
     return run
+
+
+def read_rows(path):
+    """Rows of a CSV; numbers, flags and empty cells are read as what they are."""
+    texts = ("case", "subject", "source", "source_phase", "target_phase", "image")
+    flags = {"True": True, "False": False, "": None}
+    with open(path, newline="") as file:
+        return [
+            {
+                name: value if name in texts else flags[value] if value in flags else float(value)
+                for name, value in row.items()
+            }
+            for row in csv.DictReader(file)
+        ]
 
 
 def image(raw, case):
@@ -62,14 +79,14 @@ def test_mean_over_a_subjects_scans_then_over_subjects(out, evaluate):
     assert results["round_trip"] == {}
 
 
-def test_the_untranslated_input_stands_beside_every_number(raw, out, evaluate):
+def test_every_number_is_compared_with_that_of_the_untranslated_input(raw, out, evaluate):
     results, rows = evaluate(out)
     found = results["by_direction"]["native"]
-    assert list(found["input"]) == list(found["translation"]) == list(found["difference"]) == list(DEFINITIONS)
+    assert list(found["input"]) == list(found["translation"]) == list(found["difference"]) == list(TASK.metrics)
     native, arterial = image(raw, "p2_0_native"), image(raw, "p2_0_arterial")
     expected = translation_metrics(arterial, native, body_mask(native[0], True), (5.0, 1.5, 1.5), [True])
     (row,) = (row for row in rows if row["case"] == "p2_0_arterial_native" and row["image"] == INPUT)
-    assert {name: row[name] for name in DEFINITIONS} == expected
+    assert {name: row[name] for name in TASK.metrics} == expected
     assert expected["body_mae"] > 10
     paired = [
         np.mean([own[TRANSLATION] - own[INPUT] for own in of_subject.values()])
@@ -85,7 +102,7 @@ def by_subject_and_case(rows):
     return found
 
 
-def test_the_body_is_that_of_the_truth(raw, tmp_path, evaluate, write_translation):
+def test_the_body_is_that_of_the_reference(raw, tmp_path, evaluate, write_translation):
     """100 HU too much in the air alone."""
     body = body_mask(image(raw, "p1_0_native")[0], True)
     write_translation(tmp_path / "out", "p1_0_arterial", "native", np.where(body, 0, 100))
@@ -94,7 +111,7 @@ def test_the_body_is_that_of_the_truth(raw, tmp_path, evaluate, write_translatio
     assert found["mae"]["mean"] == pytest.approx(100 * (1 - body.mean()), rel=0.03)  # but for what is clipped
 
 
-def test_structures_of_the_truth(raw, out, evaluate):
+def test_structures_of_the_reference(raw, out, evaluate):
     results, rows = evaluate(out)
     vessel = results["by_direction"]["native"]["by_label"]["vessel"]
     assert vessel["translation"]["mean"] == pytest.approx(15, abs=1e-3)
@@ -104,7 +121,7 @@ def test_structures_of_the_truth(raw, out, evaluate):
     assert vessel["input"]["mean"] > 200
 
 
-def test_a_truth_without_labels_is_counted(raw, out, evaluate):
+def test_a_reference_without_labels_is_counted(raw, out, evaluate):
     (raw / "labelsTr" / "p1_0_native.nii.gz").unlink()
     vessel = evaluate(out)[0]["by_direction"]["native"]["by_label"]["vessel"]["translation"]
     assert vessel["undefined"] == 1
@@ -118,13 +135,13 @@ def test_a_dataset_without_labels(tmp_path, evaluate, write_translation):
     assert results["by_direction"]["native"]["by_label"] == {}
 
 
-def test_structures_that_no_truth_has_are_left_out(raw, out, evaluate):
+def test_structures_that_no_reference_has_are_excluded(raw, out, evaluate):
     for label in (raw / "labelsTr").iterdir():
         write_image(0 * phase_label(), label, SPACING)
     assert evaluate(out)[0]["by_direction"]["native"]["by_label"] == {}
 
 
-def test_both_directions_and_the_way_back_stand_apart(raw, tmp_path, evaluate, write_translation):
+def test_both_directions_and_the_way_back_are_separate(raw, tmp_path, evaluate, write_translation):
     out = tmp_path / "out"
     write_translation(tmp_path / "there", "p1_0_arterial", "native", 5.0)
     write_translation(out, "p1_0_arterial", "native", 5.0)
@@ -155,7 +172,7 @@ def test_seconds_that_a_sidecar_does_not_say_are_counted(tmp_path, raw, evaluate
 def test_files(out, evaluate):
     results, rows = evaluate(out)
     assert read_json(out / "metrics.json") == results
-    assert set(DEFINITIONS) | set(FURTHER_DEFINITIONS) == set(results["definitions"])
+    assert set(TASK.metrics) | set(FURTHER_DEFINITIONS) == set(results["definitions"])
     with open(out / "metrics.csv", newline="") as file:
         written = list(csv.DictReader(file))
     assert len(written) == len(rows) == 6
@@ -186,15 +203,15 @@ def test_training_subjects_are_named(out, evaluate, caplog):
     with caplog.at_level(logging.WARNING):
         results, _ = evaluate(out)
     assert results["subjects_of_training"] == ["p1", "p2"]
-    assert "stand in imagesTr (p1, p2)" in caplog.text
+    assert "are in imagesTr (p1, p2)" in caplog.text
 
 
-def test_translations_without_truth_are_named(out, raw, evaluate, caplog):
+def test_translations_without_reference_are_named(out, raw, evaluate, caplog):
     for path in (raw / "imagesTr").glob("p2_0_native*"):
         path.unlink()
     results, _ = evaluate(out)
     assert results["without_truth"] == ["p2_0_arterial_native"]
-    assert "1 of 3 translations have no acquired scan" in caplog.text
+    assert "1 of 3 translations have no reference" in caplog.text
 
 
 def test_phases_on_different_grids(raw, out, evaluate):
@@ -218,8 +235,8 @@ def test_a_label_value_that_is_not_known(raw, out, evaluate):
 
 
 def test_summary_of_nothing_defined():
-    row = {"subject": "p1", "source_phase": "arterial", "seconds": None, "slices": None, **dict.fromkeys(DEFINITIONS)}
-    found = summarise([{**row, "image": TRANSLATION}, {**row, "image": INPUT}])
+    row = {"subject": "p1", "source_phase": "arterial", "seconds": None, "slices": None, **dict.fromkeys(TASK.metrics)}
+    found = summarise_direction([{**row, "image": TRANSLATION}, {**row, "image": INPUT}], list(TASK.metrics))
     assert found["difference"]["ssim"]["mean"] is None and found["difference"]["ssim"]["undefined"] == 1
 
 

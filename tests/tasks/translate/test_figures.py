@@ -8,15 +8,15 @@ from longflow.data.dataset import read_description
 from longflow.data.images import Geometry, read_scan
 from longflow.errors import DataError
 from longflow.tasks.translate import figures as translations
-from longflow.tasks.translate.evaluation import INPUT, TRANSLATION, evaluate_translations
+from longflow.tasks.translate.evaluation import INPUT, TRANSLATION, evaluate_translation_pairs
 from longflow.tasks.translate.figures import (
     ABDOMEN_WINDOW,
     TranslationPanel,
     draw_translations,
     in_standard_orientation,
-    panel_of,
     translation_figure,
-    worst_first,
+    translation_panel,
+    worst_cases,
 )
 from longflow.tasks.translate.pairs import find_translation_pairs, translations_of_folder
 from tests.data.helpers import write_phase_dataset
@@ -55,7 +55,7 @@ def drawn(monkeypatch):
 
 
 def test_worst_subjects_first_and_directions_in_turn():
-    found = worst_first(
+    found = worst_cases(
         rows(
             ("a_1", "a", "native", 3.0),
             ("a_2", "a", "native", 9.0),
@@ -69,12 +69,12 @@ def test_worst_subjects_first_and_directions_in_turn():
 
 
 def test_a_scan_without_a_body_is_ordered_by_the_error_of_the_whole_image():
-    assert worst_first(rows(("a", "a", "native", 0.5), ("b", "b", "native", None))) == ["b", "a"]
+    assert worst_cases(rows(("a", "a", "native", 0.5), ("b", "b", "native", None))) == ["b", "a"]
 
 
 def test_the_way_back_is_a_direction_of_its_own():
     there, back = rows(("a", "a", "native", 3.0)), rows(("b", "a", "native", 2.0))
-    assert worst_first([*there, *({**row, "round_trip": True} for row in back)]) == ["a", "b"]
+    assert worst_cases([*there, *({**row, "round_trip": True} for row in back)]) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -141,46 +141,41 @@ def test_nothing_to_show():
 
 @pytest.fixture
 def evaluated(tmp_path, write_translation):  # noqa: F811
-    """A folder with two translations, and its rows."""
+    """The rows and pairs of a folder with two translations."""
 
     def evaluate(**dataset):
         raw = write_phase_dataset(tmp_path / "raw", **dataset)
         write_translation(tmp_path / "out", "p1_0_arterial", "native", 5.0)
         write_translation(tmp_path / "out", "p2_0_arterial", "native", 20.0)
         description = read_description(raw / "dataset.json")
-        _, found = evaluate_translations(tmp_path / "out", [raw / "imagesTr"], description, processes=1)
-        return found, raw, description
+        translations = translations_of_folder(tmp_path / "out", description)
+        pairs, _ = find_translation_pairs(translations, [raw / "imagesTr"], description)
+        return evaluate_translation_pairs(pairs, description, processes=1), pairs, description
 
     return evaluate
 
 
 def test_panel_of_a_pair(evaluated, tmp_path):
-    found, raw, description = evaluated()
-    pairs, _ = find_translation_pairs(
-        translations_of_folder(tmp_path / "out", description), [raw / "imagesTr"], description
-    )
-    one = panel_of(pairs[1], found, description)
-    truth = read_scan((raw / "imagesTr" / "p2_0_native_0000.nii.gz",)).array[0]
-    np.testing.assert_array_equal(one.target, truth)
-    np.testing.assert_allclose(one.translation, truth + 20)
+    found, pairs, description = evaluated()
+    one = translation_panel(pairs[1], found, description)
+    reference = read_scan((tmp_path / "raw" / "imagesTr" / "p2_0_native_0000.nii.gz",)).array[0]
+    np.testing.assert_array_equal(one.target, reference)
+    np.testing.assert_allclose(one.translation, reference + 20)
     assert (one.title, one.window, one.unit) == ("p2: arterial → native", ABDOMEN_WINDOW, "HU")
     assert one.body_mae == pytest.approx(20, abs=1e-3) and one.input_mae == found[3]["body_mae"]
     assert one.spacing == pytest.approx((5.0, 1.5, 1.5))
 
 
-def test_mr_is_shown_between_percentiles_of_the_target(evaluated, tmp_path):
-    found, raw, description = evaluated(channel="T1")
-    pairs, _ = find_translation_pairs(
-        translations_of_folder(tmp_path / "out", description), [raw / "imagesTr"], description
-    )
-    one = panel_of(pairs[0], found, description)
+def test_mr_is_shown_between_percentiles_of_the_target(evaluated):
+    found, pairs, description = evaluated(channel="T1")
+    one = translation_panel(pairs[0], found, description)
     assert one.window == pytest.approx(np.percentile(one.target, [0.5, 99.5])) and one.unit == "input units"
 
 
-def test_the_figure_of_a_folder(evaluated, tmp_path, monkeypatch):
-    found, raw, description = evaluated()
+def test_the_figure_of_a_folder(evaluated, monkeypatch):
+    found, pairs, description = evaluated()
     shown = []
     monkeypatch.setattr(translations, "translation_figure", lambda panels, path: shown.append((panels, path)))
-    draw_translations(found, tmp_path / "out", [raw / "imagesTr"], description, Path("figure.png"), most=1)
+    draw_translations(found, pairs, description, Path("figure.png"), most=1)
     ((panels, path),) = shown
     assert ([one.title for one in panels], path) == (["p2: arterial → native"], Path("figure.png"))

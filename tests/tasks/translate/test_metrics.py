@@ -6,14 +6,16 @@ from scipy.ndimage import uniform_filter
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
 from longflow.errors import DataError
+from longflow.evaluation.metric import compute_metrics, metrics_of
 from longflow.tasks.forecast.metrics import ssim
 from longflow.tasks.translate.metrics import (
-    DEFINITIONS,
+    TRANSLATION_METRICS,
+    TranslationVolumes,
     body_mae,
     label_mae,
     through_plane,
-    translation_metrics,
 )
+from longflow.tasks.translate.task import TASK
 
 SHAPE = (5, 12, 11)
 SPACING = (5.0, 0.8, 0.8)
@@ -21,11 +23,19 @@ SPACING = (5.0, 0.8, 0.8)
 
 def volumes(shape=(1, *SHAPE), seed=0, low=-900.0, high=900.0):
     generator = np.random.default_rng(seed)
-    truth = generator.uniform(low, high, shape).astype(np.float32)
-    translation = (truth + 40 * generator.standard_normal(shape)).astype(np.float32)
+    reference = generator.uniform(low, high, shape).astype(np.float32)
+    translation = (reference + 40 * generator.standard_normal(shape)).astype(np.float32)
     body = np.zeros(shape[1:], bool)
     body[:, 2:9, 3:9] = True
-    return translation, truth, body
+    return translation, reference, body
+
+
+def translation_metrics(translation, reference, body, spacing, ct):
+    return compute_metrics(metrics_of(TASK), TranslationVolumes(translation, reference, spacing, body, ct))
+
+
+def test_the_task_lists_its_metrics_in_the_order_of_the_columns():
+    assert metrics_of(TASK) == TRANSLATION_METRICS
 
 
 def ssim_by_the_equation(x, y, largest):
@@ -41,9 +51,9 @@ def ssim_by_the_equation(x, y, largest):
 
 
 def test_ct_against_numpy_and_scikit_image():
-    translation, truth, body = volumes()
-    found = translation_metrics(translation, truth, body, SPACING, [True])
-    p, t = np.clip(translation[0].astype(float), -1000, 1000), truth[0].astype(float)
+    translation, reference, body = volumes()
+    found = translation_metrics(translation, reference, body, SPACING, [True])
+    p, t = np.clip(translation[0].astype(float), -1000, 1000), reference[0].astype(float)
     error = p - t
     assert found["mae"] == pytest.approx(np.abs(error).mean())
     assert found["body_mae"] == pytest.approx(np.abs(error)[body].mean())
@@ -59,28 +69,28 @@ def test_ct_against_numpy_and_scikit_image():
     in_both = body[1:] & body[:-1]
     gradient = np.abs(np.diff(p, axis=0) - np.diff(t, axis=0))[in_both].mean() / 5
     assert found["through_plane_error"] == pytest.approx(gradient)
-    assert list(found) == list(DEFINITIONS)
+    assert list(found) == list(TASK.metrics)
 
 
 def test_hounsfield_units_are_clipped_and_others_are_not():
-    translation, truth, body = volumes(low=-1500, high=1800)
-    clipped = [np.clip(volume, -1000, 1000) for volume in (translation, truth)]
-    assert translation_metrics(translation, truth, body, SPACING, [True]) == translation_metrics(
+    translation, reference, body = volumes(low=-1500, high=1800)
+    clipped = [np.clip(volume, -1000, 1000) for volume in (translation, reference)]
+    assert translation_metrics(translation, reference, body, SPACING, [True]) == translation_metrics(
         *clipped, body, SPACING, [True]
     )
-    of_mr = translation_metrics(translation, truth, body, SPACING, [False])
-    assert of_mr["mae"] == pytest.approx(np.abs(translation - truth, dtype=float).mean(), rel=1e-5)
+    of_mr = translation_metrics(translation, reference, body, SPACING, [False])
+    assert of_mr["mae"] == pytest.approx(np.abs(translation - reference, dtype=float).mean(), rel=1e-5)
     assert of_mr["psnr"] == pytest.approx(
-        peak_signal_noise_ratio(truth[0].astype(float), translation[0].astype(float), data_range=np.ptp(truth))
+        peak_signal_noise_ratio(reference[0].astype(float), translation[0].astype(float), data_range=np.ptp(reference))
     )
 
 
 def test_other_units_have_no_psnr_of_mfm_and_its_ssim_from_their_own_range():
-    translation, truth, body = volumes(low=100, high=700)
-    found = translation_metrics(translation, truth, body, SPACING, [False])
+    translation, reference, body = volumes(low=100, high=700)
+    found = translation_metrics(translation, reference, body, SPACING, [False])
     assert found["psnr_mfm"] is None
-    low, high = float(truth.min()), float(truth.max())
-    x, y = ((np.clip(volume[0].astype(float), low, high) - low) / (high - low) for volume in (truth, translation))
+    low, high = float(reference.min()), float(reference.max())
+    x, y = ((np.clip(volume[0].astype(float), low, high) - low) / (high - low) for volume in (reference, translation))
     assert found["ssim_mfm"] == pytest.approx(
         np.mean([ssim_by_the_equation(*pair, 1.0) for pair in zip(x, y, strict=True)])
     )
@@ -88,8 +98,8 @@ def test_other_units_have_no_psnr_of_mfm_and_its_ssim_from_their_own_range():
 
 @pytest.mark.parametrize("ct", [True, False])
 def test_the_truth_itself(ct):
-    _, truth, body = volumes()
-    found = translation_metrics(truth, truth, body, SPACING, [ct])
+    _, reference, body = volumes()
+    found = translation_metrics(reference, reference, body, SPACING, [ct])
     assert (found["body_mae"], found["mae"], found["through_plane_error"]) == (0, 0, 0)
     assert (found["ssim"], found["ssim_mfm"]) == (pytest.approx(1), pytest.approx(1))
     assert (found["psnr"], found["psnr_mfm"]) == (None, None)
@@ -97,8 +107,8 @@ def test_the_truth_itself(ct):
 
 def test_a_shift_of_all_values_in_closed_form():
     """Every voxel is 50 HU too high: the same error everywhere, so none from slice to slice."""
-    _, truth, body = volumes()
-    found = translation_metrics(truth + 50, truth, body, SPACING, [True])
+    _, reference, body = volumes()
+    found = translation_metrics(reference + 50, reference, body, SPACING, [True])
     assert found["body_mae"] == pytest.approx(50) and found["mae"] == pytest.approx(50)
     assert found["psnr_mfm"] == pytest.approx(20 * math.log10(2000 / 50))
     assert found["through_plane_error"] == pytest.approx(0, abs=1e-4)
@@ -106,18 +116,18 @@ def test_a_shift_of_all_values_in_closed_form():
 
 def test_slices_that_do_not_fit_each_other():
     """Each slice is off by 30 HU, up and down in turn: 60 HU from slice to slice, 5 mm apart."""
-    _, truth, body = volumes()
+    _, reference, body = volumes()
     signs = np.where(np.arange(5) % 2, 30, -30)[:, None, None]
-    found = translation_metrics(truth + signs, truth, body, SPACING, [True])
+    found = translation_metrics(reference + signs, reference, body, SPACING, [True])
     assert found["body_mae"] == pytest.approx(30)
     assert found["through_plane_error"] == pytest.approx(60 / 5)
 
 
 def test_slices_lie_across_the_axis_of_the_largest_spacing():
-    translation, truth, body = volumes()
-    turned = [np.moveaxis(volume, 1, 3) for volume in (translation, truth)]
+    translation, reference, body = volumes()
+    turned = [np.moveaxis(volume, 1, 3) for volume in (translation, reference)]
     found = translation_metrics(*turned, np.moveaxis(body, 0, 2), (0.8, 0.8, 5.0), [True])
-    expected = translation_metrics(translation, truth, body, SPACING, [True])
+    expected = translation_metrics(translation, reference, body, SPACING, [True])
     for name in ("ssim_mfm", "through_plane_error"):
         assert found[name] == pytest.approx(expected[name]), name
     assert through_plane((1.0, 1.0, 1.0)) == through_plane((1.0, 1.0, 1.005)) == 0
@@ -127,39 +137,45 @@ def test_slices_lie_across_the_axis_of_the_largest_spacing():
 def test_mfm_is_close_to_one_where_the_usual_ssim_is_not():
     """Soft tissue, 50 HU of noise: C2 = 0.01 is far above its variance on the scale of [0, 1]."""
     generator = np.random.default_rng(0)
-    truth = generator.normal(50, 40, (1, 4, 20, 20))
-    truth[0, 0, 0, 0], truth[0, 0, 0, 1] = -1000, 1000
+    reference = generator.normal(50, 40, (1, 4, 20, 20))
+    reference[0, 0, 0, 0], reference[0, 0, 0, 1] = -1000, 1000
     found = translation_metrics(
-        truth + generator.normal(0, 50, truth.shape), truth, np.ones(truth.shape[1:], bool), (3, 1, 1), [True]
+        reference + generator.normal(0, 50, reference.shape),
+        reference,
+        np.ones(reference.shape[1:], bool),
+        (3, 1, 1),
+        [True],
     )
     assert found["ssim_mfm"] > 0.9 > 0.8 > found["ssim"]
 
 
 def test_the_bit_outside_the_body_counts_for_the_whole_image_alone():
-    _, truth, body = volumes()
-    translation = truth + np.where(body, 10, 100)
-    found = translation_metrics(translation, truth, body, SPACING, [False])
+    _, reference, body = volumes()
+    translation = reference + np.where(body, 10, 100)
+    found = translation_metrics(translation, reference, body, SPACING, [False])
     assert found["body_mae"] == pytest.approx(10, rel=1e-4)
     assert found["mae"] == pytest.approx(10 * body.mean() + 100 * (1 - body.mean()), rel=1e-4)
-    assert body_mae(translation, truth, body, [False]) == found["body_mae"]
+    assert body_mae(translation, reference, body, [False]) == found["body_mae"]
 
 
 def test_without_a_body():
-    translation, truth, body = volumes()
-    found = translation_metrics(translation, truth, np.zeros_like(body), SPACING, [True])
+    translation, reference, body = volumes()
+    found = translation_metrics(translation, reference, np.zeros_like(body), SPACING, [True])
     assert {name for name, value in found.items() if value is None} == {"body_mae", "through_plane_error"}
 
 
 def test_a_single_slice_has_nothing_across_it():
-    translation, truth, body = volumes((1, 1, 12, 11))
-    found = translation_metrics(translation, truth, body, SPACING, [True])
+    translation, reference, body = volumes((1, 1, 12, 11))
+    found = translation_metrics(translation, reference, body, SPACING, [True])
     assert {name for name, value in found.items() if value is None} == {"through_plane_error"}
-    assert found["ssim"] == pytest.approx(ssim(translation[0].clip(-1000, 1000), truth[0], np.ptp(truth)), rel=1e-5)
+    assert found["ssim"] == pytest.approx(
+        ssim(translation[0].clip(-1000, 1000), reference[0], np.ptp(reference)), rel=1e-5
+    )
 
 
 def test_slices_that_are_narrower_than_a_window():
-    translation, truth, body = volumes((1, 5, 2, 11))
-    found = translation_metrics(translation, truth, body, SPACING, [True])
+    translation, reference, body = volumes((1, 5, 2, 11))
+    found = translation_metrics(translation, reference, body, SPACING, [True])
     assert found["ssim_mfm"] is None
 
 
@@ -172,8 +188,8 @@ def test_slices_that_are_narrower_than_a_window():
     ],
 )
 def test_a_truth_of_a_single_value(ct, value, undefined):
-    translation, truth, body = volumes()
-    found = translation_metrics(translation, np.full_like(truth, value), body, SPACING, [ct])
+    translation, reference, body = volumes()
+    found = translation_metrics(translation, np.full_like(reference, value), body, SPACING, [ct])
     assert {name for name, number in found.items() if number is None} == undefined
 
 
@@ -182,47 +198,47 @@ def test_channels_count_alike_and_mfm_is_of_ct_alone():
     both = [np.concatenate([a, b]) for a, b in zip(ct[:2], mr[:2], strict=True)]
     found = translation_metrics(*both, ct[2], SPACING, [True, False])
     one, two = translation_metrics(*ct, SPACING, [True]), translation_metrics(*mr, SPACING, [False])
-    for name in set(DEFINITIONS) - {"psnr_mfm"}:
+    for name in set(TASK.metrics) - {"psnr_mfm"}:
         assert found[name] == pytest.approx((one[name] + two[name]) / 2), name
     assert found["psnr_mfm"] == one["psnr_mfm"]
 
 
 def test_psnr_of_two_channels_is_not_that_of_the_one_that_differs():
-    translation, truth, body = volumes((2, *SHAPE))
-    translation[0] = truth[0]
-    found = translation_metrics(translation, truth, body, SPACING, [True, True])
+    translation, reference, body = volumes((2, *SHAPE))
+    translation[0] = reference[0]
+    found = translation_metrics(translation, reference, body, SPACING, [True, True])
     assert (found["psnr"], found["psnr_mfm"]) == (None, None)
 
 
 def test_mae_of_structures():
-    _, truth, _ = volumes()
+    _, reference, _ = volumes()
     labels = np.zeros(SHAPE, int)
     labels[1], labels[2] = 1, 2
-    translation = truth + np.where(labels == 1, 20, 60)
-    found = label_mae(translation, truth, labels, {"core": (1,), "whole": (1, 2), "cyst": (3,)}, [True])
+    translation = reference + np.where(labels == 1, 20, 60)
+    found = label_mae(translation, reference, labels, {"core": (1,), "whole": (1, 2), "cyst": (3,)}, [True])
     assert found["core"] == pytest.approx(20) and found["whole"] == pytest.approx(40)
     assert found["cyst"] is None
 
 
 def test_structures_of_ct_are_clipped_too():
-    truth = np.full((1, *SHAPE), 1500.0)
-    assert label_mae(truth - 1000, truth, np.ones(SHAPE, int), {"bone": (1,)}, [True]) == {"bone": 500}
+    reference = np.full((1, *SHAPE), 1500.0)
+    assert label_mae(reference - 1000, reference, np.ones(SHAPE, int), {"bone": (1,)}, [True]) == {"bone": 500}
 
 
 def test_shapes_that_differ():
-    translation, truth, body = volumes()
-    with pytest.raises(DataError, match=r"shapes differ: translation \(1, 4, 12, 11\), truth \(1, 5, 12, 11\)"):
-        translation_metrics(translation[:, :4], truth, body, SPACING, [True])
+    translation, reference, body = volumes()
+    with pytest.raises(DataError, match=r"shapes differ: translation \(1, 4, 12, 11\), reference \(1, 5, 12, 11\)"):
+        translation_metrics(translation[:, :4], reference, body, SPACING, [True])
     with pytest.raises(DataError, match=r"mask of the body has \(4, 12, 11\) voxels"):
-        translation_metrics(translation, truth, body[:4], SPACING, [True])
+        translation_metrics(translation, reference, body[:4], SPACING, [True])
     with pytest.raises(DataError, match=r"label map has \(4, 12, 11\) voxels"):
-        label_mae(translation, truth, np.zeros((4, 12, 11)), {"core": (1,)}, [True])
-    with pytest.raises(DataError, match="has 1 channels, but it is said of 2"):
-        translation_metrics(translation, truth, body, SPACING, [True, False])
+        label_mae(translation, reference, np.zeros((4, 12, 11)), {"core": (1,)}, [True])
+    with pytest.raises(DataError, match="has 1 channels"):
+        translation_metrics(translation, reference, body, SPACING, [True, False])
 
 
 def test_a_voxel_that_is_not_a_number():
-    translation, truth, body = volumes()
+    translation, reference, body = volumes()
     translation[0, 0, 0, 0] = np.inf
     with pytest.raises(DataError, match="translation has 1 NaN or infinite"):
-        translation_metrics(translation, truth, body, SPACING, [True])
+        translation_metrics(translation, reference, body, SPACING, [True])

@@ -38,21 +38,21 @@ def test_a_translation_with_all_that_its_sidecar_says(tmp_path, description, wri
     assert (one.round_trip, one.seconds, one.slices) == (False, 2.0, 4)
 
 
-def test_truth_of_the_same_subject_and_time_in_the_wanted_phase(raw, tmp_path, found, write_translation):
+def test_reference_of_the_same_subject_and_time_in_the_requested_phase(raw, tmp_path, found, write_translation):
     write_translation(tmp_path / "out", "p1_30_arterial", "native", 5.0)
     write_translation(tmp_path / "out", "p2_0_native", "arterial", 5.0)
     (first, second), without = found()
-    assert first.truth == (raw / "imagesTr" / "p1_30_native_0000.nii.gz",)
-    assert first.source == (raw / "imagesTr" / "p1_30_arterial_0000.nii.gz",)
-    assert first.label == raw / "labelsTr" / "p1_30_native.nii.gz"
-    assert second.truth == (raw / "imagesTr" / "p2_0_arterial_0000.nii.gz",)
+    assert first.reference == (raw / "imagesTr" / "p1_30_native_0000.nii.gz",)
+    assert first.source_images == (raw / "imagesTr" / "p1_30_arterial_0000.nii.gz",)
+    assert first.label_map == raw / "labelsTr" / "p1_30_native.nii.gz"
+    assert second.reference == (raw / "imagesTr" / "p2_0_arterial_0000.nii.gz",)
     assert without == []
 
 
-def test_a_truth_without_labels(raw, tmp_path, found, write_translation):
+def test_a_reference_without_labels(raw, tmp_path, found, write_translation):
     (raw / "labelsTr" / "p1_0_native.nii.gz").unlink()
     write_translation(tmp_path / "out", "p1_0_arterial", "native", 5.0)
-    assert found()[0][0].label is None
+    assert found()[0][0].label_map is None
 
 
 def test_a_folder_of_another_name_has_no_labels(raw, tmp_path, found, write_translation):
@@ -60,10 +60,10 @@ def test_a_folder_of_another_name_has_no_labels(raw, tmp_path, found, write_tran
     (raw / "imagesTr").rename(tmp_path / "acquired")
     (raw / "scans.csv").rename(tmp_path / "acquired" / "scans.csv")
     ((pair,), _) = found(tmp_path / "acquired")
-    assert pair.truth[0].parent.name == "acquired" and pair.label is None
+    assert pair.reference[0].parent.name == "acquired" and pair.label_map is None
 
 
-def test_held_out_truths_stand_in_the_table_of_the_inputs(raw, tmp_path, found, write_translation):
+def test_held_out_references_are_in_the_table_of_the_inputs(raw, tmp_path, found, write_translation):
     """As forecasts: imagesTs has the table, with a row that has no image there; targetsTs has the image."""
     write_translation(tmp_path / "out", "p1_0_arterial", "native", 5.0)
     (raw / "imagesTr").rename(raw / "imagesTs")
@@ -73,30 +73,30 @@ def test_held_out_truths_stand_in_the_table_of_the_inputs(raw, tmp_path, found, 
     name = "p1_0_native_0000.nii.gz"
     (raw / "imagesTs" / name).rename(raw / "targetsTs" / name)
     ((pair,), _) = found(raw / "targetsTs", raw / "imagesTs")
-    assert pair.truth == (raw / "targetsTs" / name,)
-    assert pair.label == raw / "labelsTs" / "p1_0_native.nii.gz"
+    assert pair.reference == (raw / "targetsTs" / name,)
+    assert pair.label_map == raw / "labelsTs" / "p1_0_native.nii.gz"
 
 
 def test_there_and_back(raw, tmp_path, found, write_translation):
-    """The truth of the way back is the scan that was acquired, and the source the translation of the way there."""
+    """The reference of the way back is the acquired scan, and its source the translation of the way there."""
     write_translation(tmp_path / "there", "p1_0_arterial", "native", 5.0)
     write_translation(tmp_path / "out", "p1_0_arterial_native", "arterial", 7.0, round_trip=True)
     ((pair,), _) = found(tmp_path / "there")
-    assert pair.translation.round_trip
-    assert pair.source == (tmp_path / "there" / "p1_0_arterial_native_0000.nii.gz",)
-    assert pair.truth == (raw / "imagesTr" / "p1_0_arterial_0000.nii.gz",)
+    assert pair.round_trip
+    assert pair.source_images == (tmp_path / "there" / "p1_0_arterial_native_0000.nii.gz",)
+    assert pair.reference == (raw / "imagesTr" / "p1_0_arterial_0000.nii.gz",)
 
 
-def test_a_translation_is_nobodys_truth(raw, tmp_path, found, write_translation):
-    """A folder of translations comes first, whose table names scans in the wanted phase."""
+def test_a_translation_is_never_a_reference(raw, tmp_path, found, write_translation):
+    """A folder of translations comes first, whose table names scans in the requested phase."""
     write_translation(tmp_path / "out", "p1_0_arterial", "native", 5.0)
-    assert found(tmp_path / "out")[0][0].truth[0].parent == raw / "imagesTr"
+    assert found(tmp_path / "out")[0][0].reference[0].parent == raw / "imagesTr"
     edit_table(raw, "p1_0_native,p1,0,native\n", "")
     with pytest.raises(DataError, match="None of the 1 translations has an acquired scan"):
         found(tmp_path / "out")
 
 
-def test_a_translation_that_is_called_like_the_truth(raw, tmp_path, found, write_translation):
+def test_a_translation_that_is_called_like_the_reference(raw, tmp_path, found, write_translation):
     """Cases p1_0 (arterial) and p1_0_native: the translation of the first has the name of the second."""
     edit_table(raw, "p1_0_arterial,", "p1_0,")
     (raw / "imagesTr" / "p1_0_arterial_0000.nii.gz").rename(raw / "imagesTr" / "p1_0_0000.nii.gz")
@@ -105,10 +105,10 @@ def test_a_translation_that_is_called_like_the_truth(raw, tmp_path, found, write
         (tmp_path / "there" / f"p1_0_arterial_native{ending}").rename(tmp_path / "there" / f"p1_0_native{ending}")
     write_translation(tmp_path / "out", "p1_0_native_arterial", "native", 7.0, source="p1_0", subject="p1", time=0)
     ((pair,), _) = found(tmp_path / "there")
-    assert pair.truth == (raw / "imagesTr" / "p1_0_native_0000.nii.gz",)
+    assert pair.reference == (raw / "imagesTr" / "p1_0_native_0000.nii.gz",)
 
 
-def test_translations_without_truth_are_named(raw, tmp_path, found, write_translation):
+def test_translations_without_reference_are_named(raw, tmp_path, found, write_translation):
     edit_table(raw, "p1_30_native,p1,30,native\n", "")
     write_translation(tmp_path / "out", "p1_0_arterial", "native", 5.0)
     write_translation(tmp_path / "out", "p1_30_arterial", "native", 5.0)
@@ -116,7 +116,7 @@ def test_translations_without_truth_are_named(raw, tmp_path, found, write_transl
     assert len(pairs) == 1 and without == ["p1_30_arterial_native"]
 
 
-def test_no_truth_at_all(tmp_path, raw, found, write_translation):
+def test_no_reference_at_all(tmp_path, raw, found, write_translation):
     """The table has no phases, so nothing is known of them."""
     text = (raw / "scans.csv").read_text().replace("phase", "visit")
     (raw / "scans.csv").write_text(text)
@@ -175,7 +175,7 @@ def test_a_translation_with_a_channel_missing(tmp_path, description, write_trans
         translations_of_folder(tmp_path / "out", two)
 
 
-def test_what_is_written_is_the_truth_and_an_error(tmp_path, raw, write_translation):
+def test_the_fixture_writes_the_reference_and_an_error(tmp_path, raw, write_translation):
     """Of the fixture: what other tests rely on."""
     write_translation(tmp_path / "out", "p1_0_arterial", "native", 5.0)
     written, truth = (

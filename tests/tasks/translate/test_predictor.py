@@ -10,11 +10,12 @@ from longflow.data.dataset import read_description, read_rows, series_of_folder
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import read_json, write_json
-from longflow.inference.predictor import Asked, predict_folder
-from longflow.inference.windows import predict_translation
+from longflow.inference.predictor import predict_folder
+from longflow.inference.windows import WindowSettings
 from longflow.paths import DatasetPaths
-from longflow.preprocessing.series import export_forecast, prepare_volumes
-from longflow.tasks.translate.predictor import Translator, doubts_of_units, translate
+from longflow.preprocessing.series import RawSeries, export_forecast, prepare_volumes
+from longflow.tasks.translate.predictor import Translator, doubts_of_units, translate_scan
+from longflow.tasks.translate.windows import predict_translation
 from tests.data.helpers import edit_table, write_phase_dataset
 from tests.inference.helpers import PHASES, plans_to_translate, translation_model, use_one_convolution
 from tests.inference.test_predictor import names
@@ -62,14 +63,10 @@ def read(folder, case):
     return read_scan((folder / f"{case}_0000.nii.gz",))
 
 
-def test_it_is_offered_at_the_front_door():
-    assert longflow.Translator is Translator
-
-
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("spacing", [(5, 2, 2), SPACING])
 @pytest.mark.parametrize("kind", ["int16", "float32", "uint16"])
-def test_an_untrained_flow_returns_the_scan_to_the_bit(untrained, phase, spacing, kind):
+def test_an_untrained_flow_returns_the_scan_bit_identically(untrained, phase, spacing, kind):
     """On the grid that it was planned for and on another one; beyond the limits that the plan clips to as well."""
     scan = array(low=0 if kind == "uint16" else -1500).astype(kind)
     found = untrained.predict(scan, phase, spacing)
@@ -111,14 +108,15 @@ def test_the_parts_are_put_together_as_they_are_tested_each(dataset, normal_form
     translator = Translator.load(device="cpu", mirror=True)
     (member,) = translator.models.members
     volume = Volume(array()[None].astype(np.float32), geometry(SHAPE, SPACING), "int16")
-    prepared = prepare_volumes("s", ["s"], [0], [volume], plans, "3d_fullres")
+    prepared = prepare_volumes(RawSeries.of_scan("s", volume), plans, "3d_fullres")
     image = np.asarray(prepared.images[0])
+    windows = WindowSettings("cpu", 0.5, mirror=True)
     for number, phase in enumerate(PHASES):
-        predicted = predict_translation(member.methods, image, number, "cpu", 0.5, mirror=True)
+        predicted = predict_translation(member.methods, image, number, windows)
         expected = export_forecast(predicted, image, volume.array, prepared.properties, 0)
         found = translator.translate(volume, phase)
         assert found.dtype == np.float32 and np.array_equal(found, expected)
-        assert np.array_equal(translate(member.methods, volume, number, plans, "3d_fullres", "cpu", True), expected)
+        assert np.array_equal(translate_scan(member, volume, number, windows), expected)
 
 
 def test_both_ways_are_one_flow_integrated_either_way(dataset):
@@ -194,9 +192,9 @@ def test_what_cannot_be_translated(untrained, error, message, scan, phase, spaci
 def test_a_folder_is_translated_both_ways(awake, folder, tmp_path):
     out = tmp_path / "out"
     for phase, other in (PHASES, PHASES[::-1]):
-        wanted = predict_folder(awake, folder, out, Asked(phase=phase))
-        assert [item.target.case for item in wanted] == [f"{subject}_0_{other}_{phase}" for subject in ("p1", "p2")]
-        for item in wanted:
+        requests = predict_folder(awake, folder, out, {"to": phase})
+        assert [item.target.case for item in requests] == [f"{subject}_0_{other}_{phase}" for subject in ("p1", "p2")]
+        for item in requests:
             found, source = read(out, item.target.case), read(folder, item.source.case)
             assert found.data_type == "int16" and not found.geometry.differences(source.geometry)
             assert np.array_equal(found.array, np.rint(awake.translate(source, other)))
@@ -212,7 +210,7 @@ def test_a_folder_is_translated_both_ways(awake, folder, tmp_path):
 
 
 def test_a_sidecar_says_what_was_made_from_what(untrained, folder, tmp_path):
-    predict_folder(untrained, folder, tmp_path / "out", Asked(phase="native"))
+    predict_folder(untrained, folder, tmp_path / "out", {"to": "native"})
     assert names(tmp_path / "out") == sorted(
         [f"{subject}_0_arterial_native{ending}" for subject in ("p1", "p2") for ending in (".json", "_0000.nii.gz")]
         + ["dataset.json", "scans.csv"]
@@ -249,11 +247,11 @@ def test_a_sidecar_says_what_was_made_from_what(untrained, folder, tmp_path):
 
 
 def test_there_and_back_is_a_round_trip(untrained, folder, tmp_path):
-    """The output folder is a valid input; from an untrained flow the scan comes back to the bit."""
+    """The output folder is a valid input; from an untrained flow the scan comes back bit-identically."""
     out, back = tmp_path / "out", tmp_path / "back"
-    predict_folder(untrained, folder, out, Asked(phase="native"))
-    wanted = predict_folder(untrained, out, back)  # all are native, so the other phase is meant
-    assert [item.target.case for item in wanted] == [
+    predict_folder(untrained, folder, out, {"to": "native"})
+    requests = predict_folder(untrained, out, back)  # all are native, so the other phase is meant
+    assert [item.target.case for item in requests] == [
         f"{subject}_0_arterial_native_arterial" for subject in ("p1", "p2")
     ]
     sidecar = read_json(back / "p1_0_arterial_native_arterial.json")
@@ -263,31 +261,31 @@ def test_there_and_back_is_a_round_trip(untrained, folder, tmp_path):
 
 def test_finished_translations_are_kept_and_settings_are_not_mixed(untrained, folder, tmp_path, caplog):
     out = tmp_path / "out"
-    predict_folder(untrained, folder, out, Asked(phase="native"))
+    predict_folder(untrained, folder, out, {"to": "native"})
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
     with caplog.at_level(logging.INFO):
-        predict_folder(untrained, folder, out, Asked(phase="native"))
+        predict_folder(untrained, folder, out, {"to": "native"})
     assert "2 of 2 translations are finished and kept" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in before} == before
     other = Translator.load(device="cpu", solver="euler", steps=1)
     with pytest.raises(ConfigurationError, match="was made with solver heun2, this command has euler"):
-        predict_folder(other, folder, out, Asked(phase="native"))
+        predict_folder(other, folder, out, {"to": "native"})
 
 
 def test_a_damaged_scan_is_named_and_the_others_are_done(untrained, folder, tmp_path):
     path = folder / "p1_0_arterial_0000.nii.gz"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DataError, match=r"1 of 2 translations could not be made(?s:.)*p1_0_arterial_native: .*trunc"):
-        predict_folder(untrained, folder, tmp_path / "out", Asked(phase="native"))
+        predict_folder(untrained, folder, tmp_path / "out", {"to": "native"})
     assert [row.case for row in read_rows(tmp_path / "out" / "scans.csv")] == ["p2_0_arterial_native"]
 
 
 def test_values_that_are_no_hounsfield_units_are_a_warning(untrained, folder, tmp_path, caplog):
-    """A rescale intercept subtracted twice; what is no CT has no units."""
+    """A rescale intercept subtracted twice; only CT has units."""
     scan = read(folder, "p1_0_arterial")
     write_volume(scan.array[0] - 1024, scan.geometry, "int16", folder / "p1_0_arterial_0000.nii.gz")
     with caplog.at_level(logging.WARNING):
-        predict_folder(untrained, folder, tmp_path / "out", Asked(phase="native"))
+        predict_folder(untrained, folder, tmp_path / "out", {"to": "native"})
     sidecars = (tmp_path / "out" / f"{case}_0_arterial_native.json" for case in ("p1", "p2"))
     doubted, good = (read_json(sidecar)["warnings"] for sidecar in sidecars)
     assert good == [] and len(doubted) == 1
@@ -297,15 +295,15 @@ def test_values_that_are_no_hounsfield_units_are_a_warning(untrained, folder, tm
 
 
 def test_what_is_for_models_of_other_tasks_is_refused(untrained, dataset, folder, tmp_path):
-    with pytest.raises(ConfigurationError, match=r"Times \(-t\) are for forecasts, but mfm__.* translates\. Leave -t"):
-        predict_folder(untrained, folder, tmp_path / "out", Asked(times=(5.0,)))
+    with pytest.raises(ConfigurationError, match=r"Times \(-t\) are for forecasts, but mfm__.* translates\. Remove -t"):
+        predict_folder(untrained, folder, tmp_path / "out", {"times": (5.0,)})
     with pytest.raises(NotFoundError, match="no phase 'venous'"):
-        predict_folder(untrained, folder, tmp_path / "out", Asked(phase="venous"))
+        predict_folder(untrained, folder, tmp_path / "out", {"to": "venous"})
     edit_table(folder, "arterial\n", "venous\n")
     with pytest.raises(
         DataError, match=r"p1_0_arterial \(line 3\): its phase is 'venous', expected native or arterial"
     ):
-        predict_folder(untrained, folder, tmp_path / "out", Asked(phase="native"))
+        predict_folder(untrained, folder, tmp_path / "out", {"to": "native"})
     assert not (tmp_path / "out").exists()
     for kind in (longflow.Forecaster, longflow.Segmenter):
         with pytest.raises(ConfigurationError, match=f"is a model for the task 'translate', not for '{kind.task}'"):

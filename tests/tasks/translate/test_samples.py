@@ -7,7 +7,7 @@ import torch
 from longflow.errors import DataError
 from longflow.preprocessing.series import load_prepared, save_prepared
 from longflow.tasks.translate import samples as phase_samples
-from longflow.tasks.translate.samples import PhaseSamples, alike_for_slices, pairs_of_cohort
+from longflow.tasks.translate.samples import PhaseSamples, pairs_of_cohort, uniform_over_slices
 from longflow.training.splits import Cohort
 from tests.tasks.translate.cohort import make_pairs, phase_plans
 
@@ -122,14 +122,14 @@ class Listened:
 
 def test_a_third_of_the_volumes_lie_where_the_phases_differ_most(monkeypatch):
     """The weights that reach the draw: the squared difference, summed over blocks."""
-    asked = []
-    monkeypatch.setattr(phase_samples, "draw_patch_start", lambda series, change, *_: asked.append(change) or [0, 0, 0])
+    calls = []
+    monkeypatch.setattr(phase_samples, "draw_patch_start", lambda series, change, *_: calls.append(change) or [0, 0, 0])
     samples = samples_of(phase_plans(batch_size=1, channel="T1", normal_form="per_scan"), subjects=("p1",))
     series, ((native, arterial),) = samples.series["p1"], samples.pairs["p1"]
     expected = np.square(series.coarse[native] - series.coarse[arterial])[0]
     for number in range(4):
         samples[number]
-        np.testing.assert_allclose(asked[number], expected, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(calls[number], expected, rtol=1e-3, atol=1e-6)
 
 
 def test_whole_slices_are_drawn_alike_of_those_that_show_body(unaugmented):
@@ -155,8 +155,8 @@ def test_slices_weigh_alike_in_the_last_block_too():
     series.coarse = np.zeros((2, 1, 3, 2, 2), np.float32)
     series.coarse[:, :, 0], series.coarse[:, :, 2, 0, 0] = 1, 1
     series.coarse_block, series.images = (4, 8, 8), np.zeros((2, 1, 9, 16, 16))
-    assert np.array_equal(alike_for_slices(series).sum((1, 2)), [4, 0, 1])
-    assert np.array_equal(alike_for_slices(series)[2], [[1, 0], [0, 0]])
+    assert np.array_equal(uniform_over_slices(series).sum((1, 2)), [4, 0, 1])
+    assert np.array_equal(uniform_over_slices(series)[2], [[1, 0], [0, 0]])
 
 
 def test_a_patch_that_is_larger_than_a_slice_repeats_its_border(unaugmented):
@@ -169,20 +169,20 @@ def test_a_patch_that_is_larger_than_a_slice_repeats_its_border(unaugmented):
 
 
 def test_both_scans_are_augmented_by_one_draw_in_the_spacing_of_the_scan(monkeypatch):
-    asked = []
+    calls = []
     augment = phase_samples.augment_phases
 
     def listened(stack, spacing, generator):
-        asked.append((tuple(stack.shape), tuple(spacing)))
+        calls.append((tuple(stack.shape), tuple(spacing)))
         return augment(stack, spacing, generator)
 
     monkeypatch.setattr(phase_samples, "augment_phases", listened)
     samples = samples_of(phase_plans(2, batch_size=2))
     augmented = samples[0]
-    assert asked == [((2, 1, 8, 8), (1.5, 1.5))] * 2
+    assert calls == [((2, 1, 8, 8), (1.5, 1.5))] * 2
     samples.augmented = False
     plain = samples[0]
-    assert len(asked) == 2 and not torch.equal(plain.source, augmented.source)
+    assert len(calls) == 2 and not torch.equal(plain.source, augmented.source)
 
 
 def test_subjects_without_a_pair_are_left_out_and_said_so(caplog):
@@ -195,7 +195,7 @@ def test_subjects_without_a_pair_are_left_out_and_said_so(caplog):
     save_prepared(series, cohort.folder)
     with caplog.at_level("INFO"):
         assert list(pairs_of_cohort(cohort, plans, "to train on")) == ["p1", "p3"]
-    assert "1 subjects to train on without a pair of native and arterial are left out (p2)" in caplog.text
+    assert "1 subjects to train on without a pair of native and arterial are excluded (p2)" in caplog.text
     alone = Cohort(cohort.folder, {"p2": cohort.scans["p2"]})
     with pytest.raises(
         DataError, match=r"None of the 1 subjects to train on \(p2\) has a pair: .* native and arterial"

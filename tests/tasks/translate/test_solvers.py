@@ -9,16 +9,17 @@ from longflow.data.dataset import read_description
 from longflow.data.images import read_scan
 from longflow.errors import DataError
 from longflow.flow.solvers import count_evaluations
-from longflow.inference.models import load_models
+from longflow.inference.models import PredictionSettings, load_models
 from longflow.inference.selection import Member, Selection
 from longflow.plans import Solver
 from longflow.tasks.translate import solvers
-from longflow.tasks.translate.metrics import DEFINITIONS, translation_metrics
-from longflow.tasks.translate.pairs import Translation, TranslationPair
-from longflow.tasks.translate.predictor import translate
-from longflow.tasks.translate.solvers import SOLVERS, OutOfFold, best_solver, chosen_scans, compare_solvers, middle
+from longflow.tasks.translate.pairs import TranslationPrediction
+from longflow.tasks.translate.predictor import translate_scan
+from longflow.tasks.translate.solvers import SOLVERS, best_solver, chosen_scans, compare_solvers, middle
+from longflow.tasks.translate.task import TASK
 from tests.data.helpers import write_image, write_phase_dataset
 from tests.inference.helpers import plans_to_translate, translation_model, use_one_convolution
+from tests.tasks.translate.test_metrics import translation_metrics
 
 #: slices of the scans, of which the middle ones are translated
 DEPTH = 11
@@ -57,12 +58,20 @@ def out_of_fold(raw, subjects=("p1", "p2")):
         return (raw / "imagesTr" / f"{subject}_0_{phase}_0000.nii.gz",)
 
     return [
-        OutOfFold(fold, TranslationPair(one, scan(subject, one.source_phase), scan(subject, one.target_phase)))
-        for fold, subject in enumerate(subjects)
-        for one in (
-            Translation(f"{subject}_0_{source}_{wanted}", subject, 0.0, f"{subject}_0_{source}", source, wanted, ())
-            for source, wanted in (("native", "arterial"), ("arterial", "native"))
+        TranslationPrediction(
+            case=f"{subject}_0_{source}_{target}",
+            subject=subject,
+            time=0.0,
+            images=(),
+            reference=scan(subject, target),
+            fold=fold,
+            source=f"{subject}_0_{source}",
+            source_phase=source,
+            target_phase=target,
+            source_images=scan(subject, source),
         )
+        for fold, subject in enumerate(subjects)
+        for source, target in (("native", "arterial"), ("arterial", "native"))
     ]
 
 
@@ -92,7 +101,6 @@ def test_the_solvers_are_known_and_cost_what_table_5_says():
         ("midpoint", 3): 6,
         ("explicit_adams", 3): 9,
     }
-    assert f"{sum(costs.values())} times" in solvers.__doc__
 
 
 def test_each_fold_translates_what_it_was_not_trained_on(paths, raw, compare, few):
@@ -106,12 +114,13 @@ def test_each_fold_translates_what_it_was_not_trained_on(paths, raw, compare, fe
             read_scan((raw / "imagesTr" / f"{subject}_0_{phase}_0000.nii.gz",)) for phase in ("arterial", "native")
         )
         body = body_mask(truth.array[0], True)[1:9]
-        models = load_models(Selection(paths, (Member(model, (fold,)),)), "translate", "cpu", solver="euler", steps=2)
+        settings = PredictionSettings("cpu", solver="euler", steps=2)
+        models = load_models(Selection(paths, (Member(model, (fold,)),)), "translate", settings)
         part = replace(source, array=source.array[:, 1:9], geometry=replace(source.geometry, size=(20, 24, 8)))
-        translation = translate(models.members[0].methods, part, 1, models.plans, "2d", "cpu", models.mirror)
+        translation = translate_scan(models.members[0], part, 1, models.windows(models.members[0]))
         errors.append(translation_metrics(translation, truth.array[:, 1:9], body, (5.0, 1.5, 1.5), [True]))
     row = of(found["table"], "native", "euler", 2)
-    for name in DEFINITIONS:
+    for name in TASK.metrics:
         assert row[name] == pytest.approx(np.mean([error[name] for error in errors]), rel=1e-4), name
     assert errors[0]["body_mae"] != pytest.approx(errors[1]["body_mae"], rel=1e-3)
 
@@ -127,7 +136,7 @@ def test_table_of_a_flow_that_does_nothing(paths, compare):
         assert (untranslated["evaluations"], untranslated["seconds_per_slice"]) == (0, None)
         for solver, steps in SOLVERS:
             row = of(found["table"], phase, solver, steps)
-            assert {name: row[name] for name in DEFINITIONS} == {name: untranslated[name] for name in DEFINITIONS}
+            assert {name: row[name] for name in TASK.metrics} == {name: untranslated[name] for name in TASK.metrics}
             assert row["evaluations"] == count_evaluations(solver, steps) and row["seconds_per_slice"] > 0
     assert len(found["table"]) == 2 * (1 + len(SOLVERS))
 
@@ -161,7 +170,7 @@ def test_slices_without_a_body_choose_nothing(paths, raw, compare, few):
 def test_the_middle_slices(paths, raw, dimensions, expected):
     name = {2: "2d", 3: "3d_fullres"}[dimensions]
     model = translation_model(paths, plans_to_translate(dimensions=dimensions), configuration=name)
-    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate", "cpu")
+    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate")
     scan = read_scan((raw / "imagesTr" / "p1_0_native_0000.nii.gz",))
     assert middle(scan, models) == (expected, slice(None), slice(None))
 
@@ -170,7 +179,7 @@ def test_the_middle_slices(paths, raw, dimensions, expected):
 def test_as_many_slices_as_a_patch_is_deep(paths, raw, spacing, count):
     """4 slices of 5 mm are 20 mm: 4, 10 or (of 11 that there are) 40 slices of the file."""
     model = translation_model(paths)
-    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate", "cpu")
+    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate")
     scan = read_scan((raw / "imagesTr" / "p1_0_native_0000.nii.gz",))
     scan.geometry = replace(scan.geometry, spacing=(1.5, 1.5, spacing))
     index = middle(scan, models)[0]
@@ -181,7 +190,7 @@ def test_slices_lie_along_the_axis_that_the_plan_puts_first(paths, raw):
     plans = plans_to_translate(dimensions=2)
     plans.transpose_forward, plans.transpose_backward = [1, 0, 2], [1, 0, 2]
     model = translation_model(paths, plans, configuration="2d")
-    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate", "cpu")
+    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate")
     scan = read_scan((raw / "imagesTr" / "p1_0_native_0000.nii.gz",))
     assert middle(scan, models) == (slice(None), slice(8, 16), slice(None))
 

@@ -3,8 +3,8 @@ import io
 import pytest
 from rich.console import Console
 
-from longflow.tasks.translate.metrics import DEFINITIONS
 from longflow.tasks.translate.tables import show_translations
+from longflow.tasks.translate.task import TASK
 
 
 def number(mean, interval=None, undefined=0):
@@ -13,7 +13,7 @@ def number(mean, interval=None, undefined=0):
 
 def direction(body_mae=8.0, difference=(-8.0, [-9.0, -7.0]), **changes):
     images = {"translation": 1.0, "input": 2.0, "difference": -1.0}
-    numbers = {image: {name: number(value) for name in DEFINITIONS} for image, value in images.items()}
+    numbers = {image: {name: number(value) for name in TASK.metrics} for image, value in images.items()}
     numbers["translation"]["body_mae"] = number(body_mae, [7.5, 8.5] if body_mae else None)
     numbers["input"]["body_mae"] = number(16.0)
     numbers["difference"]["body_mae"] = number(*difference)

@@ -12,7 +12,7 @@ from longflow.files import read_json, write_json
 from longflow.integrity.dataset import verify_dataset
 from longflow.paths import DatasetPaths
 from longflow.tasks.translate.predictor import Translator
-from longflow.tasks.translate.translated_dataset import translate_dataset
+from longflow.tasks.translate.translated_dataset import write_translated_dataset
 from tests.data.helpers import edit_table, write_image, write_phase_dataset
 from tests.inference.helpers import plans_to_translate, translation_model, use_one_convolution
 from tests.inference.test_predictor import names
@@ -52,7 +52,7 @@ def image(folder, case):
 
 def test_images_are_translated_and_labels_copied(dataset, translator, output):
     calls = []
-    result = translate_dataset(translator, "native", output, progress=lambda *call: calls.append(call))
+    result = write_translated_dataset(translator, "native", output, progress=lambda *call: calls.append(call))
     assert result.folder == output and result.written and result.unlabelled == 0
     assert calls == [*((number, 3, f"{case}_native") for number, case in enumerate(CASES)), (3, 3, "")]
     assert names(output) == ["dataset.json", "imagesTr", "labelsTr", "scans.csv", "translations.json"]
@@ -70,7 +70,7 @@ def test_what_was_written_is_a_dataset_to_segment(translator, output):
     for method in translator.models.members[0].methods:
         for parameter in method.parameters():
             parameter.data.zero_()
-    translate_dataset(translator, "native", output)
+    write_translated_dataset(translator, "native", output)
     description, series = training_series(output)
     assert (description.task, description.labels) == ("segment", {"background": 0, "vessel": 1})
     assert (description.channel_names, description.time_unit, description.phases) == ({"0": "CT"}, "days", [])
@@ -86,15 +86,15 @@ def test_what_was_written_is_a_dataset_to_segment(translator, output):
 
 @pytest.mark.slow
 def test_nnunet_accepts_what_was_written(translator, output, capsys):
-    translate_dataset(translator, "native", output)
+    write_translated_dataset(translator, "native", output)
     verify_dataset_integrity(str(output), num_processes=1)
     shown = capsys.readouterr().out
     assert "verify_dataset_integrity Done" in shown and "Error" not in shown and "Warning" not in shown
 
 
-def test_scans_are_translated_by_folds_that_did_not_know_them(dataset, translator, output):
+def test_scans_are_translated_by_folds_not_trained_on_them(dataset, translator, output):
     """p1 by fold 0, p2 by fold 1; p3 trained both, which is said."""
-    result = translate_dataset(translator, "native", output)
+    result = write_translated_dataset(translator, "native", output)
     assert result.trained_on == ["p3_0_arterial_native"]
     for case, folds, trained_on in zip(CASES, ([0], [1], [0, 1]), (False, False, True), strict=True):
         sidecar = read_json(output / "imagesTr" / f"{case}_native.json")
@@ -104,29 +104,29 @@ def test_scans_are_translated_by_folds_that_did_not_know_them(dataset, translato
         assert np.array_equal(image(output, f"{case}_native").array, np.rint(alone))
 
 
-def test_subjects_that_no_fold_knew_are_translated_by_all(dataset, translator, output):
+def test_subjects_outside_all_training_are_translated_by_all_folds(dataset, translator, output):
     """What the command is for: scans that exist in one phase alone train nothing."""
     splits = read_json(dataset.splits)
     write_json([{"train": [one for one in split["train"] if one != "p3"], "val": split["val"]} for split in splits],
                dataset.splits)  # fmt: skip
-    assert translate_dataset(translator, "native", output).trained_on == []
+    assert write_translated_dataset(translator, "native", output).trained_on == []
     sidecar = read_json(output / "imagesTr" / "p3_0_arterial_native.json")
     assert sidecar["folds"] == [[0, 1]] and sidecar["trained_on"] is False
 
 
 def test_labelled_scans_of_the_other_phase_alone(dataset, translator, output):
-    """Scans without a label are counted; those of a third phase or without images play no part."""
+    """Scans without a label are counted; those of a third phase or without images are ignored."""
     (dataset.raw / "labelsTr" / "p1_0_arterial.nii.gz").unlink()
     for image_file in (dataset.raw / "imagesTr").glob("p2_0_arterial*"):
         image_file.unlink()
     edit_table(dataset.raw, "p3_0_native,p3,0,native", "p3_0_native,p3,0,venous")
-    result = translate_dataset(translator, "native", output)
+    result = write_translated_dataset(translator, "native", output)
     assert [item.source.case for item in result.translations] == ["p3_0_arterial"] and result.unlabelled == 1
     assert read_json(output / "dataset.json")["numTraining"] == 1
 
 
 def test_the_other_direction(translator, output):
-    result = translate_dataset(translator, "arterial", output)
+    result = write_translated_dataset(translator, "arterial", output)
     assert [item.target.case for item in result.translations] == [f"{one}_0_native_arterial" for one in SUBJECTS]
 
 
@@ -135,33 +135,33 @@ def test_nothing_is_done_twice_and_what_was_stopped_is_continued(dataset, transl
     whole = broken.read_bytes()
     broken.write_bytes(whole[:100])
     with pytest.raises(DataError, match=r"1 of 3 scans could not be (?s:.)*p2_0_arterial_native: .*truncated"):
-        translate_dataset(translator, "native", output)
+        write_translated_dataset(translator, "native", output)
     assert not output.exists()
     unfinished = output.with_name(".unfinished-translate-Dataset204_Native") / "imagesTr"
     before = {path.name: path.stat().st_mtime_ns for path in unfinished.iterdir()}
     assert len(before) == 4  # two images and their sidecars
     broken.write_bytes(whole)
-    assert translate_dataset(translator, "native", output).written and not unfinished.exists()
+    assert write_translated_dataset(translator, "native", output).written and not unfinished.exists()
     assert {name: (output / "imagesTr" / name).stat().st_mtime_ns for name in before} == before
-    assert not translate_dataset(translator, "native", output).written
+    assert not write_translated_dataset(translator, "native", output).written
 
 
 def test_other_settings_ask_for_overwrite(dataset, translator, output):
-    translate_dataset(translator, "native", output)
+    write_translated_dataset(translator, "native", output)
     for changed, phase in ((Translator.load(device="cpu", solver="euler"), "native"), (translator, "arterial")):
         with pytest.raises(ConfigurationError, match=r"made of other scans or with other settings .* --overwrite"):
-            translate_dataset(changed, phase, output)
-    translate_dataset(translator, "arterial", output, overwrite=True)
+            write_translated_dataset(changed, phase, output)
+    write_translated_dataset(translator, "arterial", output, overwrite=True)
     assert names(output / "labelsTr") == [f"{subject}_0_native_arterial.nii.gz" for subject in SUBJECTS]
     assert len(names(output / "imagesTr")) == 6
 
 
-def test_a_begun_dataset_of_other_settings_is_begun_anew(dataset, translator, output):
+def test_an_unfinished_dataset_of_other_settings_is_written_from_scratch(dataset, translator, output):
     broken = dataset.raw / "imagesTr" / "p2_0_arterial_0000.nii.gz"
     broken.write_bytes(b"")
     with pytest.raises(DataError):
-        translate_dataset(translator, "native", output)
-    translate_dataset(translator, "arterial", output)
+        write_translated_dataset(translator, "native", output)
+    write_translated_dataset(translator, "arterial", output)
     assert all("native_arterial" in name for name in names(output / "imagesTr"))
 
 
@@ -171,7 +171,7 @@ def test_what_others_wrote_is_never_replaced(dataset, translator, tmp_path, over
         if place != dataset.raw:
             place.write_text("")
         with pytest.raises(ConfigurationError, match=r"not written by longflow_translate_dataset .* never replaced"):
-            translate_dataset(translator, "native", place, overwrite)
+            write_translated_dataset(translator, "native", place, overwrite)
     assert image(dataset.raw, CASES[0])
 
 
@@ -184,7 +184,7 @@ def without_names(raw):
     write_json({**content, "labels": {}}, raw / "dataset.json")
 
 
-def of_the_wanted_phase(raw):
+def of_the_requested_phase(raw):
     for path in (raw / "labelsTr").glob("*arterial*"):
         path.unlink()
 
@@ -194,40 +194,42 @@ def of_the_wanted_phase(raw):
     [
         (without_labels, r"Dataset104_Phases has no labels: .*labelsTr holds none .* longflow_predict -i IN"),
         (without_names, r"dataset.json has no 'labels', but labelsTr has images"),
-        (of_the_wanted_phase, r"the labelled ones are in the phase 'native' already"),
+        (of_the_requested_phase, r"the labelled ones are in the phase 'native' already"),
     ],
 )
 def test_there_must_be_labels_to_copy(dataset, translator, output, change, message):
     change(dataset.raw)
     with pytest.raises(DataError, match=message):
-        translate_dataset(translator, "native", output)
+        write_translated_dataset(translator, "native", output)
     assert not output.exists() and len(names(output.parent)) == 1
 
 
 def test_a_label_on_another_grid(dataset, translator, output):
     write_image(np.zeros(SHAPE, np.uint8), dataset.raw / "labelsTr" / "p1_0_arterial.nii.gz", (1.0, 1.5, 5.0))
     with pytest.raises(DataError, match=r"p1_0_arterial_native: .*p1_0_arterial.nii.gz: spacing is 1 x 1.5 x 5, but"):
-        translate_dataset(translator, "native", output)
+        write_translated_dataset(translator, "native", output)
 
 
 def test_an_unknown_phase(translator, output):
     with pytest.raises(NotFoundError, match=r"no phase 'artrial'\. Did you mean 'arterial'"):
-        translate_dataset(translator, "artrial", output)
+        write_translated_dataset(translator, "artrial", output)
 
 
 def test_splits_must_be_those_of_the_training(dataset, translator, output):
-    """Without them nobody can tell whom a fold was trained on."""
+    """Without them the training subjects of a fold are unknown."""
     table = dataset.model("mfm", "longflowPlans", "3d_fullres").fold(0).validation("translation") / "scans.csv"
     write_scans([Scan("p2_0_native_arterial", "p2", 0.0, ())], table)
     with pytest.raises(ConfigurationError, match=r"fold 0 of mfm__.* was trained on p2, but by .* were changed after"):
-        translate_dataset(translator, "native", output)
+        write_translated_dataset(translator, "native", output)
     table.unlink()
     write_json(read_json(dataset.splits)[:1], dataset.splits)
-    with pytest.raises(ConfigurationError, match="does not say whom fold 1 was trained on"):
-        translate_dataset(translator, "native", output)
+    with pytest.raises(ConfigurationError, match="does not name the training subjects of fold 1"):
+        write_translated_dataset(translator, "native", output)
     dataset.splits.unlink()
-    with pytest.raises(DataError, match=r"splits_final.json does not exist. It says whom each fold was trained on"):
-        translate_dataset(translator, "native", output)
+    with pytest.raises(
+        DataError, match=r"splits_final.json does not exist. It names the training subjects of each fold"
+    ):
+        write_translated_dataset(translator, "native", output)
 
 
 def test_regions_stay_regions(dataset, output):
@@ -235,7 +237,7 @@ def test_regions_stay_regions(dataset, output):
     content = read_json(dataset.raw / "dataset.json")
     regions = {"labels": {"background": 0, "whole": [1, 2], "core": 2}, "regions_class_order": [1, 2]}
     write_json({**content, **regions, "dataset": {}, "licence": "own"}, dataset.raw / "dataset.json")
-    translate_dataset(Translator.load(device="cpu"), "native", output)
+    write_translated_dataset(Translator.load(device="cpu"), "native", output)
     found = read_json(output / "dataset.json")
     assert {key: found[key] for key in regions} == regions and "dataset" not in found
     assert sitk.ReadImage(str(output / "labelsTr" / f"{CASES[0]}_native.nii.gz")).GetSize() == SHAPE[::-1]
@@ -245,5 +247,5 @@ def test_plans_of_two_dimensions(dataset, output):
     plans = plans_to_translate(dimensions=2, own_grid=True)
     plans.plans_name = "slices"
     translation_model(dataset, plans, configuration="2d", random=True)
-    translate_dataset(Translator.load(configuration="2d", device="cpu"), "native", output)
+    write_translated_dataset(Translator.load(configuration="2d", device="cpu"), "native", output)
     assert read_json(output / "imagesTr" / f"{CASES[0]}_native.json")["configuration"] == ["2d"]

@@ -4,20 +4,21 @@ import numpy as np
 import pytest
 import torch
 
+from longflow.cli import evaluate, predict
 from longflow.data.body import body_mask
 from longflow.data.dataset import read_rows
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
 from longflow.files import read_json
+from longflow.job import FoldJob
 from longflow.methods.method import Method
+from longflow.methods.registry import build_method, validation_class_of
 from longflow.preprocessing.series import load_prepared
 from longflow.tasks.translate import validation as phase_validation
-from longflow.tasks.translate.evaluation import evaluate_translations
 from longflow.tasks.translate.validation import Error, PhaseValidation, summarised
 from longflow.training.splits import Cohort
-from longflow.training.validation import validation_of
 from tests.tasks.translate.cohort import make_pairs, phase_plans
-from tests.training.helpers import prepare_all
+from tests.training.helpers import finished_model, prepare_all
 
 PHASES = ["native", "arterial"]
 
@@ -45,7 +46,7 @@ def _home(tmp_path, monkeypatch):
 def validation_on(paths, cohort, plans=None, fold=0) -> PhaseValidation:
     plans = plans or phase_plans()
     (name,) = plans.configurations
-    return PhaseValidation(Brighter, paths, plans, name, fold, cohort, torch.device("cpu"))
+    return PhaseValidation(FoldJob(paths, plans, name, "mfm", fold), cohort, torch.device("cpu"))
 
 
 def method_of(kind=Brighter, plans=None):
@@ -58,12 +59,12 @@ def raw(paths, case):
     return read_scan((paths.raw / "imagesTr" / f"{case}_0000.nii.gz",)).array[0].astype(float)
 
 
-def errors_in_numpy(paths, subject, wanted, change, slices=slice(None)):
-    """MAE of the source plus a change, and of the source; inside the body of the truth, clipped to 1000 HU."""
-    (other,) = set(PHASES) - {wanted}
-    truth, source = (np.clip(raw(paths, f"{subject}_0_{phase}"), -1000, 1000) for phase in (wanted, other))
-    body = body_mask(truth, True)[slices]
-    return [np.abs(np.clip(source + added, -1000, 1000) - truth)[slices][body].mean() for added in (change, 0)]
+def errors_in_numpy(paths, subject, target, change, slices=slice(None)):
+    """MAE of the source plus a change, and of the source; inside the body of the reference, clipped to 1000 HU."""
+    (other,) = set(PHASES) - {target}
+    reference, source = (np.clip(raw(paths, f"{subject}_0_{phase}"), -1000, 1000) for phase in (target, other))
+    body = body_mask(reference, True)[slices]
+    return [np.abs(np.clip(source + added, -1000, 1000) - reference)[slices][body].mean() for added in (change, 0)]
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -89,15 +90,15 @@ def test_what_is_left_as_it_is_has_the_ratio_one():
 
 
 def test_errors_are_those_of_the_units_of_the_files():
-    """MR: source and truth have normal forms of their own; the translation has that of the source."""
+    """MR: source and reference have normal forms of their own; the translation has that of the source."""
     plans = phase_plans(channel="T1", normal_form="per_scan")
     paths, cohort = make_pairs(plans)
     score = validation_on(paths, cohort, plans).score(method_of(plans=plans))
     found = []
     for subject in ("p1", "p2"):
-        truth, source = raw(paths, f"{subject}_0_arterial"), raw(paths, f"{subject}_0_native")
+        reference, source = raw(paths, f"{subject}_0_arterial"), raw(paths, f"{subject}_0_native")
         change = 0.1 * load_prepared(cohort.folder, subject).properties.scale[1][0]
-        found.append(np.abs(source + change - truth)[body_mask(truth, False)].mean())
+        found.append(np.abs(source + change - reference)[body_mask(reference, False)].mean())
     assert score.columns["mae_to_arterial"] == pytest.approx(np.mean(found), rel=1e-4)
 
 
@@ -126,12 +127,12 @@ def test_a_fixed_even_choice_of_pairs_is_scored(monkeypatch):
 
 
 def test_bodies_are_looked_for_once(monkeypatch):
-    asked = []
+    calls = []
     find = phase_validation.body_of_scan
-    monkeypatch.setattr(phase_validation, "body_of_scan", lambda *scan: asked.append(scan) or find(*scan))
+    monkeypatch.setattr(phase_validation, "body_of_scan", lambda *scan: calls.append(scan) or find(*scan))
     validation = validation_on(*make_pairs())
     first = validation.score(method_of())
-    assert validation.score(method_of()) == first and len(asked) == 4
+    assert validation.score(method_of()) == first and len(calls) == 4
 
 
 def test_no_validation_subject_has_a_pair():
@@ -188,23 +189,21 @@ def test_means_are_over_a_subjects_translations_then_subjects_then_directions():
 
 
 def test_the_trainer_finds_it():
-    paths, cohort = make_pairs()
-    found = validation_of(Brighter, paths, phase_plans(), "3d_fullres", 0, cohort, torch.device("cpu"))
-    assert isinstance(found, PhaseValidation)
+    assert validation_class_of(Brighter) is PhaseValidation
 
 
 def test_out_of_fold_translations_are_a_valid_folder(caplog):
     """Both ways, on the files' grid and in their units; what evaluation says of them is what is logged."""
     paths, cohort = make_pairs(times=(0, 30))
-    folds = paths.model("mfm", "longflowPlans", "3d_fullres").fold(0)
+    validation = validation_on(paths, cohort)
     with caplog.at_level(logging.INFO, "longflow"):
-        validation_on(paths, cohort).finish(method_of(), folds)
-    folder = folds.validation("translation")
+        validation.finish(method_of())
+    folder = validation.job.paths.validation("translation")
     cases = [
-        f"{subject}_{time}_{source}_{wanted}"
+        f"{subject}_{time}_{source}_{target}"
         for subject in ("p1", "p2")
         for time in (0, 30)
-        for source, wanted in (PHASES, PHASES[::-1])
+        for source, target in (PHASES, PHASES[::-1])
     ]
     assert sorted(path.name for path in folder.glob("*.nii.gz")) == sorted(f"{case}_0000.nii.gz" for case in cases)
     assert sorted((row.case, row.covariates["phase"]) for row in read_rows(folder / "scans.csv")) == sorted(
@@ -233,9 +232,8 @@ def test_out_of_fold_translations_are_a_valid_folder(caplog):
     errors = errors_in_numpy(paths, "p1", "arterial", 100)
     assert [sidecar["body_mae"], sidecar["input_body_mae"]] == pytest.approx(errors)
 
-    results, _ = evaluate_translations(
-        folder, [paths.raw / "imagesTr"], phase_validation.read_description(paths.raw / "dataset.json"), processes=1
-    )
+    assert evaluate.main(["-d", "104", "-i", str(folder), "-np", "1"]) == 0
+    results = read_json(folder / "metrics.json")
     assert "MAE inside the body of 8 out-of-fold translations: " in caplog.text
     for phase in PHASES:
         of_phase = results["by_direction"][phase]
@@ -243,23 +241,41 @@ def test_out_of_fold_translations_are_a_valid_folder(caplog):
         assert f"{mae:.4g} to {phase} (untranslated {was:.4g})" in caplog.text
 
 
+def test_longflow_predict_takes_out_of_fold_translations_for_its_own_and_translates_them_back(tmp_path):
+    """Same fields, settings and files: every translation of the fold is finished."""
+    validation = validation_on(*make_pairs())
+    job = validation.job
+    finished_model(job.dataset, job.plans, "mfm")
+    validation.finish(build_method("mfm", job.plans, "3d_fullres").eval())
+    folder = job.paths.validation("translation")
+    before = {path.name: path.read_bytes() for path in folder.glob("p*")}
+    arguments = ["-d", "104", "-m", "mfm", "-f", "0", "--device", "cpu"]
+    for phase in PHASES:
+        images = str(job.dataset.raw / "imagesTr")
+        assert predict.main(["-i", images, "-o", str(folder), "--to", phase, *arguments]) == 0
+    assert {path.name: path.read_bytes() for path in folder.glob("p*")} == before
+    back = tmp_path / "back"
+    assert predict.main(["-i", str(folder), "-o", str(back), "--to", "native", *arguments]) == 0
+    sidecar, own = read_json(back / "p1_0_native_arterial_native.json"), read_json(folder / "p1_0_native_arterial.json")
+    assert sidecar["round_trip"] and own.keys() - sidecar.keys() == {"body_mae", "input_body_mae"}
+
+
 def test_at_the_end_tiles_overlap_and_inputs_are_mirrored_as_the_method_says_and_not_before(monkeypatch):
-    asked = []
-    during, at_end = phase_validation.predict_translation, phase_validation.translate
+    calls = []
+    during, at_end = phase_validation.predict_translation, phase_validation.translate_scan
 
-    def listened(methods, image, source_phase, device, step=0.5, mirror=False):
-        asked.append((step, mirror))
-        return during(methods, image, source_phase, device, step, mirror)
+    def noted(methods, image, source_phase, settings):
+        calls.append((settings.step, settings.mirror))
+        return during(methods, image, source_phase, settings)
 
-    def listened_at_end(methods, volume, source_phase, plans, configuration, device, mirror, case):
-        asked.append(("as users", mirror, case))
-        return at_end(methods, volume, source_phase, plans, configuration, device, mirror, case)
+    def noted_at_end(member, volume, source_phase, settings, case):
+        calls.append((settings.step, settings.mirror, case))
+        return at_end(member, volume, source_phase, settings, case)
 
-    monkeypatch.setattr(phase_validation, "predict_translation", listened)
-    monkeypatch.setattr(phase_validation, "translate", listened_at_end)
-    paths, cohort = make_pairs(subjects=("p1",))
-    validation = validation_on(paths, cohort)
+    monkeypatch.setattr(phase_validation, "predict_translation", noted)
+    monkeypatch.setattr(phase_validation, "translate_scan", noted_at_end)
+    validation = validation_on(*make_pairs(subjects=("p1",)))
     validation.score(method_of())
-    validation.finish(method_of(), paths.model("mfm", "longflowPlans", "3d_fullres").fold(0))
-    assert asked[:2] == [(1.0, False)] * 2
-    assert asked[2:] == [("as users", True, f"p1_0_{phase}") for phase in PHASES]
+    validation.finish(method_of())
+    assert calls[:2] == [(1.0, False)] * 2
+    assert calls[2:] == [(0.5, True, f"p1_0_{phase}") for phase in PHASES]

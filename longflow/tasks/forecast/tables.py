@@ -1,0 +1,167 @@
+"""Tables of forecasts: what ``longflow_evaluate`` and ``longflow_find_best`` show."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from longflow.evaluation.metric import Metric, metrics_of
+from longflow.report.tables import MOST_ROWS, folds_in_words, short_name, show_further_rows, span
+from longflow.tasks.forecast.task import TASK
+
+#: own metrics of the table in this order; those of installed packages follow
+SHOWN = ("nrmse", "psnr", "ssim", "mae", "changed_nrmse", "skill")
+METHOD_NAMES = {"forecast": "forecast", "lci": "LCI", "context_mean": "context mean"}
+
+
+def show_forecasts(results: Mapping[str, Any], console: Console) -> None:
+    """Print the tables of an evaluated folder of forecasts.
+
+    :param results: content of metrics.json.
+    """
+    overall, metrics = results["overall"], _shown_metrics(results["overall"])
+    console.print(_overall_table(overall, metrics, ", ".join(results["methods"])))
+    if len(results["by_horizon"]) > 1:
+        console.print(_horizon_table(results["by_horizon"], results["time_unit"]))
+    better = overall["better_than_lci"]
+    if better["share"] is not None:
+        console.print(
+            f"Better than LCI in {better['better']} of {better['targets']} targets ({better['share']:.0%}"
+            + (f", interval {span(better['interval'], '.0%')}" if better["interval"] else "")
+            + ").",
+            highlight=False,
+        )
+    _show_difference(overall, console)
+    if undefined := [
+        f"{' '.join(metric.title().split())} of {label}: {overall[method][metric.name]['undefined']}"
+        for method, label in METHOD_NAMES.items()
+        for metric in metrics
+        if overall[method][metric.name]["undefined"]
+    ]:
+        text = escape("; ".join(undefined))
+        console.print(f"Targets excluded because a number is not defined: {text}.", highlight=False)
+
+
+def _shown_metrics(overall: Mapping[str, Any]) -> list[Metric]:
+    """Metrics with a heading that the results hold, in the order of the table."""
+    known = {metric.name: metric for metric in metrics_of(TASK) if metric.heading}
+    names = [*SHOWN, *(name for name in known if name not in SHOWN)]
+    return [known[name] for name in names if name in overall["forecast"]]
+
+
+def _overall_table(overall: Mapping[str, Any], metrics: Sequence[Metric], forecast_name: str) -> Table:
+    """A row for each number, a column for each method and for the forecast's difference to LCI."""
+    title = f"{overall['targets']} targets of {overall['subjects']} subjects: mean over subjects, 95 % interval"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    table.add_column(escape(f"forecast\n({forecast_name})"), justify="right", style="bold")
+    for heading in ("last context\nimage (LCI)", "context\nmean", "forecast\n− LCI"):
+        table.add_column(heading, justify="right")
+    for metric in metrics:
+        cells = [_cell(overall[method][metric.name], metric) for method in METHOD_NAMES]
+        difference = _cell(overall["difference_to_lci"][metric.name], metric, sign="+")
+        table.add_row(escape(metric.title()), *cells, difference)
+    return table
+
+
+def _horizon_table(bins: Sequence[Mapping[str, Any]], time_unit: str) -> Table:
+    """A row for each bin of horizons."""
+    table = Table(
+        title="By horizon: mean over subjects", title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True
+    )
+    table.add_column(f"horizon\n\\[{time_unit}]", justify="right", no_wrap=True)
+    table.add_column("targets", justify="right")
+    table.add_column("NRMSE\nforecast", justify="right", style="bold", no_wrap=True)
+    for heading in ("\nLCI", "context\nmean", "\nskill", "better\nthan LCI"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for part in bins:
+        low, high, better = part["from"], part["to"], part["better_than_lci"]["share"]
+        cells = [part[method]["nrmse"]["mean"] for method in METHOD_NAMES]
+        table.add_row(
+            f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}",
+            str(part["targets"]),
+            *(_number(value, ".4f") for value in cells),
+            _number(part["forecast"]["skill"]["mean"], ".3f"),
+            _number(better, ".0%"),
+        )
+    return table
+
+
+def _cell(number: Mapping[str, Any], metric: Metric, sign: str = "") -> str:
+    if number["mean"] is None:
+        return "not defined"
+    form = f"{sign}{metric.format}"
+    text = format(metric.scale * number["mean"], form)
+    if number["interval"]:
+        text += f"\n{span([metric.scale * value for value in number['interval']], form)}"
+    return text
+
+
+def _number(value: float | None, form: str) -> str:
+    return "not defined" if value is None else format(value, form)
+
+
+def _show_difference(overall: Mapping[str, Any], console: Console) -> None:
+    difference = overall["difference_to_lci"]["nrmse"]
+    if difference["mean"] is None:
+        return
+    text = f"NRMSE of the forecast minus that of LCI: {difference['mean']:+.4f}"
+    if difference["interval"]:
+        low, high = difference["interval"]
+        verdict = "better than LCI" if high < 0 else "worse than LCI" if low > 0 else "no difference is within it"
+        text += f" (95 % interval over subjects {span([low, high], '+.4f')}: {verdict})"
+    console.print(f"{text}.", highlight=False)
+
+
+def show_best(best: Mapping[str, Any], console: Console) -> None:
+    """Print the candidates that were compared, and the choice.
+
+    :param best: content of best.json.
+    """
+    console.print(_candidate_table(best))
+    show_further_rows(best["table"], console)
+    console.print(
+        f"Chosen: [bold]{escape(short_name(best['candidate']))}[/] with s = {best['shrinkage']:.2f}; "
+        f"NRMSE {best['nrmse']:.5f}, LCI {best['lci_nrmse']:.5f}.",
+        highlight=False,
+    )
+    if best["nested"]:
+        text = (
+            f"Chosen without the fold it is judged on: NRMSE {best['nested']['nrmse']:.5f}, "
+            f"LCI {best['nested']['lci_nrmse']:.5f}. Still slightly optimistic: each fold's checkpoint was the best on "
+            "its own validation targets. Only held-out subjects (imagesTs) are free of that."
+        )
+    else:
+        text = (
+            "With a single fold, choice and judgement rest on the same targets: the figure is slightly optimistic. "
+            "Train further folds, or evaluate held-out subjects (imagesTs)."
+        )
+    console.print(text, highlight=False)
+
+
+def _candidate_table(best: Mapping[str, Any]) -> Table:
+    table = Table(
+        title=f"{best['dataset']}: {best['targets']} validation targets of {best['subjects']} subjects, "
+        f"{folds_in_words(best['folds'])}",
+        title_justify="left",
+        caption="Forecast = LCI + s (prediction − LCI), with the best s of 0, 0.01, ..., 1.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("candidate", overflow="fold")
+    for name in ("NRMSE", "of LCI", "s", "NRMSE, s = 1"):
+        table.add_column(name, justify="right")
+    for row in best["table"][:MOST_ROWS]:
+        relative = "" if row["relative_to_lci"] is None else f"{row['relative_to_lci']:.3f} x"
+        table.add_row(
+            escape(short_name(row["candidate"]).replace(" + ", " +\n")),
+            f"{row['nrmse']:.5f}",
+            relative,
+            f"{row['shrinkage']:.2f}",
+            f"{row['nrmse_unshrunk']:.5f}",
+            style="bold" if row["candidate"] == best["candidate"] else None,
+        )
+    return table

@@ -1,0 +1,72 @@
+"""Logits of a whole volume from overlapping patches, as nnU-Net computes them."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longflow.errors import ModelError
+from longflow.inference.windows import WindowSettings, mirrorings, pad_to_tile, weighted_mean
+from longflow.methods.batches import ScanBatch
+from longflow.methods.method import Method
+from longflow.nnunet import gaussian_weight
+
+#: nnU-Net's factor on the Gaussian of labels, which keeps half precision away from its smallest numbers
+LOGITS_WEIGHT = 10
+
+
+@torch.inference_mode()
+def predict_logits(methods: Sequence[Method], image: np.ndarray, settings: WindowSettings) -> np.ndarray:
+    """Predict the logits of a scan with the mean of several folds, bit-identical to nnU-Net's predictor.
+
+    Tiles are predicted one at a time, padded with zeros, and weighted with nnU-Net's Gaussian. Sums are kept in half
+    precision on the CPU, one fold after the other. An exported model thus gives the same labels in nnU-Net. For the
+    same reason the precision is nnU-Net's: float32 on a CPU, also where bf16 would be faster; half precision on CUDA.
+
+    :param methods: the same method with the weights of different folds, in evaluation mode on ``settings.device``.
+    :param image: (channels, z, y, x), prepared, in the normal form.
+    :param settings: how the volume is cut and averaged; the seed has no meaning.
+    :returns: (outputs, z, y, x), float16.
+    :raises ModelError: a logit is not a finite number.
+    """
+    configuration = methods[0].configuration
+    padded, inside = pad_to_tile(image, configuration.tile, "constant")
+    weight = gaussian_weight(tuple(configuration.patch_size), torch.float16, LOGITS_WEIGHT)
+    logits = None
+    for method in methods:
+        predict = partial(_logits_of_patches, method, settings=settings)
+        of_fold = weighted_mean(padded, weight, settings.step, predict)["logits"]
+        logits = of_fold if logits is None else logits.add_(of_fold)
+    if len(methods) > 1:
+        logits /= len(methods)
+    if not torch.isfinite(logits).all():
+        raise ModelError(
+            "The network's outputs are not finite numbers, or larger than half precision holds. Either its training "
+            "has diverged, or the image has intensities far from those of the training images."
+        )
+    return logits.numpy()[(slice(None), *inside)]
+
+
+def _logits_of_patches(method: Method, patches: Tensor, settings: WindowSettings) -> dict[str, Tensor]:
+    """Average over mirrorings: (tiles, outputs, *tile), as "logits". :param patches: (tiles, channels, *tile)."""
+    flat = len(method.configuration.patch_size) == 2
+    image = (patches.squeeze(-3) if flat else patches).to(settings.device)
+    flips = mirrorings(image.ndim - 2, settings.mirror)
+    total: Tensor | None = None
+    for flip in flips:
+        with _nnunet_autocast(settings.device):
+            logits = method.predict(ScanBatch(image=image.flip(flip)))["logits"]
+        # nnU-Net adds in half precision what half precision has computed
+        logits = (logits.half() if image.is_cuda else logits).flip(flip)
+        total = logits if total is None else total + logits
+    mean = (total / len(flips)).cpu()
+    return {"logits": mean.unsqueeze(-3) if flat else mean}
+
+
+def _nnunet_autocast(device: torch.device | str) -> AbstractContextManager:
+    """Return the precision in which nnU-Net predicts: torch's default (half) on CUDA, float32 elsewhere."""
+    kind = torch.device(device).type
+    return torch.autocast(kind) if kind == "cuda" else nullcontext()

@@ -1,0 +1,80 @@
+"""Averaged weights of a run, and its whole state, in memory and on disk."""
+
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from longflow.methods.weights import Checkpoint, check_identity, load_weights, read_checkpoint, write_checkpoint
+from longflow.training.cost import highest, peak_memory
+from longflow.training.run import Run, State
+from longflow.training.validation import Score
+
+
+@torch.no_grad()
+def update_average(average: dict[str, Tensor], current: dict[str, Tensor], decay: float, iteration: int) -> None:
+    """Update the exponential moving average of the weights.
+
+    It forgets faster in the first iterations, so that the initial weights do not stay in the average.
+
+    :param average: averaged weights by name, changed in place.
+    :param current: weights by name.
+    :param decay: of the average, 0 to 1.
+    :param iteration: number of earlier updates.
+    """
+    decay = min(decay, (1 + iteration) / (10 + iteration))
+    for name, value in average.items():
+        if value.is_floating_point():
+            value.lerp_(current[name], 1 - decay)
+        else:
+            value.copy_(current[name])
+
+
+def restart_average(run: Run) -> None:
+    """Set the averaged weights to the present weights."""
+    for name, tensor in run.method.state_dict().items():
+        run.average[name].copy_(tensor)
+
+
+def averaged_weights(run: Run, score: Score) -> Checkpoint:
+    """Make a checkpoint of the averaged weights that prediction can use.
+
+    :param run: with the averaged weights.
+    :param score: of the averaged weights, for the header.
+    :returns: the checkpoint.
+    """
+    tensors = {f"weights.{name}": tensor for name, tensor in run.average.items()}
+    header = {**run.header, "iteration": run.state.iteration, "validation": score.columns, "stage": run.state.stage}
+    return Checkpoint(tensors, header)
+
+
+def save_state(run: Run) -> None:
+    """Write everything that is needed to continue as if nothing had happened."""
+    run.state.peak_memory = highest(run.state.peak_memory, peak_memory(run.device))
+    tensors = {f"weights.{name}": tensor for name, tensor in run.method.state_dict().items()}
+    if run.recipe.ema_decay:
+        tensors |= {f"average.{name}": tensor for name, tensor in run.average.items()}
+    for index, moments in run.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    write_checkpoint(Checkpoint(tensors, {**run.header, "state": asdict(run.state)}), run.job.paths.latest)
+
+
+def load_state(run: Run) -> None:
+    """Return to the state that :func:`save_state` wrote.
+
+    :param run: changed in place.
+    :raises ModelError: the file belongs to another method or plan, or is damaged.
+    """
+    job, path = run.job, run.job.paths.latest
+    checkpoint = read_checkpoint(path)
+    check_identity(checkpoint.header, path, job.method, job.plans, job.configuration)
+    load_weights(run.method, checkpoint.part("weights"), path)
+    for name, tensor in checkpoint.part("average").items():
+        run.average[name].copy_(tensor)
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in checkpoint.part("optimizer").items():
+        index, moment = name.split(".")
+        moments.setdefault(int(index), {})[moment] = tensor
+    run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": moments})
+    run.state = State(**checkpoint.header["state"])
+    run.method.stage = run.state.stage

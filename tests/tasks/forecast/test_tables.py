@@ -1,0 +1,89 @@
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from longflow.tasks.forecast.comparison import compare
+from longflow.tasks.forecast.tables import show_best, show_forecasts
+from tests.tasks.forecast.test_comparison import ROWS, rows_of
+
+BEST = {
+    "dataset": "Dataset101_Tiny",
+    "candidate": "cronos__longflowPlans__3d_fullres (last)",
+    "shrinkage": 0.8,
+    "nrmse": 0.03,
+    "lci_nrmse": 0.05,
+    "nested": {"nrmse": 0.031, "lci_nrmse": 0.05, "choices": []},
+    "folds": [0, 1],
+    "subjects": 4,
+    "targets": 8,
+    "undefined_targets": 0,
+    "table": [
+        {
+            "candidate": name,
+            "shrinkage": shrinkage,
+            "nrmse": value,
+            "relative_to_lci": value / 0.05,
+            "nrmse_unshrunk": value,
+        }
+        for name, shrinkage, value in (
+            ("cronos__longflowPlans__3d_fullres (last)", 0.8, 0.03),
+            ("lci", 0.0, 0.05),
+        )
+    ],
+}
+
+
+def shown(show, content, width=200):
+    console = Console(file=StringIO(), width=width, soft_wrap=True)
+    show(content, console)
+    return console.file.getvalue()
+
+
+def results(rows):
+    return {"methods": ["cronos", "tfm"], "time_unit": "months", **compare(rows)}
+
+
+def test_forecasts_are_shown_with_both_baselines():
+    text = shown(show_forecasts, results(ROWS))
+    assert "4 targets of 2 subjects" in text and "(cronos, tfm)" in text
+    for cell in ("0.4000", "0.5833", "0.3000", "image (LCI)", "PSNR [dB]", "[months]", "changed region"):
+        assert cell in text
+    assert "Better than LCI in 3 of 4 targets (75%" in text
+
+
+def test_numbers_that_are_not_defined_are_counted():
+    text = shown(show_forecasts, results(ROWS))
+    assert "not defined" in text
+    assert "SSIM [%] of LCI: 4" in text and "NRMSE of" not in text.split("Targets excluded")[1]
+
+
+def test_one_horizon_has_no_table_of_its_own():
+    assert "By horizon" in shown(show_forecasts, results(ROWS))
+    assert "By horizon" not in shown(show_forecasts, results(rows_of(("a1", "a", 0.1, 0.2, 0.3, 1.0))))
+
+
+@pytest.mark.parametrize(
+    ("forecast", "verdict"), [(0.1, "better than LCI"), (0.3, "worse than LCI"), (0.2, "no difference is within it")]
+)
+def test_the_difference_to_lci_is_judged_by_its_interval(forecast, verdict):
+    rows = rows_of(*((f"{subject}1", subject, forecast, 0.2, 0.3, 1.0) for subject in "abc"))
+    assert f": {verdict})." in shown(show_forecasts, results(rows))
+
+
+def test_the_choice_and_its_honest_estimate():
+    text = shown(show_best, BEST)
+    assert "8 validation targets of 4 subjects, folds 0, 1" in text
+    assert "Chosen: cronos 3d_fullres (last) with s = 0.80" in text
+    assert "0.03100" in text and "0.600 x" in text
+
+
+def test_a_single_fold_is_said_to_be_optimistic():
+    text = shown(show_best, {**BEST, "nested": None, "folds": [0]})
+    assert "With a single fold" in text and "slightly optimistic" in text
+
+
+def test_constant_lci_leaves_the_ratio_empty():
+    table = [{**row, "relative_to_lci": None} for row in BEST["table"]]
+    text = shown(show_best, {**BEST, "table": table * 15})
+    assert "and 10 more in the file" in text and " x" not in text

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from longflow.inference.windows import WindowSettings, noise_field
+from longflow.tasks.forecast.windows import predict_forecast, times_for_network
+from tests.inference.helpers import coordinates, identity, method_of
+
+
+def predict(methods, context, times=(0, 10), target=25, **settings):
+    methods = methods if isinstance(methods, list) else [methods]
+    return predict_forecast(methods, context, list(times), target, WindowSettings("cpu", **settings))
+
+
+def test_patches_reach_the_method_in_its_own_number_of_axes():
+    shapes = set()
+
+    def note(batch):
+        shapes.add(tuple(batch.context.shape))
+        assert batch.context_mask.all() and batch.target is None and batch.noise is None
+        return identity(batch)
+
+    predict(method_of(note), coordinates((4, 8, 12)))
+    assert shapes == {(1, 2, 1, 4, 8, 8)}
+    shapes.clear()
+    predict(method_of(note, dimensions=2), coordinates((11, 8, 8)))
+    assert shapes == {(8, 2, 1, 8, 8), (3, 2, 1, 8, 8)}  # slices share a pass
+
+
+def test_times_reach_the_method_from_the_last_scan_in_units_of_the_scale():
+    def note(batch):
+        assert batch.context_times.tolist() == [[-3.0, -1.0, 0.0]] and batch.target_time.tolist() == [1.5]
+        return identity(batch)
+
+    predict(method_of(note), coordinates((4, 8, 8), scans=3), times=(1970, 1990, 2000), target=2015)
+    assert times_for_network([5.0], 6.0, 2.0) == ([0.0], 0.5)
+
+
+@pytest.mark.parametrize("mirror", [False, True])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_forecast_that_begins_with_noise_gets_one_field_next_to_its_context(dimensions, mirror):
+    """The method returns its noise; the context is the same as without noise."""
+    context = coordinates((5, 17, 13), channels=2)
+
+    def noise(batch):
+        scans = len(context)
+        assert batch.context.shape[1] == batch.context_times.shape[1] == batch.context_mask.shape[1] == scans
+        return {"forecast": batch.context[:, -1], "noise": batch.noise}
+
+    method = method_of(noise, ("forecast", "noise"), dimensions, channels=2, noise=True)
+    predictions = predict([method] * 2, context, mirror=mirror)
+    assert np.array_equal(predictions["forecast"], context[-1])
+    zeros = np.zeros_like(context)
+    drawn = predict(method, zeros, mirror=mirror)["noise"]
+    np.testing.assert_allclose(drawn, noise_field((2, 5, 17, 13), dimensions == 2, 0), rtol=1e-4, atol=1e-5)
+    assert not np.allclose(predict(method, zeros, seed=1)["noise"], drawn)

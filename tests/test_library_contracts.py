@@ -1,0 +1,155 @@
+"""The contract with the private parts of libraries that ``longflow/private.py`` calls; nnunetv2 has its own test."""
+
+import re
+from pathlib import Path
+
+import blosc2
+import numpy as np
+import pytest
+import torch
+
+from longflow.private import (
+    cpu_has_amx,
+    cpu_has_bf16,
+    fake_tensors,
+    open_blosc2,
+    storage_key,
+    swin_stage,
+    watch_operations,
+)
+
+ROOT = Path(__file__).parents[1]
+
+#: private parts, as they are written in code
+PRIVATE_PARTS = re.compile(
+    r"\b(torch|monai|blosc2)[\w.]*\._[a-z]|\._cdata\b|\bblosc2_ext\b"
+    r"|\b(BasicLayer|TorchDispatchMode|FakeTensorMode)\b"
+)
+
+
+def test_private_parts_are_used_in_one_module():
+    found = [path.name for path in sorted((ROOT / "longflow").rglob("*.py")) if PRIVATE_PARTS.search(path.read_text())]
+    assert found == ["private.py"]
+
+
+# ---- torch
+
+
+def test_fake_tensors_have_shapes_and_no_contents():
+    real = torch.ones(3)
+    with fake_tensors():
+        huge = torch.zeros(10**6, 10**6)  # 4 TB
+        product = huge[:, :3] * real
+        convolved = torch.nn.Conv3d(1, 2, 3)(torch.rand(1, 1, 8, 8, 8))
+    assert product.shape == (10**6, 3) and product.untyped_storage().nbytes() == 12 * 10**6
+    assert convolved.shape == (1, 2, 6, 6, 6)
+
+
+@pytest.mark.parametrize("fake", [False, True])
+def test_operations_are_watched_with_their_results_backward_too(fake):
+    seen = []
+    layer, image = torch.nn.Conv2d(1, 2, 3), torch.rand(1, 1, 8, 8)
+
+    def after(operation, inputs, made):
+        seen.append((operation, [tuple(tensor.shape) for tensor in made]))
+        if operation is torch.ops.aten.convolution_backward.default:
+            gradient, source = inputs[:2]
+            assert gradient.shape == (1, 2, 6, 6) and source.shape == image.shape
+
+    if fake:
+        with fake_tensors(), watch_operations(after):
+            layer(image).sum().backward()
+    else:
+        with watch_operations(after):
+            layer(image).sum().backward()
+    operations = dict(seen)
+    assert operations[torch.ops.aten.convolution.default] == [(1, 2, 6, 6)]
+    # the image needs no gradient: what is not made is not in the list
+    assert operations[torch.ops.aten.convolution_backward.default] == [(2, 1, 3, 3), (2,)]
+    count = len(seen)
+    layer(image)
+    assert len(seen) == count
+
+
+def test_views_share_the_key_of_a_storage_and_copies_do_not():
+    tensor = torch.zeros(10)
+    key = storage_key(tensor.untyped_storage())
+    assert storage_key(tensor[3:].untyped_storage()) == key
+    copy = tensor.clone()
+    assert storage_key(copy.untyped_storage()) != key
+    with fake_tensors():
+        first, second = torch.zeros(10), torch.zeros(10)
+        assert storage_key(first.view(2, 5).untyped_storage()) == storage_key(first.untyped_storage())
+        assert storage_key(first.untyped_storage()) != storage_key(second.untyped_storage())
+
+
+def flags_of_the_processor() -> set[str]:
+    listed = Path("/proc/cpuinfo")
+    if not listed.is_file():
+        pytest.skip("this system does not list the processor's instructions")
+    return set(listed.read_text().split())
+
+
+def test_instructions_of_the_processor():
+    flags = flags_of_the_processor()
+    assert cpu_has_bf16() is ("avx512_bf16" in flags)
+    assert cpu_has_amx() is ("amx_tile" in flags)
+
+
+# ---- Blosc2
+
+
+def test_an_array_is_opened_and_read_in_part(tmp_path):
+    path, content = tmp_path / "a.b2nd", np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    blosc2.asarray(content, urlpath=str(path), mode="w", chunks=(1, 3, 4), blocks=(1, 1, 4))
+    array = open_blosc2(path)
+    assert isinstance(array, blosc2.NDArray) and array.shape == content.shape and array.dtype == content.dtype
+    np.testing.assert_array_equal(array[1:, :2], content[1:, :2])
+    assert set(array.schunk.meta) == {"b2nd"}
+    with pytest.raises((ValueError, RuntimeError, PermissionError)):
+        array[:] = 0
+
+
+def test_a_damaged_file_is_an_error_that_is_known(tmp_path):
+    path = tmp_path / "a.b2nd"
+    with pytest.raises((OSError, RuntimeError, ValueError)):
+        open_blosc2(path)
+    path.write_bytes(b"no array")
+    with pytest.raises((OSError, RuntimeError, ValueError)):
+        open_blosc2(path)
+
+
+def test_what_reaches_out_of_a_file_is_opened_as_it_is_and_named(tmp_path):
+    """``blosc2.open`` follows these; here they are an array with one more layer, which the caller refuses."""
+    path = tmp_path / "a.b2nd"
+    blosc2.asarray(np.zeros(4), urlpath=str(path), mode="w", meta={"b2o": {"urlpath": "x"}})
+    assert set(open_blosc2(path).schunk.meta) == {"b2nd", "b2o"}
+
+
+def test_a_file_without_an_array_is_another_object(tmp_path):
+    path = tmp_path / "a.b2frame"
+    blosc2.SChunk(data=b"bytes", urlpath=str(path), mode="w")
+    assert not isinstance(open_blosc2(path), blosc2.NDArray)
+
+
+# ---- MONAI
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_swin_stage_doubles_features_and_halves_edges(dimensions):
+    torch.manual_seed(0)
+    stage = swin_stage(12, 3, (3,) * dimensions, 2)
+    image = torch.randn(2, 12, *(6,) * dimensions)
+    assert stage(image).shape == (2, 24, *(3,) * dimensions)
+    assert len(stage.blocks) == 2 and all(block.attn.qkv.bias is not None for block in stage.blocks)
+    # blocks after the first look across windows
+    assert [any(block.shift_size) for block in stage.blocks] == [False, True]
+
+
+def test_names_of_weights_of_a_swin_stage_stay():
+    """Checkpoints hold them."""
+    names = set(swin_stage(12, 3, (3, 3), 1).state_dict())
+    block = ("norm1", "norm2", "attn.qkv", "attn.proj", "mlp.linear1", "mlp.linear2")
+    expected = {f"blocks.0.{part}.{kind}" for part in block for kind in ("weight", "bias")}
+    expected |= {"blocks.0.attn.relative_position_bias_table", "blocks.0.attn.relative_position_index"}
+    assert names == expected | {"downsample.reduction.weight", "downsample.norm.weight", "downsample.norm.bias"}

@@ -1,0 +1,55 @@
+import math
+
+import pytest
+import torch
+
+from longflow.job import FoldJob, FoldSettings
+from longflow.methods.weights import read_checkpoint
+from longflow.paths import DatasetPaths
+from longflow.training.checkpoints import load_state, save_state, update_average
+from longflow.training.distributed import Processes
+from longflow.training.run import Run, set_up_run
+from tests.methods.helpers import minimal_plans
+from tests.methods.segmentation.helpers import segmentation_plans
+
+
+def run_of(method, plans, seed=0) -> Run:
+    dataset, alone = DatasetPaths("Dataset001_Test"), Processes(0, 1, torch.device("cpu"))
+    return set_up_run(FoldJob(dataset, plans, "3d_fullres", method, 0, FoldSettings(seed=seed)), alone, None)
+
+
+@pytest.mark.parametrize(
+    ("method", "plans", "averages"), [("unet", segmentation_plans(), False), ("tfm", minimal_plans(), True)]
+)
+def test_weights_are_held_and_stored_twice_only_where_they_are_averaged(tmp_path, monkeypatch, method, plans, averages):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    run = run_of(method, plans)
+    assert (run.recipe.ema_decay > 0) == averages
+    before = {name: tensor.clone() for name, tensor in run.average.items()}
+    with torch.no_grad():
+        for parameter in run.method.parameters():
+            parameter.add_(1)
+    weights = run.method.state_dict()
+    expected = before if averages else weights
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in run.average.items())
+    save_state(run)
+    assert bool(read_checkpoint(run.job.paths.latest).part("average")) == averages
+    again = run_of(method, plans, seed=1)
+    load_state(again)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in again.method.state_dict().items())
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in again.average.items())
+
+
+def test_the_average_against_its_closed_form():
+    """a_n = sum of d^(n-i) (1 - d) v_i, with the decay of each step; integers are the present ones."""
+    average = {"weight": torch.tensor([1.0, 2.0]), "steps": torch.tensor(0)}
+    values = [torch.tensor([float(i), -float(i)]) for i in range(1, 40)]
+    for iteration, value in enumerate(values):
+        update_average(average, {"weight": value, "steps": torch.tensor(iteration)}, 0.5, iteration)
+    decays = [min(0.5, (1 + i) / (10 + i)) for i in range(39)]
+    assert decays[0] == 0.1 and decays[-1] == 0.5
+    expected = math.prod(decays) * torch.tensor([1.0, 2.0])
+    for index, value in enumerate(values):
+        expected = expected + (1 - decays[index]) * math.prod(decays[index + 1 :]) * value
+    torch.testing.assert_close(average["weight"], expected)
+    assert average["steps"] == 38

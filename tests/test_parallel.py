@@ -95,7 +95,7 @@ def test_an_error_names_subject_and_cause(processes):
 
 def test_a_killed_worker_is_named(tmp_path):
     subjects = {f"s{number}": (number, tmp_path) for number in range(4)}
-    with pytest.raises(WorkerError, match="subject s2 was ended by the system"):
+    with pytest.raises(WorkerError, match="subject s2 was killed by the system"):
         list(for_each_subject(killed, subjects, 2))
 
 

@@ -51,6 +51,17 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, mps (default: a GPU where there is one)")
 
 
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add ``-np`` for commands that train."""
+    parser.add_argument(
+        "-np",
+        "--workers",
+        type=count,
+        metavar="N",
+        help="processes that prepare batches of a training (default: by cores and device)",
+    )
+
+
 def add_model(parser: argparse.ArgumentParser, purpose: str) -> None:
     """Add ``-c``, ``-m`` and ``-f``, which select a trained model. :param purpose: what the folds are for."""
     parser.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
@@ -76,17 +87,6 @@ def add_prediction_settings(parser: argparse.ArgumentParser) -> None:
         help="average over mirrored inputs, 8 times the work in 3D (default: as the method has it)",
     )
     add_device(parser)
-
-
-def add_workers(parser: argparse.ArgumentParser) -> None:
-    """Add ``-np`` for commands that train."""
-    parser.add_argument(
-        "-np",
-        "--workers",
-        type=count,
-        metavar="N",
-        help="processes that prepare batches of a training (default: by cores and device)",
-    )
 
 
 def checked_device(name: str | None) -> str:

@@ -191,7 +191,7 @@ def _with_pairs(
             f"{paths.plans(plans.plans_name)} was made for the phases {', '.join(plans.phases)}, but {paths.raw} has "
             f"{', '.join(phases.names)}. Run longflow_plan_and_preprocess -d {paths.id} again."
         )
-    for part in phases.left_out():
+    for part in phases.excluded():
         logger.warning("Excluded: %s", part)
     return paired
 

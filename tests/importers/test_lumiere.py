@@ -7,9 +7,10 @@ import pytest
 from longflow.data.dataset import read_description, read_rows
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import read_json
-from longflow.importers.lumiere import import_lumiere, times_of_visits
+from longflow.importers.lumiere import times_of_visits
 from longflow.integrity.dataset import verify_dataset
 from tests.data.helpers import tiny_array, tiny_label, write_image
+from tests.importers.helpers import run_import
 
 MODALITIES = ("CT1", "T1", "T2", "FLAIR")
 RATINGS = "LUMIERE-ExpertRating-v202211.csv"
@@ -45,14 +46,14 @@ def raw(tmp_path):
 
 
 def run(source, raw, **options):
-    return import_lumiere(source, raw, **{"processes": 1, **options})
+    return run_import("lumiere", source, raw, **options)
 
 
 def times(raw):
     return {row.case: float(row.time) for row in read_rows(raw / "scans.csv")}
 
 
-def left_out(raw):
+def excluded(raw):
     return read_json(raw / "import.json")["settings"]["left_out"]
 
 
@@ -70,7 +71,7 @@ def test_visits_become_scans_in_weeks(source, raw, caplog):
         "Patient-020_week-000": 0,
         "Patient-020_week-000-1": 0.5,
     }
-    assert "LUMIERE-ExpertRating*.csv is not beside the patients" in caplog.text
+    assert "no LUMIERE-ExpertRating*.csv next to the patients" in caplog.text
     np.testing.assert_array_equal(voxels(raw / "imagesTr" / "Patient-001_week-044_0000.nii.gz"), tiny_array(20))
     np.testing.assert_array_equal(voxels(raw / "labelsTr" / "Patient-001_week-044.nii.gz"), 2 * tiny_label())
     description = read_description(raw / "dataset.json")
@@ -105,17 +106,17 @@ def test_the_visit_before_the_operation_is_the_first_of_its_week(source, raw, be
     assert "ExpertRating" not in caplog.text
 
 
-def test_times_stay_where_a_visit_of_the_week_is_left_out(source, raw, caplog):
+def test_times_stay_where_a_visit_of_the_week_is_excluded(source, raw, caplog):
     (source / "Imaging" / "Patient-001" / "week-000-1" / "CT1.nii.gz").unlink()
     (source / "Imaging" / "Patient-001" / "notes").mkdir()
     with caplog.at_level(logging.WARNING):
         run(source, raw)
     assert times(raw)["Patient-001_week-000-2"] == 0.5 and "Patient-001_week-000-1" not in times(raw)
-    assert left_out(raw) == [
+    assert excluded(raw) == [
         "Patient-001/notes: not the name of a visit, as week-044 or week-000-1",
         "Patient-001/week-000-1: no CT1.nii.gz",
     ]
-    assert "Left out: Patient-001/week-000-1: no CT1.nii.gz" in caplog.text
+    assert "Excluded: Patient-001/week-000-1: no CT1.nii.gz" in caplog.text
 
 
 def test_a_scan_without_segmentation_has_no_label(source, raw):

@@ -42,7 +42,7 @@ TRANSLATED = "Dataset994_Translated"
 #: what the segmentations are trained on: {0} is the phase to be segmented, {1} that of the labels
 TRAINED_ON = {NATIVE: "real {0}", TRANSLATED: "{1} translated to {0}", CONTRAST: "{1} as it is"}
 
-#: Adam: by nnU-Net's SGD small structures are not found within hundreds of steps (documentation/segmentation.md)
+#: Adam: within hundreds of steps nnU-Net's SGD finds no small structures (documentation/explanation/evidence.md)
 ADAM = ("--set", "adam=on", *LEARNING_RATE)
 
 

@@ -1,8 +1,8 @@
 """The exceptions that longflow raises on purpose.
 
-Every message is written for the person who owns the data: what is wrong, in which file, what was found, what was
-expected, what to do. Commands show it without a traceback and end with exit code 1; anything else that is raised is
-our own fault and ends with exit code 2.
+Every message is written for the owner of the data: the file, the value found, the value expected, and the remedy.
+Commands show it without a traceback and end with exit code 1. Any other exception is a fault of longflow and ends with
+exit code 2.
 """
 
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ from difflib import get_close_matches
 
 
 class LongflowError(Exception):
-    """Base of all errors that a user can do something about."""
+    """Base of all errors that a user can correct."""
 
 
 class DataError(LongflowError):
-    """The images, tables or folders of a dataset are not what they should be."""
+    """The images, tables or folders of a dataset are invalid."""
 
 
 class ConfigurationError(LongflowError):
-    """A plan, a dataset.json or a flag holds something that cannot be used."""
+    """A plan, a dataset.json or a flag has an invalid value."""
 
 
 class NotFoundError(LongflowError):
@@ -26,7 +26,7 @@ class NotFoundError(LongflowError):
 
 
 class ModelError(LongflowError):
-    """A trained model does not fit the plans or the data it is asked to work on."""
+    """A trained model does not fit the plans or the data."""
 
 
 class InUseError(LongflowError):
@@ -34,11 +34,11 @@ class InUseError(LongflowError):
 
 
 class WorkerError(LongflowError):
-    """A worker process ended without an answer; holds the case it worked on and the cause."""
+    """A worker process ended without a result; the message has its subject and the cause."""
 
 
 def first_few(names: Iterable[object], most: int = 5) -> str:
-    """The first few of some names, for people.
+    """List the first few of some names, human-readable.
 
     >>> first_few(["a", "b", "c", "d"], most=2)
     'a, b and 2 more'
@@ -49,7 +49,13 @@ def first_few(names: Iterable[object], most: int = 5) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> NotFoundError:
-    """The error for a name that is not among the known ones, with the nearest match named.
+    """Make the error for an unknown name; its message names the nearest known one.
+
+    :param kind: of thing, as "method".
+    :param name: the unknown name.
+    :param known: all known names.
+    :param hint: a sentence at the end.
+    :returns: the error, to raise.
 
     >>> str(unknown_name("method", "crones", ["cronos", "tfm"]))
     "There is no method 'crones'. Did you mean 'cronos'? Known: cronos, tfm."

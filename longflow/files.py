@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and by one process at a time."""
+"""Write files whole or not at all, and by one process at a time."""
 
 import csv
 import fcntl
@@ -26,11 +26,15 @@ _HOST = re.sub(r"\W", "", platform.node()) or "unknown"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; move it to ``path`` once the block has ended without an error.
+    """Yield a temporary path; rename it to ``path`` after the block has ended without an error.
 
     The temporary name keeps the full suffix of ``path`` (``.nii.gz``), because writers choose the format by it. A
-    killed process leaves at most a file whose name starts with ``.unfinished-``, which nothing reads and the next
-    writer of the same path removes. Several processes may write the same path: the last one wins.
+    killed process leaves at most a file whose name starts with ``.unfinished-``: nothing reads it, and the next writer
+    of the same path removes it. Several processes may write the same path; the last one wins.
+
+    :param path: the file to write.
+    :returns: a path in the same folder, to write to.
+    :raises DataError: the file cannot be written.
     """
     path = Path(path)
     temporary = path.with_name(f".unfinished-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
@@ -45,21 +49,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
         raise DataError(
             f"{path} could not be written: {error.strerror or error}. "
             f"Free some space or check the permissions of {path.parent}, then run the same command again: "
-            f"what is finished is kept."
+            f"finished work is kept."
         ) from error
     finally:
-        with suppress(OSError):  # where not even the folder could be made
+        with suppress(OSError):  # where even the folder could not be made
             temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
-    """Hold a lock on a file, which tells others who does what there; it ends with the block or the process.
+    """Hold a lock on a file; it ends with the block or the process.
 
-    The lock is POSIX's: processes that this one has forked do not hold it, so that those who prepare batches
-    cannot keep it when the process itself was killed. Within one process it holds nobody up.
+    It is a POSIX lock: forked processes do not hold it, so the workers that prepare batches cannot keep it after the
+    process itself was killed. It does not block within one process.
 
-    :param doing: for whoever comes second ("Fold 0 of X is being trained").
+    :param path: the file of the lock.
+    :param doing: the work, for the message of another process ("Fold 0 of X is being trained").
     :raises InUseError: another process holds it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +79,7 @@ def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
             ) from error
         except OSError as error:
             logger.warning(
-                "%s: this file system has no locks (%s). See to it that no other process works there.", path, error
+                "%s: this file system has no locks (%s). Make sure that no other process works there.", path, error
             )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {platform.node()}\n")
@@ -83,7 +88,7 @@ def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
 
 
 def _is_being_written(leftover: Path) -> bool:
-    """Whether the process that a temporary name tells of lives, or may live on another machine (for a day)."""
+    """Tell whether the process that a temporary name names is alive, or may be on another machine (for a day)."""
     writer = re.match(r"\.unfinished-(\w+)-(\d+)-\w{8}-", leftover.name)
     if writer is None:
         return False
@@ -102,12 +107,12 @@ def write_text(text: str, path: Path) -> None:
 
 
 def write_json(content: Any, path: Path) -> None:
-    """Write JSON with sorted-as-given keys and two spaces of indentation, whole or not at all."""
+    """Write JSON with keys in the given order and two spaces of indentation, whole or not at all."""
     write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
 
 
 def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write a CSV with a header, whole or not at all; what is missing or None becomes an empty cell."""
+    """Write a CSV with a header, whole or not at all; missing values and None become empty cells."""
     with atomic_write(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
@@ -115,7 +120,12 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: P
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON; a missing or broken file is a :class:`DataError` that names the file and the place."""
+    """Read JSON.
+
+    :param path: the file.
+    :returns: its content.
+    :raises DataError: the file is missing or invalid; the message names file and place.
+    """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:

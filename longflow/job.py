@@ -1,4 +1,4 @@
-"""One fold of one model: what is trained on what, resolved once and passed on."""
+"""One fold of one model, resolved once per command and passed on."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,11 +12,11 @@ from longflow.task import Task, get_task
 
 @dataclass(frozen=True)
 class FoldSettings:
-    """How long and how to train; what is None comes from the plans.
+    """How long and how to train; the plans decide where a value is None.
 
     :param epochs: of the planned number of iterations.
     :param iterations: total number, instead of ``epochs``.
-    :param max_time: seconds; the schedule then runs on the share of the budget that is used, instead of ``epochs``.
+    :param max_time: seconds, instead of ``epochs``; the schedule then follows the used share of this budget.
     :param learning_rate: highest of the schedule.
     :param seed: of weights and samples.
     :param device: "cpu", "cuda", "cuda:1", "mps".
@@ -25,7 +25,8 @@ class FoldSettings:
     :param checkpoint_every: seconds between checkpoints.
     :param options: of the method.
     :param pretrained: weights to begin with: a method whose same fold is finished, or a file.
-    :param labelled_subjects: how many training subjects' labels may be used, or a file that names them; None: all.
+    :param labelled_subjects: number of training subjects whose labels may be used, or a file that names them; None:
+        all.
     """
 
     epochs: int | None = None
@@ -46,8 +47,12 @@ class FoldSettings:
 class FoldJob:
     """A fold of a model: dataset, plans, configuration, method and settings.
 
-    :param plans: read once, for the whole command. :param configuration: name of one of its configurations.
+    :param dataset: folders of the dataset.
+    :param plans: read once, for the whole command.
+    :param configuration: name of one of its configurations.
     :param method: name as on the command line, with its network where that is not the default one (``mfm-unet``).
+    :param fold: counted from 0.
+    :param settings: of the training.
     """
 
     dataset: DatasetPaths
@@ -63,8 +68,12 @@ class FoldJob:
     ) -> "FoldJob":
         """Read the plans and check the configuration's name.
 
+        :param dataset: folders of the dataset.
         :param plans_name: of the file; a copied file may still contain the name of the original plans.
-        :param method: None: the default of the task.
+        :param configuration: name of one of the plans' configurations.
+        :param method: name; None: the default of the task.
+        :param fold: counted from 0.
+        :returns: the job, with default settings.
         :raises LongflowError: there are no such plans, or no such configuration in them.
         """
         plans = read_plans(dataset.plans(plans_name)).model_copy(update={"plans_name": plans_name})
@@ -72,12 +81,12 @@ class FoldJob:
         return cls(dataset, plans, configuration, method or get_task(plans.task).default_method, fold)
 
     def with_fold(self, fold: int) -> "FoldJob":
-        """Return the same for another fold."""
+        """Return the job of another fold."""
         return replace(self, fold=fold)
 
     @cached_property
     def task(self) -> Task:
-        """What was planned for."""
+        """The task of the plans."""
         return get_task(self.plans.task)
 
     @property
@@ -87,7 +96,7 @@ class FoldJob:
 
     @property
     def plan_identity(self) -> str:
-        """What trained weights depend on, as a short hash."""
+        """Hash of everything that trained weights depend on."""
         return self.plans.identity(self.configuration)
 
     @property
@@ -106,7 +115,7 @@ class FoldJob:
         return self.dataset.cache(self.plans.plans_name, self.plan.data_identifier)
 
     def provenance(self) -> dict[str, Any]:
-        """Return what a prediction of this fold alone depends on, with the keys that every sidecar has."""
+        """Return what predictions of this fold depend on, with the keys of every sidecar."""
         return {
             "dataset": self.dataset.name,
             "method": [self.method],

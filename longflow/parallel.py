@@ -1,4 +1,4 @@
-"""One piece of work per subject, in worker processes, with progress and the truth about a worker's death."""
+"""Work on every subject in worker processes, with progress, and with the cause where a worker is killed."""
 
 import logging
 import multiprocessing
@@ -16,36 +16,38 @@ from longflow.errors import LongflowError, WorkerError
 
 logger = logging.getLogger(__name__)
 
-#: (finished, all, name of the one that finished)
+#: called with (finished, all, name of the finished subject)
 Progress = Callable[[int, int, str], None]
 
-#: share of the free memory that workers may take together
+#: share of the free memory that all workers may use together
 MEMORY_SHARE = 0.8
 
 
 def available_cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def processes_that_fit(wanted: int | None, needed: Sequence[int]) -> int:
-    """As many processes as are wanted (None: one for each core) and as free memory holds; at least one.
+def processes_that_fit(requested: int | None, needed: Sequence[int]) -> int:
+    """Limit the number of processes to the free memory.
 
-    :param needed: bytes that each piece of work takes at its peak; at worst, the largest ones are under way together.
+    :param requested: number of processes; None: one for each core.
+    :param needed: bytes that each piece of work uses at its peak; at worst, the largest ones run together.
+    :returns: at least 1.
     """
-    wanted = min(wanted or available_cores(), max(1, len(needed)))
+    requested = min(requested or available_cores(), max(1, len(needed)))
     available = int(MEMORY_SHARE * psutil.virtual_memory().available)
     largest = sorted(needed, reverse=True)
     fitting = max(1, sum(together <= available for together in accumulate(largest)))
-    if fitting < wanted:
+    if fitting < requested:
         logger.info(
-            "%d instead of %d processes: a piece of work takes up to %.1f GB, and workers may take %.1f GB of memory.",
+            "%d instead of %d processes: a subject needs up to %.1f GB, and all workers may use %.1f GB of memory.",
             fitting,
-            wanted,
+            requested,
             largest[0] / 1e9,
             available / 1e9,
         )
-    return min(wanted, fitting)
+    return min(requested, fitting)
 
 
 def for_each_subject(
@@ -54,15 +56,16 @@ def for_each_subject(
     processes: int | None = None,
     progress: Progress | None = None,
 ) -> Iterator[tuple[str, Any]]:
-    """Call ``work(argument)`` for each subject and yield (subject, answer) as answers come.
+    """Call ``work(argument)`` for each subject.
 
-    At most ``processes`` arguments are under way at a time, so memory is bounded by that many subjects. Where the
-    system kills a worker (mostly for memory), what was under way is done again one at a time: it either fits then, or
-    the error names the very subject.
+    At most ``processes`` subjects are worked on at a time, which bounds memory. Where the system kills a worker (mostly
+    for memory), the unfinished subjects are done again one at a time: they fit then, or the error names the subject.
 
     :param work: a function of a module (workers are spawned and import it).
     :param subjects: the argument of each subject.
-    :param processes: None: all available cores; 1: no worker, in this process.
+    :param processes: number of workers; None: all available cores; 1: no worker, the work is done in this process.
+    :param progress: called after each subject.
+    :returns: iterator over (subject, result) in the order in which they finish.
     :raises LongflowError: raised by ``work``, unchanged.
     :raises WorkerError: anything else that ``work`` raises, and a killed worker; with subject and cause.
     """
@@ -105,7 +108,8 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
             if processes == 1:
                 raise _explained(next(iter(under_way.values()), subject), error) from error
             logger.warning(
-                "A worker was killed while working on %s, probably for want of memory. Going on with one at a time.",
+                "A worker was killed while working on %s, probably for lack of memory. The work continues with one "
+                "worker.",
                 " or ".join(under_way.values()) or subject,
             )
             processes = 1
@@ -116,7 +120,7 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
 
 
 def _end_with_parent() -> None:
-    """In a worker: end when the parent ends, even if that was killed; else the worker would wait for work for ever."""
+    """End this worker when its parent ends, even if the parent was killed; else it would wait for work forever."""
     parent = multiprocessing.parent_process()
 
     def wait_for_the_end() -> None:
@@ -131,7 +135,8 @@ def _explained(subject: str, error: Exception) -> LongflowError:
         return error
     if isinstance(error, BrokenProcessPool | MemoryError):
         return WorkerError(
-            f"The worker on subject {subject} was ended by the system, most often for want of memory. Close other "
-            "programs, or use a machine with more memory; then run the same command again: what is finished is kept."
+            f"The worker on subject {subject} was killed by the system, mostly for lack of memory. Close other "
+            f"programs, "
+            "or use a machine with more memory. Then run the same command again: finished work is kept."
         )
     return WorkerError(f"The worker on subject {subject} failed: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Where things lie: the only place that knows the names of folders and result files.
+"""Paths: the only module with the names of folders and result files.
 
 Three folders hold everything, as in nnU-Net: raw datasets, preprocessed datasets, results. They come from the
 environment variables ``longflow_raw``, ``longflow_preprocessed`` and ``longflow_results``, else from
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 DATASET_NAME = re.compile(r"^Dataset(\d{3})_[A-Za-z0-9_\-]+$")
 DEFAULT_HOME = "longflow_data"
 PLANS_NAME = "longflowPlans"
-#: the variables that say where the folders are
+#: environment variables with the folders
 VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
 
 _said_default_home = False
@@ -37,33 +37,33 @@ def _root(kind: str) -> Path:
 
 
 def raw_root() -> Path:
-    """The folder of the raw datasets."""
+    """Return the folder of the raw datasets."""
     return _root("raw")
 
 
 def preprocessed_root() -> Path:
-    """The folder of fingerprints, plans, splits and preprocessed subjects."""
+    """Return the folder of fingerprints, plans, splits and preprocessed subjects."""
     return _root("preprocessed")
 
 
 def results_root() -> Path:
-    """The folder of trained models."""
+    """Return the folder of trained models."""
     return _root("results")
 
 
 def folders_below(home: Path) -> dict[str, str]:
-    """The variables for a process whose folders are all below ``home``."""
+    """Return the variables for a process whose folders are all below ``home``."""
     return {"LONGFLOW_HOME": str(home.resolve())}
 
 
 def folders_with_results(results: Path) -> dict[str, str]:
-    """The variables for a process with the datasets of this one and another folder of results."""
+    """Return the variables for a process with the datasets of this one and another folder of results."""
     roots = {"raw": raw_root(), "preprocessed": preprocessed_root(), "results": results}
     return {f"longflow_{kind}": str(root.resolve()) for kind, root in roots.items()}
 
 
 def known_datasets() -> list[str]:
-    """Names of all datasets that exist raw, preprocessed or trained, sorted."""
+    """List the names of all datasets that exist raw, preprocessed or trained, sorted."""
     names = set()
     for root in (raw_root(), preprocessed_root(), results_root()):
         if root.is_dir():
@@ -72,9 +72,11 @@ def known_datasets() -> list[str]:
 
 
 def resolve_dataset_name(name_or_id: str | int) -> str:
-    """``101``, ``"101"`` or ``"Dataset101_Cine"`` to the full name of a dataset that exists.
+    """Find the full name of an existing dataset.
 
-    Raises :class:`NotFoundError` with the nearest match if there is none, or if an id is used twice.
+    :param name_or_id: ``101``, ``"101"`` or ``"Dataset101_Cine"``.
+    :returns: the full name.
+    :raises NotFoundError: there is none (the message has the nearest match), or several have the id.
     """
     known = known_datasets()
     text = str(name_or_id)
@@ -90,12 +92,12 @@ def resolve_dataset_name(name_or_id: str | int) -> str:
 
 
 def is_file_of_plans(plans: str) -> bool:
-    """Whether ``-p`` names a file, as ``plans/acdc.json``, rather than plans of the dataset, as ``longflowPlans``."""
+    """Tell whether ``-p`` names a file, as ``plans/acdc.json``, and not plans of the dataset, as ``longflowPlans``."""
     return plans.endswith(".json")
 
 
 def name_of_plans(plans: str) -> str:
-    """What the plans of a dataset are called that ``-p`` asks for: a name, or that of a file.
+    """Return the name of the plans that ``-p`` requests, by name or by file.
 
     >>> name_of_plans("longflowPlans"), name_of_plans("plans/acdc.json")
     ('longflowPlans', 'acdc')
@@ -105,7 +107,7 @@ def name_of_plans(plans: str) -> str:
 
 @dataclass(frozen=True)
 class DatasetPaths:
-    """Everything that belongs to one dataset, by name.
+    """All files and folders of one dataset.
 
     :param name: full name, as ``Dataset101_Cine``.
     """
@@ -114,7 +116,7 @@ class DatasetPaths:
 
     @property
     def id(self) -> str:
-        """As on the command line: 101 of ``Dataset101_Cine``."""
+        """Return the id as on the command line: 101 of ``Dataset101_Cine``."""
         return self.name[7:10]
 
     @property
@@ -135,7 +137,7 @@ class DatasetPaths:
 
     @property
     def integrity(self) -> Path:
-        """What ``longflow_verify`` found, a line for each problem."""
+        """Return the table of problems that ``longflow_verify`` found."""
         return self.preprocessed / "integrity.csv"
 
     @property
@@ -150,12 +152,12 @@ class DatasetPaths:
         return self.preprocessed / f"{plans_name}.json"
 
     def cache(self, plans_name: str, data_identifier: str) -> Path:
-        """The folder of the preprocessed subjects of one resolution."""
+        """Return the folder of the preprocessed subjects of one resolution."""
         return self.preprocessed / f"{plans_name}_{data_identifier}"
 
     @property
     def best(self) -> Path:
-        """What ``longflow_find_best`` recorded."""
+        """Return the record of ``longflow_find_best``."""
         return self.results / "best.json"
 
     @property
@@ -164,17 +166,20 @@ class DatasetPaths:
 
     @property
     def best_solvers(self) -> Path:
-        """The solvers that ``longflow_find_best`` compared."""
+        """Return the table of solvers that ``longflow_find_best`` compared."""
         return self.results / "best_solvers.csv"
 
     def comparison(self, name: str) -> "ComparisonPaths":
-        """What ``longflow_compare`` found under a name."""
+        """Return the results of ``longflow_compare`` of a name."""
         return ComparisonPaths(self.results / "comparisons" / name)
 
     def trained_to_compare(self, budget: str, training: str, seed: int) -> Path:
-        """The folder of results that ``longflow_compare`` trains a variant in; all comparisons share it.
+        """Return the folder of results in which ``longflow_compare`` trains a variant; all comparisons share it.
 
-        :param budget, training: names of the budget and of method and options.
+        :param budget: its name.
+        :param training: name of method and options.
+        :param seed: of the training.
+        :returns: the folder.
         """
         return self.results / "comparisons" / f"trained_{budget}" / training / f"seed_{seed}"
 
@@ -182,7 +187,7 @@ class DatasetPaths:
         return ModelPaths(self.results / f"{method}__{plans_name}__{configuration}")
 
     def models(self) -> list["ModelPaths"]:
-        """All models of this dataset that have at least one finished fold, sorted by name."""
+        """List the models of this dataset with at least one finished fold, sorted by name."""
         if not self.results.is_dir():
             return []
         candidates = sorted(entry for entry in self.results.iterdir() if entry.is_dir() and entry.name.count("__") == 2)
@@ -219,7 +224,7 @@ class ModelPaths:
         return FoldPaths(self.folder / f"fold_{fold}")
 
     def finished_folds(self) -> list[int]:
-        """Folds whose training has ended, sorted."""
+        """List the folds whose training has finished, sorted."""
         if not self.folder.is_dir():
             return []
         folds = [
@@ -238,37 +243,37 @@ class FoldPaths:
 
     @property
     def latest(self) -> Path:
-        """Everything that is needed to go on training: weights, averaged weights, optimizer, position."""
+        """Return the state to continue training: weights, averaged weights, optimizer, position."""
         return self.folder / "checkpoint_latest.safetensors"
 
     @property
     def best(self) -> Path:
-        """Averaged weights at the best validation so far (or the last, as the method's recipe says)."""
+        """Return the averaged weights at the best validation so far (or the last, depending on the method)."""
         return self.folder / "checkpoint_best.safetensors"
 
     @property
     def final(self) -> Path:
-        """The weights that prediction uses; exists once training has ended."""
+        """Return the weights that prediction uses; the file exists once training has finished."""
         return self.folder / "checkpoint_final.safetensors"
 
     @property
     def run(self) -> Path:
-        """The flags, versions and machine of the run."""
+        """Return the record of flags, versions and machine of the run."""
         return self.folder / "run.json"
 
     @property
     def pretrained(self) -> Path:
-        """The weights that the fold was begun with: which tensors were loaded, which skipped and why."""
+        """Return the record of the initial weights: which tensors were loaded, which skipped and why."""
         return self.folder / "pretrained.json"
 
     @property
     def labelled_subjects(self) -> Path:
-        """The subjects whose labels the fold was trained with, where they were chosen."""
+        """Return the list of subjects whose labels were used in training, where they were selected."""
         return self.folder / "labelled_subjects.json"
 
     @property
     def lock(self) -> Path:
-        """Held while the fold is trained."""
+        """Return the lock that is held while the fold is trained."""
         return self.folder / ".lock"
 
     @property
@@ -289,17 +294,17 @@ class FoldPaths:
 
     @property
     def validations(self) -> Path:
-        """The out-of-fold predictions, in a folder for each reduction."""
+        """Return the folder of the out-of-fold predictions, with a folder for each reduction."""
         return self.folder / "validation"
 
     def validation(self, reduction: str) -> Path:
-        """The out-of-fold predictions of the validation targets under one reduction."""
+        """Return the folder of the out-of-fold predictions of the validation targets with one reduction."""
         return self.validations / reduction
 
 
 @dataclass(frozen=True)
 class ComparisonPaths:
-    """The folder of a comparison: its tables and figures, and what they were made from."""
+    """The folder of a comparison: its tables and figures, and their sources."""
 
     folder: Path
 
@@ -313,24 +318,24 @@ class ComparisonPaths:
 
     @property
     def targets_csv(self) -> Path:
-        """The numbers of every target under every variant."""
+        """Return the table of numbers of every target with every variant."""
         return self.folder / "targets.csv"
 
     def figure(self, name: str) -> Path:
         return self.folder / f"{name}.png"
 
     def targets(self, fold: int) -> Path:
-        """The input of ``longflow_predict``: context scans of the validation targets of a fold."""
+        """Return the input of ``longflow_predict``: context scans of the validation targets of a fold."""
         return self.folder / "targets" / f"fold_{fold}"
 
     def model(self, variant: str, fold: int, seed: int) -> Path:
-        """The folder of results that a variant predicts from: one model, and what longflow_predict follows."""
+        """Return the folder of results from which a variant predicts: its model, and the record of the best one."""
         return self.folder / "models" / variant / f"fold_{fold}_seed_{seed}"
 
     def made_from(self, variant: str, fold: int, seed: int) -> Path:
-        """What the forecasts of a variant were made from."""
+        """Return the record of the sources of a variant's forecasts."""
         return self.model(variant, fold, seed) / "made_from.json"
 
     def predictions(self, variant: str, fold: int, seed: int) -> Path:
-        """The forecasts of a variant."""
+        """Return the folder of the forecasts of a variant."""
         return self.folder / "predictions" / variant / f"fold_{fold}_seed_{seed}"

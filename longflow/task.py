@@ -81,6 +81,8 @@ class Task(ABC):
     :cvar uses_phases: a sample is a pair of contrast phases of one time (column ``phase`` of scans.csv).
     :cvar plans_grid: the temporal grid of discrete methods is planned.
     :cvar requires_images: every row of a table needs an image; elsewhere a row without one requests a prediction.
+    :cvar predicts_new_scans: a prediction is a scan that was not acquired. An importer therefore makes some scans of
+        test subjects targets; elsewhere all of them are inputs.
     :cvar requires_units: CT that is not in Hounsfield units is an error, elsewhere a warning.
     :cvar own_slices: the 2d configuration reads the slices of the files as they are.
     :cvar chooses_encoder: ``longflow_plan --encoder`` has a meaning.
@@ -104,6 +106,7 @@ class Task(ABC):
     uses_phases: ClassVar[bool] = False
     plans_grid: ClassVar[bool] = False
     requires_images: ClassVar[bool] = False
+    predicts_new_scans: ClassVar[bool] = False
     requires_units: ClassVar[bool] = False
     own_slices: ClassVar[bool] = False
     chooses_encoder: ClassVar[bool] = False

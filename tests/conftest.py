@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 # tiny tensors on several threads wait more than they compute; commands in a process of their own are left to choose,
-# unless tests run beside each other (pytest -n)
+# unless tests run in parallel (pytest -n)
 THREADS_OF_THE_USER = os.environ.get("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else None)
 os.environ["OMP_NUM_THREADS"] = THREADS_OF_THE_USER or "1"
 # consoles take their width when they are made: whichever test comes first, no message is wrapped within a name
@@ -22,7 +22,20 @@ os.environ["COLUMNS"] = "200"
 # as commands do: tests that compute in bf16 must not do so with AMX instructions (networks/test_precision.py)
 os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
+#: folder of public data sets that are not in the repository; tests that need them are skipped without
+OUTSIDE_DATA = Path(os.environ.get("LONGFLOW_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
 OWN_VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
+
+
+def outside_data(name: str) -> Path:
+    """Return a folder of :data:`OUTSIDE_DATA`; skip the test where it does not exist.
+
+    :param name: path in it, as "acdc/training".
+    """
+    if not (OUTSIDE_DATA / name).is_dir():
+        pytest.skip(f"needs public data that are not in the repository: {name} in the folder LONGFLOW_TEST_DATA")
+    return OUTSIDE_DATA / name
 
 
 @contextmanager

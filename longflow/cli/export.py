@@ -22,9 +22,7 @@ def parser() -> command.Parser:
         EXAMPLE,
     )
     flags.add_dataset(result)
-    result.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
-    result.add_argument("-m", "--method", help="likewise")
-    result.add_argument("-f", "--folds", type=int, nargs="+", help="folds to export (default: all that are trained)")
+    flags.add_model(result, "export")
     result.add_argument("-o", "--output", type=Path, required=True, help="folder for the model")
     result.add_argument("--overwrite", action="store_true", help="replace a model in the output folder")
     return result

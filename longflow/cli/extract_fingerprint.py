@@ -1,4 +1,4 @@
-"""``longflow_extract_fingerprint``: what a dataset is like."""
+"""``longflow_extract_fingerprint``: measure a dataset."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ longflow_extract_fingerprint -d 101
 def parser() -> command.Parser:
     result = command.Parser(
         "longflow_extract_fingerprint",
-        "Read all training scans of a dataset and write down its shapes, spacings, intensities and times.",
+        "Read all training scans of a dataset and record its shapes, spacings, intensities and times.",
         EXAMPLE,
     )
     flags.add_dataset(result)
     flags.add_processes(result)
-    result.add_argument("--overwrite", action="store_true", help="make it anew although it is up to date")
+    result.add_argument("--overwrite", action="store_true", help="make it from scratch although it is up to date")
     return result
 
 

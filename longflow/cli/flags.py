@@ -3,6 +3,7 @@
 import argparse
 import re
 from collections.abc import Callable
+from typing import get_args
 
 from longflow.errors import ConfigurationError
 from longflow.paths import PLANS_NAME, name_of_plans
@@ -59,6 +60,33 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes that prepare batches of a training (default: by cores and device)",
     )
+
+
+def add_model(parser: argparse.ArgumentParser, purpose: str) -> None:
+    """Add ``-c``, ``-m`` and ``-f``, which select a trained model. :param purpose: what the folds are for."""
+    parser.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
+    parser.add_argument("-m", "--method", help="likewise")
+    parser.add_argument(
+        "-f", "--folds", type=int, nargs="+", help=f"folds to {purpose} (default: all that are trained)"
+    )
+
+
+def add_prediction_settings(parser: argparse.ArgumentParser) -> None:
+    """Add ``--solver``, ``--steps``, ``--mirror`` and ``--device``."""
+    from longflow.plans import Solver
+
+    parser.add_argument(
+        "--solver",
+        choices=get_args(Solver),
+        help="of a method with a flow (default: what longflow_find_best recorded, else the plans')",
+    )
+    parser.add_argument("--steps", type=positive(int), help="steps of the solver (default: likewise)")
+    parser.add_argument(
+        "--mirror",
+        action=argparse.BooleanOptionalAction,
+        help="average over mirrored inputs, 8 times the work in 3D (default: as the method has it)",
+    )
+    add_device(parser)
 
 
 def checked_device(name: str | None) -> str:

@@ -3,160 +3,117 @@
 import argparse
 import re
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import get_args
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
 from longflow.errors import ConfigurationError
+from longflow.importers.registry import IMPORTERS, Importer, all_importers
+from longflow.importers.scans import Destination, HeldOut
 from longflow.paths import DATASET_NAME, DatasetPaths, known_datasets, raw_root
-from longflow.plans import TimeUnit
-
-EXAMPLE = """
-longflow_import acdc ACDC/database -d 101
-longflow_import nifti4d cine -d 102 -n Sunnybrook --images "{subject}_cine.nii.gz"
-longflow_import nifti4d cine -d 102 -n Sunnybrook --times "{subject}.json" --key trigger_times --time_unit ms
-longflow_import phases scans -d 104 -n Abdomen --images "{subject}_{phase}.nii.gz" --channel CT
-longflow_import isles24 ISLES24 -d 105 --every 2
-longflow_import lumiere LUMIERE -d 106 --space registered
-longflow_import bids OASIS3 -d 107 -n OASIS3 --modality T1w
-"""
-
-#: what datasets are called where the user does not say
-NAMES = {"acdc": "ACDC", "isles24": "ISLES24", "lumiere": "LUMIERE"}
-#: what of the flags below each layout takes, beside those of all; one that is not given is as the importer has it
-FLAGS = {
-    "acdc": ("time", "task"),
-    "nifti4d": ("images", "labels", "label_names", "channel", "times", "key", "time_unit", "task", "test_targets"),
-    "phases": ("images", "labels", "label_names", "channel", "time_unit", "phases"),
-    "isles24": ("space", "every", "test_targets"),
-    "lumiere": ("modality", "space", "task", "test_targets"),
-    "bids": ("modality", "times", "time_unit", "labels", "label_names", "task", "test_targets"),
-}
 
 
 def parser() -> command.Parser:
-    result = command.Parser("longflow_import", "Write a raw dataset from files in another layout.", EXAMPLE)
-    result.add_argument("layout", choices=list(FLAGS), help="how the source is laid out")
+    importers = all_importers()
+    example = "\n".join(importer.example.strip() for importer in importers)
+    result = command.Parser("longflow_import", "Write a raw dataset from files in another layout.", example)
+    result.add_argument("layout", choices=IMPORTERS.names(), help="layout of the source")
     result.add_argument("source", type=Path, help="folder to import from; it is only read")
     result.add_argument("-d", "--dataset", required=True, help="id of the new dataset, as 102, or Dataset102_Name")
-    result.add_argument("-n", "--name", help="name of the new dataset (acdc: ACDC; isles24: ISLES24; lumiere: LUMIERE)")
+    names = _by_layout({one.name: one.dataset_name for one in importers if one.dataset_name})
+    result.add_argument("-n", "--name", help=f"name of the new dataset ({names})")
+    special = {one.name: one.split_help for one in importers if one.split_help}
     result.add_argument(
         "--test",
         nargs="+",
         default=[],
         metavar="SUBJECT",
-        help="subjects kept out of training: scans to imagesTs, targets of forecasts to targetsTs (acdc: systole)",
+        help="subjects excluded from training: their scans go to imagesTs, targets of forecasts to targetsTs "
+        f"({_by_layout(special)})",
     )
     result.add_argument(
         "--test_targets",
         type=int,
         metavar="N",
-        help="last scans of a test subject that are its targets (default: 1; acdc: systole)",
+        help=f"number of last scans of a test subject that are targets (default: 1; not for {', '.join(special)})",
     )
-    result.add_argument(
-        "--task",
-        choices=["forecast", "segment"],
-        help="default: forecast (phases: translate, always; isles24: forecast, always)",
-    )
+    fixed = _by_layout({one.name: f"always {one.tasks()[0]}" for one in importers if not one.chooses_task})
+    tasks = dict.fromkeys(task for one in importers if one.chooses_task for task in one.tasks())
+    result.add_argument("--task", choices=list(tasks), help=f"default: {next(iter(tasks))} ({fixed})")
     flags.add_processes(result)
     result.add_argument("--overwrite", action="store_true", help="replace a dataset of this name")
-
-    acdc = result.add_argument_group("acdc")
-    acdc.add_argument(
-        "--time",
-        choices=["cycles", "frames"],
-        help="frame / NbFrame (default), or the frame's number",
-    )
-
-    both = result.add_argument_group("nifti4d, phases and bids")
-    both.add_argument(
-        "--images",
-        metavar="PATTERN",
-        help="names of the images (default: {subject}.nii.gz, 4D; phases: {subject}_{phase}.nii.gz, and {time} where "
-        "subjects have several)",
-    )
-    both.add_argument(
-        "--labels",
-        metavar="PATTERN",
-        help="names of the label masks (4D: only frames with a label are written; phases: without {phase} one mask is "
-        "used for both; bids: with {subject} and {session})",
-    )
-    both.add_argument("--label_names", nargs="+", metavar="NAME", help="names of the labels 1, 2, ...")
-    both.add_argument("--channel", help="what the images are, as T1 or CT (CT keeps its HU)")
-    both.add_argument(
-        "--time_unit", choices=get_args(TimeUnit), help="unit of the times (header: its own unit; phases: days)"
-    )
-
-    phases = result.add_argument_group("phases")
-    phases.add_argument(
-        "--phases",
-        nargs=2,
-        metavar="PHASE",
-        help="the two phases, that without contrast first (default: the two that the files' names hold)",
-    )
-
-    nifti = result.add_argument_group("nifti4d and bids")
-    nifti.add_argument(
-        "--times",
-        metavar="WHERE",
-        help="nifti4d: header (default), frames, TABLE.csv (subject,frame,time; frames from 0) or a pattern "
-        "{subject}.json; bids: a column of the tables of sessions, or labels for the numbers in sessions' names "
-        "(default: what is there)",
-    )
-    nifti.add_argument("--key", help="name of the list of times in the json")
-
-    released = result.add_argument_group("isles24, lumiere and bids")
-    released.add_argument(
-        "--space",
-        choices=["native", "registered"],
-        help="isles24, lumiere: scans on their own grid (default), or on the one that the dataset brings them to",
-    )
-    released.add_argument(
-        "--modality",
-        help="lumiere: CT1 (default: T1 with contrast), T1, T2 or FLAIR; bids: how names of images end (default: T1w)",
-    )
-    released.add_argument("--every", type=int, metavar="N", help="isles24: keep every N-th volume (default: 1; TFM: 2)")
+    _add_flags_of_layouts(result, importers)
     return result
 
 
+def _by_layout(words: dict[str, str]) -> str:
+    return "; ".join(f"{layout}: {text}" for layout, text in words.items())
+
+
+def _add_flags_of_layouts(result: command.Parser, importers: Sequence[Importer]) -> None:
+    """Add the flags that only some layouts take, each once, in a group for the layouts that take it.
+
+    A flag that several layouts take is parsed as the first of them declares it.
+    """
+    arguments: dict[str, dict] = {}
+    helps: dict[str, dict[str, str]] = {}
+    for importer in importers:
+        for one in importer.flags:
+            declared = dict(one.metadata)
+            helps.setdefault(one.name, {})[importer.name] = declared.pop("help")
+            arguments.setdefault(one.name, declared)
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, of_layouts in helps.items():
+        title = ", ".join(of_layouts)
+        if title not in groups:
+            groups[title] = result.add_argument_group(title)
+        same = len(set(of_layouts.values())) == 1
+        groups[title].add_argument(
+            f"--{name}", help=next(iter(of_layouts.values())) if same else _by_layout(of_layouts), **arguments[name]
+        )
+
+
 def work(options: argparse.Namespace) -> None:
-    layout = options.layout
-    raw = DatasetPaths(new_dataset_name(options.dataset, options.name or NAMES.get(layout))).raw
-    if layout == "phases" and options.task:
-        raise ConfigurationError(
-            f"--task {options.task}: scans in two phases at one time are there to be translated. Leave --task out."
-        )
-    every = {name for names in FLAGS.values() for name in names}
-    given = {name: value for name in sorted(every) if (value := getattr(options, name)) is not None}
-    if strange := [name for name in given if name not in FLAGS[layout]]:
-        fitting = ", ".join(f"--{name}" for name in FLAGS[layout])
-        raise ConfigurationError(f"--{strange[0]} means nothing for the layout {layout}. It takes: {fitting}.")
-    importer = getattr(import_module(f"longflow.importers.{layout}"), f"import_{layout}")
+    importer = IMPORTERS.get(options.layout)
+    raw = DatasetPaths(new_dataset_name(options.dataset, options.name or importer.dataset_name)).raw
+    given = _given_flags(options, importer)
+    task = importer.checked_task(given.pop("task", None))
+    held_out = HeldOut(options.test, given.pop("test_targets", 1))
     with progress_bar("Importing") as progress:
-        written = importer(
-            options.source,
-            raw,
-            test=options.test,
-            processes=options.processes,
-            overwrite=options.overwrite,
-            progress=progress,
-            **given,
-        )
+        to = Destination(raw, task, options.overwrite, options.processes, progress)
+        written = importer.run(options.source, to, held_out, **given)
     command.console.print(f"{'Imported to' if written else 'Imported before, nothing to do:'} {raw}", highlight=False)
     command.console.print(f"Next: longflow_verify -d {raw.name[7:10]}", highlight=False)
 
 
-def new_dataset_name(dataset: str, name: str | None) -> str:
-    """The full name of a dataset to be made, from an id and a name or from the full name.
+def _given_flags(options: argparse.Namespace, importer: Importer) -> dict:
+    """Return the values of the flags that not every layout takes and that the user gave.
 
-    :raises ConfigurationError: it is not a name, or the id is taken by a dataset of another name.
+    :raises ConfigurationError: the layout does not take one of them.
+    """
+    if options.task and importer.task_reason:
+        importer.checked_task(options.task)
+    known = importer.flag_names
+    every = {name for one in all_importers() for name in one.flag_names}
+    given = {name: value for name in sorted(every) if (value := getattr(options, name)) is not None}
+    if strange := [name for name in given if name not in known]:
+        fitting = ", ".join(f"--{name}" for name in known)
+        raise ConfigurationError(f"--{strange[0]} means nothing for the layout {importer.name}. It takes: {fitting}.")
+    return given
+
+
+def new_dataset_name(dataset: str, name: str | None) -> str:
+    """Make the full name of a new dataset.
+
+    :param dataset: an id, or the full name.
+    :param name: for an id.
+    :returns: full name, as Dataset102_Sunnybrook.
+    :raises ConfigurationError: the name is invalid, or a dataset of another name has the id.
     """
     full = f"Dataset{int(dataset):03d}_{name or ''}" if dataset.isdigit() else dataset
     if not re.match(DATASET_NAME, full):
         raise ConfigurationError(
-            f"'{full}' is no name for a dataset. Expected -d with three digits and -n with letters, digits, - and _, "
+            f"'{full}' cannot name a dataset. Expected -d with three digits and -n with letters, digits, - and _, "
             "as in -d 102 -n Sunnybrook."
         )
     taken = [known for known in known_datasets() if known[:10] == full[:10] and known != full]

@@ -3,11 +3,10 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.plans import Solver
 from longflow.task import RequestFlag, all_tasks
 
 EXAMPLE = """
@@ -31,21 +30,8 @@ def parser() -> command.Parser:
     result.add_argument("-i", "--input", type=Path, required=True, help="folder with images and scans.csv")
     result.add_argument("-o", "--output", type=Path, required=True, help="folder for the predictions")
     result.add_argument("-d", "--dataset", help="101 or Dataset101_Name (default: the one with a trained model)")
-    result.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
-    result.add_argument("-m", "--method", help="likewise")
-    result.add_argument("-f", "--folds", type=int, nargs="+", help="folds to average (default: all that are trained)")
-    result.add_argument(
-        "--solver",
-        choices=get_args(Solver),
-        help="of a method with a flow (default: what longflow_find_best recorded, else the plans')",
-    )
-    result.add_argument("--steps", type=flags.positive(int), help="steps of the solver (default: likewise)")
-    result.add_argument(
-        "--mirror",
-        action=argparse.BooleanOptionalAction,
-        help="average over mirrored inputs, 8 times the work in 3D (default: as the method has it)",
-    )
-    flags.add_device(result)
+    flags.add_model(result, "average")
+    flags.add_prediction_settings(result)
     result.add_argument("--overwrite", action="store_true", help="make finished predictions again")
     taken: set[str] = set()
     for task in all_tasks():

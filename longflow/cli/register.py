@@ -1,4 +1,4 @@
-"""``longflow_register``: bring the scans of each subject into correspondence, into a new raw dataset."""
+"""``longflow_register``: align the scans of each subject in a new raw dataset."""
 
 import argparse
 import re
@@ -11,22 +11,23 @@ from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
 from longflow.errors import ConfigurationError, DataError
 from longflow.paths import DATASET_NAME, DatasetPaths, known_datasets, raw_root, resolve_dataset_name
+from longflow.task import get_task
 
 EXAMPLE = """
 longflow_register -d 103 --model rigid
 longflow_register -d 103 --model deformable -o Dataset113_Aligned
-longflow_register -d 104 --model deformable    # task translate: contrast scans to the native ones
+longflow_register -d 104 --model deformable    # with contrast phases: contrast scans to the native scans
 """
 
-#: the screen shows at most this many of the subjects that failed; the file holds all
+#: most subjects with an error that the screen shows
 SHOWN = 20
 
 
 def parser() -> command.Parser:
     result = command.Parser(
         "longflow_register",
-        "Bring each subject's scans into correspondence, in a new raw dataset: to the subject's mid-space, or, for the "
-        "task translate, to the scans in the first phase.",
+        "Align the scans of each subject in a new raw dataset: to the subject's mid-space, or, for a task that uses "
+        "contrast phases, to the scans in the first phase.",
         EXAMPLE,
     )
     flags.add_dataset(result)
@@ -34,7 +35,7 @@ def parser() -> command.Parser:
         "--model",
         required=True,
         choices=["rigid", "affine", "deformable"],
-        help="rigid keeps volumes; affine takes out growth of the whole, deformable that of every part",
+        help="rigid keeps volumes; affine removes growth of the whole, deformable growth of every part",
     )
     result.add_argument(
         "-o",
@@ -43,7 +44,9 @@ def parser() -> command.Parser:
         help="id or name of the new dataset (default: Dataset{first free id}_{Name}Registered)",
     )
     flags.add_processes(result)
-    result.add_argument("--overwrite", action="store_true", help="start anew: replace the new dataset if it exists")
+    result.add_argument(
+        "--overwrite", action="store_true", help="start from scratch: replace the new dataset if it exists"
+    )
     return result
 
 
@@ -63,15 +66,15 @@ def work(options: argparse.Namespace) -> None:
             progress=progress,
         )
     command.console.print(f"Registered ({options.model}) to {target.raw}", highlight=False)
-    translates = read_description(source.raw / "dataset.json").task == "translate"
     if options.model == "deformable":
+        task = get_task(read_description(source.raw / "dataset.json").task)
         command.console.print(
-            f"Structures now have the same size in all scans of a {'pair' if translates else 'subject'}: count "
-            f"volumes in {source.name}, not here.",
+            f"Structures now have the same size in all scans of a {'pair' if task.uses_phases else 'subject'}. "
+            f"Measure volumes in {source.name}, not in the new dataset.",
             highlight=False,
         )
     if failures:
-        table = Table(title="Not registered, and left out", title_justify="left")
+        table = Table(title="Not registered, and excluded", title_justify="left")
         table.add_column("subject", no_wrap=True)
         table.add_column("cause", overflow="fold")
         for failure in failures[:SHOWN]:
@@ -82,30 +85,36 @@ def work(options: argparse.Namespace) -> None:
         subjects = "subject" if len(failures) == 1 else "subjects"
         raise DataError(
             f"{len(failures)} {subjects} could not be registered; all others are written and can be used. Look at "
-            "those scans, mend or remove them, then run the same command again: what is finished is kept."
+            "those scans and correct or remove them. Then run the same command again: finished subjects are kept."
         )
     command.console.print(f"Next: longflow_plan_and_preprocess -d {target.id}", highlight=False)
 
 
-def new_name(source: DatasetPaths, model: str, wanted: str | None) -> str:
-    """The full name of the new dataset; without a wish, that of an earlier run of the same registration goes on.
+def new_name(source: DatasetPaths, model: str, requested: str | None) -> str:
+    """Choose the full name of the new dataset.
 
-    :param wanted: an id, a name, or a full name.
-    :raises ConfigurationError: it is no name, or its id is taken.
+    :param source: the dataset to register.
+    :param model: of the transforms.
+    :param requested: an id, a name or a full name; None: the dataset of an earlier run of the same registration, else
+        a new one.
+    :returns: full name, as Dataset113_Aligned.
+    :raises ConfigurationError: the name is invalid, or its id is taken.
     """
     from longflow.registration.dataset import is_made_by
 
     default = f"{source.name[11:]}Registered"
-    if wanted is None:
+    if requested is None:
         made = [name for name in known_datasets() if is_made_by(raw_root() / name, source.name, model)]
         return made[0] if made else f"Dataset{first_free_id(int(source.id)):03d}_{default}"
-    if wanted.isdigit():
-        full = f"Dataset{int(wanted):03d}_{default}"
+    if requested.isdigit():
+        full = f"Dataset{int(requested):03d}_{default}"
     else:
-        full = wanted if wanted.startswith("Dataset") else f"Dataset{first_free_id(int(source.id)):03d}_{wanted}"
+        full = (
+            requested if requested.startswith("Dataset") else f"Dataset{first_free_id(int(source.id)):03d}_{requested}"
+        )
     if not re.match(DATASET_NAME, full):
         raise ConfigurationError(
-            f"'{full}' is no name for a dataset. Expected an id as 113, a name of letters, digits, - and _, or both as "
+            f"'{full}' cannot name a dataset. Expected an id as 113, a name of letters, digits, - and _, or both as "
             "Dataset113_Aligned."
         )
     if taken := [known for known in known_datasets() if known[:10] == full[:10] and known != full]:
@@ -116,8 +125,10 @@ def new_name(source: DatasetPaths, model: str, wanted: str | None) -> str:
 
 
 def first_free_id(above: int) -> int:
-    """The first id that no dataset has, from the next one on.
+    """Find the first free id, from the next one on.
 
+    :param above: an id.
+    :returns: an id that no dataset has.
     :raises ConfigurationError: all 1000 are taken.
     """
     taken = {int(name[7:10]) for name in known_datasets()}

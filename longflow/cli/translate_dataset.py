@@ -4,14 +4,12 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from longflow.cli import command, flags
 from longflow.cli.import_dataset import new_dataset_name
 from longflow.cli.progress import progress_bar
 from longflow.errors import ConfigurationError, first_few
 from longflow.paths import DATASET_NAME, raw_root
-from longflow.plans import Solver
 
 EXAMPLE = """
 longflow_translate_dataset -d 104 --to native -o Dataset204_Native         # into longflow_raw
@@ -32,21 +30,8 @@ def parser() -> command.Parser:
     flags.add_dataset(result)
     result.add_argument("--to", metavar="PHASE", required=True, help="requested contrast phase")
     result.add_argument("-o", "--output", required=True, help="Dataset204_Name, or a path to such a folder")
-    result.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
-    result.add_argument("-m", "--method", help="likewise")
-    result.add_argument("-f", "--folds", type=int, nargs="+", help="folds to translate with (default: all trained)")
-    result.add_argument(
-        "--solver",
-        choices=get_args(Solver),
-        help="of a flow (default: what longflow_find_best recorded, else the plans')",
-    )
-    result.add_argument("--steps", type=flags.positive(int), help="steps of the solver (default: likewise)")
-    result.add_argument(
-        "--mirror",
-        action=argparse.BooleanOptionalAction,
-        help="average over mirrored inputs, 8 times the work in 3D (default: as the method has it)",
-    )
-    flags.add_device(result)
+    flags.add_model(result, "translate with")
+    flags.add_prediction_settings(result)
     result.add_argument("--overwrite", action="store_true", help="replace a dataset that this command wrote")
     return result
 

@@ -1,4 +1,4 @@
-"""``longflow_verify``: all problems of a raw dataset in one table."""
+"""``longflow_verify``: show all problems of a raw dataset in one table."""
 
 import argparse
 from collections import Counter, defaultdict
@@ -19,13 +19,13 @@ EXAMPLE = """
 longflow_verify -d 101
 """
 
-#: the screen shows at most this many problems of one kind; the file holds all
+#: most problems of one kind that the screen shows; the file has all
 SHOWN_OF_A_KIND = 5
 
 
 def parser() -> command.Parser:
     result = command.Parser(
-        "longflow_verify", "Check a raw dataset and show every problem that would stop or mislead training.", EXAMPLE
+        "longflow_verify", "Check a raw dataset and show every problem that would stop or distort training.", EXAMPLE
     )
     flags.add_dataset(result)
     flags.add_processes(result)
@@ -39,9 +39,11 @@ def work(options: argparse.Namespace) -> None:
 
 
 def check(paths: DatasetPaths, processes: int | None) -> None:
-    """Show all problems of a raw dataset and write them down.
+    """Show all problems of a raw dataset and write them to a file.
 
-    :raises DataError: there is an error among them.
+    :param paths: of the dataset.
+    :param processes: number of worker processes; None: all available cores.
+    :raises DataError: one of the problems is an error.
     """
     from longflow.integrity.dataset import verify_dataset
 
@@ -53,11 +55,11 @@ def check(paths: DatasetPaths, processes: int | None) -> None:
         command.console.print(f"{paths.name}: no problem found.", highlight=False)
     else:
         show(problems, paths.name)
-        command.console.print(f"All of them: {paths.integrity}", highlight=False)
+        command.console.print(f"All problems: {paths.integrity}", highlight=False)
     if count["error"]:
         raise DataError(
             f"{paths.name} cannot be used as it is: {_counted(count['error'], 'error')}, "
-            f"{_counted(count['warning'], 'warning')}. Mend the errors, then run the same command again."
+            f"{_counted(count['warning'], 'warning')}. Correct the errors, then run the same command again."
         )
 
 
@@ -66,12 +68,16 @@ def _counted(number: int, name: str) -> str:
 
 
 def write_problems(problems: list[Problem], paths: DatasetPaths) -> None:
-    """All problems as CSV."""
+    """Write all problems as CSV."""
     write_csv([field.name for field in fields(Problem)], map(asdict, problems), paths.integrity)
 
 
 def show(problems: list[Problem], title: str) -> None:
-    """A table of the problems and, below it, what to do about them; of each kind the first few."""
+    """Print a table of the problems, the first few of each kind, and the remedies below it.
+
+    :param problems: in the order of the table.
+    :param title: of the table.
+    """
     kinds: dict[tuple[str, str], list[Problem]] = defaultdict(list)
     for problem in problems:
         # the field of a table's line is "line 7: time"; problems of one kind differ in the number alone
@@ -96,7 +102,7 @@ def show(problems: list[Problem], title: str) -> None:
 
 
 def _advice(problems: list[Problem]) -> dict[str, set[str]]:
-    """Each advice once, with the fields that it is about."""
+    """Collect each advice once, with its fields."""
     result: dict[str, set[str]] = defaultdict(set)
     for problem in problems:
         result[problem.advice].add(problem.field.split(": ")[-1])

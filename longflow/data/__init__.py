@@ -1,1 +1,1 @@
-"""Raw datasets: reading and writing scans and tables, series of scans, the integrity check."""
+"""Raw datasets: tables, images, geometry and masks."""

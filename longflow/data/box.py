@@ -1,4 +1,4 @@
-"""The box that all scans of a subject are cropped to."""
+"""The box to which all scans of a subject are cropped."""
 
 from collections.abc import Iterable
 
@@ -10,10 +10,10 @@ Box = list[list[int]]
 
 
 def nonzero_box(scans: Iterable[np.ndarray]) -> Box:
-    """The smallest box that holds every voxel that is not 0 in any channel of any scan.
+    """Find the smallest box with every voxel that is not 0 in any channel of any scan.
 
-    :param scans: (channels, z, y, x) each, on one grid; a series of zeros alone keeps its whole grid.
-    :returns: [start, stop] for z, y, x.
+    :param scans: (channels, z, y, x) each, on one grid.
+    :returns: [start, stop] for z, y, x; the whole grid where all voxels are 0.
     """
     union = None
     for scan in scans:
@@ -25,5 +25,5 @@ def nonzero_box(scans: Iterable[np.ndarray]) -> Box:
 
 
 def box_slices(box: Box) -> tuple[slice, slice, slice]:
-    """A box as slices for the last three axes: ``array[(..., *box_slices(box))]``."""
+    """Convert a box to slices for the last three axes: ``array[(..., *box_slices(box))]``."""
     return tuple(slice(start, stop) for start, stop in box)

@@ -1,4 +1,4 @@
-"""A volume as means over coarse blocks: small enough to keep, and to see by it whether two scans lie on each other."""
+"""Means over coarse blocks: a view of a volume that is small to keep and shows whether two scans are aligned."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,17 @@ from skimage.registration import phase_cross_correlation
 #: edge of a coarse block along the finest axis, in voxels
 COARSE_EDGE = 8
 
-#: from how many blocks on two scans are taken to be shifted
+#: blocks; a larger shift means that two scans are not aligned
 SHIFT = 1.5
-#: a scan with fewer blocks along an axis is too small to tell a shift along it
+#: an axis with fewer blocks is too short to detect a shift along it
 FEWEST_BLOCKS = 4
 
 
 def coarse_block(spacing: Sequence[float]) -> tuple[int, int, int]:
-    """Voxels per coarse block: about a cube in mm, ``COARSE_EDGE`` voxels along the finest axis.
+    """Choose the size of a coarse block: about a cube in mm, ``COARSE_EDGE`` voxels along the finest axis.
+
+    :param spacing: (z, y, x), mm.
+    :returns: (z, y, x), voxels.
 
     >>> coarse_block((10.0, 1.5, 1.5))
     (1, 8, 8)
@@ -25,13 +28,17 @@ def coarse_block(spacing: Sequence[float]) -> tuple[int, int, int]:
 
 
 def block_means(image: np.ndarray, block: Sequence[int]) -> np.ndarray:
-    """Means over blocks of the last three axes, float32; a block that reaches beyond the end holds what there is.
+    """Compute means over blocks of the last three axes; the last block of an axis may be smaller.
+
+    :param image: (..., z, y, x).
+    :param block: (z, y, x), voxels.
+    :returns: (..., z', y', x'), float32.
 
     >>> block_means(np.arange(5, dtype=np.float32).reshape(1, 1, 5), (1, 1, 2))
     array([[[0.5, 2.5, 4. ]]], dtype=float32)
     """
     means = image
-    # the longest axes first, which keeps what follows small
+    # x first: it is mostly long, and later sums are then small
     for axis, size in zip((-1, -2, -3), reversed(block), strict=True):
         starts = np.arange(0, means.shape[axis], size)
         counts = np.diff(np.append(starts, means.shape[axis]))
@@ -41,9 +48,11 @@ def block_means(image: np.ndarray, block: Sequence[int]) -> np.ndarray:
 
 
 def shift_between(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Blocks along z, y, x by which one scan's block means fit the other's best; 0 along an axis of few blocks.
+    """Find the shift with the best match of two scans.
 
-    :param one, other: (channels, z, y, x).
+    :param one: (channels, z, y, x), block means.
+    :param other: likewise.
+    :returns: (z, y, x), blocks; 0 along an axis of few blocks.
     """
     centred = [scan - scan.mean((1, 2, 3), keepdims=True) for scan in (one, other)]
     shifts = [

@@ -1,4 +1,4 @@
-"""Which channels are CT, whose units mean the same in every scan."""
+"""Channels of CT, whose units are the same in every scan."""
 
 import re
 
@@ -12,7 +12,7 @@ CT_PHASES = (
 
 
 def is_ct(name: str) -> bool:
-    """Whether a channel's name means Hounsfield units.
+    """Tell whether the name of a channel means Hounsfield units.
 
     >>> is_ct("CT"), is_ct("CT_portal-venous"), is_ct("CT perfusion Tmax")
     (True, True, False)

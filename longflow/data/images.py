@@ -1,4 +1,4 @@
-"""Reading and writing volumes with their geometry, by SimpleITK."""
+"""Read and write volumes with their geometry, by SimpleITK."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,9 +17,12 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 @dataclass(frozen=True)
 class Geometry:
-    """Where the voxels of a volume lie, in SimpleITK's order (x, y, z).
+    """The grid of a volume, in SimpleITK's order (x, y, z).
 
-    :param size: voxels; :param spacing: mm; :param origin: mm; :param direction: row-major cosines, 9 numbers.
+    :param size: voxels.
+    :param spacing: mm.
+    :param origin: mm.
+    :param direction: 9 cosines, row-major.
     """
 
     size: tuple[int, ...]
@@ -29,18 +32,20 @@ class Geometry:
 
     @classmethod
     def of(cls, image: sitk.Image) -> "Geometry":
-        """The grid of an image."""
+        """Return the grid of an image."""
         return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
 
     @property
     def array_spacing(self) -> tuple[float, float, float]:
-        """Spacing in the order of the array's axes (z, y, x), mm."""
+        """Return the spacing in the order of the array's axes (z, y, x), mm."""
         return tuple(abs(value) for value in reversed(self.spacing))
 
     def differences(self, other: "Geometry", tolerance: float = 1e-3) -> list[tuple[str, str, str]]:
-        """(field, this, other) for each of size, spacing, origin and direction that differs.
+        """Compare two grids.
 
-        :param tolerance: mm for the origin and relative for the spacing; cosines may differ by ten times as little.
+        :param other: the other grid.
+        :param tolerance: mm for the origin, relative for the spacing; a tenth of it for the cosines.
+        :returns: (name, this, other) for each of size, spacing, origin and direction that differs.
         """
         found = []
         if self.size != other.size:
@@ -55,7 +60,7 @@ class Geometry:
 
 
 def by_axis(values: Iterable[float], digits: int = 6) -> str:
-    """Numbers along the axes, for people.
+    """Format numbers along the axes, human-readable.
 
     >>> by_axis((256, 256, 10))
     '256 x 256 x 10'
@@ -64,20 +69,25 @@ def by_axis(values: Iterable[float], digits: int = 6) -> str:
 
 
 def check_same_grid(found: Geometry, file: object, expected: Geometry, reference: object, advice: str) -> None:
-    """Refuse an image that does not lie on the grid of another.
+    """Check that an image is on the grid of another.
 
-    :param file, reference: what to call the two. :param advice: what to do, a sentence.
+    :param found: grid of the image.
+    :param file: the image in messages.
+    :param expected: grid of the other image.
+    :param reference: the other image in messages.
+    :param advice: the remedy, a sentence.
     :raises DataError: with the first difference: size, spacing, origin or direction.
     """
-    for name, wanted, here in expected.differences(found):
-        raise DataError(f"{file}: {name} is {here}, but {reference} has {wanted}. {advice}")
+    for name, reference_value, here in expected.differences(found):
+        raise DataError(f"{file}: {name} is {here}, but {reference} has {reference_value}. {advice}")
 
 
 @dataclass
 class Volume:
     """A scan in memory.
 
-    :param array: float32, (channels, z, y, x), in the file's units.
+    :param array: (channels, z, y, x), float32, in the file's units.
+    :param geometry: its grid.
     :param data_type: NumPy name of the type in the file ("int16"); exports are rounded and clipped to it.
     """
 
@@ -87,8 +97,10 @@ class Volume:
 
 
 def read_image(path: Path) -> sitk.Image:
-    """One 3D image.
+    """Read one 3D image.
 
+    :param path: the file.
+    :returns: the image.
     :raises DataError: the file is missing, truncated, not an image, not 3D, or holds NaN or infinite voxels.
     """
     image = read_image_of_any_size(path)
@@ -101,8 +113,10 @@ def read_image(path: Path) -> sitk.Image:
 
 
 def read_geometry(path: Path) -> Geometry:
-    """The grid of an image, by its header alone.
+    """Read the grid of an image from its header.
 
+    :param path: the file.
+    :returns: its grid.
     :raises DataError: the header cannot be read.
     """
     reader = sitk.ImageFileReader()
@@ -110,18 +124,20 @@ def read_geometry(path: Path) -> Geometry:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        return Geometry.of(read_image(path))  # says what is wrong with the file
+        return Geometry.of(read_image(path))  # raises the error that explains the file
     return Geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
 
 
 def read_image_of_any_size(path: Path) -> sitk.Image:
-    """An image of any number of dimensions with one finite value per voxel.
+    """Read an image of any number of dimensions with one finite value per voxel.
 
+    :param path: the file.
+    :returns: the image.
     :raises DataError: as :func:`read_image`.
     """
     if not Path(path).is_file():
         raise DataError(f"{path} does not exist.")
-    # ITK would fill a truncated NIfTI file with zeros and write zeros over NaN, and say nothing
+    # ITK would silently fill a truncated NIfTI file with zeros and replace NaN by zeros
     array = read_nifti_array(path) if is_nifti(path) else None
     try:
         image = sitk.ReadImage(str(path))
@@ -135,8 +151,8 @@ def read_image_of_any_size(path: Path) -> sitk.Image:
         array = sitk.GetArrayViewFromImage(image)
     if infinite := describe_infinite(array):
         raise DataError(
-            f"{path} has voxels that are no numbers: {infinite}. Replace them by the value of the surroundings or of "
-            "air, or leave the scan out."
+            f"{path} has voxels that are no numbers: {infinite}. Replace them by the value of their surroundings or "
+            "of air, or exclude the scan."
         )
     if image.GetNumberOfComponentsPerPixel() != 1:
         raise DataError(
@@ -147,14 +163,16 @@ def read_image_of_any_size(path: Path) -> sitk.Image:
 
 
 def reader_words(error: Exception) -> str:
-    """What SimpleITK said, without the place in its source."""
+    """Quote the message of SimpleITK without the place in its source code."""
     return f"(The reader said: {str(error).strip().splitlines()[-1].strip()})"
 
 
 def read_scan(paths: tuple[Path, ...]) -> Volume:
-    """All channels of a scan.
+    """Read all channels of a scan.
 
-    :raises DataError: as :func:`read_image`, or where the channels do not share one grid.
+    :param paths: one file per channel, in order.
+    :returns: the scan.
+    :raises DataError: as :func:`read_image`, or the channels are not on one grid.
     """
     images = [read_image(path) for path in paths]
     geometry = Geometry.of(images[0])
@@ -164,32 +182,43 @@ def read_scan(paths: tuple[Path, ...]) -> Volume:
             path,
             geometry,
             f"the first channel, {paths[0]},",
-            "All channels of a scan must lie on one grid.",
+            "All channels of a scan must be on one grid.",
         )
     array = np.stack([sitk.GetArrayFromImage(image).astype(np.float32) for image in images])
     return Volume(array, geometry, sitk.GetArrayViewFromImage(images[0]).dtype.name)
 
 
 def read_label(path: Path | None, image: Path, geometry: Geometry) -> np.ndarray | None:
-    """The label image of a scan, (z, y, x) int16; None where there is none.
+    """Read the label image of a scan.
 
-    :param image: the scan's first file, and :param geometry: its grid, on which the label must lie.
-    :raises DataError: the label lies on another grid, or holds values that are not whole numbers of 16 bits.
+    :param path: the file; None: the scan has none.
+    :param image: first file of the scan, for messages.
+    :param geometry: grid of the scan.
+    :returns: (z, y, x), int16; None where there is no file.
+    :raises DataError: the label is on another grid, or has values that are not whole numbers of 16 bits.
     """
     if path is None or not path.is_file():
         return None
     found = read_image(path)
-    advice = "A label image must lie on the grid of its scan."
+    advice = "A label image must be on the grid of its scan."
     check_same_grid(Geometry.of(found), path, geometry, f"its image, {image},", advice)
     array = sitk.GetArrayFromImage(found)
     labels = array.astype(np.int16)
     if not np.array_equal(labels, array):
-        raise DataError(f"{path} holds values that are not whole numbers between -32768 and 32767.")
+        raise DataError(
+            f"{path} has label values that are not whole numbers from -32768 to 32767. Correct the label image."
+        )
     return labels
 
 
 def write_volume(array: np.ndarray, geometry: Geometry, data_type: str, path: Path) -> None:
-    """Write one channel (z, y, x), rounded and clipped to the range of an integer type, whole or not at all."""
+    """Write one channel, whole or not at all.
+
+    :param array: (z, y, x), rounded and clipped to the range of an integer type.
+    :param geometry: its grid.
+    :param data_type: NumPy name of the type in the file.
+    :param path: the file.
+    """
     image = sitk.GetImageFromArray(as_type(array, data_type))
     image.SetSpacing(geometry.spacing)
     image.SetOrigin(geometry.origin)

@@ -7,20 +7,22 @@ from longflow.nnunet import LabelManager, build_label_manager
 
 Labels = Mapping[str, int | Sequence[int]]
 
-#: names of ``labels`` in dataset.json that are no structures
+#: names in ``labels`` of dataset.json that are no structures
 NO_STRUCTURE = ("background", "ignore")
 
 
 def label_manager(labels: Labels, regions_class_order: Sequence[int]) -> LabelManager:
-    """nnU-Net's label handling.
+    """Return nnU-Net's label handling.
 
-    :param labels: as in dataset.json. :param regions_class_order: likewise; empty without regions.
-    :raises ConfigurationError: what dataset.json says of labels cannot be used.
+    :param labels: as in dataset.json.
+    :param regions_class_order: as in dataset.json; empty without regions.
+    :returns: nnU-Net's object.
+    :raises ConfigurationError: the labels of dataset.json are invalid.
     """
     if not structures(labels):
         raise ConfigurationError(
             "dataset.json names no structure in 'labels'. Expected for example "
-            '{"background": 0, "left ventricle": 1}: the names and values of the label images.'
+            '{"background": 0, "left ventricle": 1}, with the values in the label images.'
         )
     content = {name: list(value) if isinstance(value, Sequence) else value for name, value in labels.items()}
     try:
@@ -37,7 +39,10 @@ def label_manager(labels: Labels, regions_class_order: Sequence[int]) -> LabelMa
 
 
 def structures(labels: Labels) -> dict[str, tuple[int, ...]]:
-    """What is segmented: label values of every structure by its name; several values where it is a region.
+    """List the structures to segment.
+
+    :param labels: as in dataset.json.
+    :returns: label values of every structure by its name; several values for a region.
 
     >>> structures({"background": 0, "whole": [1, 2], "core": [2], "ignore": 3})
     {'whole': (1, 2), 'core': (2,)}

@@ -1,7 +1,7 @@
 """The voxels of a NIfTI file as they are stored.
 
-SimpleITK reads a truncated NIfTI file without an error and fills the rest with zeros, and it replaces NaN and infinite
-voxels by zero. So what is read with it is looked at here first, with nibabel.
+SimpleITK reads a truncated NIfTI file without an error and fills the rest with zeros; it also replaces NaN and infinite
+voxels by zero. Therefore files are first read here, with nibabel.
 """
 
 import gzip
@@ -23,13 +23,15 @@ NIBABEL_ERRORS = (
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the name is that of a NIfTI file in one piece."""
+    """Tell whether a path has the name of a NIfTI file in one piece."""
     return str(path).lower().endswith((".nii", ".nii.gz"))
 
 
 def read_nifti_array(path: Path) -> np.ndarray:
-    """All voxels with the file's own scaling, in SimpleITK's order of axes: (z, y, x) or (t, z, y, x).
+    """Read all voxels with the scaling of the file.
 
+    :param path: the file.
+    :returns: (z, y, x) or (t, z, y, x), SimpleITK's order of axes.
     :raises DataError: the file is truncated, damaged (its checksum is wrong), or not NIfTI.
     """
     try:
@@ -47,8 +49,12 @@ def read_nifti_array(path: Path) -> np.ndarray:
 
 
 def describe_infinite(array: np.ndarray) -> str:
-    """How many voxels are NaN or infinite, and where the first one is as (x, y, z); empty where all are finite."""
-    # the sum of finite numbers is finite unless they are huge; it saves looking at every voxel
+    """Count the voxels that are NaN or infinite.
+
+    :param array: (z, y, x) or (t, z, y, x).
+    :returns: numbers and place of the first (x, y, z), human-readable; empty where all are finite.
+    """
+    # the sum of finite numbers is finite unless they are huge; it saves testing every voxel
     with np.errstate(over="ignore", invalid="ignore"):
         if array.dtype.kind != "f" or np.isfinite(array.sum(dtype=np.float64)):
             return ""

@@ -1,4 +1,4 @@
-"""Contrast phases: which two a dataset has, and the pairs of scans that differ in nothing else."""
+"""Contrast phases: the two phases of a dataset, and the pairs of scans that differ only in their phase."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -6,26 +6,31 @@ from dataclasses import dataclass
 from longflow.data.dataset import DatasetDescription, Scan, Series, is_name
 from longflow.errors import DataError
 
-#: names of a phase without contrast, which then is the one at t = 0, as in MFM
+#: names of a phase without contrast; it is the phase at t = 0, as in MFM
 NATIVE_NAMES = ("native", "noncontrast", "non-contrast", "unenhanced", "plain", "nc", "ncct", "nect", "pre", "t1")
 
 
 @dataclass(frozen=True)
 class PhasePair:
-    """Two scans of a subject at one time: ``first`` in the phase at t = 0, ``second`` in that at t = 1."""
+    """Two scans of a subject at one time.
+
+    :param first: in the phase at t = 0. :param second: in the phase at t = 1.
+    """
 
     first: Scan
     second: Scan
 
 
 def phases_of_dataset(description: DatasetDescription, all_series: Sequence[Series]) -> list[str]:
-    """The two phases that are translated into each other, that at t = 0 first.
+    """Choose the two phases of a dataset.
 
-    ``phases`` of dataset.json has the last word. Otherwise the table must have exactly two; the one without contrast is
-    first (``NATIVE_NAMES``), else the first in the alphabet.
+    ``phases`` of dataset.json counts if given. Otherwise the table must have exactly two phases. The phase without
+    contrast is first (``NATIVE_NAMES``), else the first in the alphabet.
 
-    :raises DataError: no phase is given, one alone, or more than two without saying which; or one cannot be part of a
-        file's name.
+    :param description: dataset.json.
+    :param all_series: series of all subjects.
+    :returns: two names, the phase at t = 0 first.
+    :raises DataError: there are not two phases, more than two without a choice, or one cannot be part of a file's name.
     """
     found = sorted({scan.phase for series in all_series for scan in series.scans} - {""})
     if description.phases:
@@ -38,21 +43,21 @@ def phases_of_dataset(description: DatasetDescription, all_series: Sequence[Seri
     if len(found) != 2:
         holds = f"holds {', '.join(found)}" if found else "is missing or empty"
         hint = (
-            'Name two in dataset.json, as "phases": ["native", "arterial"], the one without contrast first.'
+            'Name two of them in dataset.json, as "phases": ["native", "arterial"], the one without contrast first.'
             if len(found) > 2
-            else "Give every scan the phase in which it was acquired, as native or arterial."
+            else "Enter for every scan the phase in which it was acquired, as native or arterial."
         )
-        raise DataError(f"The column 'phase' of scans.csv {holds}; translation needs two phases. {hint}")
+        raise DataError(f"The column 'phase' of scans.csv {holds}; expected two contrast phases. {hint}")
     if strange := [phase for phase in found if not is_name(phase)]:
         raise DataError(
-            f"The phase '{strange[0]}' in the column 'phase' of scans.csv cannot be part of a file's name, as it is in "
-            "those of translations. Rename it: no slashes, and no point at the beginning."
+            f"The phase '{strange[0]}' in the column 'phase' of scans.csv cannot be part of a file's name, but the "
+            "names of predictions contain it. Rename it: no slashes, and no point at the beginning."
         )
     return native_first(found)
 
 
 def native_first(phases: Iterable[str]) -> list[str]:
-    """Names of phases, that without contrast first, the others in the alphabet.
+    """Sort names of phases: the phase without contrast first, the others in the alphabet.
 
     >>> native_first(["arterial", "native"])
     ['native', 'arterial']
@@ -61,12 +66,17 @@ def native_first(phases: Iterable[str]) -> list[str]:
 
 
 def phase_pairs(series: Series, phases: Sequence[str]) -> list[PhasePair]:
-    """The pairs of a subject, in order of time: its scans of one time in both phases."""
+    """Find the pairs of a subject: its scans of one time in both phases.
+
+    :param series: the subject.
+    :param phases: the two phases.
+    :returns: in order of time.
+    """
     first, second = ({scan.time: scan for scan in series.scans if scan.phase == phase} for phase in phases)
     return [PhasePair(first[time], second[time]) for time in sorted(first) if time in second]
 
 
 def in_pairs(series: Series, phases: Sequence[str]) -> Series:
-    """The scans of a subject's pairs alone, in their order."""
+    """Keep only the scans of a subject's pairs, in their order."""
     cases = {scan.case for pair in phase_pairs(series, phases) for scan in (pair.first, pair.second)}
     return Series(series.subject, tuple(scan for scan in series.scans if scan.case in cases))

@@ -1,1 +1,1 @@
-"""What a dataset is like, in space, time and intensity: numbers without decisions."""
+"""Fingerprint: measure a dataset in space, time and intensity. No decision is taken here."""

@@ -1,4 +1,4 @@
-"""``dataset_fingerprint.json``: what a dataset is like. Written once, validated whenever it is read."""
+"""``dataset_fingerprint.json``: the measured properties of a dataset. Written once, validated whenever it is read."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ FINGERPRINT_VERSION = "1"
 
 
 class Fingerprint(BaseModel):
-    """What was found in a raw dataset; per-subject lists are in the order of ``subjects``."""
+    """The measured properties of a raw dataset; lists with one entry per subject are in the order of ``subjects``."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -50,19 +50,21 @@ class Fingerprint(BaseModel):
 def extract_fingerprint(
     dataset_name: str, processes: int | None = None, overwrite: bool = False, progress: Progress | None = None
 ) -> Fingerprint:
-    """Read every training scan of a dataset and write its fingerprint; one that is up to date is kept.
+    """Read every training scan of a dataset and write its fingerprint. For tasks that use phases, read every pair.
 
-    To translate, that is every scan of a pair.
-
-    :param processes: worker processes; None: all available cores.
-    :raises DataError: the raw dataset is not what it should be.
+    :param dataset_name: full name, as Dataset101_Cine.
+    :param processes: number of worker processes; None: all available cores.
+    :param overwrite: make the fingerprint from scratch, although it is up to date.
+    :param progress: called with (subjects done, all subjects, name).
+    :returns: the fingerprint.
+    :raises DataError: the raw dataset is missing or invalid.
     """
     paths = DatasetPaths(dataset_name)
     description, series = training_series(paths.raw)
     series = _with_images(series)
     if not series:
         raise DataError(
-            f"None of the images of {paths.raw / 'imagesTr'} exists. longflow_verify lists what is missing."
+            f"None of the images of {paths.raw / 'imagesTr'} exists. longflow_verify lists the missing files."
         )
     digest = raw_digest(description, series)
     phases = None
@@ -71,7 +73,7 @@ def extract_fingerprint(
     if paths.fingerprint.is_file() and not overwrite:
         try:
             known = read_fingerprint(paths.fingerprint)
-        except LongflowError:  # written by another version, or by hand: made anew
+        except LongflowError:  # written by another version, or by hand: made from scratch
             known = None
         if known and known.raw_digest == digest:
             return known
@@ -93,7 +95,12 @@ def extract_fingerprint(
 
 
 def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
-    """A short hash of a raw dataset's table, channels and sizes of files: another one means other data."""
+    """Hash the table, the channels and the sizes of files of a raw dataset.
+
+    :param description: dataset.json.
+    :param series: the scans that have images.
+    :returns: 16 hexadecimal digits; another hash means other data.
+    """
     content: dict[str, Any] = {
         "channels": description.channels,
         "time_unit": description.time_unit,
@@ -112,7 +119,7 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
 
 
 def _foreground(description: DatasetDescription, series: list[Series]) -> Foreground:
-    """Labels where the task is to segment and a scan has one: intensities are then what nnU-Net takes."""
+    """Return "labels" where the task uses labels and a scan has one: intensities are then those of nnU-Net."""
     labelled = any(scan.label is not None and scan.label.is_file() for one in series for scan in one.scans)
     return "labels" if get_task(description.task).uses_labels and labelled else "bodies"
 
@@ -120,6 +127,8 @@ def _foreground(description: DatasetDescription, series: list[Series]) -> Foregr
 def read_fingerprint(path: Path) -> Fingerprint:
     """Read and validate a fingerprint.
 
+    :param path: the file.
+    :returns: its content.
     :raises DataError: the file is missing or not JSON.
     :raises ConfigurationError: a key is unknown, missing or out of its range; all problems are listed.
     """
@@ -127,8 +136,10 @@ def read_fingerprint(path: Path) -> Fingerprint:
 
 
 def current_fingerprint(dataset_name: str) -> tuple[Fingerprint, DatasetDescription]:
-    """The fingerprint of a dataset and its ``dataset.json``, as long as they describe the raw data that are there.
+    """Read the fingerprint of a dataset and its dataset.json, and check that they describe the present raw data.
 
+    :param dataset_name: full name, as Dataset101_Cine.
+    :returns: both.
     :raises DataError: there is no fingerprint, or the raw data have changed since it was made.
     """
     paths = DatasetPaths(dataset_name)
@@ -141,12 +152,12 @@ def current_fingerprint(dataset_name: str) -> tuple[Fingerprint, DatasetDescript
     fingerprint = read_fingerprint(paths.fingerprint)
     if fingerprint.raw_digest != raw_digest(description, _with_images(series)):
         raise DataError(
-            f"The raw data of {dataset_name} have changed since {paths.fingerprint} was made. Make it anew: "
+            f"The raw data of {dataset_name} have changed since {paths.fingerprint} was made. Make it again: "
             f"longflow_extract_fingerprint -d {dataset_name}"
         )
     return fingerprint, description
 
 
 def _with_images(series: list[Series]) -> list[Series]:
-    """The scans that have images, of the subjects that have such scans."""
+    """Keep the scans that have images, and the subjects that have such scans."""
     return [found for one in series if (found := one.with_images()).scans]

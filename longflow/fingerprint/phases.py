@@ -1,4 +1,4 @@
-"""Contrast phases and their pairs: what can be learnt from, and what is left out."""
+"""The fingerprint of contrast phases: the pairs of a dataset, and the scans that are excluded."""
 
 from collections import Counter
 
@@ -10,26 +10,26 @@ from longflow.errors import DataError, first_few
 
 
 class PhaseFingerprint(BaseModel):
-    """The pairs of a dataset of the task "translate": two scans of a subject at one time, in both phases."""
+    """The pairs of a dataset with contrast phases: two scans of a subject at one time, one in each phase."""
 
     model_config = ConfigDict(extra="forbid")
 
-    names: list[str] = Field(min_length=2, max_length=2, description="the phase at t = 0, then that at t = 1")
+    names: list[str] = Field(min_length=2, max_length=2, description="the phase at t = 0, then the phase at t = 1")
     pairs: int = Field(ge=1)
-    without_pair: list[str] = Field(description="subjects of which nothing can be learnt")
+    without_pair: list[str] = Field(description="subjects without a pair")
     single: list[str] = Field(
-        description="cases of the other subjects, in one of the phases, that have no fellow in the other at their time"
+        description="cases of the other subjects in one of the phases, without a counterpart at their time"
     )
     other_phases: dict[str, int] = Field(description="number of scans in each further phase")
 
-    def left_out(self) -> list[str]:
-        """What is not used, for people."""
+    def excluded(self) -> list[str]:
+        """Describe the subjects and scans that are not used, human-readable."""
         parts = []
         if self.without_pair:
             parts.append(f"{_counted(self.without_pair, 'subject')} without a pair ({first_few(self.without_pair)})")
         if self.single:
             parts.append(
-                f"{_counted(self.single, 'scan')} without a fellow at the same time ({first_few(self.single)})"
+                f"{_counted(self.single, 'scan')} without a counterpart at the same time ({first_few(self.single)})"
             )
         if self.other_phases:
             phases = ", ".join(f"{number} {phase or 'without one'}" for phase, number in self.other_phases.items())
@@ -38,9 +38,11 @@ class PhaseFingerprint(BaseModel):
 
 
 def paired_series(description: DatasetDescription, all_series: list[Series]) -> tuple[PhaseFingerprint, list[Series]]:
-    """The phases of a dataset, and the series of those scans alone that belong to a pair.
+    """Select the scans that belong to a pair.
 
-    :param all_series: the scans that have images.
+    :param description: dataset.json.
+    :param all_series: series of the scans that have images.
+    :returns: the phases and numbers of a dataset; the series of the selected scans.
     :raises DataError: there are not two phases, or no pair.
     """
     phases = phases_of_dataset(description, all_series)
@@ -51,7 +53,7 @@ def paired_series(description: DatasetDescription, all_series: list[Series]) -> 
     if not used:
         raise DataError(
             f"No subject has a scan in the phase {phases[0]} and one in the phase {phases[1]} at the same time, so "
-            "there is nothing to learn from. Expected: both scans of a pair share the columns 'subject' and 'time' of "
+            "there is no pair to learn from. Expected: both scans of a pair share the columns 'subject' and 'time' of "
             "scans.csv; only their phases differ."
         )
     found = PhaseFingerprint(

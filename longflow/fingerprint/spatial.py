@@ -1,4 +1,4 @@
-"""What the images are like: shapes, spacings, types and intensities, in nnU-Net's terms."""
+"""The fingerprint of images: shapes, spacings, types and intensities, in nnU-Net's terms."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,11 +14,11 @@ from longflow.errors import DataError
 from longflow.integrity.problems import REGISTER
 from longflow.nnunet import foreground_intensities
 
-#: intensity samples over the whole dataset and of one scan; nnU-Net's 1e8 fill memory and change no digit that is used
+#: most intensity samples of the whole dataset and of one scan; nnU-Net's 1e8 fill memory and change no digit used
 SAMPLES_OF_DATASET, SAMPLES_OF_SCAN = 5_000_000, 10_000
 
 
-#: where intensities are taken: within bodies, or, as in nnU-Net, within all that is labelled
+#: where intensities are sampled: in the body, or, as in nnU-Net, in the labelled voxels
 Foreground = Literal["bodies", "labels"]
 
 
@@ -53,10 +53,14 @@ class SpatialFingerprint(BaseModel):
 
 @dataclass
 class SubjectFindings:
-    """What one subject adds to the fingerprint.
+    """The measured properties of one subject.
 
-    :param samples: per channel, intensities drawn within the foreground of its scans.
-    :param counts: per channel, voxels of the foreground. :param data_types: per channel, types found in its files.
+    :param spacing: (z, y, x), mm.
+    :param shape_before_crop: (z, y, x), voxels.
+    :param shape_after_crop: (z, y, x), voxels of the box that holds all scans.
+    :param samples: for each channel, intensities drawn in the foreground of the scans.
+    :param counts: for each channel, number of voxels of the foreground.
+    :param data_types: for each channel, types of the files.
     """
 
     spacing: tuple[float, ...]
@@ -70,9 +74,10 @@ class SubjectFindings:
 def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
     """Read all scans of a subject, crop them to one box, sample intensities.
 
-    :param work: the series, how many intensities to draw of each scan and channel, and where; of labels, scans without
-        one give none. (One argument, so that worker processes can be given it.)
-    :raises DataError: a file cannot be read, holds NaN or infinite voxels, or lies on another grid than its fellows.
+    :param work: the series; number of intensities to draw from each scan and channel; where to draw them. With
+        "labels", scans without a label give none. (It is one argument, for worker processes.)
+    :returns: the measured properties.
+    :raises DataError: a file cannot be read, holds NaN or infinite voxels, or is on another grid than the others.
     """
     series, samples_of_scan, foreground = work
     scans = series.with_images().scans
@@ -87,7 +92,7 @@ def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
                 scan.images[channel],
                 first.geometry,
                 f"{scans[0].images[0]} of the same subject",
-                f"{REGISTER} longflow_verify lists every scan that does not.",
+                f"{REGISTER} longflow_verify lists every scan on another grid.",
             )
     images = [np.concatenate([volume.array for volume in channels]) for channels in volumes]
 
@@ -116,9 +121,11 @@ def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
 
 
 def combine(findings: list[SubjectFindings], foreground: Foreground = "bodies") -> SpatialFingerprint:
-    """The fingerprint of all subjects, in their order.
+    """Combine the properties of all subjects.
 
-    :param foreground: where their intensities were taken.
+    :param findings: of each subject, in order.
+    :param foreground: where intensities were sampled.
+    :returns: the fingerprint of the images.
     :raises DataError: no voxel is labelled.
     """
     properties = {}
@@ -127,7 +134,7 @@ def combine(findings: list[SubjectFindings], foreground: Foreground = "bodies") 
         if not len(samples):
             raise DataError(
                 "The label images in labelsTr hold nothing but background (0). Expected the values that 'labels' in "
-                "dataset.json names; without labels, take the folder away."
+                "dataset.json names. Without labels, remove the folder."
             )
         low, median, high = np.percentile(samples, (0.5, 50, 99.5))
         properties[str(channel)] = ChannelIntensities(
@@ -153,7 +160,11 @@ def combine(findings: list[SubjectFindings], foreground: Foreground = "bodies") 
 
 
 def samples_of_scan(scans: int) -> int:
-    """How many intensities to draw of each scan of a dataset."""
+    """Return the number of intensities to draw from each scan of a dataset.
+
+    :param scans: number of scans of the dataset.
+    :returns: samples per scan and channel.
+    """
     return max(100, min(SAMPLES_OF_SCAN, SAMPLES_OF_DATASET // max(scans, 1)))
 
 

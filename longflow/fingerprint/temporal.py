@@ -1,4 +1,4 @@
-"""When the scans were made: numbers only, no decisions."""
+"""The fingerprint of times: scans per subject, intervals and spans."""
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -10,7 +10,7 @@ PERCENTILES = (0, 5, 25, 50, 75, 95, 100)
 
 
 class Distribution(BaseModel):
-    """A handful of percentiles; all None where there is nothing to count."""
+    """Percentiles of some numbers; all None where there are no numbers."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -25,7 +25,7 @@ class Distribution(BaseModel):
 
     @classmethod
     def of(cls, values: np.ndarray | list[float]) -> "Distribution":
-        """The distribution of some numbers."""
+        """Compute the distribution of some numbers."""
         if len(values) == 0:
             return cls(count=0)
         names = list(cls.model_fields)[1:]
@@ -34,7 +34,7 @@ class Distribution(BaseModel):
 
 
 class TemporalFingerprint(BaseModel):
-    """Scans and times of every subject, in time units."""
+    """Scans and times of every subject, in time units of the dataset."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -48,9 +48,13 @@ class TemporalFingerprint(BaseModel):
 
 
 def temporal_fingerprint(series: list[Series], time_unit: TimeUnit) -> TemporalFingerprint:
-    """Scans per subject, intervals and spans of a dataset.
+    """Measure scans per subject, intervals and spans of a dataset.
 
-    Times are kept relative to each subject's first scan: absolute dates matter to nobody, and fingerprints are shared.
+    Times are kept relative to the first scan of a subject: fingerprints are shared, so they hold no dates.
+
+    :param series: the scans that have images.
+    :param time_unit: of the dataset.
+    :returns: the measured numbers.
     """
     times = [relative_times(sorted(set(one.times))) for one in series]
     intervals = [np.diff(one) for one in times]
@@ -64,5 +68,5 @@ def temporal_fingerprint(series: list[Series], time_unit: TimeUnit) -> TemporalF
 
 
 def relative_times(times: list[float]) -> list[float]:
-    """Times since the first one, without the digits that subtraction makes up (0.3 - 0.1 is 0.2)."""
+    """Return times since the first one, without the rounding error of the subtraction (0.3 - 0.1 is 0.2)."""
     return [float(f"{time - times[0]:.12g}") for time in times]

@@ -1,1 +1,1 @@
-"""Importers: write a raw dataset from files in another layout; one layout a file."""
+"""Importers: write a raw dataset from files in another layout. Each layout is one module."""

@@ -1,4 +1,4 @@
-"""ACDC (Bernard et al., IEEE TMI 2018): cine MRI of the heart, from the official layout to a raw dataset.
+"""ACDC (Bernard et al., IEEE TMI 2018): cine MRI of the heart in the official layout.
 
 ``patientXXX/`` holds ``Info.cfg`` (ED, ES, NbFrame counted from 1; Group, Height, Weight), the end-diastolic and
 end-systolic frames with labels, and in the full release the whole cine as ``patientXXX_4d.nii.gz``.
@@ -6,37 +6,39 @@ end-systolic frames with labels, and in the full release the whole cine as ``pat
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from longflow.errors import DataError, unknown_name
-from longflow.importers.writing import ImportedScan, import_dataset
-from longflow.parallel import Progress
+from longflow.errors import DataError
+from longflow.importers.registry import Importer, flag
+from longflow.importers.scans import ImportedDataset, ImportedScan
 
 LABELS = ("right ventricle", "myocardium", "left ventricle")
 REFERENCE = "Bernard et al., IEEE TMI 37(11), 2514-2525, 2018, doi:10.1109/TMI.2018.2837502"
 
 
-def import_acdc(
-    source: Path,
-    raw: Path,
-    *,
-    time: Literal["cycles", "frames"] = "cycles",
-    task: str = "forecast",
-    test: Sequence[str] = (),
-    processes: int | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> bool:
-    """Import ACDC. Where a patient's 4D file is there, every frame becomes a scan; else ED and ES do.
+@dataclass(frozen=True)
+class Options:
+    """Flags of the layout.
+
+    :param time: "cycles": frame / NbFrame; "frames": number of the frame.
+    """
+
+    time: Literal["cycles", "frames"] = field(
+        default="cycles",
+        metadata=flag("frame / NbFrame (default), or the number of the frame", choices=["cycles", "frames"]),
+    )
+
+
+def read(source: Path, options: Options) -> ImportedDataset:
+    """Find the scans of ACDC: every frame where a patient's 4D file exists, else ED and ES.
 
     :param source: the folder of the patients, or the one above ``training`` and ``testing``; patients of ``testing``
-        then become test subjects.
-    :param raw: the dataset's folder.
-    :param time: "cycles": frame / NbFrame; "frames": the frame's number.
-    :param task: what the dataset is for.
-    :param test: subjects that go to imagesTs: the frames before ES as context, ES as target.
-    :returns: False where everything was there already.
+        are then test subjects.
+    :param options: flags of the layout.
+    :returns: the dataset.
+    :raises DataError: the layout is another one.
     """
     folders = {path.parent.name: path.parent for path in sorted(source.rglob("Info.cfg"))}
     if not folders:
@@ -44,34 +46,27 @@ def import_acdc(
             f"{source} has no ACDC patients. Expected folders as patient001 with Info.cfg and "
             "patient001_frame01.nii.gz."
         )
-    for subject in test:
-        if subject not in folders:
-            raise unknown_name("subject", subject, folders)
-    scans = []
     has_training = any(folder.parent.name == "training" for folder in folders.values())
-    for subject, folder in folders.items():
-        is_test = subject in test or (has_training and folder.parent.name == "testing")
-        scans += scans_of_patient(folder, time, is_test)
-    return import_dataset(
-        scans,
-        raw,
-        time_unit=time,
+    return ImportedDataset(
+        [scan for folder in folders.values() for scan in scans_of_patient(folder, options.time)],
+        time_unit=options.time,
         channel="cine MRI",
         label_names=LABELS,
-        settings={"importer": "acdc", "source": str(source.resolve()), "time": time, "test": sorted(test)},
+        settings={"time": options.time},
         about={"reference": REFERENCE, "licence": "CC BY-NC-SA 4.0"},
-        task=task,
-        processes=processes,
-        overwrite=overwrite,
-        progress=progress,
+        test_subjects=[name for name, path in folders.items() if has_training and path.parent.name == "testing"],
     )
 
 
-def scans_of_patient(folder: Path, time: str, is_test: bool) -> list[ImportedScan]:
-    """A patient's scans in order of time.
+def scans_of_patient(folder: Path, time: str) -> list[ImportedScan]:
+    """List the scans of a patient.
 
-    Where there are only ED and ES and ES comes first in the file, it is that of the next cycle (a cine is one
-    averaged heartbeat that repeats), so that systole always follows diastole.
+    Where only ED and ES exist and ES comes first in the file, ES counts as that of the next cycle: a cine is one
+    averaged heartbeat that repeats, so systole always follows diastole.
+
+    :param folder: of the patient.
+    :param time: "cycles" or "frames".
+    :returns: in order of frames.
     """
     info = read_info(folder / "Info.cfg")
     subject, diastole, systole, count = folder.name, info["ED"], info["ES"], info["NbFrame"]
@@ -80,10 +75,6 @@ def scans_of_patient(folder: Path, time: str, is_test: bool) -> list[ImportedSca
     scans = []
     for number in numbers:
         later = count if not cine.is_file() and number == systole and systole < diastole else 0
-        moment = {diastole: "ED", systole: "ES"}.get(number, "")
-        part = "training" if not is_test else "target" if number == systole else "context"
-        if part == "context" and number > systole and cine.is_file():
-            continue  # a forecast of systole has no use for what comes after it
         still = folder / f"{subject}_frame{number:02d}.nii.gz"
         label = folder / f"{subject}_frame{number:02d}_gt.nii.gz"
         scans.append(
@@ -94,10 +85,9 @@ def scans_of_patient(folder: Path, time: str, is_test: bool) -> list[ImportedSca
                 image=cine if cine.is_file() else still,
                 frame=number - 1 if cine.is_file() else None,
                 label=label if label.is_file() else None,
-                part=part,
                 same_voxels=True,
                 covariates={
-                    "moment": moment,
+                    "moment": {diastole: "ED", systole: "ES"}.get(number, ""),
                     "group": str(info.get("Group", "")),
                     "height": str(info.get("Height", "")),
                     "weight": str(info.get("Weight", "")),
@@ -107,8 +97,26 @@ def scans_of_patient(folder: Path, time: str, is_test: bool) -> list[ImportedSca
     return scans
 
 
+def systole_as_target(scans: Sequence[ImportedScan], targets: int) -> list[ImportedScan]:
+    """Make systole the target of a test subject, and the frames before it context; later frames are not used.
+
+    :param scans: of the subject.
+    :param targets: not used.
+    :returns: the scans in their order.
+    """
+    systole = next(scan.time for scan in scans if scan.covariates["moment"] == "ES")
+    return [
+        replace(scan, part="target" if scan.time == systole else "context") for scan in scans if scan.time <= systole
+    ]
+
+
 def read_info(path: Path) -> dict[str, int | str]:
-    """``Info.cfg``: ED, ES and NbFrame as numbers, everything else as text."""
+    """Read ``Info.cfg``.
+
+    :param path: the file.
+    :returns: ED, ES and NbFrame as numbers, everything else as text.
+    :raises DataError: a frame number is missing or implausible.
+    """
     info: dict[str, int | str] = dict(re.findall(r"^\s*(\w+)\s*:\s*(.*?)\s*$", path.read_text(), flags=re.MULTILINE))
     for key in ("ED", "ES", "NbFrame"):
         value = str(info.get(key, ""))
@@ -120,3 +128,14 @@ def read_info(path: Path) -> dict[str, int | str]:
             f"{path}: ED {info['ED']} and ES {info['ES']} must be two different frames of the {info['NbFrame']}."
         )
     return info
+
+
+IMPORTER = Importer(
+    "acdc",
+    read,
+    Options,
+    example="longflow_import acdc ACDC/database -d 101",
+    dataset_name="ACDC",
+    split=systole_as_target,
+    split_help="systole is the target",
+)

@@ -1,32 +1,34 @@
-"""BIDS with sessions, as OASIS-3 (LaMontagne et al., 2019): one scan for each session, from BIDS to a raw dataset.
+"""BIDS with sessions, as OASIS-3 (LaMontagne et al., 2019): one scan for each session.
 
     sub-OAS30001/ses-d0129/anat/sub-OAS30001_ses-d0129_run-01_T1w.nii.gz
     sub-OAS30001/sub-OAS30001_sessions.tsv      session_id, acq_time or another time; or sessions.tsv for all subjects
 
-When a session was is looked for in this order: the column ``acq_time`` of the table of sessions (dates, which become
-days since the subject's first one); a column that is named as a unit, as ``days``; ``age`` (years, as BIDS has it);
-the sessions' own names, where they are numbers with a unit: ``ses-d0129`` of OASIS-3 is 129 days since entry,
-``ses-M012`` (ADNI, by Clinica) the twelfth month.
+The time of a session is looked for in this order: the column ``acq_time`` of the table of sessions (dates, which become
+days since the subject's first one); a column named as a unit, as ``days``; ``age`` (years, as in BIDS); the names of
+the sessions, where they are numbers with a unit: ``ses-d0129`` of OASIS-3 is 129 days since entry, ``ses-M012`` (ADNI,
+by Clinica) the twelfth month.
 """
 
 import csv
 import logging
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from typing import get_args
 
 from longflow.data.dataset import parse_time
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.importers.patterns import filled
-from longflow.importers.writing import ImportedScan, import_dataset, moments, with_test_subjects
-from longflow.parallel import Progress
+from longflow.importers.registry import Importer, flag
+from longflow.importers.scans import ImportedDataset, ImportedScan, times_of_scans
 from longflow.plans import TimeUnit
 
 logger = logging.getLogger(__name__)
 
 DATES, LABELS = "acq_time", "labels"
-#: columns of a table of sessions that are taken without being asked for, the first that is there, and their unit
+#: columns of a table of sessions that are used by default, the first that exists, and their unit
 COLUMNS: dict[str, TimeUnit] = {
     DATES: "days",
     "days": "days",
@@ -35,7 +37,7 @@ COLUMNS: dict[str, TimeUnit] = {
     "years": "years",
     "age": "years",
 }
-#: the letter before a session's number, and the unit that it means
+#: unit of a letter before the number of a session
 LETTERS: dict[str, TimeUnit] = {"d": "days", "M": "months"}
 SECONDS_OF_DAY = 86400
 
@@ -43,87 +45,86 @@ SECONDS_OF_DAY = 86400
 Times = dict[tuple[str, str], float]
 
 
-def import_bids(
-    source: Path,
-    raw: Path,
-    *,
-    modality: str = "T1w",
-    times: str | None = None,
-    time_unit: TimeUnit | None = None,
-    labels: str | None = None,
-    label_names: Sequence[str] = (),
-    task: str = "forecast",
-    test: Sequence[str] = (),
-    test_targets: int = 1,
-    processes: int | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> bool:
-    """Import one modality; sessions become cases ``sub-OAS30001_ses-d0129``.
+@dataclass(frozen=True)
+class Options:
+    """Flags of the layout.
 
-    :param source: the folder of the subjects. :param raw: the dataset's folder.
-    :param modality: how names of images end, as T1w, FLAIR, ce-gd_T1w. A session without one is left out; of several
-        (runs), the first by name is taken.
-    :param times: a column of the tables of sessions, or "labels" for the numbers in the sessions' names (None: as the
-        module says). :param time_unit: of such a column, or of names without a known letter.
-    :param labels: path of label masks below ``source`` with ``{subject}`` and ``{session}`` in it, on the images' grid.
+    :param modality: how names of images end, as T1w, FLAIR, ce-gd_T1w. A session without one is excluded; of several
+        (runs), the first by name is imported.
+    :param times: a column of the tables of sessions, or "labels" for the numbers in the names of the sessions (None: in
+        the order given at the top of this module).
+    :param time_unit: of such a column, or of names without a known letter.
+    :param labels: path of label masks below the source with ``{subject}`` and ``{session}`` in it, on the images' grid.
     :param label_names: names of the labels 1, 2, ...
-    :param test: subjects that go to imagesTs, their last ``test_targets`` sessions as targets.
-    :returns: False where everything was there already.
-    :raises DataError: the layout is another one, sessions have no times, or a file cannot be used.
     """
-    images, left_out = images_of_folder(source, modality)
-    unit, known, origin = times_of_sessions(source, list(images), times, time_unit)
+
+    modality: str = field(default="T1w", metadata=flag("how names of images end (default: T1w)"))
+    times: str | None = field(
+        default=None,
+        metadata=flag(
+            "a column of the tables of sessions, or labels for the numbers in the names of sessions (default: the "
+            "first "
+            "one that exists)",
+            metavar="WHERE",
+        ),
+    )
+    time_unit: TimeUnit | None = field(default=None, metadata=flag("unit of the times", choices=get_args(TimeUnit)))
+    labels: str | None = field(
+        default=None, metadata=flag("names of the label masks, with {subject} and {session}", metavar="PATTERN")
+    )
+    label_names: Sequence[str] = field(
+        default=(), metadata=flag("names of the labels 1, 2, ...", nargs="+", metavar="NAME")
+    )
+
+
+def read(source: Path, options: Options) -> ImportedDataset:
+    """Find the scans of one modality; sessions become cases ``sub-OAS30001_ses-d0129``.
+
+    :param source: the folder of the subjects.
+    :param options: flags of the layout.
+    :returns: the dataset.
+    :raises DataError: the layout is another one, or sessions have no times.
+    """
+    labels = options.labels
+    images, excluded = images_of_folder(source, options.modality)
+    unit, known, origin = times_of_sessions(source, list(images), options.times, options.time_unit)
     logger.info("Times of the sessions: %s, %s.", origin, unit)
     scans = []
     for (subject, session), path in images.items():
         if (subject, session) not in known:
-            left_out.append(f"{subject}/{session}: no time in {origin}")
+            excluded.append(f"{subject}/{session}: no time in {origin}")
             continue
         mask = source / filled(labels, {"subject": subject, "session": session}) if labels else None
-        scans.append(
-            ImportedScan(
-                case=f"{subject}_{session}",
-                subject=subject,
-                time=known[subject, session],
-                image=path,
-                label=mask if mask and mask.is_file() else None,
-            )
-        )
+        label = mask if mask and mask.is_file() else None
+        scans.append(ImportedScan(f"{subject}_{session}", subject, known[subject, session], path, label=label))
     _check_distinct(scans, origin)
     if labels and not any(scan.label for scan in scans):
         raise DataError(
             f"No file of {source} has a name as --labels {labels}, with {{subject}} and {{session}} filled."
         )
-    return import_dataset(
-        with_test_subjects(scans, test, test_targets),
-        raw,
+    return ImportedDataset(
+        scans,
         time_unit=unit,
-        channel=modality,
-        label_names=label_names,
+        channel=options.modality,
+        label_names=options.label_names,
         settings={
-            "importer": "bids",
-            "source": str(source.resolve()),
-            "modality": modality,
+            "modality": options.modality,
             "time_unit": unit,
-            "times": moments(scans),
+            "times": times_of_scans(scans),
             "times_from": origin,
             "labels": labels,
-            "label_names": list(label_names),
-            "test": sorted(test),
-            "test_targets": test_targets,
+            "label_names": list(options.label_names),
         },
-        task=task,
-        left_out=left_out,
-        processes=processes,
-        overwrite=overwrite,
-        progress=progress,
+        excluded=excluded,
     )
 
 
 def images_of_folder(source: Path, modality: str) -> tuple[dict[tuple[str, str], Path], list[str]]:
-    """The image of each subject and session, sorted, and what was left out.
+    """Find the image of each subject and session.
 
+    :param source: the folder of the subjects.
+    :param modality: how names of images end.
+    :returns: file by subject and session, sorted; excluded sessions and files, each with its reason.
     :raises DataError: there are no sessions, or none has the modality.
     """
     sessions = sorted(path for path in source.glob("sub-*/ses-*") if path.is_dir())
@@ -134,7 +135,7 @@ def images_of_folder(source: Path, modality: str) -> tuple[dict[tuple[str, str],
             found = "Its subjects have one session each, so nothing can be learned over time."
         raise DataError(f"{source} has no sessions. Expected folders as sub-OAS30001/ses-d0129/anat. {found}")
     images: dict[tuple[str, str], Path] = {}
-    left_out = []
+    excluded = []
     for folder in sessions:
         subject, session = folder.parent.name, folder.name
         found = sorted(
@@ -142,25 +143,29 @@ def images_of_folder(source: Path, modality: str) -> tuple[dict[tuple[str, str],
             key=lambda path: ("_ce-" in path.name.removesuffix(f"_{modality}.nii.gz"), path.name),
         )
         if not found:
-            left_out.append(f"{subject}/{session}: no anat/*_{modality}.nii.gz")
+            excluded.append(f"{subject}/{session}: no anat/*_{modality}.nii.gz")
             continue
         images[subject, session] = found[0]
-        left_out += [f"{subject}/{session}: {other.name}, beside {found[0].name}" for other in found[1:]]
+        excluded += [f"{subject}/{session}: {other.name}, next to {found[0].name}" for other in found[1:]]
     if not images:
         names = {path.name.split("_")[-1].split(".")[0] for path in source.glob("sub-*/ses-*/anat/*.nii*")}
         raise DataError(
             f"No session of {source} has an image anat/*_{modality}.nii.gz. Found there: "
             f"{first_few(sorted(names)) or 'no images'}. Name one with --modality."
         )
-    return images, left_out
+    return images, excluded
 
 
 def times_of_sessions(
     source: Path, sessions: Sequence[tuple[str, str]], times: str | None, unit: TimeUnit | None
 ) -> tuple[TimeUnit, Times, str]:
-    """The time unit, the times of the sessions that have one, and where they are from.
+    """Find the times of the sessions.
 
-    :param times: as for :func:`import_bids`.
+    :param source: the folder of the subjects.
+    :param sessions: (subject, session) of each.
+    :param times: column, "labels" or None, as in :class:`Options`.
+    :param unit: of the times; None: that of the column or names.
+    :returns: the time unit; times of the sessions that have one; their origin for messages.
     :raises DataError: no session has a time.
     """
     table = {} if times == LABELS else tables_of_sessions(source, {subject for subject, _ in sessions})
@@ -175,10 +180,10 @@ def times_of_sessions(
         raise DataError(f"--times {column}: {source} has {found}. Name one of them, or give --times {LABELS}.")
     unit = unit or COLUMNS.get(column)
     if unit is None:
-        raise ConfigurationError(f"--times {column}: say in which unit these times are, as in --time_unit days.")
+        raise ConfigurationError(f"--times {column}: give the unit of these times, as in --time_unit days.")
     if column == DATES:
         if unit != "days":
-            raise ConfigurationError(f"--time_unit {unit}: dates ({DATES}) become days. Leave it out.")
+            raise ConfigurationError(f"--time_unit {unit}: dates ({DATES}) become days. Omit --time_unit.")
         found = _days_since_first(table, sessions)
     else:
         values = {key: parse_time(table.get(key, {}).get(column, "")) for key in sessions}
@@ -195,10 +200,13 @@ def times_of_sessions(
 def times_of_names(
     source: Path, sessions: Sequence[tuple[str, str]], unit: TimeUnit | None
 ) -> tuple[TimeUnit, Times, str]:
-    """Numbers of the sessions' names: ``ses-d0129`` are 129 days.
+    """Read times from the names of sessions: ``ses-d0129`` is 129 days.
 
-    :param unit: of names without a letter that means one.
-    :raises DataError: names are no such numbers, or letters differ.
+    :param source: the folder of the subjects, for messages.
+    :param sessions: (subject, session) of each.
+    :param unit: of names without a letter for a unit.
+    :returns: the time unit; times of the sessions; their origin for messages.
+    :raises DataError: names are not such numbers, or their letters differ.
     """
     matches = {key: re.fullmatch(r"ses-([A-Za-z]*)(\d+)", key[1]) for key in sessions}
     letters = {match[1] if match else None for match in matches.values()}
@@ -218,8 +226,11 @@ def times_of_names(
 
 
 def tables_of_sessions(source: Path, subjects: set[str]) -> dict[tuple[str, str], dict[str, str]]:
-    """The rows of all tables of sessions, by subject and session.
+    """Read all tables of sessions.
 
+    :param source: the folder of the subjects.
+    :param subjects: whose tables are read.
+    :returns: rows by subject and session.
     :raises DataError: a table has no column session_id, or cannot be read.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -236,7 +247,7 @@ def tables_of_sessions(source: Path, subjects: set[str]) -> dict[tuple[str, str]
 
 
 def _named(kind: str, text: str) -> str:
-    """With its prefix: some tables leave it away."""
+    """Return a name with its prefix, which some tables omit."""
     return text if text.startswith(f"{kind}-") else f"{kind}-{text}"
 
 
@@ -259,11 +270,11 @@ def _read_table(path: Path, *needed: str) -> list[dict[str, str]]:
 
 
 def _days_since_first(rows: Mapping[tuple[str, str], dict[str, str]], sessions: Sequence[tuple[str, str]]) -> Times:
-    """Dates as days since the first one of the subject's."""
+    """Convert dates to days since the subject's first date."""
     dates: dict[tuple[str, str], datetime] = {}
     for key in sessions:
         try:
-            # whether a clock is UTC changes nothing between the visits of one subject
+            # UTC or local time makes no difference between the visits of one subject
             dates[key] = datetime.fromisoformat(rows[key][DATES].removesuffix("Z")).replace(tzinfo=None)
         except (KeyError, ValueError):
             continue
@@ -282,3 +293,6 @@ def _check_distinct(scans: Sequence[ImportedScan], origin: str) -> None:
                 f"{other} and {scan.case} are both at time {scan.time:g} by {origin}. A subject needs different times: "
                 "correct them, name another column with --times, or remove one of the sessions."
             )
+
+
+IMPORTER = Importer("bids", read, Options, example="longflow_import bids OASIS3 -d 107 -n OASIS3 --modality T1w")

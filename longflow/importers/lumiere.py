@@ -1,4 +1,4 @@
-"""LUMIERE (Suter et al., Scientific Data 2022): MRI of glioblastoma, weeks as time, from the official layout.
+"""LUMIERE (Suter et al., Scientific Data 2022): MRI of glioblastoma in the official layout, with weeks as time.
 
     Imaging/Patient-001/week-000-1/CT1.nii.gz, T1.nii.gz, T2.nii.gz, FLAIR.nii.gz
                                    HD-GLIO-AUTO-segmentation/native/segmentation_CT1_origspace.nii.gz
@@ -6,25 +6,26 @@
                                    DeepBraTumIA-segmentation/atlas/segmentation/seg_mask.nii.gz
                         week-000-2/ week-044/ ...
 
-A number after the week tells several visits of one week apart, mostly before and after the operation. On which days of
-the week they were is not published, so they are spread evenly over it: the n visits of week w are at w, w + 1/n,
-w + 2/n ... Their order is that of their numbers, but for visits before the operation (``LUMIERE-ExpertRating-*.csv``),
-which come first: in one patient it is the other way round. Times count all visits of a week, so that they are the same
-whichever scans are imported. Both segmentations are automatic.
+A number after the week distinguishes several visits of one week, mostly before and after the operation. Their days are
+not published, so the visits are spread evenly over the week: the n visits of week w are at w, w + 1/n, w + 2/n ... They
+are in the order of their numbers, except that visits before the operation (``LUMIERE-ExpertRating-*.csv``) come first;
+in one patient the numbers are reversed. Times count all visits of a week, so they do not depend on the imported scans.
+Both segmentations are automatic.
 """
 
 import csv
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
 from typing import Literal, get_args
 
 from longflow.errors import DataError, first_few, unknown_name
-from longflow.importers.writing import ImportedScan, Space, import_dataset, moments, with_test_subjects
-from longflow.parallel import Progress
+from longflow.importers.registry import Importer, flag
+from longflow.importers.scans import ImportedDataset, ImportedScan, Space, times_of_scans
 
 logger = logging.getLogger(__name__)
 
@@ -44,79 +45,68 @@ LABELS: dict[Space, tuple[str, ...]] = {
 }
 
 
-def import_lumiere(
-    source: Path,
-    raw: Path,
-    *,
-    modality: Modality = "CT1",
-    space: Space = "native",
-    task: str = "forecast",
-    test: Sequence[str] = (),
-    test_targets: int = 1,
-    processes: int | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> bool:
-    """Import one modality; visits become cases ``Patient-001_week-000-1`` ..., with the expert's rating as covariate.
+@dataclass(frozen=True)
+class Options:
+    """Flags of the layout.
 
-    :param source: the folder of the patients, or the one above (``Imaging`` is looked for there).
-    :param raw: the dataset's folder.
-    :param modality: CT1 is T1 with contrast. A visit without it is left out.
-    :param space: "native": each scan on its own grid, with HD-GLIO-AUTO's labels: ``longflow_register`` comes next;
-        "registered": brains in the atlas, all on one grid, with DeepBraTumIA's labels.
-    :param test: patients that go to imagesTs, their last ``test_targets`` visits as targets.
-    :returns: False where everything was there already.
-    :raises DataError: the layout is another one, or a file cannot be used.
+    :param modality: CT1 is T1 with contrast. A visit without it is excluded.
+    :param space: "native": each scan on its own grid, with the labels of HD-GLIO-AUTO; ``longflow_register`` comes
+        next. "registered": brains in the atlas, all on one grid, with the labels of DeepBraTumIA.
     """
-    if modality not in MODALITIES:
-        raise unknown_name("modality", modality, MODALITIES)
+
+    modality: Modality = field(default="CT1", metadata=flag("CT1 (default: T1 with contrast), T1, T2 or FLAIR"))
+    space: Space = field(
+        default="native",
+        metadata=flag("scans on their own grid (default), or brains in the atlas", choices=["native", "registered"]),
+    )
+
+
+def read(source: Path, options: Options) -> ImportedDataset:
+    """Find the scans of one modality; visits become cases ``Patient-001_week-000-1`` ..., with the expert's rating.
+
+    :param source: the folder of the patients, or the one above (``Imaging``).
+    :param options: flags of the layout.
+    :returns: the dataset.
+    :raises DataError: the layout is another one.
+    """
+    if options.modality not in MODALITIES:
+        raise unknown_name("modality", options.modality, MODALITIES)
     patients = patients_of_folder(source)
     ratings = read_ratings(patients[0].parent)
     scans: list[ImportedScan] = []
-    left_out: list[str] = []
+    excluded: list[str] = []
     for patient in patients:
-        found, missing = scans_of_patient(patient, modality, space, ratings)
+        found, missing = scans_of_patient(patient, options, ratings)
         scans += found
-        left_out += missing
+        excluded += missing
     if not scans:
         raise DataError(
-            f"No visit of {source} has the file {file_of(Path(), modality, space).as_posix()}. With --space registered "
-            "the atlas of DeepBraTumIA is needed, with --space native the scans themselves; --modality names another."
+            f"No visit of {source} has the file {file_of(Path(), options).as_posix()}. --space registered needs the "
+            "atlas of DeepBraTumIA, --space native the scans themselves. --modality names another one."
         )
     if ratings is None and any(float(scan.time) != int(scan.time) for scan in scans):
         logger.warning(
-            "%s is not beside the patients: of several visits in one week, that with the lower number is taken to be "
-            "the earlier one. With the table, the visit before the operation is.",
+            "There is no %s next to the patients: of several visits in one week, the one with the lower number counts "
+            "as earlier. With the table, the visit before the operation does.",
             RATINGS,
         )
-    return import_dataset(
-        with_test_subjects(scans, test, test_targets),
-        raw,
+    return ImportedDataset(
+        scans,
         time_unit="weeks",
-        channel=modality,
-        label_names=LABELS[space],
-        settings={
-            "importer": "lumiere",
-            "source": str(source.resolve()),
-            "modality": modality,
-            "space": space,
-            "times": moments(scans),
-            "test": sorted(test),
-            "test_targets": test_targets,
-        },
+        channel=options.modality,
+        label_names=LABELS[options.space],
+        settings={"modality": options.modality, "space": options.space, "times": times_of_scans(scans)},
         about={"reference": REFERENCE},
-        task=task,
-        left_out=left_out,
-        processes=processes,
-        overwrite=overwrite,
-        progress=progress,
+        excluded=excluded,
     )
 
 
 def patients_of_folder(source: Path) -> list[Path]:
-    """The folders of the patients, sorted.
+    """List the folders of the patients.
 
-    :raises DataError: there are none, or not as they are released.
+    :param source: the folder of the patients, or the one above.
+    :returns: sorted.
+    :raises DataError: there are none, or the layout is another one.
     """
     for folder in (source, source / "Imaging"):
         patients = sorted(path for path in folder.glob("Patient-*") if path.is_dir())
@@ -129,10 +119,11 @@ def patients_of_folder(source: Path) -> list[Path]:
 
 
 def read_ratings(imaging: Path) -> dict[tuple[str, str], str] | None:
-    """The expert's rating (Pre-Op, Post-Op, CR, PR, SD, PD) by patient and visit; None where there is no table.
+    """Read the expert's ratings (Pre-Op, Post-Op, CR, PR, SD, PD).
 
-    :param imaging: the folder of the patients; the table lies in it or beside it.
-    :raises DataError: the table has not the columns Patient, Date and Rating.
+    :param imaging: the folder of the patients; the table is in it or next to it.
+    :returns: rating by patient and visit; None where there is no table.
+    :raises DataError: the table has no columns Patient, Date and Rating.
     """
     tables = sorted([*imaging.glob(RATINGS), *imaging.parent.glob(RATINGS)])
     if not tables:
@@ -146,7 +137,7 @@ def read_ratings(imaging: Path) -> dict[tuple[str, str], str] | None:
             if rating is None or not {"Patient", "Date"} <= set(columns):
                 raise DataError(
                     f"{tables[0]} has the columns {', '.join(columns) or '(none)'}; expected Patient, Date (as "
-                    "week-000-1) and Rating. Move it away to import without ratings."
+                    "week-000-1) and Rating. Remove the table to import without ratings."
                 )
             return {
                 ((row["Patient"] or "").strip(), (row["Date"] or "").strip()): (row[rating] or "").strip()
@@ -157,20 +148,26 @@ def read_ratings(imaging: Path) -> dict[tuple[str, str], str] | None:
 
 
 def scans_of_patient(
-    patient: Path, modality: Modality, space: Space, ratings: dict[tuple[str, str], str] | None
+    patient: Path, options: Options, ratings: dict[tuple[str, str], str] | None
 ) -> tuple[list[ImportedScan], list[str]]:
-    """A patient's scans in order of time, and what was left out."""
-    scans, left_out = [], []
+    """Find the scans of a patient.
+
+    :param patient: the folder.
+    :param options: flags of the layout.
+    :param ratings: of :func:`read_ratings`.
+    :returns: scans in order of time; excluded visits, each with its reason.
+    """
+    scans, excluded = [], []
     for visit in sorted(path for path in patient.iterdir() if path.is_dir() and not VISIT.fullmatch(path.name)):
-        left_out.append(f"{patient.name}/{visit.name}: not the name of a visit, as week-044 or week-000-1")
+        excluded.append(f"{patient.name}/{visit.name}: not the name of a visit, as week-044 or week-000-1")
     rated = {visit: rating for (name, visit), rating in (ratings or {}).items() if name == patient.name}
     visits = [path.name for path in patient.iterdir() if path.is_dir() and VISIT.fullmatch(path.name)]
     for visit, time in times_of_visits(visits, rated).items():
-        image = file_of(patient / visit, modality, space)
+        image = file_of(patient / visit, options)
         if not image.is_file():
-            left_out.append(f"{patient.name}/{visit}: no {image.relative_to(patient / visit).as_posix()}")
+            excluded.append(f"{patient.name}/{visit}: no {image.relative_to(patient / visit).as_posix()}")
             continue
-        label = label_of(patient / visit, modality, space)
+        label = label_of(patient / visit, options)
         scans.append(
             ImportedScan(
                 case=f"{patient.name}_{visit}",
@@ -182,16 +179,20 @@ def scans_of_patient(
                 covariates={} if ratings is None else {"rating": rated.get(visit, "")},
             )
         )
-    return scans, left_out
+    return scans, excluded
 
 
 def times_of_visits(visits: Sequence[str], ratings: dict[str, str]) -> dict[str, float]:
-    """Weeks of a patient's visits, all different, in order of time.
+    """Compute the weeks of a patient's visits.
 
     >>> times_of_visits(["week-044", "week-000-2", "week-000-1"], {})
     {'week-000-1': 0.0, 'week-000-2': 0.5, 'week-044': 44.0}
     >>> times_of_visits(["week-000", "week-000-1"], {"week-000-1": "Pre-Op", "week-000": "Post-Op"})
     {'week-000-1': 0.0, 'week-000': 0.5}
+
+    :param visits: names of folders.
+    :param ratings: of each visit.
+    :returns: distinct times in weeks, in order of time.
     """
 
     def place(visit: str) -> tuple[int, bool, int]:
@@ -206,15 +207,25 @@ def times_of_visits(visits: Sequence[str], ratings: dict[str, str]) -> dict[str,
     return times
 
 
-def file_of(visit: Path, modality: Modality, space: Space) -> Path:
-    """Where a visit's scan lies."""
-    if space == "native":
-        return visit / f"{modality}.nii.gz"
-    return visit / "DeepBraTumIA-segmentation" / "atlas" / "skull_strip" / f"{modality.lower()}_skull_strip.nii.gz"
+def file_of(visit: Path, options: Options) -> Path:
+    """Return the path of a visit's scan."""
+    if options.space == "native":
+        return visit / f"{options.modality}.nii.gz"
+    name = f"{options.modality.lower()}_skull_strip.nii.gz"
+    return visit / "DeepBraTumIA-segmentation" / "atlas" / "skull_strip" / name
 
 
-def label_of(visit: Path, modality: Modality, space: Space) -> Path:
-    """Where the automatic segmentation on the scan's grid lies."""
-    if space == "native":
-        return visit / "HD-GLIO-AUTO-segmentation" / "native" / f"segmentation_{modality}_origspace.nii.gz"
+def label_of(visit: Path, options: Options) -> Path:
+    """Return the path of the automatic segmentation on the grid of the scan."""
+    if options.space == "native":
+        return visit / "HD-GLIO-AUTO-segmentation" / "native" / f"segmentation_{options.modality}_origspace.nii.gz"
     return visit / "DeepBraTumIA-segmentation" / "atlas" / "segmentation" / "seg_mask.nii.gz"
+
+
+IMPORTER = Importer(
+    "lumiere",
+    read,
+    Options,
+    example="longflow_import lumiere LUMIERE -d 106 --space registered",
+    dataset_name="LUMIERE",
+)

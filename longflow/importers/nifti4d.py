@@ -1,95 +1,105 @@
-"""4D NIfTI files, one per subject with time as the fourth dimension, to a raw dataset with one 3D file per frame."""
+"""4D NIfTI files, one per subject with time as the fourth dimension; every frame becomes a 3D scan."""
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-
-import nibabel
+from typing import TYPE_CHECKING, get_args
 
 from longflow.data.dataset import parse_time
-from longflow.data.images import by_axis
-from longflow.data.nifti import NIBABEL_ERRORS
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json
 from longflow.importers.patterns import SUBJECT, fitting_files
-from longflow.importers.writing import ImportedScan, import_dataset, with_test_subjects
-from longflow.parallel import Progress
+from longflow.importers.registry import Importer, flag
+from longflow.importers.scans import ImportedDataset, ImportedScan
+from longflow.plans import TimeUnit
+
+if TYPE_CHECKING:
+    import nibabel
 
 PLACE = "{subject}"
 
-#: bits 3-5 of NIfTI's xyzt_units, and how many seconds the unit has
+#: seconds of the unit, by bits 3-5 of NIfTI's xyzt_units
 NIFTI_TIME_UNITS = {8: 1.0, 16: 1e-3, 24: 1e-6}
 SECONDS = {"s": 1.0, "ms": 1e-3}
 
 
-def import_nifti4d(
-    source: Path,
-    raw: Path,
-    *,
-    images: str = "{subject}.nii.gz",
-    labels: str | None = None,
-    times: str = "header",
-    key: str | None = None,
-    time_unit: str | None = None,
-    channel: str = "image",
-    label_names: Sequence[str] = (),
-    task: str = "forecast",
-    test: Sequence[str] = (),
-    test_targets: int = 1,
-    processes: int | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> bool:
-    """Import every 4D file of a folder; frames count from 0 and become cases ``{subject}_frame{number:03d}``.
+@dataclass(frozen=True)
+class Options:
+    """Flags of the layout. Patterns are relative to the source.
 
-    :param source: the folder; the patterns below are relative to it.
-    :param raw: the dataset's folder.
     :param images: file name with ``{subject}`` in it.
-    :param labels: the same for 4D label masks on the grid of the images; only frames that hold a label are written.
-    :param times: "header" (pixdim[4] and its unit), "frames" (the frame's number), a table ``*.csv`` with the columns
-        subject,frame,time, or a pattern ``{subject}.json`` whose ``key`` holds one time per frame.
-    :param time_unit: of a table or json; for the header, "s" or "ms" (None: as the header of the first subject says).
+    :param labels: the same for 4D label masks on the grid of the images; only frames with a label are written.
+    :param times: "header" (pixdim[4] and its unit), "frames" (number of the frame), a table ``*.csv`` with the columns
+        subject,frame,time, or a pattern ``{subject}.json``.
+    :param key: of the json, with the list of one time per frame.
+    :param time_unit: of a table or json; for the header, "s" or "ms" (None: that of the first header).
+    :param channel: name of the channel.
     :param label_names: names of the labels 1, 2, ...
-    :param task: what the dataset is for.
-    :param test: subjects that go to imagesTs, their last ``test_targets`` frames as targets.
-    :returns: False where everything was there already.
     """
-    files = subjects_of_folder(source, images)
-    shapes = {subject: frames_of_header(path) for subject, path in files.items()}
-    unit, moments = _times(source, files, shapes, times, key, time_unit)
+
+    images: str = field(
+        default="{subject}.nii.gz",
+        metadata=flag("names of the images, 4D (default: {subject}.nii.gz)", metavar="PATTERN"),
+    )
+    labels: str | None = field(
+        default=None,
+        metadata=flag("names of the 4D label masks; only frames with a label are written", metavar="PATTERN"),
+    )
+    label_names: Sequence[str] = field(
+        default=(), metadata=flag("names of the labels 1, 2, ...", nargs="+", metavar="NAME")
+    )
+    channel: str = field(default="image", metadata=flag("content of the images, as T1 or CT (CT keeps its HU)"))
+    times: str = field(
+        default="header",
+        metadata=flag(
+            "header (default), frames, TABLE.csv (subject,frame,time; frames from 0) or a pattern {subject}.json",
+            metavar="WHERE",
+        ),
+    )
+    key: str | None = field(default=None, metadata=flag("name of the list of times in the json"))
+    time_unit: str | None = field(
+        default=None,
+        metadata=flag("unit of the times (default for the header: its own unit)", choices=get_args(TimeUnit)),
+    )
+
+
+def read(source: Path, options: Options) -> ImportedDataset:
+    """Find every 4D file of a folder; frames count from 0 and become cases ``{subject}_frame{number:03d}``.
+
+    :param source: the folder.
+    :param options: flags of the layout.
+    :returns: the dataset.
+    :raises LongflowError: an option is invalid, no file fits, or times are missing.
+    """
+    labels = options.labels
+    files = subjects_of_folder(source, options.images)
+    frames = {subject: frames_of_header(path) for subject, path in files.items()}
+    unit, moments = _times(source, files, frames, options)
     scans = []
     for subject, path in files.items():
         mask = source / labels.replace(PLACE, subject) if labels else None
         scans += _scans_of_subject(subject, path, mask if mask and mask.is_file() else None, moments[subject])
     if labels and not any(scan.label for scan in scans):
         raise DataError(f"No file of {source} has a name as --labels {labels}, with a subject for {PLACE}.")
-    return import_dataset(
-        with_test_subjects(scans, test, test_targets),
-        raw,
+    return ImportedDataset(
+        scans,
         time_unit=unit,
-        channel=channel,
-        label_names=label_names,
+        channel=options.channel,
+        label_names=options.label_names,
         settings={
-            "importer": "nifti4d",
-            "source": str(source.resolve()),
-            "images": images,
+            "images": options.images,
             "labels": labels,
             "times": moments,
             "time_unit": unit,
-            "channel": channel,
-            "label_names": list(label_names),
-            "test": sorted(test),
-            "test_targets": test_targets,
+            "channel": options.channel,
+            "label_names": list(options.label_names),
         },
-        task=task,
-        processes=processes,
-        overwrite=overwrite,
-        progress=progress,
     )
 
 
 def _scans_of_subject(subject: str, path: Path, mask: Path | None, times: list[float]) -> list[ImportedScan]:
-    """A training scan for each frame of a 4D file."""
+    """Return a scan for each frame of a 4D file."""
     return [
         ImportedScan(
             case=f"{subject}_frame{frame:03d}",
@@ -105,27 +115,35 @@ def _scans_of_subject(subject: str, path: Path, mask: Path | None, times: list[f
 
 
 def subjects_of_folder(source: Path, pattern: str) -> dict[str, Path]:
-    """The files whose path below ``source`` fits the pattern, by subject, sorted."""
+    """List the files whose path below ``source`` fits the pattern, by subject, sorted."""
     files = fitting_files(source, pattern, {"subject": SUBJECT}, f"{PLACE}_cine.nii.gz")
     return {places["subject"]: path for places, path in files}
 
 
 def frames_of_header(path: Path) -> int:
-    """Number of frames of a 4D file.
+    """Read the number of frames of a 4D file.
 
+    :param path: the file.
+    :returns: size of the last axis.
     :raises DataError: it is not NIfTI, or not 4D.
     """
+    from longflow.data.images import by_axis
+
     shape = _header(path).get_data_shape()
     if len(shape) != 4:
         raise DataError(
             f"{path} has {len(shape)} dimensions ({by_axis(shape)}), expected 4: the last one is time. "
-            "Does --images also fit other files, such as masks?"
+            "Check that --images fits no other files, such as masks."
         )
     return shape[3]
 
 
-def _header(path: Path) -> nibabel.Nifti1Header:
-    """The header as it is stored; SimpleITK's would have a time step of 1 where none is given."""
+def _header(path: Path) -> "nibabel.Nifti1Header":
+    """Read the header as it is stored; that of SimpleITK would have a time step of 1 where none is given."""
+    import nibabel
+
+    from longflow.data.nifti import NIBABEL_ERRORS
+
     try:
         return nibabel.Nifti1Image.from_filename(path).header
     except (OSError, EOFError, *NIBABEL_ERRORS) as error:
@@ -133,23 +151,21 @@ def _header(path: Path) -> nibabel.Nifti1Header:
 
 
 def _times(
-    source: Path, files: dict[str, Path], frames: dict[str, int], times: str, key: str | None, unit: str | None
+    source: Path, files: dict[str, Path], frames: dict[str, int], options: Options
 ) -> tuple[str, dict[str, list[float]]]:
-    """The time unit and each subject's times, one per frame, checked to be distinct."""
+    """Return the time unit and each subject's times, one per frame, all distinct."""
+    times, unit = options.times, options.time_unit
     if times == "frames":
-        unit, moments = (
-            "frames",
-            {subject: [float(frame) for frame in range(count)] for subject, count in frames.items()},
-        )
+        unit, moments = "frames", {subject: [float(frame) for frame in range(frames[subject])] for subject in frames}
     elif times == "header":
         unit, moments = times_of_headers(files, frames, unit)
     elif unit is None:
-        raise ConfigurationError(f"--times {times}: say in which unit these times are, as in --time_unit ms.")
+        raise ConfigurationError(f"--times {times}: give the unit of these times, as in --time_unit ms.")
     elif times.endswith(".csv"):
         moments = times_of_table(Path(times), frames)
     elif times.endswith(".json") and PLACE in times:
         moments = {
-            subject: times_of_json(source / times.replace(PLACE, subject), key, count)
+            subject: times_of_json(source / times.replace(PLACE, subject), options.key, count)
             for subject, count in frames.items()
         }
     else:
@@ -166,7 +182,14 @@ def _times(
 def times_of_headers(
     files: dict[str, Path], frames: dict[str, int], unit: str | None
 ) -> tuple[str, dict[str, list[float]]]:
-    """toffset + frame x pixdim[4], in ``unit`` or the unit of the first subject's header."""
+    """Compute toffset + frame x pixdim[4].
+
+    :param files: 4D file of each subject.
+    :param frames: number of frames of each subject.
+    :param unit: "s" or "ms"; None: the unit of the first header.
+    :returns: the unit; times of each subject, one per frame.
+    :raises DataError: a header has no time.
+    """
     if unit not in (None, *SECONDS):
         raise ConfigurationError(f"--time_unit {unit}: times of a header are in s or ms.")
     moments = {}
@@ -182,25 +205,31 @@ def times_of_headers(
         step, start = float(header["pixdim"][4]), float(header["toffset"])
         unit = unit or ("s" if seconds == 1 else "ms")
         factor = seconds / SECONDS[unit]
-        # four decimals of a millisecond: the header's 32-bit numbers have no more
+        # four decimals of a millisecond: the 32-bit numbers of the header have no more
         digits = 4 if unit == "ms" else 7
         moments[subject] = [round((start + frame * step) * factor, digits) for frame in range(frames[subject])]
     return unit, moments
 
 
 def has_times(path: Path) -> bool:
-    """Whether a 4D file's header says how much time lies between frames: a number above zero, and its unit."""
+    """Tell whether the header of a 4D file has the time between frames: a number above zero, and its unit."""
     header = _header(path)
     return _unit_of_time(header) is not None and float(header["pixdim"][4]) > 0
 
 
-def _unit_of_time(header: nibabel.Nifti1Header) -> float | None:
-    """Seconds of the unit that the header gives; None where it gives none."""
+def _unit_of_time(header: "nibabel.Nifti1Header") -> float | None:
+    """Return the seconds of the unit in the header; None where it has none."""
     return NIFTI_TIME_UNITS.get(int(header["xyzt_units"]) & 0b111000)
 
 
 def times_of_table(path: Path, frames: dict[str, int]) -> dict[str, list[float]]:
-    """Times from a CSV with the columns subject,frame,time; frames count from 0 and each needs a line."""
+    """Read times from a CSV with the columns subject,frame,time; frames count from 0, and each needs a line.
+
+    :param path: the table.
+    :param frames: number of frames of each subject.
+    :returns: times of each subject, one per frame.
+    :raises DataError: a line is missing, double or invalid.
+    """
     if not path.is_file():
         raise DataError(f"{path} does not exist.")
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -218,7 +247,7 @@ def times_of_table(path: Path, frames: dict[str, int]) -> dict[str, list[float]]
                 f"{path}, line {number}: frame '{frame}' and time '{time}' must be numbers, a frame from 0 on."
             )
         if int(frame) in found.setdefault(subject, {}):
-            raise DataError(f"{path}, line {number}: frame {frame} of subject {subject} stands there twice.")
+            raise DataError(f"{path}, line {number}: frame {frame} of subject {subject} has two lines, expected one.")
         found[subject][int(frame)] = parse_time(time)
     for subject, count in frames.items():
         if sorted(found[subject]) != list(range(count)):
@@ -231,7 +260,14 @@ def times_of_table(path: Path, frames: dict[str, int]) -> dict[str, list[float]]
 
 
 def times_of_json(path: Path, key: str | None, frames: int) -> list[float]:
-    """One time per frame from a list in a json."""
+    """Read one time per frame from a list in a json.
+
+    :param path: the file.
+    :param key: of the list.
+    :param frames: number of frames.
+    :returns: the times.
+    :raises DataError: there is no such list.
+    """
     content = read_json(path)
     if key is None or not isinstance(content, dict) or key not in content:
         known = ", ".join(content) if isinstance(content, dict) else "a list"
@@ -242,3 +278,14 @@ def times_of_json(path: Path, key: str | None, frames: int) -> list[float]:
     if len(values) != frames:
         raise DataError(f"{path}: '{key}' has {len(values)} times, but the image has {frames} frames.")
     return [float(value) for value in values]
+
+
+IMPORTER = Importer(
+    "nifti4d",
+    read,
+    Options,
+    example="""
+longflow_import nifti4d cine -d 102 -n Sunnybrook --images "{subject}_cine.nii.gz"
+longflow_import nifti4d cine -d 102 -n Sunnybrook --times "{subject}.json" --key trigger_times --time_unit ms
+""",
+)

@@ -1,4 +1,4 @@
-"""Names of files with places in them, as ``{subject}_cine.nii.gz``: which files fit, and what stands in the places."""
+"""Patterns of file names with places, as ``{subject}_cine.nii.gz``: find the files that fit, and their places."""
 
 import re
 from collections.abc import Mapping
@@ -6,18 +6,20 @@ from pathlib import Path
 
 from longflow.errors import ConfigurationError, DataError, first_few
 
-#: what may stand for ``{subject}``
+#: regular expression for ``{subject}``
 SUBJECT = "[^/]+"
 
 
 def fitting_files(
     source: Path, pattern: str, places: Mapping[str, str], example: str
 ) -> list[tuple[dict[str, str], Path]]:
-    """The files whose path below ``source`` fits the pattern, sorted by path, each with the text of its places.
+    """Find the files whose path below a folder fits a pattern.
 
-    :param pattern: a path with every place in braces; a place that stands there again stands for the same text.
+    :param source: the folder.
+    :param pattern: a path with every place in braces; a place that occurs twice means the same text.
     :param places: a regular expression for each place, without groups.
     :param example: a pattern for the message where this one lacks a place.
+    :returns: text of the places and path of each file, sorted by path.
     :raises ConfigurationError: a place is not in the pattern, or the pattern leads elsewhere.
     :raises DataError: no file fits.
     """
@@ -47,7 +49,7 @@ def fitting_files(
 
 
 def filled(pattern: str, values: Mapping[str, str]) -> str:
-    """The pattern with text in its places.
+    """Fill the places of a pattern.
 
     >>> filled("{subject}/{subject}_seg.nii.gz", {"subject": "p1", "phase": "native"})
     'p1/p1_seg.nii.gz'

@@ -1,92 +1,105 @@
-"""Scans in two contrast phases, one 3D NIfTI file each, to a raw dataset for translation."""
+"""Scans in two contrast phases, one 3D NIfTI file each, by the names of their files."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 from longflow.data.dataset import PHASE
 from longflow.data.phases import native_first
-from longflow.errors import ConfigurationError, DataError, first_few, unknown_name
+from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.importers.patterns import SUBJECT, filled, fitting_files
-from longflow.importers.writing import ImportedScan, import_dataset
-from longflow.parallel import Progress
+from longflow.importers.registry import Importer, flag
+from longflow.importers.scans import ImportedDataset, ImportedScan, all_scans_as_context
+from longflow.plans import TimeUnit
 
 IMAGES = "{subject}_{phase}.nii.gz"
-#: what may stand for ``{time}``, and for ``{phase}`` where the phases are not named
+#: regular expressions for ``{time}``, and for ``{phase}`` where the phases are not named
 NUMBER, ANY_PHASE = r"-?\d+(?:\.\d+)?", "[^/_]+"
 
 
-def import_phases(
-    source: Path,
-    raw: Path,
-    *,
-    images: str = IMAGES,
-    labels: str | None = None,
-    phases: Sequence[str] = (),
-    time_unit: str = "days",
-    channel: str = "image",
-    label_names: Sequence[str] = (),
-    test: Sequence[str] = (),
-    processes: int | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> bool:
-    """Import the files of a folder by their names; they become cases ``{subject}_{phase}``.
+@dataclass(frozen=True)
+class Options:
+    """Flags of the layout. Patterns are relative to the source.
 
-    A subject with one phase only is imported, too: the integrity check lists those.
-
-    :param source: the folder; the patterns below are relative to it.
-    :param raw: the dataset's folder.
     :param images: file name with ``{subject}`` and ``{phase}`` in it, and perhaps ``{time}``, a number (cases are then
         ``{subject}_{time}_{phase}``; else all scans are at time 0).
-    :param labels: the same for label masks, each on the grid of its image. A pattern without ``{phase}`` gives both
-        phases the same mask, as is right where they are registered.
-    :param phases: the two phases, that without contrast first (empty: the two that the names of the files hold).
+    :param labels: the same for label masks, each on the grid of its image. Without ``{phase}`` in the pattern, both
+        phases get the same mask, as is right where they are aligned.
     :param label_names: names of the labels 1, 2, ...
-    :param test: subjects that go to imagesTs, in both phases.
-    :returns: False where everything was there already.
-    :raises ConfigurationError: a flag cannot be used. :raises DataError: no file fits, or there are not two phases.
+    :param channel: name of the channel.
+    :param time_unit: of ``{time}``.
+    :param phases: the two phases, the one without contrast first; empty: the two in the names of the files.
     """
-    if phases and len(set(phases)) != 2:
-        raise ConfigurationError(f"--phases {' '.join(phases)}: two different names are needed.")
-    scans = scans_of_folder(source, images, labels, phases)
-    subjects = {scan.subject for scan in scans}
-    for subject in test:
-        if subject not in subjects:
-            raise unknown_name("subject", subject, subjects)
-    scans = [replace(scan, part="context") if scan.subject in test else scan for scan in scans]
-    found = list(phases) or native_first({scan.covariates[PHASE] for scan in scans})
-    return import_dataset(
+
+    images: str = field(
+        default=IMAGES,
+        metadata=flag(
+            "names of the images (default: {subject}_{phase}.nii.gz), with {time} for several times",
+            metavar="PATTERN",
+        ),
+    )
+    labels: str | None = field(
+        default=None,
+        metadata=flag("names of the label masks; without {phase}, one mask is used for both phases", metavar="PATTERN"),
+    )
+    label_names: Sequence[str] = field(
+        default=(), metadata=flag("names of the labels 1, 2, ...", nargs="+", metavar="NAME")
+    )
+    channel: str = field(default="image", metadata=flag("content of the images, as T1 or CT (CT keeps its HU)"))
+    time_unit: str = field(default="days", metadata=flag("unit of {time} (default: days)", choices=get_args(TimeUnit)))
+    phases: Sequence[str] = field(
+        default=(),
+        metadata=flag(
+            "the two phases, the one without contrast first (default: the two in the names of the files)",
+            nargs=2,
+            metavar="PHASE",
+        ),
+    )
+
+
+def read(source: Path, options: Options) -> ImportedDataset:
+    """Find the files of a folder by their names; they become cases ``{subject}_{phase}``.
+
+    A subject with one phase only is imported, too: the integrity check lists it.
+
+    :param source: the folder.
+    :param options: flags of the layout.
+    :returns: the dataset.
+    :raises ConfigurationError: a flag is invalid.
+    :raises DataError: no file fits, or there are not two phases.
+    """
+    if options.phases and len(set(options.phases)) != 2:
+        raise ConfigurationError(f"--phases {' '.join(options.phases)}: expected two different names.")
+    scans = scans_of_folder(source, options.images, options.labels, options.phases)
+    phases = list(options.phases) or native_first({scan.covariates[PHASE] for scan in scans})
+    return ImportedDataset(
         scans,
-        raw,
-        time_unit=time_unit,
-        channel=channel,
-        label_names=label_names,
+        time_unit=options.time_unit,
+        channel=options.channel,
+        label_names=options.label_names,
         settings={
-            "importer": "phases",
-            "source": str(source.resolve()),
-            "images": images,
-            "labels": labels,
-            "phases": found,
-            "time_unit": time_unit,
-            "channel": channel,
-            "label_names": list(label_names),
-            "test": sorted(test),
+            "images": options.images,
+            "labels": options.labels,
+            "phases": phases,
+            "time_unit": options.time_unit,
+            "channel": options.channel,
+            "label_names": list(options.label_names),
         },
-        task="translate",
-        about={"phases": found},
-        processes=processes,
-        overwrite=overwrite,
-        progress=progress,
+        about={"phases": phases},
     )
 
 
 def scans_of_folder(source: Path, images: str, labels: str | None, phases: Sequence[str]) -> list[ImportedScan]:
-    """The scans whose files fit ``images``, in order of subject, time and phase, with their labels.
+    """Find the scans whose files fit a pattern, with their labels.
 
-    :param phases: as for :func:`import_phases`; files of others are left alone.
-    :raises DataError: the files have not two phases, two files are of one moment and phase, or no label is found.
+    :param source: the folder.
+    :param images: pattern of the images.
+    :param labels: pattern of the label masks; None: there are none.
+    :param phases: the two phases; files of other phases are ignored. Empty: every phase counts.
+    :returns: in order of subject, time and phase.
+    :raises DataError: the files do not have two phases, two files are of one moment and phase, or no label is found.
     """
     places = {"subject": SUBJECT, "phase": "|".join(map(re.escape, phases)) or ANY_PHASE}
     if "{time}" in images:
@@ -115,9 +128,22 @@ def scans_of_folder(source: Path, images: str, labels: str | None, phases: Seque
         raise DataError(f"By --images {images}, no file of {source} is in the phase '{missing[0]}', only {found[0]}.")
     if len(found) != 2:
         raise DataError(
-            f"By --images {images}, the files of {source} are in {first_few(found)}: {len(found)} phases. Translation "
-            "needs two. Name them with --phases, that without contrast first, as in --phases native arterial."
+            f"By --images {images}, the files of {source} are in {first_few(found)}: {len(found)} phases, expected "
+            "two. Name them with --phases, the one without contrast first, as in --phases native arterial."
         )
     if labels and not any(scan.label for scan in scans):
         raise DataError(f"No file of {source} has a name as --labels {labels}, with the subjects and phases of images.")
     return sorted(scans, key=lambda scan: (scan.subject, scan.time, found.index(scan.covariates[PHASE])))
+
+
+IMPORTER = Importer(
+    "phases",
+    read,
+    Options,
+    example='longflow_import phases scans -d 104 -n Abdomen --images "{subject}_{phase}.nii.gz" --channel CT',
+    serves=lambda task: task.uses_phases,
+    chooses_task=False,
+    task_reason="scans in two phases at one time serve one task, which is always chosen",
+    split=all_scans_as_context,
+    split_help="both phases are inputs",
+)

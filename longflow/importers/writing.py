@@ -1,17 +1,17 @@
-"""What all importers share: writing a raw dataset from scans that lie elsewhere, whole or not at all, and resumably.
+"""Write a raw dataset from scans that are elsewhere: whole or not at all, and resumable.
 
-Everything is written into a hidden folder beside the dataset, which gets the dataset's name once it is complete. A
-killed import, run again, goes on there; nothing ever reads a half-written dataset.
+Everything is written into a hidden folder next to the dataset. It gets the dataset's name once it is complete. A killed
+import, run again, continues there; nothing ever reads an unfinished dataset.
 """
 
 import logging
 import os
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,39 +19,15 @@ import SimpleITK as sitk
 from longflow import __version__
 from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
 from longflow.data.images import Geometry, by_axis, check_same_grid, read_image_of_any_size, write_volume
-from longflow.errors import ConfigurationError, DataError, unknown_name
+from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
-from longflow.parallel import Progress, for_each_subject
+from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
+from longflow.parallel import for_each_subject
+from longflow.task import get_task
 
 logger = logging.getLogger(__name__)
 
 FILE_ENDING = ".nii.gz"
-
-#: the grid that scans are taken on, where a dataset offers two: each scan's own, or one that is common to a subject's
-Space = Literal["native", "registered"]
-
-
-@dataclass(frozen=True)
-class ImportedScan:
-    """Where a scan comes from and what it becomes.
-
-    :param image: 3D file, or 4D file of which ``frame`` (from 0) is taken.
-    :param label: 3D or 4D (``label_frame``) label file, or None; a frame without any label is not written.
-    :param part: "training", "context" (imagesTs) or "target" (imagesTs' table, its image in targetsTs).
-    :param same_voxels: the label was drawn on these very voxels, so the image's geometry counts where they differ.
-    """
-
-    case: str
-    subject: str
-    time: float
-    image: Path
-    frame: int | None = None
-    label: Path | None = None
-    label_frame: int | None = None
-    part: str = "training"
-    same_voxels: bool = False
-    covariates: dict[str, str] = field(default_factory=dict, hash=False)
-
 
 FOLDERS = {
     "training": ("imagesTr", "labelsTr"),
@@ -60,48 +36,33 @@ FOLDERS = {
 }
 
 
-def import_dataset(
-    scans: Sequence[ImportedScan],
-    raw: Path,
-    *,
-    time_unit: str,
-    channel: str,
-    label_names: Sequence[str] = (),
-    settings: dict[str, Any],
-    task: str = "forecast",
-    about: dict[str, Any] | None = None,
-    left_out: Sequence[str] = (),
-    processes: int | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> bool:
-    """Write a raw dataset: dataset.json, scans.csv, imagesTr, labelsTr, and imagesTs, targetsTs, labelsTs where asked.
+def write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
+    """Write a raw dataset: dataset.json, scans.csv, imagesTr, labelsTr; with test subjects also imagesTs and so on.
 
-    :param raw: the dataset's folder, ``.../Dataset101_Name``.
-    :param label_names: names of the labels 1, 2, ...; without names they are called ``label_1`` ...
-    :param settings: what the scans were chosen by; kept in ``import.json``, and compared when run again.
-    :param task: what the dataset is for. The scans of test subjects that would be targets of forecasts are scans to
-        segment like the others where it is "segment".
-    :param about: further keys of dataset.json (licence, reference ...).
-    :param left_out: what of the source does not become part of the dataset, each with its reason; said as warnings and
-        kept in ``import.json``.
+    For a task that predicts no new scans, the targets of test subjects are context like the others.
+
+    :param dataset: its content.
+    :param to: where to write it, and how.
     :returns: False where the dataset was imported with the same settings before, and nothing had to be done.
-    :raises DataError: a source file cannot be used, or another dataset of this name is there.
+    :raises DataError: a source file cannot be used, or another dataset of this name exists.
     """
-    settings = {**settings, "task": task, **({"left_out": list(left_out)} if left_out else {})}
-    if task == "segment":
+    scans = dataset.scans
+    if not get_task(to.task).predicts_new_scans:
         scans = [replace(scan, part="context") if scan.part == "target" else scan for scan in scans]
-    if raw.exists() and not overwrite:
-        if _same_settings(raw / "import.json", settings):
+    # the key is as in datasets that were imported earlier
+    excluded = {"left_out": list(dataset.excluded)} if dataset.excluded else {}
+    settings = {**dataset.settings, "task": to.task, **excluded}
+    if to.raw.exists() and not to.overwrite:
+        if _same_settings(to.raw / "import.json", settings):
             return False
-        raise DataError(f"{raw} exists already and was made differently. Use another id, or --overwrite to replace it.")
-    if not any(scan.part == "training" for scan in scans):
-        raise ConfigurationError(
-            "Every subject is a test subject: nothing is left to train on. Name fewer with --test."
+        raise DataError(
+            f"{to.raw} already exists and was made differently. Use another id, or --overwrite to replace it."
         )
-    for part in left_out:
-        logger.warning("Left out: %s", part)
-    unfinished = raw.with_name(f".unfinished-import-{raw.name}")
+    if not any(scan.part == "training" for scan in scans):
+        raise ConfigurationError("Every subject is a test subject: none is left to train on. Name fewer with --test.")
+    for part in dataset.excluded:
+        logger.warning("Excluded: %s", part)
+    unfinished = to.raw.with_name(f".unfinished-import-{to.raw.name}")
     if unfinished.exists() and not _same_settings(unfinished / "import.json", settings):
         shutil.rmtree(unfinished)
     write_json({"settings": settings, "longflow_version": __version__}, unfinished / "import.json")
@@ -109,61 +70,41 @@ def import_dataset(
     ordered = sorted(scans, key=lambda scan: (scan.subject, scan.time))
     work = {subject: (list(group), unfinished) for subject, group in groupby(ordered, key=lambda scan: scan.subject)}
     values: set[int] = set()
-    for _, found in for_each_subject(_write_subject, work, processes, progress):
+    for _, found in for_each_subject(_write_subject, work, to.processes, to.progress):
         values |= found
-
-    (unfinished / "imagesTr").mkdir(exist_ok=True)
-    description = DatasetDescription(
-        channel_names={"0": channel},
-        file_ending=FILE_ENDING,
-        time_unit=time_unit,
-        labels=named_labels(values, label_names),
-        task=task,
-        numTraining=sum(scan.part == "training" for scan in scans),
-        **(about or {}),
-    )
-    write_description(description, unfinished / "dataset.json")
-    _write_table([scan for scan in ordered if scan.part == "training"], unfinished / "scans.csv")
-    if test := [scan for scan in ordered if scan.part != "training"]:
-        _write_table(test, unfinished / "imagesTs" / "scans.csv")
-    put_in_place(unfinished, raw)
+    _write_tables(replace(dataset, scans=ordered), to.task, values, unfinished)
+    put_in_place(unfinished, to.raw)
     return True
 
 
-def with_test_subjects(scans: Sequence[ImportedScan], test: Sequence[str], targets: int) -> list[ImportedScan]:
-    """The scans, those of the subjects ``test`` as context and, the last ``targets`` of each, as targets.
+def _write_tables(dataset: ImportedDataset, task: str, values: set[int], folder: Path) -> None:
+    """Write dataset.json and the tables of scans.
 
-    :raises NotFoundError: there is no such subject. :raises ConfigurationError: one has too few scans for that.
+    :param dataset: with its scans in order.
+    :param values: label values that occur.
+    :param folder: of the dataset.
     """
-    times = moments(scans)
-    for subject in test:
-        if subject not in times:
-            raise unknown_name("subject", subject, times)
-        if not 1 <= targets < len(times[subject]):
-            raise ConfigurationError(
-                f"--test_targets {targets}: subject {subject} has {len(times[subject])} scans, of which at least one "
-                "must be context and at least one a target."
-            )
-    first = {subject: sorted(times[subject])[-targets] for subject in test}
-    return [
-        replace(scan, part="context" if scan.time < first[scan.subject] else "target")
-        if scan.subject in first
-        else scan
-        for scan in scans
-    ]
+    training = [scan for scan in dataset.scans if scan.part == "training"]
+    (folder / "imagesTr").mkdir(exist_ok=True)
+    description = DatasetDescription(
+        channel_names={"0": dataset.channel},
+        file_ending=FILE_ENDING,
+        time_unit=dataset.time_unit,
+        labels=named_labels(values, dataset.label_names),
+        task=task,
+        numTraining=len(training),
+        **dataset.about,
+    )
+    write_description(description, folder / "dataset.json")
+    _write_table(training, folder / "scans.csv")
+    if test := [scan for scan in dataset.scans if scan.part != "training"]:
+        _write_table(test, folder / "imagesTs" / "scans.csv")
 
 
-def moments(scans: Sequence[ImportedScan]) -> dict[str, list[float]]:
-    """The times of each subject, for ``settings``: an import of other times is another import."""
-    found: dict[str, list[float]] = {}
-    for scan in scans:
-        found.setdefault(scan.subject, []).append(scan.time)
-    return found
-
-
-def _same_settings(path: Path, settings: dict[str, Any]) -> bool:
+def _same_settings(path: Path, settings: Mapping[str, Any]) -> bool:
+    """Compare with the settings of an earlier import; excluded parts of the source make no other dataset."""
     try:
-        return read_json(path)["settings"] == settings
+        return {**read_json(path)["settings"], "left_out": []} == {**settings, "left_out": []}
     except (DataError, KeyError, TypeError):
         return False
 
@@ -173,7 +114,11 @@ def _write_table(scans: list[ImportedScan], path: Path) -> None:
 
 
 def put_in_place(unfinished: Path, raw: Path) -> None:
-    """Give the finished folder its name; a dataset that it replaces is removed only afterwards."""
+    """Give the finished folder its name; the dataset that it replaces is removed afterwards.
+
+    :param unfinished: the finished folder under its temporary name.
+    :param raw: its final path.
+    """
     replaced = raw.with_name(f".replaced-{raw.name}")
     shutil.rmtree(replaced, ignore_errors=True)
     if raw.exists():
@@ -183,7 +128,7 @@ def put_in_place(unfinished: Path, raw: Path) -> None:
 
 
 def named_labels(values: set[int], names: Sequence[str]) -> dict[str, int]:
-    """``labels`` of dataset.json: consecutive from 0 as nnU-Net wants them, every value that occurs with a name.
+    """Make ``labels`` of dataset.json: consecutive from 0, as nnU-Net requires, and a name for every value.
 
     >>> named_labels({0, 2}, ["cavity"])
     {'background': 0, 'cavity': 1, 'label_2': 2}
@@ -196,7 +141,7 @@ def named_labels(values: set[int], names: Sequence[str]) -> dict[str, int]:
 
 
 def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
-    """Write what is missing of a subject's files; return the label values that occur."""
+    """Write the missing files of a subject; return the label values that occur."""
     scans, folder = argument
     source, label_source = _Source(), _Source()
     values: set[int] = set()
@@ -226,7 +171,7 @@ def _values(array: np.ndarray) -> set[int]:
 
 
 class _Source:
-    """Volumes of 3D and 4D files; the last file stays in memory, because its frames are asked for in turn."""
+    """Volumes of 3D and 4D files; the last file stays in memory, because its frames are read in turn."""
 
     def __init__(self) -> None:
         self.path: Path | None = None
@@ -244,13 +189,16 @@ class _Source:
         if frame is None:
             return self.image
         if frame >= self.image.GetSize()[3]:
-            raise DataError(f"{path} has {self.image.GetSize()[3]} frames, but frame {frame} (from 0) is asked for.")
+            raise DataError(f"{path} has {self.image.GetSize()[3]} frames, expected at least {frame + 1}.")
         return self.image[:, :, :, frame]
 
 
 def label_array(label: sitk.Image, path: Path) -> np.ndarray:
-    """Label values as the smallest unsigned integers that hold them.
+    """Convert label values to the smallest unsigned integers that hold them.
 
+    :param label: the label image.
+    :param path: its file, for messages.
+    :returns: (z, y, x), uint8 or uint16.
     :raises DataError: a value is not a whole number from 0 on.
     """
     array = sitk.GetArrayViewFromImage(label)
@@ -258,7 +206,7 @@ def label_array(label: sitk.Image, path: Path) -> np.ndarray:
     if not np.array_equal(array, whole) or whole.min() < 0:
         raise DataError(
             f"{path} holds label values from {array.min():g} to {array.max():g}, expected whole numbers from 0 on. "
-            "Was it resampled with interpolation? Use nearest neighbour."
+            "Resample label images with nearest neighbour; interpolation makes such values."
         )
     return whole.astype(np.uint8 if whole.max() < 256 else np.uint16)
 
@@ -267,7 +215,7 @@ def _check_same_grid(scan: ImportedScan, image: sitk.Image, label: sitk.Image) -
     of_image, of_label = Geometry.of(image), Geometry.of(label)
     differences = of_image.differences(of_label)
     if scan.same_voxels and differences and differences[0][0] != "size":
-        logger.warning("%s: its %s differs from its image's, which is used.", scan.label, differences[0][0])
+        logger.warning("%s: its %s differs from that of its image, which is used.", scan.label, differences[0][0])
         return
-    advice = "A label image must lie on the grid of its scan."
+    advice = "A label image must be on the grid of its scan."
     check_same_grid(of_label, scan.label, of_image, f"its image, {scan.image},", advice)

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from longflow.data.dataset import (
     DatasetDescription,
@@ -35,9 +35,10 @@ OF_RAW_DATASET = ("imagesTr", "labelsTr", "imagesTs", "targetsTs", "labelsTs")
 INTENDED_USE = "research only, not for clinical decisions"
 
 OfTask = TypeVar("OfTask", bound="Predictor")
+OfRequest = TypeVar("OfRequest", bound=Request)
 
 
-class Predictor(ABC):
+class Predictor(ABC, Generic[OfRequest]):
     """Trained models of one task, ready to predict.
 
     :cvar task: name of the task of the models.
@@ -95,7 +96,7 @@ class Predictor(ABC):
         return get_task(self.task).words
 
     @abstractmethod
-    def requests(self, folder: Path, description: DatasetDescription, **options: Any) -> list[Request]:
+    def requests(self, folder: Path, description: DatasetDescription, **options: Any) -> list[OfRequest]:
         """List what a folder requests; image files are not opened.
 
         :param options: values of the task's ``request_flags`` that were given.
@@ -104,11 +105,11 @@ class Predictor(ABC):
         """
 
     @abstractmethod
-    def files(self, item: Request, folder: Path, description: DatasetDescription) -> list[Path]:
+    def files(self, item: OfRequest, folder: Path, description: DatasetDescription) -> list[Path]:
         """Return the images of a request in the output folder."""
 
     @abstractmethod
-    def make(self, item: Request, folder: Path, description: DatasetDescription) -> dict[str, Any]:
+    def make(self, item: OfRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Make a requested prediction and write its files.
 
         :returns: the further fields of its sidecar; ``warnings``, a list of sentences, are logged too.
@@ -119,11 +120,11 @@ class Predictor(ABC):
         """Return what a prediction depends on apart from its scans; the predictions of one folder share it."""
         return self.models.settings()
 
-    def conditions(self, item: Request) -> dict[str, Any]:
+    def conditions(self, item: OfRequest) -> dict[str, Any]:
         """Return the fields of a request's provenance that the predictions of one folder share."""
         return {}
 
-    def finish(self, folder: Path) -> None:  # noqa: B027 - most tasks have no further tables
+    def finish(self, folder: Path) -> None:
         """Write further tables of an output folder, from its scans.csv and sidecars."""
 
 
@@ -138,13 +139,13 @@ def load_predictor(selection: Selection, settings: PredictionSettings | None = N
 
 
 def predict_folder(
-    predictor: Predictor,
+    predictor: Predictor[OfRequest],
     input_folder: Path | str,
     output_folder: Path | str,
     options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
-) -> list[Request]:
+) -> list[OfRequest]:
     """Make everything that a folder requests; finished predictions are kept.
 
     Checks that need no voxels come first, for all subjects. A subject whose images cannot be used is reported at the
@@ -166,11 +167,11 @@ def predict_folder(
     description = predictor.models.description
     if not overwrite:
         _check_settings(predictor, items, folder)
-    todo = [item for item in items if overwrite or not is_finished(predictor, item, folder, description)]
+    todo = [item for item in items if overwrite or not is_predicted(predictor, item, folder, description)]
     if len(todo) < len(items):
         logger.info("%d of %d %s are finished and kept.", len(items) - len(todo), len(items), predictor.words.several)
     failures = _make_all(predictor, todo, folder, description, progress)
-    done = [item for item in items if is_finished(predictor, item, folder, description)]
+    done = [item for item in items if is_predicted(predictor, item, folder, description)]
     if done:
         write_table(done, folder, description)
         predictor.finish(folder)
@@ -182,7 +183,9 @@ def predict_folder(
     return items
 
 
-def _checked_requests(predictor: Predictor, source: Path, folder: Path, options: Mapping[str, Any]) -> list[Request]:
+def _checked_requests(
+    predictor: Predictor[OfRequest], source: Path, folder: Path, options: Mapping[str, Any]
+) -> list[OfRequest]:
     """List what a folder requests, after checking options, input and output.
 
     :param source: input folder. :param folder: output folder.
@@ -252,7 +255,7 @@ def _check_input_description(folder: Path, description: DatasetDescription) -> N
             )
 
 
-def is_finished(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> bool:
+def is_predicted(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> bool:
     """Whether a prediction was made before, from the same scans; its sidecar is written last."""
     sidecar = sidecar_of(item, folder)
     if not sidecar.is_file():

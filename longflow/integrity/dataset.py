@@ -22,7 +22,7 @@ from longflow.integrity.voxels import FileToCheck, SubjectToCheck, check_subject
 from longflow.parallel import Progress, for_each_subject
 from longflow.task import DEFAULT_TASK, Task, get_task
 
-FORMAT = "documentation/dataset_format.md"
+FORMAT = "documentation/reference/dataset_format.md"
 
 
 def verify_dataset(raw: Path, processes: int | None = None, progress: Progress | None = None) -> list[Problem]:

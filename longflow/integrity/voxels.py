@@ -192,9 +192,9 @@ def _compare(file: FileToCheck, here: Geometry, other: tuple[str, Geometry], wit
     name, geometry = other
     if within_scan:
         advice = (
-            "A label image must lie on the grid of its scan."
+            "A label image must be on the grid of its scan."
             if file.kind == "label"
-            else "All channels of a scan must lie on one grid."
+            else "All channels of a scan must be on one grid."
         ) + " Resample it to that grid (labels with nearest neighbour)."
     else:
         advice = REGISTER

@@ -1,1 +1,1 @@
-"""Registration: bring the scans of each subject into voxel correspondence."""
+"""Registration: align the scans of each subject, voxel by voxel."""

@@ -1,4 +1,4 @@
-"""Whether a registration can be believed. What cannot is reported with numbers, and not written."""
+"""Checks of a registration. One that fails is reported with its numbers and not written."""
 
 from collections.abc import Callable
 from itertools import product
@@ -10,24 +10,24 @@ from longflow.data.body import bright_image
 from longflow.errors import DataError
 from longflow.registration.linear import centre_of_mass, rigid, transform_of
 
-#: the correlation within the body may fall by no more than this (resampling alone smooths noise), ...
+#: largest allowed fall of the correlation in the body (resampling alone smooths noise)
 WORSE = 0.02
-#: ... must reach this, ...
+#: least allowed correlation in the body
 LEAST_CORRELATION = 0.3
-#: ... and must not be surpassed by that of the mirrored or turned scan by more than this
+#: largest allowed lead of the correlation of the mirrored or rotated scan
 BETTER_FLIPPED = 0.03
-#: beyond what the headers say: degrees, and factors along any direction
+#: largest allowed transforms relative to the headers: degrees, and factors along any direction
 LARGEST_ROTATION = 60.0
 SCALES = (0.7, 1.4)
-#: share of the smaller field of view that both scans show
+#: least share of the smaller field of view that both scans show
 LEAST_OVERLAP = 0.5
-#: share of the voxels in which a deformation may fold
+#: largest share of the voxels in which a deformation may fold
 MOST_FOLDED = 0.001
 
-#: classes of intensity for the correlation ratio at most, and voxels in each at least
+#: most classes of intensity for the correlation ratio, and fewest voxels in each
 MOST_CLASSES, LEAST_IN_CLASS = 32, 20
 
-#: how much two volumes agree, 0 to 1, where both show something: ``(one, other, mask) -> float``
+#: agreement of two volumes, 0 to 1, where both are finite: ``(one, other, mask) -> float``
 Measure = Callable[[np.ndarray, np.ndarray, np.ndarray | None], float]
 
 #: the patient's axes x, y, z in DICOM's and ITK's physical space
@@ -35,18 +35,26 @@ ANATOMY = ("left-right", "front-back", "head-foot")
 
 
 class RegistrationError(DataError):
-    """A registration that cannot be believed."""
+    """A registration fails a check."""
 
 
 def resampled(scan: sitk.Image, grid: sitk.Image, transform: sitk.Transform) -> np.ndarray:
-    """The scan on a grid, (z, y, x); NaN where it shows nothing."""
+    """Resample a scan to a grid, linearly.
+
+    :param scan: the scan.
+    :param grid: an image on the grid.
+    :param transform: from points of the grid to points of the scan, mm.
+    :returns: (z, y, x), float32; NaN outside the field of view of the scan.
+    """
     return sitk.GetArrayFromImage(sitk.Resample(scan, grid, transform, sitk.sitkLinear, float("nan"), sitk.sitkFloat32))
 
 
 def correlation(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Pearson's correlation of two volumes where both show something; 0 where one of them is constant or too little.
+    """Compute Pearson's correlation of two volumes where both are finite.
 
-    :param mask: voxels that count.
+    :param one: (z, y, x). :param other: (z, y, x).
+    :param mask: (z, y, x), voxels that count; None: all.
+    :returns: -1 to 1; 0 where one volume is constant or too few voxels count.
     """
     a, b = _seen(one, other, mask)
     if len(a) < 10 or a.std() == 0 or b.std() == 0:
@@ -55,20 +63,22 @@ def correlation(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None = No
 
 
 def correlation_ratio(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """How well the intensity of one volume is known from that of the other where both show something, 0 to 1.
+    """Measure how well the intensity of one volume predicts the intensity of the other.
 
-    The root of the share of variance that is explained by the other's intensity, in classes of equally many voxels
-    (Roche et al., MICCAI 1998), in the better of both directions. As high as the correlation where that is a line, and
-    as high where it is not: contrast medium, or another sequence, may make anything of each tissue's intensity.
+    It is the root of the share of variance that the other volume's intensity explains, in classes of equally many
+    voxels (Roche et al., MICCAI 1998), in the better of both directions. It equals the correlation for a linear
+    relation and is as high for others: contrast medium, or another sequence, can change each tissue differently.
 
-    :param mask: voxels that count.
+    :param one: (z, y, x), NaN where unknown. :param other: likewise.
+    :param mask: (z, y, x), voxels that count; None: all.
+    :returns: 0 to 1.
     """
     a, b = _seen(one, other, mask)
     return max(_known_from(a, b), _known_from(b, a))
 
 
 def _seen(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels of both that count, float64."""
+    """Return the voxels of both volumes that count, float64."""
     seen = np.isfinite(one) & np.isfinite(other)
     if mask is not None:
         seen &= mask
@@ -87,14 +97,20 @@ def _known_from(values: np.ndarray, given: np.ndarray) -> float:
 
 
 def similarity(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray, measure: Measure = correlation) -> float:
-    """Agreement within both bodies of a scan brought to a reference by a transform."""
+    """Measure the agreement of a scan and a reference inside both bodies.
+
+    :param reference: the fixed image. :param scan: the moving image.
+    :param matrix: 4 x 4, from points of the reference to points of the scan, mm.
+    :param measure: of the agreement.
+    :returns: the agreement.
+    """
     return _similarity_and_share(reference, scan, matrix, measure)[0]
 
 
 def _similarity_and_share(
     reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray, measure: Measure
 ) -> tuple[float, float]:
-    """... and the share of the reference's body that the scan shows."""
+    """Return the agreement, and the share of the reference's body that the scan shows."""
     transform = transform_of(matrix)
     bodies = sitk.GetArrayFromImage(bright_image(reference)) > 0
     brought = resampled(scan, reference, transform)
@@ -106,13 +122,17 @@ def _similarity_and_share(
 
 
 def _agreement(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray, measure: Measure = correlation) -> float:
-    """The similarity, less where the scan shows less: a few slices alone can always be made to agree."""
+    """Return the similarity times the share of the body shown: a few slices alone can always be made to agree."""
     found, share = _similarity_and_share(reference, scan, matrix, measure)
     return found * share
 
 
 def check_matrix(matrix: np.ndarray) -> None:
-    """:raises RegistrationError: a linear transform mirrors, or turns or scales more than a patient can."""
+    """Check that a linear transform neither mirrors nor rotates or scales implausibly.
+
+    :param matrix: 4 x 4, mm.
+    :raises RegistrationError: it does.
+    """
     linear = matrix[:3, :3]
     determinant = np.linalg.det(linear)
     if determinant <= 0:
@@ -120,20 +140,26 @@ def check_matrix(matrix: np.ndarray) -> None:
     left, scales, right = np.linalg.svd(linear)
     angle = float(np.degrees(np.arccos(np.clip((np.trace(left @ right) - 1) / 2, -1, 1))))
     if angle > LARGEST_ROTATION:
-        raise RegistrationError(f"the transform turns the scan by {angle:.0f} degrees (at most {LARGEST_ROTATION:.0f})")
+        raise RegistrationError(
+            f"the transform rotates the scan by {angle:.0f} degrees (at most {LARGEST_ROTATION:.0f})"
+        )
     if not SCALES[0] <= scales.min() <= scales.max() <= SCALES[1]:
         raise RegistrationError(
             f"the transform scales the scan by factors of {scales.min():.2f} to {scales.max():.2f} "
-            f"({SCALES[0]} to {SCALES[1]} can be)"
+            f"(expected {SCALES[0]} to {SCALES[1]})"
         )
 
 
 def check_similarity(before: float, after: float) -> None:
-    """:raises RegistrationError: the scans agree less than before, or hardly at all."""
+    """Check that the scans agree, and not less than before.
+
+    :param before: agreement by the headers alone. :param after: agreement after registration.
+    :raises RegistrationError: they agree less than before, or hardly at all.
+    """
     if after < LEAST_CORRELATION:
         raise RegistrationError(
             f"the registered scans hardly agree (correlation within the body {after:.2f}, by the headers alone "
-            f"{before:.2f}, at least {LEAST_CORRELATION} needed): is it the same patient, region and channel?"
+            f"{before:.2f}, at least {LEAST_CORRELATION} needed). Check that patient, region and channel are the same"
         )
     if after < before - WORSE:
         raise RegistrationError(
@@ -145,14 +171,17 @@ def check_similarity(before: float, after: float) -> None:
 def check_orientation(
     reference: list[sitk.Image], scan: list[sitk.Image], matrix: np.ndarray, measure: Measure = correlation
 ) -> float:
-    """Refuse a scan that fits better once it is mirrored or turned over: its header or its voxels are wrong.
+    """Check that a scan does not match better when it is mirrored or rotated: its header or its voxels are wrong then.
 
-    A brain fits its mirror image nearly as well as itself, so that a rigid registration succeeds; only the comparison
-    tells. All seven ways are tried on the coarsest level, the best is improved on the next.
+    A brain matches its mirror image nearly as well as itself, so a rigid registration succeeds; only the comparison
+    shows the error. All seven other orientations are tried on the coarsest level; the best is refined on the next.
 
-    :param reference, scan: pyramids, as :func:`longflow.registration.linear.pyramid` makes them.
-    :returns: the agreement in the best of the other ways: correlation, times the share of the body that both show.
-    :raises RegistrationError: it is higher than in this one.
+    :param reference: pyramid of :func:`longflow.registration.linear.pyramid`.
+    :param scan: pyramid of the scan.
+    :param matrix: 4 x 4, from points of the reference to points of the scan, mm.
+    :param measure: of the agreement.
+    :returns: the agreement in the best other orientation: the measure times the share of the body that both show.
+    :raises RegistrationError: it is higher than in the given orientation.
     """
     fine = min(1, len(reference) - 1), min(1, len(scan) - 1)
     found = []
@@ -168,16 +197,16 @@ def check_orientation(
     brought, _ = rigid(reference[fine[0]], other_way, brought)
     own = _agreement(reference[fine[0]], scan[fine[1]], matrix, measure)
     other = _agreement(reference[fine[0]], other_way, brought, measure)
-    if other > max(own + BETTER_FLIPPED, LEAST_CORRELATION):  # noise is not the better for being mirrored
+    if other > max(own + BETTER_FLIPPED, LEAST_CORRELATION):  # mirrored noise is no better than noise
         raise RegistrationError(
-            f"one of the two scans is {_words(scan[0], axes)}: put right, they would agree better (correlation "
-            f"times overlap {other:.3f}) than as they are ({own:.3f}). Correct its header or its voxels"
+            f"one of the two scans is {_words(scan[0], axes)}. Corrected, the scans would agree better (correlation "
+            f"times overlap {other:.3f}) than now ({own:.3f}). Correct its header or its voxels"
         )
     return other
 
 
 def _flipped(image: sitk.Image, axes: tuple[bool, ...]) -> sitk.Image:
-    """The voxels in reversed order along some axes (x, y, z); the header as it was."""
+    """Reverse the voxels along some axes (x, y, z) and keep the header."""
     result = sitk.GetImageFromArray(np.flip(sitk.GetArrayViewFromImage(image), [2 - a for a in range(3) if axes[a]]))
     result.CopyInformation(image)
     return result
@@ -189,15 +218,16 @@ def _words(image: sitk.Image, axes: tuple[bool, ...]) -> str:
     flipped = [name for name, is_flipped in zip(names, axes, strict=True) if is_flipped]
     if len(flipped) == 2:
         still = next(name for name, is_flipped in zip(names, axes, strict=True) if not is_flipped)
-        return f"turned over, by 180 degrees about its {still} axis"
+        return f"rotated by 180 degrees about its {still} axis"
     return f"mirrored ({', '.join(flipped)})"
 
 
 def check_overlap(fields: list[np.ndarray], smallest: float | None = None) -> float:
-    """Share of the smallest field of view that all scans show.
+    """Check the share of the smallest field of view that all scans show.
 
-    :param fields: for each scan, where it shows something, on one grid.
+    :param fields: (z, y, x) each, bool: the field of view of each scan on one grid.
     :param smallest: voxels of the smallest field of view, where the grid does not hold all of them.
+    :returns: the share.
     :raises RegistrationError: it is too small.
     """
     smallest = smallest or min(int(field.sum()) for field in fields)
@@ -211,19 +241,21 @@ def check_overlap(fields: list[np.ndarray], smallest: float | None = None) -> fl
 
 
 def folded_share(displacement: sitk.Image) -> float:
-    """Share of the voxels in which a deformation folds: its Jacobian determinant is not positive."""
+    """Return the share of the voxels in which a deformation folds: its Jacobian determinant is not positive."""
     return float((sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(displacement)) <= 0).mean())
 
 
 def check_folding(displacement: sitk.Image) -> float:
-    """:raises RegistrationError: the deformation folds in more than a few voxels.
+    """Check that a deformation folds in few voxels at most.
 
-    :returns: the share of voxels in which it does.
+    :param displacement: mm, vectors (x, y, z).
+    :returns: the share of the voxels in which it folds.
+    :raises RegistrationError: the share is too large.
     """
     share = folded_share(displacement)
     if share > MOST_FOLDED:
         raise RegistrationError(
-            f"the deformation folds in {share:.2%} of the voxels (their Jacobian determinant is not positive; at most "
-            f"{MOST_FOLDED:.1%} may)"
+            f"the deformation folds in {share:.2%} of the voxels (Jacobian determinant not positive; allowed: "
+            f"{MOST_FOLDED:.1%})"
         )
     return share

@@ -1,18 +1,18 @@
-"""Deformable correspondence of two scans that contrast medium has made different.
+"""Deformable registration of two scans that differ by contrast medium.
 
-What is compared must not change with the enhancement: a registration that compares intensities shrinks a bright aorta
-until it is gone, and so does one by the mutual information of the whole volume, for which an aorta may become bone
-(measured on the abdominal phantom: by demons it loses a quarter of its volume, by ANTs with its default metric a
-fifth). Therefore
+The compared quantity must not change with the enhancement. A registration that compares intensities shrinks a bright
+aorta; mutual information of the whole volume does the same, since it may match an aorta with bone. Measured on the
+abdominal phantom: the aorta loses a quarter of its volume by demons, and a fifth by ANTs with its default metric.
+Therefore
 
-- table and air around the body are taken away, by a mask of the body (MFM B.6);
-- CT is compressed above what unenhanced tissue has: contrast medium and bone then differ little from muscle;
-- intensities are normalised by mean and standard deviation of their neighbourhood, which undoes what the medium adds
+- a mask of the body removes table and air around it (MFM B.6);
+- CT is compressed above the range of unenhanced tissue: contrast medium and bone then differ little from muscle;
+- intensities are normalised by mean and standard deviation of their neighbourhood, which removes what the medium adds
   or multiplies there (local correlation; Lorenzi et al., NeuroImage 81, 2013).
 
-Then one scan is deformed to the other by ANTs' SyN without an affine stage, within the mask (MFM B.6), where antspyx is
-installed, and else by diffeomorphic demons in SimpleITK. Scans in which dark and bright are exchanged, as in T1 and T2,
-are none of this: rigid and affine registration, by mutual information, brings those together.
+Then one scan is deformed to the other: by ANTs' SyN without an affine stage, within the mask (MFM B.6), where antspyx
+is installed; else by diffeomorphic demons in SimpleITK. This does not serve scans in which dark and bright are
+exchanged, as T1 and T2: use rigid or affine registration for those, which works by mutual information.
 """
 
 import numpy as np
@@ -21,17 +21,17 @@ from scipy.ndimage import binary_dilation, gaussian_filter
 
 from longflow.data.body import body_mask
 from longflow.errors import DataError
-from longflow.registration.deformable import by_syn, has_ants, on_grid, zero_field
+from longflow.registration.deformable import by_demons, by_syn, has_ants, on_grid, zero_field
 from longflow.registration.linear import block_of
 
-#: HU; MFM's limits (B.3). Beyond them are metal and what scanners write outside of their field of view
+#: HU; MFM's limits (B.3). Values beyond are metal and padding outside the field of view
 CT_LIMITS = (-1000.0, 1000.0)
-#: HU; from fat to unenhanced tissue. What lies above counts a tenth
+#: HU; from fat to unenhanced tissue. Values above count a tenth
 CT_TISSUE = (-200.0, 60.0)
 COMPRESSED = 0.1
-#: percentiles of other intensities in the body that count as darkest and brightest
+#: percentiles of intensities in the body that count as darkest and brightest, for images other than CT
 PERCENTILES = (2, 98)
-#: voxels around the body that belong to its mask, so that its surface does
+#: voxels around the body that belong to its mask, so that the mask includes the surface
 MARGIN = 3
 
 #: of the range of tissue: local differences below it are noise
@@ -47,14 +47,17 @@ DEMONS_SMOOTHING = 2.5
 
 
 def body_alone(image: sitk.Image, is_ct: bool) -> sitk.Image:
-    """The scan without what lies around the body, float32; CT within :data:`CT_LIMITS`.
+    """Replace everything around the body by air.
 
+    :param image: the scan.
+    :param is_ct: whether its values are HU.
+    :returns: float32, on the same grid; CT is limited to :data:`CT_LIMITS`.
     :raises DataError: there is no body.
     """
     array = sitk.GetArrayFromImage(image).astype(np.float32)
     mask = body_mask(array, is_ct)
     if not mask.any():
-        raise DataError("nothing in it is above -500 HU: is it CT, in HU?" if is_ct else "all voxels have one value")
+        raise DataError("no voxel is above -500 HU; expected CT in HU" if is_ct else "all voxels have one value")
     air = CT_LIMITS[0] if is_ct else float(array.min())
     if is_ct:
         np.clip(array, *CT_LIMITS, out=array)
@@ -65,11 +68,13 @@ def body_alone(image: sitk.Image, is_ct: bool) -> sitk.Image:
 
 
 def deformation(reference: sitk.Image, scan: sitk.Image, is_ct: bool) -> tuple[sitk.Image, str]:
-    """The displacement from the reference to the scan, and by what it was found.
+    """Estimate the displacement from the reference to the scan.
 
-    :param reference, scan: as :func:`body_alone` makes them, on one grid, and linearly registered.
-    :returns: u, float64 vectors in mm (x, y, z) on that grid: what lies at x of the reference lies at x + u(x) of the
-        scan.
+    :param reference: of :func:`body_alone`.
+    :param scan: of :func:`body_alone`, on the same grid, linearly registered.
+    :param is_ct: whether the values are HU.
+    :returns: u, float64 vectors in mm (x, y, z) on that grid: the anatomy at x of the reference is at x + u(x) of the
+        scan; and the name of the algorithm.
     """
     compared = [_tissue(image, is_ct) for image in (reference, scan)]
     if has_ants():
@@ -80,7 +85,7 @@ def deformation(reference: sitk.Image, scan: sitk.Image, is_ct: bool) -> tuple[s
     for voxels in DEMONS_LEVELS:
         block = block_of(reference, voxels)
         fixed, moving = (locally_normalised(sitk.BinShrink(image, block)) for image in compared)
-        field = _demons(fixed, moving, on_grid(field, fixed))
+        field = by_demons(fixed, moving, on_grid(field, fixed), DEMONS_ITERATIONS, DEMONS_SMOOTHING)
     return on_grid(field, reference), "SimpleITK diffeomorphic demons"
 
 
@@ -91,7 +96,7 @@ def _dilated(mask: np.ndarray, grid: sitk.Image) -> sitk.Image:
 
 
 def _tissue(image: sitk.Image, is_ct: bool) -> sitk.Image:
-    """Intensities in which the range of tissue is 1."""
+    """Scale intensities so that the range of tissue is 1."""
     if is_ct:
         tissue = sitk.Clamp(image, sitk.sitkFloat32, *CT_TISSUE)
         return (tissue + COMPRESSED * (sitk.Clamp(image, sitk.sitkFloat32, CT_TISSUE[0], CT_LIMITS[1]) - tissue)) / (
@@ -104,9 +109,10 @@ def _tissue(image: sitk.Image, is_ct: bool) -> sitk.Image:
 
 
 def locally_normalised(image: sitk.Image) -> sitk.Image:
-    """(I - m) / sqrt(s^2 + noise^2), with mean m and standard deviation s of the neighbourhood.
+    """Compute (I - m) / sqrt(s^2 + noise^2), with mean m and standard deviation s of the neighbourhood.
 
     :param image: float32, in units of the range of tissue.
+    :returns: on the same grid.
     """
     array = sitk.GetArrayFromImage(image)
     mean = gaussian_filter(array, NEIGHBOURHOOD)
@@ -114,11 +120,3 @@ def locally_normalised(image: sitk.Image) -> sitk.Image:
     result = sitk.GetImageFromArray((array - mean) / np.sqrt(variance + NOISE**2))
     result.CopyInformation(image)
     return result
-
-
-def _demons(fixed: sitk.Image, moving: sitk.Image, field: sitk.Image) -> sitk.Image:
-    demons = sitk.DiffeomorphicDemonsRegistrationFilter()
-    demons.SetNumberOfIterations(DEMONS_ITERATIONS)
-    demons.SetSmoothDisplacementField(True)
-    demons.SetStandardDeviations(DEMONS_SMOOTHING)
-    return sitk.Cast(demons.Execute(fixed, moving, field), sitk.sitkVectorFloat64)

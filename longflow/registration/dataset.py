@@ -1,15 +1,15 @@
-"""Bringing the scans of each subject into correspondence: a raw dataset in, a new raw dataset out.
+"""Registration of a raw dataset: the scans of each subject are aligned in a new raw dataset.
 
-The new dataset is the old one on the grids of the subjects' mid-spaces; every scan is resampled once. A dataset that is
-translated is registered otherwise: to the scans in its first phase, which stay as they are
-(:mod:`longflow.registration.pairs`). What a scan was resampled by is kept in the folder ``transforms``. A
-registration that cannot be believed is reported and not written.
+In the new dataset, the scans of a subject are on the grid of its mid-space; every scan is resampled once. A task that
+uses contrast phases is registered otherwise: to the scans in the first phase, which are not changed
+(:mod:`longflow.registration.pairs`). The folder ``transforms`` keeps the transform of every scan. A registration that
+fails the checks is reported and not written.
 """
 
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import SimpleITK as sitk
 
 from longflow import __version__
 from longflow.data.body import bright_image
-from longflow.data.dataset import Scan, Series, read_description, series_of_folder, write_scans
+from longflow.data.dataset import DatasetDescription, Series, read_description, series_of_folder, write_scans
 from longflow.data.images import Geometry, read_geometry, read_image
 from longflow.data.phases import phases_of_dataset
 from longflow.errors import DataError, LongflowError, first_few
@@ -37,7 +37,7 @@ from longflow.registration.checks import (
 )
 from longflow.registration.deformable import deformations, has_ants, transform_of_field
 from longflow.registration.linear import mid_grid, pyramid, scan_of_reference, scans_of_mid, transform_of
-from longflow.registration.pairs import left_out, register_pairs, scans_of_pairs, slices_kept
+from longflow.registration.pairs import excluded_scans, register_pairs, scans_of_pairs, slices_kept
 from longflow.registration.subject import (
     Model,
     SubjectToRegister,
@@ -48,10 +48,11 @@ from longflow.registration.subject import (
     write_scan,
     write_transforms,
 )
+from longflow.task import get_task
 
 logger = logging.getLogger(__name__)
 
-#: what the new dataset was made by, in its folder
+#: file in the new dataset that says how it was made
 RECORD = "registration.json"
 #: bytes at the peak for each voxel of a subject's largest scan, and for each scan of it (measured on MS follow-ups)
 BYTES_PER_VOXEL = {"rigid": (60, 20), "affine": (60, 20), "deformable": (100, 60)}
@@ -59,7 +60,10 @@ BYTES_PER_VOXEL = {"rigid": (60, 20), "affine": (60, 20), "deformable": (100, 60
 
 @dataclass(frozen=True)
 class Failure:
-    """A subject that is left out of the new dataset, and why."""
+    """A subject that is excluded from the new dataset.
+
+    :param subject: its name. :param cause: why it could not be registered.
+    """
 
     subject: str
     cause: str
@@ -74,68 +78,92 @@ def register_dataset(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Failure]:
-    """Write a raw dataset whose scans correspond within each subject; finished subjects of an earlier run are kept.
+    """Write a raw dataset with aligned scans in each subject; finished subjects of an earlier run are kept.
 
-    :param raw: the dataset to be registered, only read. :param target: the folder of the new one.
-    :returns: the subjects that could not be registered; they are left out.
+    :param raw: folder of the dataset to register; it is only read.
+    :param target: folder of the new dataset.
+    :param model: of the transforms.
+    :param processes: number of worker processes; None: as many as cores and memory allow.
+    :param overwrite: replace a dataset that an earlier registration made differently.
+    :param progress: called with (subjects done, all subjects, name).
+    :returns: the subjects that could not be registered; the new dataset excludes them.
     :raises DataError: the dataset cannot be read, no subject could be registered, or another dataset is at ``target``.
     """
     description = read_description(raw / "dataset.json")
     _prepare_target(raw, target, model, overwrite)
-    parts = {"Tr": series_of_folder(raw / "imagesTr", description, raw / "labelsTr")}
-    if (raw / "imagesTs").is_dir():
-        parts["Ts"] = [
-            _with_targets(one, raw) for one in series_of_folder(raw / "imagesTs", description, raw / "labelsTs")
-        ]
-    phases: tuple[str, ...] = ()
-    if description.task == "translate":
-        phases = tuple(phases_of_dataset(description, [one.with_images() for one in parts["Tr"]]))
-        for words in left_out([one for series in parts.values() for one in series], phases):
-            logger.warning("Left out: %s", words)
-        parts = {part: [scans_of_pairs(one, phases) for one in series] for part, series in parts.items()}
-    everybody = {
-        one.subject if part == "Tr" else f"{one.subject} (test)": SubjectToRegister(
-            one.with_images(), part, model, description, raw, target, phases
-        )
+    parts, phases = _scans_to_register(raw, description)
+    subjects = {
+        _name(one, part): SubjectToRegister(one.with_images(), part, model, description, raw, target, phases)
         for part, series in parts.items()
         for one in series
     }
-    single = [name for name, subject in everybody.items() if subject.alone]
-    if single:
-        several = f"{len(single)} of {len(everybody)} subjects have" if len(everybody) > 1 else "The subject has"
-        what = f"no pair of {' and '.join(phases)}" if phases else "one scan"
-        logger.warning("%s %s: there is nothing to register, it is copied (%s).", several, what, first_few(single))
-    work = {name: subject for name, subject in everybody.items() if subject.series.scans and not subject.is_finished}
+    _warn_of_single_scans(subjects, phases)
+    work = {name: subject for name, subject in subjects.items() if subject.series.scans and not subject.is_finished}
     fitting = processes_that_fit(processes, [_bytes_needed(subject) for subject in work.values()]) if work else 1
     causes = {
         name: cause for name, cause in for_each_subject(register_subject, work, fitting, progress) if cause is not None
     }
     for name in causes:
-        _forget(everybody[name])
-    if cropped := slices_kept(subject for name, subject in everybody.items() if name not in causes):
+        _forget(subjects[name])
+    if cropped := slices_kept(subject for name, subject in subjects.items() if name not in causes):
         logger.warning("Cut to the slices that both phases show: %s.", first_few(cropped))
     _write_tables(parts, causes, raw, target)
     return [Failure(name, causes[name]) for name in sorted(causes)]
 
 
+def _name(series: Series, part: str) -> str:
+    """Return the name of a subject in messages. :param part: "Tr" or "Ts"."""
+    return series.subject if part == "Tr" else f"{series.subject} (test)"
+
+
+def _scans_to_register(raw: Path, description: DatasetDescription) -> tuple[dict[str, list[Series]], tuple[str, ...]]:
+    """Return the series by part ("Tr", "Ts"), and the two phases of a task that uses phases; else no phase."""
+    parts = {"Tr": series_of_folder(raw / "imagesTr", description, raw / "labelsTr")}
+    if (raw / "imagesTs").is_dir():
+        test = series_of_folder(raw / "imagesTs", description, raw / "labelsTs")
+        parts["Ts"] = [_with_targets(one, raw) for one in test]
+    if not get_task(description.task).uses_phases:
+        return parts, ()
+    phases = tuple(phases_of_dataset(description, [one.with_images() for one in parts["Tr"]]))
+    for words in excluded_scans([one for series in parts.values() for one in series], phases):
+        logger.warning("Excluded: %s", words)
+    return {part: [scans_of_pairs(one, phases) for one in series] for part, series in parts.items()}, phases
+
+
+def _warn_of_single_scans(subjects: dict[str, SubjectToRegister], phases: tuple[str, ...]) -> None:
+    single = [name for name, subject in subjects.items() if subject.alone]
+    if single:
+        count = f"{len(single)} of {len(subjects)} subjects have" if len(subjects) > 1 else "The subject has"
+        what = f"no pair of {' and '.join(phases)}" if phases else "one scan"
+        logger.warning(
+            "%s %s. There is nothing to register; the files are copied (%s).", count, what, first_few(single)
+        )
+
+
 def _prepare_target(raw: Path, target: Path, model: Model, overwrite: bool) -> None:
     settings = {"source": raw.name, "model": model}
     if target.resolve() == raw.resolve():
-        raise DataError(f"{target} is the dataset that is to be registered. Give the new one another name with -o.")
+        raise DataError(f"{target} is the dataset to register. Give the new dataset another name with -o.")
     if target.exists() and not is_made_by(target, raw.name, model) and not overwrite:
-        raise DataError(f"{target} exists already and was made differently. Use another name with -o, or --overwrite.")
+        raise DataError(f"{target} already exists and was made differently. Use another name with -o, or --overwrite.")
     if target.exists() and overwrite:
         if not (target / RECORD).is_file():
             raise DataError(
-                f"{target} was not made by longflow_register (it has no {RECORD}), so it is not replaced. Use another "
-                "name with -o."
+                f"{target} was not made by longflow_register: it has no {RECORD}. It is not replaced. Use another name "
+                "with -o."
             )
         shutil.rmtree(target)
     write_json({"settings": settings, "longflow_version": __version__}, target / RECORD)
 
 
 def is_made_by(target: Path, source: str, model: Model) -> bool:
-    """Whether a folder holds, in part or whole, a dataset registered in this way."""
+    """Tell whether a folder holds a dataset, complete or not, that was registered in this way.
+
+    :param target: the folder.
+    :param source: name of the dataset that was registered.
+    :param model: of the transforms.
+    :returns: False also where the folder does not exist.
+    """
     try:
         return read_json(target / RECORD)["settings"] == {"source": source, "model": model}
     except (DataError, KeyError, TypeError):
@@ -143,14 +171,12 @@ def is_made_by(target: Path, source: str, model: Model) -> bool:
 
 
 def _with_targets(series: Series, raw: Path) -> Series:
-    """A test subject's wanted targets come with their truth in targetsTs, where it is there."""
+    """Add the images of requested scans of a test subject, where targetsTs has them."""
     scans = []
     for scan in series.scans:
-        truth = tuple(raw / "targetsTs" / path.name for path in scan.images)
-        there = not scan.exists and all(path.is_file() for path in truth)
-        scans.append(
-            Scan(scan.case, scan.subject, scan.time, truth if there else scan.images, scan.label, scan.covariates)
-        )
+        reference = tuple(raw / "targetsTs" / path.name for path in scan.images)
+        exists = not scan.exists and all(path.is_file() for path in reference)
+        scans.append(replace(scan, images=reference) if exists else scan)
     return Series(series.subject, tuple(scans))
 
 
@@ -158,13 +184,13 @@ def _bytes_needed(subject: SubjectToRegister) -> int:
     try:
         voxels = max(int(np.prod(read_geometry(scan.images[0]).size)) for scan in subject.series.scans)
     except LongflowError:
-        return 0  # the file cannot be read; the worker says so
+        return 0  # the file cannot be read; the worker reports it
     once, for_each = BYTES_PER_VOXEL[subject.model]
     return voxels * (once + for_each * len(subject.series.scans))
 
 
 def _forget(subject: SubjectToRegister) -> None:
-    """Remove what an earlier run wrote of a subject that cannot be registered any more."""
+    """Remove the files that an earlier run wrote of a subject that can no longer be registered."""
     subject.record.unlink(missing_ok=True)
     for name in subject.sources:
         (subject.target / name).unlink(missing_ok=True)
@@ -174,13 +200,10 @@ def _forget(subject: SubjectToRegister) -> None:
 
 
 def _write_tables(parts: dict[str, list[Series]], causes: dict[str, str], raw: Path, target: Path) -> None:
-    kept = {
-        part: [one for one in series if (one.subject if part == "Tr" else f"{one.subject} (test)") not in causes]
-        for part, series in parts.items()
-    }
+    kept = {part: [one for one in series if _name(one, part) not in causes] for part, series in parts.items()}
     if not kept["Tr"]:
         raise DataError(
-            f"No subject of {raw} could be registered, so no dataset is written. First causes: "
+            f"No subject of {raw} could be registered, so no dataset was written. First causes: "
             + first_few((f"{name}: {cause}" for name, cause in causes.items()), most=3)
         )
     if any(kept.get("Ts", [])):
@@ -195,11 +218,12 @@ def _write_tables(parts: dict[str, list[Series]], causes: dict[str, str], raw: P
 
 
 def register_subject(subject: SubjectToRegister) -> str | None:
-    """Register and write one subject; runs in a worker.
+    """Register and write one subject. This runs in a worker.
 
-    :returns: None, or why nothing was written.
+    :param subject: its files and settings.
+    :returns: None, or the reason why nothing was written.
     """
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # as many processes as cores are at work already
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)  # one process per core is at work already
     try:
         if subject.alone:
             for scan in subject.series.scans:
@@ -212,7 +236,7 @@ def register_subject(subject: SubjectToRegister) -> str | None:
     except LongflowError as error:
         return str(error)
     except RuntimeError as error:
-        return f"the registration broke off ({str(error).strip().splitlines()[-1].strip()})"
+        return f"the registration failed ({str(error).strip().splitlines()[-1].strip()})"
     return None
 
 
@@ -241,9 +265,11 @@ def _register(subject: SubjectToRegister) -> None:
 
 
 def _linear(images: Sequence[sitk.Image], subject: SubjectToRegister) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """The transforms from the mid-space to each scan, checked, and what is to be reported of them.
+    """Estimate and check the transforms from the mid-space to each scan.
 
-    The scan in the middle of the series is registered to all others; it is the nearest to all of them.
+    The scan in the middle of the series is registered to all others, since it is the nearest to all of them.
+
+    :returns: 4 x 4 matrices on mm, one for each scan; entries of the subject's record.
     """
     pyramids = [pyramid(image) for image in images]
     middle = (len(images) - 1) // 2
@@ -267,9 +293,11 @@ def _linear(images: Sequence[sitk.Image], subject: SubjectToRegister) -> tuple[l
 
 
 def _deform(on_grid: list[np.ndarray], grid: sitk.Image) -> tuple[list[sitk.Image], dict[str, Any]]:
-    """Displacement fields on the mid-space grid, checked, and what is to be reported of them.
+    """Estimate and check the displacement fields on the mid-space grid.
 
-    :param on_grid: the scans in their linear mid-space, NaN beyond their field of view.
+    :param on_grid: (z, y, x) each, the scans in their linear mid-space, NaN outside their field of view.
+    :param grid: an image on that grid.
+    :returns: a field for each scan; entries of the subject's record.
     """
     filled = []
     for array in on_grid:
@@ -296,6 +324,6 @@ def _deform(on_grid: list[np.ndarray], grid: sitk.Image) -> tuple[list[sitk.Imag
 
 
 def _mean_agreement(arrays: list[np.ndarray], mask: np.ndarray) -> float:
-    """The lowest correlation of a scan with the mean of all."""
+    """Return the lowest correlation of a scan with the mean of all scans."""
     mean = np.mean(arrays, axis=0)
     return min(correlation(mean, array, mask) for array in arrays)

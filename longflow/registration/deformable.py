@@ -1,13 +1,13 @@
-"""Deformable correspondence of scans that already lie in their linear mid-space.
+"""Deformable registration of scans that are already in their linear mid-space.
 
-All scans are deformed to their common mean image, which is sharpened as they come to agree (Joshi et al., NeuroImage
-23, 2004), by ANTs' SyN where antspyx is installed (Avants et al., Medical Image Analysis 12, 2008) and else by
+All scans are deformed to their common mean image, which becomes sharper from round to round (Joshi et al., NeuroImage
+23, 2004): by ANTs' SyN where antspyx is installed (Avants et al., Medical Image Analysis 12, 2008), else by
 diffeomorphic demons (Vercauteren et al., NeuroImage 45, 2009, in SimpleITK). After each round the mean displacement is
-taken out of all of them (Guimond et al., Computer Vision and Image Understanding 77, 2000): the template is then nearer
-to no scan.
+subtracted from all of them (Guimond et al., Computer Vision and Image Understanding 77, 2000), so that the template is
+biased to no scan.
 
 A deformation is a displacement field u on the mid-space grid, mm (x, y, z): the anatomy at the point x of the mid-space
-lies at x + u(x) of the scan.
+is at x + u(x) of the scan.
 """
 
 import importlib.util
@@ -26,27 +26,28 @@ from longflow.registration.linear import block_of
 DEMONS_LEVELS = (64, 128)
 DEMONS_ROUNDS = 3
 DEMONS_ITERATIONS = 15
-#: smoothing of the displacement, voxels of the level; what keeps it from following noise
+#: smoothing of the displacement, voxels of the level; it keeps the displacement from following noise
 DEMONS_SMOOTHING = 1.5
 SYN_ROUNDS = 2
-#: on a quarter, on half and on all of the voxels along each axis; the last takes ten times as long as both others
+#: at a quarter, a half and the full resolution; the last would take ten times as long as both others
 SYN_ITERATIONS = (40, 20, 0)
-#: of the intensities in the body, what is called the darkest and the brightest
+#: percentiles of the intensities in the body that count as darkest and brightest
 PERCENTILES = (2, 98)
 
 Estimate = Callable[[sitk.Image, sitk.Image, sitk.Image], sitk.Image]
 
 
 def has_ants() -> bool:
-    """Whether antspyx is installed."""
+    """Tell whether antspyx is installed."""
     return importlib.util.find_spec("ants") is not None
 
 
 def deformations(scans: Sequence[sitk.Image], backend: str) -> list[sitk.Image]:
-    """The unbiased displacement fields to the scans' common template.
+    """Estimate unbiased displacement fields from the common template of the scans.
 
-    :param scans: on one grid. :param backend: "syn" or "demons".
-    :returns: a displacement field for each scan, float64 vectors on that grid.
+    :param scans: on one grid.
+    :param backend: "syn" or "demons".
+    :returns: a displacement field for each scan on that grid, float64 vectors in mm (x, y, z).
     """
     scans = [_normalised(scan) for scan in scans]
     if backend == "syn":
@@ -60,7 +61,7 @@ def deformations(scans: Sequence[sitk.Image], backend: str) -> list[sitk.Image]:
 
 
 def _normalised(image: sitk.Image) -> sitk.Image:
-    """Intensities from 0 to 1 between two percentiles of the body, so that scans of several visits can be compared."""
+    """Scale intensities to 0 to 1 between two percentiles of the body, which makes visits comparable."""
     image = sitk.Cast(image, sitk.sitkFloat32)
     array = sitk.GetArrayViewFromImage(image)
     inside = array[sitk.GetArrayFromImage(bright_image(image)) > 0]
@@ -80,14 +81,14 @@ def _groupwise(
 
 
 def zero_field(grid: sitk.Image) -> sitk.Image:
-    """No displacement, on the grid of an image."""
+    """Make a field of no displacement on the grid of an image."""
     field = sitk.Image(grid.GetSize(), sitk.sitkVectorFloat64, 3)
     field.CopyInformation(grid)
     return field
 
 
 def on_grid(field: sitk.Image, grid: sitk.Image) -> sitk.Image:
-    """A displacement field on another grid; beyond its own, the displacement at its border goes on."""
+    """Resample a displacement field to another grid; outside its own grid, it takes the value at the border."""
     linear = sitk.sitkLinear
     return sitk.Resample(
         field, grid, sitk.Transform(), linear, 0.0, field.GetPixelID(), useNearestNeighborExtrapolator=True
@@ -95,21 +96,24 @@ def on_grid(field: sitk.Image, grid: sitk.Image) -> sitk.Image:
 
 
 def transform_of_field(field: sitk.Image) -> sitk.DisplacementFieldTransform:
-    """A displacement field as a transform; the field itself is left to the caller."""
+    """Return a displacement field as a transform; the field itself is copied."""
     return sitk.DisplacementFieldTransform(sitk.Image(field))
 
 
 def warped(scan: sitk.Image, field: sitk.Image) -> sitk.Image:
-    """The scan as seen from the template."""
+    """Resample a scan to its own grid through a displacement field."""
     lowest = float(sitk.GetArrayViewFromImage(scan).min())
     return sitk.Resample(scan, scan, transform_of_field(field), sitk.sitkLinear, lowest, sitk.sitkFloat32)
 
 
 def centred(fields: Sequence[sitk.Image]) -> list[sitk.Image]:
-    """The same deformations from the template that lies in the middle: their mean displacement is zero.
+    """Express the deformations relative to the central template: their mean displacement becomes zero.
 
-    With the mean m of the fields, the new template's point y lies at x = (id + m)^-1 (y) of the old one, and the new
+    With the mean m of the fields, the point y of the new template is at x = (id + m)^-1 (y) of the old one, and the new
     displacements x + u_i(x) - y average to (id + m)(x) - y = 0.
+
+    :param fields: one for each scan, on one grid, mm.
+    :returns: the fields relative to the new template.
     """
     mean = _mean(fields)
     back = sitk.InvertDisplacementField(
@@ -134,32 +138,49 @@ def centred(fields: Sequence[sitk.Image]) -> list[sitk.Image]:
 
 
 def _mean(images: Sequence[sitk.Image]) -> sitk.Image:
-    """The mean of images on one grid, of one value or of a vector in each voxel."""
+    """Average images on one grid, with one value or one vector per voxel."""
     arrays = [sitk.GetArrayViewFromImage(image) for image in images]
     result = sitk.GetImageFromArray(np.mean(arrays, axis=0), isVector=arrays[0].ndim == 4)
     result.CopyInformation(images[0])
     return result
 
 
-def _by_demons(template: sitk.Image, scan: sitk.Image, field: sitk.Image) -> sitk.Image:
+def by_demons(
+    fixed: sitk.Image, moving: sitk.Image, field: sitk.Image, iterations: int, smoothing: float
+) -> sitk.Image:
+    """Estimate the displacement from one image to another by diffeomorphic demons.
+
+    :param fixed: the image whose grid the displacement is on. :param moving: the image that it leads to.
+    :param field: the displacement to start with, mm.
+    :param iterations: at most.
+    :param smoothing: of the displacement, voxels.
+    :returns: float64 vectors in mm (x, y, z).
+    """
     demons = sitk.DiffeomorphicDemonsRegistrationFilter()
-    demons.SetNumberOfIterations(DEMONS_ITERATIONS)
+    demons.SetNumberOfIterations(iterations)
     demons.SetSmoothDisplacementField(True)
-    demons.SetStandardDeviations(DEMONS_SMOOTHING)
-    return sitk.Cast(demons.Execute(template, scan, field), sitk.sitkVectorFloat64)
+    demons.SetStandardDeviations(smoothing)
+    return sitk.Cast(demons.Execute(fixed, moving, field), sitk.sitkVectorFloat64)
+
+
+def _by_demons(template: sitk.Image, scan: sitk.Image, field: sitk.Image) -> sitk.Image:
+    return by_demons(template, scan, field, DEMONS_ITERATIONS, DEMONS_SMOOTHING)
 
 
 def _by_syn(template: sitk.Image, scan: sitk.Image, _field: sitk.Image) -> sitk.Image:
-    """SyN starts anew from the images: its path through the space of deformations cannot be taken up in the middle."""
+    """Estimate a field from scratch: SyN cannot continue from the displacement of an earlier round."""
     return by_syn(template, scan)
 
 
 def by_syn(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None = None, total_sigma: float = 0) -> sitk.Image:
-    """The displacement from one image to another on its grid, by ANTs' SyN without an affine stage.
+    """Estimate the displacement from one image to another by ANTs' SyN without an affine stage.
 
-    :param mask: where the images are compared. :param total_sigma: smoothing of the displacement, voxels of the level.
+    :param fixed: the image whose grid the displacement is on. :param moving: the image that it leads to.
+    :param mask: voxels in which the images are compared; None: all.
+    :param total_sigma: smoothing of the displacement, voxels of the level.
+    :returns: float64 vectors in mm (x, y, z).
     """
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"  # as many processes as cores are at work already
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"  # one process per core is at work already
     import ants
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,10 +1,10 @@
-"""Rigid and affine correspondence of a subject's scans, and the subject's mid-space.
+"""Rigid and affine registration of a subject's scans, and the subject's mid-space.
 
-A scan must not be the reference of the others: it alone would stay as it was acquired, and all others would be
-interpolated and turned (Reuter et al., NeuroImage 61, 2012: such asymmetry looks like change over time). Every scan is
-therefore brought to the mid-space, the mean of all scans in the group of transforms: the transforms from it to the
-scans have a mean logarithm of zero (the bi-invariant mean of Pennec and Arsigny, 2013). With two scans this is halfway,
-and the two transforms are inverse of each other.
+No scan may be the reference of the others: it alone would stay as acquired, while all others are interpolated and
+rotated. Such asymmetry looks like change over time (Reuter et al., NeuroImage 61, 2012). Every scan is therefore
+aligned to the mid-space, the mean of all scans in the group of transforms: the transforms from it to the scans have a
+mean logarithm of zero (the bi-invariant mean of Pennec and Arsigny, 2013). For two scans the mid-space is halfway
+between them, and the two transforms are inverse of each other.
 
 Transforms are 4 x 4 matrices on physical points (mm, x y z). ``scan_of_reference`` maps a point of the reference scan
 to the same anatomy in another scan, ``scan_of_mid`` a point of the mid-space.
@@ -21,24 +21,29 @@ from longflow.data.body import bright_image
 from longflow.data.images import Geometry
 from longflow.errors import DataError
 
-#: voxels along the longest axis, of each level of the pyramid: from what is seen at a glance to fine detail
+#: voxels along the longest axis, for each level of the pyramid: from the coarse shape to fine detail
 LEVELS = (32, 64, 128)
 HISTOGRAM_BINS = 32
 ITERATIONS = 100
-#: voxels; a rigid search begins with a step of one
+#: voxels; a rigid search starts with a step of one voxel
 FIRST_AFFINE_STEP = 0.2
-#: by which the step shrinks where the gradient turns round
+#: factor by which the step shrinks where the gradient reverses
 RELAXATION = 0.7
-#: mutual information is taken in the body and so many voxels around it. In the whole field of view, an affine map gains
-#: by shrinking one scan until air is compared with air (measured on MS follow-ups: 5 to 9 % of the volume)
+#: voxels; mutual information is computed in the body and this margin. In the whole field of view, an affine transform
+#: gains by shrinking one scan until air is compared with air (measured on MS follow-ups: 5 to 9 % of the volume)
 MARGIN = 3
-#: at most so many voxels are compared at a time; more of them only make the same answer slower
+#: most voxels that are compared at a time; more of them give the same result more slowly
 MOST_SAMPLES = 200_000
 SEED = 20220
 
 
 def block_of(image: sitk.Image, voxels: int) -> list[int]:
-    """Voxels (x, y, z) to be averaged to one, for about so many along the longest axis; near to cubes in mm."""
+    """Return the size of blocks to average to one voxel; the blocks are near to cubes in mm.
+
+    :param image: the image.
+    :param voxels: about the number of blocks along its longest axis.
+    :returns: voxels (x, y, z) of a block.
+    """
     extent = max(size * spacing for size, spacing in zip(image.GetSize(), image.GetSpacing(), strict=True))
     return [
         int(np.clip(round(extent / voxels / spacing), 1, max(1, size // 4)))
@@ -47,14 +52,14 @@ def block_of(image: sitk.Image, voxels: int) -> list[int]:
 
 
 def pyramid(image: sitk.Image) -> list[sitk.Image]:
-    """The image as float32, ever finer, each level once."""
+    """Return the image as float32 in increasing resolution, each resolution once."""
     image = sitk.Cast(image, sitk.sitkFloat32)
     blocks = dict.fromkeys(tuple(block_of(image, voxels)) for voxels in LEVELS)
     return [sitk.BinShrink(image, block) for block in blocks]
 
 
 def transform_of(matrix: np.ndarray) -> sitk.AffineTransform:
-    """A 4 x 4 matrix as a SimpleITK transform."""
+    """Convert a 4 x 4 matrix to a SimpleITK transform."""
     result = sitk.AffineTransform(3)
     result.SetMatrix(matrix[:3, :3].ravel().tolist())
     result.SetTranslation(matrix[:3, 3].tolist())
@@ -62,7 +67,7 @@ def transform_of(matrix: np.ndarray) -> sitk.AffineTransform:
 
 
 def matrix_of(transform: sitk.Transform) -> np.ndarray:
-    """A linear SimpleITK transform as a 4 x 4 matrix."""
+    """Convert a linear SimpleITK transform to a 4 x 4 matrix."""
     columns = [transform.TransformPoint(point) for point in np.eye(3).tolist()]
     start = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
     matrix = np.eye(4)
@@ -72,11 +77,13 @@ def matrix_of(transform: sitk.Transform) -> np.ndarray:
 
 
 def scan_of_reference(reference: list[sitk.Image], scan: list[sitk.Image], affine: bool) -> np.ndarray:
-    """The transform from the reference to a scan, estimated in both directions and averaged.
+    """Estimate the transform from the reference to a scan in both directions and average both.
 
-    Which of the two is called the reference thus changes nothing but rounding.
+    Exchanging reference and scan therefore changes only the rounding.
 
-    :param reference, scan: their pyramids.
+    :param reference: pyramid of the reference. :param scan: pyramid of the scan.
+    :param affine: whether the transform may scale and shear.
+    :returns: 4 x 4, from points of the reference to points of the scan, mm.
     """
     there = _estimated(reference, scan, affine)
     back = _estimated(scan, reference, affine)
@@ -84,7 +91,7 @@ def scan_of_reference(reference: list[sitk.Image], scan: list[sitk.Image], affin
 
 
 def _estimated(fixed: list[sitk.Image], moving: list[sitk.Image], affine: bool) -> np.ndarray:
-    """By Mattes' mutual information, from coarse to fine: rigid, then affine where it is asked for."""
+    """Estimate by Mattes' mutual information from coarse to fine: rigid, then affine where requested."""
     matrix = min((rigid(fixed[0], moving[0], start) for start in _starts(fixed[0], moving[0])), key=_value)[0]
     for level in range(1, len(fixed)):
         matrix, _ = rigid(fixed[level], moving[min(level, len(moving) - 1)], matrix)
@@ -101,7 +108,7 @@ def _value(answer: tuple[np.ndarray, float]) -> float:
 
 
 def _starts(fixed: sitk.Image, moving: sitk.Image) -> list[np.ndarray]:
-    """What the headers say, and what brings the centres of mass together where they are far apart."""
+    """Return the starts of the search: by the headers, and by the centres of mass where they are far apart."""
     as_headers = np.eye(4)
     by_mass = np.eye(4)
     by_mass[:3, 3] = centre_of_mass(moving) - centre_of_mass(fixed)
@@ -110,7 +117,7 @@ def _starts(fixed: sitk.Image, moving: sitk.Image) -> list[np.ndarray]:
 
 
 def centre_of_mass(image: sitk.Image) -> np.ndarray:
-    """Centre of the intensities above the lowest, mm (x, y, z)."""
+    """Return the centre of the intensities above the lowest, mm (x, y, z)."""
     array = sitk.GetArrayViewFromImage(image)
     weights = (array - array.min()).astype(np.float64)
     total = weights.sum()
@@ -124,7 +131,12 @@ def centre_of_mass(image: sitk.Image) -> np.ndarray:
 
 
 def rigid(fixed: sitk.Image, moving: sitk.Image, matrix: np.ndarray) -> tuple[np.ndarray, float]:
-    """The rigid transform that agrees best, near a start; and its negative mutual information."""
+    """Find the best rigid transform near a start.
+
+    :param fixed: the reference. :param moving: the scan.
+    :param matrix: 4 x 4, the start, mm.
+    :returns: 4 x 4, mm; its negative mutual information.
+    """
     centre = centre_of_mass(fixed)
     start = sitk.Euler3DTransform()
     start.SetCenter(centre.tolist())
@@ -143,12 +155,14 @@ def _affine_about(fixed: sitk.Image, matrix: np.ndarray) -> sitk.AffineTransform
 
 
 def _improved(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> tuple[np.ndarray, float]:
-    """The transform that agrees best, near a start; and its negative mutual information (inf: nothing overlaps).
+    """Find the best transform near a start.
 
-    A first step that is too large for a good start leads away from it for good; then a smaller one is tried. What is
-    returned is never worse than the start.
+    A first step that is too large for a good start leads away from it and does not come back; then a smaller step is
+    tried. The result is never worse than the start.
+
+    :returns: 4 x 4, mm; its negative mutual information (inf: nothing overlaps).
     """
-    # an affine map begins next to its place, and large steps would take it to where air is compared with air
+    # an affine search starts near its optimum; large steps would lead to where air is compared with air
     largest = min(fixed.GetSpacing()) * (1 if isinstance(start, sitk.Euler3DTransform) else FIRST_AFFINE_STEP)
     try:
         best = matrix_of(start), _method(fixed, start, largest).MetricEvaluate(fixed, moving)
@@ -167,7 +181,7 @@ def _improved(fixed: sitk.Image, moving: sitk.Image, start: sitk.Transform) -> t
 
 
 def _method(fixed: sitk.Image, transform: sitk.Transform, step: float) -> sitk.ImageRegistrationMethod:
-    """A search by Mattes' mutual information that moves ``transform``. :param step: the first one, mm."""
+    """Set up a search by Mattes' mutual information that changes ``transform``. :param step: first step, mm."""
     voxels = fixed.GetNumberOfPixels()
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
@@ -178,23 +192,23 @@ def _method(fixed: sitk.Image, transform: sitk.Transform, step: float) -> sitk.I
     method.SetInterpolator(sitk.sitkLinear)
     smallest = min(fixed.GetSpacing()) / 200
     method.SetOptimizerAsRegularStepGradientDescent(step, smallest, ITERATIONS, RELAXATION, 1e-6)
-    # a turn by one radian moves the body by its radius. By the corners of the grid, as ITK would scale it, turns are
-    # undervalued, and the search ends before they are found
-    turning = len(transform.GetParameters()) - 3
-    method.SetOptimizerScales([_radius(fixed) ** 2] * turning + [1.0] * 3)
+    # a rotation by one radian moves the body by its radius. ITK would scale rotations by the corners of the grid: it
+    # undervalues them, and the search ends before it finds them
+    rotations = len(transform.GetParameters()) - 3
+    method.SetOptimizerScales([_radius(fixed) ** 2] * rotations + [1.0] * 3)
     method.SetInitialTransform(transform, inPlace=True)
     method.SetNumberOfThreads(1)
     return method
 
 
 def _radius(image: sitk.Image) -> float:
-    """Root mean square distance of the body from its middle, mm."""
+    """Return the root mean square distance of the body from its centre, mm."""
     index = np.argwhere(sitk.GetArrayFromImage(bright_image(image)))[:, ::-1]
     return max(float(np.linalg.norm(index.std(axis=0) * image.GetSpacing())), 1.0)
 
 
 def nearest_rotation(matrix: np.ndarray) -> np.ndarray:
-    """The orthogonal matrix next to a 3 x 3 matrix, by its polar decomposition; the sign of its determinant is kept."""
+    """Return the orthogonal matrix nearest to a 3 x 3 matrix (polar decomposition; the determinant keeps its sign)."""
     left, _, right = np.linalg.svd(matrix)
     return left @ right
 
@@ -204,9 +218,12 @@ def _log(matrix: np.ndarray) -> np.ndarray:
 
 
 def mean_transform(matrices: Sequence[np.ndarray]) -> np.ndarray:
-    """The bi-invariant mean of transforms: the mean logarithm of all, seen from it, is zero.
+    """Compute the bi-invariant mean of transforms: relative to it, their mean logarithm is zero.
 
     Pennec and Arsigny, "Exponential barycenters of the canonical Cartan connection", 2013, algorithm 1.
+
+    :param matrices: 4 x 4 each.
+    :returns: 4 x 4.
     """
     mean = np.array(matrices[0])
     for _ in range(50):
@@ -218,20 +235,27 @@ def mean_transform(matrices: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def scans_of_mid(of_reference: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The transforms from the mid-space to each scan, from those of a reference (the identity for itself).
+    """Compute the transforms from the mid-space to each scan.
 
-    The mid-space lies where its images in all scans average to nothing: the mean is taken over the transforms from the
-    scans to the reference, so that ``mid -> reference`` is that mean.
+    ``mid -> reference`` is the mean of the transforms from the scans to the reference.
+
+    :param of_reference: 4 x 4 each, from the reference to each scan; the identity for the reference itself.
+    :returns: 4 x 4 each, from the mid-space to each scan.
     """
     reference_of_mid = mean_transform([np.linalg.inv(matrix) for matrix in of_reference])
     return [matrix @ reference_of_mid for matrix in of_reference]
 
 
 def mid_grid(geometries: Sequence[Geometry], of_mid: Sequence[np.ndarray]) -> Geometry:
-    """The grid of the mid-space: no scan decides alone how it lies, and nothing that any scan shows is cut off.
+    """Choose the grid of the mid-space: its orientation depends on all scans, and it contains all of them.
 
-    Its axes run as those of the first scan (axes of the others are permuted and mirrored to match) and are the mean of
-    all; its spacing is the finest of all along each axis; it covers every scan's field of view, to half a voxel.
+    Its axes are the mean of all scans' axes, in the order of the first scan (axes of the others are permuted and
+    mirrored to match). Its spacing is the finest of all along each axis. It covers every field of view, to half a
+    voxel.
+
+    :param geometries: grid of each scan.
+    :param of_mid: 4 x 4 each, from the mid-space to each scan.
+    :returns: the grid.
     """
     axes = []
     for geometry, matrix in zip(geometries, of_mid, strict=True):
@@ -246,7 +270,7 @@ def mid_grid(geometries: Sequence[Geometry], of_mid: Sequence[np.ndarray]) -> Ge
         ]
     )
     lowest, highest = corners.min(axis=0), corners.max(axis=0)
-    size = np.rint(highest - lowest) + 1  # rounded, not up: a slice more for a tenth of a degree would be an empty one
+    size = np.rint(highest - lowest) + 1  # rounded to nearest: a further slice for a tenth of a degree would be empty
     first = (lowest + highest - (size - 1)) / 2
     return Geometry(
         size=tuple(int(voxels) for voxels in size),
@@ -256,21 +280,21 @@ def mid_grid(geometries: Sequence[Geometry], of_mid: Sequence[np.ndarray]) -> Ge
     )
 
 
-def _matched(steps: np.ndarray, wanted: np.ndarray | None) -> np.ndarray:
-    """The columns of ``steps`` in the order and with the signs that make them run as those of ``wanted``."""
-    if wanted is None:
+def _matched(steps: np.ndarray, reference: np.ndarray | None) -> np.ndarray:
+    """Permute and mirror the columns of ``steps`` to match those of ``reference``."""
+    if reference is None:
         return steps
-    cosines = (wanted / np.linalg.norm(wanted, axis=0)).T @ (steps / np.linalg.norm(steps, axis=0))
+    cosines = (reference / np.linalg.norm(reference, axis=0)).T @ (steps / np.linalg.norm(steps, axis=0))
     order = max(permutations(range(3)), key=lambda columns: sum(abs(cosines[range(3), columns])))
     return steps[:, order] * np.sign(cosines[range(3), order])
 
 
 def _corners(geometry: Geometry) -> np.ndarray:
-    """Centres of the eight outermost voxels, (8, 3), mm."""
+    """Return the centres of the eight outermost voxels, (8, 3), mm."""
     index = np.array(list(product(*((0, size - 1) for size in geometry.size)))) * geometry.spacing
     return index @ np.reshape(geometry.direction, (3, 3)).T + geometry.origin
 
 
 def transformed(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Points (n, 3) under a 4 x 4 matrix."""
+    """Apply a 4 x 4 matrix to points (n, 3)."""
     return points @ matrix[:3, :3].T + matrix[:3, 3]

@@ -1,13 +1,13 @@
-"""Bringing the scans in a second contrast phase to those in the first, as MFM does (B.6), for datasets of translations.
+"""Registration of pairs: the scan in the second contrast phase is aligned to the scan in the first, as in MFM (B.6).
 
-The scan in the first phase, the native one, is the reference of its pair and stays as it is, to the bit: it is what a
-translation must reproduce, and what a native scan looks like at prediction. The scan in the other phase is resampled
-once, onto its grid, and so is its label. Nothing here has to be the same distance from both, as in a mid-space: no
-change over time is measured between two phases of one time.
+The scan in the first phase, the native one, is the reference of its pair and stays bit-identical: a prediction must
+reproduce it, and native scans at prediction look like it. The scan in the other phase and its label are resampled once,
+to the grid of the reference. A mid-space is not needed, since no change over time is measured between two phases of one
+time.
 
-The scans of a subject must share a grid. The native scan of a later time is therefore brought to the grid of the first
-one, rigidly whatever the model is, since visits need not correspond; where it lies on that grid already, it stays as it
-is too. Slices that some scan does not show are cut off from all: a network would learn that contrast makes a body air.
+All scans of a subject must be on one grid. The native scan of a later time is therefore aligned to the first native
+scan: always rigidly, since visits need not correspond. If it is on that grid already, it is not changed either. Slices
+that some scan does not show are removed from all scans, else a network would learn that contrast turns body into air.
 """
 
 from collections.abc import Iterable, Sequence
@@ -54,9 +54,13 @@ LEAST_SHOWN = 0.99
 
 
 def scans_of_pairs(series: Series, phases: Sequence[str]) -> Series:
-    """The scans of a subject's pairs; all that it has in one of the phases, where it has no pair.
+    """Select the scans of a subject's pairs, or all scans in the two phases where it has no pair.
 
-    Rows of the table without files are what somebody wants to be predicted: they stay.
+    Requested scans (rows of the table without files) are kept.
+
+    :param series: the subject.
+    :param phases: the two phases.
+    :returns: the selected scans in their order.
     """
     existing = series.with_images()
     kept = in_pairs(existing, phases) if phase_pairs(existing, phases) else existing
@@ -64,8 +68,13 @@ def scans_of_pairs(series: Series, phases: Sequence[str]) -> Series:
     return Series(series.subject, tuple(scan for scan in series.scans if scan.case in cases or not scan.exists))
 
 
-def left_out(all_series: Iterable[Series], phases: Sequence[str]) -> list[str]:
-    """What :func:`scans_of_pairs` leaves out of subjects, for people."""
+def excluded_scans(all_series: Iterable[Series], phases: Sequence[str]) -> list[str]:
+    """Describe the scans that :func:`scans_of_pairs` excludes.
+
+    :param all_series: the subjects.
+    :param phases: the two phases.
+    :returns: human-readable phrases; empty where no scan is excluded.
+    """
     strange, single = [], []
     for series in all_series:
         kept = {scan.case for scan in scans_of_pairs(series, phases).scans}
@@ -77,14 +86,18 @@ def left_out(all_series: Iterable[Series], phases: Sequence[str]) -> list[str]:
         words.append(f"scans in phases other than {' and '.join(phases)} ({len(strange)}: {first_few(strange)}).")
     if single:
         words.append(
-            f"scans whose subject has none in the other phase at their time ({len(single)}: {first_few(single)}); both "
+            f"scans without a counterpart in the other phase at their time ({len(single)}: {first_few(single)}); both "
             "scans of a pair share subject and time."
         )
     return words
 
 
 def slices_kept(subjects: Iterable[SubjectToRegister]) -> list[str]:
-    """Which of the registered subjects were cut, to how many of their slices, for people."""
+    """List the registered subjects that lost slices.
+
+    :param subjects: the registered subjects.
+    :returns: subject and number of slices kept, human-readable.
+    """
     found = []
     for subject in subjects:
         if subject.phases and subject.record.is_file():
@@ -96,10 +109,11 @@ def slices_kept(subjects: Iterable[SubjectToRegister]) -> list[str]:
 
 @dataclass(frozen=True)
 class _Registered:
-    """A scan and how it comes to the reference grid: y -> A(y + u(y)).
+    """A scan and its transform from the reference grid: y -> A(y + u(y)).
 
-    :param matrix: A; None where the scan lies there as it is. :param image: on the grid, (z, y, x), NaN where it shows
-        nothing.
+    :param matrix: A, 4 x 4; None where the scan is on that grid already.
+    :param field: u, mm; None without a deformation.
+    :param image: (z, y, x), the scan on the grid, NaN outside its field of view.
     """
 
     scan: Scan
@@ -120,7 +134,8 @@ def _composed(matrix: np.ndarray, field: sitk.Image | None) -> sitk.Transform:
 def register_pairs(subject: SubjectToRegister) -> None:
     """Register and write the scans of a subject with pairs.
 
-    :raises DataError: a scan cannot be read, or a registration cannot be believed; then nothing is written.
+    :param subject: its files and settings.
+    :raises DataError: a scan cannot be read, or a registration fails the checks; then nothing is written.
     """
     pairs = phase_pairs(subject.series, subject.phases)
     is_ct = subject.description.is_ct[0]
@@ -141,7 +156,7 @@ def register_pairs(subject: SubjectToRegister) -> None:
 
 
 def _read(scan: Scan, is_ct: bool) -> sitk.Image:
-    """The body of a scan's first channel, by which it is registered."""
+    """Read the first channel of a scan and remove everything around the body."""
     image = read_image(scan.images[0])
     check_files(scan, Geometry.of(image))
     try:
@@ -153,7 +168,10 @@ def _read(scan: Scan, is_ct: bool) -> sitk.Image:
 def _register_pair(
     pair: PhasePair, native: sitk.Image, first: sitk.Image, model: str, is_ct: bool
 ) -> tuple[list[_Registered], dict[str, Any]]:
-    """Both scans on the grid of the subject's first native one, checked, and what is to be reported of them."""
+    """Align both scans of a pair to the subject's first native scan and check the result.
+
+    :returns: both scans on its grid; entries of the subject's record.
+    """
     contrast = _read(pair.second, is_ct)
     names = f"{pair.first.case} and {pair.second.case}"
     report: dict[str, Any] = {}
@@ -183,12 +201,15 @@ def _register_pair(
 
 
 def _volume(image: sitk.Image) -> float:
-    """Of the field of view, mm^3."""
+    """Return the volume of the field of view, mm^3."""
     return float(np.prod(image.GetSize()) * np.prod(image.GetSpacing()))
 
 
 def _linear(reference: sitk.Image, scan: sitk.Image, names: str, affine: bool) -> tuple[np.ndarray, dict[str, float]]:
-    """The transform from a reference to a scan, checked by what contrast medium leaves as it is."""
+    """Estimate the transform from a reference to a scan and check it by measures that contrast medium does not change.
+
+    :returns: 4 x 4 matrix on mm; entries of the subject's record.
+    """
     pyramids = pyramid(reference), pyramid(scan)
     finest = pyramids[0][-1], pyramids[1][-1]
     try:
@@ -203,9 +224,11 @@ def _linear(reference: sitk.Image, scan: sitk.Image, names: str, affine: bool) -
 
 
 def _check_deformation(field: sitk.Image, images: Sequence[np.ndarray], body: np.ndarray) -> dict[str, Any]:
-    """What is to be reported of a displacement.
+    """Check a displacement field.
 
-    :param images: the reference, the scan without and with the displacement, NaN beyond the field of view.
+    :param images: (z, y, x) each: the reference, the scan without and with the displacement; NaN outside their field
+        of view.
+    :returns: entries of the subject's record.
     """
     folded = check_folding(field)
     reference, *scans = images
@@ -227,14 +250,14 @@ def _filled(array: np.ndarray, grid: sitk.Image) -> sitk.Image:
 
 
 def _head_foot(geometry: Geometry) -> int:
-    """The axis of the array (z, y, x) that runs along the patient, the one that fields of view differ along."""
+    """Return the axis of the array (z, y, x) along the patient, along which fields of view differ."""
     return 2 - int(np.abs(np.reshape(geometry.direction, (3, 3))[2]).argmax())
 
 
 def _shown_by_all(body: np.ndarray, images: Sequence[np.ndarray], geometry: Geometry) -> Box:
-    """The longest run of slices along the patient in which every scan shows the body.
+    """Find the longest run of slices along the patient in which every scan shows the body.
 
-    :raises RegistrationError: there is none.
+    :raises RegistrationError: there is no such slice.
     """
     axis = _head_foot(geometry)
     others = tuple({0, 1, 2} - {axis})
@@ -246,8 +269,8 @@ def _shown_by_all(body: np.ndarray, images: Sequence[np.ndarray], geometry: Geom
             best, start = max(best, (start, index), key=lambda run: run[1] - run[0]), index + 1
     if best[0] == best[1]:
         raise RegistrationError(
-            f"in no slice, all scans of the subject show {LEAST_SHOWN:.0%} of the body: is the field of view of one "
-            "narrower? Crop the wider ones to it, with their labels"
+            f"in no slice, all scans of the subject show {LEAST_SHOWN:.0%} of the body. Probably one has a narrower "
+            "field of view: crop the other scans to it, with their labels"
         )
     return [list(best) if one == axis else [0, size] for one, size in enumerate(body.shape)]
 

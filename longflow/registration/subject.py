@@ -1,4 +1,4 @@
-"""A subject that is to be registered: its files, and how scans, transforms and the record of it are written."""
+"""A subject to register: its files, and how its scans, transforms and record are written."""
 
 import shutil
 from collections.abc import Sequence
@@ -24,10 +24,15 @@ BSPLINE_ORDER_3 = sitk.sitkBSpline
 
 @dataclass(frozen=True)
 class SubjectToRegister:
-    """A subject's scans in order of time, with existing files, and where they go.
+    """A subject's scans with existing files, and their target.
 
+    :param series: the scans in order of time.
     :param part: "Tr" or "Ts".
-    :param phases: the two phases of a dataset that is translated, the reference first; empty otherwise.
+    :param model: of the transforms.
+    :param description: dataset.json.
+    :param raw: folder of the dataset.
+    :param target: folder of the new dataset.
+    :param phases: the two phases of a task that uses phases, the reference first; else empty.
     """
 
     series: Series
@@ -40,19 +45,19 @@ class SubjectToRegister:
 
     @property
     def record(self) -> Path:
-        """The sidecar of the subject, written last: where it is, the subject is finished."""
+        """Return the path of the subject's record. It is written last: if it exists, the subject is finished."""
         suffix = "" if self.part == "Tr" else "_test"
         return self.target / "transforms" / f"{self.series.subject}{suffix}.json"
 
     @property
     def sources(self) -> dict[str, list[int]]:
-        """Size and time of change of every file that is read."""
+        """Return size and time of change of every file that is read."""
         files = [path for scan in self.series.scans for path in files_of(scan)]
         return {path.relative_to(self.raw).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
 
     @property
     def is_finished(self) -> bool:
-        """Whether an earlier run has written all of it, from the same files and for the same phases."""
+        """Tell whether an earlier run has written all files, from the same sources and for the same phases."""
         try:
             record = read_json(self.record)
             written = [self.target / name for name in record["sources"]]
@@ -66,30 +71,35 @@ class SubjectToRegister:
 
     @property
     def alone(self) -> bool:
-        """Whether there is nothing to register to each other: one scan, or no pair of phases."""
+        """Tell whether there is nothing to register: one scan, or no pair of phases."""
         if self.phases:
             return not phase_pairs(self.series, self.phases)
         return len(self.series.scans) == 1
 
     def target_of(self, path: Path) -> Path:
-        """Where a file of the raw dataset goes."""
+        """Return the path in the new dataset of a file of the raw dataset."""
         return self.target / path.relative_to(self.raw)
 
 
 def files_of(scan: Scan) -> list[Path]:
-    """Every file of a scan: its channels, and its label where there is one."""
+    """List every file of a scan: its channels, and its label where there is one."""
     return [*scan.images, *([scan.label] if scan.label else [])]
 
 
 def check_files(scan: Scan, geometry: Geometry) -> None:
-    """:raises DataError: a channel or the label does not lie on the grid of the scan's first channel."""
+    """Check that every channel and the label are on the grid of the first channel.
+
+    :param scan: the scan.
+    :param geometry: grid of its first channel.
+    :raises DataError: a file is on another grid.
+    """
     first = f"the first channel, {scan.images[0].name},"
     for path in files_of(scan)[1:]:
-        check_same_grid(read_geometry(path), path, geometry, first, "All files of a scan must lie on one grid.")
+        check_same_grid(read_geometry(path), path, geometry, first, "All files of a scan must be on one grid.")
 
 
 def grid_image(geometry: Geometry) -> sitk.Image:
-    """An empty image on a grid, to resample to."""
+    """Make an empty image on a grid, to resample to."""
     image = sitk.Image(geometry.size, sitk.sitkUInt8)
     image.SetSpacing(geometry.spacing)
     image.SetOrigin(geometry.origin)
@@ -98,14 +108,14 @@ def grid_image(geometry: Geometry) -> sitk.Image:
 
 
 def copy_scan(scan: Scan, subject: SubjectToRegister) -> None:
-    """Every file of a scan, as it is."""
+    """Copy every file of a scan unchanged."""
     for path in files_of(scan):
         with atomic_write(subject.target_of(path)) as temporary:
             shutil.copyfile(path, temporary)
 
 
 def crop_scan(scan: Scan, box: Box, subject: SubjectToRegister) -> None:
-    """Every file of a scan, cut to a box; the voxels in it are as they were."""
+    """Crop every file of a scan to a box; the voxels inside are unchanged."""
     for path in files_of(scan):
         image = read_image(path)
         cut = image[tuple(reversed(box_slices(box)))]
@@ -114,7 +124,13 @@ def crop_scan(scan: Scan, box: Box, subject: SubjectToRegister) -> None:
 
 
 def write_scan(scan: Scan, grid: sitk.Image, transform: sitk.Transform, subject: SubjectToRegister) -> None:
-    """Resample every channel by cubic splines, within its own range, and the label by nearest neighbour; each once."""
+    """Resample every channel by cubic splines, limited to its own range, and the label by nearest neighbour; each once.
+
+    :param scan: the scan.
+    :param grid: an image on the new grid.
+    :param transform: from points of the new grid to points of the scan, mm.
+    :param subject: its settings.
+    """
     geometry = Geometry.of(grid)
     for path in scan.images:
         image = read_image(path)
@@ -126,7 +142,7 @@ def write_scan(scan: Scan, grid: sitk.Image, transform: sitk.Transform, subject:
         result = np.clip(sitk.GetArrayFromImage(cubic), lowest, highest)
         write_volume(result, geometry, data_type, subject.target_of(path))
     if scan.label is not None:
-        ignore = subject.description.labels.get("ignore", 0)  # beyond the field of view nobody knows
+        ignore = subject.description.labels.get("ignore", 0)  # unknown outside the field of view
         label = read_image(scan.label)
         nearest = sitk.Resample(label, grid, transform, sitk.sitkNearestNeighbor, float(ignore))
         array = sitk.GetArrayViewFromImage(nearest)
@@ -136,7 +152,13 @@ def write_scan(scan: Scan, grid: sitk.Image, transform: sitk.Transform, subject:
 def write_transforms(
     scans: Sequence[Scan], matrices: Sequence[np.ndarray], fields: Sequence[sitk.Image | None], target: Path
 ) -> None:
-    """``{case}.tfm``, and ``{case}_displacement.nii.gz`` where there is a displacement: y -> A(y + u(y))."""
+    """Write ``{case}.tfm``, and ``{case}_displacement.nii.gz`` where there is a displacement: y -> A(y + u(y)).
+
+    :param scans: the scans.
+    :param matrices: A of each scan, 4 x 4, mm.
+    :param fields: u of each scan, mm, or None.
+    :param target: folder of the new dataset.
+    """
     folder = target / "transforms"
     for scan, matrix, field in zip(scans, matrices, fields, strict=True):
         with atomic_write(folder / f"{scan.case}.tfm") as temporary:
@@ -147,6 +169,6 @@ def write_transforms(
 
 
 def write_record(subject: SubjectToRegister, content: dict[str, Any]) -> None:
-    """What is to be known of a subject, once all its files are written."""
+    """Write the record of a subject, once all its files are written."""
     phases = {"phases": list(subject.phases)} if subject.phases else {}
     write_json({**content, **phases, "sources": subject.sources}, subject.record)

@@ -1,11 +1,14 @@
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from longflow.cli.import_dataset import main, new_dataset_name
+from longflow.cli.import_dataset import main, new_dataset_name, parser
 from longflow.cli.verify import main as verify
 from longflow.errors import ConfigurationError
+from longflow.importers.registry import all_importers
 from tests.data.helpers import phase_array, phase_label, write_image
 from tests.importers.test_acdc import write_patient
 from tests.importers.test_bids import write_bids
@@ -66,9 +69,9 @@ def test_a_source_that_cannot_be_used_ends_with_1(home, tmp_path, capsys):
 def test_new_dataset_name(home):
     assert new_dataset_name("7", "Bond") == "Dataset007_Bond"
     assert new_dataset_name("Dataset102_Cine", None) == "Dataset102_Cine"
-    with pytest.raises(ConfigurationError, match="is no name for a dataset"):
+    with pytest.raises(ConfigurationError, match="cannot name a dataset"):
         new_dataset_name("102", None)
-    with pytest.raises(ConfigurationError, match="is no name for a dataset"):
+    with pytest.raises(ConfigurationError, match="cannot name a dataset"):
         new_dataset_name("102", "a b")
     (home / "raw" / "Dataset102_Other").mkdir(parents=True)
     with pytest.raises(ConfigurationError, match="id 102 is used by Dataset102_Other"):
@@ -99,7 +102,7 @@ def test_phases_with_all_flags(home, tmp_path, capsys):
     arguments += ["--labels", "{subject}.seg.nii.gz", "--label_names", "vessel", "--channel", "CT"]
     arguments += ["--phases", "plain", "late", "--time_unit", "years", "--test", "p3", "-np", "1"]
     assert main([*arguments, "--task", "forecast"]) == 1
-    assert "there to be translated" in capsys.readouterr().err
+    assert "serve one task" in capsys.readouterr().err
     assert main(arguments) == 0
     description = json.loads((home / "raw" / "Dataset104_CT" / "dataset.json").read_text())
     assert (description["task"], description["phases"]) == ("translate", ["plain", "late"])
@@ -125,6 +128,25 @@ def test_released_layouts(home, tmp_path, capsys):
     assert len(list((home / "raw" / "Dataset107_Visits" / "targetsTs").iterdir())) == 1
     for number in ("105", "106", "107"):
         assert verify(["-d", number, "-np", "1"]) == 0
+
+
+def test_the_help_imports_no_heavy_package():
+    code = "import sys; from longflow.cli.import_dataset import parser; parser().format_help()"
+    heavy = {"torch", "nnunetv2", "SimpleITK", "nibabel", "skimage", "scipy"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; print({heavy} & set(sys.modules))"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
+
+
+def test_the_help_names_every_layout_next_to_its_flags():
+    text = " ".join(parser().format_help().split())
+    for importer in all_importers():
+        assert importer.example.strip().splitlines()[0] in text
+        for flag in importer.flag_names:
+            assert f"--{flag} " in text
+    assert "bids: how names of images end (default: T1w); lumiere: CT1" in text
+    assert "isles24: always forecast; phases: always translate" in text
 
 
 def test_a_flag_of_another_layout_is_refused(home, tmp_path, capsys):

@@ -1,4 +1,6 @@
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -6,6 +8,7 @@ from longflow.cli import predict
 from longflow.files import read_json
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
+from longflow.task import all_tasks
 from tests.data.helpers import write_phase_dataset
 from tests.inference.helpers import segmentation_model, translation_model, use_one_convolution
 from tests.training.helpers import finished_model
@@ -56,7 +59,7 @@ def test_flags_reach_the_forecast(images, tmp_path):
         ("-t inf", "The requested time inf is not a finite number"),
         ("", "requests no forecast"),
         ("-t 60 --hide_context 2", "--hide_context is '2', expected first:K or last:K"),
-        ("--device tpu", "The device 'tpu' cannot be used here"),
+        ("--device tpu", "The device 'tpu' cannot be used on this machine"),
     ],
 )
 def test_what_cannot_be_done_ends_with_1(images, tmp_path, flags, message, capsys):
@@ -156,3 +159,16 @@ def test_what_cannot_be_translated_ends_with_1(phases, tmp_path, flags, message,
     assert run(phases, tmp_path / "out", *flags.split()) == 1
     shown = " ".join(capsys.readouterr().err.split())
     assert message in shown and "Traceback" not in shown and not (tmp_path / "out").exists()
+
+
+def test_help_has_the_flags_of_every_task_and_waits_for_no_torch():
+    code = (
+        "import sys; from longflow.cli import predict\n"
+        "try: predict.main(['--help'])\n"
+        "except SystemExit: print({'torch', 'numpy', 'nnunetv2'} & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.endswith("set()\n")
+    for task in all_tasks():
+        _, _, group = shown.partition(f"models that {task.words.verb}:")
+        assert group and all(text in group for flag in task.request_flags for text in flag.flags)

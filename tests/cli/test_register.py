@@ -39,7 +39,7 @@ def test_a_failure_is_shown_and_the_rest_is_written(home, capsys):
 def test_deformable_says_where_volumes_are_to_be_counted(home, capsys):
     write_moved(home / "Dataset103_Visits", {"q": [blobs()]})
     assert main(["-d", "103", "--model", "deformable", "-np", "1"]) == 0
-    assert "count volumes in Dataset103_Visits, not here" in capsys.readouterr().out
+    assert "Measure volumes in Dataset103_Visits" in capsys.readouterr().out
 
 
 def test_contrast_phases_are_registered_to_the_native_scan(home, capsys):
@@ -48,7 +48,7 @@ def test_contrast_phases_are_registered_to_the_native_scan(home, capsys):
     raw = write_moved(home / "Dataset104_Phases", {"p": [still, shifted]}, task="translate")
     (raw / "scans.csv").write_text("case,subject,time,phase\np_0,p,0,t1\np_1,p,0,t1c\n")
     assert main(["-d", "104", "--model", "deformable", "-np", "1"]) == 0
-    assert "same size in all scans of a pair: count volumes in Dataset104_Phases" in capsys.readouterr().out
+    assert "same size in all scans of a pair. Measure volumes in Dataset104_Phases" in capsys.readouterr().out
     registered = home / "Dataset105_PhasesRegistered/imagesTr"
     name = "p_0_0000.nii.gz"
     assert (registered / name).read_bytes() == (raw / "imagesTr" / name).read_bytes()
@@ -65,7 +65,7 @@ def test_names_of_the_new_dataset(home):
     assert new_name(source, "rigid", "Dataset200_A") == "Dataset200_A"
     with pytest.raises(ConfigurationError, match="id 104 is used by Dataset104_Taken"):
         new_name(source, "rigid", "104")
-    with pytest.raises(ConfigurationError, match="is no name for a dataset"):
+    with pytest.raises(ConfigurationError, match="cannot name a dataset"):
         new_name(source, "rigid", "a b")
 
 

@@ -39,13 +39,13 @@ def test_dataset_json_has_the_last_word():
         DataError, match=r"'portal', but the column 'phase' of scans.csv holds arterial, native, venous"
     ):
         phases_of_dataset(description("native", "portal"), three)
-    with pytest.raises(DataError, match=r"holds arterial, native, venous; translation needs two phases. Name two in"):
+    with pytest.raises(DataError, match=r"holds arterial, native, venous; expected two .* Name two of them in"):
         phases_of_dataset(description(), three)
 
 
 @pytest.mark.parametrize(("phases", "holds"), [(("native",), "holds native"), (("",), "is missing or empty")])
 def test_fewer_than_two_phases(phases, holds):
-    with pytest.raises(DataError, match=f"{holds}; translation needs two phases. Give every scan the phase"):
+    with pytest.raises(DataError, match=f"{holds}; expected two contrast phases. Enter for every scan the phase"):
         phases_of_dataset(description(), [series(*((0, phase) for phase in phases))])
 
 

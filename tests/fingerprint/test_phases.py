@@ -23,11 +23,11 @@ def phases_of(raw):
 def test_a_pair_is_two_scans_of_one_time(raw):
     phases, series = phases_of(raw)
     assert (phases.names, phases.pairs) == (["native", "arterial"], 6)
-    assert phases.left_out() == []
+    assert phases.excluded() == []
     assert [len(one.scans) for one in series] == [4, 4, 4]
 
 
-def test_what_is_left_out_is_named(raw):
+def test_excluded_scans_are_named(raw):
     edit_table(raw, "p1_0_native,p1,0,native", "p1_0_native,p1,0,venous")
     edit_table(raw, "p1_30_native,p1,30,native", "p1_30_native,p1,30,venous")
     edit_table(raw, "p2_30_arterial,p2,30,", "p2_30_arterial,p2,31,")
@@ -39,9 +39,9 @@ def test_what_is_left_out_is_named(raw):
     ]
     assert (phases.pairs, phases.without_pair, phases.other_phases) == (3, ["p1"], {"venous": 2})
     assert phases.single == ["p2_30_native", "p2_30_arterial"]
-    assert phases.left_out() == [
+    assert phases.excluded() == [
         "1 subject without a pair (p1)",
-        "2 scans without a fellow at the same time (p2_30_native, p2_30_arterial)",
+        "2 scans without a counterpart at the same time (p2_30_native, p2_30_arterial)",
         "scans in other phases (2 venous)",
     ]
 

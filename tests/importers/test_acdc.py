@@ -1,16 +1,14 @@
-from pathlib import Path
-
 import nibabel
 import numpy as np
 import pytest
 
 from longflow.data.dataset import read_description, read_rows
 from longflow.errors import DataError, NotFoundError
-from longflow.importers.acdc import import_acdc, read_info
+from longflow.importers.acdc import read_info
 from longflow.integrity.dataset import verify_dataset
+from tests.conftest import outside_data
 from tests.data.helpers import tiny_array, tiny_label, write_image
-
-ACDC = Path(__file__).parents[3] / "shared" / "data" / "acdc" / "training"
+from tests.importers.helpers import run_import
 
 
 def write_patient(folder, diastole=1, systole=3, count=5, cine=False):
@@ -46,7 +44,7 @@ def voxels(path):
 
 def test_still_frames(source, tmp_path):
     raw = tmp_path / "raw" / "Dataset101_ACDC"
-    assert import_acdc(source, raw, processes=1)
+    assert run_import("acdc", source, raw)
     assert times(raw / "scans.csv") == {
         "patient001_frame01": 0.2,
         "patient001_frame03": 0.6,
@@ -71,7 +69,7 @@ def test_still_frames(source, tmp_path):
 def test_4d_files_give_every_frame_and_labels_at_diastole_and_systole(tmp_path):
     write_patient(tmp_path / "acdc" / "patient001", cine=True)
     raw = tmp_path / "raw" / "Dataset101_ACDC"
-    import_acdc(tmp_path / "acdc", raw, time="frames", processes=1)
+    run_import("acdc", tmp_path / "acdc", raw, time="frames")
     assert list(times(raw / "scans.csv").values()) == [1, 2, 3, 4, 5]
     for number in range(1, 6):
         image = voxels(raw / "imagesTr" / f"patient001_frame{number:02d}_0000.nii.gz")
@@ -86,15 +84,15 @@ def test_4d_files_give_every_frame_and_labels_at_diastole_and_systole(tmp_path):
 def test_systole_before_diastole_in_the_file_is_that_of_the_next_cycle(tmp_path):
     write_patient(tmp_path / "acdc" / "patient090", diastole=4, systole=2)
     raw = tmp_path / "raw" / "Dataset101_ACDC"
-    import_acdc(tmp_path / "acdc", raw, processes=1)
+    run_import("acdc", tmp_path / "acdc", raw)
     assert times(raw / "scans.csv") == {"patient090_frame04": 0.8, "patient090_frame02": 1.4}
 
 
 @pytest.mark.parametrize("cine", [False, True])
-def test_a_test_subject_has_systole_as_its_wanted_target(source, tmp_path, cine):
+def test_a_test_subject_has_systole_as_its_target(source, tmp_path, cine):
     write_patient(source / "patient003", cine=cine)
     raw = tmp_path / "raw" / "Dataset101_ACDC"
-    import_acdc(source, raw, test=["patient003"], processes=1)
+    run_import("acdc", source, raw, test=["patient003"])
     context = ["patient003_frame01"] + (["patient003_frame02"] if cine else [])
     assert list(times(raw / "imagesTs" / "scans.csv")) == [*context, "patient003_frame03"]
     names = sorted(path.name for path in (raw / "imagesTs").glob("*.nii.gz"))
@@ -109,19 +107,19 @@ def test_the_testing_folder_becomes_test_subjects(tmp_path):
     write_patient(tmp_path / "database" / "training" / "patient001")
     write_patient(tmp_path / "database" / "testing" / "patient101")
     raw = tmp_path / "raw" / "Dataset101_ACDC"
-    import_acdc(tmp_path / "database", raw, processes=1)
+    run_import("acdc", tmp_path / "database", raw)
     assert {row.subject for row in read_rows(raw / "scans.csv")} == {"patient001"}
     assert {row.subject for row in read_rows(raw / "imagesTs" / "scans.csv")} == {"patient101"}
 
 
 def test_sources_that_cannot_be_used(source, tmp_path):
     with pytest.raises(DataError, match="has no ACDC patients"):
-        import_acdc(tmp_path / "nowhere", tmp_path / "raw")
+        run_import("acdc", tmp_path / "nowhere", tmp_path / "raw")
     with pytest.raises(NotFoundError, match="Did you mean 'patient002'"):
-        import_acdc(source, tmp_path / "raw", test=["patient02"])
+        run_import("acdc", source, tmp_path / "raw", test=["patient02"])
     (source / "patient001" / "patient001_frame03.nii.gz").unlink()
     with pytest.raises(DataError, match=r"patient001_frame03\.nii\.gz does not exist"):
-        import_acdc(source, tmp_path / "raw" / "Dataset101_ACDC", processes=1)
+        run_import("acdc", source, tmp_path / "raw" / "Dataset101_ACDC")
     assert not (tmp_path / "raw" / "Dataset101_ACDC").exists()
 
 
@@ -135,11 +133,11 @@ def test_info_that_cannot_be_used(tmp_path, text, message):
         read_info(tmp_path / "Info.cfg")
 
 
-@pytest.mark.skipif(not ACDC.is_dir(), reason=f"{ACDC} is not there")
 def test_a_real_patient(tmp_path):
+    patient = outside_data("acdc/training/patient001")
     raw = tmp_path / "raw" / "Dataset101_ACDC"
-    import_acdc(ACDC / "patient001", raw, processes=1)
-    before = nibabel.load(ACDC / "patient001" / "patient001_frame12.nii.gz")
+    run_import("acdc", patient, raw)
+    before = nibabel.load(patient / "patient001_frame12.nii.gz")
     after = nibabel.load(raw / "imagesTr" / "patient001_frame12_0000.nii.gz")
     np.testing.assert_array_equal(np.asarray(before.dataobj), np.asarray(after.dataobj))
     # its sform has no scale; pixdim is right
@@ -149,9 +147,9 @@ def test_a_real_patient(tmp_path):
 
 def test_for_segmentation_a_test_subject_has_scans_to_segment_and_no_targets(source, tmp_path):
     raw = tmp_path / "raw" / "Dataset101_ACDC"
-    import_acdc(source, raw, task="segment", test=["patient002"], processes=1)
+    run_import("acdc", source, raw, task="segment", test=["patient002"])
     assert read_description(raw / "dataset.json").task == "segment"
     assert len(list((raw / "imagesTs").glob("patient002_frame*.nii.gz"))) == 2 and not (raw / "targetsTs").exists()
     assert len(list((raw / "labelsTs").glob("*.nii.gz"))) == 2
     with pytest.raises(DataError, match="was made differently"):
-        import_acdc(source, raw, test=["patient002"], processes=1)
+        run_import("acdc", source, raw, test=["patient002"])

@@ -7,16 +7,16 @@ import pytest
 from longflow.data.dataset import read_description, read_rows
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import read_json
-from longflow.importers.bids import import_bids
 from longflow.integrity.dataset import verify_dataset
 from tests.data.helpers import tiny_array, tiny_label, write_image
+from tests.importers.helpers import run_import
 
 OASIS = {"sub-OAS30001": ("ses-d0129", "ses-d0757"), "sub-OAS30002": ("ses-d0371", "ses-d0653", "ses-d1680")}
 OTHERS = ("sub-01", "sub-02")
 
 
 def write_bids(source, subjects, run="_run-01"):
-    """Scan n of a subject is ``tiny_array(n)``; beside T1w there are a FLAIR and files that are not anatomy."""
+    """Scan n of a subject is ``tiny_array(n)``; next to T1w there are a FLAIR and files that are not anatomy."""
     for subject, sessions in subjects.items():
         for number, session in enumerate(sessions):
             anat = source / subject / session / "anat"
@@ -44,7 +44,7 @@ def raw(tmp_path):
 
 
 def run(source, raw, **options):
-    return import_bids(source, raw, **{"processes": 1, **options})
+    return run_import("bids", source, raw, **options)
 
 
 def write_sessions(source, subject, column, values, sessions=("ses-a", "ses-b")):
@@ -60,7 +60,7 @@ def unit(raw):
     return read_description(raw / "dataset.json").time_unit
 
 
-def left_out(raw):
+def excluded(raw):
     return read_json(raw / "import.json")["settings"]["left_out"]
 
 
@@ -121,7 +121,7 @@ def test_one_table_for_all_subjects_and_another_column(plain, raw):
             f"sub-0{number}\tses-{name}\t0\t{week}\n" for number in (1, 2) for name, week in (("a", 37), ("b", 41))
         )
     )
-    with pytest.raises(ConfigurationError, match=r"--times scan_age: say in which unit"):
+    with pytest.raises(ConfigurationError, match=r"--times scan_age: give the unit"):
         run(plain, raw, times="scan_age")
     run(plain, raw, times="scan_age", time_unit="weeks")
     assert (list(times(raw).values()), unit(raw)) == ([37, 41, 37, 41], "weeks")
@@ -129,7 +129,7 @@ def test_one_table_for_all_subjects_and_another_column(plain, raw):
         run(plain, raw, overwrite=True)
 
 
-def test_what_is_left_out_is_said_and_kept(source, raw, caplog):
+def test_what_is_excluded_is_reported_and_kept(source, raw, caplog):
     anat = source / "sub-OAS30001" / "ses-d0129" / "anat"
     write_image(tiny_array(9), anat / "sub-OAS30001_ses-d0129_run-02_T1w.nii.gz")
     write_image(tiny_array(8), anat / "sub-OAS30001_ses-d0129_ce-gd_T1w.nii.gz")
@@ -137,20 +137,20 @@ def test_what_is_left_out_is_said_and_kept(source, raw, caplog):
     with caplog.at_level(logging.WARNING):
         run(source, raw)
     name = "sub-OAS30001_ses-d0129"
-    assert left_out(raw) == [
-        f"sub-OAS30001/ses-d0129: {name}_run-02_T1w.nii.gz, beside {name}_run-01_T1w.nii.gz",
-        f"sub-OAS30001/ses-d0129: {name}_ce-gd_T1w.nii.gz, beside {name}_run-01_T1w.nii.gz",
+    assert excluded(raw) == [
+        f"sub-OAS30001/ses-d0129: {name}_run-02_T1w.nii.gz, next to {name}_run-01_T1w.nii.gz",
+        f"sub-OAS30001/ses-d0129: {name}_ce-gd_T1w.nii.gz, next to {name}_run-01_T1w.nii.gz",
         "sub-OAS30002/ses-d0653: no anat/*_T1w.nii.gz",
     ]
-    assert "Left out: sub-OAS30002/ses-d0653: no anat/*_T1w.nii.gz" in caplog.text
+    assert "Excluded: sub-OAS30002/ses-d0653: no anat/*_T1w.nii.gz" in caplog.text
     run(source, raw, modality="ce-gd_T1w", test=[], overwrite=True)
     assert list(times(raw)) == ["sub-OAS30001_ses-d0129"]
 
 
-def test_sessions_without_a_time_are_left_out(plain, raw):
+def test_sessions_without_a_time_are_excluded(plain, raw):
     write_sessions(plain, "sub-01", "days", (0, "n/a"))
     run(plain, raw)
-    assert left_out(raw) == [
+    assert excluded(raw) == [
         f"{session}: no time in the column days of the tables of sessions"
         for session in ("sub-01/ses-b", "sub-02/ses-a", "sub-02/ses-b")
     ]

@@ -7,9 +7,10 @@ import pytest
 from longflow.data.dataset import read_description, read_rows
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import read_json
-from longflow.importers.isles24 import import_isles24, series_of_folder
+from longflow.importers.isles24 import series_of_folder
 from longflow.integrity.dataset import verify_dataset
 from tests.data.helpers import tiny_array
+from tests.importers.helpers import run_import
 from tests.importers.test_nifti4d import AFFINE
 
 
@@ -53,7 +54,7 @@ def raw(tmp_path):
 
 
 def run(source, raw, **options):
-    return import_isles24(source, raw, **{"processes": 1, **options})
+    return run_import("isles24", source, raw, **options)
 
 
 def times(raw, subject="sub-stroke0001"):
@@ -87,14 +88,14 @@ def test_folders_as_other_releases_name_them_and_below_train(tmp_path, raw):
     assert read_rows(raw / "scans.csv")[0].case == "sub-strokecase0007_frame000"
 
 
-def test_the_header_has_the_last_word_and_one_second_is_said_where_it_has_none(source, raw, caplog):
+def test_the_header_counts_first_and_one_second_is_assumed_without(source, raw, caplog):
     write_patient(source, "sub-stroke0001", step=1.5)
     write_patient(source, "sub-stroke0004", unit="unknown")
     with caplog.at_level(logging.WARNING):
         run(source, raw)
     assert times(raw) == [0, 1.5, 3, 4.5, 6, 7.5]
     assert times(raw, "sub-stroke0004") == [0, 1, 2, 3, 4, 5]
-    assert "1 series give no time between volumes (sub-stroke0004): 1 s is taken" in caplog.text
+    assert "1 series give no time between volumes (sub-stroke0004). 1 s is used" in caplog.text
 
 
 def test_test_subjects_end_with_their_targets(source, raw):
@@ -107,7 +108,7 @@ def test_test_subjects_end_with_their_targets(source, raw):
     assert len(list((raw / "imagesTs").glob("*.nii.gz"))) == 4
 
 
-def test_who_is_left_out_is_said_and_kept(source, raw, caplog):
+def test_who_is_excluded_is_reported_and_kept(source, raw, caplog):
     (source / "raw_data" / "sub-stroke0009" / "ses-01").mkdir(parents=True)
     write_patient(source, "sub-stroke0004", frames=1)
     with caplog.at_level(logging.WARNING):

@@ -7,9 +7,10 @@ import pytest
 from longflow.data.dataset import read_description, read_rows
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import read_json
-from longflow.importers.lumiere import import_lumiere, times_of_visits
+from longflow.importers.lumiere import times_of_visits
 from longflow.integrity.dataset import verify_dataset
 from tests.data.helpers import tiny_array, tiny_label, write_image
+from tests.importers.helpers import run_import
 
 MODALITIES = ("CT1", "T1", "T2", "FLAIR")
 RATINGS = "LUMIERE-ExpertRating-v202211.csv"
@@ -45,14 +46,14 @@ def raw(tmp_path):
 
 
 def run(source, raw, **options):
-    return import_lumiere(source, raw, **{"processes": 1, **options})
+    return run_import("lumiere", source, raw, **options)
 
 
 def times(raw):
     return {row.case: float(row.time) for row in read_rows(raw / "scans.csv")}
 
 
-def left_out(raw):
+def excluded(raw):
     return read_json(raw / "import.json")["settings"]["left_out"]
 
 
@@ -70,7 +71,7 @@ def test_visits_become_scans_in_weeks(source, raw, caplog):
         "Patient-020_week-000": 0,
         "Patient-020_week-000-1": 0.5,
     }
-    assert "LUMIERE-ExpertRating*.csv is not beside the patients" in caplog.text
+    assert "no LUMIERE-ExpertRating*.csv next to the patients" in caplog.text
     np.testing.assert_array_equal(voxels(raw / "imagesTr" / "Patient-001_week-044_0000.nii.gz"), tiny_array(20))
     np.testing.assert_array_equal(voxels(raw / "labelsTr" / "Patient-001_week-044.nii.gz"), 2 * tiny_label())
     description = read_description(raw / "dataset.json")
@@ -89,9 +90,9 @@ def test_another_modality_in_the_atlas_from_the_folder_of_the_patients(source, r
     assert list(description.labels) == ["background", "label_1", "label_2", "label_3"]
 
 
-@pytest.mark.parametrize("beside", ["lumiere", "lumiere/Imaging"])
-def test_the_visit_before_the_operation_is_the_first_of_its_week(source, raw, beside, caplog):
-    (source.parent / beside / RATINGS).write_text(
+@pytest.mark.parametrize("folder", ["lumiere", "lumiere/Imaging"])
+def test_the_visit_before_the_operation_is_the_first_of_its_week(source, raw, folder, caplog):
+    (source.parent / folder / RATINGS).write_text(
         HEADER
         + "Patient-020,week-000,,Post-Op ,\nPatient-020,week-000-1,,Pre-Op,\n"
         + "Patient-001,week-044,,PD,T2-Progr\n"
@@ -105,17 +106,17 @@ def test_the_visit_before_the_operation_is_the_first_of_its_week(source, raw, be
     assert "ExpertRating" not in caplog.text
 
 
-def test_times_stay_where_a_visit_of_the_week_is_left_out(source, raw, caplog):
+def test_times_stay_where_a_visit_of_the_week_is_excluded(source, raw, caplog):
     (source / "Imaging" / "Patient-001" / "week-000-1" / "CT1.nii.gz").unlink()
     (source / "Imaging" / "Patient-001" / "notes").mkdir()
     with caplog.at_level(logging.WARNING):
         run(source, raw)
     assert times(raw)["Patient-001_week-000-2"] == 0.5 and "Patient-001_week-000-1" not in times(raw)
-    assert left_out(raw) == [
+    assert excluded(raw) == [
         "Patient-001/notes: not the name of a visit, as week-044 or week-000-1",
         "Patient-001/week-000-1: no CT1.nii.gz",
     ]
-    assert "Left out: Patient-001/week-000-1: no CT1.nii.gz" in caplog.text
+    assert "Excluded: Patient-001/week-000-1: no CT1.nii.gz" in caplog.text
 
 
 def test_a_scan_without_segmentation_has_no_label(source, raw):

@@ -1,5 +1,4 @@
 import json
-from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -7,11 +6,12 @@ import pytest
 
 from longflow.data.dataset import read_description, read_rows
 from longflow.errors import ConfigurationError, DataError, NotFoundError
-from longflow.importers.nifti4d import import_nifti4d, subjects_of_folder
+from longflow.importers.nifti4d import subjects_of_folder
 from longflow.integrity.dataset import verify_dataset
+from tests.conftest import outside_data
 from tests.data.helpers import tiny_array, tiny_label
+from tests.importers.helpers import run_import
 
-SUNNYBROOK = Path(__file__).parents[3] / "shared" / "data" / "sunnybrook" / "nifti"
 COSINE, SINE = np.cos(0.3), np.sin(0.3)
 TURN = np.array([[-1, 0, 0], [0, -COSINE, -SINE], [0, -SINE, COSINE]])
 AFFINE = nibabel.affines.from_matvec(TURN * [1.5, 1.5, 5], [5, 6, 7])
@@ -43,7 +43,7 @@ def raw(tmp_path):
 
 
 def run(source, raw, **options):
-    return import_nifti4d(source, raw, **{"images": "{subject}_cine.nii.gz", "processes": 1, **options})
+    return run_import("nifti4d", source, raw, **{"images": "{subject}_cine.nii.gz", **options})
 
 
 def times(raw, subject="s1"):
@@ -67,12 +67,12 @@ def test_times_of_the_header(source, raw):
     assert times(raw) == pytest.approx([0, 40, 80, 120, 160], abs=1e-5)
 
 
-@pytest.mark.parametrize(("unit", "step", "asked", "expected"), [("sec", 0.5, None, 2), ("sec", 0.5, "ms", 2000)])
-def test_times_of_the_header_in_other_units(tmp_path, raw, unit, step, asked, expected):
+@pytest.mark.parametrize(("unit", "step", "requested", "expected"), [("sec", 0.5, None, 2), ("sec", 0.5, "ms", 2000)])
+def test_times_of_the_header_in_other_units(tmp_path, raw, unit, step, requested, expected):
     write_cine(tmp_path / "cine", "s1", step=step, unit=unit)
-    run(tmp_path / "cine", raw, time_unit=asked)
+    run(tmp_path / "cine", raw, time_unit=requested)
     assert times(raw)[-1] == pytest.approx(expected)
-    assert read_description(raw / "dataset.json").time_unit == (asked or "s")
+    assert read_description(raw / "dataset.json").time_unit == (requested or "s")
 
 
 @pytest.mark.parametrize(("step", "unit"), [(0.0, "msec"), (40.0, "unknown")])
@@ -108,7 +108,7 @@ def test_times_of_a_table(source, raw, tmp_path):
     ("change", "message"),
     [
         (("s1,4,", "s1,5,"), "0 to 4, and each needs a line. Found 5, from 0 to 5"),
-        (("s1,4,", "s1,3,"), "frame 3 of subject s1 stands there twice"),
+        (("s1,4,", "s1,3,"), "frame 3 of subject s1 has two lines"),
         (("s1,4,30.0", "s1,4,soon"), "line 6: frame '4' and time 'soon' must be numbers"),
         (("s1,4,30.0", "s1,4,0.0"), "two frames at time 0"),
         (("subject,frame", "subject,number"), "no column frame"),
@@ -182,9 +182,9 @@ def test_subjects_of_nested_folders(tmp_path):
     assert list(subjects_of_folder(tmp_path, "{subject}/cine.nii.gz")) == ["a", "b"]
 
 
-@pytest.mark.skipif(not SUNNYBROOK.is_dir(), reason=f"{SUNNYBROOK} is not there")
 def test_real_header_agrees_with_the_trigger_times(raw):
-    import_nifti4d(SUNNYBROOK, raw, images="{subject}_cine.nii.gz", processes=1)
-    trigger = json.loads((SUNNYBROOK / "SCD0000101.json").read_text())["trigger_time_ms_mean"]
+    sunnybrook = outside_data("sunnybrook/nifti")
+    run(sunnybrook, raw)
+    trigger = json.loads((sunnybrook / "SCD0000101.json").read_text())["trigger_time_ms_mean"]
     found = np.array(times(raw, "SCD0000101"))
     np.testing.assert_allclose(found, np.array(trigger) - trigger[0], atol=0.02)

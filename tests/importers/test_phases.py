@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import nibabel
 import numpy as np
 import pytest
@@ -7,11 +5,11 @@ import pytest
 from longflow.data.dataset import read_description, read_rows, series_of_folder
 from longflow.data.phases import phase_pairs
 from longflow.errors import ConfigurationError, DataError, NotFoundError
-from longflow.importers.phases import import_phases, scans_of_folder
+from longflow.importers.phases import scans_of_folder
 from longflow.integrity.dataset import verify_dataset
+from tests.conftest import outside_data
 from tests.data.helpers import phase_array, phase_label, write_image
-
-T1_T1C = Path(__file__).parents[3] / "shared" / "data" / "t1_t1c"
+from tests.importers.helpers import run_import
 
 
 @pytest.fixture
@@ -31,7 +29,7 @@ def raw(tmp_path):
 
 
 def run(source, raw, **options):
-    return import_phases(source, raw, **{"channel": "CT", "processes": 1, **options})
+    return run_import("phases", source, raw, **{"channel": "CT", **options})
 
 
 def voxels(path):
@@ -108,7 +106,7 @@ def test_folders_and_flags_that_cannot_be_used(source, raw):
         run(source, raw, labels="{subject}_{phase}_mask.nii.gz")
     for path in source.glob("*_arterial.nii.gz"):
         path.unlink()
-    with pytest.raises(DataError, match=r"are in native: 1 phases. Translation needs two"):
+    with pytest.raises(DataError, match=r"are in native: 1 phases, expected two"):
         run(source, raw)
     assert not raw.exists()
 
@@ -120,8 +118,7 @@ def test_two_files_of_one_moment(tmp_path):
         scans_of_folder(tmp_path, "{subject}_{time}_{phase}.nii.gz", None, ())
 
 
-@pytest.mark.skipif(not T1_T1C.is_dir(), reason="the scans are not here")
 def test_t1_before_and_after_contrast():
-    scans = scans_of_folder(T1_T1C, "{subject}_{phase}.nii.gz", None, ())
+    scans = scans_of_folder(outside_data("t1_t1c"), "{subject}_{phase}.nii.gz", None, ())
     assert [scan.case for scan in scans[:2]] == ["TCGA-DU-7294_t1", "TCGA-DU-7294_t1c"] and len(scans) == 8
     assert {scan.subject for scan in scans} > {"ms_patient07", "TCGA-FG-6692"}

@@ -1,10 +1,13 @@
 import os
+from dataclasses import replace
 
 import pytest
 
 from longflow.data.dataset import read_description
 from longflow.errors import ConfigurationError, DataError
-from longflow.importers.writing import ImportedScan, import_dataset, named_labels
+from longflow.files import read_json
+from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
+from longflow.importers.writing import named_labels, write_dataset
 from tests.data.helpers import tiny_array, tiny_label, write_image
 
 
@@ -26,9 +29,9 @@ def raw(tmp_path):
     return tmp_path / "raw" / "Dataset103_Test"
 
 
-def run(scans, raw, **options):
-    settings = {"time_unit": "days", "channel": "T1", "settings": {"source": "here"}, "processes": 1}
-    return import_dataset(scans, raw, **{**settings, **options})
+def run(scans, raw, overwrite=False, **changes):
+    content = {"time_unit": "days", "channel": "T1", "settings": {"source": "here"}, **changes}
+    return write_dataset(ImportedDataset(scans, **content), Destination(raw, overwrite=overwrite, processes=1))
 
 
 def test_a_broken_source_leaves_no_dataset_and_the_next_run_goes_on(scans, raw):
@@ -45,7 +48,7 @@ def test_a_broken_source_leaves_no_dataset_and_the_next_run_goes_on(scans, raw):
     assert [path.name for path in raw.parent.iterdir()] == ["Dataset103_Test"]
     assert (raw / "imagesTr" / "a_0_0000.nii.gz").stat().st_mtime_ns == before
     assert len(list((raw / "imagesTr").iterdir())) == len(list((raw / "labelsTr").iterdir())) == 4
-    # labels of the scans that the first run finished count too, and none else
+    # labels of the scans that the first run finished count too, and no others
     assert read_description(raw / "dataset.json").label_values == set(range(8))
 
 
@@ -63,12 +66,26 @@ def test_other_settings_start_afresh(scans, raw):
 def test_run_again_and_overwrite(scans, raw):
     assert run(scans, raw)
     assert run(scans, raw) is False
-    with pytest.raises(DataError, match="exists already and was made differently"):
+    with pytest.raises(DataError, match="was made differently"):
         run(scans, raw, settings={"source": "there"})
     (raw / "imagesTr" / "extra.txt").touch()
     assert run(scans, raw, settings={"source": "there"}, overwrite=True)
     assert not (raw / "imagesTr" / "extra.txt").exists()
     assert [path.name for path in raw.parent.iterdir()] == ["Dataset103_Test"]
+
+
+def test_excluded_parts_of_the_source_do_not_make_another_dataset(scans, raw, caplog):
+    assert run(scans, raw, excluded=["x: no image"]) and "Excluded: x: no image" in caplog.text
+    assert read_json(raw / "import.json")["settings"]["left_out"] == ["x: no image"]
+    assert run(scans, raw, excluded=["x: no file"]) is False
+
+
+@pytest.mark.parametrize(("task", "part"), [("forecast", "targetsTs"), ("segment", "imagesTs")])
+def test_a_task_that_predicts_no_new_scans_has_no_targets(scans, raw, task, part):
+    scans[3] = replace(scans[3], part="target")
+    write_dataset(ImportedDataset(scans, "days", "T1", {}), Destination(raw, task, processes=1))
+    assert (raw / part / "b_1_0000.nii.gz").is_file()
+    assert read_description(raw / "dataset.json").task == task
 
 
 def test_a_dataset_made_by_hand_is_not_replaced(scans, raw):
@@ -83,9 +100,9 @@ def test_a_full_disk_leaves_no_dataset(scans, raw, monkeypatch):
     def full(source, target):
         if str(target).endswith("b_0_0000.nii.gz"):
             raise OSError(28, "No space left on device")
-        return replace(source, target)
+        return move(source, target)
 
-    replace = os.replace
+    move = os.replace
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)
         with pytest.raises(DataError, match="No space left on device"):
@@ -95,7 +112,7 @@ def test_a_full_disk_leaves_no_dataset(scans, raw, monkeypatch):
 
 
 def test_nothing_to_train_on(scans, raw):
-    with pytest.raises(ConfigurationError, match="nothing is left to train on"):
+    with pytest.raises(ConfigurationError, match="none is left to train on"):
         run([ImportedScan("a_0", "a", 0.0, scans[0].image, part="context")], raw)
 
 

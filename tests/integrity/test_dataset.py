@@ -170,7 +170,7 @@ def test_label_on_another_grid(raw):
     write_image(tiny_label(), raw / LABEL, spacing=(1.5, 1.5, 4.0))
     problem = only(check(raw))
     assert (problem.file, problem.field) == (LABEL, "spacing")
-    assert "label image must lie on the grid of its scan" in problem.advice
+    assert "label image must be on the grid of its scan" in problem.advice
 
 
 def test_label_value_that_dataset_json_does_not_name(raw):

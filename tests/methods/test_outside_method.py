@@ -1,4 +1,4 @@
-"""The package that documentation/extending.md prints, laid out as pip would install it, trained by the real command."""
+"""The package of documentation/how-to/add_a_method.md, laid out as pip installs it, trained by the real command."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from longflow.paths import DatasetPaths
 from tests.conftest import OWN_VARIABLES
 from tests.training.helpers import make_dataset
 
-PAGE = Path(__file__).parents[2] / "documentation" / "extending.md"
+PAGE = Path(__file__).parents[2] / "documentation" / "how-to" / "add_a_method.md"
 
 
 def blocks(language: str) -> list[str]:

@@ -176,7 +176,7 @@ def test_killed_at_any_moment_it_goes_on(tmp_path, monkeypatch):
 def test_a_killed_worker_does_not_stop_the_others(dataset, monkeypatch):
     """One worker dies: what was under way is done again, one at a time; if it dies again, its subject is named."""
     monkeypatch.setattr(run, "_prepare", killed_on_s1)
-    with pytest.raises(WorkerError, match="worker on subject s1 was ended by the system"):
+    with pytest.raises(WorkerError, match="worker on subject s1 was killed by the system"):
         preprocess_dataset(NAME, processes=2)
     assert "s0" in prepared_subjects(dataset.cache("longflowPlans", "3d_fullres"))
 

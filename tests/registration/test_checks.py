@@ -31,7 +31,7 @@ def test_a_plausible_transform_passes():
     ("matrix", "message"),
     [
         (np.diag([-1.0, 1, 1, 1]), r"mirrors the scan \(its determinant is -1"),
-        (moved(75), "turns the scan by 75 degrees"),
+        (moved(75), "rotates the scan by 75 degrees"),
         (np.diag([1.0, 1, 1.6, 1]), "factors of 1.00 to 1.60"),
         (np.diag([0.5, 1.0, 1, 1]), "factors of 0.50 to 1.00"),
     ],
@@ -89,14 +89,14 @@ def test_the_right_transform_is_more_similar_than_none():
     assert similarity(still, turned, truth) > 0.99 > 0.9 > similarity(still, turned, np.eye(4))
 
 
-def test_scans_that_lie_alike_pass_the_check_of_their_orientation():
+def test_scans_of_one_orientation_pass_its_check():
     still = pyramid(blobs(noise=3))
     assert check_orientation(still, pyramid(blobs(moved(5), noise=3, seed=1)), moved(5)) < 0.9
 
 
 @pytest.mark.parametrize(
     ("axes", "words"),
-    [((2,), r"mirrored \(left-right\)"), ((0, 1), "turned over, by 180 degrees about its left-right")],
+    [((2,), r"mirrored \(left-right\)"), ((0, 1), "rotated by 180 degrees about its left-right")],
 )
 def test_a_scan_that_fits_better_mirrored_or_turned_is_refused(axes, words):
     with pytest.raises(RegistrationError, match=words):

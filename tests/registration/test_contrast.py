@@ -98,7 +98,7 @@ def test_of_ct_the_body_is_left_within_limits():
     assert np.array_equal(found[inside], array[inside])
 
 
-@pytest.mark.parametrize(("is_ct", "message"), [(True, "above -500 HU: is it CT, in HU"), (False, "have one value")])
+@pytest.mark.parametrize(("is_ct", "message"), [(True, "above -500 HU; expected CT"), (False, "have one value")])
 def test_no_body(is_ct, message):
     with pytest.raises(DataError, match=message):
         body_alone(as_image(np.full((4, 5, 6), -1000.0, np.float32)), is_ct)

@@ -171,24 +171,24 @@ def test_a_label_on_another_grid_is_refused(tmp_path):
     assert failure.subject == "p" and "labelsTr/p_0.nii.gz: origin is" in failure.cause
 
 
-def test_where_there_is_nothing_to_register_it_is_said(tmp_path, caplog):
+def test_nothing_to_register_is_reported(tmp_path, caplog):
     raw = write_moved(tmp_path / "Dataset001_A", {"p": [blobs()], "q": [blobs()]})
     assert register_dataset(raw, tmp_path / "Dataset002_B", "rigid", processes=1) == []
-    assert "2 of 2 subjects have one scan: there is nothing to register, it is copied (p, q)" in caplog.text
+    assert "2 of 2 subjects have one scan. There is nothing to register; the files are copied (p, q)" in caplog.text
 
 
 def test_no_other_dataset_is_replaced(tmp_path):
     raw = write_moved(tmp_path / "Dataset001_A", {"p": [blobs()]})
     other = write_moved(tmp_path / "Dataset002_B", {"q": [blobs()]})
-    with pytest.raises(DataError, match="exists already and was made differently"):
+    with pytest.raises(DataError, match="was made differently"):
         register_dataset(raw, other, "rigid", processes=1)
     with pytest.raises(DataError, match="was not made by longflow_register"):
         register_dataset(raw, other, "rigid", processes=1, overwrite=True)
-    with pytest.raises(DataError, match="is the dataset that is to be registered"):
+    with pytest.raises(DataError, match="is the dataset to register"):
         register_dataset(raw, raw, "rigid", processes=1, overwrite=True)
     target = tmp_path / "Dataset003_C"
     register_dataset(raw, target, "rigid", processes=1)
-    with pytest.raises(DataError, match="exists already and was made differently"):
+    with pytest.raises(DataError, match="was made differently"):
         register_dataset(raw, target, "affine", processes=1)
     (target / "stray").touch()
     register_dataset(raw, target, "affine", processes=1, overwrite=True)

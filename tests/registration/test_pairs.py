@@ -13,7 +13,7 @@ from longflow.integrity.dataset import verify_dataset
 from longflow.registration.checks import RegistrationError
 from longflow.registration.dataset import register_dataset
 from longflow.registration.linear import matrix_of
-from longflow.registration.pairs import _shown_by_all, left_out, scans_of_pairs
+from longflow.registration.pairs import _shown_by_all, excluded_scans, scans_of_pairs
 
 SHAPE = (12, 48, 64)
 SPACING = voxel_spacing(SHAPE)[::-1]
@@ -130,7 +130,7 @@ def test_later_times_come_to_the_grid_of_the_first(registered):
     assert [problem for problem in verify_dataset(target, processes=1) if problem.severity == "error"] == []
 
 
-def test_scans_without_a_pair_are_left_out(registered):
+def test_scans_without_a_pair_are_excluded(registered):
     cases = {line.split(",")[0] for line in (registered[1] / "scans.csv").read_text().splitlines()[1:]}
     assert (
         cases
@@ -145,26 +145,26 @@ def scan_of(case, time, phase, tmp_path):
     return Scan(case, "p", time, (path,), covariates={"phase": phase})
 
 
-def test_what_is_left_out_is_said(tmp_path):
+def test_excluded_scans_are_reported(tmp_path):
     scans = [
         scan_of("n", 0, "native", tmp_path),
         scan_of("a", 0, "arterial", tmp_path),
         scan_of("v", 0, "venous", tmp_path),
         scan_of("late", 9, "arterial", tmp_path),
-        Scan("wanted", "p", 5, (tmp_path / "wanted_0000.nii.gz",)),
+        Scan("requested", "p", 5, (tmp_path / "requested_0000.nii.gz",)),
     ]
     phases = ("native", "arterial")
     series = Series("p", tuple(scans))
-    assert [scan.case for scan in scans_of_pairs(series, phases).scans] == ["n", "a", "wanted"]
-    assert left_out([series], phases) == [
+    assert [scan.case for scan in scans_of_pairs(series, phases).scans] == ["n", "a", "requested"]
+    assert excluded_scans([series], phases) == [
         "scans in phases other than native and arterial (1: v).",
-        "scans whose subject has none in the other phase at their time (1: late); both scans of a pair share subject "
+        "scans without a counterpart in the other phase at their time (1: late); both scans of a pair share subject "
         "and time.",
     ]
-    # a test subject in one phase is what is translated
+    # a test subject in one phase is the input of a prediction
     alone = Series("p", tuple(scans[1:4]))
     assert [scan.case for scan in scans_of_pairs(alone, phases).scans] == ["a", "late"]
-    assert left_out([alone], phases) == ["scans in phases other than native and arterial (1: v)."]
+    assert excluded_scans([alone], phases) == ["scans in phases other than native and arterial (1: v)."]
 
 
 def test_slices_that_one_phase_does_not_show_are_cut_from_both(tmp_path, caplog):
@@ -180,8 +180,9 @@ def test_slices_that_one_phase_does_not_show_are_cut_from_both(tmp_path, caplog)
         assert np.array_equal(read(target / folder / name), read(raw / folder / name)[start:stop])
     assert read(target / "imagesTr/a_0000.nii.gz").shape[0] == stop - start
     # who has no pair has nothing to be registered to
-    assert "1 of 2 subjects have no pair of native and arterial: there is nothing to register, it is copied (q)" in (
-        caplog.text
+    assert (
+        "1 of 2 subjects have no pair of native and arterial. There is nothing to register; the files are copied (q)"
+        in (caplog.text)
     )
     assert (target / "imagesTr/b_0000.nii.gz").read_bytes() == (raw / "imagesTr/b_0000.nii.gz").read_bytes()
 
@@ -258,7 +259,7 @@ def test_deformable_brings_back_what_has_breathed(tmp_path):
 def test_phases_that_cannot_be_told_are_an_error(tmp_path):
     scans = {case: ("p", 0, case, phantom()) for case in ("native", "arterial", "venous")}
     raw = write_phases(tmp_path / "Dataset104_A", scans)
-    with pytest.raises(DataError, match="translation needs two phases"):
+    with pytest.raises(DataError, match="two contrast phases"):
         register_dataset(raw, tmp_path / "Dataset105_B", "rigid", processes=1)
 
 

@@ -78,7 +78,7 @@ def test_a_scan_moves_with_its_label(subject):
 
 def test_a_channel_on_another_grid_is_refused(subject):
     scan = subject.series.scans[0]
-    with pytest.raises(DataError, match=r"labelsTr/.*size is .* All files of a scan must lie on one grid"):
+    with pytest.raises(DataError, match=r"labelsTr/.*size is .* All files of a scan must be on one grid"):
         check_files(scan, Geometry((1, 2, 3), (1, 1, 1), (0, 0, 0), tuple(np.eye(3).ravel())))
 
 

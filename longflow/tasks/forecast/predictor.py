@@ -39,7 +39,7 @@ class Context:
     prepared: list[PreparedSeries]
 
 
-class Forecaster(Predictor):
+class Forecaster(Predictor[ForecastRequest]):
     """A trained model, ready to forecast.
 
     >>> forecaster = Forecaster.load(dataset=101)                                    # doctest: +SKIP

@@ -45,6 +45,7 @@ class Forecast(Task):
     least_scans = 2
     plans_grid = True
     compares_methods = True
+    predicts_new_scans = True
     region = "nonzero"
     sees_single_scans = False
     samples: ClassVar[Mapping[str, str]] = {"forecast": "longflow.tasks.forecast.samples:ForecastSamples"}

@@ -21,7 +21,7 @@ from longflow.tasks.segment.volumes import structure_volumes, write_volumes
 from longflow.tasks.segment.windows import predict_logits
 
 
-class Segmenter(Predictor):
+class Segmenter(Predictor[SegmentationRequest]):
     """A trained model, ready to segment.
 
     >>> segmenter = Segmenter.load(dataset=103)  # doctest: +SKIP

@@ -85,6 +85,6 @@ def phase_table(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
     for end, phase in enumerate(plans.phases):
         table.add_row(f"t = {end}", phase)
     table.add_row("pairs", f"{fingerprint.phases.pairs} of one subject and time; one network learns both directions")
-    for part in fingerprint.phases.left_out():
+    for part in fingerprint.phases.excluded():
         table.add_row("left out", part)
     return table

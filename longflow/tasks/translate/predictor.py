@@ -34,7 +34,7 @@ from longflow.tasks.translate.windows import predict_translation
 CAUTION = "no clinical conclusions from synthesised images alone"
 
 
-class Translator(Predictor):
+class Translator(Predictor[TranslationRequest]):
     """A trained model, ready to translate in both directions.
 
     >>> translator = Translator.load(dataset=104)               # doctest: +SKIP

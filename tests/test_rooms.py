@@ -50,6 +50,7 @@ TESTED_ELSEWHERE = {
     "longflow/methods/forecasting/_direct.py": "methods/forecasting/test_direct.py",
     "longflow/methods/forecasting/_flow.py": "methods/forecasting/test_flows.py",
     "longflow/methods/pretraining/_pretraining.py": "methods/pretraining/test_spatiotemporal.py",
+    "longflow/methods/method.py": "methods/test_registry.py",
     "longflow/methods/translation/_translation.py": "methods/translation/test_mfm.py",
     "longflow/demo/law.py": "demo/test_phantom.py",
     "longflow/private.py": "test_library_contracts.py",

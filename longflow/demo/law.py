@@ -1,6 +1,6 @@
 """The law of the phantom: how a subject is drawn and how its heart beats. Lengths in mm, times in ms.
 
-The equations are in the documentation of the demo.
+The equations are in ``documentation/tutorials/first_forecast.md``.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ The left ventricle is a half ellipsoid of blood in an incompressible wall. Its c
 wall keeps its volume and therefore thickens, shortens and twists. The right ventricle, thin-walled and with another
 texture, follows with a delay. Textures are functions of material coordinates, so they move with the tissue. A scan is a
 function of (subject, time). Lengths are in mm, times in ms. Array axes: z from base to apex, y from front to back, x
-from right to left of the body. The equations are in the documentation of the demo.
+from right to left of the body. The equations are in ``documentation/tutorials/first_forecast.md``.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Which intensity normal form each channel gets, and why."""
+"""Choose the intensity normal form of each channel, and say why."""
 
 from longflow.data.dataset import DatasetDescription
 from longflow.data.hounsfield import is_ct
@@ -9,9 +9,13 @@ from longflow.task import get_task
 
 
 def plan_channels(fingerprint: SpatialFingerprint, description: DatasetDescription) -> list[ChannelPlan]:
-    """The normal form of every channel; ``normalization`` in dataset.json has the last word.
+    """Choose the normal form of every channel; ``normalization`` in dataset.json overrides the rules.
 
-    :raises ConfigurationError: ``normalization`` names a channel that does not exist.
+    :param fingerprint: intensities of every channel.
+    :param description: dataset.json.
+    :returns: a plan for every channel.
+    :raises ConfigurationError: ``normalization`` names a channel that does not exist, or a form that the task cannot
+        use.
     """
     names, task = description.channels, get_task(description.task)
     if unknown := sorted(set(description.normalization) - {str(index) for index in range(len(names))}):
@@ -21,15 +25,14 @@ def plan_channels(fingerprint: SpatialFingerprint, description: DatasetDescripti
         )
     if task.sees_single_scans and "per_subject" in description.normalization.values():
         raise ConfigurationError(
-            f"dataset.json: 'normalization' asks for 'per_subject', but a scan is {task.words.done} by itself, "
-            f"without the "
-            "subject's first one. Expected 'per_scan' or 'absolute', or no entry for the channel."
+            f"dataset.json: 'normalization' is 'per_subject', but a scan is {task.words.done} by itself, "
+            "without the subject's first one. Expected 'per_scan' or 'absolute', or no entry for the channel."
         )
     properties = fingerprint.foreground_intensity_properties_per_channel
     channels = []
     for index, name in enumerate(names):
-        found, wanted = properties[str(index)], description.normalization.get(str(index))
-        channel = _plan_channel(name, found, wanted, description, fingerprint.foreground)
+        found, requested = properties[str(index)], description.normalization.get(str(index))
+        channel = _plan_channel(name, found, requested, description, fingerprint.foreground)
         channels.append(task.adapt_channel(channel, found) if channel.normal_form == "absolute" else channel)
     return channels
 
@@ -37,13 +40,17 @@ def plan_channels(fingerprint: SpatialFingerprint, description: DatasetDescripti
 def _plan_channel(
     name: str,
     intensities: ChannelIntensities,
-    wanted: NormalForm | None,
+    requested: NormalForm | None,
     description: DatasetDescription,
     foreground: str,
 ) -> ChannelPlan:
-    """:param foreground: where intensities were taken."""
-    if wanted:
-        form, reason = wanted, "dataset.json asks for it"
+    """Choose the normal form of a channel.
+
+    :param foreground: where intensities were measured.
+    :param requested: by dataset.json.
+    """
+    if requested:
+        form, reason = requested, "dataset.json asks for it"
     elif is_ct(name):
         form, reason = "absolute", f"'{name}' is CT, whose units mean the same in every scan"
     else:

@@ -1,9 +1,9 @@
-"""How much memory a training step takes, found by going through one without computing anything.
+"""Estimate the memory of a training step by running one without computing anything.
 
-The step is run on fake tensors (shapes without contents) and every tensor that it makes is counted from its making to
-its end: parameters, the batch, all that autograd really saves for backward, gradients and what is alive beside them for
-a moment. So the figure is that of the network, number of scans, batch and precision that will be trained. Added to it
-is what a step does not make: the optimizer's moments and the averaged weights.
+The step runs on fake tensors (shapes without contents), and every tensor that it makes is counted from its creation to
+its end: parameters, the batch, everything that autograd really saves for backward, gradients and temporary tensors. So
+the figure is that of the network, number of scans, batch and precision that will be trained. The optimizer's moments
+and the averaged weights, which a step does not make, are added.
 
 On a CPU the figure is resident memory, which holds two things more; both were measured with ``benchmarks/memory.py``.
 """
@@ -18,23 +18,23 @@ from longflow.plans import Plans
 from longflow.private import fake_tensors, storage_key, watch_operations
 
 GB = 1024**3
-#: what optimizers keep of each weight: Adam's first and second moment, the momentum of SGD
+#: numbers that optimizers keep of each weight: Adam's first and second moment, the momentum of SGD
 MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}
-#: what the weights' update holds for a moment: two lists of the parameters' size
+#: temporary copies of the parameters during the weights' update
 UPDATE_COPIES = 2
 #: glibc takes blocks up to this size from its heap, which is full of holes after a step; larger ones come from the
-#: system and go back to it
+#: system and return to it
 HEAP_BLOCK = 32 * 1024**2
 #: share of the heap's blocks that is lost to holes; measured 0.1 to 0.5, differently in each run
 HOLES = 0.33
 
 
 class LiveBytes:
-    """Counts the bytes of tensors that are alive, and the most that ever were, while the mode is on.
+    """Count the bytes of tensors that are alive, and their peak, while the mode is on.
 
     Views share their storage and are counted once.
 
-    :param device: "cpu" adds what resident memory holds beside tensors, once :attr:`fragments` is set.
+    :param device: "cpu" adds the part of resident memory that is not tensors, once :attr:`fragments` is set.
     """
 
     def __init__(self, device: str):
@@ -57,7 +57,7 @@ class LiveBytes:
             self._count(tensor.untyped_storage())
         within = 0
         if self._resident and operation is torch.ops.aten.convolution_backward.default:
-            # oneDNN brings its two large inputs into its own order
+            # oneDNN copies its two large inputs into its own order
             within = sum(tensor.untyped_storage().nbytes() for tensor in args[:2])
         self.peak = max(self.peak, self.live + within)
 
@@ -84,12 +84,16 @@ def training_memory(
     bf16: bool = False,
     batch_size: int | None = None,
 ) -> float:
-    """Peak of a training step, in bytes, of all that the step holds on its device; 0 for a method that does not train.
+    """Estimate the peak of a training step on its device, in bytes; 0 for a method that does not train.
 
-    Of a method with several stages it is that of the largest.
+    For a method with several stages it is that of the largest.
 
-    :param device: kind of device, "cpu" or "cuda". :param bf16: whether the step runs in bf16 autocast.
+    :param device: kind of device, "cpu" or "cuda".
+    :param bf16: whether the step runs in bf16 autocast.
     :param batch_size: None: the configuration's.
+    :param method: name on the command line.
+    :param configuration: name of one of the plans' configurations.
+    :returns: bytes.
     """
     kind = method_class(method)
     if not kind.trains:

@@ -1,4 +1,4 @@
-"""From a fingerprint to plans."""
+"""Make plans from a fingerprint."""
 
 import torch
 
@@ -11,6 +11,7 @@ from longflow.networks.precision import computes_bf16, default_device
 from longflow.paths import PLANS_NAME
 from longflow.planning.channels import plan_channels
 from longflow.planning.memory import GB, training_memory
+from longflow.planning.presets import Preset
 from longflow.planning.spatial import plan_space
 from longflow.plans import ConfigurationPlan, Encoder, NetworkPlan, Plans
 from longflow.task import get_task
@@ -27,15 +28,20 @@ def make_plans(
     """Decide everything for a dataset.
 
     :param gpu_memory: GB that a training step may take; None: the preset's.
-    :param encoder: of nnU-Net's U-Nets, for the task "segment"; None: plain.
+    :param encoder: of nnU-Net's U-Nets, for tasks that choose it; None: plain.
+    :param fingerprint: of the dataset.
+    :param description: dataset.json.
+    :param preset_name: tiny, S, M or L.
+    :param plans_name: name of the plans.
+    :returns: the plans.
     :raises DataError: the dataset cannot serve its task (no subject has two scans).
-    :raises ConfigurationError: nothing fits the memory, or dataset.json asks for what cannot be.
+    :raises ConfigurationError: nothing fits the memory, or dataset.json requests something impossible.
     """
     task = get_task(description.task)
     if encoder is not None and not task.chooses_encoder:
         raise ConfigurationError(
-            f"--encoder {encoder} is for the task 'segment', but {fingerprint.dataset_name} has the task "
-            f"'{description.task}' (dataset.json), whose networks have one kind of encoder. Leave it out."
+            f"--encoder {encoder} has no meaning for {fingerprint.dataset_name}: the networks of its task "
+            f"'{description.task}' (dataset.json) have one kind of encoder. Remove --encoder."
         )
     size = task.preset(preset_name, description, encoder)
     plans = Plans(
@@ -56,6 +62,12 @@ def make_plans(
         training=size.training.model_copy(),
         inference=task.inference(size),
     )
+    return _with_space(plans, fingerprint, size)
+
+
+def _with_space(plans: Plans, fingerprint: Fingerprint, size: Preset) -> Plans:
+    """Add the spatial choices, the memory of every planned method and the task's remarks."""
+    task = get_task(plans.task)
     scans = [len(times) for times in fingerprint.temporal.times]
     steps = TrainingSteps(plans, has_pairs=max(scans) > 1)
     space = plan_space(
@@ -75,7 +87,7 @@ def make_plans(
 
 
 def _labels(description: DatasetDescription) -> dict[str, dict | list]:
-    """What the plans keep of the labels; a dataset without structures can serve pretraining.
+    """Return the labels as the plans keep them; a dataset without structures can serve pretraining.
 
     :raises ConfigurationError: the labels cannot be used.
     """
@@ -85,9 +97,10 @@ def _labels(description: DatasetDescription) -> dict[str, dict | list]:
 
 
 def training_device(preset_name: str) -> tuple[str, bool]:
-    """The kind of device that a plan of this preset is for, and whether it trains in bf16.
+    """Return the kind of device that a plan of this preset is for, and whether it trains in bf16.
 
-    That of this machine; but without a GPU here, all presets but tiny are planned for a GPU elsewhere, with bf16.
+    It is that of this machine. But without a GPU here, all presets except tiny are planned for a GPU elsewhere, with
+    bf16.
     """
     kind = default_device().type
     if kind != "cuda" and preset_name != "tiny":
@@ -96,10 +109,10 @@ def training_device(preset_name: str) -> tuple[str, bool]:
 
 
 class TrainingSteps:
-    """Bytes of training steps of the planned methods; remembered, because planning asks for the same ones again."""
+    """Bytes of training steps of the planned methods; remembered, since planning requests them repeatedly."""
 
     def __init__(self, plans: Plans, has_pairs: bool):
-        # a loss with an ignore label asks what voxels hold, which none of these has
+        # a loss with an ignore label reads the voxels' values, which fake tensors lack
         labels = {name: value for name, value in plans.labels.items() if name != "ignore"}
         self.plans = plans.model_copy(update={"labels": labels})
         self.device, self.bf16 = training_device(plans.preset)
@@ -111,11 +124,11 @@ class TrainingSteps:
         self._known: dict[str, float] = {}
 
     def largest(self, patch_size: list[int], network: NetworkPlan, batch_size: int) -> float:
-        """Of the method that takes most."""
+        """Return the bytes of the deciding method that takes most."""
         return max((self._of(method, patch_size, network, batch_size) for method in self.deciding), default=0.0)
 
     def by_method(self, patch_size: list[int], network: NetworkPlan, batch_size: int) -> dict[str, float]:
-        """Of every planned method."""
+        """Return the bytes of every planned method."""
         return {method: self._of(method, patch_size, network, batch_size) for method in self.methods}
 
     def _of(self, method: str, patch_size: list[int], network: NetworkPlan, batch_size: int) -> float:

@@ -10,20 +10,21 @@ from longflow.plans import Encoder, PresetName, TrainingPlan
 
 @dataclass(frozen=True)
 class Preset:
-    """What a size stands for.
+    """The numbers of a size.
 
     :param gpu_memory: GB that a training step may take, where the user does not say.
     :param base_features: of the first stage; CRONOS C.3 has 32.
     :param expansion: features of a stage over those of the first; the last number holds for all deeper stages.
     :param max_stages: most scales of the U-Net; CRONOS has four.
     :param attention: windowed self-attention at the bottleneck.
-    :param longest_sequence: most context scans that a sample holds; CRONOS has 7 and 11.
-    :param batch_size: samples of a step: as many as memory allows between the two; CRONOS has 4.
+    :param longest_sequence: most context scans of a sample; CRONOS has 7 and 11.
+    :param batch_size: least and most samples of a step, as memory allows; CRONOS has 4.
     :param most_features: of a stage, by the number of dimensions; empty: no limit.
-    :param encoder: kind of encoder, and :param blocks: of each of its stages; empty: the network's own number.
-    :param fewest_stages: that the network can be built of.
-    :param more_slices: how many times more samples a batch of the 2d configuration may hold: slices are cheap.
-    :param dataset_share: most voxels that a batch may hold, as a share of the dataset's; None: no limit.
+    :param encoder: kind of encoder.
+    :param blocks: of each stage of the encoder; empty: the network's own number.
+    :param fewest_stages: of which the network can be built.
+    :param more_slices: factor by which a batch of the 2d configuration may be larger: slices are cheap.
+    :param dataset_share: most voxels of a batch, as a share of the dataset's; None: no limit.
     """
 
     name: PresetName
@@ -43,7 +44,7 @@ class Preset:
     dataset_share: float | None = None
 
     def features(self, stages: int, dimensions: int = 3) -> list[int]:
-        """Features per stage."""
+        """Return the features of each stage."""
         rates = self.expansion + self.expansion[-1:] * stages
         most = self.most_features.get(dimensions, self.base_features * max(rates))
         return [min(most, self.base_features * rates[stage]) for stage in range(stages)]
@@ -103,7 +104,12 @@ PRESETS = {
 
 
 def preset(name: str) -> Preset:
-    """A preset by name; an unknown one is an error that names the nearest."""
+    """Find a preset by name.
+
+    :param name: tiny, S, M or L.
+    :returns: the preset.
+    :raises NotFoundError: there is no such preset; the nearest name is in the message.
+    """
     if name not in PRESETS:
         raise unknown_name("preset", name, get_args(PresetName))
     return PRESETS[name]

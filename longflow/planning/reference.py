@@ -1,8 +1,8 @@
-"""Reference plans: what a paper gives, for the data at hand.
+"""Make plans by a reference: the numbers of a paper, for the data at hand.
 
-A paper gives the size of samples, the network and how it is optimised. Spacing, times and intensities are those of the
-data, and so are phases, labels and file ending: they are planned here as for any dataset. So one file serves whoever
-has the dataset, however it was prepared, and other datasets of the same task.
+A paper gives the size of samples, the network and its optimisation. Spacing, times and intensities are those of the
+data, and so are phases, labels and file ending: they are planned here as for any dataset. So one file serves every copy
+of the dataset, however it was prepared, and other datasets of the same task.
 """
 
 from collections.abc import Sequence
@@ -24,12 +24,16 @@ from longflow.task import get_task
 
 
 def plans_of_reference(path: Path, fingerprint: Fingerprint, description: DatasetDescription) -> Plans:
-    """The plans of a dataset by a reference; they are called as its file.
+    """Make the plans of a dataset by a reference; they have the name of its file.
 
     As in the reference: preset, patch, batch, network, number of context scans and slots, training, inference, order of
-    axes. Where the reference's median image is its patch, images are resized to it, in the median (CRONOS section 4.1);
-    where it is larger, patches are crops at the spacing of nnU-Net's rule.
+    axes. Where the reference's median image is its patch, images are resized to it, in the median (CRONOS section 4.1).
+    Where it is larger, patches are crops at the spacing of nnU-Net's rule.
 
+    :param path: of the reference.
+    :param fingerprint: of the dataset.
+    :param description: dataset.json.
+    :returns: the plans.
     :raises DataError, ConfigurationError: the file cannot be used, or is for another task.
     """
     reference = read_plans(path)
@@ -39,24 +43,6 @@ def plans_of_reference(path: Path, fingerprint: Fingerprint, description: Datase
             f"'{description.task}' (dataset.json)."
         )
     uses_labels = get_task(description.task).uses_labels
-    configurations: dict[str, ConfigurationPlan] = {}
-    spacings: dict[str, list[float]] = {}
-    # what 2d reads was made for 3d
-    for name, plan in sorted(reference.configurations.items(), key=lambda item: -len(item[1].patch_size)):
-        spacing = spacings.setdefault(
-            plan.data_identifier, target_spacing(plan, reference.transpose_forward, fingerprint.spatial)
-        )
-        size = np.median(_extents(fingerprint.spatial, reference.transpose_forward), axis=0) / spacing
-        configurations[name] = plan.model_copy(
-            update={
-                "spacing": spacing,
-                "median_image_size": [float(max(1, round(value))) for value in size],
-                "reasons": [
-                    f"Patch {by_axis(plan.patch_size)}, batch size {plan.batch_size} and network: as in {path.name}.",
-                    f"Spacing {by_axis(spacing, digits=3)} mm: {_why(plan)}.",
-                ],
-            }
-        )
     return reference.model_copy(
         update={
             "dataset_name": fingerprint.dataset_name,
@@ -68,13 +54,41 @@ def plans_of_reference(path: Path, fingerprint: Fingerprint, description: Datase
             "file_ending": description.file_ending,
             "temporal": times_of_reference(reference, fingerprint.temporal, path.name),
             "channels": plan_channels(fingerprint.spatial, description),
-            "configurations": {name: configurations[name] for name in reference.configurations},
+            "configurations": _configurations(reference, fingerprint.spatial, path.name),
         }
     )
 
 
+def _configurations(reference: Plans, spatial: SpatialFingerprint, source: str) -> dict[str, ConfigurationPlan]:
+    """Plan the reference's configurations at the spacing of the data, in the order of the reference."""
+    configurations: dict[str, ConfigurationPlan] = {}
+    spacings: dict[str, list[float]] = {}
+    order = reference.transpose_forward
+    # 2d reads data that was prepared for 3d
+    for name, plan in sorted(reference.configurations.items(), key=lambda item: -len(item[1].patch_size)):
+        spacing = spacings.setdefault(plan.data_identifier, target_spacing(plan, order, spatial))
+        size = np.median(_extents(spatial, order), axis=0) / spacing
+        configurations[name] = plan.model_copy(
+            update={
+                "spacing": spacing,
+                "median_image_size": [float(max(1, round(value))) for value in size],
+                "reasons": [
+                    f"Patch {by_axis(plan.patch_size)}, batch size {plan.batch_size} and network: as in {source}.",
+                    f"Spacing {by_axis(spacing, digits=3)} mm: {_why(plan)}.",
+                ],
+            }
+        )
+    return {name: configurations[name] for name in reference.configurations}
+
+
 def target_spacing(plan: ConfigurationPlan, order: Sequence[int], spatial: SpatialFingerprint) -> list[float]:
-    """Spacing of a reference's configuration on a dataset, mm, after transposition."""
+    """Choose the spacing of a reference's configuration on a dataset.
+
+    :param plan: of the reference.
+    :param order: of the axes.
+    :param spatial: fingerprint of the dataset.
+    :returns: mm, after transposition.
+    """
     own = np.median(np.asarray(spatial.spacings)[:, order], axis=0)
     if plan.own_grid:
         spacing = own
@@ -90,12 +104,12 @@ def target_spacing(plan: ConfigurationPlan, order: Sequence[int], spatial: Spati
 
 
 def _resizes(plan: ConfigurationPlan) -> bool:
-    """Whether a sample of the reference is a whole image."""
+    """Check whether a sample of the reference is a whole image."""
     return plan.median_image_size[-len(plan.patch_size) :] == plan.patch_size
 
 
 def _extents(spatial: SpatialFingerprint, order: Sequence[int]) -> np.ndarray:
-    """mm of each subject's images, after cropping and transposition."""
+    """Return the mm of each subject's images, after cropping and transposition."""
     return (np.asarray(spatial.shapes_after_crop) * np.asarray(spatial.spacings))[:, order]
 
 
@@ -106,9 +120,12 @@ def _why(plan: ConfigurationPlan) -> str:
 
 
 def times_of_reference(reference: Plans, fingerprint: TemporalFingerprint, name: str) -> TemporalPlan:
-    """A dataset's own times, seen through as many context scans and slots as the reference has.
+    """Plan a dataset's own times, with as many context scans and slots as the reference has.
 
     :param name: of the reference, for the reasons.
+    :param reference: plans.
+    :param fingerprint: of the dataset's times.
+    :returns: the temporal plan.
     """
     scans, slots = reference.temporal.sequence_length, reference.temporal.grid.length
     task = get_task(reference.task)
@@ -137,9 +154,14 @@ def times_of_reference(reference: Plans, fingerprint: TemporalFingerprint, name:
 
 
 def grid_of_length(times: list[np.ndarray], scale: float, length: int) -> GridPlan:
-    """The grid of so many slots that costs least; Δ = ``scale`` where every context is a single scan.
+    """Find the grid of a given number of slots that costs least.
 
-    :param times: of each subject, ascending, at least two. :param scale: the median interval.
+    Δ = ``scale`` where every context is a single scan.
+
+    :param times: of each subject, ascending, at least two.
+    :param scale: the median interval.
+    :param length: number of slots.
+    :returns: the grid.
     """
     intervals = np.concatenate([np.diff(one) for one in times])
     longest = CONTEXT_WINDOW * length

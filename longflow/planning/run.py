@@ -1,4 +1,4 @@
-"""Planning a dataset: read the fingerprint, decide, write the plans."""
+"""Plan a dataset: read the fingerprint, decide, write the plans."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from longflow.plans import Encoder, Plans, write_plans
 class Planned:
     """A fingerprint and the plans that were made of it.
 
-    :param previous: where plans of this name that said something else were kept, or None.
+    :param previous: file that keeps earlier plans of this name where they differ, or None.
     """
 
     fingerprint: Fingerprint
@@ -26,7 +26,7 @@ class Planned:
 
 
 def default_preset() -> str:
-    """M on a machine with a CUDA GPU, tiny elsewhere."""
+    """Return M on a machine with a CUDA GPU, tiny elsewhere."""
     return "M" if default_device().type == "cuda" else "tiny"
 
 
@@ -37,24 +37,29 @@ def plan_dataset(
     plans_name: str = PLANS_NAME,
     encoder: Encoder | None = None,
 ) -> Planned:
-    """Make and write the plans of a dataset whose fingerprint is up to date.
+    """Make and write the plans of a dataset, whose fingerprint is updated first.
 
-    :param preset: None: :func:`default_preset`. :param gpu_memory: GB; None: the preset's.
+    :param preset: None: :func:`default_preset`.
+    :param gpu_memory: GB; None: the preset's.
     :param plans_name: a name; or the file of a reference plan (``plans/acdc.json``), which names the plans and has its
-        own sizes. :param encoder: for the task "segment" alone; None: plain.
+        own sizes.
+    :param encoder: for tasks that choose it; None: plain.
+    :param dataset_name: as "Dataset101_Name".
+    :returns: fingerprint and plans.
+    :raises ConfigurationError: a setting cannot be used.
     """
     reference = Path(plans_name) if is_file_of_plans(plans_name) else None
     plans_name = name_of_plans(plans_name)
     if "__" in plans_name or "/" in plans_name or not plans_name:
         raise ConfigurationError(
-            f"The plans name '{plans_name}' cannot be used: it becomes part of folder names, so it must "
-            "not be empty nor hold '/' or '__'."
+            f"The plans name '{plans_name}' cannot be used: it becomes part of folder names. Expected a name "
+            "that is not empty and has neither '/' nor '__'."
         )
     if gpu_memory is not None and gpu_memory <= 0:
         raise ConfigurationError(f"--gpu_memory is {gpu_memory:g} GB, expected a number above 0.")
     if reference and (preset or gpu_memory or encoder):
         raise ConfigurationError(
-            f"{reference} has its own sizes: leave --preset, --gpu_memory and --encoder out, or edit a copy of it."
+            f"{reference} has its own sizes. Remove --preset, --gpu_memory and --encoder, or edit a copy of the file."
         )
     fingerprint, description = current_fingerprint(dataset_name)
     if reference:
@@ -68,7 +73,7 @@ def plan_dataset(
 
 
 def _keep_previous(plans: Plans, path: Path, previous: Path) -> Path | None:
-    """Plans may have been edited by hand: where they differ from the new ones, they are kept under another name."""
+    """Keep plans that differ from the new ones under another name: they may have been edited by hand."""
     if not path.is_file():
         return None
     try:

@@ -1,6 +1,6 @@
-"""Spatial choices: target spacing, axes, resolutions, patches, strides. nnU-Net's rules, by its own code.
+"""Plan space: target spacing, axes, resolutions, patches, strides. nnU-Net's rules, by its own code.
 
-Where nnU-Net asks how much memory a patch takes, the answer comes from the network that will be trained here.
+Where nnU-Net estimates the memory of a patch, the estimate is that of the network that will be trained here.
 """
 
 from collections.abc import Callable, Sequence
@@ -29,7 +29,8 @@ Memory = Callable[[list[int], NetworkPlan, int], float]
 class Resolution:
     """The target grid of a dataset.
 
-    :param spacing: mm, after transposition. :param median_shape: voxels at that spacing, after transposition.
+    :param spacing: mm, after transposition.
+    :param median_shape: voxels at that spacing, after transposition.
     :param scans: of the dataset.
     """
 
@@ -39,8 +40,26 @@ class Resolution:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """The limits of a training step.
+
+    :param preset: sizes of networks and batches.
+    :param memory: bytes of a training step with a patch, a network and a batch size.
+    :param budget: bytes that a training step may take.
+    """
+
+    preset: Preset
+    memory: Memory
+    budget: float
+
+    def fits(self, patch_size: list[int], network: NetworkPlan, batch_size: int) -> bool:
+        """Check whether a training step fits the budget."""
+        return self.memory(patch_size, network, batch_size) <= self.budget
+
+
+@dataclass(frozen=True)
 class SpatialPlan:
-    """What was decided about space."""
+    """The spatial choices of a dataset."""
 
     transpose_forward: list[int]
     transpose_backward: list[int]
@@ -55,12 +74,18 @@ def plan_space(
     scans: int,
     own_slices: bool = False,
 ) -> SpatialPlan:
-    """Target spacing, axes and all configurations of a dataset.
+    """Choose target spacing, axes and all configurations of a dataset.
 
-    :param memory: bytes of a training step. :param budget: bytes that it may take. :param scans: of all subjects.
+    :param memory: bytes of a training step.
+    :param budget: bytes that a training step may take.
+    :param scans: of all subjects.
     :param own_slices: 2d reads the slices of the files as they are, neither resampled nor cut along another axis.
+    :param fingerprint: of the images.
+    :param preset: sizes of networks and batches.
+    :returns: the choices.
     :raises ConfigurationError: not even the smallest patch fits the budget.
     """
+    limits = Limits(preset, memory, budget)
     spacings, cropped = fingerprint.spacings, fingerprint.shapes_after_crop
     spacing = fullres_spacing(spacings, cropped)
     forward, backward = ([0, 1, 2], [0, 1, 2]) if own_slices else transposition(spacings, cropped)
@@ -69,14 +94,14 @@ def plan_space(
     spacing_reason = _spacing_reason(fingerprint, spacing, forward)
 
     if own_slices:
-        slices = plan_slices(fingerprint, preset, memory, budget, scans)
+        slices = plan_slices(fingerprint, limits, scans)
     else:
-        slices = plan_configuration(full, preset, memory, budget, dimensions=2)
+        slices = plan_configuration(full, limits, dimensions=2)
         slices.reasons.insert(0, spacing_reason)
     configurations = {"2d": slices}
     if full.median_shape[0] > 1:
-        fullres = plan_configuration(full, preset, memory, budget, dimensions=3)
-        lowres = plan_lowres(full, fullres, preset, memory, budget)
+        fullres = plan_configuration(full, limits, dimensions=3)
+        lowres = plan_lowres(full, fullres, limits)
         fullres.reasons = [spacing_reason, *fullres.reasons, _lowres_reason(fullres, lowres)]
         configurations["3d_fullres"] = fullres
         if lowres:
@@ -84,13 +109,17 @@ def plan_space(
     return SpatialPlan(forward, backward, configurations)
 
 
-def plan_slices(
-    fingerprint: SpatialFingerprint, preset: Preset, memory: Memory, budget: float, scans: int
-) -> ConfigurationPlan:
-    """2d on the grid of each file: axial slices at their native size (MFM B.1, B.2), and data of their own."""
+def plan_slices(fingerprint: SpatialFingerprint, limits: Limits, scans: int) -> ConfigurationPlan:
+    """Plan 2d on the grid of each file: axial slices at their native size (MFM B.1, B.2), and data of their own.
+
+    :param fingerprint: of the images.
+    :param limits: of a training step.
+    :param scans: of all subjects.
+    :returns: the configuration.
+    """
     spacings, shapes = np.asarray(fingerprint.spacings), np.asarray(fingerprint.shapes_after_crop)
     median = Resolution(np.median(spacings, axis=0), np.median(shapes, axis=0), scans)
-    plan = plan_configuration(median, preset, memory, budget, dimensions=2, identifier="2d")
+    plan = plan_configuration(median, limits, dimensions=2, identifier="2d")
     sizes = [by_axis(edge(shapes[:, 1:], axis=0)) for edge in (np.min, np.max)]
     plan.own_grid = True
     plan.reasons.insert(
@@ -103,45 +132,20 @@ def plan_slices(
 
 
 def plan_configuration(
-    resolution: Resolution,
-    preset: Preset,
-    memory: Memory,
-    budget: float,
-    dimensions: int,
-    identifier: str = "3d_fullres",
+    resolution: Resolution, limits: Limits, dimensions: int, identifier: str = "3d_fullres"
 ) -> ConfigurationPlan:
-    """The largest patch that fits the budget with the smallest batch, then the largest batch.
+    """Choose the largest patch that fits the budget with the smallest batch, then the largest batch.
 
-    As in nnU-Net, the first patch has the images' proportions and covers at most the median image; while it takes too
-    much memory, the axis that is largest in relation to the median image is made smaller by one step of divisibility.
-
+    :param resolution: of the data.
+    :param limits: of a training step.
+    :param dimensions: 2 or 3.
     :param identifier: which preprocessed data the configuration reads. 2d reads slices of 3d_fullres.
+    :returns: the configuration.
     :raises ConfigurationError: not even the smallest patch fits.
     """
-    spacing, median_shape = resolution.spacing[-dimensions:], resolution.median_shape[-dimensions:]
-    smallest_batch, largest_batch = preset.batch_size
-    if dimensions == 2:
-        largest_batch *= preset.more_slices
-    most = f"the preset allows {smallest_batch} to {largest_batch}"
-
-    candidates = shrinking_patches(spacing, median_shape, preset)
-    fitting = _first(len(candidates), lambda index: memory(*candidates[index], smallest_batch) <= budget)
-    if fitting is None:
-        smallest, network = candidates[-1]
-        needed = memory(smallest, network, smallest_batch) / GB
-        raise ConfigurationError(
-            f"A training step of preset {preset.name} takes {needed:.2f} GB even with a patch of {by_axis(smallest)} "
-            f"voxels, but --gpu_memory is {budget / GB:g} GB. Give it more memory, or choose a smaller --preset."
-        )
-    patch_size, network = candidates[fitting]
-    if preset.dataset_share:
-        share = preset.dataset_share * resolution.scans * np.prod(resolution.median_shape) / np.prod(patch_size)
-        if round(share) < largest_batch:
-            largest_batch = max(round(share), smallest_batch)
-            most = f"at most {preset.dataset_share:.0%} of the dataset's voxels, or {smallest_batch}, as in nnU-Net"
-    batches = range(largest_batch, smallest_batch, -1)
-    fitting = _first(len(batches), lambda index: memory(patch_size, network, batches[index]) <= budget)
-    batch_size = smallest_batch if fitting is None else batches[fitting]
+    median_shape = resolution.median_shape[-dimensions:]
+    patch_size, network = _largest_patch(resolution.spacing[-dimensions:], median_shape, limits)
+    batch_size, batch_reason = _largest_batch(resolution, patch_size, network, limits)
     return ConfigurationPlan(
         data_identifier=identifier,
         spacing=[float(value) for value in resolution.spacing],
@@ -149,20 +153,63 @@ def plan_configuration(
         patch_size=patch_size,
         batch_size=batch_size,
         network=network,
-        reasons=[
-            _patch_reason(patch_size, median_shape, budget),
-            _batch_reason(batch_size, largest_batch, most),
-        ],
+        reasons=[_patch_reason(patch_size, median_shape, limits.budget), batch_reason],
     )
 
 
-def plan_lowres(
-    full: Resolution, fullres: ConfigurationPlan, preset: Preset, memory: Memory, budget: float
-) -> ConfigurationPlan | None:
-    """nnU-Net's rule for a lower resolution, or None.
+def _largest_patch(
+    spacing: Sequence[float], median_shape: Sequence[float], limits: Limits
+) -> tuple[list[int], NetworkPlan]:
+    """Find the largest patch that fits with the smallest batch, and its network.
+
+    As in nnU-Net, the first patch has the images' proportions and covers at most the median image. While it takes too
+    much memory, the axis that is largest in relation to the median image is made smaller by one step of divisibility.
+    """
+    smallest_batch = limits.preset.batch_size[0]
+    candidates = shrinking_patches(spacing, median_shape, limits.preset)
+    fitting = _first(len(candidates), lambda index: limits.fits(*candidates[index], smallest_batch))
+    if fitting is None:
+        smallest, network = candidates[-1]
+        needed = limits.memory(smallest, network, smallest_batch) / GB
+        raise ConfigurationError(
+            f"A training step of preset {limits.preset.name} takes {needed:.2f} GB even with a patch of "
+            f"{by_axis(smallest)} voxels, but --gpu_memory is {limits.budget / GB:g} GB. Give it more memory, or "
+            "choose a smaller --preset."
+        )
+    return candidates[fitting]
+
+
+def _largest_batch(
+    resolution: Resolution, patch_size: list[int], network: NetworkPlan, limits: Limits
+) -> tuple[int, str]:
+    """Find the largest batch size that fits, and say why."""
+    preset = limits.preset
+    smallest, largest = preset.batch_size
+    if len(patch_size) == 2:
+        largest *= preset.more_slices
+    most = f"the preset allows {smallest} to {largest}"
+    if preset.dataset_share:
+        share = preset.dataset_share * resolution.scans * np.prod(resolution.median_shape) / np.prod(patch_size)
+        if round(share) < largest:
+            largest = max(round(share), smallest)
+            most = f"at most {preset.dataset_share:.0%} of the dataset's voxels, or {smallest}, as in nnU-Net"
+    batches = range(largest, smallest, -1)
+    fitting = _first(len(batches), lambda index: limits.fits(patch_size, network, batches[index]))
+    batch_size = smallest if fitting is None else batches[fitting]
+    reason = most if batch_size == largest else f"one more would not fit ({most})"
+    return batch_size, f"Batch size {batch_size}: {reason}."
+
+
+def plan_lowres(full: Resolution, fullres: ConfigurationPlan, limits: Limits) -> ConfigurationPlan | None:
+    """Plan a lower resolution by nnU-Net's rule, where one is needed.
 
     Where a patch of 3d_fullres sees less than a quarter of the median image, the spacing grows until a patch sees a
     quarter. The result is dropped where it has not at least twice fewer voxels than 3d_fullres.
+
+    :param full: resolution of 3d_fullres.
+    :param fullres: configuration 3d_fullres.
+    :param limits: of a training step.
+    :returns: the configuration, or None.
     """
     share = np.prod(fullres.patch_size) / np.prod(full.median_shape)
     spacing, lowres, voxels = full.spacing.copy(), None, np.prod(full.median_shape)
@@ -175,13 +222,18 @@ def plan_lowres(
         # a patch never grows while the image shrinks: the share it can reach tells whether planning it is worthwhile
         if np.prod(fullres.patch_size) / voxels < LOWRES_THRESHOLD / 2:
             continue
-        lowres = plan_configuration(resolution, preset, memory, budget, dimensions=3, identifier="3d_lowres")
+        lowres = plan_configuration(resolution, limits, dimensions=3, identifier="3d_lowres")
         share = np.prod(lowres.patch_size) / voxels
     return lowres if np.prod(full.median_shape) / voxels >= 2 else None
 
 
 def first_patch(spacing: Sequence[float], median_shape: Sequence[float]) -> list[int]:
-    """A patch with the proportions of a cube in mm, no larger than the median image."""
+    """Make a patch with the proportions of a cube in mm, no larger than the median image.
+
+    :param spacing: mm.
+    :param median_shape: voxels.
+    :returns: voxels along each axis.
+    """
     dimensions = len(spacing)
     proportions = 1 / np.asarray(spacing)
     edges = proportions * (FIRST_EDGE[dimensions] ** dimensions / np.prod(proportions)) ** (1 / dimensions)
@@ -189,7 +241,13 @@ def first_patch(spacing: Sequence[float], median_shape: Sequence[float]) -> list
 
 
 def fit_network(spacing: Sequence[float], patch_size: Sequence[int], preset: Preset) -> tuple[list[int], NetworkPlan]:
-    """The patch padded to the strides, and the topology that nnU-Net gives it, cut to the preset's number of stages."""
+    """Pad the patch to the strides of the topology that nnU-Net gives it, cut to the preset's number of stages.
+
+    :param spacing: mm.
+    :param patch_size: voxels along each axis.
+    :param preset: sizes of networks.
+    :returns: patch and network.
+    """
     strides, kernels = network_topology(spacing, patch_size, SMALLEST_FEATURE_MAP)
     strides, kernels = strides[: preset.max_stages], kernels[: preset.max_stages]
     network = NetworkPlan(
@@ -206,8 +264,12 @@ def fit_network(spacing: Sequence[float], patch_size: Sequence[int], preset: Pre
 def shrinking_patches(
     spacing: Sequence[float], median_shape: Sequence[float], preset: Preset
 ) -> list[tuple[list[int], NetworkPlan]]:
-    """nnU-Net's patches from the largest to the smallest, each with its network.
+    """List nnU-Net's patches from the largest to the smallest, each with its network.
 
+    :param spacing: mm.
+    :param median_shape: voxels.
+    :param preset: sizes of networks.
+    :returns: patches and networks.
     :raises ConfigurationError: the images are too small for a network of the fewest stages.
     """
     patches = [fit_network(spacing, first_patch(spacing, median_shape), preset)]
@@ -225,13 +287,19 @@ def shrinking_patches(
 def next_patch(
     spacing: Sequence[float], patch_size: Sequence[int], median_shape: Sequence[float], preset: Preset
 ) -> list[int] | None:
-    """The patch with its relatively largest axis one step smaller; None where no axis can be made smaller.
+    """Make the relatively largest axis of a patch one step smaller.
 
     No axis falls below the smallest feature map, so that thin volumes keep slices around each slice.
+
+    :param spacing: mm.
+    :param patch_size: voxels along each axis.
+    :param median_shape: voxels.
+    :param preset: sizes of networks.
+    :returns: the smaller patch; None where no axis can be made smaller.
     """
     for axis in np.argsort(np.asarray(patch_size) / median_shape)[::-1]:
         smaller = list(patch_size)
-        # the step is that of the smaller patch, or else valid sizes are skipped: 256 - 64, where 256 - 32 is one
+        # the step is that of the smaller patch; otherwise valid sizes are skipped: 256 - 64, where 256 - 32 is valid
         smaller[axis] -= _divisors(spacing, patch_size, preset)[axis]
         if smaller[axis] >= 1:
             smaller[axis] = int(patch_size[axis] - _divisors(spacing, smaller, preset)[axis])
@@ -241,7 +309,7 @@ def next_patch(
 
 
 def _first(count: int, holds: Callable[[int], bool]) -> int | None:
-    """The first of 0 ... count - 1 for which something holds that holds for all later ones too; None if for none."""
+    """Find the first of 0 ... count - 1 for which ``holds``; it holds for all later ones. None if for none."""
     below, above = -1, count
     while above - below > 1:
         middle = (below + above) // 2
@@ -272,12 +340,6 @@ def _patch_reason(patch_size: Sequence[int], median_shape: Sequence[float], budg
     if all(size >= whole for size, whole in zip(patch_size, median_shape, strict=True)):
         return f"{sizes}: the whole image fits {budget / GB:g} GB."
     return f"{sizes}: the largest that fits {budget / GB:g} GB."
-
-
-def _batch_reason(batch_size: int, largest: int, most: str) -> str:
-    if batch_size == largest:
-        return f"Batch size {batch_size}: {most}."
-    return f"Batch size {batch_size}: one more would not fit ({most})."
 
 
 def _lowres_reason(fullres: ConfigurationPlan, lowres: ConfigurationPlan | None) -> str:

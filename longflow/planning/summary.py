@@ -1,4 +1,4 @@
-"""What was found, what was decided, why: plans on one screen."""
+"""Show plans on one screen: the data, the decisions and their reasons."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -13,7 +13,12 @@ from longflow.task import get_task
 
 
 def summarize(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
-    """A summary to print with rich."""
+    """Make a summary to print with rich.
+
+    :param fingerprint: of the dataset.
+    :param plans: made of it.
+    :returns: tables.
+    """
     return Group(
         Text(f"{plans.dataset_name}, preset {plans.preset}, {plans.gpu_memory:g} GB", style="bold"),
         _found(fingerprint, plans),
@@ -103,7 +108,7 @@ def _training(plans: Plans) -> RenderableType:
 
 
 def key_table(title: str) -> Table:
-    """Make an empty table of names and what was found or decided."""
+    """Make an empty table of names and values."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column()
@@ -111,7 +116,7 @@ def key_table(title: str) -> Table:
 
 
 def _memory(plan: ConfigurationPlan) -> str:
-    """Format GB of the method that takes most; those with another network than the default do not count."""
+    """Format the GB of the method that takes most; those with another network than the default do not count."""
     usual = [needed for method, needed in plan.memory_estimate.items() if not network_of(method)[1]]
     return f"{max(usual or plan.memory_estimate.values()):.2f}" if plan.memory_estimate else "?"
 

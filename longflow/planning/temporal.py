@@ -1,7 +1,7 @@
-"""Temporal choices: time scale, sequence length, the grid of discrete methods, regular or irregular.
+"""Plan time: time scale, sequence length, the grid of discrete methods, regular or irregular.
 
 Each choice carries the numbers that led to it. A grid (CRONOS A.1.1) is judged on the scans that contexts are drawn
-from: for every scan but the first of every subject, the latest scans before it, up to twice the sequence length.
+from: for every scan except the first of every subject, the latest scans before it, up to twice the sequence length.
 Contexts of one scan are the same in every slot, so they say nothing about a grid.
 """
 
@@ -16,7 +16,7 @@ from longflow.fingerprint.temporal import TemporalFingerprint
 from longflow.flow.grid import grid_slots, latest_in_slot
 from longflow.plans import CONTEXT_WINDOW, GridPlan, TemporalPlan, TimeUnit
 
-#: what a grid is charged for; losing a scan is the unit
+#: costs of a grid; losing a scan is the unit
 WEIGHTS = {"overwritten": 1.0, "rounding_error": 1.0, "clipped": 0.5, "filled": 0.1, "memory": 0.1}
 #: scans within this share of a grid spacing of their slots make a dataset regular; scans at random are 0.25 away
 REGULAR_RESIDUAL = 0.1
@@ -32,7 +32,8 @@ SAME = 1e-6
 class Contexts:
     """Contexts of a dataset, padded at the front to one length.
 
-    :param times: relative to the target, in time units, (contexts, scans), negative. :param mask: of the same shape.
+    :param times: relative to the target, in time units, (contexts, scans), negative.
+    :param mask: of the same shape.
     """
 
     times: Tensor
@@ -40,7 +41,7 @@ class Contexts:
 
     @property
     def offsets(self) -> np.ndarray:
-        """Distances of the scans from their targets, positive, all in one line."""
+        """Distances of the scans from their targets, positive, in one dimension."""
         return -self.times[self.mask].numpy()
 
 
@@ -48,6 +49,8 @@ def plan_series(fingerprint: TemporalFingerprint, longest_sequence: int) -> Temp
     """Make all temporal choices for samples of a target and its context scans.
 
     :param longest_sequence: the cap on the sequence length, from the preset.
+    :param fingerprint: of the times.
+    :returns: the temporal plan.
     :raises DataError: no subject has two scans.
     """
     times = [np.asarray(one, dtype=np.float64) for one in fingerprint.times if len(one) > 1]
@@ -86,20 +89,29 @@ def plan_series(fingerprint: TemporalFingerprint, longest_sequence: int) -> Temp
 
 
 def choose_sequence_length(scans: list[int], longest: int) -> tuple[int, str]:
-    """Most context scans of a sample, and why: the 90th percentile of (scans of a subject - 1), capped."""
-    wanted = int(np.ceil(np.percentile(np.asarray(scans) - 1, 90)))
-    chosen = max(1, min(wanted, longest))
+    """Choose the most context scans of a sample: the 90th percentile of (scans of a subject - 1), capped.
+
+    :param scans: of each subject.
+    :param longest: cap.
+    :returns: the number, and the reason.
+    """
+    needed = int(np.ceil(np.percentile(np.asarray(scans) - 1, 90)))
+    chosen = max(1, min(needed, longest))
     reason = (
         f"Sequence length {chosen}: subjects have {min(scans)} to {max(scans)} scans, and 90 % of them at most "
-        f"{wanted} before the last"
+        f"{needed} before the last"
     )
-    return chosen, reason + (f"; the preset allows {longest}." if wanted > longest else ".")
+    return chosen, reason + (f"; the preset allows {longest}." if needed > longest else ".")
 
 
 def contexts_of(times: list[np.ndarray], window: int) -> Contexts:
-    """The latest ``window`` scans before every scan but the first of every subject.
+    """Collect the latest ``window`` scans before every scan except the first of every subject.
 
     Of a very large dataset every n-th context is taken, so that planning takes seconds.
+
+    :param times: of each subject, ascending.
+    :param window: most scans of a context.
+    :returns: the contexts.
     """
     rows = [one[max(0, target - window) : target] - one[target] for one in times for target in range(1, len(one))]
     rows = rows[:: -(-len(rows) // MOST_CONTEXTS)]
@@ -112,10 +124,15 @@ def contexts_of(times: list[np.ndarray], window: int) -> Contexts:
 
 
 def rank_grids(times: list[np.ndarray], intervals: np.ndarray, sequence_length: int) -> list[GridPlan]:
-    """Grids from the best to the worst, one for each spacing.
+    """Rank grids from the best to the worst, one for each spacing.
 
-    Candidates for the spacing come from the intervals; each is tried with several lengths, and the best ones once more
-    with the spacing that fits the slots they gave (least squares). Ties go to the spacing nearest the median interval.
+    Candidates for the spacing come from the intervals. Each is tried with several lengths, and the best ones once more
+    with the spacing that fits their slots (least squares). Ties go to the spacing nearest the median interval.
+
+    :param times: of each subject, ascending, at least two.
+    :param intervals: between neighbouring scans.
+    :param sequence_length: most context scans of a sample.
+    :returns: the grids.
     """
     scale = float(np.median(intervals))
     longest = CONTEXT_WINDOW * sequence_length
@@ -137,7 +154,7 @@ def rank_grids(times: list[np.ndarray], intervals: np.ndarray, sequence_length: 
 
 
 def runners_up(ranked: list[GridPlan]) -> list[GridPlan]:
-    """The next best grids whose spacings differ from all better ones by more than a twentieth."""
+    """Choose the next best grids whose spacings differ from all better ones by more than a twentieth."""
     chosen = ranked[:1]
     for grid in ranked[1:]:
         if all(abs(grid.spacing - better.spacing) > 0.05 * better.spacing for better in chosen):
@@ -146,10 +163,15 @@ def runners_up(ranked: list[GridPlan]) -> list[GridPlan]:
 
 
 def candidate_spacings(intervals: np.ndarray, times: list[np.ndarray], longest: int) -> np.ndarray:
-    """Spacings worth trying, distinct and sorted, in time units.
+    """List candidates for the spacing, distinct and sorted, in time units.
 
-    Percentiles of the intervals and simple fractions of their median; their greatest common divisor, for times that lie
+    They are percentiles of the intervals and simple fractions of their median; their greatest common divisor, for times
     on a grid of which every neighbouring pair lacks a scan; spans divided by numbers of slots.
+
+    :param intervals: between neighbouring scans.
+    :param times: of each subject.
+    :param longest: most slots.
+    :returns: (candidates,).
     """
     median = np.median(intervals)
     percentiles = np.percentile(intervals, (0, 1, 5, 10, 25, 40, 50, 60, 75, 90, 100))
@@ -157,14 +179,16 @@ def candidate_spacings(intervals: np.ndarray, times: list[np.ndarray], longest: 
     spans = np.median([one[-1] - one[0] for one in times]) / np.arange(1, longest + 1)
     divisor = common_divisor(intervals)
     candidates = np.concatenate([percentiles, fractions, spans, [divisor] if divisor else []])
-    # a grid that does not reach over two median intervals shows nothing but the last scan
+    # a grid that does not cover two median intervals shows the last scan alone
     return _distinct(candidates[candidates * longest >= min(2 * median, candidates.max())])
 
 
 def common_divisor(values: np.ndarray, tolerance: float = 1e-4) -> float | None:
-    """The greatest number that divides all values, up to a tolerance (relative to their median).
+    """Find the greatest number that divides all values, up to a tolerance (relative to their median).
 
-    None where it is less than a hundredth of the median, as for values without any order.
+    :param values: positive.
+    :param tolerance: relative to the median.
+    :returns: the divisor; None where it is less than a hundredth of the median, as for values without any order.
     """
     values = np.unique(values)
     smallest = tolerance * np.median(values)
@@ -179,9 +203,13 @@ def common_divisor(values: np.ndarray, tolerance: float = 1e-4) -> float | None:
 
 
 def judge_grid(contexts: Contexts, spacing: float, length: int, scale: float, longest: int) -> GridPlan:
-    """What a grid costs on contexts: eq. 13-16 and 19, by the code that the methods run.
+    """Compute the costs of a grid on contexts: eq. 13-16 and 19, by the code that the methods run.
 
-    :param scale: the median interval. :param longest: most slots that a grid may have.
+    :param scale: the median interval.
+    :param longest: most slots that a grid may have.
+    :param spacing: of the grid.
+    :param length: number of slots.
+    :returns: the grid with its costs.
     """
     times, mask = contexts.times, contexts.mask
     target = torch.zeros(len(times), dtype=times.dtype)
@@ -203,7 +231,12 @@ def judge_grid(contexts: Contexts, spacing: float, length: int, scale: float, lo
 
 
 def grid_residual(contexts: Contexts, spacing: float) -> float:
-    """Mean distance of scans from a grid through their targets, as a share of its spacing: 0 on it, 0.25 at random."""
+    """Compute the mean distance of scans from a grid through their targets, as a share of its spacing.
+
+    :param contexts: of the dataset.
+    :param spacing: of the grid.
+    :returns: 0 for scans on the grid, 0.25 at random.
+    """
     position = contexts.offsets / spacing
     return _clean(float(np.abs(position - np.round(position)).mean()))
 
@@ -217,7 +250,7 @@ def _best_length(contexts: Contexts, spacing: float, scale: float, longest: int)
 
 
 def _fitted_spacing(contexts: Contexts, grid: GridPlan) -> float:
-    """The spacing that fits the slots of the scans within a grid best, by least squares."""
+    """Fit the spacing to the slots of the scans within a grid, by least squares."""
     offsets = contexts.offsets
     steps = np.round(offsets / grid.spacing)
     used = (steps >= 1) & (steps <= grid.length)
@@ -230,7 +263,7 @@ def _distinct(spacings: np.ndarray) -> np.ndarray:
 
 
 def _clean(value: float) -> float:
-    """Without the last digits, which differ between machines."""
+    """Round off the last digits, which differ between machines."""
     return round(value, 9) + 0.0
 
 
@@ -256,7 +289,7 @@ def plan_pairs(fingerprint: TemporalFingerprint) -> TemporalPlan:
 
 
 def _alone(unit: TimeUnit, intervals: np.ndarray, longest_span: float, reason: str) -> TemporalPlan:
-    """For samples that have no context."""
+    """Make the plan of samples without context."""
     scale = float(np.median(intervals))
     return TemporalPlan(
         time_unit=unit,
@@ -285,7 +318,12 @@ def _grid_reason(grid: GridPlan, contexts: Contexts, unit: str) -> str:
 
 
 def regularity(contexts: Contexts, grid: GridPlan) -> tuple[bool, str]:
-    """Whether scans lie on a grid closely enough that discrete methods are recommended, and why."""
+    """Check whether scans are close enough to a grid that discrete methods are recommended.
+
+    :param contexts: of the dataset.
+    :param grid: the best one.
+    :returns: whether they are, and the reason.
+    """
     residual = grid_residual(contexts, grid.spacing)
     regular = residual <= REGULAR_RESIDUAL and grid.overwritten <= REGULAR_LOSS and grid.clipped <= REGULAR_LOSS
     numbers = f"scans lie {residual:.1%} of Δ from the grid on average (at random: 25 %)"

@@ -25,7 +25,7 @@ def test_without_a_gpu_the_default_is_said(phantom_home, capsys, monkeypatch):
 def test_an_encoder_is_for_segmentation_alone(phantom_home, capsys):
     assert extract(["-d", "900", "-np", "1"]) == 0
     assert main(["-d", "900", "--preset", "tiny", "--encoder", "residual"]) == 1
-    assert "--encoder residual is for the task 'segment'" in capsys.readouterr().err
+    assert "--encoder residual has no meaning" in capsys.readouterr().err
 
 
 def test_a_reference_plan_is_used_by_its_file(phantom_home, capsys):

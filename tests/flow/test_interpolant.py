@@ -20,8 +20,8 @@ def test_interpolation_matches_equation_4_sample_by_sample():
     tau = torch.tensor([0.0, 0.3, 1.0])
     found = interpolate(start, end, tau)
     for sample, share in enumerate([0.0, 0.3, 1.0]):
-        wanted = (1 - share) * start[sample].numpy() + share * end[sample].numpy()
-        np.testing.assert_allclose(found[sample].numpy(), wanted, atol=1e-6)
+        expected = (1 - share) * start[sample].numpy() + share * end[sample].numpy()
+        np.testing.assert_allclose(found[sample].numpy(), expected, atol=1e-6)
 
 
 def test_noise_has_the_stated_standard_deviation_and_zero_adds_none():
@@ -37,9 +37,9 @@ def test_velocity_carries_the_start_to_the_end_in_one_unit_of_tau():
 
 
 def test_loss_is_the_mean_squared_error_over_observed_scans_alone():
-    predicted, wanted = stack(2, 3, 1, 4, 4), stack(2, 3, 1, 4, 4) * 0.5
+    predicted, expected = stack(2, 3, 1, 4, 4), stack(2, 3, 1, 4, 4) * 0.5
     mask = torch.tensor([[False, True, True], [True, True, True]])
-    errors = [((predicted[b, s] - wanted[b, s]) ** 2).numpy() for b, s in mask.nonzero().tolist()]
-    assert abs(velocity_loss(predicted, wanted, mask).item() - np.mean(errors)) < 1e-6
+    errors = [((predicted[b, s] - expected[b, s]) ** 2).numpy() for b, s in mask.nonzero().tolist()]
+    assert abs(velocity_loss(predicted, expected, mask).item() - np.mean(errors)) < 1e-6
     predicted[0, 0] = 1e6
-    assert abs(velocity_loss(predicted, wanted, mask).item() - np.mean(errors)) < 1e-6
+    assert abs(velocity_loss(predicted, expected, mask).item() - np.mean(errors)) < 1e-6

@@ -52,16 +52,16 @@ def test_there_and_back_is_where_it_began(solver):
 
 @pytest.mark.parametrize("solver", ORDERS)
 @pytest.mark.parametrize("steps", [1, 3])
-def test_backward_the_field_is_asked_between_1_and_0_alone(solver, steps):
-    asked = []
+def test_backward_the_field_is_evaluated_between_1_and_0_alone(solver, steps):
+    steps_seen = []
 
     def field(tau, x):
-        asked.append(tau.item())
+        steps_seen.append(tau.item())
         return torch.ones_like(x)
 
     end = integrate(field, torch.zeros(1), solver, steps, backward=True)
     assert end.item() == pytest.approx(-1)
-    assert asked[0] == 1 and min(asked) >= 0 and max(asked) <= 1
+    assert steps_seen[0] == 1 and min(steps_seen) >= 0 and max(steps_seen) <= 1
 
 
 def test_dopri5_is_accurate_and_ignores_the_number_of_steps():

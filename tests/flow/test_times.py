@@ -17,8 +17,8 @@ def test_interpolated_times_run_from_the_context_to_the_target():
 
 def test_fourier_features_are_sines_and_cosines_of_turns():
     features = fourier_features(torch.tensor([0.25]), torch.tensor([1.0, 2.0]))
-    wanted = [math.sin(math.pi / 2), math.sin(math.pi), math.cos(math.pi / 2), math.cos(math.pi)]
-    torch.testing.assert_close(features, torch.tensor([wanted]), atol=1e-6, rtol=0)
+    expected = [math.sin(math.pi / 2), math.sin(math.pi), math.cos(math.pi / 2), math.cos(math.pi)]
+    torch.testing.assert_close(features, torch.tensor([expected]), atol=1e-6, rtol=0)
 
 
 def test_encoding_is_the_mean_over_scans_whatever_their_order():

@@ -32,15 +32,15 @@ def test_where_the_noise_is_known_the_way_ends_at_the_image(sampling_steps):
     generator = torch.Generator().manual_seed(0)
     image, noise = torch.randn(2, 3, 4, 5, 6, generator=generator, dtype=torch.float64).unbind()
     steps = scheduler(sampling_steps=sampling_steps)
-    told = []
+    seen = []
 
     def noise_in(noisy, timestep):
-        told.append(timestep.tolist())
+        seen.append(timestep.tolist())
         kept = steps.alphas_cumprod[timestep].double().view(-1, 1, 1, 1)
         return (noisy - kept.sqrt() * image) / (1 - kept).sqrt()
 
     torch.testing.assert_close(denoised(steps, noise, noise_in), image, atol=1e-3, rtol=0)
-    assert told == [[step] * 3 for step in steps.timesteps.tolist()]
+    assert seen == [[step] * 3 for step in steps.timesteps.tolist()]
 
 
 def test_what_a_step_implies_is_limited():

@@ -73,7 +73,7 @@ def test_output_layers_of_a_pretraining_are_not_taken_over_even_if_they_fit(tmp_
     }
 
 
-def test_output_layers_of_other_structures_start_anew(tmp_path):
+def test_output_layers_of_other_structures_start_from_scratch(tmp_path):
     other = segmentation_plans()
     other.labels = {"background": 0, "all": 1}
     source, method = network(other), network(segmentation_plans(), seed=1)

@@ -46,11 +46,11 @@ def of_lstm(kernel: int) -> tuple[ConvLSTMCell, nn.LSTMCell]:
 def test_at_every_voxel_it_is_an_lstm(kernel):
     cell, lstm = of_lstm(kernel)
     series = torch.randn(3, 2, 2, 2, 3, 3)
-    state, wanted = fresh_state(torch.zeros(2, 4, 2, 3, 3)), None
+    state, expected = fresh_state(torch.zeros(2, 4, 2, 3, 3)), None
     for x in series:
         state = cell(x, state)
-        wanted = lstm(x.movedim(1, -1).reshape(-1, 2), wanted)
-    for found, one in zip(state, wanted, strict=True):
+        expected = lstm(x.movedim(1, -1).reshape(-1, 2), expected)
+    for found, one in zip(state, expected, strict=True):
         torch.testing.assert_close(found.movedim(1, -1).reshape(-1, 4), one)
 
 
@@ -59,9 +59,9 @@ def test_it_sees_the_neighbours_of_the_scan_and_of_the_state():
     cell = ConvLSTMCell(nn.Conv2d, 1, 4, [3, 3])
     image, hidden = torch.zeros(1, 1, 5, 5), torch.zeros(1, 4, 5, 5)
     still = cell(image, (hidden, hidden))[0]
-    beside = image.clone()
-    beside[0, 0, 2, 2] = 1
-    changed = (cell(beside, (hidden, hidden))[0] - still).abs().sum((0, 1)) > 0
+    neighbour = image.clone()
+    neighbour[0, 0, 2, 2] = 1
+    changed = (cell(neighbour, (hidden, hidden))[0] - still).abs().sum((0, 1)) > 0
     assert changed.nonzero().min() == 1 and changed.nonzero().max() == 3 and changed.sum() == 9
     moved = hidden.clone()
     moved[:, :, 2, 2] = 1
@@ -135,7 +135,7 @@ def test_what_is_not_kept_is_computed_again_with_the_same_gradient():
     assert kept[1] < 0.4 * kept[0]
 
 
-def test_nothing_is_kept_where_no_gradient_is_wanted():
+def test_nothing_is_kept_where_no_gradient_is_needed():
     with torch.no_grad():
         hidden, _ = without_keeping(lambda x: (2 * x, x), torch.ones(1, requires_grad=True))
     assert not hidden.requires_grad

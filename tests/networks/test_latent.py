@@ -95,7 +95,7 @@ def test_gradients_reach_every_parameter(plan):
                 assert parameter.grad is not None and parameter.grad.any(), name
 
 
-def test_fresh_it_finds_nothing_awake_it_is_told_of_step_and_code():
+def test_fresh_it_predicts_zero_awake_it_uses_step_and_code():
     torch.manual_seed(0)
     unet = build_diffusion_unet(6, 3, 4, halving(4))
     x, step, code = torch.randn(1, 6, 8, 8), torch.tensor([10]), torch.randn(1, 1, 4)

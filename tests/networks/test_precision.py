@@ -92,10 +92,10 @@ def test_group_norm_in_bf16_and_channels_last_is_that_of_float32(spatial):
     torch.nn.init.normal_(norm.weight)
     low = x.bfloat16().contiguous(memory_format=channels_last(len(spatial))).requires_grad_()
     high = low.detach().float().requires_grad_()
-    found, wanted = norm(low), torch.nn.GroupNorm.forward(norm, high)
+    found, expected = norm(low), torch.nn.GroupNorm.forward(norm, high)
     assert found.dtype == torch.bfloat16
     assert found.is_contiguous(memory_format=channels_last(len(spatial)))
-    torch.testing.assert_close(found.float(), wanted, atol=0.03, rtol=0.02)
+    torch.testing.assert_close(found.float(), expected, atol=0.03, rtol=0.02)
     (found.float() * direction).sum().backward()
-    (wanted * direction).sum().backward()
+    (expected * direction).sum().backward()
     assert (low.grad.float() - high.grad).norm() < 0.02 * high.grad.norm()

@@ -7,7 +7,7 @@ import torch
 from longflow.networks.projection import Predictor, Projector, draw_places, features_at
 
 
-def test_places_are_drawn_once_each_and_anew_each_time():
+def test_places_are_drawn_once_each_and_differ_each_time():
     places = draw_places((3, 4, 5), 20, "cpu")
     assert len(set(places.tolist())) == 20 and places.min() >= 0 and places.max() < 60
     assert not torch.equal(places, draw_places((3, 4, 5), 20, "cpu"))

@@ -25,8 +25,8 @@ def test_every_place_is_the_weighted_sum_of_the_scans():
     stack, times, further, mask = inputs(3)
     weights = mixing().weights(times, further, mask)
     found = mixing()(stack, times, further, mask)
-    wanted = sum(weights[:, :, scan, None, None, None] * stack[:, None, scan] for scan in range(3))
-    torch.testing.assert_close(found, wanted)
+    expected = sum(weights[:, :, scan, None, None, None] * stack[:, None, scan] for scan in range(3))
+    torch.testing.assert_close(found, expected)
 
 
 def test_what_all_scans_share_does_not_matter():

@@ -74,10 +74,10 @@ def test_chunks_change_nothing_not_even_where_products_of_decays_underflow(lengt
     torch.manual_seed(0)
     decay, given = rate * torch.rand(2, length, 3), torch.randn(2, length, 3)
     before = decay.clone(), given.clone()
-    wanted = [given[:, 0]]
+    expected = [given[:, 0]]
     for place in range(1, length):
-        wanted.append(decay[:, place] * wanted[-1] + given[:, place])
-    torch.testing.assert_close(recur_in_chunks(decay, given, chunk), torch.stack(wanted, dim=1))
+        expected.append(decay[:, place] * expected[-1] + given[:, place])
+    torch.testing.assert_close(recur_in_chunks(decay, given, chunk), torch.stack(expected, dim=1))
     assert torch.equal(decay, before[0]) and torch.equal(given, before[1])
 
 
@@ -124,7 +124,7 @@ def test_the_kernel_of_mamba_ssm_is_used_where_it_is_installed_and_the_device_is
         return torch.from_numpy(one_after_the_other(u, delta, A, B, C, D)).float().transpose(1, 2)
 
     given = inputs(11)
-    wanted = selective_scan(**given)
+    expected = selective_scan(**given)
     fake = ModuleType("mamba_ssm.ops.selective_scan_interface")
     fake.selective_scan_fn = selective_scan_fn
     for name in ("mamba_ssm", "mamba_ssm.ops"):
@@ -135,7 +135,7 @@ def test_the_kernel_of_mamba_ssm_is_used_where_it_is_installed_and_the_device_is
     selective_scan(**given)
     assert not calls  # it has none for a CPU
     monkeypatch.setattr(module, "KERNEL_DEVICES", ("cpu",))
-    torch.testing.assert_close(selective_scan(**given), wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(selective_scan(**given), expected, atol=1e-4, rtol=1e-4)
     assert calls == [((2, FEATURES, 11), (2, STATES, 11))]
 
 

@@ -10,10 +10,10 @@ from longflow.networks.time_embedding import FREQUENCIES, TimeEmbedding, TimeMod
 def test_sinusoids_are_those_of_vaswani():
     """PE(pos, 2i) = sin(pos / 10000^(2i / d)) and PE(pos, 2i + 1) = cos of it; here all sines come first."""
     position, size = 37.0, 2 * FREQUENCIES
-    wanted = [math.sin(position / 10000 ** (2 * i / size)) for i in range(FREQUENCIES)]
-    wanted += [math.cos(position / 10000 ** (2 * i / size)) for i in range(FREQUENCIES)]
+    expected = [math.sin(position / 10000 ** (2 * i / size)) for i in range(FREQUENCIES)]
+    expected += [math.cos(position / 10000 ** (2 * i / size)) for i in range(FREQUENCIES)]
     found = fourier_features(torch.tensor([position]), vaswani_frequencies(FREQUENCIES))[0]
-    np.testing.assert_allclose(found, wanted, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_code_for_each_time_which_tells_neighbouring_steps_apart_in_bf16_too():
@@ -36,8 +36,8 @@ def test_modulation_is_a_h_plus_b_of_one_linear_layer():
     modulation, h, code = TimeModulation(5, 3), torch.randn(2, 3, 4, 6), torch.randn(2, 5)
     assert modulation.linear.out_features == 6
     both = code.numpy() @ modulation.linear.weight.detach().numpy().T + modulation.linear.bias.detach().numpy()
-    wanted = both[:, :3, None, None] * h.numpy() + both[:, 3:, None, None]
-    np.testing.assert_allclose(modulation(h, code).detach(), wanted, rtol=1e-5, atol=1e-6)
+    expected = both[:, :3, None, None] * h.numpy() + both[:, 3:, None, None]
+    np.testing.assert_allclose(modulation(h, code).detach(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_modulation_starts_near_the_identity_but_is_conditioned_on_time():

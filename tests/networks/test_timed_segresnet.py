@@ -45,8 +45,8 @@ def test_the_time_scales_and_shifts_what_the_second_activation_gives():
     nn.init.zeros_(modulation.linear.weight)
     modulation.linear.bias.data = torch.tensor([0.0, 1.0]).repeat_interleave(8)
     x = torch.randn(2, 8, 6, 6)
-    wanted = x + block.conv2(torch.ones_like(x))
-    torch.testing.assert_close(conditioned_on_time(block, modulation, x.clone(), torch.randn(2, 4)), wanted)
+    expected = x + block.conv2(torch.ones_like(x))
+    torch.testing.assert_close(conditioned_on_time(block, modulation, x.clone(), torch.randn(2, 4)), expected)
 
 
 @pytest.mark.parametrize("shape", [(9, 12), (3, 8, 8)])
@@ -67,7 +67,7 @@ def test_stages_and_features_are_the_plans_and_blocks_monais():
     assert network(2, features=(8,))(torch.randn(1, 1, 5, 5), torch.zeros(1)).shape == (1, 1, 5, 5)
 
 
-def test_with_the_plan_of_timeresnet_it_has_the_size_that_is_told():
+def test_with_the_plan_of_timeresnet_it_has_the_stated_size():
     with torch.device("meta"):
         net = network(2, features=(64, 128, 256, 512, 1024))
     assert round(sum(parameter.numel() for parameter in net.parameters()) / 1e6, 1) == 114.3
@@ -76,8 +76,8 @@ def test_with_the_plan_of_timeresnet_it_has_the_size_that_is_told():
 def test_a_copy_is_the_same_network():
     net = awake(network(2))
     image, time = torch.randn(1, 1, 8, 8), torch.rand(1)
-    wanted = net(image, time)
-    torch.testing.assert_close(deepcopy(net)(image, time), wanted)
+    expected = net(image, time)
+    torch.testing.assert_close(deepcopy(net)(image, time), expected)
 
 
 def test_gradients_in_bf16_are_those_of_float32_where_two_slices_are_left():

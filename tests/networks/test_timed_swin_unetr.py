@@ -59,8 +59,8 @@ def test_the_time_scales_and_shifts_what_the_first_activation_gives(inputs):
     block.time.linear.bias.data = torch.tensor([0.0, 1.0]).repeat_interleave(8)
     x, inner = torch.randn(2, inputs, 6, 6), block.block
     skip = x if inputs == 8 else inner.norm3(inner.conv3(x))
-    wanted = inner.lrelu(inner.norm2(inner.conv2(torch.ones(2, 8, 6, 6))) + skip)
-    torch.testing.assert_close(block(x, torch.randn(2, 4)), wanted)
+    expected = inner.lrelu(inner.norm2(inner.conv2(torch.ones(2, 8, 6, 6))) + skip)
+    torch.testing.assert_close(block(x, torch.randn(2, 4)), expected)
 
 
 @pytest.mark.parametrize("shape", [(9, 12), (3, 8, 9)])
@@ -80,7 +80,7 @@ def test_features_are_a_multiple_of_twelve_for_every_plan():
         assert net.embedding.embed_dim == 3 * first // 2 and net.embedding.embed_dim % 12 == 0
 
 
-def test_with_the_plan_of_timeresnet_it_has_the_size_that_is_told():
+def test_with_the_plan_of_timeresnet_it_has_the_stated_size():
     with fake_tensors():
         net = network(2, features=(64, 128, 256, 512, 1024))
     assert len(net.stages) == 4
@@ -90,8 +90,8 @@ def test_with_the_plan_of_timeresnet_it_has_the_size_that_is_told():
 def test_a_copy_is_the_same_network():
     net = awake(network(2))
     image, time = torch.randn(1, 1, 8, 16), torch.rand(1)
-    wanted = net(image, time)
-    torch.testing.assert_close(deepcopy(net)(image, time), wanted)
+    expected = net(image, time)
+    torch.testing.assert_close(deepcopy(net)(image, time), expected)
 
 
 def test_gradients_in_bf16_are_those_of_float32_where_two_slices_are_left():

@@ -37,9 +37,9 @@ def test_at_the_papers_size_it_has_120_to_130_million_parameters():
 
 def test_all_blocks_but_those_of_the_decoder_are_conditioned_on_time():
     network = TimeResNet(1, 1, plan(2, blocks=(2, 1)))
-    told = [*(block for stage in network.encoder for block in stage), network.bottleneck[0], network.bottleneck[2]]
-    assert len(told) == 5
-    assert all(isinstance(block, ResidualBlock) and block.time is not None for block in told)
+    blocks = [*(block for stage in network.encoder for block in stage), network.bottleneck[0], network.bottleneck[2]]
+    assert len(blocks) == 5
+    assert all(isinstance(block, ResidualBlock) and block.time is not None for block in blocks)
     assert isinstance(network.bottleneck[1], SelfConvolutionAttention)
     assert all(isinstance(block, ResidualBlock) and block.time is None for block in network.decoder)
 
@@ -55,8 +55,8 @@ def test_attention_is_softmax_of_products_over_all_positions_added_to_its_input(
     weights = np.exp(np.einsum("bhcq,bhck->bhqk", query, key) / 2**0.5)
     weights /= weights.sum(axis=3, keepdims=True)
     attended = np.einsum("bhqk,bhck->bhcq", weights, value).reshape(x.shape)
-    wanted = x + block.out(torch.from_numpy(attended))
-    torch.testing.assert_close(block(x), wanted, atol=1e-5, rtol=1e-4)
+    expected = x + block.out(torch.from_numpy(attended))
+    torch.testing.assert_close(block(x), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_attention_starts_as_the_identity():
@@ -77,9 +77,9 @@ def test_keys_of_larger_maps_are_averages_over_cells(monkeypatch):
     block = awake(SelfConvolutionAttention(nn.Conv2d, 8, [1, 1]))
     coarse = torch.randn(1, 8, 2, 3)
     fine = coarse.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
-    wanted = block(fine)
+    expected = block(fine)
     monkeypatch.setattr(timeresnet, "MOST_KEYS", 6)
-    torch.testing.assert_close(block(fine), wanted)
+    torch.testing.assert_close(block(fine), expected)
     torch.testing.assert_close(block(fine)[..., ::2, ::2], block(coarse))
     odd = torch.randn(1, 8, 3, 5)
     assert block(odd).shape == odd.shape and not torch.allclose(block(odd), odd)

@@ -38,8 +38,8 @@ def test_mamba_is_what_its_paper_says_step_by_step():
         decay = np.exp(-delta[place][:, None] * np.exp(weights["A_log"]))
         h = decay * h + delta[place][:, None] * B[place] * u[place][:, None]
         rows.append(h @ C[place] + weights["D"] * u[place])
-    wanted = (np.stack(rows) * silu(gate)) @ weights["out_proj.weight"].T
-    np.testing.assert_allclose(layer(x)[0].detach(), wanted, atol=1e-5)
+    expected = (np.stack(rows) * silu(gate)) @ weights["out_proj.weight"].T
+    np.testing.assert_allclose(layer(x)[0].detach(), expected, atol=1e-5)
 
 
 def test_a_position_sees_those_before_it_alone():
@@ -69,10 +69,10 @@ def test_weights_have_the_names_of_mamba_ssm():
 def test_positions_of_a_map_are_read_row_by_row():
     layer, x = MambaLayer(8), torch.randn(2, 8, 2, 3, 4)
     sequence = torch.stack([x[:, :, i, j, k] for i in range(2) for j in range(3) for k in range(4)], dim=1)
-    wanted = layer.mamba(layer.norm(sequence))
+    expected = layer.mamba(layer.norm(sequence))
     found = layer(x)
     assert found.shape == x.shape
-    torch.testing.assert_close(found[:, :, 1, 2, 0], wanted[:, 20])
+    torch.testing.assert_close(found[:, :, 1, 2, 0], expected[:, 20])
 
 
 def test_the_bottleneck_is_the_state_space_layer_which_scans(monkeypatch):

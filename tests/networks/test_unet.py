@@ -36,11 +36,11 @@ CASES = [
 def test_outputs_are_those_of_nnunets_own_forward(topology, shape):
     torch.manual_seed(0)
     network, image = UNet(2, 3, topology), torch.randn(2, 2, *shape)
-    found, wanted = network(image), network.unet(image)
-    assert len(found) == len(wanted) == 2
-    for one, other in zip(found, wanted, strict=True):
+    found, expected = network(image), network.unet(image)
+    assert len(found) == len(expected) == 2
+    for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
-    torch.testing.assert_close(network.finest(image), wanted[0])
+    torch.testing.assert_close(network.finest(image), expected[0])
     assert found[0].dtype == torch.float32
 
 

@@ -25,8 +25,8 @@ def test_normal_form(unit, name, form):
 
 
 def test_dataset_json_has_the_last_word():
-    wanted = description("days", ("FLAIR", "T1"), normalization={"1": "absolute"})
-    channels = plan_channels(spatial([8, 8, 8], [1, 1, 1], channels=2), wanted)
+    expected = description("days", ("FLAIR", "T1"), normalization={"1": "absolute"})
+    channels = plan_channels(spatial([8, 8, 8], [1, 1, 1], channels=2), expected)
     assert [channel.normal_form for channel in channels] == ["per_scan", "absolute"]
 
 
@@ -55,9 +55,9 @@ def test_ct_is_clipped_to_segment_alone():
 
 @pytest.mark.parametrize(("task", "verb"), [("segment", "segmented"), ("translate", "translated")])
 def test_the_first_scan_cannot_prepare_one_that_is_seen_by_itself(task, verb):
-    wanted = description(task=task, normalization={"0": "per_subject"})
+    expected = description(task=task, normalization={"0": "per_subject"})
     with pytest.raises(ConfigurationError, match=f"'per_subject', but a scan is {verb} by itself"):
-        plan_channels(spatial([8, 8, 8], [1, 1, 1]), wanted)
+        plan_channels(spatial([8, 8, 8], [1, 1, 1]), expected)
 
 
 def test_to_translate_ct_has_the_papers_numbers():
@@ -76,6 +76,6 @@ def test_to_translate_other_images_have_their_own_numbers(unit):
 
 def test_absolute_numbers_of_what_is_not_ct_are_the_datasets():
     """HU are clipped where the name says CT; of other units nothing is known."""
-    wanted = description(names=("T1 map",), task="translate", normalization={"0": "absolute"})
-    (channel,) = plan_channels(spatial([8, 8, 8], [1, 1, 1]), wanted)
+    expected = description(names=("T1 map",), task="translate", normalization={"0": "absolute"})
+    (channel,) = plan_channels(spatial([8, 8, 8], [1, 1, 1]), expected)
     assert (channel.offset, channel.scale, channel.clip) == (40, 100, None)

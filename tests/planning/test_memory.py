@@ -80,8 +80,8 @@ def test_the_batch_is_a_real_one(plans):
 def to_segment():
     found = fingerprint([[0.0]] * 4, [8, 32, 32], [3, 1, 1])
     labels = {"background": 0, "whole": [1, 2], "core": [2]}
-    asked = description(task="segment", labels=labels, regions_class_order=[1, 2])
-    return make_plans(found, asked, "tiny")
+    requested = description(task="segment", labels=labels, regions_class_order=[1, 2])
+    return make_plans(found, requested, "tiny")
 
 
 def test_batches_of_scans_have_the_shapes_that_samplers_give(to_segment):
@@ -128,8 +128,8 @@ def test_the_optimizer_is_the_methods(to_segment, monkeypatch):
 def translation_plans():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("longflow.planning.plan.training_memory", lambda *_: 1e8)
-        asked = description(names=("CT", "CT"), task="translate")
-        return make_plans(phase_fingerprint([1, 64, 64], [5, 1, 1], channels=2), asked, "tiny")
+        requested = description(names=("CT", "CT"), task="translate")
+        return make_plans(phase_fingerprint([1, 64, 64], [5, 1, 1], channels=2), requested, "tiny")
 
 
 def test_a_batch_of_pairs_holds_both_directions(translation_plans):

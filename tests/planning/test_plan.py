@@ -90,9 +90,9 @@ class TestSegment:
 
     def test_mirroring_is_not_for_the_smallest(self, quick_memory):
         found = fingerprint([[0.0, 1]] * 3, [16, 32, 32], [1, 1, 1])
-        asked = description(task="segment", labels=self.LABELS)
+        requested = description(task="segment", labels=self.LABELS)
         for name, mirrors in (("tiny", False), ("S", True)):
-            plans = make_plans(found, asked, name)
+            plans = make_plans(found, requested, name)
             assert build_method("unet", plans, "3d_fullres").mirrors is mirrors
 
     def test_what_predicts_decides_the_patch_and_pretraining_beyond_it_is_said(self, monkeypatch):
@@ -118,17 +118,17 @@ class TestSegment:
 
     def test_residual_encoder_and_full_depth(self, quick_memory):
         found = fingerprint([[0.0]] * 40, [128, 128, 128], [1, 1, 1])
-        asked = description(task="segment", labels=self.LABELS)
-        plans = make_plans(found, asked, "M", gpu_memory=40, encoder="residual")
+        requested = description(task="segment", labels=self.LABELS)
+        plans = make_plans(found, requested, "M", gpu_memory=40, encoder="residual")
         network = plans.configurations["3d_fullres"].network
         assert (network.encoder, network.blocks_per_stage) == ("residual", [1, 3, 4, 6, 6, 6])
         assert network.features_per_stage == [32, 64, 128, 256, 320, 320]
         assert (plans.training.epochs, plans.training.iterations_per_epoch) == (1000, 250)
-        assert plans.identity("3d_fullres") != make_plans(found, asked, "M", gpu_memory=40).identity("3d_fullres")
+        assert plans.identity("3d_fullres") != make_plans(found, requested, "M", gpu_memory=40).identity("3d_fullres")
 
     def test_an_encoder_is_no_matter_of_forecasts(self):
         found = fingerprint(CINE, [16, 32, 32], [1, 1, 1])
-        with pytest.raises(ConfigurationError, match="--encoder residual is for the task 'segment'"):
+        with pytest.raises(ConfigurationError, match="--encoder residual has no meaning"):
             make_plans(found, description(), "tiny", encoder="residual")
 
     @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ class TestSegment:
     )
     def test_the_real_estimate_fits_the_budget(self, labels):
         order = [1, 2] if "whole" in labels else []
-        asked = description(task="segment", labels=labels, regions_class_order=order)
+        requested = description(task="segment", labels=labels, regions_class_order=order)
         found = fingerprint([[0.0]] * 3, [16, 16, 16], [1, 1, 1])
-        plans = make_plans(found, asked, "tiny", gpu_memory=0.05)
+        plans = make_plans(found, requested, "tiny", gpu_memory=0.05)
         assert 0 < plans.configurations["3d_fullres"].memory_estimate["unet"] <= 0.05
         assert plans.labels == labels
 
@@ -198,5 +198,5 @@ class TestTranslate:
         assert 4 * weights < training_memory(method, plans, "2d") < planning.GB
 
     def test_an_encoder_is_no_matter_of_translations(self):
-        with pytest.raises(ConfigurationError, match="--encoder residual is for the task 'segment'"):
+        with pytest.raises(ConfigurationError, match="--encoder residual has no meaning"):
             make_plans(phase_fingerprint([8, 32, 32], [5, 1, 1]), self.CT, "tiny", encoder="residual")

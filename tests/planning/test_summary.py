@@ -28,9 +28,9 @@ def test_the_summary_fits_a_screen_and_says_why():
 def test_to_segment_structures_and_encoder_are_shown_and_nothing_of_forecasts(times, monkeypatch):
     monkeypatch.setattr("longflow.planning.plan.training_memory", lambda *_: 1e8)
     labels = {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}
-    asked = description(task="segment", labels=labels, regions_class_order=[1, 2])
+    requested = description(task="segment", labels=labels, regions_class_order=[1, 2])
     found = fingerprint(times, [16, 32, 32], [1, 1, 1])
-    text = shown(found, make_plans(found, asked, "tiny", encoder="residual"))
+    text = shown(found, make_plans(found, requested, "tiny", encoder="residual"))
     for word in ("whole", "1 + 2", "core", "ignored", "residual U-Net", "per_scan", "each method's own"):
         assert word in text
     for word in ("forecast", "context", "slot", "Runners-up", "Regular"):

@@ -18,7 +18,7 @@ from longflow.flow.times import time_frequencies
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method, Options
 from longflow.networks.registry import NetworksFor, build_network
-from longflow.plans import Plans
+from longflow.plans import Plans, TemporalPlan
 
 FREQUENCIES = 16
 
@@ -172,3 +172,15 @@ class GridFlowMethod(FlowMethod):
 def flow_step_frequencies() -> Tensor:
     """Return frequencies f_k of gamma(tau), for codes of the flow step alone: (FREQUENCIES,)."""
     return time_frequencies(SMALLEST_STEP, 1.0, FREQUENCIES)
+
+
+def planned_frequencies(temporal: TemporalPlan) -> Tensor:
+    """Return frequencies f_k for a dataset's times, from its shortest interval to its longest span or horizon.
+
+    :param temporal: of the plans.
+    :returns: (FREQUENCIES,), in turns per unit of the time scale.
+    """
+    longest = max(temporal.longest_span, temporal.longest_horizon)
+    return time_frequencies(
+        temporal.shortest_interval / temporal.time_scale, longest / temporal.time_scale, FREQUENCIES
+    )

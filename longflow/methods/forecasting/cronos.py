@@ -5,9 +5,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longflow.flow.times import encode_times, fourier_features, interpolate_times, time_frequencies
+from longflow.flow.times import encode_times, fourier_features, interpolate_times
 from longflow.methods.batches import Batch
-from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod, flow_step_frequencies
+from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod, flow_step_frequencies, planned_frequencies
 from longflow.methods.method import Options
 from longflow.networks.scan_mixing import ScanMixing
 from longflow.plans import Plans
@@ -26,7 +26,7 @@ class Cronos(FlowMethod):
     term W(t_1 ... t_T, t_target) X_0, with weights made of every scan's own time, is added to the network's velocity:
       v = v_theta(X_tau, T_tau) + W X_0. It starts at zero, as the network does.
 
-    Frequencies cover the dataset's shortest interval and longest span or horizon (:func:`time_frequencies`).
+    Frequencies cover the dataset's shortest interval and longest span or horizon (:func:`planned_frequencies`).
 
     A further option is ``explicit_time``. Switched off, no time enters (table 9 and B.6.2, where the variant called
     discrete "receives no timestamps" and everything else is equal). The code is then gamma(tau), as in discrete CRONOS
@@ -46,11 +46,7 @@ class Cronos(FlowMethod):
         if not timed:
             self.register_buffer("frequencies", flow_step_frequencies())
             return
-        longest = max(temporal.longest_span, temporal.longest_horizon)
-        frequencies = time_frequencies(
-            temporal.shortest_interval / temporal.time_scale, longest / temporal.time_scale, FREQUENCIES
-        )
-        self.register_buffer("frequencies", frequencies)
+        self.register_buffer("frequencies", planned_frequencies(temporal))
         self.mixing = ScanMixing(self.scans, 2 * FREQUENCIES, 2 * FREQUENCIES)
 
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:

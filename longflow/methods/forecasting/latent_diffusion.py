@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from longflow.errors import ConfigurationError
-from longflow.flow.times import fourier_features, time_frequencies
+from longflow.flow.times import fourier_features
 from longflow.methods.batches import Batch
 from longflow.methods.diffusion import USUAL_TIMESTEPS, ddim_scheduler, denoised
-from longflow.methods.forecasting._flow import FREQUENCIES
+from longflow.methods.forecasting._flow import FREQUENCIES, planned_frequencies
 from longflow.methods.method import Method, Options
 from longflow.plans import Plans
 
@@ -70,11 +70,7 @@ class LatentDiffusion(Method):
         latent_channels = channels * len(self.offsets)
         self.autoencoder = build_autoencoder(channels, latent_channels, network)
         self.unet = build_diffusion_unet(2 * latent_channels, latent_channels, 2 * FREQUENCIES, network)
-        longest = max(temporal.longest_span, temporal.longest_horizon)
-        frequencies = time_frequencies(
-            temporal.shortest_interval / temporal.time_scale, longest / temporal.time_scale, FREQUENCIES
-        )
-        self.register_buffer("frequencies", frequencies)
+        self.register_buffer("frequencies", planned_frequencies(temporal))
         self.register_buffer("scale", torch.ones(()))
         self.scheduler = ddim_scheduler(
             "latent_diffusion",

@@ -26,8 +26,8 @@ def test_the_forecast_has_the_shape_of_the_target_and_is_no_scan_before_training
 
 def test_the_loss_is_the_mean_squared_error_of_the_forecast():
     method, batch = convlstm(), random_batch()
-    wanted = np.square((method.predict(batch)["forecast"] - batch.target).detach().numpy()).mean()
-    assert method.training_step(batch).item() == pytest.approx(wanted, rel=1e-5)
+    expected = np.square((method.predict(batch)["forecast"] - batch.target).detach().numpy()).mean()
+    assert method.training_step(batch).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])

@@ -13,14 +13,14 @@ def cronos():
     return build_method("cronos", minimal_plans(), "3d_fullres")
 
 
-def test_code_is_equation_11_of_the_interpolated_times_beside_the_target_time():
+def test_code_is_equation_11_of_the_interpolated_times_next_to_the_target_time():
     method, batch = cronos(), random_batch()
     tau = torch.tensor([0.2, 0.9])
     times = (1 - tau[:, None]) * batch.context_times + tau[:, None] * batch.target_time[:, None]
-    wanted = encode_times(times, method.frequencies, batch.context_mask)
+    expected = encode_times(times, method.frequencies, batch.context_mask)
     code = method.code(batch, tau)
-    torch.testing.assert_close(code[:, : wanted.shape[1]], wanted)
-    torch.testing.assert_close(code[:, wanted.shape[1] :], fourier_features(batch.target_time, method.frequencies))
+    torch.testing.assert_close(code[:, : expected.shape[1]], expected)
+    torch.testing.assert_close(code[:, expected.shape[1] :], fourier_features(batch.target_time, method.frequencies))
 
 
 def test_the_code_tells_target_times_apart_at_the_first_step():
@@ -58,7 +58,7 @@ def test_a_trained_forecast_changes_with_its_target_time():
 
 
 def test_without_explicit_time_no_time_enters():
-    """The same forecast whatever the times are, several steps included; only the flow step is told."""
+    """The same forecast whatever the times are, several steps included; only the flow step enters."""
     torch.manual_seed(0)
     method = awake(build_method("cronos", minimal_plans(), "3d_fullres", {"explicit_time": "off"})).eval()
     batch, tau = random_batch(), torch.tensor([0.2, 0.9])

@@ -10,8 +10,8 @@ def test_the_stack_is_the_grid_before_the_target_filled_forward():
     stack, mask = method.stack(batch)
     # horizon 1.5 intervals: slots end half an interval after the last scan, at -3.5, -2.5, -1.5, -0.5, 0.5;
     # scans at -2, -1, 0 lie halfway between two slots and go to the later one
-    wanted = [0, 0, 0, 1, 2]
-    assert all(torch.equal(stack[:, slot], batch.context[:, scan]) for slot, scan in enumerate(wanted))
+    expected = [0, 0, 0, 1, 2]
+    assert all(torch.equal(stack[:, slot], batch.context[:, scan]) for slot, scan in enumerate(expected))
     assert mask.all()
 
 
@@ -20,8 +20,8 @@ def test_a_longer_horizon_shows_as_a_longer_carry():
     batch = random_batch(scans=3)
     batch.target_time = torch.full((2,), 3.0)
     stack, _ = method.stack(batch)
-    wanted = [0, 1, 2, 2, 2]
-    assert all(torch.equal(stack[:, slot], batch.context[:, scan]) for slot, scan in enumerate(wanted))
+    expected = [0, 1, 2, 2, 2]
+    assert all(torch.equal(stack[:, slot], batch.context[:, scan]) for slot, scan in enumerate(expected))
 
 
 def test_a_grid_of_one_slot_holds_the_last_scan():

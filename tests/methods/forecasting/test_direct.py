@@ -73,10 +73,10 @@ def test_padding_and_other_samples_change_nothing(name):
         context_times=torch.cat([torch.full((2, 1), 77.0), batch.context_times], 1),
         context_mask=torch.cat([torch.zeros(2, 1, dtype=torch.bool), batch.context_mask], 1),
     )
-    wanted = method.predict(batch)["forecast"]
-    torch.testing.assert_close(method.predict(padded)["forecast"], wanted)
+    expected = method.predict(batch)["forecast"]
+    torch.testing.assert_close(method.predict(padded)["forecast"], expected)
     alone = replace(batch, **{key: value[:1] for key, value in vars(batch).items() if value is not None})
-    torch.testing.assert_close(method.predict(alone)["forecast"], wanted[:1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(method.predict(alone)["forecast"], expected[:1], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", BASELINES)

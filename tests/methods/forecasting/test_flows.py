@@ -163,30 +163,30 @@ def sparse_batch():
 def test_without_locf_empty_slots_are_zeros(name, filling, counts):
     batch = sparse_batch()
     stack, mask = flow(name, {"filling": filling}).stack(batch)
-    wanted = torch.zeros_like(stack)
-    wanted[:, 1], wanted[:, 3] = batch.context[:, 0], batch.context[:, 1]
-    assert torch.equal(stack, wanted) and mask.int().tolist() == [counts] * 2
+    expected = torch.zeros_like(stack)
+    expected[:, 1], expected[:, 3] = batch.context[:, 0], batch.context[:, 1]
+    assert torch.equal(stack, expected) and mask.int().tolist() == [counts] * 2
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_masked_slots_have_no_part_in_loss_and_reductions(name):
     """A fresh network: the loss is that of the given frames, and the forecasts are LCI and the context mean."""
     method, batch = flow(name, {"filling": "masking"}), sparse_batch()
-    wanted = (batch.target.unsqueeze(1) - batch.context).square().mean()
-    torch.testing.assert_close(method.training_step(batch), wanted)
+    expected = (batch.target.unsqueeze(1) - batch.context).square().mean()
+    torch.testing.assert_close(method.training_step(batch), expected)
     found = method.predict(batch)
     assert torch.equal(found["last"], batch.context[:, -1])
     torch.testing.assert_close(found["mean"], batch.context.mean(1))
 
 
 @pytest.mark.parametrize("name", GRIDS)
-def test_what_masked_slots_hold_is_never_seen(name, monkeypatch):
+def test_the_content_of_masked_slots_is_never_seen(name, monkeypatch):
     method, batch = awake(flow(name, {"filling": "masking"})).eval(), sparse_batch()
-    wanted, loss = method.predict(batch), points_of_training(method, batch)[0]
+    expected, loss = method.predict(batch), points_of_training(method, batch)[0]
     stack, mask = method.stack(batch)
     monkeypatch.setattr(method, "stack", lambda batch: (stack.masked_fill(~mask.view(2, 5, 1, 1, 1, 1), 9.0), mask))
     for reduction, volume in method.predict(batch).items():
-        torch.testing.assert_close(volume, wanted[reduction])
+        torch.testing.assert_close(volume, expected[reduction])
     torch.testing.assert_close(points_of_training(method, batch)[0], loss)
 
 
@@ -194,8 +194,8 @@ def test_what_masked_slots_hold_is_never_seen(name, monkeypatch):
 def test_without_filling_zeros_count_like_scans(name):
     method, batch = flow(name, {"filling": "none"}), sparse_batch()
     of_zeros = batch.target.square().mean()
-    wanted = (2 * (batch.target.unsqueeze(1) - batch.context).square().mean() + 3 * of_zeros) / 5
-    torch.testing.assert_close(method.training_step(batch), wanted)
+    expected = (2 * (batch.target.unsqueeze(1) - batch.context).square().mean() + 3 * of_zeros) / 5
+    torch.testing.assert_close(method.training_step(batch), expected)
     found = method.predict(batch)
     assert not found["last"].any()
     torch.testing.assert_close(found["mean"], batch.context.sum(1) / 5)

@@ -56,9 +56,9 @@ def test_the_first_loss_is_that_of_the_last_scan_or_the_target():
         found = method.autoencoder.decode(mean + torch.randn_like(deviation) * deviation)
         normal = torch.distributions.Normal
         divergence = torch.distributions.kl_divergence(normal(mean, deviation), normal(0.0, 1.0)).sum()
-        wanted = (found - image).abs().mean() + KL_WEIGHT * divergence
+        expected = (found - image).abs().mean() + KL_WEIGHT * divergence
         torch.manual_seed(seed)
-        assert method.training_step(batch).item() == pytest.approx(wanted.item(), rel=1e-5)
+        assert method.training_step(batch).item() == pytest.approx(expected.item(), rel=1e-5)
         assert method.terms["kl"].item() == pytest.approx(divergence.item(), rel=1e-4)
         errors.add(bool(image is batch.target))
     assert errors == {True, False}
@@ -87,9 +87,9 @@ def test_the_second_loss_is_the_error_of_the_noise():
     noise = torch.randn(target.shape)
     kept = method.scheduler.alphas_cumprod[timestep].view(-1, 1, 1, 1, 1)
     noisy = kept.sqrt() * target + (1 - kept).sqrt() * noise
-    wanted = (method._noise_in(noisy, last, timestep, batch.target_time) - noise).square().mean()
+    expected = (method._noise_in(noisy, last, timestep, batch.target_time) - noise).square().mean()
     torch.manual_seed(1)
-    assert method.training_step(batch).item() == pytest.approx(wanted.item(), rel=1e-4)
+    assert method.training_step(batch).item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
@@ -107,8 +107,8 @@ def test_a_network_that_knows_the_noise_leads_to_the_targets_reconstruction(dime
 
     monkeypatch.setattr(method.unet, "forward", noise_in)
     batch.noise = torch.randn_like(batch.target)
-    wanted = method.autoencoder.decode(latent)
-    torch.testing.assert_close(method.predict(batch)["forecast"], wanted, atol=1e-3, rtol=1e-3)
+    expected = method.autoencoder.decode(latent)
+    torch.testing.assert_close(method.predict(batch)["forecast"], expected, atol=1e-3, rtol=1e-3)
     assert len(seen) == 50
     torch.testing.assert_close(seen[0], method.autoencoder.encode(batch.context[:, -1])[0] * method.scale)
 
@@ -153,9 +153,9 @@ def test_the_noise_of_a_latent_is_made_of_different_voxels_and_moves_with_them()
     assert torch.equal(moved, noise[..., 1:, 2:, :])
 
 
-def test_noise_is_asked_for():
+def test_noise_is_required():
     assert LatentDiffusion.noise and LatentDiffusion.stages == (0.0, 0.5) and not LatentDiffusion.integrates
-    with pytest.raises(ConfigurationError, match=r"begins with noise: give the batch some \(Batch.noise\)"):
+    with pytest.raises(ConfigurationError, match=r"begins with noise: set Batch\.noise"):
         latent_diffusion(stage=1).predict(random_batch())
 
 

@@ -24,8 +24,8 @@ def test_it_is_the_line_through_the_last_two_scans_at_their_real_times():
     for sample in range(2):
         before, last = batch.context[sample, 1:].double().numpy()
         line = np.polyfit(times[sample, 1:], np.stack([before.ravel(), last.ravel()]), 1)
-        wanted = line[0] * horizons[sample] + line[1]
-        np.testing.assert_allclose(found[sample].ravel(), wanted, atol=1e-5)
+        expected = line[0] * horizons[sample] + line[1]
+        np.testing.assert_allclose(found[sample].ravel(), expected, atol=1e-5)
 
 
 def test_scans_that_change_linearly_are_forecast_exactly():
@@ -56,8 +56,8 @@ def test_noise_grows_as_the_docstring_says():
     noise = torch.randn(2, 2, 1, 16, 32, 32, generator=torch.Generator().manual_seed(0))
     for horizon in (1.0, 3.0):
         batch = replace(random_batch(scans=2), context=noise, target_time=torch.full((2,), horizon))
-        wanted = ((1 + horizon) ** 2 + horizon**2) ** 0.5
-        assert forecast(batch).std().item() == pytest.approx(wanted, rel=0.02)
+        expected = ((1 + horizon) ** 2 + horizon**2) ** 0.5
+        assert forecast(batch).std().item() == pytest.approx(expected, rel=0.02)
 
 
 def test_there_is_nothing_to_train():

@@ -26,8 +26,8 @@ def test_the_forecast_has_the_shape_of_the_target(channels, dimensions, scans):
     batch = random_batch(scans, channels, shape=(4, 8, 8)[-dimensions:])
     found = method.predict(batch)["forecast"]
     assert found.shape == batch.target.shape and found.dtype == torch.float32
-    wanted = np.square((found - batch.target).detach().numpy()).mean()
-    assert method.training_step(batch).item() == pytest.approx(wanted, rel=1e-5)
+    expected = np.square((found - batch.target).detach().numpy()).mean()
+    assert method.training_step(batch).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_waits_are_the_real_intervals_and_the_horizon():
@@ -41,8 +41,8 @@ def test_waiting_is_the_solvers_euler_with_the_time_of_each_sample():
     network = awake(ode_lstm()).network
     hidden, times = torch.randn(2, 8, 2, 4, 4), torch.tensor([0.5, 4.0])
     found = network.wait(hidden, times)
-    wanted = integrate(lambda _, h: times.view(2, 1, 1, 1, 1) * network.dynamics(h), hidden, "euler", STEPS)
-    torch.testing.assert_close(found, wanted)
+    expected = integrate(lambda _, h: times.view(2, 1, 1, 1, 1) * network.dynamics(h), hidden, "euler", STEPS)
+    torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, hidden, atol=1e-2)
 
 
@@ -153,5 +153,5 @@ def test_in_bf16_the_state_keeps_its_type_and_a_small_step_is_not_lost():
         assert network.wait(hidden.bfloat16(), torch.ones(1)).dtype == torch.bfloat16
         many = hidden + sum(network.wait(hidden, torch.tensor([1e-3])) - hidden for _ in range(2))
     with torch.autocast("cpu", enabled=False):
-        wanted = hidden + 2 * (network.wait(hidden, torch.tensor([1e-3])) - hidden)
-    torch.testing.assert_close(many, wanted, rtol=0, atol=1e-4)
+        expected = hidden + 2 * (network.wait(hidden, torch.tensor([1e-3])) - hidden)
+    torch.testing.assert_close(many, expected, rtol=0, atol=1e-4)

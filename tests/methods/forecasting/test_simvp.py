@@ -57,13 +57,13 @@ def test_an_inception_module_is_the_sum_of_its_branches():
     module, x = Inception(nn.Conv2d, 6, 16, [9, 9]), torch.randn(2, 6, 9, 9)
     kernels = [branch[0].kernel_size for branch in module.branches]
     assert kernels == [(3, 3), (5, 5), (7, 7), (9, 9)]
-    squeezed, wanted = module.squeeze(x), 0
+    squeezed, expected = module.squeeze(x), 0
     for branch in module.branches:
         found = branch[0](squeezed).view(2, branch[1].num_groups, -1)
         found = (found - found.mean(2, keepdim=True)) / (found.var(2, unbiased=False, keepdim=True) + 1e-5).sqrt()
         found = found.view(2, 16, 9, 9)
-        wanted = wanted + torch.where(found > 0, found, 0.2 * found)
-    torch.testing.assert_close(module(x), wanted, atol=1e-5, rtol=1e-4)
+        expected = expected + torch.where(found > 0, found, 0.2 * found)
+    torch.testing.assert_close(module(x), expected, atol=1e-5, rtol=1e-4)
     # each group of the eight sees one of the eight squeezed features alone
     assert {branch[0].groups for branch in module.branches} == {8}
 

@@ -10,8 +10,8 @@ from tests.methods.helpers import minimal_plans, random_batch
 def test_embedding_is_the_printed_formula():
     found = sinusoidal_embedding(torch.tensor([3.0]), 8)[0].tolist()
     angles = [3.0 * 10_000 ** (-index / 4) for index in range(4)]
-    wanted = [math.cos(angle) for angle in angles] + [math.sin(angle) for angle in angles]
-    assert all(abs(a - b) < 1e-6 for a, b in zip(found, wanted, strict=True))
+    expected = [math.cos(angle) for angle in angles] + [math.sin(angle) for angle in angles]
+    assert all(abs(a - b) < 1e-6 for a, b in zip(found, expected, strict=True))
 
 
 def test_holes_take_the_nearest_earlier_scan_and_the_front_the_earliest():
@@ -20,8 +20,8 @@ def test_holes_take_the_nearest_earlier_scan_and_the_front_the_earliest():
     batch.context_times = torch.tensor([[-3.0, 0.0]]).expand(2, 2)
     batch.target_time = torch.ones(2)
     stack, _ = method.stack(batch)
-    wanted = [0, 0, 0, 0, 0, 1]
-    assert all(torch.equal(stack[:, slot], batch.context[:, scan]) for slot, scan in enumerate(wanted))
+    expected = [0, 0, 0, 0, 0, 1]
+    assert all(torch.equal(stack[:, slot], batch.context[:, scan]) for slot, scan in enumerate(expected))
 
 
 def test_the_code_tells_flow_steps_apart():

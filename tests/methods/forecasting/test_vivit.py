@@ -94,7 +94,7 @@ def test_what_one_box_shows_reaches_all_of_the_forecast():
 
 
 @pytest.mark.parametrize(
-    ("patch_size", "per_place", "most", "wanted"),
+    ("patch_size", "per_place", "most", "expected"),
     [
         ([4, 8, 8], 1, 1, [1, 1, 1]),
         ([4, 8, 8], 8, 1, [2, 2, 2]),
@@ -105,8 +105,8 @@ def test_what_one_box_shows_reaches_all_of_the_forecast():
         ([64, 64], 1, 1e9, [2, 1]),
     ],
 )
-def test_boxes_grow_along_the_axis_that_has_most_of_them(patch_size, per_place, most, wanted):
-    assert tubelet(patch_size, per_place, most) == wanted
+def test_boxes_grow_along_the_axis_that_has_most_of_them(patch_size, per_place, most, expected):
+    assert tubelet(patch_size, per_place, most) == expected
 
 
 @pytest.mark.parametrize("scans", [1, 4, 22])

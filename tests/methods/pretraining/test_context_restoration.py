@@ -62,7 +62,7 @@ def test_images_of_a_batch_have_their_own_swaps_and_keep_their_voxels():
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])
-def test_the_wanted_share_of_the_voxels_is_swapped(dimensions):
+def test_the_requested_share_of_the_voxels_is_swapped(dimensions):
     plans = segmentation_plans(dimensions)
     name = next(iter(plans.configurations))
     method = build_method("context_restoration", plans, name, {"swapped": 0.5})

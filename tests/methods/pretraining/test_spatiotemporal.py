@@ -203,7 +203,7 @@ def test_step_sums_the_weighted_terms(dimensions, channels, pairs, stages, mode)
 
 
 @pytest.mark.parametrize("off", ["similarity", "reconstruction", "variance", "covariance", "orthogonality"])
-def test_a_term_of_weight_zero_is_left_out(off):
+def test_a_term_of_weight_zero_is_excluded(off):
     method = small_method(**{off: 0.0})
     loss = method.training_step(pair_batch())
     assert off not in method.terms

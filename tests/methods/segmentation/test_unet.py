@@ -32,9 +32,9 @@ def test_the_loss_is_soft_dice_of_the_structures_plus_cross_entropy(batch_dice):
     logits, labels = draw()
     shares, truth = softmax(logits), np.eye(3)[labels[:, 0]].transpose(0, 4, 1, 2, 3)
     cross_entropy = -np.log((shares * truth).sum(1)).mean()
-    wanted = cross_entropy - soft_dice(shares[:, 1:], truth[:, 1:], batch_dice)
+    expected = cross_entropy - soft_dice(shares[:, 1:], truth[:, 1:], batch_dice)
     loss = supervised_loss(label_manager(LABELS, []), 1, batch_dice)
-    assert loss([torch.tensor(logits)], [torch.tensor(labels).float()]).item() == pytest.approx(wanted, rel=1e-5)
+    assert loss([torch.tensor(logits)], [torch.tensor(labels).float()]).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_loss_of_regions_is_soft_dice_plus_binary_cross_entropy():
@@ -43,8 +43,8 @@ def test_the_loss_of_regions_is_soft_dice_plus_binary_cross_entropy():
     shares = 1 / (1 + np.exp(-logits))
     cross_entropy = -(truth * np.log(shares) + (1 - truth) * np.log(1 - shares)).mean()
     loss = supervised_loss(label_manager(REGIONS, [1, 2]), 1, batch_dice=False)
-    wanted = cross_entropy - soft_dice(shares, truth, batch_dice=False)
-    assert loss([torch.tensor(logits)], [torch.tensor(truth).float()]).item() == pytest.approx(wanted, rel=1e-5)
+    expected = cross_entropy - soft_dice(shares, truth, batch_dice=False)
+    assert loss([torch.tensor(logits)], [torch.tensor(truth).float()]).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -64,7 +64,7 @@ def test_voxels_of_the_ignore_label_do_not_matter(regions):
     assert not torch.equal(loss([outputs], [target]), loss([changed], [target]))
 
 
-def test_outputs_are_weighted_by_powers_of_a_half_and_the_coarsest_is_left_out():
+def test_outputs_are_weighted_by_powers_of_a_half_and_the_coarsest_is_excluded():
     loss = supervised_loss(label_manager(LABELS, []), 4, batch_dice=False)
     np.testing.assert_allclose(loss.weight_factors, np.array([1, 0.5, 0.25, 0]) / 1.75)
     assert supervised_loss(label_manager(LABELS, []), 1, batch_dice=False).weight_factors == (1,)

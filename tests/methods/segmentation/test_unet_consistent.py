@@ -20,7 +20,7 @@ def test_consistency_is_one_minus_the_mean_dice_of_each_scan_with_the_others_dec
     shares = generator.uniform(size=(3, 2, 2, 2, 3, 4))
     decisions = generator.integers(0, 2, shares.shape)
     decisions[0, :, 1] = 0  # a structure that neither scan shows
-    wanted = 1 - np.mean(
+    expected = 1 - np.mean(
         [
             dice(shares[pair, scan, structure], decisions[pair, 1 - scan, structure])
             for pair in range(3)
@@ -28,7 +28,7 @@ def test_consistency_is_one_minus_the_mean_dice_of_each_scan_with_the_others_dec
             for structure in range(2)
         ]
     )
-    assert consistency_loss(torch.tensor(shares), torch.tensor(decisions)).item() == pytest.approx(wanted, rel=1e-9)
+    assert consistency_loss(torch.tensor(shares), torch.tensor(decisions)).item() == pytest.approx(expected, rel=1e-9)
 
 
 def test_scans_that_agree_with_certainty_cost_nothing_and_those_that_do_not_overlap_cost_one():
@@ -84,7 +84,7 @@ def test_consistency_can_be_weighted_and_switched_off():
     assert list(off.terms) == ["supervised"]
 
 
-def test_a_dataset_without_pairs_is_told_to_use_unet():
+def test_without_pairs_the_message_names_unet():
     plans = segmentation_plans()
     method = build_method("unet_consistent", plans, "3d_fullres")
     with pytest.raises(ConfigurationError, match=r"no training subject with two scans.*-m unet"):

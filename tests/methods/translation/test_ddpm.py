@@ -41,8 +41,8 @@ def test_a_sampling_step_is_the_papers_with_its_indices_put_right(timestep):
     before = bar[timestep - 1] if timestep else 1.0
     image, noise = phase_batch((0,)).source.double(), phase_batch((0,)).target.double()
     found, _ = scheduler.step(noise, timestep, image)
-    wanted = sampling_step(image.numpy(), noise.numpy(), beta[timestep], before, bar[timestep])
-    np.testing.assert_allclose(found.numpy(), wanted, atol=1e-5)
+    expected = sampling_step(image.numpy(), noise.numpy(), beta[timestep], before, bar[timestep])
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
 def test_as_printed_the_papers_sampler_misses_the_image_even_where_the_noise_is_known():
@@ -74,7 +74,7 @@ def test_a_network_that_knows_the_noise_leads_to_the_target(steps, phase):
     assert len(method.network.seen) == steps
 
 
-def test_the_network_sees_the_source_and_is_told_step_and_direction():
+def test_the_network_sees_the_source_and_gets_step_and_direction():
     for phase, first in ((1, 0.0), (0, 2.0)):
         method, batch = diffusion(sampling_steps=4), phase_batch((phase, phase))
         method.predict(batch)
@@ -92,9 +92,9 @@ def test_the_loss_is_equation_2_squared():
     noise = torch.randn(batch.target.shape).numpy()
     bar = alphas_bar()[1][timestep].reshape(-1, 1, 1, 1, 1)
     noisy = np.sqrt(bar) * batch.target.numpy() + np.sqrt(1 - bar) * noise
-    told = (timestep / 1000 + np.array([2, 0, 0])).reshape(-1, 1, 1, 1, 1)
+    time = (timestep / 1000 + np.array([2, 0, 0])).reshape(-1, 1, 1, 1, 1)
     torch.manual_seed(5)
-    assert method.training_step(batch).item() == pytest.approx(((noisy + told - noise) ** 2).mean(), rel=1e-4)
+    assert method.training_step(batch).item() == pytest.approx(((noisy + time - noise) ** 2).mean(), rel=1e-4)
 
 
 def test_every_timestep_is_drawn_and_none_beyond():
@@ -129,7 +129,7 @@ def test_the_range_is_that_of_all_channels():
     assert value_range([own]) == value_range([ct, own]) == (-20, 20)
 
 
-def test_noise_is_asked_for():
+def test_noise_is_required():
     batch = phase_batch((1,))
     batch.noise = None
     assert diffusion().noise and not diffusion().integrates

@@ -44,7 +44,7 @@ def test_one_field_is_followed_there_and_back():
 
 
 @pytest.mark.parametrize(("phase", "times"), [(0, [0.0, 1.0]), (1, [1.0, 0.0])])
-def test_the_network_is_told_the_time_at_which_it_is_asked(phase, times):
+def test_the_network_gets_the_time_at_which_it_is_evaluated(phase, times):
     """Heun's one step: at its beginning, and at its end."""
     method = translator("mfm", lambda image, time: 0 * image)
     method.predict(phase_batch((phase, phase, phase)))
@@ -58,9 +58,9 @@ def test_the_loss_is_equation_5():
     source, target = batch.source.numpy(), batch.target.numpy()
     of_contrast = np.array([False, True, True]).reshape(-1, 1, 1, 1, 1)
     native, contrast = np.where(of_contrast, target, source), np.where(of_contrast, source, target)
-    wanted = ((2 * ((1 - tau) * native + tau * contrast) + tau - (contrast - native)) ** 2).mean()
+    expected = ((2 * ((1 - tau) * native + tau * contrast) + tau - (contrast - native)) ** 2).mean()
     torch.manual_seed(3)
-    assert method.training_step(batch).item() == pytest.approx(wanted, rel=1e-5)
+    assert method.training_step(batch).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_which_of_a_pair_is_the_source_is_nothing_to_the_loss():

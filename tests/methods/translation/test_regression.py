@@ -7,8 +7,8 @@ from tests.methods.translation.helpers import phase_batch, translator
 
 def test_the_loss_is_the_mean_absolute_error():
     method, batch = translator("regression", lambda image, time: 0.5 * image), phase_batch((0, 1))
-    wanted = np.abs(1.5 * batch.source.numpy() - batch.target.numpy()).mean()
-    assert method.training_step(batch).item() == pytest.approx(wanted, rel=1e-5)
+    expected = np.abs(1.5 * batch.source.numpy() - batch.target.numpy()).mean()
+    assert method.training_step(batch).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_network_that_knows_the_difference_makes_the_target():
@@ -31,5 +31,5 @@ def test_untrained_it_returns_the_scan_to_the_bit():
     assert torch.equal(translator("regression").predict(batch)["translation"], batch.source)
 
 
-def test_no_solver_is_asked_for():
+def test_no_solver_is_used():
     assert not translator("regression").integrates and not translator("regression").noise

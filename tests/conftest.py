@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 # tiny tensors on several threads wait more than they compute; commands in a process of their own are left to choose,
-# unless tests run beside each other (pytest -n)
+# unless tests run in parallel (pytest -n)
 THREADS_OF_THE_USER = os.environ.get("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else None)
 os.environ["OMP_NUM_THREADS"] = THREADS_OF_THE_USER or "1"
 # consoles take their width when they are made: whichever test comes first, no message is wrapped within a name

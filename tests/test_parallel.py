@@ -23,7 +23,7 @@ def double(number):
 
 def fail(number):
     if number == 2:
-        raise ValueError("two is not wanted")
+        raise ValueError("two is not allowed")
     if number == 3:
         raise DataError("three.nii.gz is truncated")
     return number
@@ -87,7 +87,7 @@ def test_memory_bounds_the_number_of_processes(ten_gigabytes, caplog, gigabytes,
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_an_error_names_subject_and_cause(processes):
-    with pytest.raises(WorkerError, match="subject b failed: ValueError: two is not wanted"):
+    with pytest.raises(WorkerError, match="subject b failed: ValueError: two is not allowed"):
         list(for_each_subject(fail, {"a": 1, "b": 2}, processes))
     with pytest.raises(DataError, match=r"three\.nii\.gz is truncated"):
         list(for_each_subject(fail, {"a": 1, "c": 3}, processes))

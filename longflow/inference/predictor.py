@@ -167,11 +167,11 @@ def predict_folder(
     description = predictor.models.description
     if not overwrite:
         _check_settings(predictor, items, folder)
-    todo = [item for item in items if overwrite or not is_finished(predictor, item, folder, description)]
+    todo = [item for item in items if overwrite or not is_predicted(predictor, item, folder, description)]
     if len(todo) < len(items):
         logger.info("%d of %d %s are finished and kept.", len(items) - len(todo), len(items), predictor.words.several)
     failures = _make_all(predictor, todo, folder, description, progress)
-    done = [item for item in items if is_finished(predictor, item, folder, description)]
+    done = [item for item in items if is_predicted(predictor, item, folder, description)]
     if done:
         write_table(done, folder, description)
         predictor.finish(folder)
@@ -255,7 +255,7 @@ def _check_input_description(folder: Path, description: DatasetDescription) -> N
             )
 
 
-def is_finished(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> bool:
+def is_predicted(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> bool:
     """Whether a prediction was made before, from the same scans; its sidecar is written last."""
     sidecar = sidecar_of(item, folder)
     if not sidecar.is_file():

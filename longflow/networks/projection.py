@@ -63,7 +63,7 @@ class Projector(nn.Module):
         return self.layers(features.flatten(0, 1)).unflatten(0, features.shape[:2])
 
 
-class Predictor(nn.Module):
+class ProjectionPredictor(nn.Module):
     """p: predicts the projection of one scan from that of the other through a bottleneck (SimSiam; 2048-256-2048).
 
     It has two linear maps, width to an eighth and back, with batch normalisation and ReLU between them.

@@ -99,16 +99,8 @@ def preprocess_dataset(
     """
     paths = DatasetPaths(dataset_name)
     plans = _read_plans_of(paths, plans_name)
-    description, all_series = training_series(paths.raw)
-    if description.channels != plans.channel_names:
-        raise ConfigurationError(
-            f"{paths.plans(plans_name)} was made for the channels {plans.channel_names}, but dataset.json names "
-            f"{description.channels}. Run longflow_plan -d {dataset_name} again."
-        )
     outputs = _outputs(plans, paths, plans_name, configurations)
-    series = _with_images(all_series)
-    if get_task(plans.task).uses_phases:
-        series = _with_pairs(description, series, plans, paths)
+    series = _usable_series(plans, paths)
     _remove_strangers(outputs, series)
 
     jobs = _jobs(series, plans, outputs, overwrite)
@@ -168,6 +160,18 @@ def _outputs(plans: Plans, paths: DatasetPaths, plans_name: str, configurations:
         Output(name, paths.cache(plans_name, identifier), tuple(plans.configuration(name).patch_size))
         for identifier, name in chosen.items()
     ]
+
+
+def _usable_series(plans: Plans, paths: DatasetPaths) -> list[Series]:
+    """List the scans to prepare: those with images; where the task uses phases, those of pairs."""
+    description, all_series = training_series(paths.raw)
+    if description.channels != plans.channel_names:
+        raise ConfigurationError(
+            f"{paths.plans(plans.plans_name)} was made for the channels {plans.channel_names}, but dataset.json names "
+            f"{description.channels}. Run longflow_plan -d {paths.name} again."
+        )
+    series = _with_images(all_series)
+    return _with_pairs(description, series, plans, paths) if get_task(plans.task).uses_phases else series
 
 
 def _with_images(all_series: list[Series]) -> list[Series]:

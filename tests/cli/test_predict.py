@@ -59,7 +59,7 @@ def test_flags_reach_the_forecast(images, tmp_path):
         ("-t inf", "The requested time inf is not a finite number"),
         ("", "requests no forecast"),
         ("-t 60 --hide_context 2", "--hide_context is '2', expected first:K or last:K"),
-        ("--device tpu", "The device 'tpu' cannot be used here"),
+        ("--device tpu", "The device 'tpu' cannot be used on this machine"),
     ],
 )
 def test_what_cannot_be_done_ends_with_1(images, tmp_path, flags, message, capsys):

@@ -65,7 +65,7 @@ def test_a_path_flags_and_what_has_no_label(dataset, tmp_path, capsys):
         ("Dataset104_Native", "", "The id 104 is used by Dataset104_Phases"),
         ("Dataset104_Phases", "--overwrite", "was not written by longflow_translate_dataset"),
         ("Dataset204_Native", "-m regresion", "There is no trained method 'regresion'"),
-        ("Dataset204_Native", "--device tpu", "The device 'tpu' cannot be used here"),
+        ("Dataset204_Native", "--device tpu", "The device 'tpu' cannot be used on this machine"),
     ],
 )
 def test_what_cannot_be_done_ends_with_1(dataset, capsys, output, arguments, message):

@@ -16,7 +16,7 @@ OTHERS = ("sub-01", "sub-02")
 
 
 def write_bids(source, subjects, run="_run-01"):
-    """Scan n of a subject is ``tiny_array(n)``; beside T1w there are a FLAIR and files that are not anatomy."""
+    """Scan n of a subject is ``tiny_array(n)``; next to T1w there are a FLAIR and files that are not anatomy."""
     for subject, sessions in subjects.items():
         for number, session in enumerate(sessions):
             anat = source / subject / session / "anat"

@@ -90,9 +90,9 @@ def test_another_modality_in_the_atlas_from_the_folder_of_the_patients(source, r
     assert list(description.labels) == ["background", "label_1", "label_2", "label_3"]
 
 
-@pytest.mark.parametrize("beside", ["lumiere", "lumiere/Imaging"])
-def test_the_visit_before_the_operation_is_the_first_of_its_week(source, raw, beside, caplog):
-    (source.parent / beside / RATINGS).write_text(
+@pytest.mark.parametrize("folder", ["lumiere", "lumiere/Imaging"])
+def test_the_visit_before_the_operation_is_the_first_of_its_week(source, raw, folder, caplog):
+    (source.parent / folder / RATINGS).write_text(
         HEADER
         + "Patient-020,week-000,,Post-Op ,\nPatient-020,week-000-1,,Pre-Op,\n"
         + "Patient-001,week-044,,PD,T2-Progr\n"

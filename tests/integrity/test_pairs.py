@@ -1,4 +1,4 @@
-"""Pairs on one grid that do not lie on each other."""
+"""Pairs on one grid that are not aligned."""
 
 import numpy as np
 import pytest

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from longflow.networks.projection import Predictor, Projector, draw_places, features_at
+from longflow.networks.projection import ProjectionPredictor, Projector, draw_places, features_at
 
 
 def test_places_are_drawn_once_each_and_differ_each_time():
@@ -65,7 +65,7 @@ def test_projector_is_three_layers_each_batch_normalised_over_all_places():
 
 
 def test_predictor_goes_through_an_eighth_of_the_width():
-    predictor = Predictor(width=32)
+    predictor = ProjectionPredictor(width=32)
     projected = torch.randn(2, 6, 32)
     linear_1, norm, _, linear_2 = predictor.layers
     assert linear_1.out_features == 4
@@ -74,7 +74,7 @@ def test_predictor_goes_through_an_eighth_of_the_width():
 
 
 def test_the_papers_widths():
-    sizes = [layer.weight.shape for layer in Predictor(2048).layers if isinstance(layer, torch.nn.Linear)]
+    sizes = [layer.weight.shape for layer in ProjectionPredictor(2048).layers if isinstance(layer, torch.nn.Linear)]
     assert sizes == [(256, 2048), (2048, 256)]
 
 

@@ -72,7 +72,7 @@ class SimVPNetwork(nn.Module):
         for (above, below), kernel, stride in zip(pairwise([channels, *narrow]), kernels, strides, strict=True):
             self.encoder.append(_normalized(conv(above, below, kernel, stride, same_padding(kernel)), NORM_GROUPS))
         coarse = [size // math.prod(steps) for size, *steps in zip(patch_size, *strides, strict=True)]
-        self.translator = Translator(conv, scans * narrow[-1], features[-1], coarse)
+        self.translator = SpatiotemporalTranslator(conv, scans * narrow[-1], features[-1], coarse)
         self.decoder = nn.ModuleList()
         for (below, above), kernel, stride in zip(
             pairwise(features[::-1]), kernels[:0:-1], strides[:0:-1], strict=True
@@ -105,7 +105,7 @@ class SimVPNetwork(nn.Module):
         return self.readout(x).float()
 
 
-class Translator(nn.Module):
+class SpatiotemporalTranslator(nn.Module):
     """Apply Inception modules one after the other; those of the second half also see outputs of the first half.
 
     :param inputs: channels of all scans.

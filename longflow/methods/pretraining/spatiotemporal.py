@@ -11,7 +11,7 @@ from longflow.errors import ConfigurationError, unknown_name
 from longflow.methods.batches import ScanBatch
 from longflow.methods.method import Options
 from longflow.methods.pretraining._pretraining import PretrainingMethod
-from longflow.networks.projection import BOTTLENECK, Predictor, Projector, draw_places, features_at
+from longflow.networks.projection import BOTTLENECK, ProjectionPredictor, Projector, draw_places, features_at
 from longflow.networks.unet import Features
 from longflow.plans import Plans
 
@@ -64,7 +64,7 @@ class Spatiotemporal(PretrainingMethod):
             self.encoder_depths, self.decoder_depths, sizes = [], [], []
         width = self.options["width"]
         self.projectors = nn.ModuleList(Projector(size, width) for size in sizes)
-        self.predictors = nn.ModuleList(Predictor(width) for _ in sizes)
+        self.predictors = nn.ModuleList(ProjectionPredictor(width) for _ in sizes)
 
     def training_step(self, batch: ScanBatch) -> Tensor:
         """Compute L_PT (eq. 7) of pairs of scans.

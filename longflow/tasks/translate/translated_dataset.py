@@ -23,7 +23,7 @@ from longflow.errors import ConfigurationError, DataError, LongflowError, first_
 from longflow.files import atomic_write, read_json, write_json
 from longflow.importers.writing import put_in_place
 from longflow.inference.models import Models
-from longflow.inference.predictor import INTENDED_USE, is_finished, make_item
+from longflow.inference.predictor import INTENDED_USE, is_predicted, make_item
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths
 from longflow.tasks.translate.predictor import CAUTION, Translator
@@ -262,7 +262,7 @@ def _translate(one: LabelledTranslation, folder: Path, description: DatasetDescr
     """Copy the label and write the translation, unless both exist."""
     item, source = one.request, one.request.source
     images, label = folder / "imagesTr", folder / "labelsTr" / f"{item.target.case}{description.file_ending}"
-    if label.is_file() and is_finished(one.translator, item, images, description):
+    if label.is_file() and is_predicted(one.translator, item, images, description):
         return
     read_label(source.label, source.images[0], read_geometry(source.images[0]))  # is on the grid, holds whole numbers
     with atomic_write(label) as temporary:

@@ -3,7 +3,13 @@ import pytest
 import torch
 from torch import nn
 
-from longflow.methods.forecasting.simvp import Inception, SimVPNetwork, Translator, inception_kernels, scan_features
+from longflow.methods.forecasting.simvp import (
+    Inception,
+    SimVPNetwork,
+    SpatiotemporalTranslator,
+    inception_kernels,
+    scan_features,
+)
 from longflow.plans import NetworkPlan
 
 ANISOTROPIC = NetworkPlan(
@@ -79,7 +85,7 @@ def test_the_translator_hands_the_first_half_to_the_second_in_reverse():
             return torch.full((1, 1, 1, 1), float(self.number))
 
     seen: list[list[float]] = []
-    translator = Translator(nn.Conv2d, 1, 8, [4, 4])
+    translator = SpatiotemporalTranslator(nn.Conv2d, 1, 8, [4, 4])
     translator.inward = nn.ModuleList(map(Note, (1, 2, 3, 4)))
     translator.outward = nn.ModuleList(map(Note, (5, 6, 7, 8)))
     assert translator(torch.zeros(1, 1, 1, 1)).item() == 8

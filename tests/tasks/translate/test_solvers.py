@@ -170,7 +170,7 @@ def test_slices_without_a_body_choose_nothing(paths, raw, compare, few):
 def test_the_middle_slices(paths, raw, dimensions, expected):
     name = {2: "2d", 3: "3d_fullres"}[dimensions]
     model = translation_model(paths, plans_to_translate(dimensions=dimensions), configuration=name)
-    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate")
+    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate", PredictionSettings("cpu"))
     scan = read_scan((raw / "imagesTr" / "p1_0_native_0000.nii.gz",))
     assert middle(scan, models) == (expected, slice(None), slice(None))
 
@@ -179,7 +179,7 @@ def test_the_middle_slices(paths, raw, dimensions, expected):
 def test_as_many_slices_as_a_patch_is_deep(paths, raw, spacing, count):
     """4 slices of 5 mm are 20 mm: 4, 10 or (of 11 that there are) 40 slices of the file."""
     model = translation_model(paths)
-    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate")
+    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate", PredictionSettings("cpu"))
     scan = read_scan((raw / "imagesTr" / "p1_0_native_0000.nii.gz",))
     scan.geometry = replace(scan.geometry, spacing=(1.5, 1.5, spacing))
     index = middle(scan, models)[0]
@@ -190,7 +190,7 @@ def test_slices_lie_along_the_axis_that_the_plan_puts_first(paths, raw):
     plans = plans_to_translate(dimensions=2)
     plans.transpose_forward, plans.transpose_backward = [1, 0, 2], [1, 0, 2]
     model = translation_model(paths, plans, configuration="2d")
-    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate")
+    models = load_models(Selection(paths, (Member(model, (0,)),)), "translate", PredictionSettings("cpu"))
     scan = read_scan((raw / "imagesTr" / "p1_0_native_0000.nii.gz",))
     assert middle(scan, models) == (slice(None), slice(8, 16), slice(None))
 

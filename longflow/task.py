@@ -1,4 +1,4 @@
-"""A task: what a study wants of its scans. Engines ask the task; they never compare its name.
+"""A task: the purpose of a study. Engines ask the task; they never compare its name.
 
 A fourth task is one new folder: ``longflow/tasks/{name}/`` with a module ``task`` whose attribute ``TASK`` is an
 instance of :class:`Task`. An installed package brings one by an entry point of the group ``longflow.tasks``.
@@ -167,11 +167,9 @@ class Task(ABC):
     def preset(self, name: str, description: "DatasetDescription", encoder: str | None) -> "Preset":
         """Return the sizes that a preset means for the networks of the task."""
 
-    def inference(self, preset: "Preset") -> "InferencePlan":
-        """Return how predictions are made where the user does not say."""
-        from longflow.plans import InferencePlan
-
-        return InferencePlan()
+    def inference(self, preset: "Preset") -> "InferencePlan | None":
+        """Return how predictions are made where the user does not say; None: the defaults of the plans."""
+        return None
 
     def planned_methods(self, plans: "Plans", has_pairs: bool) -> list[str]:
         """List the methods whose memory is estimated and written down.

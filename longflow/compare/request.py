@@ -1,5 +1,6 @@
 """The request of a comparison, and its check: everything is found out before anything is trained."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def resolve(request: ComparisonRequest) -> Comparison:
         raise ConfigurationError(f"--name {name}: '{name}' cannot be the name of a folder.")
     paths, folds = dataset.comparison(name), tuple(dict.fromkeys(request.folds))
     if request.input:
-        targets = dict.fromkeys(folds, _targets_of_user(request, dataset, plans))
+        targets = dict.fromkeys(folds, _targets_of_user(request.input, request.references, dataset, plans))
     else:
         hides = request.study is not None and study_named(request.study).hides
         targets = {
@@ -140,11 +141,11 @@ def _usual_name(request: ComparisonRequest, budget: Budget, configuration: str, 
     return "_".join(parts)
 
 
-def _targets_of_user(request: ComparisonRequest, dataset: DatasetPaths, plans: Plans) -> Targets:
+def _targets_of_user(folder: Path, references: Sequence[Path], dataset: DatasetPaths, plans: Plans) -> Targets:
     """Return the targets that the folder of ``-i`` requests."""
     description = read_description(dataset.raw / "dataset.json")
-    references = [*request.references, *dataset_folders(dataset.raw)]
-    return targets_of_folder(request.input, references, description, plans.temporal.sequence_length)
+    searched = [*references, *dataset_folders(dataset.raw)]
+    return targets_of_folder(folder, searched, description, plans.temporal.sequence_length)
 
 
 def _variants(request: ComparisonRequest, context_scans: int) -> list[Variant]:

@@ -360,7 +360,7 @@ def write_table(done: Sequence[Request], folder: Path, description: DatasetDescr
     for row in read_rows(table) if table.is_file() else []:
         time = parse_time(row.time)
         taken = row.case in cases or moment(row.subject, time, row.covariates) in moments
-        if not taken and (folder / f"{row.case}.json").is_file():
+        if time is not None and not taken and (folder / f"{row.case}.json").is_file():
             scans.append(Scan(row.case, row.subject, time, (), covariates=row.covariates))
     write_scans(scans, table)
     write_description(description, folder / "dataset.json")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 
+@dataclass
 class OnDevice:
     """A batch of tensors that can move to a device."""
 

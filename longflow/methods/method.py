@@ -87,7 +87,8 @@ class Method(nn.Module):
         super().__init__()
         self.plans = plans
         self.configuration = plans.configuration(configuration)
-        self.options = {**type(self).options, **(options or {})}
+        # an instance has its own values of the class attribute
+        self.options = {**type(self).options, **(options or {})}  # type: ignore[misc]
         self.mirrors = type(self).mirrors if plans.inference.mirror is None else plans.inference.mirror
         #: parts of the loss of the last training step, to be logged
         self.terms: dict[str, Tensor] = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from longflow.errors import ConfigurationError, unknown_name
 from longflow.methods.method import Method, Options
@@ -146,7 +147,7 @@ def build_method(name: str, plans: Plans, configuration: str, options: Options |
     """
     kind = method_class_for(name, plans)
     network = network_of(name)[1]
-    further = {"network": network} if network else {}
+    further: dict[str, Any] = {"network": network} if network else {}
     if options:
         return kind(plans, configuration, checked_options(name, options), **further)
     return kind(plans, configuration, **further)
@@ -169,7 +170,7 @@ def method_class_for(name: str, plans: Plans) -> type[Method]:
     return kind
 
 
-def checked_options(name: str, options: dict[str, object]) -> Options:
+def checked_options(name: str, options: Mapping[str, Any]) -> Options:
     """Convert options of a method, given as values or as text, to the types of its defaults.
 
     :param name: of the method.
@@ -193,5 +194,5 @@ def checked_options(name: str, options: dict[str, object]) -> Options:
                 f"The option '{option}' of the method '{name}' is '{value}', expected {expected}."
             ) from error
         if option in choices and checked[option] not in choices[option]:
-            raise unknown_name(option, checked[option], choices[option], hint=f"(Option of the method '{name}'.)")
+            raise unknown_name(option, str(checked[option]), choices[option], hint=f"(Option of the method '{name}'.)")
     return checked

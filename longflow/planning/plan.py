@@ -13,7 +13,7 @@ from longflow.planning.channels import plan_channels
 from longflow.planning.memory import GB, training_memory
 from longflow.planning.presets import Preset
 from longflow.planning.spatial import plan_space
-from longflow.plans import ConfigurationPlan, Encoder, NetworkPlan, Plans
+from longflow.plans import ConfigurationPlan, Encoder, InferencePlan, NetworkPlan, Plans
 from longflow.task import get_task
 
 
@@ -60,7 +60,7 @@ def make_plans(
         channels=plan_channels(fingerprint.spatial, description),
         configurations={},
         training=size.training.model_copy(),
-        inference=task.inference(size),
+        inference=task.inference(size) or InferencePlan(),
     )
     return _with_space(plans, fingerprint, size)
 

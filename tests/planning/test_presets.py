@@ -57,7 +57,7 @@ def test_steps_of_segmentation_are_those_of_nnunets_trainer(tmp_path, monkeypatc
     for folder in ("nnUNet_results", "nnUNet_preprocessed"):
         monkeypatch.setenv(folder, str(tmp_path))
     plans = {"dataset_name": "Dataset950_MadeUp", "plans_name": "made_up", "continue_training": False}
-    plans["configurations"] = {"2d": {"data_identifier": "made_up_2d"}}
+    plans["configurations"] = {"2d": {"data_identifier": "made_up_2d", "architecture": {}}}
     description = {"labels": {"background": 0, "liver": 1}, "channel_names": {"0": "CT"}, "file_ending": ".nii.gz"}
     trainer, training = (
         nnUNetTrainer(plans, "2d", 0, description, torch.device("cpu")),

@@ -88,17 +88,6 @@ def annotated_key(labels: LabelManager) -> tuple[int, ...]:
 # ---- scans
 
 
-def nonzero_mask(scan: np.ndarray) -> np.ndarray:
-    """Find the voxels that are not 0 in some channel, holes filled.
-
-    :param scan: (channels, z, y, x).
-    :returns: bool (z, y, x).
-    """
-    from nnunetv2.preprocessing.cropping.cropping import create_nonzero_mask
-
-    return create_nonzero_mask(scan)
-
-
 def foreground_intensities(image: np.ndarray, inside: np.ndarray, count: int) -> np.ndarray:
     """Draw intensities of the foreground, with replacement, always with the same seed.
 

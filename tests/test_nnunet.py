@@ -113,18 +113,6 @@ def test_unusable_labels_are_an_error(labels, order, error):
 # ---- scans
 
 
-def test_nonzero_mask_joins_channels_and_fills_holes():
-    scan = np.zeros((2, 5, 5, 5), dtype=np.float32)
-    scan[0, 1:4, 1:4, 1:4] = 1
-    scan[0, 2, 2, 2] = 0  # a hole
-    scan[1, 0, 0, 0] = -1
-    expected = np.zeros((5, 5, 5), dtype=bool)
-    expected[1:4, 1:4, 1:4] = expected[0, 0, 0] = True
-    found = nnunet.nonzero_mask(scan)
-    assert found.dtype == bool
-    np.testing.assert_array_equal(found, expected)
-
-
 def test_foreground_intensities_are_drawn_with_one_seed(generator):
     image, inside = generator.normal(size=(4, 5, 6)).astype(np.float32), generator.random((4, 5, 6)) > 0.5
     expected = np.random.RandomState(1234).choice(image[inside], 50, replace=True)

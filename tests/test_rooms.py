@@ -57,6 +57,7 @@ TESTED_ELSEWHERE = {
     "longflow/methods/pretraining/_pretraining.py": "methods/pretraining/test_spatiotemporal.py",
     "longflow/methods/method.py": "methods/test_registry.py",
     "longflow/methods/translation/_translation.py": "methods/translation/test_mfm.py",
+    "longflow/training/progress.py": "report/test_drawing.py",
     "longflow/demo/law.py": "demo/test_phantom.py",
     "longflow/private.py": "test_library_contracts.py",
 }

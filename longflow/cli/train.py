@@ -125,8 +125,9 @@ def _train(job: "FoldJob", overwrite: bool) -> None:
     from longflow.methods.registry import method_class, validation_class_of
     from longflow.report.drawing import progress_figure
     from longflow.training.loop import train_fold
+    from longflow.training.progress import AS_NAMED
 
-    shown = validation_class_of(method_class(job.method)).progress
+    shown = getattr(validation_class_of(method_class(job.method)), "progress", AS_NAMED)
     with bar_with(TaskProgressColumn()) as bar:
         task = bar.add_task(f"{job.method} fold {job.fold}", total=1.0, note="")
 

@@ -81,14 +81,14 @@ def bootstrap_interval(
     """
     if len(values) < 2:
         return None
-    values = np.asarray(values, dtype=np.float64)
-    weights = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
+    sample = np.asarray(values, dtype=np.float64)
+    weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
     generator = np.random.default_rng(seed)
     portion = max(1, 1_000_000 // len(values))  # resamples drawn at a time, so that memory stays small
     means = np.empty(resamples)
     for done in range(0, resamples, portion):
         drawn = generator.integers(0, len(values), (min(portion, resamples - done), len(values)))
-        means[done : done + len(drawn)] = np.average(values[drawn], axis=1, weights=weights[drawn])
+        means[done : done + len(drawn)] = np.average(sample[drawn], axis=1, weights=weight[drawn])
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(means, [tail, 100 - tail])
     return [float(low), float(high)]

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from longflow.errors import DataError
 from longflow.files import atomic_write
-from longflow.training.validation import ProgressColumns
+from longflow.training.progress import AS_NAMED, OTHER_COLUMNS, PROGRESS_COLUMNS, ProgressColumns
 
 #: of predictions and of the baselines, told apart in grey and by colour-blind readers
 PREDICTION_COLOUR, BASELINE_COLOUR, SECOND_BASELINE_COLOUR = "#1f77b4", "#d62728", "#7f7f7f"
@@ -22,14 +22,6 @@ PREDICTION_COLOUR, BASELINE_COLOUR, SECOND_BASELINE_COLOUR = "#1f77b4", "#d62728
 PART_COLOURS = ("#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22")
 
 _BASELINE_STYLES = ((BASELINE_COLOUR, "--"), (SECOND_BASELINE_COLOUR, ":"))
-
-#: columns of progress.csv that every training writes; the first ones are required and drawn
-PROGRESS_COLUMNS = ("epoch", "loss", "epoch_seconds", "data_wait_share")
-OTHER_COLUMNS = ("iteration", "seconds", "learning_rate")
-
-
-#: every column is drawn under its own name, and lower values are better
-AS_NAMED = ProgressColumns()
 
 
 def progress_figure(progress_csv: Path, path: Path, shown: ProgressColumns = AS_NAMED) -> None:

@@ -10,8 +10,9 @@ from longflow.methods.method import Method
 from longflow.methods.registry import method_class_for, samples_of
 from longflow.networks.precision import autocast
 from longflow.random_state import isolated_randomness
+from longflow.training.progress import ProgressColumns
 from longflow.training.splits import SEED, Cohort
-from longflow.training.validation import ProgressColumns, Score
+from longflow.training.validation import Score
 
 BATCHES = 8
 

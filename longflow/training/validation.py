@@ -1,7 +1,6 @@
 """The interface of validations: how a method is scored during training and what is written at its end."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -9,6 +8,7 @@ import torch
 
 from longflow.job import FoldJob
 from longflow.methods.method import Method
+from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort
 
 #: ``tile_step_size`` while training: adjacent patches without overlap, which is quick. The predictions at the end are
@@ -30,29 +30,13 @@ class Score:
     note: str
 
 
-@dataclass(frozen=True)
-class ProgressColumns:
-    """How the progress figure of a training shows the columns of a validation.
-
-    :param measure: name of the first column on the axis; empty: as the column is called.
-    :param higher_is_better: of the first column.
-    :param baselines: columns that do not change, with their names; each is a horizontal line.
-    :param hidden: prefixes of columns that are not drawn.
-    """
-
-    measure: str = ""
-    higher_is_better: bool = False
-    baselines: Mapping[str, str] = field(default_factory=dict)
-    hidden: tuple[str, ...] = ()
-
-
 class Validation(Protocol):
     """The validation of a fold; made once per run, before training, so that missing data is an error then.
 
     :param job: the fold.
     :param cohort: the subjects that validate it.
     :param device: that the method works on.
-    :cvar progress: how the progress figure shows its columns.
+    :cvar progress: how the progress figure shows its columns; without it, under their own names, lower being better.
     """
 
     progress: ClassVar[ProgressColumns]

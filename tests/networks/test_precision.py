@@ -81,8 +81,8 @@ def test_bf16_is_turned_on_in_one_place():
                 off = any(word.arg == "enabled" and ast.unparse(word.value) == "False" for word in node.keywords)
                 if not off:
                     found.add(path.relative_to(PACKAGE).as_posix())
-    # windows.py: nnU-Net's half precision on CUDA
-    assert found == {"networks/precision.py", "planning/memory.py", "inference/windows.py"}
+    # segment/windows.py: nnU-Net's half precision on CUDA
+    assert found == {"networks/precision.py", "planning/memory.py", "tasks/segment/windows.py"}
 
 
 @pytest.mark.parametrize("spatial", [(6, 5), (3, 6, 5)])

@@ -219,7 +219,7 @@ def test_what_cannot_be_believed_is_reported_and_not_written(tmp_path):
     assert sorted(failures) == ["air", "mirrored", "noise"]
     assert "noise_n and noise_a: the registered scans hardly agree" in failures["noise"]
     assert "mirrored_n and mirrored_a: one of the two scans is mirrored (left-right)" in failures["mirrored"]
-    assert "air_a_0000.nii.gz shows no body: nothing in it is above -500 HU" in failures["air"]
+    assert "air_a_0000.nii.gz shows no body: no voxel is above -500 HU" in failures["air"]
     assert {path.name for path in (target / "imagesTr").iterdir()} == {"good_n_0000.nii.gz", "good_a_0000.nii.gz"}
 
 

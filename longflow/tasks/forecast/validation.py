@@ -22,8 +22,9 @@ from longflow.tasks.forecast.predictor import horizon_fields, restore_forecast
 from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
 from longflow.tasks.forecast.windows import predict_forecast
+from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort, prepared_scans, read_or_make_splits
-from longflow.training.validation import WITHOUT_OVERLAP, ProgressColumns, Score, out_of_fold_settings
+from longflow.training.validation import WITHOUT_OVERLAP, Score, out_of_fold_settings
 
 
 class ForecastValidation:

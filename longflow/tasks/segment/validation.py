@@ -23,8 +23,9 @@ from longflow.tasks.segment.requests import SegmentationRequest
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
 from longflow.tasks.segment.windows import predict_logits
 from longflow.training.labelled_subjects import require_labelled_scans
+from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort
-from longflow.training.validation import WITHOUT_OVERLAP, ProgressColumns, Score, evenly_spaced, out_of_fold_settings
+from longflow.training.validation import WITHOUT_OVERLAP, Score, evenly_spaced, out_of_fold_settings
 
 logger = logging.getLogger(__name__)
 

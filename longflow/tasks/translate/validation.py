@@ -25,8 +25,9 @@ from longflow.tasks.translate.predictor import files_of_translation, translate_s
 from longflow.tasks.translate.requests import TranslationRequest
 from longflow.tasks.translate.samples import pairs_of_cohort
 from longflow.tasks.translate.windows import predict_translation
+from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort
-from longflow.training.validation import WITHOUT_OVERLAP, ProgressColumns, Score, evenly_spaced, out_of_fold_settings
+from longflow.training.validation import WITHOUT_OVERLAP, Score, evenly_spaced, out_of_fold_settings
 
 logger = logging.getLogger(__name__)
 

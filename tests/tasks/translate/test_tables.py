@@ -67,7 +67,7 @@ def test_there_and_back_is_said_to_be():
     text = shown(direction(), back=direction(source_phases=["native"]))
     assert "There and back, native to arterial" in text
     assert text.index("arterial to native") < text.index("There and back")
-    assert "not whether the way there was right" in text
+    assert "what is lost on the way" in text
     assert text.count("x that of the untranslated scan") == 1
 
 
@@ -92,5 +92,5 @@ def test_nothing_is_said_of_time_or_of_a_body_that_are_not_known():
     assert "Time:" not in text and "x that of the untranslated" not in text
 
 
-def test_translations_without_truth_are_counted():
-    assert "without a truth, not evaluated: 2" in shown(direction(), without_truth=["a", "b"])
+def test_translations_without_reference_are_counted():
+    assert "without a reference, not evaluated: 2" in shown(direction(), without_truth=["a", "b"])

@@ -102,10 +102,10 @@ def write_datasets(options: argparse.Namespace) -> tuple[DatasetDescription, lis
     description, all_series = training_series(raw)
     all_series = [series.with_images() for series in all_series]
     phases = phases_of_dataset(description, all_series)
-    wanted = options.to or phases[0]
-    if wanted not in phases:
-        sys.exit(f"--to is {wanted}; the phases of {raw} are {' and '.join(phases)}.")
-    phases = [wanted, next(phase for phase in phases if phase != wanted)]
+    requested = options.to or phases[0]
+    if requested not in phases:
+        sys.exit(f"--to is {requested}; the phases of {raw} are {' and '.join(phases)}.")
+    phases = [requested, next(phase for phase in phases if phase != requested)]
     pairs = [in_pairs(series, phases) for series in all_series]
     labelled = [one for one in pairs if one.scans and all(scan.label for scan in one.scans)][: options.subjects]
     test = max(1, round(options.test * len(labelled)))
@@ -153,7 +153,7 @@ def longflow(options: argparse.Namespace, command: str, *arguments: object) -> N
     print(f"    {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def dice(truth: Path, predicted: Path, description: DatasetDescription) -> dict[str, float]:
+def dice(reference: Path, predicted: Path, description: DatasetDescription) -> dict[str, float]:
     """Mean Dice over the test scans of each structure, by nnU-Net's own code."""
     from nnunetv2.evaluation.evaluate_predictions import compute_metrics_on_folder
     from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
@@ -165,7 +165,7 @@ def dice(truth: Path, predicted: Path, description: DatasetDescription) -> dict[
     }
     ending = description.file_ending
     metrics = compute_metrics_on_folder(
-        str(truth), str(predicted), None, SimpleITKIO(), ending, list(values.values()), num_processes=1
+        str(reference), str(predicted), None, SimpleITKIO(), ending, list(values.values()), num_processes=1
     )
     return {name: float(metrics["mean"][value]["Dice"]) for name, value in values.items()}
 

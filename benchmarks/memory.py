@@ -1,4 +1,4 @@
-"""The memory estimate beside the measured peak of a training step.
+"""Compare the memory estimate with the measured peak of a training step.
 
     python benchmarks/memory.py [--device cpu|cuda] [--threads 2]
 

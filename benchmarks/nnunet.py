@@ -1,4 +1,4 @@
-"""longflow's `unet` beside nnU-Net itself: Dice of one validation fold, and seconds per training step.
+"""Compare longflow's `unet` with nnU-Net itself: Dice of one validation fold, and seconds per training step.
 
 Both see the same scans, folds, target spacing, patch, batch, network, number of steps and seed: nnU-Net plans, and its
 plan is put into longflow's. (nnU-Net draws its patches in unseeded processes, so that the seed governs its first
@@ -126,7 +126,7 @@ def copy_raw_data(options: argparse.Namespace) -> None:
 
 
 def plan_both(options: argparse.Namespace) -> None:
-    """nnU-Net's plan, with the wanted batch and features, for both; the same folds; both preprocess."""
+    """nnU-Net's plan, with the requested batch and features, for both; the same folds; both preprocess."""
     from nnunetv2.experiment_planning.plan_and_preprocess_api import extract_fingerprints, plan_experiments
     from nnunetv2.utilities.crossval_split import generate_crossval_split
     from nnunetv2.utilities.plans_handling.plans_handler import PlansManager

@@ -1,4 +1,4 @@
-"""Explicit time or none, where only the asked time decides (CRONOS B.6.2 and table 9, on a phantom).
+"""Explicit time or none, where the requested time alone decides (CRONOS B.6.2 and table 9, on a phantom).
 
 Writes the cohort of `longflow/demo/only_time.py` twice, with the times of its scans and with their order alone, plans
 both alike, and runs `longflow_compare` on the held-out subjects. The rows:

@@ -54,7 +54,7 @@ def phantom() -> np.ndarray:
 
 
 def reading(images: np.ndarray, patch: list[int], folder: Path) -> Table:
-    """Random patches from the store beside the whole subject, for some codecs and for one chunk per scan."""
+    """Compare random patches from the store with the whole subject, for some codecs and for one chunk per scan."""
     table = Table(title=f"{images.shape}, patch {tuple(patch)} of all scans")
     for column in ("layout", "bytes / raw bytes", "write, s", "whole subject, ms", "patch, ms", "patch / whole"):
         table.add_column(column, justify="right")
@@ -95,7 +95,7 @@ def reading(images: np.ndarray, patch: list[int], folder: Path) -> Table:
 
 
 def resampling(image: np.ndarray) -> Table:
-    """nnU-Net's cubic resampling beside its linear one in torch, there and back; (channels, z, y, x)."""
+    """Compare nnU-Net's cubic resampling with its linear one in torch, there and back; (channels, z, y, x)."""
     spacing, target = (8.0, 1.4, 1.4), (8.0, 1.1, 1.1)
     shape = resampled_shape(image.shape[1:], spacing, target)
 

@@ -52,16 +52,15 @@ def write_abdomen_cohort(
         task="translate",
         phases=list(PHASES),
     )
-    # head up, seen from the feet as radiologists do: x to the patient's left, y to the back
-    geometry = centred_geometry(shape, voxel_spacing(shape))
+    geometry = centred_geometry(shape, voxel_spacing(shape))  # x to the patient's left, y to the back, z up
     patients = {
         f"abdomen{number:03d}": draw_patient(1000 * seed + number) for number in range(subjects + test_subjects)
     }
 
     def draw(number: int) -> Iterator[PhantomScan]:
-        name, patient = list(patients.items())[number]
+        name = list(patients)[number]
         for phase in PHASES:
-            image, label = abdomen_scan(patient, phase, shape, breathing=breathing)
+            image, label = abdomen_scan(patients[name], phase, shape, breathing=breathing)
             scan = Scan(f"{name}_{phase}", name, 0.0, (), covariates={PHASE: phase})
             yield PhantomScan(scan, image, geometry, label)
 

@@ -1,4 +1,4 @@
-"""The plan: what was decided for a dataset, and why. The contract between the rooms.
+"""The plans of a dataset: every decision, and its reason. The contract between the rooms.
 
 ``longflowPlans.json`` is written by ``longflow_plan``, may be edited by hand, and is validated whenever it is read.
 Names follow nnU-Net's plans where both have the thing (``patch_size``, ``strides``, ``features_per_stage``).
@@ -21,8 +21,8 @@ PLANS_VERSION = "1"
 Model = TypeVar("Model", bound=BaseModel)
 
 #: training draws a context among this many times the sequence length of scans before the target, and grids have at most
-#: as many slots: wider than a sample is long, so that scans are missing as they are in practice; not wider, since
-#: prediction uses the latest scans
+#: as many slots. It is wider than a sample, so that scans are missing as in practice. It is not wider than this,
+#: because prediction uses the latest scans
 CONTEXT_WINDOW = 2
 
 TimeUnit = Literal["days", "weeks", "months", "years", "s", "ms", "frames", "cycles", "visits"]
@@ -45,7 +45,7 @@ FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")]
 
 
 class _Strict(BaseModel):
-    """Unknown keys are typos, not wishes."""
+    """Refuse unknown keys: they are typing errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=False)
 
@@ -67,7 +67,7 @@ class GridPlan(_Strict):
 
 
 class TemporalPlan(_Strict):
-    """How time is seen by networks."""
+    """How networks see time."""
 
     time_unit: TimeUnit
     time_scale: PositiveFloat = Field(
@@ -82,7 +82,7 @@ class TemporalPlan(_Strict):
     regular: bool = Field(
         description="whether scans lie on a grid closely enough that discrete methods are recommended"
     )
-    reasons: list[str] = Field(description="the numbers behind each choice, for people")
+    reasons: list[str] = Field(description="each choice with the numbers that led to it")
 
 
 class ChannelPlan(_Strict):
@@ -90,7 +90,7 @@ class ChannelPlan(_Strict):
 
     ``offset`` and ``scale`` are fixed numbers for ``absolute`` (CT) and ``null`` otherwise, where each subject's
     first scan (``per_subject``) or each scan (``per_scan``) has its own mean and standard deviation.
-    ``clip`` is what intensities are limited to before, in input units: for segmentation of CT, as nnU-Net does.
+    Intensities are limited to ``clip`` before, in input units: for segmentation of CT, as nnU-Net does.
     """
 
     name: str
@@ -107,13 +107,13 @@ class ChannelPlan(_Strict):
         return self
 
     def numbers(self) -> dict[str, Any]:
-        """What the prepared voxels depend on, for hashes."""
+        """Return what the prepared voxels depend on, for hashes."""
         # without the key where nothing is clipped: hashes of forecasting plans stay what they were
         return self.model_dump(exclude={"reason"} if self.clip else {"reason", "clip"})
 
 
 class NetworkPlan(_Strict):
-    """Topology, from nnU-Net's rules; the number of dimensions is the length of a stride.
+    """Topology of a network, by nnU-Net's rules; the number of dimensions is the length of a stride.
 
     ``encoder`` is of nnU-Net's U-Nets (task ``segment``), ``blocks_per_stage`` of these and of the networks that
     translate; a network that forecasts has one residual block at each stage.
@@ -153,9 +153,11 @@ class NetworkPlan(_Strict):
 
 
 class ConfigurationPlan(_Strict):
-    """What is planned for one resolution."""
+    """The plan of one resolution."""
 
-    data_identifier: FolderName = Field(description="which preprocessed data it reads; 2d shares those of 3d_fullres")
+    data_identifier: FolderName = Field(
+        description="the preprocessed data that it reads; 2d shares those of 3d_fullres"
+    )
     spacing: list[PositiveFloat] = Field(min_length=3, max_length=3, description="mm, (z, y, x) after transposition")
     median_image_size: list[PositiveFloat] = Field(min_length=3, max_length=3, description="voxels at this spacing")
     patch_size: list[PositiveInt] = Field(min_length=2, max_length=3)
@@ -166,7 +168,7 @@ class ConfigurationPlan(_Strict):
         description="scans keep the grid of their files; 'spacing' is then the median, and decides nothing",
     )
     memory_estimate: dict[str, float] = Field(default={}, description="GB at the peak of a training step, by method")
-    reasons: list[str] = Field(default=[], description="the numbers behind spacing, patch and batch, for people")
+    reasons: list[str] = Field(default=[], description="spacing, patch and batch with the numbers that led to them")
 
     @model_validator(mode="after")
     def _patch_fits_network(self) -> "ConfigurationPlan":
@@ -188,7 +190,7 @@ class ConfigurationPlan(_Strict):
 
     @property
     def tile(self) -> tuple[int, int, int]:
-        """The patch along z, y, x: a 2D patch is a slice."""
+        """The patch size along z, y, x: a 2D patch is a slice."""
         return (*[1] * (3 - len(self.patch_size)), *self.patch_size)
 
 
@@ -214,7 +216,7 @@ class InferencePlan(_Strict):
 
 
 class Plans(_Strict):
-    """Everything that was decided for a dataset."""
+    """All decisions for a dataset."""
 
     version: Literal["1"] = PLANS_VERSION
     dataset_name: str
@@ -236,16 +238,19 @@ class Plans(_Strict):
     inference: InferencePlan = InferencePlan()
 
     def configuration(self, name: str) -> ConfigurationPlan:
-        """A configuration by name; an unknown one is an error that names the nearest."""
+        """Return a configuration by name.
+
+        :raises NotFoundError: there is none of that name; the nearest one is in the message.
+        """
         if name not in self.configurations:
             raise unknown_name("configuration", name, self.configurations, hint=f"(Plans of {self.dataset_name}.)")
         return self.configurations[name]
 
     def identity(self, configuration: str) -> str:
-        """A short hash of all that a trained network of this configuration depends on.
+        """Return a short hash of everything that a trained network of this configuration depends on.
 
-        Stored with every checkpoint, so that weights are never loaded into another plan. What only steers training or
-        prediction (epochs, learning rate, solver, tiles, memory) is left out.
+        It is stored with every checkpoint, so that weights are never loaded into another plan. It excludes what only
+        steers training or prediction: epochs, learning rate, solver, tiles, memory.
         """
         plan = self.configuration(configuration)
         content = {
@@ -263,8 +268,12 @@ class Plans(_Strict):
 
 
 def validated(kind: type[Model], content: Any, source: Path) -> Model:
-    """What was read from a JSON file as a model.
+    """Validate what was read from a JSON file.
 
+    :param kind: of model.
+    :param content: of the file.
+    :param source: the file, for messages.
+    :returns: the model.
     :raises ConfigurationError: a key is unknown, missing or out of its range; all problems are listed.
     """
     try:
@@ -274,7 +283,7 @@ def validated(kind: type[Model], content: Any, source: Path) -> Model:
 
 
 def _explained(error: ValidationError, source: Path) -> ConfigurationError:
-    """A pydantic error as a message for people: each key, what was found, what is allowed."""
+    """Turn a pydantic error into a readable message: each key, what was found, what is allowed."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
@@ -303,5 +312,5 @@ def read_plans(path: Path) -> Plans:
 
 
 def write_plans(plans: Plans, path: Path) -> None:
-    """Write plans as JSON, whole or not at all."""
+    """Write plans as JSON, atomically."""
     write_json(plans.model_dump(mode="json"), path)

@@ -17,9 +17,11 @@ class Registry:
 
     A package brings its own by an entry point of the group. Longflow's own names cannot be replaced.
 
-    :param kind: singular noun for messages, as "metric". :param group: of entry points, as "longflow.metrics".
+    :param kind: singular noun for messages, as "metric".
+    :param group: of entry points, as "longflow.metrics".
     :param own: returns longflow's own things: name to "module:attribute". Nothing is imported for it.
-    :param fits: whether a loaded thing is of this kind. :param expected: what it has to be, for messages.
+    :param fits: whether a loaded thing is of this kind.
+    :param expected: what it has to be, for messages.
     """
 
     kind: str
@@ -60,7 +62,8 @@ class Registry:
 def modules_of(folder: Path, package: str, attribute: str) -> dict[str, str]:
     """List the public modules of a folder as entries of a registry, without importing any.
 
-    :param package: dotted name of the folder. :param attribute: that each module offers, as "METHOD".
+    :param package: dotted name of the folder.
+    :param attribute: that each module offers, as "METHOD".
     :returns: module name to "package.module:attribute".
     """
     return {

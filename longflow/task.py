@@ -37,9 +37,13 @@ if TYPE_CHECKING:
 class Words:
     """How messages speak of a task. Nothing is built from the task's name.
 
-    :param summary: one line for overviews. :param verb: infinitive, as "segment". :param verbs: third person.
-    :param done: past participle, as "segmented". :param doing: for progress bars, as "Segmenting".
-    :param one: a prediction, as "label map". :param several: plural of it.
+    :param summary: one line for overviews.
+    :param verb: infinitive, as "segment".
+    :param verbs: third person.
+    :param done: past participle, as "segmented".
+    :param doing: for progress bars, as "Segmenting".
+    :param one: a prediction, as "label map".
+    :param several: plural of it.
     :param needs: what a subject must have, as "at least 2 scans".
     :param help: sentences about the task for the help of commands ("plan", "predict", "evaluate", "find_best"), by
         command; under "demo" a phrase for the subject of the demo.
@@ -61,8 +65,10 @@ class RequestFlag:
     """A flag of ``longflow_predict`` that only one task understands.
 
     :param name: of the parsed value; the task's predictor gets it under this name.
-    :param flags: as typed, as ("-t", "--times"). :param meaning: subject of the message for models of another task,
-        as "Times (-t) are for forecasts". :param arguments: further arguments of ``add_argument``.
+    :param flags: as typed, as ("-t", "--times").
+    :param meaning: subject of the message for models of another task,
+        as "Times (-t) are for forecasts".
+    :param arguments: further arguments of ``add_argument``.
     """
 
     name: str
@@ -74,8 +80,10 @@ class RequestFlag:
 class Task(ABC):
     """What a task is; one instance each.
 
-    :cvar name: as in dataset.json. :cvar words: for messages and help.
-    :cvar default_method: the method where the user names none. :cvar usual_configuration: likewise.
+    :cvar name: as in dataset.json.
+    :cvar words: for messages and help.
+    :cvar default_method: the method where the user names none.
+    :cvar usual_configuration: likewise.
     :cvar least_scans: scans that a subject must have to be of use.
     :cvar uses_labels: label images are learned from: they must be good, and each fold needs some to validate on.
     :cvar uses_phases: a sample is a pair of contrast phases of one time (column ``phase`` of scans.csv).
@@ -92,7 +100,8 @@ class Task(ABC):
     :cvar samples: kinds of training samples that the task brings, name to "module:class".
     :cvar validations: kinds of validation that the task brings, likewise. Methods name one of each.
     :cvar metrics: metrics that the task brings, name to "module:attribute", in the order of tables.
-    :cvar request_flags: flags of ``longflow_predict``. :cvar predictor_class: "module:class" of the predictor.
+    :cvar request_flags: flags of ``longflow_predict``.
+    :cvar predictor_class: "module:class" of the predictor.
     :cvar demo: module of ``longflow_demo --task``; empty where there is none.
     """
 
@@ -129,7 +138,8 @@ class Task(ABC):
     def scan_count_problems(self, counts: Mapping[str, int], table: str) -> list["Problem"]:
         """Judge the numbers of scans of the training subjects.
 
-        :param counts: scans of each subject. :param table: name of the table for messages.
+            :param counts: scans of each subject.
+        :param table: name of the table for messages.
         """
         return []
 
@@ -185,7 +195,8 @@ class Task(ABC):
     def planning_remarks(self, plan: "ConfigurationPlan", deciding: Sequence[str], gpu_memory: float) -> list[str]:
         """Say what a user must know of the memory of further methods of a configuration.
 
-        :param deciding: methods that decided the patch. :param gpu_memory: GB that was planned for.
+            :param deciding: methods that decided the patch.
+        :param gpu_memory: GB that was planned for.
         """
         return []
 
@@ -194,7 +205,7 @@ class Task(ABC):
         return []
 
     def plan_identity(self, plans: "Plans", plan: "ConfigurationPlan") -> dict[str, Any]:
-        """Return what trained weights depend on beside space, time, channels and network."""
+        """Return what trained weights depend on apart from space, time, channels and network."""
         return {}
 
     # ---- prediction

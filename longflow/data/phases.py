@@ -14,7 +14,8 @@ NATIVE_NAMES = ("native", "noncontrast", "non-contrast", "unenhanced", "plain", 
 class PhasePair:
     """Two scans of a subject at one time.
 
-    :param first: in the phase at t = 0. :param second: in the phase at t = 1.
+    :param first: in the phase at t = 0.
+    :param second: in the phase at t = 1.
     """
 
     first: Scan

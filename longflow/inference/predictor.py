@@ -188,7 +188,8 @@ def _checked_requests(
 ) -> list[OfRequest]:
     """List what a folder requests, after checking options, input and output.
 
-    :param source: input folder. :param folder: output folder.
+    :param source: input folder.
+    :param folder: output folder.
     """
     if folder.resolve() == source.resolve():
         raise ConfigurationError(
@@ -256,7 +257,7 @@ def _check_input_description(folder: Path, description: DatasetDescription) -> N
 
 
 def is_predicted(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> bool:
-    """Whether a prediction was made before, from the same scans; its sidecar is written last."""
+    """Check whether a prediction was made before, from the same scans; its sidecar is written last."""
     sidecar = sidecar_of(item, folder)
     if not sidecar.is_file():
         return False

@@ -24,7 +24,8 @@ HOUNSFIELD_UNITS = "Hounsfield units: air at -1000, soft tissue at -100 to 100"
 class Doubt(NamedTuple):
     """The reason why values are no HU.
 
-    :param found: the values found. :param advice: the remedy.
+    :param found: the values found.
+    :param advice: the remedy.
     """
 
     found: str

@@ -46,7 +46,8 @@ def shift_problems(one: Look, other: Look) -> list[Problem]:
     This quick check sees translation alone. A pair that it reports is shifted by a centimetre or more; a pair that it
     does not report may still be rotated or deformed.
 
-    :param one: the reference. :param other: the scan that is reported.
+    :param one: the reference.
+    :param other: the scan that is reported.
     :returns: at most one problem.
     """
     if one.means.shape != other.means.shape or one.geometry.differences(other.geometry):

@@ -52,7 +52,8 @@ def resampled(scan: sitk.Image, grid: sitk.Image, transform: sitk.Transform) -> 
 def correlation(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None = None) -> float:
     """Compute Pearson's correlation of two volumes where both are finite.
 
-    :param one: (z, y, x). :param other: (z, y, x).
+    :param one: (z, y, x).
+    :param other: (z, y, x).
     :param mask: (z, y, x), voxels that count; None: all.
     :returns: -1 to 1; 0 where one volume is constant or too few voxels count.
     """
@@ -69,7 +70,8 @@ def correlation_ratio(one: np.ndarray, other: np.ndarray, mask: np.ndarray | Non
     voxels (Roche et al., MICCAI 1998), in the better of both directions. It equals the correlation for a linear
     relation and is as high for others: contrast medium, or another sequence, can change each tissue differently.
 
-    :param one: (z, y, x), NaN where unknown. :param other: likewise.
+    :param one: (z, y, x), NaN where unknown.
+    :param other: likewise.
     :param mask: (z, y, x), voxels that count; None: all.
     :returns: 0 to 1.
     """
@@ -99,7 +101,8 @@ def _known_from(values: np.ndarray, given: np.ndarray) -> float:
 def similarity(reference: sitk.Image, scan: sitk.Image, matrix: np.ndarray, measure: Measure = correlation) -> float:
     """Measure the agreement of a scan and a reference inside both bodies.
 
-    :param reference: the fixed image. :param scan: the moving image.
+    :param reference: the fixed image.
+    :param scan: the moving image.
     :param matrix: 4 x 4, from points of the reference to points of the scan, mm.
     :param measure: of the agreement.
     :returns: the agreement.
@@ -153,7 +156,8 @@ def check_matrix(matrix: np.ndarray) -> None:
 def check_similarity(before: float, after: float) -> None:
     """Check that the scans agree, and not less than before.
 
-    :param before: agreement by the headers alone. :param after: agreement after registration.
+    :param before: agreement by the headers alone.
+    :param after: agreement after registration.
     :raises RegistrationError: they agree less than before, or hardly at all.
     """
     if after < LEAST_CORRELATION:

@@ -62,7 +62,8 @@ BYTES_PER_VOXEL = {"rigid": (60, 20), "affine": (60, 20), "deformable": (100, 60
 class Failure:
     """A subject that is excluded from the new dataset.
 
-    :param subject: its name. :param cause: why it could not be registered.
+    :param subject: its name.
+    :param cause: why it could not be registered.
     """
 
     subject: str

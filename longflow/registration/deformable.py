@@ -150,7 +150,8 @@ def by_demons(
 ) -> sitk.Image:
     """Estimate the displacement from one image to another by diffeomorphic demons.
 
-    :param fixed: the image whose grid the displacement is on. :param moving: the image that it leads to.
+    :param fixed: the image whose grid the displacement is on.
+    :param moving: the image that it leads to.
     :param field: the displacement to start with, mm.
     :param iterations: at most.
     :param smoothing: of the displacement, voxels.
@@ -175,7 +176,8 @@ def _by_syn(template: sitk.Image, scan: sitk.Image, _field: sitk.Image) -> sitk.
 def by_syn(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None = None, total_sigma: float = 0) -> sitk.Image:
     """Estimate the displacement from one image to another by ANTs' SyN without an affine stage.
 
-    :param fixed: the image whose grid the displacement is on. :param moving: the image that it leads to.
+    :param fixed: the image whose grid the displacement is on.
+    :param moving: the image that it leads to.
     :param mask: voxels in which the images are compared; None: all.
     :param total_sigma: smoothing of the displacement, voxels of the level.
     :returns: float64 vectors in mm (x, y, z).

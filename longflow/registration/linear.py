@@ -81,7 +81,8 @@ def scan_of_reference(reference: list[sitk.Image], scan: list[sitk.Image], affin
 
     Exchanging reference and scan therefore changes only the rounding.
 
-    :param reference: pyramid of the reference. :param scan: pyramid of the scan.
+    :param reference: pyramid of the reference.
+    :param scan: pyramid of the scan.
     :param affine: whether the transform may scale and shear.
     :returns: 4 x 4, from points of the reference to points of the scan, mm.
     """
@@ -133,7 +134,8 @@ def centre_of_mass(image: sitk.Image) -> np.ndarray:
 def rigid(fixed: sitk.Image, moving: sitk.Image, matrix: np.ndarray) -> tuple[np.ndarray, float]:
     """Find the best rigid transform near a start.
 
-    :param fixed: the reference. :param moving: the scan.
+    :param fixed: the reference.
+    :param moving: the scan.
     :param matrix: 4 x 4, the start, mm.
     :returns: 4 x 4, mm; its negative mutual information.
     """

@@ -37,7 +37,7 @@ _NNUNET_TRAINING = TrainingPlan(
 
 
 def preset(name: str, encoder: Encoder = "plain", labelled: bool = True) -> Preset:
-    """A preset for nnU-Net's U-Nets: its numbers within the preset's memory; tiny is smaller in all.
+    """Return a preset for nnU-Net's U-Nets: its numbers within the preset's memory; tiny is smaller in all.
 
     :param labelled: whether there is anything to segment, or pretraining alone.
     """
@@ -88,7 +88,8 @@ def deciding_methods(methods: Sequence[str]) -> list[str]:
 def remarks(plan: ConfigurationPlan, deciding: Sequence[str], gpu_memory: float) -> list[str]:
     """Name the methods that take more than the patch was planned for, and say which method decided.
 
-    :param deciding: methods that decided the patch. :param gpu_memory: GB that was planned for.
+    :param deciding: methods that decided the patch.
+    :param gpu_memory: GB that was planned for.
     """
     found = [
         f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; smaller "

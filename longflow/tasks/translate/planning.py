@@ -26,7 +26,7 @@ TINY_FEATURES, TINY_BLOCKS = (16, 32, 64, 128), (1, 1, 1, 1)
 
 
 def preset(name: str) -> Preset:
-    """A preset for the networks that translate: L is the paper's (MFM B.4), the others are smaller.
+    """Return a preset for the networks that translate: L is the paper's (MFM B.4), the others are smaller.
 
     Of the paper's network, M has half the features and S a quarter.
     """
@@ -69,7 +69,8 @@ def limited_channel(channel: ChannelPlan) -> ChannelPlan:
 def remarks_on_networks(estimate: Mapping[str, float], gpu_memory: float) -> list[str]:
     """Say what a step takes with networks other than the one that decided the patch.
 
-    :param estimate: GB by method. :param gpu_memory: GB that the patch was planned for.
+    :param estimate: GB by method.
+    :param gpu_memory: GB that the patch was planned for.
     """
     others = {network: needed for method, needed in estimate.items() if (network := network_of(method)[1])}
     if not others:
@@ -86,5 +87,5 @@ def phase_table(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
         table.add_row(f"t = {end}", phase)
     table.add_row("pairs", f"{fingerprint.phases.pairs} of one subject and time; one network learns both directions")
     for part in fingerprint.phases.excluded():
-        table.add_row("left out", part)
+        table.add_row("excluded", part)
     return table

@@ -207,7 +207,8 @@ def _check_labels(
 ) -> None:
     """Refuse a dataset without labels to copy.
 
-    :param scans: all scans with images. :param labelled: the labelled scans in the other phase.
+    :param scans: all scans with images.
+    :param labelled: the labelled scans in the other phase.
     :raises DataError: no label at all, none in the other phase, or labels without names.
     """
     advice = f"To translate scans without labels: longflow_predict -i IN -o OUT -d {dataset.id} --to {phase}"
@@ -273,7 +274,8 @@ def _translate(one: LabelledTranslation, folder: Path, description: DatasetDescr
 def _description(source: DatasetDescription, dataset: DatasetPaths, one: TranslationRequest) -> DatasetDescription:
     """Return the dataset.json for both longflow and nnU-Net, with the origin of the images.
 
-    :param source: of the dataset that is translated. :param one: any of its translations.
+    :param source: of the dataset that is translated.
+    :param one: any of its translations.
     """
     return DatasetDescription(
         channel_names=source.channel_names,

@@ -46,7 +46,7 @@ def test_impossible_numbers(arguments, message, capsys):
         (("1", "3d_fullres", "-1"), "The fold is '-1', expected a number"),
         (("1", "3d_fullres", "0", "-p", "otherPlans"), "otherPlans.json does not exist"),
         (("1", "3d_fullres", "0", "-m", "lci"), "'lci' has nothing to train"),
-        (("1", "3d_fullres", "0", "--network", "unet"), "The method 'cronos' has one network: leave --network away"),
+        (("1", "3d_fullres", "0", "--network", "unet"), "There is no network 'unet'. Did you mean 'film_unet'"),
         (("1", "3d_fullres", "0", "-m", "mfm", "--network", "segrasnet"), "Did you mean 'segresnet'"),
         (("1", "3d_fullres", "0", "-m", "mfm-unet", "--network", "segresnet"), "'mfm-unet' names a network already"),
         (("1", "3d_fullres", "0", "-m", "mfm", "--network", "unet"), "'mfm-unet' is for the task 'translate'"),

@@ -1,3 +1,3 @@
 """The version of longflow, in one place: ``setup.py`` and every sidecar read it here."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

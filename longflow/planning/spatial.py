@@ -348,7 +348,7 @@ def _lowres_reason(fullres: ConfigurationPlan, lowres: ConfigurationPlan | None)
     if share >= LOWRES_THRESHOLD:
         return f"{text}: no 3d_lowres is needed (nnU-Net's threshold is 25 %)."
     if lowres is None:
-        return f"{text}, but 3d_lowres would have more than half of its voxels and is dropped."
+        return f"{text}, but 3d_lowres would have more than half of its voxels and is left out."
     return f"{text}, less than nnU-Net's 25 %: 3d_lowres at {_mm(lowres.spacing)} mm sees more."
 
 

@@ -135,8 +135,8 @@ def _explained(subject: str, error: Exception) -> LongflowError:
         return error
     if isinstance(error, BrokenProcessPool | MemoryError):
         return WorkerError(
-            f"The worker on subject {subject} was killed by the system, mostly for lack of memory. Close other "
-            f"programs, "
+            f"The worker on subject {subject} was killed by the system, mostly for lack of "
+            "memory. Close other programs, "
             "or use a machine with more memory. Then run the same command again: finished work is kept."
         )
     return WorkerError(f"The worker on subject {subject} failed: {type(error).__name__}: {error}")

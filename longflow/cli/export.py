@@ -16,8 +16,8 @@ nnUNetv2_predict_from_modelfolder -i in -o out -m for_nnunet -f 0 1 2 3 4
 def parser() -> command.Parser:
     result = command.Parser(
         "longflow_export",
-        "Write a trained segmentation model as a folder for nnUNetv2_predict_from_modelfolder -m. nnU-Net then "
-        "predicts "
+        "Write a trained segmentation model as a folder for nnUNetv2_predict_from_modelfolder "
+        "-m. nnU-Net then predicts "
         "the same labels, on machines where longflow is not installed.",
         EXAMPLE,
     )

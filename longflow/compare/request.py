@@ -117,8 +117,8 @@ def _check_methods(request: ComparisonRequest, plans: Plans) -> None:
     if not get_task(plans.task).compares_methods:
         able = ", ".join(f"'{task.name}'" for task in all_tasks() if task.compares_methods)
         raise ConfigurationError(
-            f"{plans.dataset_name} is planned for the task '{plans.task}'. Only methods of these tasks are compared: "
-            f"{able}."
+            f"{plans.dataset_name} is planned for the task '{plans.task}'. Only methods of these "
+            f"tasks are compared: {able}."
         )
     for method in request.methods:
         method_class_for(method, plans)

@@ -62,8 +62,8 @@ class Options:
     times: str | None = field(
         default=None,
         metadata=flag(
-            "a column of the tables of sessions, or labels for the numbers in the names of sessions (default: the "
-            "first "
+            "a column of the tables of sessions, or labels for the numbers in the names of "
+            "sessions (default: the first "
             "one that exists)",
             metavar="WHERE",
         ),

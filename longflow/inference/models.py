@@ -141,8 +141,8 @@ def load_models(selection: Selection, task: str, settings: PredictionSettings | 
     integrates = any(method_class(member.model.method).integrates for member in selection.members)
     if (settings.solver is not None or settings.steps is not None) and not integrates:
         raise ConfigurationError(
-            f"{selection.members[0].model.folder.name} integrates no flow and needs no solver. Remove --solver and "
-            "--steps."
+            f"{selection.members[0].model.folder.name} integrates no flow and needs no solver. "
+            "Remove --solver and --steps."
         )
     if settings.solver is None:
         settings = replace(settings, solver=selection.solver, steps=settings.steps or selection.steps)

@@ -289,8 +289,8 @@ def _check_output(folder: Path, items: Sequence[Request], words: Words) -> None:
         if row.case not in known and not (folder / f"{row.case}.json").is_file():
             raise ConfigurationError(
                 f"{table} names {row.case}, which is no {words.one} (there is no {row.case}.json). "
-                f"{words.several.capitalize()} are not written over a table of other scans. Give another folder with "
-                "-o."
+                f"{words.several.capitalize()} are not written over a table of other scans. "
+                "Give another folder with -o."
             )
 
 

@@ -7,9 +7,9 @@ from typing import Literal
 DATASET_JSON = "dataset.json"
 
 REGISTER = (
-    "All scans of a subject must lie on one grid. longflow_register resamples them, with their labels, to one grid in "
-    "a "
-    "new dataset. Use --model rigid; for contrast phases, between which a patient breathes, use --model deformable."
+    "All scans of a subject must lie on one grid. longflow_register resamples them, with their labels, to one grid "
+    "in a new dataset. Use --model rigid; for contrast phases, between which a patient breathes, use --model "
+    "deformable."
 )
 
 

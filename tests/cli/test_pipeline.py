@@ -70,7 +70,7 @@ def test_folds_share_splits_and_targets(home):
         assert model.finished_folds() == list(FOLDS)
         for fold in FOLDS:
             for reduction in ("last", "mean"):
-                written = {path.stem for path in model.fold(fold).validation(reduction).glob("*.json")}
+                written = {row.case for row in read_rows(model.fold(fold).validation(reduction) / "scans.csv")}
                 assert written == targets[fold]
             (record,) = read_progress(model.fold(fold).progress_csv)
             assert record.iteration == 4 and record.found["lci_nrmse"] > 0

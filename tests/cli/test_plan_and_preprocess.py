@@ -114,5 +114,5 @@ def test_without_a_pair_there_is_nothing_to_plan(phases, capsys):
     table = (phases.raw / "scans.csv").read_text()
     (phases.raw / "scans.csv").write_text(table.replace(",0,native", ",3,native"))
     assert plan_and_preprocess.main(["-d", "904", "--preset", "tiny", "-np", "1", "--no_verify"]) == 1
-    assert "there is nothing to learn from" in " ".join(capsys.readouterr().err.split())
+    assert "so there is no pair to learn from" in " ".join(capsys.readouterr().err.split())
     assert not phases.plans().exists()

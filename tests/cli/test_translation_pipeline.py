@@ -123,7 +123,7 @@ def test_a_labelled_dataset_in_the_phase_that_lacks(home, journey):
     [
         (("--to", "venous"), "There is no phase 'venous'"),
         (("-t", "30"), "Times (-t) are for forecasts, but mfm-unet__longflowPlans__2d translates"),
-        ((), "Say which phase is wanted"),
+        ((), "holds scans of both phases"),
     ],
 )
 def test_what_cannot_be_translated(home, tmp_path, flags, message):

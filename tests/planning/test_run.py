@@ -83,5 +83,5 @@ def test_a_reference_plan_is_made_the_datasets_own(dataset):
     planned = plan_dataset(NAME, plans_name=str(file))
     assert dataset.plans("lumiere").is_file() and planned.plans.dataset_name == NAME
     assert planned.plans.configuration("3d_fullres").patch_size == [96, 96, 64]
-    with pytest.raises(ConfigurationError, match=r"lumiere.json has its own sizes: leave --preset"):
+    with pytest.raises(ConfigurationError, match=r"lumiere.json has its own sizes\. Remove --preset"):
         plan_dataset(NAME, "tiny", plans_name=str(file))

@@ -179,8 +179,8 @@ def _verdicts(results: Results) -> list[str]:
     if torn := [name for name, verdict in verdicts.items() if ";" in verdict]:
         remarks.append(
             f"STCS and ASPC disagree on {escape(first_few(torn))}: borders move about while the volume stands still, "
-            "or the other way round. Look at the label maps; often the scans are badly aligned or the structure is "
-            "small."
+            "or the other way round. Look at the label maps; often the scans are badly aligned "
+            "or the structure is small."
         )
     if smoothed := [name for name, verdict in verdicts.items() if verdict == "over-smoothed"]:
         remarks.append(

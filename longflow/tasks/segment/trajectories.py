@@ -25,8 +25,8 @@ TRAJECTORY_DEFINITIONS = {
         "to 2; undefined where the structure is in none of them"
     ),
     "change_correlation": (
-        "Pearson's r between predicted and reference changes of volume (ml) between consecutive scans, of all "
-        "subjects; "
+        "Pearson's r between predicted and reference changes of volume (ml) between "
+        "consecutive scans, of all subjects; "
         "interval from subjects drawn with replacement, each with all its pairs; undefined for fewer than three pairs, "
         "or where either does not vary"
     ),

@@ -224,8 +224,8 @@ def _check_labels(
         )
     if not labelled:
         raise DataError(
-            f"{dataset.name} has no labelled scan to translate: the labelled ones are in the phase '{phase}' already. "
-            f"{advice}"
+            f"{dataset.name} has no labelled scan to translate: the labelled ones are in the phase "
+            f"'{phase}' already. {advice}"
         )
 
 

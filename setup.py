@@ -27,7 +27,7 @@ setup(
     package_data={"longflow": ["py.typed"]},
     # upper bounds are what was tested. Before raising one, run tests/test_nnunet.py and tests/test_library_contracts.py
     install_requires=[
-        "torch>=2.4,<2.15",
+        "torch>=2.4,<2.16",
         "nnunetv2>=2.8,<2.9",
         "batchgenerators>=0.25",
         "batchgeneratorsv2>=0.3",

@@ -107,6 +107,29 @@ def test_links_and_pictures_exist(page):
     assert not problems_of_links(page, page.read_text())
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.parent.name != "plans"], ids=lambda page: page.name)
+def test_a_page_has_a_picture(page):
+    assert re.search(r"!\[[^\]]+\]\([^)]+\.png\)", page.read_text())
+
+
+#: words that our readers stumble over, and the field's own for each
+AVOIDED = {
+    r"wanted": "requested",
+    r"beside": "next to, compared with",
+    r"anew": "from scratch",
+    r"to the bit": "bit-identical",
+    r"fellow": "counterpart",
+    r"lies? on each other": "aligned",
+    r"left out": "excluded",
+}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_use_the_words_of_the_field(page):
+    text = page.read_text()
+    assert not {word: better for word, better in AVOIDED.items() if re.search(rf"\b{word}\b", text)}
+
+
 def test_the_commands_of_the_readme_are_found():
     found = list(typed_commands((ROOT / "README.md").read_text()))
     assert {"longflow_plan_and_preprocess", "longflow_train", "longflow_predict"} <= {command for command, _ in found}

@@ -292,10 +292,13 @@ def test_a_loss_that_is_not_a_number_is_explained(dataset, monkeypatch):
 def test_a_time_budget_is_kept_and_the_schedule_ends_with_it(dataset):
     train(dataset, "tfm", iterations=1)  # imports are not training
     begun = time.monotonic()
+    train(dataset, fold=1, iterations=1)
+    rest = time.monotonic() - begun  # a step, and what a fold takes besides its steps on this machine
+    begun = time.monotonic()
     shares = []
     paths = train(dataset, iterations=None, max_time=3.0, on_progress=lambda share, state: shares.append(share))
     used = time.monotonic() - begun
-    assert 3.0 <= used < 7.5
+    assert 3.0 <= used < 3.0 + 3 * rest
     assert shares == sorted(shares) and len(shares) > 5 and shares[0] == 0 and 0.7 < shares[-1] < 1
     assert paths.final.is_file()
     records = read_progress(paths.progress_csv)

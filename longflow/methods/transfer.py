@@ -124,7 +124,7 @@ def _read(source: Path, residual: bool) -> _Source:
 
 def _read_longflow(source: Path) -> _Source:
     checkpoint = read_checkpoint(source)
-    name = checkpoint.header.get("method")
+    name = checkpoint.header.get("method", "")
     weights = checkpoint.part("weights")
     tensors = {key.removeprefix(OURS): tensor for key, tensor in weights.items() if key.startswith(OURS)}
     if not tensors:

@@ -184,8 +184,8 @@ def test_a_recorded_solver_and_its_steps(paths, solver):
         {"solver": "euler"},
         {"solver": "euler", "steps": 0},
         {"solver": "euler", "steps": 10**9},
-    ]
-    + [{"steps": 2}],
+        {"steps": 2},
+    ],
 )
 def test_a_recorded_solver_that_there_is_not(paths, record):
     best(paths, (trained(paths), [0]), **record)

@@ -439,6 +439,24 @@ def plan_from_file() -> None:
 
 
 @figure
+def foreign_model() -> None:
+    axes = canvas(16, 5)
+    xs, size = (1.8, 5.8, 9.8, 14), (3.2, 1.7)
+    texts = (
+        "a model\nfrom outside",
+        "size, form,\nnames, paths",
+        "plain values\nand numbers",
+        "the network of\nthe plans",
+    )
+    chain(axes, 3.6, texts, xs, size)
+    box(axes, (5.8, 1), (3.2, 1.3), "exit code 1,\none message", ORANGE)
+    arrow(axes, (5.8, 2.75), (5.8, 1.65))
+    axes.text(6, 2.15, "does not fit", fontsize=9, color=GREY)
+    box(axes, (9.8, 1), (3.2, 1.3), "code in the file:\nnever run", ORANGE)
+    arrow(axes, (7.4, 3.1), (8.6, 1.65))
+
+
+@figure
 def budget() -> None:
     axes = plot(7, 2.2, "seconds, for longflow_demo on two cores", "")
     left = 0

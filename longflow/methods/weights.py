@@ -125,7 +125,7 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
     check_identity(checkpoint.header, path, name, plans, configuration)
     options, weights = checkpoint.header.get("options"), checkpoint.part("weights")
     with fake_tensors():  # a plan may describe a network that no memory holds; the file then holds another one
-        _check_fit(build_method(name, plans, configuration, options).state_dict(), weights, path)
+        check_fit(build_method(name, plans, configuration, options).state_dict(), weights, path)
     method = build_method(name, plans, configuration, options)
     load_weights(method, weights, path)
     method.stage = checkpoint.header.get("stage", 0)
@@ -139,12 +139,18 @@ def load_weights(method: Method, weights: dict[str, Tensor], path: Path) -> None
     :param path: of the checkpoint, for messages.
     :raises ModelError: a tensor is missing, has another shape or kind of numbers, or is unknown.
     """
-    _check_fit(method.state_dict(), weights, path)
+    check_fit(method.state_dict(), weights, path)
     method.load_state_dict(weights)
 
 
-def _check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
-    """Compare names, shapes and kinds of numbers; no number is read."""
+def check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
+    """Compare names, shapes and kinds of numbers; no number is read.
+
+    :param expected: tensors by name.
+    :param weights: of a checkpoint, by name.
+    :param path: of the checkpoint, for messages.
+    :raises ModelError: names the first difference.
+    """
     for name, tensor in expected.items():
         if name not in weights:
             raise ModelError(f"{path} lacks the tensor {name}.")

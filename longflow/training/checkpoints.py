@@ -3,9 +3,18 @@
 from dataclasses import asdict
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 
-from longflow.methods.weights import Checkpoint, check_identity, load_weights, read_checkpoint, write_checkpoint
+from longflow.errors import ModelError
+from longflow.methods.weights import (
+    Checkpoint,
+    check_fit,
+    check_identity,
+    load_weights,
+    read_checkpoint,
+    write_checkpoint,
+)
 from longflow.training.cost import highest, peak_memory
 from longflow.training.run import Run, State
 from longflow.training.validation import Score
@@ -69,12 +78,33 @@ def load_state(run: Run) -> None:
     checkpoint = read_checkpoint(path)
     check_identity(checkpoint.header, path, job.method, job.plans, job.configuration)
     load_weights(run.method, checkpoint.part("weights"), path)
-    for name, tensor in checkpoint.part("average").items():
-        run.average[name].copy_(tensor)
+    if average := checkpoint.part("average"):
+        check_fit(run.average, average, path)
+        for name, tensor in average.items():
+            run.average[name].copy_(tensor)
+    try:
+        run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": _moments(checkpoint, run)})
+        run.state = TypeAdapter(State).validate_python(checkpoint.header["state"])
+        if not 0 <= run.state.stage < max(1, len(run.method.stages)):
+            raise ValueError(f"stage {run.state.stage}")
+    except (LookupError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"{path} does not hold the state of this training ({str(error)[:200]}). Copy it again from its source, or "
+            "train from scratch with --overwrite."
+        ) from error
+    run.method.stage = run.state.stage
+
+
+def _moments(checkpoint: Checkpoint, run: Run) -> dict[int, dict[str, Tensor]]:
+    """Sort the tensors of the optimizer by parameter.
+
+    :raises LookupError, ValueError: one belongs to no parameter, or has another shape.
+    """
+    parameters = [parameter for group in run.optimizer.param_groups for parameter in group["params"]]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in checkpoint.part("optimizer").items():
         index, moment = name.split(".")
+        if tensor.ndim and tensor.shape != parameters[int(index)].shape:
+            raise ValueError(f"optimizer.{name[:100]} has shape {list(tensor.shape)}")
         moments.setdefault(int(index), {})[moment] = tensor
-    run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": moments})
-    run.state = State(**checkpoint.header["state"])
-    run.method.stage = run.state.stage
+    return moments

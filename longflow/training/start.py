@@ -63,7 +63,10 @@ def check_same_settings(job: FoldJob) -> None:
     :param job: the fold.
     :raises ConfigurationError: a setting differs; it is named.
     """
-    begun, given = read_json(job.paths.run).get("settings", {}), asdict(job.settings)
+    record, given = read_json(job.paths.run), asdict(job.settings)
+    begun = record.get("settings", {}) if isinstance(record, dict) else None
+    if not isinstance(begun, dict):
+        raise ConfigurationError(f"{job.paths.run} is no record of a training. Train from scratch with --overwrite.")
     for name in KEPT_SETTINGS:
         if begun.get(name, given[name]) != given[name]:
             raise ConfigurationError(
@@ -204,6 +207,8 @@ def _with_labelled_subjects(job: FoldJob, kind: type[Method], training: Cohort, 
         )
     if resumes and job.paths.labelled_subjects.is_file():
         chosen = read_json(job.paths.labelled_subjects)
+        if not isinstance(chosen, list) or not all(isinstance(name, str) for name in chosen):
+            raise ConfigurationError(f"{job.paths.labelled_subjects} is no list of subjects. Train with --overwrite.")
     else:
         chosen = choose_labelled(value, training, job.settings.seed)
     return replace(training, labelled=frozenset(chosen))

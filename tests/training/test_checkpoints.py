@@ -3,8 +3,9 @@ import math
 import pytest
 import torch
 
+from longflow.errors import ModelError
 from longflow.job import FoldJob, FoldSettings
-from longflow.methods.weights import read_checkpoint
+from longflow.methods.weights import read_checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths
 from longflow.training.checkpoints import load_state, save_state, update_average
 from longflow.training.distributed import Processes
@@ -38,6 +39,32 @@ def test_weights_are_held_and_stored_twice_only_where_they_are_averaged(tmp_path
     load_state(again)
     assert all(torch.equal(tensor, weights[name]) for name, tensor in again.method.state_dict().items())
     assert all(torch.equal(tensor, expected[name]) for name, tensor in again.average.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"state": None}, "state of this training"),
+        ({"state": {"iteration": "many"}}, "state of this training"),
+        ({"state": {"stage": 7}}, r"state of this training \(stage 7\)"),
+        ({"optimizer.0.exp_avg": torch.zeros(1, 2, 3)}, r"optimizer.0.exp_avg has shape \[1, 2, 3\]"),
+        ({"optimizer.9999.exp_avg": torch.zeros(3)}, "state of this training"),
+        ({"optimizer.x.exp_avg": torch.zeros(3)}, "state of this training"),
+        ({"optimizer.0": torch.zeros(3)}, "state of this training"),
+        ({"average.network.head.weight": torch.zeros(1)}, r"network.head.weight has shape \[1\], expected"),
+        ({"average.further": torch.zeros(1)}, "tensors that the method does not have: further"),
+    ],
+)
+def test_a_state_of_another_training_is_explained(tmp_path, monkeypatch, changes, message):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    run = run_of("tfm", minimal_plans())
+    save_state(run)
+    checkpoint = read_checkpoint(run.job.paths.latest)
+    for name, value in changes.items():
+        (checkpoint.tensors if isinstance(value, torch.Tensor) else checkpoint.header)[name] = value
+    write_checkpoint(checkpoint, run.job.paths.latest)
+    with pytest.raises(ModelError, match=message):
+        load_state(run_of("tfm", minimal_plans()))
 
 
 def test_the_average_against_its_closed_form():

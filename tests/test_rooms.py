@@ -74,6 +74,7 @@ TESTS_OF_SEVERAL = {
     "tests/cli/test_segmentation_pipeline.py",
     "tests/cli/test_translation_pipeline.py",
     "tests/cli/test_killed.py",
+    "tests/cli/test_hostile.py",
     "tests/methods/test_outside_method.py",
     "tests/methods/test_outside_network.py",
     "tests/methods/forecasting/test_direct.py",

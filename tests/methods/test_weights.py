@@ -152,6 +152,19 @@ def test_a_network_that_no_memory_holds_is_compared_with_its_file_before_it_is_b
     assert time.monotonic() - started < 10
 
 
+def test_a_network_that_computes_while_it_is_built_can_be_loaded(tmp_path, monkeypatch):
+    """Drop rates of many networks are made so."""
+    path = tmp_path / "a.safetensors"
+    saved(path)
+
+    def build(*arguments):
+        assert torch.linspace(0, 1, 3)[1].item() == 0.5
+        return build_method(*arguments)
+
+    monkeypatch.setattr("longflow.methods.weights.build_method", build)
+    assert load_method(path, "cronos", minimal_plans(), "3d_fullres")
+
+
 def test_missing_and_superfluous_tensors_are_named(tmp_path):
     path = tmp_path / "a.safetensors"
     saved(path)

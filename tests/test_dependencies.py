@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -97,3 +99,24 @@ def test_no_installed_release_has_a_known_code_execution(name, safe, found):
     except PackageNotFoundError:
         pytest.skip(f"{name} is not installed")
     assert Version(installed) >= Version(safe), found
+
+
+OFFLINE = """
+import pkgutil, sys
+def refuse(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "urllib.Request"):
+        raise AssertionError(f"{event} {arguments}")
+sys.addaudithook(refuse)
+import longflow
+for module in pkgutil.walk_packages(longflow.__path__, "longflow."):
+    __import__(module.name)
+from longflow.methods.registry import build_method
+from tests.methods.helpers import minimal_plans, random_batch
+method = build_method("cronos", minimal_plans(), "3d_fullres")
+method.training_step(random_batch()).backward()
+"""
+
+
+def test_nothing_opens_a_connection():
+    """Every module is imported, with the libraries that it imports, and a step is trained."""
+    subprocess.run([sys.executable, "-c", OFFLINE], cwd=ROOT, check=True, timeout=300)

@@ -40,6 +40,14 @@ def test_a_fold_keeps_the_settings_it_was_begun_with(dataset, begun, given, mess
         check_same_settings(job_of(dataset, **given))
 
 
+@pytest.mark.parametrize("record", [[], "text", {"settings": [1]}, None])
+def test_a_record_of_another_kind_is_explained(dataset, record):
+    job = job_of(dataset)
+    write_json(record, job.paths.run)
+    with pytest.raises(ConfigurationError, match=r"run\.json is no record of a training"):
+        check_same_settings(job)
+
+
 def test_pretrained_is_a_file_or_the_same_fold_of_a_method(dataset, tmp_path):
     plans = read_plans(dataset.plans())
     own = tmp_path / "weights.safetensors"

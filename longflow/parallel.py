@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 #: called with (finished, all, name of the finished subject)
 Progress = Callable[[int, int, str], None]
 
+_imported_by_the_server: list[str] = []
+
 #: share of the free memory that all workers may use together
 MEMORY_SHARE = 0.8
 
@@ -90,8 +92,9 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
     waiting = dict(subjects)
     while waiting:
         under_way: dict[Future, str] = {}
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
+        pool = ProcessPoolExecutor(
+            processes, worker_context(work.__module__), initializer=_begin_worker, initargs=(dict(os.environ),)
+        )
         try:
             names = iter(list(waiting))
             while True:
@@ -119,8 +122,28 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """End this worker when its parent ends, even if the parent was killed; else it would wait for work forever."""
+def worker_context(*modules: str) -> multiprocessing.context.BaseContext:
+    """Return the context in which worker processes start: forked from a server that has imported their modules.
+
+    Importing torch takes seconds, and the server does it once for all workers of a command. It has one thread, so that
+    forking it is safe, which forking this process is not.
+
+    :param modules: names of modules that the workers need. The first call that starts a worker decides what the server
+        imports; a worker itself imports what the server lacks.
+    :returns: the context.
+    """
+    context = multiprocessing.get_context("forkserver")
+    _imported_by_the_server.extend(modules)
+    context.set_forkserver_preload(_imported_by_the_server)
+    return context
+
+
+def _begin_worker(environment: dict[str, str]) -> None:
+    """Take over the environment of the parent, and end when it ends; else a worker would wait for work forever.
+
+    :param environment: of the parent; the server's can be older.
+    """
+    os.environ.update(environment)
     parent = multiprocessing.parent_process()
 
     def wait_for_the_end() -> None:

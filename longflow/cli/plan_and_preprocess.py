@@ -44,7 +44,9 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     """Do all steps for one dataset; an error of the data stops before anything is written."""
     from longflow.cli import extract_fingerprint, plan, preprocess, verify
     from longflow.data.dataset import training_series
+    from longflow.parallel import worker_context
 
+    worker_context("longflow.fingerprint.spatial", "longflow.preprocessing.run")  # for all steps, from the first one
     if not options.no_verify:
         verify.check(DatasetPaths(name), options.processes)
     step = argparse.Namespace(

@@ -51,8 +51,10 @@ class LossValidation:
         samples = self.samples(method.augmented)
         sums: dict[str, float] = {}
         for number in range(BATCHES):
-            with isolated_randomness(SEED + number, devices=None), autocast(self.device):
-                loss = method.training_step(samples[number].to(self.device))
+            with isolated_randomness(SEED + number, devices=None):
+                batch = samples[number].to(self.device)  # not in bf16: its augmentation computes, too
+                with autocast(self.device):
+                    loss = method.training_step(batch)
             for name, value in {"loss": loss, **method.terms}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / BATCHES
         columns = {f"validation_{name}": value for name, value in sums.items()}

@@ -7,6 +7,7 @@ Arrays are in nnU-Net's axis order (z, y, x), after ``transpose_forward``.
 
 import hashlib
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -35,7 +36,12 @@ Encoder = Literal["plain", "residual"]
 ONE_ACQUISITION = ("s", "ms", "frames", "cycles")
 
 PositiveFloat = Annotated[float, Field(gt=0)]
-PositiveInt = Annotated[int, Field(ge=1)]
+#: a size of a network, a patch or a sequence: what is larger was made to fill the memory
+PositiveInt = Annotated[int, Field(ge=1, le=10_000)]
+#: a length of a training
+Duration = Annotated[int, Field(ge=1, le=10**9)]
+#: most stages of a network, blocks of a stage, voxels of a patch and labels
+MOST_STAGES, MOST_BLOCKS, MOST_VOXELS, MOST_LABELS = 16, 100, 2**29, 4096
 
 #: name of a task, of longflow or of an installed package
 TaskName = Annotated[str, AfterValidator(known_task)]
@@ -140,6 +146,8 @@ class NetworkPlan(_Strict):
             raise ValueError(
                 f"blocks_per_stage needs one entry per stage ({len(self.strides)}), found {self.blocks_per_stage}"
             )
+        if len(self.strides) > MOST_STAGES or max(self.blocks_per_stage, default=0) > MOST_BLOCKS:
+            raise ValueError(f"a network has at most {MOST_STAGES} stages of {MOST_BLOCKS} blocks each")
         if any(features % 8 for features in self.features_per_stage):
             raise ValueError(
                 f"features_per_stage must be multiples of 8 (GroupNorm 8), found {self.features_per_stage}"
@@ -177,6 +185,8 @@ class ConfigurationPlan(_Strict):
                 f"patch_size {self.patch_size} has {len(self.patch_size)} axes, but the network's strides have "
                 f"{self.network.dimensions}"
             )
+        if math.prod(self.patch_size) > MOST_VOXELS:
+            raise ValueError(f"patch_size {self.patch_size} has more than {MOST_VOXELS} voxels")
         for axis, size in enumerate(self.patch_size):
             divisor = 1
             for stride in self.network.strides:
@@ -197,8 +207,8 @@ class ConfigurationPlan(_Strict):
 class TrainingPlan(_Strict):
     """Defaults of ``longflow_train``; flags override them."""
 
-    epochs: PositiveInt
-    iterations_per_epoch: PositiveInt
+    epochs: Duration
+    iterations_per_epoch: Duration
     learning_rate: PositiveFloat
     weight_decay: float = Field(ge=0, default=0.01)
     warmup: float = Field(ge=0, lt=1, default=0.05, description="share of the run during which the rate rises")
@@ -211,7 +221,7 @@ class InferencePlan(_Strict):
 
     solver: Solver = "euler"
     steps: PositiveInt = 10
-    tile_step_size: float = Field(gt=0, le=1, default=0.5)
+    tile_step_size: float = Field(ge=0.01, le=1, default=0.5)
     mirror: bool | None = Field(default=None, description="average over mirrored inputs; null: as the method has it")
 
 
@@ -225,7 +235,9 @@ class Plans(_Strict):
     preset: PresetName
     gpu_memory: PositiveFloat = Field(description="GB that a training step may take")
     channel_names: list[str]
-    labels: dict[str, int | list[int]] = Field(default={}, description="as in dataset.json, nnU-Net's regions included")
+    labels: dict[str, int | list[int]] = Field(
+        default={}, max_length=MOST_LABELS, description="as in dataset.json, nnU-Net's regions included"
+    )
     regions_class_order: list[int] = Field(default=[], description="as in dataset.json; empty without regions")
     phases: list[str] = Field(default=[], description="task 'translate': the phase at t = 0, then that at t = 1")
     file_ending: str

@@ -109,6 +109,16 @@ FULL = "configurations.3d_fullres"
         (f"{FULL}.spacing", [5, 1.5], "spacing: .*at least 3"),
         (f"{FULL}.network.features_per_stage", [16, 32], "one entry per stage, but have 2, 3 and 3"),
         (f"{FULL}.network.features_per_stage", [16, 32, 60], r"multiples of 8 .*\[16, 32, 60\]"),
+        (f"{FULL}.patch_size", [10**9, 64, 64], "patch_size.0: .*less than or equal to 10000"),
+        (f"{FULL}.patch_size", [8192, 8192, 64], "patch_size .* has more than 536870912 voxels"),
+        (f"{FULL}.batch_size", 10**9, "batch_size: .*less than or equal to 10000"),
+        (f"{FULL}.network.features_per_stage", [16, 32, 10**9], "features_per_stage.2: .*less than or equal to 10000"),
+        (f"{FULL}.network.blocks_per_stage", [1, 1, 10**4], "at most 16 stages of 100 blocks"),
+        ("inference", {"steps": 10**9}, "inference.steps: .*less than or equal to 10000"),
+        ("inference", {"tile_step_size": 1e-9}, "inference.tile_step_size: .*greater than or equal to 0.01"),
+        ("temporal.grid.length", 10**9, "temporal.grid.length: .*less than or equal to 10000"),
+        ("temporal.sequence_length", 10**9, "temporal.sequence_length: .*less than or equal to 10000"),
+        ("labels", {str(label): label for label in range(5000)}, "labels: .*at most 4096 items"),
         ("channels.0.normal_form", "absolute", "needs numbers for offset and scale"),
         (f"{FULL}.data_identifier", "../../elsewhere", "data_identifier: expected letters, digits"),
         (
@@ -142,6 +152,16 @@ def test_missing_and_broken_files(tmp_path):
 def test_an_unknown_configuration_names_the_nearest():
     with pytest.raises(NotFoundError, match="Did you mean '3d_fullres'"):
         Plans.model_validate(CONTENT).configuration("3d_fulres")
+
+
+def test_a_network_of_many_stages_is_refused(tmp_path):
+    content = json.loads(json.dumps(CONTENT))
+    network, stages = content["configurations"]["3d_fullres"]["network"], 10**4
+    network |= {"features_per_stage": [8] * stages, "strides": [[1] * 3] * stages, "kernel_sizes": [[3] * 3] * stages}
+    path = tmp_path / "plans.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(ConfigurationError, match="at most 16 stages"):
+        read_plans(path)
 
 
 @pytest.mark.parametrize(

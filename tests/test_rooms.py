@@ -64,6 +64,7 @@ TESTED_ELSEWHERE = {
 #: test files that test several files, or the whole
 TESTS_OF_SEVERAL = {
     "tests/test_rooms.py",
+    "tests/test_dependencies.py",
     "tests/test_library_contracts.py",
     "tests/test_public_interface.py",
     "tests/test_documentation.py",

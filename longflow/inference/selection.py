@@ -10,16 +10,27 @@ from longflow.methods.registry import known_methods, method_class
 from longflow.paths import DatasetPaths, ModelPaths, known_datasets, resolve_dataset_name
 from longflow.plans import Solver
 
+#: most folds that are averaged: each is a network in memory
+MOST_FOLDS = 100
+
 
 @dataclass(frozen=True)
 class Member:
     """One model of an ensemble.
 
     :param folds: folds to average; empty for a method that has nothing to train.
+    :raises ConfigurationError: there are too many folds.
     """
 
     model: ModelPaths
     folds: tuple[int, ...]
+
+    def __post_init__(self):
+        if len(self.folds) > MOST_FOLDS:
+            raise ConfigurationError(
+                f"{self.model.folder} has {len(self.folds)} folds, expected at most {MOST_FOLDS}: each is a network in "
+                "memory. Choose some with -f."
+            )
 
 
 @dataclass(frozen=True)
@@ -140,8 +151,12 @@ def recorded_best(paths: DatasetPaths) -> Selection:
 
 
 def _is_record(best: Any) -> bool:
-    """Check that best.json has all fields, and that no name in it leads to another folder."""
+    """Check that best.json has all fields, names nothing twice, and that no name in it leads to another folder."""
     try:
+        members = [(entry["method"], entry["plans_name"], entry["configuration"]) for entry in best["members"]]
+        twice = len(set(members)) < len(members) or any(
+            len(set(entry["folds"])) < len(entry["folds"]) for entry in best["members"]
+        )
         names = [entry[key] for entry in best["members"] for key in ("method", "plans_name", "configuration")]
         folds = [fold for entry in best["members"] for fold in entry["folds"]]
         shrinkage, reduction = best["shrinkage"], best["reduction"]
@@ -150,13 +165,14 @@ def _is_record(best: Any) -> bool:
         return False
     return (
         bool(names)
+        and not twice
         and all(isinstance(name, str) and is_name(name) for name in names)
         and isinstance(reduction, str | None)
         and all(isinstance(fold, int) for fold in folds)
         and isinstance(shrinkage, int | float)
         and 0 <= shrinkage <= 1
         and solver in (None, *get_args(Solver))
-        and (steps is None if solver is None else isinstance(steps, int) and steps > 0)
+        and (steps is None if solver is None else isinstance(steps, int) and 0 < steps <= 10_000)
     )
 
 

@@ -11,6 +11,9 @@ from longflow.errors import ConfigurationError
 #: T of Ho et al. (2020), for which betas are given
 USUAL_TIMESTEPS = 1000
 
+#: more have no use, and each is a number in memory
+MOST_TIMESTEPS = 100_000
+
 #: a step with a larger beta is no longer small
 LARGEST_BETA = 0.5
 
@@ -36,9 +39,10 @@ def ddim_scheduler(
     :raises ConfigurationError: the numbers of steps do not fit each other.
     """
     fewest = math.ceil(USUAL_TIMESTEPS * betas[1] / LARGEST_BETA)
-    if timesteps < fewest:
+    if not fewest <= timesteps <= MOST_TIMESTEPS:
         raise ConfigurationError(
-            f"The option 'timesteps' of the method '{method}' is {timesteps}, expected {fewest} or more."
+            f"The option 'timesteps' of the method '{method}' is {timesteps}, expected {fewest} or more, up to "
+            f"{MOST_TIMESTEPS}."
         )
     if not 1 <= sampling_steps <= timesteps or timesteps % sampling_steps:
         raise ConfigurationError(

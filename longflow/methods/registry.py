@@ -188,10 +188,10 @@ def checked_options(name: str, options: Mapping[str, Any]) -> Options:
         words = {"true": True, "on": True, "yes": True, "false": False, "off": False, "no": False}
         try:
             checked[option] = words[str(value).lower()] if kind is bool else kind(value)
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, OverflowError) as error:
             expected = {bool: "on or off", int: "a whole number", float: "a number", str: "a word"}[kind]
             raise ConfigurationError(
-                f"The option '{option}' of the method '{name}' is '{value}', expected {expected}."
+                f"The option '{option}' of the method '{name}' is '{str(value)[:100]}', expected {expected}."
             ) from error
         if option in choices and checked[option] not in choices[option]:
             raise unknown_name(option, str(checked[option]), choices[option], hint=f"(Option of the method '{name}'.)")

@@ -1,21 +1,19 @@
 """Start from the weights of another training: of longflow, nnU-Net or nnssl (``longflow_train --pretrained``).
 
-All of these train the same library networks, so tensors are matched by name and shape. Nothing is unpickled except
-tensors and plain values.
+All of these train the same library networks, so tensors are matched by name and shape. Nothing is unpickled.
 """
 
-import pickle
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from longflow.errors import ConfigurationError, ModelError, NotFoundError
+from longflow.errors import ConfigurationError, ModelError, NotFoundError, first_few
 from longflow.methods.method import Method
 from longflow.methods.registry import method_class
+from longflow.methods.torch_file import read_torch_file
 from longflow.methods.weights import read_checkpoint
 from longflow.networks.unet import UNet
 
@@ -92,6 +90,8 @@ def _why_not(name: str, tensor: Tensor | None, parameter: Tensor, segments: bool
         return "not in the file"
     if tensor.shape != parameter.shape:
         return f"shape {list(tensor.shape)}, expected {list(parameter.shape)}"
+    if not tensor.is_floating_point():
+        return f"numbers of the kind {tensor.dtype}, expected {parameter.dtype}"
     return ""
 
 
@@ -124,7 +124,7 @@ def _read(source: Path, residual: bool) -> _Source:
 
 def _read_longflow(source: Path) -> _Source:
     checkpoint = read_checkpoint(source)
-    name = checkpoint.header.get("method")
+    name = checkpoint.header.get("method", "")
     weights = checkpoint.part("weights")
     tensors = {key.removeprefix(OURS): tensor for key, tensor in weights.items() if key.startswith(OURS)}
     if not tensors:
@@ -140,13 +140,13 @@ def _read_longflow(source: Path) -> _Source:
 
 
 def _read_torch(source: Path, residual: bool) -> _Source:
-    content = _load_without_code(source)
+    content = read_torch_file(source, "network_weights")
     weights = content.get("network_weights") if isinstance(content, dict) else None
-    named = isinstance(weights, dict) and all(isinstance(name, str) for name in weights)
-    if not named or not all(isinstance(value, Tensor) for value in weights.values()):
+    if not isinstance(weights, dict) or not weights or not all(isinstance(one, Tensor) for one in weights.values()):
+        found = first_few(key[:100] for key in content) if isinstance(content, dict) else type(content).__name__
         raise ModelError(
             f"{source} has no 'network_weights' (tensors by name), so it is not a checkpoint of nnU-Net or nnssl. "
-            f"Found: {sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__}."
+            f"Found: {found}."
         )
     # prefixes of torch's wrappers for several GPUs and for compilation
     tensors = {re.sub(r"^(module\.|_orig_mod\.)+", "", name): tensor for name, tensor in weights.items()}
@@ -158,9 +158,9 @@ def _read_torch(source: Path, residual: bool) -> _Source:
 
 def _named_as_nnunet(tensors: dict[str, Tensor], plan: dict, residual: bool) -> dict[str, Tensor]:
     """Rename nnssl's tensors by its adaptation plan, which names the places of encoder stages and stem."""
-    places = {plan.get("key_to_encoder") or "encoder.stages": "encoder.stages"}
+    places = {_place(plan, "key_to_encoder", "encoder.stages"): "encoder.stages"}
     if residual:
-        places[plan.get("key_to_stem") or "encoder.stem"] = "encoder.stem"
+        places[_place(plan, "key_to_stem", "encoder.stem")] = "encoder.stem"
     named = {}
     for name, tensor in tensors.items():
         inside = max((place for place in places if name.startswith(f"{place}.")), key=len, default=None)
@@ -168,34 +168,9 @@ def _named_as_nnunet(tensors: dict[str, Tensor], plan: dict, residual: bool) -> 
     return named
 
 
-def _load_without_code(source: Path) -> object:
-    """Read with ``weights_only``: tensors, plain values, and NumPy's numbers, which nnU-Net logs."""
-    if not source.is_file():
-        raise ModelError(f"{source} does not exist.")
-    torch.serialization.add_safe_globals(_numpy_numbers())
-    try:
-        return torch.load(source, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        if blocked := re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)", str(error)):
-            raise ModelError(
-                f"{source} holds more than weights ({blocked[1] or blocked[2]}); to read that would run code that came "
-                "with the file, so it is refused. Save the weights alone where it was trained: torch.save("
-                "{'network_weights': network.state_dict()}, ...)."
-            ) from error
-        raise ModelError(f"{source} is damaged or was not written by torch. Copy it again from its source.") from error
-
-
-def _numpy_numbers() -> list:
-    """List the parts of a pickled NumPy number. It is rebuilt from its bytes; no code of the file runs."""
-    rebuild = np.float64(0).__reduce__()[0]
-
-    def scalar(*parts):
-        return rebuild(*parts)
-
-    # files name the function by NumPy's place for it, which changed with NumPy 2
-    scalar.__module__, scalar.__qualname__ = "numpy.core.multiarray", "scalar"
-    kinds = [type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")]
-    return [rebuild, scalar, np.dtype, *kinds]
+def _place(plan: dict, key: str, usual: str) -> str:
+    named = plan.get(key)
+    return named if isinstance(named, str) and named else usual
 
 
 def _check_fit(tensors: dict[str, Tensor], own: dict[str, Tensor], source: Path) -> None:
@@ -231,7 +206,7 @@ def _described(tensors: dict[str, Tensor]) -> str:
     """Describe the encoder: kind, stages, features of each."""
     features: dict[int, int] = {}
     for name, tensor in tensors.items():
-        if (stage := re.match(r"encoder\.stages\.(\d+)\..*conv\d?\.(?:conv\.)?weight$", name)) and tensor.ndim > 2:
+        if (stage := re.match(r"encoder\.stages\.(\d{1,3})\..*conv\d?\.(?:conv\.)?weight$", name)) and tensor.ndim > 2:
             features[int(stage[1])] = tensor.shape[0]
     if not features:
         return "no encoder of this kind"

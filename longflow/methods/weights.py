@@ -1,6 +1,7 @@
 """Weights on disk: safetensors, never pickle. Everything that is not a tensor is JSON in the file's own header."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,12 @@ from longflow.files import atomic_write
 from longflow.methods.method import Method
 from longflow.methods.registry import build_method
 from longflow.plans import Plans
+from longflow.private import fake_tensors
 
 HEADER_KEY = "longflow"
+
+#: most bytes of the names and places of tensors, and most letters of a method's name; ours have some 300,000 and 30
+LARGEST_HEADER, LONGEST_NAME = 8 * 2**20, 100
 
 
 @dataclass
@@ -49,21 +54,40 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint.
+    """Read a checkpoint; the numbers of a tensor are read when it is used.
 
     :raises ModelError: the file is missing, damaged, or was not written by longflow.
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist.")
     try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+        if size > LARGEST_HEADER:
+            raise ValueError(f"its header would have {size} bytes, expected at most {LARGEST_HEADER}")
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(HEADER_KEY, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ModelError(f"{path} is damaged and cannot be read ({error}). Copy it again from its source.") from error
-    if header is None:
+    except (SafetensorError, OSError, ValueError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+        raise ModelError(
+            f"{path} is damaged and cannot be read ({str(error)[:200]}). Copy it again from its source."
+        ) from error
+    if not _is_header(header):
         raise ModelError(f"{path} is a safetensors file, but not one that longflow wrote.")
     return Checkpoint(tensors, header)
+
+
+def _is_header(header: Any) -> bool:
+    """Tell whether the facts that are used before the weights are of the right kind."""
+    if not isinstance(header, dict):
+        return False
+    method = header.get("method", "")
+    return (
+        isinstance(method, str)
+        and len(method) <= LONGEST_NAME
+        and isinstance(header.get("options") or {}, dict)
+        and type(header.get("stage", 0)) is int
+    )
 
 
 def check_identity(header: dict[str, Any], path: Path, method: str, plans: Plans, configuration: str) -> None:
@@ -78,9 +102,9 @@ def check_identity(header: dict[str, Any], path: Path, method: str, plans: Plans
     """
     if header.get("method") != method:
         raise ModelError(f"{path} was trained by the method '{header.get('method')}', not by '{method}'.")
-    if header.get("plan_identity") != plans.identity(configuration):
+    if (found := header.get("plan_identity")) != plans.identity(configuration):
         raise ModelError(
-            f"{path} was trained with another plan (identity {header.get('plan_identity')}) than the one in use "
+            f"{path} was trained with another plan (identity {str(found)[:LONGEST_NAME]}) than the one in use "
             f"(identity {plans.identity(configuration)} of configuration {configuration}): spacing, patch size, time "
             "scale, intensities or network were changed since. Restore the plan it was trained with, or train again "
             "(longflow_train --overwrite)."
@@ -99,8 +123,11 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
     """
     checkpoint = read_checkpoint(path)
     check_identity(checkpoint.header, path, name, plans, configuration)
-    method = build_method(name, plans, configuration, checkpoint.header.get("options"))
-    load_weights(method, checkpoint.part("weights"), path)
+    options, weights = checkpoint.header.get("options"), checkpoint.part("weights")
+    with fake_tensors():  # a plan may describe a network that no memory holds; the file then holds another one
+        _check_fit(build_method(name, plans, configuration, options).state_dict(), weights, path)
+    method = build_method(name, plans, configuration, options)
+    load_weights(method, weights, path)
     method.stage = checkpoint.header.get("stage", 0)
     return method.eval()
 
@@ -108,16 +135,23 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
 def load_weights(method: Method, weights: dict[str, Tensor], path: Path) -> None:
     """Put weights into a method.
 
-    :param weights: every tensor of the method, with its shape.
+    :param weights: every tensor of the method, with its shape and kind of numbers.
     :param path: of the checkpoint, for messages.
-    :raises ModelError: a tensor is missing, has another shape, or is unknown.
+    :raises ModelError: a tensor is missing, has another shape or kind of numbers, or is unknown.
     """
-    expected = method.state_dict()
+    _check_fit(method.state_dict(), weights, path)
+    method.load_state_dict(weights)
+
+
+def _check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:
+    """Compare names, shapes and kinds of numbers; no number is read."""
     for name, tensor in expected.items():
         if name not in weights:
             raise ModelError(f"{path} lacks the tensor {name}.")
         if weights[name].shape != tensor.shape:
             raise ModelError(f"{path}: {name} has shape {list(weights[name].shape)}, expected {list(tensor.shape)}.")
+        if weights[name].dtype != tensor.dtype:
+            raise ModelError(f"{path}: {name} holds {weights[name].dtype}, expected {tensor.dtype}.")
     if extra := sorted(set(weights) - set(expected)):
-        raise ModelError(f"{path} holds tensors that the method does not have: {first_few(extra, most=3)}.")
-    method.load_state_dict(weights)
+        shown = first_few((name[:LONGEST_NAME] for name in extra), most=3)
+        raise ModelError(f"{path} holds tensors that the method does not have: {shown}.")

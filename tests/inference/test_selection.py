@@ -124,6 +124,7 @@ def test_a_recorded_fold_that_is_gone(paths):
         {"method": "/elsewhere"},
         {"folds": ["0/../../0"]},
         {"folds": None},
+        {"folds": [0] * 1000},
     ],
 )
 def test_a_record_that_leads_elsewhere_is_refused(paths, changes):
@@ -133,6 +134,20 @@ def test_a_record_that_leads_elsewhere_is_refused(paths, changes):
     with pytest.raises(ConfigurationError, match=r"best.json is not what longflow_find_best writes"):
         select()
     assert select(method=model.method).members == (Member(model, (0,)),)
+
+
+def test_a_model_twice_in_a_record_is_refused(paths):
+    model = trained(paths)
+    best(paths, (model, [0]), (model, [0]))
+    with pytest.raises(ConfigurationError, match=r"best.json is not what longflow_find_best writes"):
+        select()
+
+
+def test_more_folds_than_memory_holds_are_refused_before_any_is_read(paths):
+    trained(paths, folds=range(101))
+    with pytest.raises(ConfigurationError, match=r"has 101 folds, expected at most 100.*-f"):
+        select()
+    assert len(select(folds=tuple(range(5))).members[0].folds) == 5
 
 
 def test_pretraining_is_never_chosen(paths):
@@ -164,7 +179,13 @@ def test_a_recorded_solver_and_its_steps(paths, solver):
 
 @pytest.mark.parametrize(
     "record",
-    [{"solver": "eular", "steps": 1}, {"solver": "euler"}, {"solver": "euler", "steps": 0}, {"steps": 2}],
+    [
+        {"solver": "eular", "steps": 1},
+        {"solver": "euler"},
+        {"solver": "euler", "steps": 0},
+        {"solver": "euler", "steps": 10**9},
+        {"steps": 2},
+    ],
 )
 def test_a_recorded_solver_that_there_is_not(paths, record):
     best(paths, (trained(paths), [0]), **record)

@@ -52,6 +52,7 @@ def test_what_a_step_implies_is_limited():
     ("options", "message"),
     [
         ((40, 1), "'timesteps' of the method 'name' is 40, expected 41 or more"),
+        ((10**12, 1), "is 1000000000000, expected 41 or more, up to 100000"),
         ((0, 1), "is 0, expected 41"),
         ((1000, 0), "'sampling_steps' of the method 'name' is 0, expected a number that divides 'timesteps'"),
         ((1000, 30), r"is 30, expected a number that divides 'timesteps' \(1000\)"),

@@ -218,6 +218,41 @@ def test_code_in_a_file_is_never_run(tmp_path, zipped):
     assert not Evil.ran
 
 
+def test_reading_leaves_the_process_as_it_was(tmp_path):
+    """What this process accepts from pickles elsewhere stays what it was."""
+    before = list(torch.serialization.get_safe_globals())
+    load_pretrained(
+        network(segmentation_plans()), torch_file(network(segmentation_plans()).network.unet.state_dict(), tmp_path)
+    )
+    assert torch.serialization.get_safe_globals() == before
+
+
+@pytest.mark.parametrize("plan", [{"key_to_encoder": [[]], "key_to_stem": 3}, {"key_to_encoder": None}, {}])
+def test_places_of_an_adaptation_plan_are_text_or_the_usual_ones(tmp_path, plan):
+    plans = segmentation_plans(encoder="residual")
+    source, method = network(plans), network(plans, seed=1)
+    load_pretrained(method, torch_file(source.network.unet.state_dict(), tmp_path, nnssl_adaptation_plan=plan))
+    assert same(method, source, "unet.encoder")
+
+
+def test_numbers_of_another_kind_are_not_taken_over(tmp_path):
+    method, source = network(segmentation_plans()), network(segmentation_plans(), seed=1)
+    weights = {name: tensor.clone() for name, tensor in source.network.unet.state_dict().items()}
+    first = next(iter(weights))
+    weights[first] = torch.ones(weights[first].shape, dtype=torch.int64)
+    transfer = load_pretrained(method, torch_file(weights, tmp_path))
+    assert (first, "numbers of the kind torch.int64, expected torch.float32") in transfer.skipped
+
+
+def test_a_name_with_a_number_of_a_million_digits_is_no_stage(tmp_path):
+    weights = {f"encoder.stages.{'9' * 10**6}.conv.weight": torch.zeros(1, 1, 1)}
+    with pytest.raises(ModelError, match="no encoder of this kind"):
+        load_pretrained(
+            network(segmentation_plans(2)),
+            torch_file({"encoder.stages.x.conv.weight": torch.zeros(1, 1, 1, 1), **weights}, tmp_path),
+        )
+
+
 def test_an_object_that_is_no_weight_is_refused_by_name(tmp_path):
     method, path = network(segmentation_plans()), tmp_path / "a.pth"
     torch.save({"network_weights": method.network.unet.state_dict(), "more": tmp_path}, path)
@@ -226,7 +261,14 @@ def test_an_object_that_is_no_weight_is_refused_by_name(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [{"state_dict": {}}, [1], {"network_weights": {"a": 1}}, {"network_weights": {1: torch.zeros(1)}}]
+    "content",
+    [
+        {"state_dict": {}},
+        [1],
+        {"network_weights": {}},
+        {"network_weights": {"a": 1}},
+        {"network_weights": {1: torch.zeros(1)}},
+    ],
 )
 def test_a_file_without_network_weights_is_explained(tmp_path, content):
     torch.save(content, tmp_path / "a.pth")

@@ -1,9 +1,13 @@
+import json
+import struct
+import time
+
 import pytest
 import torch
 
 from longflow.errors import DataError, ModelError
 from longflow.methods.registry import build_method
-from longflow.methods.weights import Checkpoint, load_method, read_checkpoint, write_checkpoint
+from longflow.methods.weights import Checkpoint, load_method, load_weights, read_checkpoint, write_checkpoint
 from tests.conftest import small_disk
 from tests.methods.helpers import minimal_plans
 
@@ -54,6 +58,98 @@ def test_a_damaged_file_is_explained(tmp_path, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ModelError, match="damaged"):
         read_checkpoint(path)
+
+
+def test_a_header_that_claims_more_than_the_file_is_refused_at_once(tmp_path):
+    path = tmp_path / "a.safetensors"
+    for size in (2**60, 2**64 - 1, 9 * 2**20):
+        path.write_bytes(struct.pack("<Q", size) + b"{}")
+        with pytest.raises(ModelError, match=f"header would have {size} bytes, expected at most 8388608"):
+            read_checkpoint(path)
+
+
+def made_up(path, tensors, header='{"method": "cronos"}', size=0):
+    """Write a safetensors file by hand; its numbers are a hole of the file, which takes no disk.
+
+    :param tensors: name -> (kind, shape, first and last byte).
+    """
+    places = {name: dict(zip(("dtype", "shape", "data_offsets"), of, strict=True)) for name, of in tensors.items()}
+    text = json.dumps({"__metadata__": {"longflow": header}, **places}).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        file.truncate(8 + len(text) + size)
+    return path
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "[" * 100_000,
+        "null",
+        "[]",
+        "3",
+        '"text"',
+        "{",
+        '{"method": []}',
+        f'{{"method": "{"a" * 101}"}}',
+        '{"options": [1]}',
+        '{"options": "a"}',
+        '{"stage": "1"}',
+        '{"stage": NaN}',
+        f'{{"stage": {"9" * 5000}}}',
+    ],
+    ids=lambda header: header[:20],
+)
+def test_a_header_of_another_kind_is_explained(tmp_path, header):
+    with pytest.raises(ModelError, match=r"a\.safetensors is (damaged|a safetensors file, but not one)"):
+        read_checkpoint(made_up(tmp_path / "a.safetensors", {}, header))
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        ("F32", [2**62], [0, 2**64 - 1]),
+        ("F32", [-1], [0, 4]),
+        ("F32", [2**40, 2**40], [0, 8]),
+        ("F32", [1], [8, 4]),
+        ("F32", [1], [0, 8]),
+        ("X7", [1], [0, 8]),
+        ("F32", [1] * 500, [0, 4]),
+        ("F4", [2], [0, 1]),
+        ("F8_E8M0", [8], [0, 8]),
+        ("C64", [1], [0, 8]),
+    ],
+    ids=str,
+)
+def test_a_tensor_that_is_not_in_the_file_is_explained(tmp_path, tensor):
+    path = made_up(tmp_path / "a.safetensors", {"weights.a": tensor}, size=8)
+    method = build_method("cronos", minimal_plans(), "3d_fullres")
+    with pytest.raises(ModelError, match=r"a\.safetensors"):
+        load_weights(method, read_checkpoint(path).part("weights"), path)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.int32, torch.float16])
+def test_numbers_of_another_kind_are_refused(tmp_path, kind):
+    path = tmp_path / "a.safetensors"
+    saved(path)
+    checkpoint = read_checkpoint(path)
+    checkpoint.tensors["weights.network.head.weight"] = checkpoint.tensors["weights.network.head.weight"].to(kind)
+    write_checkpoint(checkpoint, path)
+    with pytest.raises(ModelError, match=rf"network\.head\.weight holds {kind}, expected torch\.float32"):
+        load_method(path, "cronos", minimal_plans(), "3d_fullres")
+
+
+def test_a_network_that_no_memory_holds_is_compared_with_its_file_before_it_is_built(tmp_path):
+    """A plan of 2.4 TB of weights; the file has one tensor of 2 GB, all of it a hole."""
+    plans = minimal_plans()
+    plans.configurations["3d_fullres"].network.features_per_stage = [10_000, 10_000]
+    plans.configurations["3d_fullres"].network.kernel_sizes = [[15, 15, 15]] * 2
+    header = json.dumps({"method": "cronos", "plan_identity": plans.identity("3d_fullres")})
+    path = made_up(tmp_path / "a.safetensors", {"weights.a": ("F32", [2**29], [0, 2**31])}, header, size=2**31)
+    started = time.monotonic()
+    with pytest.raises(ModelError, match=r"a\.safetensors lacks the tensor"):
+        load_method(path, "cronos", plans, "3d_fullres")
+    assert time.monotonic() - started < 10
 
 
 def test_missing_and_superfluous_tensors_are_named(tmp_path):

@@ -30,6 +30,11 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def free_memory() -> int:
+    """Return the bytes of memory that are free on this machine."""
+    return int(psutil.virtual_memory().available)
+
+
 def processes_that_fit(requested: int | None, needed: Sequence[int]) -> int:
     """Limit the number of processes to the free memory.
 
@@ -38,7 +43,7 @@ def processes_that_fit(requested: int | None, needed: Sequence[int]) -> int:
     :returns: at least 1.
     """
     requested = min(requested or available_cores(), max(1, len(needed)))
-    available = int(MEMORY_SHARE * psutil.virtual_memory().available)
+    available = int(MEMORY_SHARE * free_memory())
     largest = sorted(needed, reverse=True)
     fitting = max(1, sum(together <= available for together in accumulate(largest)))
     if fitting < requested:

@@ -67,13 +67,11 @@ def load_prepared(folder: Path, subject: str) -> PreparedSeries:
     segmentations = None
     if any(properties.labelled):
         segmentations = _open_blosc2(folder / f"{subject}_seg.b2nd", (shape[0], *shape[2:]))
-    coarse = folder / f"{subject}_coarse.npy"
-    try:
-        means = np.load(coarse, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(coarse, str(error)) from error
+    block = tuple(coarse_block)
+    expected = (*shape[:2], *(math.ceil(size / edge) for size, edge in zip(shape[2:], block, strict=True)))
+    means = np.array(_open_npy(folder / f"{subject}_coarse.npy", expected))
     locations = None if rows is None else StoredLocations(folder / f"{subject}_locations.npy", rows)
-    return PreparedSeries(properties, images, segmentations, means, tuple(coarse_block), locations)
+    return PreparedSeries(properties, images, segmentations, means, block, locations)
 
 
 def read_properties(folder: Path, subject: str) -> SeriesProperties:
@@ -141,13 +139,7 @@ class StoredLocations(Mapping[int, dict[int, np.ndarray]]):
     def _open(self) -> np.ndarray:
         if not self._stop:
             return np.zeros((0, 3), dtype=np.int32)
-        try:
-            places = np.load(self._path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise _damaged(self._path, str(error)) from error
-        if places.shape != (self._stop, 3):
-            raise _damaged(self._path, f"found shape {places.shape}, expected {(self._stop, 3)}")
-        return places
+        return _open_npy(self._path, (self._stop, 3))
 
 
 def _save_locations(locations: ClassLocations | None, path: Path) -> dict[int, dict[int, list[int]]] | None:
@@ -253,6 +245,17 @@ def _open_blosc2(path: Path, shape: tuple[int, ...]) -> blosc2.NDArray:
         raise _damaged(path, f"more than an array: {', '.join(sorted(further))}")
     if not isinstance(array, blosc2.NDArray) or tuple(array.shape) != tuple(shape):
         raise _damaged(path, f"found shape {getattr(array, 'shape', None)}, expected {shape}")
+    return array
+
+
+def _open_npy(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Open an array without reading it: its header may claim any size."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, OverflowError) as error:
+        raise _damaged(path, str(error)) from error
+    if array.shape != shape:
+        raise _damaged(path, f"found shape {array.shape}, expected {shape}")
     return array
 
 

@@ -85,7 +85,8 @@ class Segmenter(Predictor[SegmentationRequest]):
         labels = self.segment(volume, item.target.case)
         (path,) = self.files(item, folder, description)
         write_volume(labels, volume.geometry, self.data_type, path)
-        return {"volumes": structure_volumes(labels, volume.geometry, self.structures)}
+        volumes = structure_volumes(labels, volume.geometry, self.structures)
+        return {"volumes": volumes, "warnings": list(volume.warnings)}
 
     def finish(self, folder: Path) -> None:
         """Write ``volumes.csv``."""

@@ -160,7 +160,7 @@ def write_translation(
         "round_trip": _translated_from(item.source) == item.target.phase,
         "seconds": round(seconds, 3),
         "slices": volume.array.shape[1 + plans.transpose_forward[0]],
-        "warnings": doubts_of_units(volume.array, plans),
+        "warnings": [*volume.warnings, *doubts_of_units(volume.array, plans)],
         "intended_use": f"{INTENDED_USE}; {CAUTION}",
     }
 

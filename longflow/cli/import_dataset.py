@@ -1,7 +1,6 @@
 """``longflow_import``: write a raw dataset from files in another layout."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -111,7 +110,7 @@ def new_dataset_name(dataset: str, name: str | None) -> str:
     :raises ConfigurationError: the name is invalid, or a dataset of another name has the id.
     """
     full = f"Dataset{int(dataset):03d}_{name or ''}" if dataset.isdigit() else dataset
-    if not re.match(DATASET_NAME, full):
+    if not DATASET_NAME.fullmatch(full):
         raise ConfigurationError(
             f"'{full}' cannot name a dataset. Expected -d with three digits and -n with letters, digits, - and _, "
             "as in -d 102 -n Sunnybrook."

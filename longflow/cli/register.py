@@ -1,7 +1,6 @@
 """``longflow_register``: align the scans of each subject in a new raw dataset."""
 
 import argparse
-import re
 from collections.abc import Sequence
 
 from rich.markup import escape
@@ -112,7 +111,7 @@ def new_name(source: DatasetPaths, model: str, requested: str | None) -> str:
         full = (
             requested if requested.startswith("Dataset") else f"Dataset{first_free_id(int(source.id)):03d}_{requested}"
         )
-    if not re.match(DATASET_NAME, full):
+    if not DATASET_NAME.fullmatch(full):
         raise ConfigurationError(
             f"'{full}' cannot name a dataset. Expected an id as 113, a name of letters, digits, - and _, or both as "
             "Dataset113_Aligned."

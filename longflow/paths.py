@@ -58,7 +58,8 @@ def path_in(folder: Path, name: str) -> Path:
     if name[:1] in ("", ".") or "/" in name or "\\" in name or not is_printable(name, LONGEST_FILE_NAME):
         raise DataError(
             f"{name[:80]!r} cannot be a file name in {folder}. Expected at most {LONGEST_FILE_NAME} bytes without "
-            "slashes or control characters, and no point first. Correct the name in scans.csv, dataset.json or the plans that it is from."
+            "slashes or control characters, and no point first. Correct the name where it is from: scans.csv, "
+            "dataset.json or the plans."
         )
     return folder / name
 

@@ -225,23 +225,18 @@ def spelled_alike(subjects: Iterable[str]) -> list[tuple[str, ...]]:
     return [tuple(names) for names in groups.values() if len(names) > 1]
 
 
-def warn_of_spellings(subjects: Iterable[str], place: str) -> None:
-    """Warn of subjects that may be one patient; once for the same names, as they are read by several steps.
-
-    :param subjects: their names.
-    :param place: that holds them, for the message.
-    """
+def warn_of_spellings(subjects: Iterable[str]) -> None:
+    """Warn of subjects that may be one patient; once for the same names, since several steps read them."""
     if alike := spelled_alike(subjects):
-        _warn_once(tuple(alike), place)
+        _warn_once(tuple(alike))
 
 
 @cache
-def _warn_once(alike: tuple[tuple[str, ...], ...], place: str) -> None:
-    shown = first_few(" and ".join(map(repr, names)) for names in alike)
+def _warn_once(alike: tuple[tuple[str, ...], ...]) -> None:
     logger.warning(
-        "%s has subjects that may be one patient: %s. If so, give all their scans one spelling in the column subject. "
-        "Otherwise the patient is trained on and tested on.",
-        *(place, shown),
+        "These subjects may be one patient each: %s. If they are, give all scans one spelling in the column subject of "
+        "the table, and prepare the dataset again: otherwise the patient is trained on and tested on.",
+        first_few(" and ".join(map(repr, names)) for names in alike),
     )
 
 
@@ -310,7 +305,7 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
         cases[row.case] = row.line
         moments[moment] = row.case
         scans.setdefault(row.subject, []).append(_scan_of_row(row, time, images, description, labels))
-    warn_of_spellings(scans, f"The table of {images}")
+    warn_of_spellings(scans)
     return [
         Series(subject, tuple(sorted(scans[subject], key=lambda scan: (scan.time, scan.phase))))
         for subject in sorted(scans)

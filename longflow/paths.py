@@ -121,7 +121,7 @@ def resolve_dataset_name(name_or_id: str | int) -> str:
     """
     known = known_datasets()
     text = str(name_or_id)
-    if text.isdigit():
+    if text.isdecimal():
         matches = [name for name in known if int(name[7:10]) == int(text)]
         if len(matches) == 1:
             return matches[0]

@@ -86,7 +86,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def say(text: str) -> None:
-    command.console.print(text, highlight=False)
+    command.console.print(text, markup=False, highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -64,7 +64,9 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     further = "" if step.plans == PLANS_NAME else f" -p {step.plans}"
     further += task.training_flags(description, all_series)
     number = DatasetPaths(name).id
-    command.console.print(f"Next: longflow_train {number} {task.usual_configuration} 0{further}", highlight=False)
+    command.console.print(
+        f"Next: longflow_train {number} {task.usual_configuration} 0{further}", markup=False, highlight=False
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -39,7 +39,7 @@ def parser() -> command.Parser:
     flags.add_plans(result)
     _add_length(result)
     _add_weights_and_labels(result)
-    result.add_argument("--seed", type=int, default=0, help="default: 0")
+    result.add_argument("--seed", type=flags.number(int), default=0, help="default: 0")
     flags.add_device(result)
     flags.add_workers(result)
     result.add_argument("--compile", action="store_true", help="compile the network; worth it for long trainings")
@@ -139,7 +139,7 @@ def _train(job: "FoldJob", overwrite: bool) -> None:
 
         paths = train_fold(job, overwrite, on_progress=show, after_epoch=draw)
         bar.update(task, completed=1.0)
-    command.console.print(f"Trained: {paths.folder}", highlight=False)
+    command.console.print(f"Trained: {paths.folder}", markup=False, highlight=False)
 
 
 def _name_and_value(text: str) -> tuple[str, str]:
@@ -155,7 +155,7 @@ def folds_of(text: str, job: "FoldJob") -> list[int]:
         from longflow.training.splits import number_of_folds
 
         return list(range(number_of_folds(job.dataset, job.plans)))
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ConfigurationError(f"The fold is '{text}', expected a number from 0 to 4, or all.")
     return [int(text)]
 

@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from longflow import __version__
-from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
+from longflow.data.dataset import DatasetDescription, Scan, warn_of_spellings, write_description, write_scans
 from longflow.data.images import Geometry, by_axis, check_same_grid, read_geometry, read_image_of_any_size, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
@@ -60,6 +60,7 @@ def write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
         )
     if not any(scan.part == "training" for scan in scans):
         raise ConfigurationError("Every subject is a test subject: none is left to train on. Name fewer with --test.")
+    warn_of_spellings(scan.subject for scan in scans)
     for part in dataset.excluded:
         logger.warning("Excluded: %s", part)
     unfinished = to.raw.with_name(f".unfinished-import-{to.raw.name}")

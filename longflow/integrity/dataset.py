@@ -9,20 +9,28 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from unicodedata import normalize
 
 from pydantic import ValidationError
 
-from longflow.data.dataset import DatasetDescription, Row, image_path, parse_time, read_description, rows_of_folder
+from longflow.data.dataset import (
+    DatasetDescription,
+    Row,
+    image_path,
+    label_path,
+    normal_name,
+    parse_time,
+    read_description,
+    rows_of_folder,
+)
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few
 from longflow.integrity.labels import absent_structures, description_problems, labelled_scans, unused_labels
 from longflow.integrity.phases import expected_phases, pairs_of_rows, phase_of, phase_problems
-from longflow.integrity.problems import DATASET_JSON, Problem, error, warning
-from longflow.integrity.tables import table_problems, time_unit_problems
+from longflow.integrity.problems import DATASET_JSON, FORMAT, Problem, error, warning
+from longflow.integrity.tables import column_problems, table_problems, unreadable
 from longflow.integrity.voxels import FileToCheck, SubjectToCheck, check_subject
 from longflow.parallel import Progress, for_each_subject
 from longflow.task import DEFAULT_TASK, Task, get_task
-
-FORMAT = "documentation/reference/dataset_format.md"
 
 
 def verify_dataset(raw: Path, processes: int | None = None, progress: Progress | None = None) -> list[Problem]:
@@ -49,9 +57,9 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
     if task.uses_phases:
         phases = expected_phases(description, parts[0].rows)
         problems += phase_problems(description, *((part.table, part.rows) for part in parts))
+    for part in parts:
+        problems += column_problems(part.table, part.rows, description)
     problems += _leaks(parts)
-    times = [(row.subject, time) for row in parts[0].rows if (time := parse_time(row.time)) is not None]
-    problems += time_unit_problems(times, description.time_unit, parts[0].table)
 
     work = {name: subject for part in parts for name, subject in part.subjects(description, phases).items()}
     training = parts[0].subjects(description, phases)
@@ -97,13 +105,15 @@ def _check_description(raw: Path) -> tuple[DatasetDescription | None, list[Probl
     except DataError as problem:
         return None, [error(DATASET_JSON, "file", str(problem), "a JSON file", f"See {FORMAT} for the keys.")]
     except ConfigurationError as problem:
-        return None, _invalid_keys(problem.__cause__)
+        if isinstance(problem.__cause__, ValidationError):
+            return None, _invalid_keys(problem.__cause__)
+        return None, [error(DATASET_JSON, "file", str(problem), "the keys of today", f"See {FORMAT} for the keys.")]
     problems = _label_problems(description)
     if not description.file_ending.startswith("."):
         found = repr(description.file_ending)
         problems.append(error(DATASET_JSON, "file_ending", found, "an ending as .nii.gz", "Start it with a point."))
         return None, problems  # no file would be found
-    for key in description.model_extra or {}:
+    for key in (key for key in description.model_extra or {} if len(key) < 40):
         if meant := get_close_matches(key, DatasetDescription.model_fields, n=1, cutoff=0.8):
             advice = f"Keys that longflow does not know are ignored. Rename the key if you meant '{meant[0]}'."
             problems.append(warning(DATASET_JSON, key, "an unknown key", f"{meant[0]}?", advice))
@@ -182,11 +192,9 @@ class _Part:
         try:
             rows = rows_of_folder(self.images)
         except LongflowError as problem:
-            expected = "a table with the columns case, subject, time"
-            advice = f"Correct or write the table, one line for each scan, as in {FORMAT}."
-            return [error(self.table, "file", str(problem), expected, advice)]
+            return [unreadable(self.table, problem)]
         self.readable = True
-        problems, self.rows = table_problems(path, self.table, rows, task.apart_by)
+        problems, self.rows = table_problems(self.table, rows, task.apart_by)
         if not rows:
             advice = "Write one line for each scan."
             problems.append(error(self.table, "file", "no line", "a line for each scan", advice))
@@ -204,9 +212,9 @@ class _Part:
         """List the image folder: the channels of each case, and the files that are no image of a case."""
         channels: dict[str, set[int]] = defaultdict(set)
         others = []
-        name_of_image = re.compile(rf"^(.+)_(\d{{4}}){re.escape(ending)}$")
+        name_of_image = re.compile(rf"(.+)_([0-9]{{4}}){re.escape(ending)}", re.DOTALL)
         for path in _files(self.images):
-            if match := name_of_image.match(path.name):
+            if match := name_of_image.fullmatch(normalize("NFC", path.name)):
                 channels[match.group(1)].add(int(match.group(2)))
             else:
                 others.append(path)
@@ -224,7 +232,7 @@ class _Part:
         problems = [
             warning(self.shown(path), "name", path.name, f"case_0000{ending}", advice)
             for path in others
-            if path.name not in sidecars
+            if normalize("NFC", path.name) not in sidecars
         ]
         channels = set(range(len(description.channels)))
         for row in self.rows:
@@ -245,7 +253,7 @@ class _Part:
 
     def _check_label_names(self, description: DatasetDescription, task: Task) -> list[Problem]:
         ending, known = description.file_ending, {row.case for row in self.rows}
-        labelled = {path.name.removesuffix(ending): path for path in _files(self.labels)}
+        labelled = {_stem(path, ending): path for path in _files(self.labels)}
         advice = "The file is not used. A label image is named {case}" + ending + "."
         problems = [
             warning(self.shown(path), "case", "a label without a line", f"a line for {case} in {self.table}", advice)
@@ -289,7 +297,7 @@ class _Part:
         return problems + [
             warning(self.shown(path), "case", "a target that is not requested", expected, "The file is not used.")
             for path in _files(self.targets)
-            if re.sub(r"_\d{4}$", "", path.name.removesuffix(description.file_ending)) not in cases
+            if re.sub(r"_[0-9]{4}\Z", "", _stem(path, description.file_ending)) not in cases
         ]
 
     def subjects(
@@ -326,7 +334,7 @@ class _Part:
             for path, is_ct in zip(paths, description.is_ct, strict=True)
             if path.is_file()
         ]
-        label = self.labels / f"{row.case}{description.file_ending}"
+        label = label_path(self.labels, row.case, description)
         return files + ([FileToCheck(str(label), self.shown(label), "label")] if label.is_file() else [])
 
 
@@ -339,6 +347,11 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
+def _stem(path: Path, ending: str) -> str:
+    """Return the name of a file without its ending, in the Unicode form of tables (NFC)."""
+    return normalize("NFC", path.name).removesuffix(ending)
+
+
 def _numbers(values: set[int]) -> str:
     return ", ".join(f"{value:04d}" for value in sorted(values))
 
@@ -347,14 +360,15 @@ def _leaks(parts: list[_Part]) -> list[Problem]:
     """Find the subjects that are both trained on and tested on."""
     if len(parts) < 2:
         return []
-    shared = sorted({row.subject for row in parts[0].rows} & {row.subject for row in parts[1].rows})
+    trained = {normal_name(row.subject): row.subject for row in parts[0].rows}
+    tested = sorted({row.subject for row in parts[1].rows if normal_name(row.subject) in trained})
     return [
         warning(
             parts[1].table,
             f"subject {subject}",
-            "also in imagesTr",
+            "also in imagesTr" + ("" if (name := trained[normal_name(subject)]) == subject else f", as {name!r}"),
             "test subjects that are not trained on",
             "Results of this subject say nothing about new patients. Remove it from one of the tables.",
         )
-        for subject in shared
+        for subject in tested
     ]

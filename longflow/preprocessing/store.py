@@ -19,6 +19,7 @@ import numpy as np
 
 from longflow.errors import DataError
 from longflow.files import atomic_write, read_json, write_json
+from longflow.paths import path_in
 from longflow.preprocessing.class_locations import ClassLocations
 from longflow.preprocessing.prepared import PreparedSeries, SeriesProperties
 from longflow.private import open_blosc2
@@ -175,7 +176,7 @@ def remove_prepared(folder: Path, subject: str) -> None:
     :param subject: the subject's name.
     """
     for end in (".json", "_images.b2nd", "_seg.b2nd", "_coarse.npy", "_locations.npy"):
-        (Path(folder) / f"{subject}{end}").unlink(missing_ok=True)
+        path_in(Path(folder), f"{subject}{end}").unlink(missing_ok=True)
 
 
 def size_on_disk(folder: Path) -> int:
@@ -264,8 +265,4 @@ def _damaged(path: Path, cause: str) -> DataError:
 
 
 def _properties_path(folder: Path, subject: str) -> Path:
-    if not subject or subject.startswith(".") or Path(subject).name != subject or "\\" in subject:
-        raise DataError(
-            f"The subject '{subject}' cannot be a file name. Rename it in scans.csv (letters, digits, - and _)."
-        )
-    return folder / f"{subject}.json"
+    return path_in(folder, f"{subject}.json")

@@ -26,6 +26,7 @@ from longflow.data.phases import phases_of_dataset
 from longflow.errors import DataError, LongflowError, first_few
 from longflow.files import read_json, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
+from longflow.paths import path_in
 from longflow.registration.checks import (
     RegistrationError,
     check_folding,
@@ -199,7 +200,7 @@ def _forget(subject: SubjectToRegister) -> None:
         (subject.target / name).unlink(missing_ok=True)
     for scan in subject.series.scans:
         for ending in (".tfm", "_displacement.nii.gz"):
-            (subject.target / "transforms" / f"{scan.case}{ending}").unlink(missing_ok=True)
+            path_in(subject.target / "transforms", f"{scan.case}{ending}").unlink(missing_ok=True)
 
 
 def _write_tables(parts: dict[str, list[Series]], causes: dict[str, str], raw: Path, target: Path) -> None:

@@ -16,6 +16,7 @@ from longflow.data.nifti import moved
 from longflow.data.phases import phase_pairs
 from longflow.errors import DataError
 from longflow.files import atomic_write, read_json, write_json
+from longflow.paths import path_in
 from longflow.registration.linear import transform_of
 
 Model = Literal["rigid", "affine", "deformable"]
@@ -48,7 +49,7 @@ class SubjectToRegister:
     def record(self) -> Path:
         """Return the path of the subject's record. It is written last: if it exists, the subject is finished."""
         suffix = "" if self.part == "Tr" else "_test"
-        return self.target / "transforms" / f"{self.series.subject}{suffix}.json"
+        return path_in(self.target / "transforms", f"{self.series.subject}{suffix}.json")
 
     @property
     def sources(self) -> dict[str, list[int]]:
@@ -172,10 +173,10 @@ def write_transforms(
     """
     folder = target / "transforms"
     for scan, matrix, field in zip(scans, matrices, fields, strict=True):
-        with atomic_write(folder / f"{scan.case}.tfm") as temporary:
+        with atomic_write(path_in(folder, f"{scan.case}.tfm")) as temporary:
             sitk.WriteTransform(transform_of(matrix), str(temporary))
         if field is not None:
-            with atomic_write(folder / f"{scan.case}_displacement.nii.gz") as temporary:
+            with atomic_write(path_in(folder, f"{scan.case}_displacement.nii.gz")) as temporary:
                 sitk.WriteImage(sitk.Cast(field, sitk.sitkVectorFloat32), str(temporary), useCompression=True)
 
 

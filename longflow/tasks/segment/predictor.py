@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from longflow.data.dataset import DatasetDescription
+from longflow.data.dataset import DatasetDescription, label_path
 from longflow.data.images import Volume, as_type, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import ConfigurationError
@@ -77,7 +77,7 @@ class Segmenter(Predictor[SegmentationRequest]):
 
     def files(self, item: SegmentationRequest, folder: Path, description: DatasetDescription) -> list[Path]:
         """Return ``{case}{file_ending}``, as in labelsTr."""
-        return [folder / f"{item.target.case}{description.file_ending}"]
+        return [label_path(folder, item.target.case, description)]
 
     def make(self, item: SegmentationRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Write the label map, on the scan's own grid, and return its volumes."""

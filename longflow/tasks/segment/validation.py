@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from longflow.data.dataset import DatasetDescription, Scan, training_series
+from longflow.data.dataset import DatasetDescription, Scan, label_path, training_series
 from longflow.data.images import Geometry, read_label, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import DataError
@@ -111,7 +111,7 @@ class LabelValidation:
         windows = WindowSettings(self.device, self.plans.inference.tile_step_size, method.mirrors)
         logits = predict_logits([method], np.asarray(prepared.images[0]), windows)
         labels = export_labels(logits, prepared.properties, self.plans)
-        write_volume(labels, volume.geometry, self.data_type, folder / f"{scan.case}{description.file_ending}")
+        write_volume(labels, volume.geometry, self.data_type, label_path(folder, scan.case, description))
         overlap = dice_of_structures(labels, reference, self.plans)
         content = {"volumes": structure_volumes(labels, volume.geometry, self.structures), "dice": overlap}
         write_sidecar(item, folder, out_of_fold_settings(self.job, method) | content)

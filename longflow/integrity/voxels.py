@@ -69,8 +69,8 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
                 problems.append(unusable.problem)
                 continue
             if file.kind == "image":
-                found = _check_intensities(array, file)
-                problems += found or (_check_hounsfield(array, file, subject.units_required) if file.is_ct else [])
+                found = intensity_problems(array, file)
+                problems += found or (hounsfield_problems(array, file, subject.units_required) if file.is_ct else [])
                 if not found and any(position in pair for pair in subject.pairs):
                     looks.setdefault(position, look_at(array, file.shown, Geometry.of(image), file.is_ct))
             else:
@@ -133,7 +133,8 @@ def _read(file: FileToCheck) -> tuple[sitk.Image | sitk.ImageFileReader, np.ndar
     return header, array
 
 
-def _check_intensities(array: np.ndarray, file: FileToCheck) -> list[Problem]:
+def intensity_problems(array: np.ndarray, file: FileToCheck) -> list[Problem]:
+    """Check that the voxels of an image are finite numbers and not all the same."""
     if infinite := describe_infinite(array):
         advice = "Replace them by the value of their surroundings or of air, or exclude the scan."
         return [error(file.shown, "voxels", infinite, "finite numbers", advice)]
@@ -144,7 +145,7 @@ def _check_intensities(array: np.ndarray, file: FileToCheck) -> list[Problem]:
     return []
 
 
-def _check_hounsfield(array: np.ndarray, file: FileToCheck, units_required: bool) -> list[Problem]:
+def hounsfield_problems(array: np.ndarray, file: FileToCheck, units_required: bool) -> list[Problem]:
     """Check that CT is in HU: an error for a task that clips HU, else a warning, since only contrasts count."""
     doubt = hounsfield_doubt(array)
     if doubt is None:

@@ -272,6 +272,27 @@ class InferencePlan(_Strict):
     mirror: bool | None = Field(default=None, description="average over mirrored inputs; null: as the method has it")
 
 
+class IntensityRange(_Strict):
+    """Intensities of a channel in the foreground of the training scans, in file units."""
+
+    percentile_00_5: float
+    median: float
+    percentile_99_5: float
+
+
+class TrainingData(_Strict):
+    """The ranges of the training data; prediction warns of input far outside them. It names no subject.
+
+    Spacing and field of view are those of the files, (smallest, largest) along each axis (z, y, x).
+    """
+
+    spacing: list[tuple[float, float]] = Field(min_length=3, max_length=3, description="mm")
+    field_of_view: list[tuple[float, float]] = Field(min_length=3, max_length=3, description="mm")
+    intensities: list[IntensityRange] = Field(description="one entry per channel")
+    foreground: Literal["bodies", "labels"] = Field(description="where the intensities were measured")
+    shortest_interval: PositiveFloat | None = Field(description="between two scans of a subject; null: none has two")
+
+
 class Plans(_Strict):
     """All decisions for a dataset."""
 
@@ -295,6 +316,7 @@ class Plans(_Strict):
     configurations: dict[FolderName, ConfigurationPlan]
     training: TrainingPlan
     inference: InferencePlan = InferencePlan()
+    training_data: TrainingData | None = Field(default=None, description="null: planned by longflow 0.1")
 
     @model_validator(mode="after")
     def _axes_and_channels_fit(self) -> "Plans":

@@ -7,6 +7,7 @@ worker processes: one subject at a time, one file in memory at a time, each file
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from unicodedata import normalize
@@ -25,6 +26,7 @@ from longflow.data.dataset import (
 )
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few
 from longflow.integrity.labels import absent_structures, description_problems, labelled_scans, unused_labels
+from longflow.integrity.names import Table, compare_names
 from longflow.integrity.phases import expected_phases, pairs_of_rows, phase_of, phase_problems
 from longflow.integrity.problems import DATASET_JSON, FORMAT, Problem, error, warning
 from longflow.integrity.tables import column_problems, table_problems, unreadable
@@ -45,11 +47,11 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
         return [_no_dataset(raw)]
     description, problems = _check_description(raw)
     task = get_task(description.task if description else DEFAULT_TASK)
-    parts = [_Part(raw, "Tr")] + ([_Part(raw, "Ts")] if (raw / "imagesTs").is_dir() else [])
+    parts = [Part(raw, "Tr")] + ([Part(raw, "Ts")] if (raw / "imagesTs").is_dir() else [])
     for part in parts:
         problems += part.read_table(task)
     if description is None:
-        return _ordered(problems)
+        return in_order(problems)
     for part in parts:
         if part.readable:  # else every file would be reported as a file without a line
             problems += part.check_names(description, task)
@@ -70,7 +72,7 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
             label_values |= values
     if any(subject.has_labels for subject in training.values()):
         problems += (absent_structures if task.uses_labels else unused_labels)(description, label_values)
-    return _ordered(problems)
+    return in_order(problems)
 
 
 def _no_dataset(raw: Path) -> Problem:
@@ -84,7 +86,8 @@ def _no_dataset(raw: Path) -> Problem:
 SEVERITIES = ("error", "warning", "note")
 
 
-def _ordered(problems: list[Problem]) -> list[Problem]:
+def in_order(problems: list[Problem]) -> list[Problem]:
+    """Return each problem once: errors first, then by file and field."""
     return sorted(
         dict.fromkeys(problems), key=lambda one: (SEVERITIES.index(one.severity), *map(_natural, (one.file, one.field)))
     )
@@ -160,16 +163,20 @@ def _label_problems(description: DatasetDescription) -> list[Problem]:
     return description_problems(description) if get_task(description.task).uses_labels else []
 
 
-class _Part:
+class Part:
     """The training scans (imagesTr, labelsTr) or the test scans (imagesTs, targetsTs, labelsTs) of a dataset.
 
+    :param raw: the dataset's folder.
+    :param suffix: "Tr" or "Ts"; None: ``raw`` itself is a folder of images, the input of a prediction.
     :ivar rows: lines of the table, without those that have no case or the case of an earlier line.
     :ivar readable: whether the table could be read. :ivar table: its path in messages.
     """
 
-    def __init__(self, raw: Path, suffix: str):
+    def __init__(self, raw: Path, suffix: str | None):
         self.raw, self.suffix = raw, suffix
         self.images, self.labels, self.targets = (raw / f"{kind}{suffix}" for kind in ("images", "labels", "targets"))
+        if self.is_input:
+            self.images = raw
         self.rows: list[Row] = []
         self.readable = False
         self.table = ""
@@ -178,15 +185,20 @@ class _Part:
     def is_training(self) -> bool:
         return self.suffix == "Tr"
 
+    @property
+    def is_input(self) -> bool:
+        return self.suffix is None
+
     def shown(self, path: Path) -> str:
         """Return a path as messages show it, relative to the dataset's folder."""
-        return path.relative_to(self.raw).as_posix()
+        return path.relative_to(self.raw).as_posix() if path.is_relative_to(self.raw) else str(path)
 
     def read_table(self, task: Task) -> list[Problem]:
         """Read the table into ``rows``; return the problems of its lines."""
-        candidates = [self.images / "scans.csv", self.raw / f"patients{self.suffix}.json"]
-        if self.is_training:
-            candidates.insert(1, self.raw / "scans.csv")
+        beside = self.images.parent
+        candidates = [self.images / "scans.csv", beside / f"patients{self.images.name.removeprefix('images')}.json"]
+        if self.images.name == "imagesTr":
+            candidates.insert(1, beside / "scans.csv")
         path = next((candidate for candidate in candidates if candidate.is_file()), candidates[-2])
         self.table = self.shown(path)
         try:
@@ -202,53 +214,34 @@ class _Part:
 
     def check_names(self, description: DatasetDescription, task: Task) -> list[Problem]:
         """Find rows without files, files without rows, missing channels and labels, subjects with too few scans."""
-        problems = self._check_image_names(description, self.is_training or task.requires_images)
+        problems = self.check_image_names(description, self.is_training or task.requires_images)
         problems += self._check_label_names(description, task)
         if self.is_training:
             return problems + task.scan_count_problems(Counter(row.subject for row in self.rows), self.table)
         return problems if task.requires_images else problems + self._check_requested(description)
 
-    def _images_of_cases(self, ending: str) -> tuple[dict[str, set[int]], list[Path]]:
-        """List the image folder: the channels of each case, and the files that are no image of a case."""
-        channels: dict[str, set[int]] = defaultdict(set)
-        others = []
-        name_of_image = re.compile(rf"(.+)_([0-9]{{4}}){re.escape(ending)}", re.DOTALL)
-        for path in _files(self.images):
-            if match := name_of_image.fullmatch(normalize("NFC", path.name)):
-                channels[match.group(1)].add(int(match.group(2)))
-            else:
-                others.append(path)
-        return channels, others
-
-    def _check_image_names(self, description: DatasetDescription, rows_need_images: bool) -> list[Problem]:
+    def check_image_names(self, description: DatasetDescription, rows_need_images: bool) -> list[Problem]:
         """Compare the rows with the files of the image folder.
 
         :param rows_need_images: whether a row without an image is an error; elsewhere it requests a prediction.
         """
-        ending, known = description.file_ending, {row.case for row in self.rows}
-        found, others = self._images_of_cases(ending)
-        sidecars = {f"{case}.json" for case in known}
-        advice = "The file is not read. Rename or remove it."
-        problems = [
-            warning(self.shown(path), "name", path.name, f"case_0000{ending}", advice)
-            for path in others
-            if normalize("NFC", path.name) not in sidecars
-        ]
+        table = Table(self.table, self.rows, "error" if self.is_input else "warning")
+        names = compare_names(self.images, table, description)
+        problems = [replace(problem, file=self.shown(self.images / problem.file)) for problem in names.problems]
         channels = set(range(len(description.channels)))
         for row in self.rows:
-            present = found.get(row.case, set())
+            present = names.channels.get(row.case, set())
+            if row.case in names.resembled:
+                continue  # the entry that resembles its file is reported
             if not present and rows_need_images:
-                expected = f"a file {self.images.name}/{row.case}_0000{ending}"
+                expected = f"a file {self.shown(image_path(self.images, row.case, 0, description))}"
                 advice = "Add the file, correct the name in the table, or delete the line."
                 problems.append(error(self.table, f"line {row.line}: case", row.case, expected, advice))
             elif present and present != channels:
-                file = f"{self.images.name}/{row.case}_*{ending}"
-                advice = "Every scan needs one file for each of channel_names in dataset.json."
+                file = self.shown(self.images / f"{row.case}_*{description.file_ending}")
+                known = ", ".join(description.channels)
+                advice = f"Every scan needs one file for each of channel_names in dataset.json: {known}."
                 problems.append(error(file, "channels", _numbers(present), _numbers(channels), advice))
-        advice = "The files are not used. Add a line with subject and time, or remove the files."
-        for case in sorted(set(found) - known):
-            file, expected = f"{self.images.name}/{case}_*{ending}", f"a line for {case} in {self.table}"
-            problems.append(warning(file, "case", "a file without a line", expected, advice))
         return problems
 
     def _check_label_names(self, description: DatasetDescription, task: Task) -> list[Problem]:
@@ -324,6 +317,11 @@ class _Part:
                 subject.pairs = pairs_of_rows(rows[name], phases)
         return result
 
+    def files_of_rows(self, description: DatasetDescription) -> list[Path]:
+        """Return the image files that the rows expect, in their order."""
+        channels = range(len(description.channels))
+        return [image_path(self.images, row.case, channel, description) for row in self.rows for channel in channels]
+
     def _files_of_scan(self, row: Row, description: DatasetDescription) -> list[FileToCheck]:
         folder = self.images
         if not self.is_training and not image_path(folder, row.case, 0, description).is_file():
@@ -356,7 +354,7 @@ def _numbers(values: set[int]) -> str:
     return ", ".join(f"{value:04d}" for value in sorted(values))
 
 
-def _leaks(parts: list[_Part]) -> list[Problem]:
+def _leaks(parts: list[Part]) -> list[Problem]:
     """Find the subjects that are both trained on and tested on."""
     if len(parts) < 2:
         return []

@@ -69,8 +69,8 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
                 problems.append(error(file.shown, problem.field, problem.found, problem.expected, problem.advice))
                 continue
             if file.kind == "image":
-                found = _check_intensities(array, file)
-                problems += found or (_check_hounsfield(array, file, subject.units_required) if file.is_ct else [])
+                found = intensity_problems(array, file)
+                problems += found or (hounsfield_problems(array, file, subject.units_required) if file.is_ct else [])
                 if not found and any(position in pair for pair in subject.pairs):
                     looks.setdefault(position, look_at(array, file.shown, geometry, file.is_ct))
             else:
@@ -90,7 +90,8 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
     return problems, values
 
 
-def _check_intensities(array: np.ndarray, file: FileToCheck) -> list[Problem]:
+def intensity_problems(array: np.ndarray, file: FileToCheck) -> list[Problem]:
+    """Check that the voxels of an image are finite numbers and not all the same."""
     if infinite := describe_infinite(array):
         return [error(file.shown, "voxels", infinite, "finite numbers", REPLACE_INFINITE)]
     lowest, highest = array.min(), array.max()
@@ -100,7 +101,7 @@ def _check_intensities(array: np.ndarray, file: FileToCheck) -> list[Problem]:
     return []
 
 
-def _check_hounsfield(array: np.ndarray, file: FileToCheck, units_required: bool) -> list[Problem]:
+def hounsfield_problems(array: np.ndarray, file: FileToCheck, units_required: bool) -> list[Problem]:
     """Check that CT is in HU: an error for a task that clips HU, else a warning, since only contrasts count."""
     doubt = hounsfield_doubt(array)
     if doubt is None:

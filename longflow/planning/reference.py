@@ -55,6 +55,7 @@ def plans_of_reference(path: Path, fingerprint: Fingerprint, description: Datase
             "temporal": times_of_reference(reference, fingerprint.temporal, path.name),
             "channels": plan_channels(fingerprint.spatial, description),
             "configurations": _configurations(reference, fingerprint.spatial, path.name),
+            "training_data": fingerprint.training_data(),
         }
     )
 

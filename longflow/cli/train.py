@@ -72,7 +72,7 @@ def _add_length(result: command.Parser) -> None:
     """Add the flags of length and learning rate."""
     result.add_argument("--epochs", type=flags.positive(int), help="default: from the plans")
     result.add_argument("--iterations", type=flags.positive(int), help="number of steps, in place of --epochs")
-    result.add_argument("--max_time", type=flags.duration, help="time of the whole fold (90s, 20m, 2h), in place of --epochs")
+    result.add_argument("--max_time", type=flags.duration, help="time of a fold (90s, 20m, 2h), in place of --epochs")
     result.add_argument("--lr", type=flags.positive(float), help="learning rate (default: the method's, or the plan's)")
 
 

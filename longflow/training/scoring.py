@@ -128,6 +128,6 @@ def predict_out_of_fold(run: Run) -> None:
     if pace.shortened:
         logger.warning(
             "Only %d of %d out-of-fold predictions were written: the time budget of %.0f s is used. longflow_find_best "
-            "needs all of them: train again with more time and --overwrite.",
+            "compares models that have the same ones: train again with more time and --overwrite.",
             *(pace.done, pace.of, budget),
         )

@@ -72,7 +72,7 @@ def _add_length(result: command.Parser) -> None:
     """Add the flags of length and learning rate."""
     result.add_argument("--epochs", type=flags.positive(int), help="default: from the plans")
     result.add_argument("--iterations", type=flags.positive(int), help="number of steps, in place of --epochs")
-    result.add_argument("--max_time", type=flags.duration, help="time budget (90s, 20m, 2h), in place of --epochs")
+    result.add_argument("--max_time", type=flags.duration, help="time of a fold (90s, 20m, 2h), in place of --epochs")
     result.add_argument("--lr", type=flags.positive(float), help="learning rate (default: the method's, or the plan's)")
 
 
@@ -132,12 +132,15 @@ def _train(job: "FoldJob", overwrite: bool) -> None:
         task = bar.add_task(f"{job.method} fold {job.fold}", total=1.0, note="")
 
         def show(share: float, state) -> None:
-            bar.update(task, completed=share, note=f"step {state.iteration} {state.note}")
+            bar.update(task, completed=share, note=f"training, step {state.iteration} {state.note}")
+
+        def show_activity(share: float, activity: str) -> None:
+            bar.update(task, completed=share, note=activity)
 
         def draw(paths) -> None:
             progress_figure(paths.progress_csv, paths.progress_png, shown)
 
-        paths = train_fold(job, overwrite, on_progress=show, after_epoch=draw)
+        paths = train_fold(job, overwrite, on_progress=show, on_activity=show_activity, after_epoch=draw)
         bar.update(task, completed=1.0)
     command.console.print(f"Trained: {paths.folder}", markup=False, highlight=False)
 

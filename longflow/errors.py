@@ -17,6 +17,26 @@ class DataError(LongflowError):
     """The images, tables or folders of a dataset are invalid."""
 
 
+class FileError(DataError):
+    """A file cannot be used; the parts of the message are kept for tables.
+
+    :param path: of the file.
+    :param field: its property, as "spacing".
+    :param found: the value found.
+    :param expected: the value expected.
+    :param advice: the remedy, as sentences.
+    :param says: the finding in the message, from the verb on; by default "has the {field} {found}".
+    """
+
+    def __init__(self, path: object, field: str, found: str, expected: str, advice: str, says: str = ""):
+        super().__init__(path, field, found, expected, advice, says)  # all of them: workers pickle errors
+        self.field, self.found, self.expected, self.advice = field, found, expected, advice
+        self._message = f"{path} {says or f'has the {field} {found}'}, expected {expected}. {advice}"
+
+    def __str__(self) -> str:
+        return self._message
+
+
 class ConfigurationError(LongflowError):
     """A plan, a dataset.json or a flag has an invalid value."""
 

@@ -16,7 +16,7 @@ class FoldSettings:
 
     :param epochs: of the planned number of iterations.
     :param iterations: total number, instead of ``epochs``.
-    :param max_time: seconds, instead of ``epochs``; the schedule then follows the used share of this budget.
+    :param max_time: seconds of the whole fold, instead of ``epochs``; the schedule follows the used share of it.
     :param learning_rate: highest of the schedule.
     :param seed: of weights and samples.
     :param device: "cpu", "cuda", "cuda:1", "mps".

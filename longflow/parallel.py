@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 #: called with (finished, all, name of the finished subject)
 Progress = Callable[[int, int, str], None]
 
+_imported_by_the_server: list[str] = []
+
 #: share of the free memory that all workers may use together
 MEMORY_SHARE = 0.8
 
@@ -26,6 +28,11 @@ MEMORY_SHARE = 0.8
 def available_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def free_memory() -> int:
+    """Return the bytes of memory that are free on this machine."""
+    return int(psutil.virtual_memory().available)
 
 
 def processes_that_fit(requested: int | None, needed: Sequence[int]) -> int:
@@ -36,7 +43,7 @@ def processes_that_fit(requested: int | None, needed: Sequence[int]) -> int:
     :returns: at least 1.
     """
     requested = min(requested or available_cores(), max(1, len(needed)))
-    available = int(MEMORY_SHARE * psutil.virtual_memory().available)
+    available = int(MEMORY_SHARE * free_memory())
     largest = sorted(needed, reverse=True)
     fitting = max(1, sum(together <= available for together in accumulate(largest)))
     if fitting < requested:
@@ -90,8 +97,9 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
     waiting = dict(subjects)
     while waiting:
         under_way: dict[Future, str] = {}
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent)
+        pool = ProcessPoolExecutor(
+            processes, worker_context(work.__module__), initializer=_begin_worker, initargs=(dict(os.environ),)
+        )
         try:
             names = iter(list(waiting))
             while True:
@@ -119,8 +127,28 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _end_with_parent() -> None:
-    """End this worker when its parent ends, even if the parent was killed; else it would wait for work forever."""
+def worker_context(*modules: str) -> multiprocessing.context.BaseContext:
+    """Return the context in which worker processes start: forked from a server that has imported their modules.
+
+    Importing torch takes seconds, and the server does it once for all workers of a command. It has one thread, so that
+    forking it is safe, which forking this process is not.
+
+    :param modules: names of modules that the workers need. The first call that starts a worker decides what the server
+        imports; a worker itself imports what the server lacks.
+    :returns: the context.
+    """
+    context = multiprocessing.get_context("forkserver")
+    _imported_by_the_server.extend(modules)
+    context.set_forkserver_preload(_imported_by_the_server)
+    return context
+
+
+def _begin_worker(environment: dict[str, str]) -> None:
+    """Take over the environment of the parent, and end when it ends; else a worker would wait for work forever.
+
+    :param environment: of the parent; the server's can be older.
+    """
+    os.environ.update(environment)
     parent = multiprocessing.parent_process()
 
     def wait_for_the_end() -> None:

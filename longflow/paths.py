@@ -8,20 +8,60 @@ environment variables ``longflow_raw``, ``longflow_preprocessed`` and ``longflow
 import logging
 import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 
-from longflow.errors import NotFoundError, unknown_name
+from longflow.errors import DataError, NotFoundError, unknown_name
 
 logger = logging.getLogger(__name__)
 
-DATASET_NAME = re.compile(r"^Dataset(\d{3})_[A-Za-z0-9_\-]+$")
+DATASET_NAME = re.compile(r"Dataset([0-9]{3})_[A-Za-z0-9_\-]+")
 DEFAULT_HOME = "longflow_data"
 PLANS_NAME = "longflowPlans"
 #: environment variables with the folders
 VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
 
+#: ``{name}.json`` in a folder of predictions is not the sidecar of a case
+RESERVED_NAMES = ("dataset", "metrics")
+#: most bytes of a name from a file (a case, a subject, a label), and of the name of a file
+LONGEST_NAME, LONGEST_FILE_NAME = 160, 255
+#: kinds of Unicode that no name has: control characters, halves of letters, separators of lines and paragraphs
+NOT_IN_NAMES = ("Cc", "Cs", "Zl", "Zp")
+
 _said_default_home = False
+
+
+def is_printable(text: str, longest: int = LONGEST_NAME) -> bool:
+    """Tell whether a text of one line can be a name: no control characters, and at most so many bytes."""
+    strange = any(unicodedata.category(letter) in NOT_IN_NAMES for letter in text)
+    return not strange and len(text.encode("utf-8")) <= longest
+
+
+def is_name(text: str, longest: int = LONGEST_NAME) -> bool:
+    """Tell whether a case, subject or phase can be part of a file's name.
+
+    It must not lead to another folder, hide the file, or be a name that a folder of predictions uses itself.
+    """
+    safe = bool(text) and text[0] != "." and "/" not in text and "\\" not in text
+    return safe and is_printable(text, longest) and text not in RESERVED_NAMES
+
+
+def path_in(folder: Path, name: str) -> Path:
+    """Return the path of a file or folder directly in a folder. Every name from a file becomes a path here.
+
+    :param folder: in which the path is.
+    :param name: made of names from tables, dataset.json or plans.
+    :returns: the path.
+    :raises DataError: the name would lead elsewhere, or no file can have it.
+    """
+    if name[:1] in ("", ".") or "/" in name or "\\" in name or not is_printable(name, LONGEST_FILE_NAME):
+        raise DataError(
+            f"{name[:80]!r} cannot be a file name in {folder}. Expected at most {LONGEST_FILE_NAME} bytes without "
+            "slashes or control characters, and no point first. Correct the name where it is from: scans.csv, "
+            "dataset.json or the plans."
+        )
+    return folder / name
 
 
 def _root(kind: str) -> Path:
@@ -67,7 +107,8 @@ def known_datasets() -> list[str]:
     names = set()
     for root in (raw_root(), preprocessed_root(), results_root()):
         if root.is_dir():
-            names.update(entry.name for entry in root.iterdir() if entry.is_dir() and DATASET_NAME.match(entry.name))
+            folders = (entry.name for entry in root.iterdir() if entry.is_dir())
+            names.update(name for name in folders if DATASET_NAME.fullmatch(name))
     return sorted(names)
 
 
@@ -80,7 +121,7 @@ def resolve_dataset_name(name_or_id: str | int) -> str:
     """
     known = known_datasets()
     text = str(name_or_id)
-    if text.isdigit():
+    if text.isdecimal():
         matches = [name for name in known if int(name[7:10]) == int(text)]
         if len(matches) == 1:
             return matches[0]
@@ -149,11 +190,11 @@ class DatasetPaths:
         return self.preprocessed / "validation_targets.json"
 
     def plans(self, plans_name: str = PLANS_NAME) -> Path:
-        return self.preprocessed / f"{plans_name}.json"
+        return path_in(self.preprocessed, f"{plans_name}.json")
 
     def cache(self, plans_name: str, data_identifier: str) -> Path:
         """Return the folder of the preprocessed subjects of one resolution."""
-        return self.preprocessed / f"{plans_name}_{data_identifier}"
+        return path_in(self.preprocessed, f"{plans_name}_{data_identifier}")
 
     @property
     def best(self) -> Path:
@@ -171,7 +212,7 @@ class DatasetPaths:
 
     def comparison(self, name: str) -> "ComparisonPaths":
         """Return the results of ``longflow_compare`` of a name."""
-        return ComparisonPaths(self.results / "comparisons" / name)
+        return ComparisonPaths(path_in(self.results / "comparisons", name))
 
     def trained_to_compare(self, budget: str, training: str, seed: int) -> Path:
         """Return the folder of results in which ``longflow_compare`` trains a variant; all comparisons share it.
@@ -184,7 +225,7 @@ class DatasetPaths:
         return self.results / "comparisons" / f"trained_{budget}" / training / f"seed_{seed}"
 
     def model(self, method: str, plans_name: str, configuration: str) -> "ModelPaths":
-        return ModelPaths(self.results / f"{method}__{plans_name}__{configuration}")
+        return ModelPaths(path_in(self.results, f"{method}__{plans_name}__{configuration}"))
 
     def models(self) -> list["ModelPaths"]:
         """List the models of this dataset with at least one finished fold, sorted by name."""
@@ -230,7 +271,7 @@ class ModelPaths:
         folds = [
             int(entry.name[5:])
             for entry in self.folder.iterdir()
-            if re.match(r"^fold_\d+$", entry.name) and FoldPaths(entry).final.is_file()
+            if re.fullmatch(r"fold_[0-9]+", entry.name) and FoldPaths(entry).final.is_file()
         ]
         return sorted(folds)
 

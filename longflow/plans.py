@@ -15,9 +15,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from longflow.errors import ConfigurationError, DataError, unknown_name
 from longflow.files import read_json, write_json
+from longflow.paths import LONGEST_NAME, is_name, is_printable
 from longflow.task import get_task, known_task
 
 PLANS_VERSION = "1"
+
+#: invalid values that a message lists
+MOST_SHOWN = 20
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -46,14 +50,55 @@ MOST_STAGES, MOST_BLOCKS, MOST_VOXELS, MOST_LABELS = 16, 100, 2**29, 4096
 #: name of a task, of longflow or of an installed package
 TaskName = Annotated[str, AfterValidator(known_task)]
 
+#: most bytes of a phase and of a file's ending, which follow the name of a case in the name of a file
+LONGEST_PHASE, LONGEST_ENDING = 40, 12
+
+
+def _printable(text: str) -> str:
+    if not is_printable(text):
+        raise ValueError(f"expected at most {LONGEST_NAME} bytes, without control characters or line breaks")
+    return text
+
+
+def _part_of_file_name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(
+            f"becomes part of file names: expected at most {LONGEST_NAME} bytes, without slashes or control characters"
+        )
+    return text
+
+
+def _stays_in_the_folder(text: str) -> str:
+    if "/" in text or "\\" in text or not is_printable(text, LONGEST_ENDING):
+        raise ValueError("file_ending is the end of a file's name, as .nii.gz, without slashes or control characters")
+    return text
+
+
+def _none_or_two_phases(value: list[str]) -> list[str]:
+    if value and (len(set(value)) != 2 or len(value) != 2 or not all(is_name(one, LONGEST_PHASE) for one in value)):
+        raise ValueError(
+            'phases needs two different names, as ["native", "arterial"], the one at t = 0 first, each of at most '
+            f"{LONGEST_PHASE} bytes without slashes or control characters"
+        )
+    return value
+
+
+#: a name that people read: of a channel, a label
+Name = Annotated[str, AfterValidator(_printable)]
+#: a name that becomes part of the name of a file
+FileName = Annotated[str, AfterValidator(_part_of_file_name)]
+#: the end of the names of images
+FileEnding = Annotated[str, AfterValidator(_stays_in_the_folder)]
 #: what becomes part of a folder's name
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$")]
+FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$", max_length=LONGEST_NAME)]
+#: none, or the phase at t = 0 and that at t = 1
+Phases = Annotated[list[str], AfterValidator(_none_or_two_phases)]
 
 
 class _Strict(BaseModel):
-    """Refuse unknown keys: they are typing errors."""
+    """Refuse unknown keys, which are typing errors, and numbers that are not finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=False)
+    model_config = ConfigDict(extra="forbid", frozen=False, allow_inf_nan=False)
 
 
 class GridPlan(_Strict):
@@ -99,7 +144,7 @@ class ChannelPlan(_Strict):
     Intensities are limited to ``clip`` before, in input units: for segmentation of CT, as nnU-Net does.
     """
 
-    name: str
+    name: Name
     normal_form: NormalForm
     offset: float | None = None
     scale: PositiveFloat | None = None
@@ -125,7 +170,7 @@ class NetworkPlan(_Strict):
     translate; a network that forecasts has one residual block at each stage.
     """
 
-    features_per_stage: list[PositiveInt]
+    features_per_stage: list[PositiveInt] = Field(min_length=1)
     strides: list[list[PositiveInt]]
     kernel_sizes: list[list[PositiveInt]]
     attention: bool = Field(description="windowed self-attention at the bottleneck (CRONOS C.3)")
@@ -148,6 +193,8 @@ class NetworkPlan(_Strict):
             )
         if len(self.strides) > MOST_STAGES or max(self.blocks_per_stage, default=0) > MOST_BLOCKS:
             raise ValueError(f"a network has at most {MOST_STAGES} stages of {MOST_BLOCKS} blocks each")
+        if {len(axes) for axes in self.strides + self.kernel_sizes} not in ({2}, {3}):
+            raise ValueError("every entry of strides and kernel_sizes needs one number per axis, 2 or 3 in all of them")
         if any(features % 8 for features in self.features_per_stage):
             raise ValueError(
                 f"features_per_stage must be multiples of 8 (GroupNorm 8), found {self.features_per_stage}"
@@ -225,22 +272,43 @@ class InferencePlan(_Strict):
     mirror: bool | None = Field(default=None, description="average over mirrored inputs; null: as the method has it")
 
 
+class IntensityRange(_Strict):
+    """Intensities of a channel in the foreground of the training scans, in file units."""
+
+    percentile_00_5: float
+    median: float
+    percentile_99_5: float
+
+
+class TrainingData(_Strict):
+    """The ranges of the training data; prediction warns of input far outside them. It names no subject.
+
+    Spacing and field of view are those of the files, (smallest, largest) along each axis (z, y, x).
+    """
+
+    spacing: list[tuple[float, float]] = Field(min_length=3, max_length=3, description="mm")
+    field_of_view: list[tuple[float, float]] = Field(min_length=3, max_length=3, description="mm")
+    intensities: list[IntensityRange] = Field(description="one entry per channel")
+    foreground: Literal["bodies", "labels"] = Field(description="where the intensities were measured")
+    shortest_interval: PositiveFloat | None = Field(description="between two scans of a subject; null: none has two")
+
+
 class Plans(_Strict):
     """All decisions for a dataset."""
 
     version: Literal["1"] = PLANS_VERSION
-    dataset_name: str
-    plans_name: str
+    dataset_name: FileName
+    plans_name: FileName
     task: TaskName
     preset: PresetName
     gpu_memory: PositiveFloat = Field(description="GB that a training step may take")
-    channel_names: list[str]
-    labels: dict[str, int | list[int]] = Field(
-        default={}, max_length=MOST_LABELS, description="as in dataset.json, nnU-Net's regions included"
+    channel_names: list[Name]
+    labels: dict[Name, int | list[int]] = Field(
+        default={}, max_length=MOST_LABELS, description="as in dataset.json, with nnU-Net's regions"
     )
     regions_class_order: list[int] = Field(default=[], description="as in dataset.json; empty without regions")
-    phases: list[str] = Field(default=[], description="task 'translate': the phase at t = 0, then that at t = 1")
-    file_ending: str
+    phases: Phases = Field(default=[], description="task 'translate': the phase at t = 0, then that at t = 1")
+    file_ending: FileEnding
     transpose_forward: list[int] = Field(min_length=3, max_length=3)
     transpose_backward: list[int] = Field(min_length=3, max_length=3)
     temporal: TemporalPlan
@@ -248,6 +316,22 @@ class Plans(_Strict):
     configurations: dict[FolderName, ConfigurationPlan]
     training: TrainingPlan
     inference: InferencePlan = InferencePlan()
+    training_data: TrainingData | None = Field(default=None, description="null: planned by longflow 0.1")
+
+    @model_validator(mode="after")
+    def _axes_and_channels_fit(self) -> "Plans":
+        forward, backward = self.transpose_forward, self.transpose_backward
+        if sorted(forward) != [0, 1, 2] or [forward[axis] for axis in backward if axis in (0, 1, 2)] != [0, 1, 2]:
+            raise ValueError(
+                "transpose_forward needs the axes 0, 1 and 2, each once, and transpose_backward must undo it; found "
+                f"{forward} and {backward}"
+            )
+        if len(self.channels) != len(self.channel_names) or not self.channels:
+            raise ValueError(
+                f"channels needs one entry for each of channel_names: found {len(self.channels)} and "
+                f"{len(self.channel_names)}"
+            )
+        return self
 
     def configuration(self, name: str) -> ConfigurationPlan:
         """Return a configuration by name.
@@ -297,18 +381,21 @@ def validated(kind: type[Model], content: Any, source: Path) -> Model:
 def _explained(error: ValidationError, source: Path) -> ConfigurationError:
     """Turn a pydantic error into a readable message: each key, what was found, what is allowed."""
     lines = []
-    for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+    problems = error.errors()
+    for problem in problems[:MOST_SHOWN]:
+        key = ".".join(str(part) for part in problem["loc"])[:80] or "(top level)"
         if problem["type"] == "extra_forbidden":
             lines.append(f"  {key}: this key is not known; a typo?")
         elif problem["type"] == "missing":
             lines.append(f"  {key}: missing")
         elif problem["type"] == "string_pattern_mismatch":
-            lines.append(f"  {key}: expected letters, digits, - and _ only (found: {problem['input']!r})")
+            lines.append(f"  {key}: expected letters, digits, - and _ only (found: {repr(problem['input'])[:80]})")
         else:
             found = problem["input"]
-            shown = "" if isinstance(found, dict | BaseModel) else f" (found: {found!r})"
+            shown = "" if isinstance(found, dict | BaseModel) else f" (found: {repr(found)[:80]})"
             lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}{shown}")
+    if len(problems) > MOST_SHOWN:
+        lines.append(f"  and {len(problems) - MOST_SHOWN} more")
     return ConfigurationError(f"{source} holds values that cannot be used:\n" + "\n".join(lines))
 
 

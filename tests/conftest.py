@@ -9,9 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+
+from longflow.parallel import worker_context
 
 # tiny tensors on several threads wait more than they compute; commands in a process of their own are left to choose,
 # unless tests run in parallel (pytest -n)
@@ -51,6 +54,13 @@ def small_disk(bytes_that_fit: int) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server_of_workers() -> None:
+    """Start the server of worker processes before any test changes limits or variables that it would keep."""
+    worker_context("longflow.preprocessing.run", "longflow.fingerprint.spatial")
+    forkserver.ensure_running()
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,12 @@ import errno
 import logging
 import os
 import sys
+import unicodedata
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.text import Text
 
 from longflow.errors import LongflowError
 
@@ -20,8 +22,46 @@ EXIT_DONE, EXIT_USER, EXIT_OURS, EXIT_STOPPED = 0, 1, 2, 130
 #: errors of the system that the user can solve
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 
-console = Console(soft_wrap=True)
-error_console = Console(stderr=True, soft_wrap=True)
+#: kinds of Unicode that a terminal obeys instead of showing them: control characters, directions of writing
+OBEYED = ("Cc", "Cs")
+DIRECTIONS = "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def printable(text: str) -> str:
+    """Write out what a terminal would obey: names of files and cells of tables can hold it.
+
+    >>> printable("p01\x1b[31m")
+    'p01\\\\x1b[31m'
+    """
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if letter not in "\n\t" and (unicodedata.category(letter) in OBEYED or letter in DIRECTIONS)
+        else letter
+        for letter in text
+    )
+
+
+class _Console(Console):
+    """A console that writes out control characters in all text that it gets, in tables too."""
+
+    def render_str(self, text: str, **options) -> Text:
+        return super().render_str(printable(text), **options)
+
+
+console = _Console(soft_wrap=True, emoji=False)
+error_console = _Console(stderr=True, soft_wrap=True, emoji=False)
+
+
+def show_error(message: str, kind: str = "Error:") -> None:
+    """Print an error as it is: brackets in it are no markup."""
+    error_console.print(Text.assemble((kind, "bold red"), f" {printable(message)}"), highlight=False)
+
+
+class _PlainFormatter(logging.Formatter):
+    """Writes out control characters in messages of the log."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,16 +79,12 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.print_usage(sys.stderr)
-        error_console.print(f"[bold red]Error:[/] {_escaped(message)}. See: {self.prog} --help", highlight=False)
+        show_error(f"{message}. See: {self.prog} --help")
         raise SystemExit(EXIT_USER)
 
 
 def _indented(text: str) -> str:
     return "\n".join(f"  {line.strip()}" for line in text.strip().splitlines())
-
-
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: Sequence[str] | None = None) -> int:
@@ -65,7 +101,7 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
     except LongflowError as error:
         if options.debug:
             error_console.print_exception()
-        error_console.print(f"[bold red]Error:[/] {_escaped(str(error))}", highlight=False)
+        show_error(str(error))
         return EXIT_USER
     except KeyboardInterrupt:
         error_console.print("Stopped. Run the same command again to continue.", highlight=False)
@@ -79,16 +115,14 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
             error_console.print_exception()
         if isinstance(error, OSError) and error.errno in OF_THE_DISK:
             place = f" ({error.filename})" if error.filename else ""
-            error_console.print(
-                f"[bold red]Error:[/] {_escaped(f'{error.strerror}{place}')}. Free some space or check the "
-                "permissions, then run the same command again: finished work is kept.",
-                highlight=False,
+            show_error(
+                f"{error.strerror}{place}. Free some space or check the permissions, then run the same command again: "
+                "finished work is kept."
             )
             return EXIT_USER
-        error_console.print(
-            f"[bold red]This is a fault of longflow:[/] {type(error).__name__}: {_escaped(str(error))}\n"
-            "Please report it, with the output of the same command and --debug.",
-            highlight=False,
+        show_error(
+            f"{type(error).__name__}: {error}\nPlease report it, with the output of the same command and --debug.",
+            "This is a fault of longflow:",
         )
         return EXIT_OURS
     return EXIT_DONE
@@ -112,7 +146,7 @@ def _set_up_logging(verbose: bool, debug: bool) -> None:
     handler = RichHandler(
         console=error_console, show_time=False, show_path=False, show_level=False, markup=False, highlighter=None
     )
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_PlainFormatter("%(message)s"))
     handler.setLevel(logging.DEBUG if verbose or debug else logging.INFO)
     root = logging.getLogger("longflow")
     root.handlers = [handler]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.markup import escape
+
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
 from longflow.compare.tables import show_comparison
@@ -143,7 +145,7 @@ def work(options: argparse.Namespace) -> None:
     show_comparison(lines, comparison, command.console, best_first=options.study is None)
     written = [path.name for path in (comparison.paths.table_csv, comparison.paths.table_json)]
     written += [comparison.paths.targets_csv.name, *figures]
-    command.console.print(f"Written: {', '.join(written)} in {comparison.paths.folder}", highlight=False)
+    command.console.print(f"Written: {', '.join(written)} in {comparison.paths.folder}", markup=False, highlight=False)
     _show_failures(outcomes)
 
 
@@ -159,12 +161,12 @@ def _announce(comparison: "Comparison") -> None:
         f"fold {folds}, seed {seeds}; every training has {comparison.budget.text}.",
         highlight=False,
     )
-    say(f"Tables, figures, forecasts: {comparison.paths.folder}", highlight=False)
+    say(f"Tables, figures, forecasts: {comparison.paths.folder}", markup=False, highlight=False)
     if found := reused(comparison, runs):
         say(f"Reused from {comparison.dataset.results}: {'; '.join(run.label for run in found)}", markup=False)
     if any(comparison.training(run) for run in runs):
         own = comparison.dataset.trained_to_compare(comparison.budget.name, "", 0).parent
-        say(f"Missing models are trained in {own}", highlight=False)
+        say(f"Missing models are trained in {own}", markup=False, highlight=False)
 
 
 def _show_standing(standing: "Standing") -> None:
@@ -173,7 +175,7 @@ def _show_standing(standing: "Standing") -> None:
     else:
         left = f"{'at least' if standing.at_least else 'about'} {duration(standing.left)} left"
     command.console.print(
-        f"\n[bold]{standing.number} of {standing.of}: {standing.run.label}[/] ({left})", highlight=False
+        f"\n[bold]{standing.number} of {standing.of}: {escape(standing.run.label)}[/] ({left})", highlight=False
     )
 
 
@@ -189,14 +191,14 @@ def duration(seconds: float) -> str:
 
 
 def _show_command(typed: "Command") -> None:
-    command.console.print(f"[dim]$ {typed.typed}[/]", highlight=False)
+    command.console.print(f"[dim]$ {escape(typed.typed)}[/]", highlight=False)
 
 
 def _show_failures(outcomes: Sequence["Outcome"]) -> None:
     """Print the runs that failed. :raises SystemExit: there are any."""
     failures = [outcome for outcome in outcomes if outcome.failure]
     for outcome in failures:
-        command.error_console.print(f"[bold red]Failed:[/] {outcome.run.label}: ", end="")
+        command.error_console.print(f"[bold red]Failed:[/] {escape(outcome.run.label)}: ", end="")
         command.error_console.print(outcome.failure, markup=False, highlight=False)
     if failures:
         command.error_console.print("Run the same command again to repeat these runs; the others are kept.")

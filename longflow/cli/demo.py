@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from longflow.cli import command, flags
@@ -57,10 +58,12 @@ def work(options: argparse.Namespace) -> None:
     home, started = options.folder or Path(f"longflow_demo_{options.task}"), time.monotonic()
     command.console.print(f"[bold]A phantom cohort[/]: {demo.TITLE}", highlight=False)
     demo.write_data(home)
-    command.console.print(f"{demo.raw_folder(home)}\n\n$ export LONGFLOW_HOME={home.resolve()}", highlight=False)
+    command.console.print(
+        f"{demo.raw_folder(home)}\n\n$ export LONGFLOW_HOME={home.resolve()}", markup=False, highlight=False
+    )
     for step in demo.demo_commands(home, options.max_time or demo.MAX_TIME):
         begun = time.monotonic()
-        command.console.print(f"\n[bold]$ {step.typed}[/]", highlight=False)
+        command.console.print(f"\n[bold]$ {escape(step.typed)}[/]", highlight=False)
         code = run_command(step, folders_below(home))
         if code:
             command.error_console.print(
@@ -88,7 +91,7 @@ def _show_results(results, home: Path, seconds: float) -> None:
         "and imagesTr), or import one with longflow_import; set LONGFLOW_HOME to the folder above raw, then run the",
         "same commands with your dataset's number.",
     ]
-    command.console.print("\n".join(lines), highlight=False)
+    command.console.print("\n".join(lines), markup=False, highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -53,7 +53,7 @@ def work(options: argparse.Namespace) -> None:
     with progress_bar("Evaluating") as progress:
         evaluation = get_task(description.task).evaluate(job, progress)
     evaluation.show(command.console)
-    command.console.print(f"Written: {', '.join(evaluation.written)} in {options.input}", highlight=False)
+    command.console.print(f"Written: {', '.join(evaluation.written)} in {options.input}", markup=False, highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

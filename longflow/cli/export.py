@@ -38,6 +38,7 @@ def work(options: argparse.Namespace) -> None:
     command.console.print(
         f"{selection.members[0].model.folder.name} is in {options.output}. With nnU-Net:\n"
         f"nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {options.output} -f {' '.join(map(str, exported))}",
+        markup=False,
         highlight=False,
     )
 

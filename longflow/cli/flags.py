@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import get_args
 
 from longflow.errors import ConfigurationError
+from longflow.files import parse_number
 from longflow.paths import PLANS_NAME, name_of_plans
 from longflow.task import all_tasks
 
@@ -67,7 +68,7 @@ def add_model(parser: argparse.ArgumentParser, purpose: str) -> None:
     parser.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
     parser.add_argument("-m", "--method", help="likewise")
     parser.add_argument(
-        "-f", "--folds", type=int, nargs="+", help=f"folds to {purpose} (default: all that are trained)"
+        "-f", "--folds", type=number(int), nargs="+", help=f"folds to {purpose} (default: all that are trained)"
     )
 
 
@@ -118,14 +119,25 @@ def duration(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
+def number(kind: type) -> Callable[[str], float]:
+    """Return a parser of finite numbers in digits; 1_0 is none. :param kind: ``int`` or ``float``."""
+
+    def parse(text: str) -> float:
+        try:
+            if parse_number(text) is None:
+                raise ValueError
+            return kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"'{text}' is not a number") from error
+
+    return parse
+
+
 def positive(kind: type) -> Callable[[str], float]:
     """Return a parser of numbers above zero. :param kind: ``int`` or ``float``."""
 
     def parse(text: str) -> float:
-        try:
-            value = kind(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"'{text}' is not a number") from error
+        value = number(kind)(text)
         if not value > 0:
             raise argparse.ArgumentTypeError(f"{text} is not above zero")
         return value

@@ -1,7 +1,6 @@
 """``longflow_import``: write a raw dataset from files in another layout."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,7 +32,7 @@ def parser() -> command.Parser:
     )
     result.add_argument(
         "--test_targets",
-        type=int,
+        type=flags.number(int),
         metavar="N",
         help=f"number of last scans of a test subject that are targets (default: 1; not for {', '.join(special)})",
     )
@@ -82,8 +81,10 @@ def work(options: argparse.Namespace) -> None:
     with progress_bar("Importing") as progress:
         to = Destination(raw, task, options.overwrite, options.processes, progress)
         written = importer.run(options.source, to, held_out, **given)
-    command.console.print(f"{'Imported to' if written else 'Imported before, nothing to do:'} {raw}", highlight=False)
-    command.console.print(f"Next: longflow_verify -d {raw.name[7:10]}", highlight=False)
+    command.console.print(
+        f"{'Imported to' if written else 'Imported before, nothing to do:'} {raw}", markup=False, highlight=False
+    )
+    command.console.print(f"Next: longflow_verify -d {raw.name[7:10]}", markup=False, highlight=False)
 
 
 def _given_flags(options: argparse.Namespace, importer: Importer) -> dict:
@@ -110,8 +111,8 @@ def new_dataset_name(dataset: str, name: str | None) -> str:
     :returns: full name, as Dataset102_Sunnybrook.
     :raises ConfigurationError: the name is invalid, or a dataset of another name has the id.
     """
-    full = f"Dataset{int(dataset):03d}_{name or ''}" if dataset.isdigit() else dataset
-    if not re.match(DATASET_NAME, full):
+    full = f"Dataset{int(dataset):03d}_{name or ''}" if dataset.isdecimal() else dataset
+    if not DATASET_NAME.fullmatch(full):
         raise ConfigurationError(
             f"'{full}' cannot name a dataset. Expected -d with three digits and -n with letters, digits, - and _, "
             "as in -d 102 -n Sunnybrook."

@@ -24,7 +24,7 @@ def add_planning_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--gpu_memory",
-        type=float,
+        type=flags.number(float),
         metavar="GB",
         help="memory of a training step (default: tiny 0.5, S 4, M 8, L 24; a task can have its own)",
     )
@@ -72,13 +72,18 @@ def plan_and_show(
     if preset is None and not is_file_of_plans(plans_name):
         preset = default_preset()
         found = "a CUDA GPU was found" if preset == "M" else "no CUDA GPU was found"
-        command.console.print(f"Preset {preset}: {found}. Choose another one by --preset tiny|S|M|L", highlight=False)
+        command.console.print(
+            f"Preset {preset}: {found}. Choose another one by --preset tiny|S|M|L", markup=False, highlight=False
+        )
     with command.console.status("Planning: estimating the memory of training steps ..."):
         planned = plan_dataset(dataset_name, preset, gpu_memory, plans_name, encoder)
-    command.console.print(summarize(planned.fingerprint, planned.plans), highlight=False)
+    command.console.print(summarize(planned.fingerprint, planned.plans), markup=False, highlight=False)
     if planned.previous:
-        command.console.print(f"The previous plans of this name were different; they are kept as {planned.previous}")
-    command.console.print(f"Plans: {DatasetPaths(dataset_name).plans(name_of_plans(plans_name))}", highlight=False)
+        text = f"The previous plans of this name were different; they are kept as {planned.previous}"
+        command.console.print(text, markup=False, highlight=False)
+    command.console.print(
+        f"Plans: {DatasetPaths(dataset_name).plans(name_of_plans(plans_name))}", markup=False, highlight=False
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -44,7 +44,9 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     """Do all steps for one dataset; an error of the data stops before anything is written."""
     from longflow.cli import extract_fingerprint, plan, preprocess, verify
     from longflow.data.dataset import training_series
+    from longflow.parallel import worker_context
 
+    worker_context("longflow.fingerprint.spatial", "longflow.preprocessing.run")  # for all steps, from the first one
     if not options.no_verify:
         verify.check(DatasetPaths(name), options.processes)
     step = argparse.Namespace(
@@ -62,7 +64,9 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     further = "" if step.plans == PLANS_NAME else f" -p {step.plans}"
     further += task.training_flags(description, all_series)
     number = DatasetPaths(name).id
-    command.console.print(f"Next: longflow_train {number} {task.usual_configuration} 0{further}", highlight=False)
+    command.console.print(
+        f"Next: longflow_train {number} {task.usual_configuration} 0{further}", markup=False, highlight=False
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

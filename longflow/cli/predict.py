@@ -66,6 +66,7 @@ def work(options: argparse.Namespace) -> None:
         trained = f", folds {', '.join(map(str, member.folds))}" if member.folds else ""
         command.console.print(
             f"Model: {selection.dataset.name} / {member.model.folder.name}{trained} ({selection.origin})",
+            markup=False,
             highlight=False,
         )
     words = predictor.words
@@ -75,6 +76,7 @@ def work(options: argparse.Namespace) -> None:
         )
     command.console.print(
         f"{len(requests)} {f'{words.one} is' if len(requests) == 1 else f'{words.several} are'} in {options.output}",
+        markup=False,
         highlight=False,
     )
 

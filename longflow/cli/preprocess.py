@@ -41,6 +41,7 @@ def work(options: argparse.Namespace) -> None:
     command.console.print(
         f"{name}: {summary.prepared} subjects prepared, {summary.kept} kept; "
         f"{summary.size / 1e9:.2f} GB in {', '.join(str(folder) for folder in summary.folders)}",
+        markup=False,
         highlight=False,
     )
 

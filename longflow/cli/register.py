@@ -1,7 +1,6 @@
 """``longflow_register``: align the scans of each subject in a new raw dataset."""
 
 import argparse
-import re
 from collections.abc import Sequence
 
 from rich.markup import escape
@@ -65,7 +64,7 @@ def work(options: argparse.Namespace) -> None:
             overwrite=options.overwrite,
             progress=progress,
         )
-    command.console.print(f"Registered ({options.model}) to {target.raw}", highlight=False)
+    command.console.print(f"Registered ({options.model}) to {target.raw}", markup=False, highlight=False)
     if options.model == "deformable":
         task = get_task(read_description(source.raw / "dataset.json").task)
         command.console.print(
@@ -87,7 +86,7 @@ def work(options: argparse.Namespace) -> None:
             f"{len(failures)} {subjects} could not be registered; all others are written and can be used. Look at "
             "those scans and correct or remove them. Then run the same command again: finished subjects are kept."
         )
-    command.console.print(f"Next: longflow_plan_and_preprocess -d {target.id}", highlight=False)
+    command.console.print(f"Next: longflow_plan_and_preprocess -d {target.id}", markup=False, highlight=False)
 
 
 def new_name(source: DatasetPaths, model: str, requested: str | None) -> str:
@@ -106,13 +105,13 @@ def new_name(source: DatasetPaths, model: str, requested: str | None) -> str:
     if requested is None:
         made = [name for name in known_datasets() if is_made_by(raw_root() / name, source.name, model)]
         return made[0] if made else f"Dataset{first_free_id(int(source.id)):03d}_{default}"
-    if requested.isdigit():
+    if requested.isdecimal():
         full = f"Dataset{int(requested):03d}_{default}"
     else:
         full = (
             requested if requested.startswith("Dataset") else f"Dataset{first_free_id(int(source.id)):03d}_{requested}"
         )
-    if not re.match(DATASET_NAME, full):
+    if not DATASET_NAME.fullmatch(full):
         raise ConfigurationError(
             f"'{full}' cannot name a dataset. Expected an id as 113, a name of letters, digits, - and _, or both as "
             "Dataset113_Aligned."

@@ -39,7 +39,7 @@ def parser() -> command.Parser:
     flags.add_plans(result)
     _add_length(result)
     _add_weights_and_labels(result)
-    result.add_argument("--seed", type=int, default=0, help="default: 0")
+    result.add_argument("--seed", type=flags.number(int), default=0, help="default: 0")
     flags.add_device(result)
     flags.add_workers(result)
     result.add_argument("--compile", action="store_true", help="compile the network; worth it for long trainings")
@@ -72,7 +72,7 @@ def _add_length(result: command.Parser) -> None:
     """Add the flags of length and learning rate."""
     result.add_argument("--epochs", type=flags.positive(int), help="default: from the plans")
     result.add_argument("--iterations", type=flags.positive(int), help="number of steps, in place of --epochs")
-    result.add_argument("--max_time", type=flags.duration, help="time budget (90s, 20m, 2h), in place of --epochs")
+    result.add_argument("--max_time", type=flags.duration, help="time of a fold (90s, 20m, 2h), in place of --epochs")
     result.add_argument("--lr", type=flags.positive(float), help="learning rate (default: the method's, or the plan's)")
 
 
@@ -132,14 +132,17 @@ def _train(job: "FoldJob", overwrite: bool) -> None:
         task = bar.add_task(f"{job.method} fold {job.fold}", total=1.0, note="")
 
         def show(share: float, state) -> None:
-            bar.update(task, completed=share, note=f"step {state.iteration} {state.note}")
+            bar.update(task, completed=share, note=f"training, step {state.iteration} {state.note}")
+
+        def show_activity(share: float, activity: str) -> None:
+            bar.update(task, completed=share, note=activity)
 
         def draw(paths) -> None:
             progress_figure(paths.progress_csv, paths.progress_png, shown)
 
-        paths = train_fold(job, overwrite, on_progress=show, after_epoch=draw)
+        paths = train_fold(job, overwrite, on_progress=show, on_activity=show_activity, after_epoch=draw)
         bar.update(task, completed=1.0)
-    command.console.print(f"Trained: {paths.folder}", highlight=False)
+    command.console.print(f"Trained: {paths.folder}", markup=False, highlight=False)
 
 
 def _name_and_value(text: str) -> tuple[str, str]:
@@ -155,7 +158,7 @@ def folds_of(text: str, job: "FoldJob") -> list[int]:
         from longflow.training.splits import number_of_folds
 
         return list(range(number_of_folds(job.dataset, job.plans)))
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ConfigurationError(f"The fold is '{text}', expected a number from 0 to 4, or all.")
     return [int(text)]
 

@@ -1,7 +1,6 @@
 """``longflow_translate_dataset``: write a labelled dataset in the contrast phase that it lacks."""
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -43,7 +42,7 @@ def output_folder(text: str) -> Path:
     :raises ConfigurationError: the name is wrong, or its id is used by another dataset.
     """
     path = Path(text)
-    if not re.match(DATASET_NAME, path.name):
+    if not DATASET_NAME.fullmatch(path.name):
         raise ConfigurationError(
             f"'{path.name}' is no name for a dataset. Expected, for nnU-Net too, three digits and a name of letters, "
             "digits, - and _, as in -o Dataset204_Native."
@@ -87,7 +86,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def say(text: str) -> None:
-    command.console.print(text, highlight=False)
+    command.console.print(text, markup=False, highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

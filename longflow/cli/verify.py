@@ -35,7 +35,7 @@ def parser() -> command.Parser:
 def work(options: argparse.Namespace) -> None:
     paths = DatasetPaths(resolve_dataset_name(options.dataset))
     check(paths, options.processes)
-    command.console.print(f"Next: longflow_plan_and_preprocess -d {paths.id}", highlight=False)
+    command.console.print(f"Next: longflow_plan_and_preprocess -d {paths.id}", markup=False, highlight=False)
 
 
 def check(paths: DatasetPaths, processes: int | None) -> None:
@@ -52,10 +52,10 @@ def check(paths: DatasetPaths, processes: int | None) -> None:
     write_problems(problems, paths)
     count = Counter(problem.severity for problem in problems)
     if not problems:
-        command.console.print(f"{paths.name}: no problem found.", highlight=False)
+        command.console.print(f"{paths.name}: no problem found.", markup=False, highlight=False)
     else:
         show(problems, paths.name)
-        command.console.print(f"All problems: {paths.integrity}", highlight=False)
+        command.console.print(f"All problems: {paths.integrity}", markup=False, highlight=False)
     if count["error"]:
         raise DataError(
             f"{paths.name} cannot be used as it is: {_counted(count['error'], 'error')}, "

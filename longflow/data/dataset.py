@@ -1,18 +1,23 @@
 """A raw dataset: dataset.json, scans.csv, image folders, and the series of scans that they describe."""
 
-import csv
-import math
-from collections.abc import Sequence
+import json
+import logging
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from longflow.data.hounsfield import is_ct
-from longflow.errors import DataError
-from longflow.files import read_json, write_csv, write_json
-from longflow.plans import NormalForm, TaskName, TimeUnit, validated
+from longflow.errors import ConfigurationError, DataError, first_few
+from longflow.files import parse_number, read_json, read_table, write_csv, write_json
+from longflow.paths import LONGEST_NAME, is_name, path_in
+from longflow.plans import FileEnding, Name, NormalForm, Phases, TaskName, TimeUnit, validated
 from longflow.task import DEFAULT_TASK, get_task
 
 REQUIRED_COLUMNS = ("case", "subject", "time")
@@ -20,11 +25,7 @@ REQUIRED_COLUMNS = ("case", "subject", "time")
 #: the column with the contrast phase of a scan, for tasks that use phases
 PHASE = "phase"
 
-#: ``{name}.json`` in a folder of predictions is not the sidecar of a case
-RESERVED_NAMES = ("dataset", "metrics")
-
-#: separators that spreadsheets write instead of commas, mostly where the decimal sign is a comma
-SEPARATORS = {";": "semicolons", "\t": "tabs"}
+logger = logging.getLogger(__name__)
 
 
 class DatasetDescription(BaseModel):
@@ -35,36 +36,20 @@ class DatasetDescription(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    channel_names: dict[str, str]
-    file_ending: str
+    channel_names: dict[str, Name]
+    file_ending: FileEnding
     time_unit: TimeUnit
-    labels: dict[str, int | list[int]] = {}
+    labels: dict[Name, int | list[int]] = {}
     regions_class_order: list[int] = Field(default=[], description="nnU-Net's; needed where labels are regions")
     task: TaskName = DEFAULT_TASK
     normalization: dict[str, NormalForm] = Field(default={}, description="normal form by channel index, to override")
-    phases: list[str] = Field(
-        default=[], description="for tasks that use phases: the two phases, the one at t = 0 first"
-    )
+    phases: Phases = Field(default=[], description="for tasks that use phases: the two phases, the one at t = 0 first")
 
     @field_validator("channel_names")
     @classmethod
     def _channels_count_from_zero(cls, value: dict[str, str]) -> dict[str, str]:
         if sorted(value) != sorted(str(index) for index in range(len(value))) or not value:
             raise ValueError('channel_names needs the keys "0", "1", ... without a gap')
-        return value
-
-    @field_validator("file_ending")
-    @classmethod
-    def _stays_in_the_folder(cls, value: str) -> str:
-        if "/" in value or "\\" in value:
-            raise ValueError("file_ending is the end of a file's name, as .nii.gz, without slashes")
-        return value
-
-    @field_validator("phases")
-    @classmethod
-    def _none_or_two_phases(cls, value: list[str]) -> list[str]:
-        if value and (len(value) != 2 or value[0] == value[1] or not all(is_name(phase) for phase in value)):
-            raise ValueError('phases needs two different names, as ["native", "arterial"], the one at t = 0 first')
         return value
 
     @property
@@ -137,7 +122,7 @@ class Series:
 class Row:
     """A line of scans.csv as it is, before anything is checked.
 
-    :param line: its number in the file, from 2 on.
+    :param line: its number in the file, from 2 on; of LongiSeg's table, the position of the case.
     :param covariates: cells of further columns.
     :param surplus: cells beyond those of the first line.
     """
@@ -156,12 +141,33 @@ def read_description(path: Path) -> DatasetDescription:
     :param path: the file.
     :returns: its content.
     :raises DataError: the file is missing or not JSON.
-    :raises ConfigurationError: a key is missing or invalid.
+    :raises ConfigurationError: a key is missing or invalid, or the file is one of nnU-Net v1.
     """
     content = read_json(path)
-    if isinstance(content, dict) and "time_unit" not in content and (path.parent / "patientsTr.json").is_file():
-        content["time_unit"] = "visits"
+    if isinstance(content, dict):
+        _check_version_of_nnunet(content, path)
+        if "time_unit" not in content and (path.parent / "patientsTr.json").is_file():
+            content["time_unit"] = "visits"
     return validated(DatasetDescription, content, path)
+
+
+def _check_version_of_nnunet(content: dict[str, Any], path: Path) -> None:
+    """Refuse a dataset.json of nnU-Net v1; the message has its keys as they are written today."""
+    labels = content.get("labels")
+    turned = isinstance(labels, dict) and bool(labels) and all(isinstance(name, str) for name in labels.values())
+    old = "modality" in content and "channel_names" not in content
+    if not old and not (turned and all(value.isdecimal() for value in labels)):
+        return
+    keys: dict[str, Any] = {"channel_names": content["modality"]} if old else {}
+    if turned:
+        keys["labels"] = {name: int(value) if value.isdecimal() else value for value, name in labels.items()}
+    if "file_ending" not in content:
+        keys["file_ending"] = ".nii.gz"
+    written = ", ".join(f'"{key}": {json.dumps(value, ensure_ascii=False)[:300]}' for key, value in keys.items())
+    raise ConfigurationError(
+        f"{path} is of nnU-Net v1, whose keys are others: 'modality' is now 'channel_names', labels are name: number "
+        f"and not number: name, and 'file_ending' is needed. Replace them by {written}, and add time_unit."
+    )
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -169,65 +175,69 @@ def read_rows(path: Path) -> list[Row]:
 
     :param path: the file.
     :returns: the lines in order, unchecked.
-    :raises DataError: the file is missing, empty, not text, or lacks one of the columns case, subject, time.
+    :raises DataError: the file is missing, empty, not text, lacks one of the columns case, subject, time, or has a
+        column twice.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name.strip() for name in (reader.fieldnames or [])]
-            reader.fieldnames = columns
-            missing = [name for name in REQUIRED_COLUMNS if name not in columns]
-            if missing:
-                separator = next((name for mark, name in SEPARATORS.items() if mark in "".join(columns)), None)
-                raise DataError(
-                    f"{path} has no column {', '.join(missing)}. Found in its first line: "
-                    f"{', '.join(columns) or 'nothing'}. "
-                    "Expected: case,subject,time and any further columns, separated by commas."
-                    + (f" Its cells are separated by {separator}. Save it with commas." if separator else "")
-                )
-            return [
-                Row(
-                    line=number,
-                    case=(record["case"] or "").strip(),
-                    subject=(record["subject"] or "").strip(),
-                    time=(record["time"] or "").strip(),
-                    covariates={
-                        key: (value or "").strip()
-                        for key, value in record.items()
-                        if key is not None and key not in REQUIRED_COLUMNS and isinstance(value, str | None)
-                    },
-                    surplus=tuple(record.get(None) or ()),
-                )
-                for number, record in enumerate(reader, start=2)
-            ]
-    except FileNotFoundError as error:
+    if not path.is_file():
         raise DataError(
             f"{path} does not exist. Expected a table with one line per scan and the columns case,subject,time."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not a text file in UTF-8. In the spreadsheet program, save it as 'CSV UTF-8'."
-        ) from error
-    except csv.Error as error:
-        raise DataError(f"{path} is not a table that can be read ({error}). Save it again as 'CSV UTF-8'.") from error
-
-
-def is_name(text: str) -> bool:
-    """Tell whether a case or subject can be part of a file's name.
-
-    It must not lead to another folder, hide the file, or be a name that a folder of predictions uses itself.
-    """
-    safe = bool(text) and text[0] != "." and not any(letter in "/\\" or ord(letter) < 32 for letter in text)
-    return safe and text not in RESERVED_NAMES
+        )
+    return [
+        Row(
+            line=line.number,
+            **{name: line.cells[name] for name in REQUIRED_COLUMNS},
+            covariates={name: cell for name, cell in line.cells.items() if name not in REQUIRED_COLUMNS},
+            surplus=line.surplus,
+        )
+        for line in read_table(path, *REQUIRED_COLUMNS)
+    ]
 
 
 def parse_time(text: str) -> float | None:
-    """Parse a finite number; None where the text is not one (a date, an empty cell, nan)."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    """Parse a finite number; None where the text is not one (a date, 2019_01, an empty cell, nan)."""
+    return parse_number(text)
+
+
+def normal_name(subject: str) -> str:
+    """Return the form that the spellings of a subject share: letters, zeros, spaces and dashes as people vary them.
+
+    >>> {normal_name(name) for name in ("p01", "P01", "P1", "p\u00a001", "p01\u200b")}
+    {'p1'}
+    >>> normal_name("1 1") == normal_name("11"), normal_name("p1-1") == normal_name("p11")
+    (False, False)
+    """
+    text = unicodedata.normalize("NFKC", subject).casefold()
+    kinds = ((letter, unicodedata.category(letter)) for letter in text)
+    text = "".join("-" if kind == "Pd" else letter for letter, kind in kinds if kind != "Cf").strip()
+    text = re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", text)
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", text)
+
+
+def spelled_alike(subjects: Iterable[str]) -> list[tuple[str, ...]]:
+    """List the subjects that may be one patient, by :func:`normal_name`.
+
+    :param subjects: names; a name may come several times.
+    :returns: groups of two or more names, sorted.
+    """
+    groups: dict[str, list[str]] = {}
+    for subject in sorted(set(subjects)):
+        groups.setdefault(normal_name(subject), []).append(subject)
+    return [tuple(names) for names in groups.values() if len(names) > 1]
+
+
+def warn_of_spellings(subjects: Iterable[str]) -> None:
+    """Warn of subjects that may be one patient; once for the same names, since several steps read them."""
+    if alike := spelled_alike(subjects):
+        _warn_once(tuple(alike))
+
+
+@cache
+def _warn_once(alike: tuple[tuple[str, ...], ...]) -> None:
+    logger.warning(
+        "These subjects may be one patient each: %s. If they are, give all scans one spelling in the column subject of "
+        "the table, and prepare the dataset again: otherwise the patient is trained on and tested on.",
+        first_few(" and ".join(map(repr, names)) for names in alike),
+    )
 
 
 def rows_of_folder(images: Path) -> list[Row]:
@@ -259,7 +269,8 @@ def _rows_of_longiseg(path: Path) -> list[Row]:
     for subject, cases in patients.items():
         for position, case in enumerate(cases):
             line += 1
-            rows.append(Row(line, str(case), str(subject), str(position), {}))
+            case, name = (unicodedata.normalize("NFC", str(text)) for text in (case, subject))
+            rows.append(Row(line, case, name, str(position), {}))
     return rows
 
 
@@ -294,6 +305,7 @@ def series_of_folder(images: Path, description: DatasetDescription, labels: Path
         cases[row.case] = row.line
         moments[moment] = row.case
         scans.setdefault(row.subject, []).append(_scan_of_row(row, time, images, description, labels))
+    warn_of_spellings(scans)
     return [
         Series(subject, tuple(sorted(scans[subject], key=lambda scan: (scan.time, scan.phase))))
         for subject in sorted(scans)
@@ -310,8 +322,9 @@ def _checked_time(row: Row, images: Path, time_unit: str) -> float:
         raise DataError(f"Line {row.line} of {place} has an empty case or subject. Fill in both.")
     if strange := [name for name in (row.case, row.subject) if not is_name(name)]:
         raise DataError(
-            f"'{strange[0]}' in line {row.line} of {place} cannot be part of a file's name. Cases and subjects are "
-            "names without slashes that do not begin with a point."
+            f"'{strange[0][:80]}' in line {row.line} of {place} cannot be part of a file's name. Cases and subjects "
+            f"are names of at most {LONGEST_NAME} bytes, without slashes or control characters, that do not begin with "
+            "a point."
         )
     if any(row.surplus):
         raise DataError(
@@ -321,14 +334,14 @@ def _checked_time(row: Row, images: Path, time_unit: str) -> float:
     time = parse_time(row.time)
     if time is None:
         raise DataError(
-            f"The time of case {row.case} (line {row.line} of {place}) is '{row.time}', not a number. Expected: "
-            f"{time_unit} since any fixed day, as a number; longflow does not read dates."
+            f"The time of case {row.case} (line {row.line} of {place}) is '{row.time[:80]}', not a number. Expected: "
+            f"{time_unit} since any fixed day, as a number in digits; longflow does not read dates."
         )
     return time
 
 
 def _scan_of_row(row: Row, time: float, images: Path, description: DatasetDescription, labels: Path | None) -> Scan:
-    label = labels / f"{row.case}{description.file_ending}" if labels else None
+    label = label_path(labels, row.case, description) if labels else None
     channels = range(len(description.channels))
     return Scan(
         case=row.case,
@@ -351,7 +364,25 @@ def told_apart_by(row: Row, columns: Sequence[str]) -> tuple[str, ...]:
 
 def image_path(folder: Path, case: str, channel: int, description: DatasetDescription) -> Path:
     """Return the path of a channel in nnU-Net's naming: ``{case}_{channel:04d}{file_ending}``."""
-    return folder / f"{case}_{channel:04d}{description.file_ending}"
+    return as_on_disk(path_in(folder, f"{case}_{channel:04d}{description.file_ending}"))
+
+
+def label_path(folder: Path, case: str, description: DatasetDescription) -> Path:
+    """Return the path of a label image in nnU-Net's naming: ``{case}{file_ending}``."""
+    return as_on_disk(path_in(folder, f"{case}{description.file_ending}"))
+
+
+def sidecar_path(folder: Path, case: str) -> Path:
+    """Return the path of the JSON next to the images of a prediction."""
+    return as_on_disk(path_in(folder, f"{case}.json"))
+
+
+def as_on_disk(path: Path) -> Path:
+    """Return the path under which a file exists: letters with accents have two forms in Unicode (NFC, NFD)."""
+    if path.name.isascii() or os.path.lexists(path):
+        return path
+    forms = (path.with_name(unicodedata.normalize(form, path.name)) for form in ("NFC", "NFD"))
+    return next((other for other in forms if os.path.lexists(other)), path)
 
 
 def training_series(raw: Path) -> tuple[DatasetDescription, list[Series]]:
@@ -374,7 +405,7 @@ def write_scans(scans: list[Scan], path: Path) -> None:
     """Write a ``scans.csv``; covariates become further columns."""
     further = sorted({name for scan in scans for name in scan.covariates})
     rows = ({"case": scan.case, "subject": scan.subject, "time": repr(scan.time), **scan.covariates} for scan in scans)
-    write_csv([*REQUIRED_COLUMNS, *further], rows, path)
+    write_csv([*REQUIRED_COLUMNS, *further], rows, path, exact=True)
 
 
 def write_description(description: DatasetDescription, path: Path, **further: Any) -> None:

@@ -1,18 +1,45 @@
-"""Read and write volumes with their geometry, by SimpleITK."""
+"""Read and write volumes with their geometry: the one reading of a file, which all rooms use.
 
+The voxels of NIfTI files are read by nibabel, those of other formats by SimpleITK. Where the two transforms of a NIfTI
+header differ, SimpleITK decides which one is used. Whatever it makes of the header must be one of the two, as nibabel
+computes them; else the grid is taken from nibabel's transform.
+"""
+
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import SimpleITK as sitk
 
-from longflow.data.nifti import describe_infinite, is_nifti, read_nifti_array
-from longflow.errors import DataError
+from longflow.data import nifti
+from longflow.data.formats import check_format
+from longflow.data.memory import check_memory
+from longflow.data.nifti import describe_infinite, is_nifti
+from longflow.errors import DataError, FileError
 from longflow.files import atomic_write
 
 # ITK writes a warning to the screen for each file with a questionable header; the integrity check reports those once
 sitk.ProcessObject.SetGlobalWarningDisplay(False)
+
+#: mm; transforms that place the corners of a volume nearer to each other than this are one transform
+SAME_PLACE = 0.1
+#: SimpleITK's axes are left, posterior, superior; those of NIfTI are right, anterior, superior
+FLIP = np.array([-1.0, -1.0, 1.0])
+REPLACE_INFINITE = "Replace them by the value of their surroundings or of air, or exclude the scan."
+SPLIT = "One file for each scan and channel. Split a 4D series with: longflow_import nifti4d"
+ONE_VOLUME = (
+    "Save each scan and channel as one file with three axes (one slice: a third axis of size 1, as in nibabel's "
+    "Nifti1Image(array[..., None], affine))."
+)
+
+COPY_TRANSFORMS = (
+    'python -c "import sys, nibabel; i, l = map(nibabel.load, sys.argv[1:3]); l.set_sform(*i.get_sform(coded=True)); '
+    'l.set_qform(*i.get_qform(coded=True)); nibabel.save(l, sys.argv[3])" SCAN LABEL NEW_LABEL'
+)
 
 
 @dataclass(frozen=True)
@@ -23,12 +50,14 @@ class Geometry:
     :param spacing: mm.
     :param origin: mm.
     :param direction: 9 cosines, row-major.
+    :param nifti: header of the NIfTI file that the grid was read from, with both of its transforms; else empty.
     """
 
     size: tuple[int, ...]
     spacing: tuple[float, ...]
     origin: tuple[float, ...]
     direction: tuple[float, ...]
+    nifti: bytes = field(default=b"", compare=False, repr=False)
 
     @classmethod
     def of(cls, image: sitk.Image) -> "Geometry":
@@ -39,6 +68,22 @@ class Geometry:
     def array_spacing(self) -> tuple[float, float, float]:
         """Return the spacing in the order of the array's axes (z, y, x), mm."""
         return tuple(abs(value) for value in reversed(self.spacing))
+
+    @property
+    def corners(self) -> np.ndarray:
+        """Return the centres of the eight outermost voxels, (8, 3), mm."""
+        index = np.array(list(product(*((0, size - 1) for size in self.size)))) * self.spacing
+        return index @ np.reshape(self.direction, (3, 3)).T + self.origin
+
+    @property
+    def by_transform(self) -> dict[str, "Geometry"]:
+        """Return the grid by each transform of the NIfTI header that is set: "qform", "sform"."""
+        if not self.nifti:
+            return {}
+        header = nibabel.Nifti1Header(self.nifti, check=False)
+        return {
+            name: _grid_of_affine(affine, self.size, self.nifti) for name, affine in nifti.placements(header).items()
+        }
 
     def differences(self, other: "Geometry", tolerance: float = 1e-3) -> list[tuple[str, str, str]]:
         """Compare two grids.
@@ -89,11 +134,13 @@ class Volume:
     :param array: (channels, z, y, x), float32, in the file's units.
     :param geometry: its grid.
     :param data_type: NumPy name of the type in the file ("int16"); exports are rounded and clipped to it.
+    :param warnings: sentences about its files that whoever uses it should know.
     """
 
     array: np.ndarray
     geometry: Geometry
     data_type: str
+    warnings: tuple[str, ...] = ()
 
 
 def read_image(path: Path) -> sitk.Image:
@@ -103,68 +150,199 @@ def read_image(path: Path) -> sitk.Image:
     :returns: the image.
     :raises DataError: the file is missing, truncated, not an image, not 3D, or holds NaN or infinite voxels.
     """
-    image = read_image_of_any_size(path)
-    if image.GetDimension() != 3:
-        raise DataError(
-            f"{path} has {image.GetDimension()} dimensions ({by_axis(image.GetSize())}), expected 3: one file per scan "
-            "and channel. A 4D series can be split with: longflow_import nifti4d"
-        )
-    return image
+    return _as_image(*read_array(path))
+
+
+def read_image_of_any_size(path: Path) -> sitk.Image:
+    """Read a 3D or 4D image with one finite value per voxel.
+
+    :param path: the file.
+    :returns: the image.
+    :raises DataError: as :func:`read_image`.
+    """
+    return _as_image(*read_array(path, dimensions=(3, 4)))
 
 
 def read_geometry(path: Path) -> Geometry:
     """Read the grid of an image from its header.
 
     :param path: the file.
-    :returns: its grid.
-    :raises DataError: the header cannot be read.
+    :returns: its grid; of a 4D file, that of one frame.
+    :raises DataError: the header cannot be used.
     """
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError:
-        return Geometry.of(read_image(path))  # raises the error that explains the file
-    return Geometry(reader.GetSize(), reader.GetSpacing(), reader.GetOrigin(), reader.GetDirection())
+    return read_header(path)[1]
 
 
-def read_image_of_any_size(path: Path) -> sitk.Image:
-    """Read an image of any number of dimensions with one finite value per voxel.
+def read_array(path: Path, dimensions: tuple[int, ...] = (3,)) -> tuple[np.ndarray, Geometry]:
+    """Read the voxels of an image and its grid.
 
     :param path: the file.
-    :returns: the image.
-    :raises DataError: as :func:`read_image`.
+    :param dimensions: numbers of axes that are allowed.
+    :returns: (z, y, x) or (t, z, y, x), finite; the grid in space.
+    :raises FileError: as :func:`read_voxels`, or voxels are NaN or infinite.
+    """
+    array, geometry = read_voxels(path, dimensions)
+    if infinite := describe_infinite(array):
+        says = f"has voxels that are no numbers: {infinite}"
+        raise FileError(path, "voxels", infinite, "finite numbers", REPLACE_INFINITE, says)
+    return array, geometry
+
+
+def read_voxels(path: Path, dimensions: tuple[int, ...] = (3,)) -> tuple[np.ndarray, Geometry]:
+    """Read an image as :func:`read_array`, but leave NaN and infinite voxels to the caller.
+
+    :raises FileError: the file is missing, truncated, not an image or of other dimensions.
+    """
+    shape, geometry, source = read_header(path)
+    if len(shape) not in dimensions:
+        found = f"{len(shape)} ({by_axis(shape)})"
+        says = f"has {len(shape)} dimensions ({by_axis(shape)})"
+        advice = SPLIT if len(shape) == 4 else ONE_VOLUME
+        raise FileError(path, "dimensions", found, " or ".join(map(str, dimensions)), advice, says)
+    if isinstance(source, nibabel.Nifti1Header):
+        return nifti.read_nifti_array(path, source), geometry
+    try:
+        return sitk.GetArrayFromImage(source.Execute()), geometry
+    except RuntimeError as error:
+        raise nifti.damaged(path, _reader_said(error)) from error
+
+
+def read_header(path: Path) -> tuple[tuple[int, ...], Geometry, nibabel.Nifti1Header | sitk.ImageFileReader]:
+    """Read the header of an image and check it.
+
+    :param path: the file.
+    :returns: voxels along x, y, z (, t); the grid in space; the NIfTI header, or the reader of another format.
+    :raises FileError: the file is missing or of a format that is not read, or its header cannot be used.
     """
     if not Path(path).is_file():
-        raise DataError(f"{path} does not exist.")
-    # ITK would silently fill a truncated NIfTI file with zeros and replace NaN by zeros
-    array = read_nifti_array(path) if is_nifti(path) else None
+        raise FileError(path, "file", "no file", "an image", "Check the name.", "does not exist")
+    check_format(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    if is_nifti(path):
+        header = nifti.read_header(path)
+        shape = nifti.voxel_shape(header)
+        return shape, _grid_of_nifti(path, shape, header, reader), header
     try:
-        image = sitk.ReadImage(str(path))
+        reader.ReadImageInformation()
     except RuntimeError as error:
-        if array is not None:
-            raise DataError(f"{path} has a header that cannot be used. {reader_words(error)}") from error
-        raise DataError(
-            f"{path} is truncated, damaged or not an image. Copy it again from its source. {reader_words(error)}"
-        ) from error
-    if array is None:
-        array = sitk.GetArrayViewFromImage(image)
-    if infinite := describe_infinite(array):
-        raise DataError(
-            f"{path} has voxels that are no numbers: {infinite}. Replace them by the value of their surroundings or "
-            "of air, or exclude the scan."
-        )
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        raise DataError(
-            f"{path} has {image.GetNumberOfComponentsPerPixel()} values per voxel (a colour or vector image), "
-            "expected 1."
-        )
+        raise nifti.damaged(path, _reader_said(error)) from error
+    shape, values = reader.GetSize(), reader.GetNumberOfComponents()
+    if values != 1:
+        says = f"has {values} values per voxel (a colour or vector image)"
+        advice = "Save each channel as a file of its own."
+        raise FileError(path, "values per voxel", f"{values} (colour or vector)", "1", advice, says)
+    check_memory(12 * math.prod(shape), path, f"{by_axis(shape)} voxels")
+    geometry = _spatial(reader)
+    if not np.isfinite([*geometry.spacing, *geometry.origin, *geometry.direction]).all() or min(geometry.spacing) <= 0:
+        found, advice = by_axis(geometry.spacing), "Write the file again from its source."
+        raise FileError(path, "spacing", found, "finite numbers above 0, mm", advice)
+    return shape, geometry, reader
+
+
+def _grid_of_nifti(
+    path: Path, shape: tuple[int, ...], header: nibabel.Nifti1Header, reader: sitk.ImageFileReader
+) -> Geometry:
+    """Choose the grid: SimpleITK's, if it is that of a transform of the header; else nibabel's transform.
+
+    :raises FileError: the axes of the transform are not perpendicular.
+    """
+    kept, size = header.binaryblock, (*shape, 1, 1)[:3]
+    placements = nifti.placements(header)
+    try:
+        reader.ReadImageInformation()
+        found = replace(_spatial(reader), nifti=kept)
+    except RuntimeError:
+        found = None  # it refuses some headers that have a usable transform
+    if not placements:
+        spacing = tuple(header["pixdim"][1:4].astype(float).tolist())
+        if found is None or found.size != size or not np.allclose(found.spacing, spacing, rtol=1e-5):
+            found = Geometry(size, spacing, (0.0, 0.0, 0.0), tuple(np.eye(3).ravel().tolist()), kept)
+        return found
+    expected = {name: _corners(affine, size) for name, affine in placements.items()}
+    for corners in expected.values():
+        if found is not None and found.size == size and _apart(found.corners, corners) <= _tolerance(found):
+            return found
+    name = "sform" if "sform" in placements else "qform"
+    found = _grid_of_affine(placements[name], size, kept)
+    if not _apart(found.corners, expected[name]) <= _tolerance(found):
+        axes = f"axes of the {name} that are not perpendicular (not orthonormal)"
+        advice = "Resample the image to a grid with perpendicular axes."
+        says = f"has a header that cannot be used: {axes}"
+        raise FileError(path, "header", axes, "perpendicular axes", advice, says)
+    return found
+
+
+def _spatial(reader: sitk.ImageFileReader) -> Geometry:
+    """Return the first three axes of a grid, of a file with two axes or more."""
+    axes = reader.GetDimension()
+    matrix = np.eye(max(axes, 3))
+    matrix[:axes, :axes] = np.reshape(reader.GetDirection(), (axes, axes))
+    return Geometry(
+        (*reader.GetSize(), 1, 1)[:3],
+        (*reader.GetSpacing(), 1.0, 1.0)[:3],
+        (*reader.GetOrigin(), 0.0, 0.0)[:3],
+        tuple(matrix[:3, :3].ravel().tolist()),
+    )
+
+
+def _grid_of_affine(affine: np.ndarray, size: tuple[int, ...], header: bytes) -> Geometry:
+    """Convert a NIfTI transform to a grid with the perpendicular axes nearest to its own."""
+    steps = FLIP[:, None] * affine[:3, :3]
+    spacing = np.linalg.norm(steps, axis=0)
+    left, _, right = np.linalg.svd(steps / spacing)
+    origin = FLIP * affine[:3, 3]
+    return Geometry(
+        size, tuple(spacing.tolist()), tuple(origin.tolist()), tuple((left @ right).ravel().tolist()), header
+    )
+
+
+def _corners(affine: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    index = np.array(list(product(*((0, number - 1) for number in size))))
+    return (index @ affine[:3, :3].T + affine[:3, 3]) * FLIP
+
+
+def _apart(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the largest distance between corresponding points, mm."""
+    return float(np.linalg.norm(one - other, axis=1).max())
+
+
+def _tolerance(geometry: Geometry) -> float:
+    """Return :data:`SAME_PLACE`; far from the origin, what 32-bit numbers allow."""
+    return SAME_PLACE + 1e-6 * float(np.abs(geometry.corners).max())
+
+
+def _as_image(array: np.ndarray, geometry: Geometry) -> sitk.Image:
+    """Make an image; along a fourth axis its grid has no unit."""
+    image = sitk.GetImageFromArray(array, isVector=False)
+    axes, direction = array.ndim, np.eye(array.ndim)
+    direction[:3, :3] = np.reshape(geometry.direction, (3, 3))
+    image.SetSpacing((*geometry.spacing, 1.0)[:axes])
+    image.SetOrigin((*geometry.origin, 0.0)[:axes])
+    image.SetDirection(direction.ravel().tolist())
     return image
 
 
-def reader_words(error: Exception) -> str:
-    """Quote the message of SimpleITK without the place in its source code."""
-    return f"(The reader said: {str(error).strip().splitlines()[-1].strip()})"
+def two_transforms(geometry: Geometry) -> tuple[str, str, str] | None:
+    """Compare both transforms of the NIfTI header that a grid was read from.
+
+    :param geometry: of a file.
+    :returns: finding, expectation and advice of a warning; None where they agree, or only one is set.
+    """
+    grids = geometry.by_transform
+    if len(grids) < 2 or (apart := _apart(grids["qform"].corners, grids["sform"].corners)) <= _tolerance(geometry):
+        return None
+    used, other = sorted(grids, key=lambda name: _apart(grids[name].corners, geometry.corners))
+    return (
+        f"qform and sform place its corners up to {apart:.3g} mm apart",
+        "transforms that agree",
+        f"The {used} is used, and what is written keeps both. Programs that use the {other} show the volume elsewhere. "
+        f"If the {used} is wrong, set qform_code or sform_code so that only the right one counts.",
+    )
+
+
+def _reader_said(error: Exception) -> Exception:
+    return RuntimeError(str(error).strip().splitlines()[-1].strip())
 
 
 def read_scan(paths: tuple[Path, ...]) -> Volume:
@@ -174,18 +352,19 @@ def read_scan(paths: tuple[Path, ...]) -> Volume:
     :returns: the scan.
     :raises DataError: as :func:`read_image`, or the channels are not on one grid.
     """
-    images = [read_image(path) for path in paths]
-    geometry = Geometry.of(images[0])
-    for path, image in zip(paths[1:], images[1:], strict=True):
+    arrays, geometries = zip(*(read_array(path) for path in paths), strict=True)
+    geometry = geometries[0]
+    for path, other in zip(paths[1:], geometries[1:], strict=True):
         check_same_grid(
-            Geometry.of(image),
+            other,
             path,
             geometry,
             f"the first channel, {paths[0]},",
             "All channels of a scan must be on one grid.",
         )
-    array = np.stack([sitk.GetArrayFromImage(image).astype(np.float32) for image in images])
-    return Volume(array, geometry, sitk.GetArrayViewFromImage(images[0]).dtype.name)
+    doubts = {path: two_transforms(one) for path, one in zip(paths, geometries, strict=True)}
+    warnings = tuple(f"{path}: {doubt[0]}. {doubt[2]}" for path, doubt in doubts.items() if doubt)
+    return Volume(np.stack([array.astype(np.float32) for array in arrays]), geometry, arrays[0].dtype.name, warnings)
 
 
 def read_label(path: Path | None, image: Path, geometry: Geometry) -> np.ndarray | None:
@@ -199,16 +378,30 @@ def read_label(path: Path | None, image: Path, geometry: Geometry) -> np.ndarray
     """
     if path is None or not path.is_file():
         return None
-    found = read_image(path)
-    advice = "A label image must be on the grid of its scan."
-    check_same_grid(Geometry.of(found), path, geometry, f"its image, {image},", advice)
-    array = sitk.GetArrayFromImage(found)
-    labels = array.astype(np.int16)
+    array, found = read_array(path)
+    check_same_grid(found, path, geometry, f"its image, {image},", label_advice(found, geometry))
+    with np.errstate(invalid="ignore"):  # numbers that are too large are found below
+        labels = array.astype(np.int16)
     if not np.array_equal(labels, array):
         raise DataError(
             f"{path} has label values that are not whole numbers from -32768 to 32767. Correct the label image."
         )
     return labels
+
+
+def label_advice(label: Geometry, image: Geometry) -> str:
+    """Return the remedy for a label image that is not on the grid of its scan.
+
+    Where the header of one of the two holds the grid of the other in its second transform, the voxels do correspond:
+    resampling would displace the labels.
+    """
+    of_image, of_label = ([grid, *grid.by_transform.values()] for grid in (image, label))
+    if any(not one.differences(other) for one in of_image for other in of_label):
+        return (
+            "The grids differ only by which of the two transforms of a header (qform, sform) is used. Do not resample "
+            f"the label image, which would displace it: give it the transforms of its scan: {COPY_TRANSFORMS}"
+        )
+    return "A label image must be on the grid of its scan. Resample it to that grid with nearest neighbour."
 
 
 def write_volume(array: np.ndarray, geometry: Geometry, data_type: str, path: Path) -> None:
@@ -217,21 +410,33 @@ def write_volume(array: np.ndarray, geometry: Geometry, data_type: str, path: Pa
     :param array: (z, y, x), rounded and clipped to the range of an integer type.
     :param geometry: its grid.
     :param data_type: NumPy name of the type in the file.
-    :param path: the file.
+    :param path: the file. NIfTI files get both transforms of the file that the grid was read from.
+    :raises DataError: a voxel is NaN or infinite, or the file cannot be written.
     """
-    image = sitk.GetImageFromArray(as_type(array, data_type))
-    image.SetSpacing(geometry.spacing)
-    image.SetOrigin(geometry.origin)
-    image.SetDirection(geometry.direction)
+    try:
+        converted = as_type(array, data_type)
+    except DataError as error:
+        raise DataError(f"{path} is not written. {error}") from error
     with atomic_write(path) as temporary:
+        if geometry.nifti and is_nifti(path):
+            nifti.write_nifti(converted, geometry.nifti, temporary)
+            return
         try:
-            sitk.WriteImage(image, str(temporary), useCompression=True)
+            sitk.WriteImage(_as_image(converted, geometry), str(temporary), useCompression=True)
         except RuntimeError as error:
             raise OSError(0, str(error).strip().splitlines()[-1].strip()) from error
 
 
 def as_type(array: np.ndarray, data_type: str) -> np.ndarray:
-    """Round and clip to an integer type; cast to a floating one."""
+    """Round and clip to an integer type; cast to a floating one.
+
+    :raises DataError: a voxel is NaN or infinite.
+    """
+    if infinite := describe_infinite(array):
+        raise DataError(
+            f"The volume has voxels that are no numbers: {infinite}. Expected finite numbers. If a network made it, "
+            "its weights or its input are damaged."
+        )
     kind = np.dtype(data_type)
     if kind.kind in "iu":
         limits = np.iinfo(kind)

@@ -1,24 +1,49 @@
-"""The voxels of a NIfTI file as they are stored.
+"""NIfTI files, read by nibabel alone: the header first, then as many bytes as it describes.
 
-SimpleITK reads a truncated NIfTI file without an error and fills the rest with zeros; it also replaces NaN and infinite
-voxels by zero. Therefore files are first read here, with nibabel.
+SimpleITK fills the missing end of a truncated file with zeros, replaces NaN by zero, and scales with an intercept whose
+slope is 0. nibabel takes a spacing of 0 for 1 mm. Therefore a header is checked here before anything is done with it.
 """
 
-import gzip
+import math
 import zlib
+from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import nibabel
+import nibabel.arrayproxy
+import nibabel.nifti1
 import nibabel.wrapstruct
 import numpy as np
 
-from longflow.errors import DataError
+from longflow.data.memory import check_memory
+from longflow.errors import FileError
 
-NIFTI2_HEADER = 540  # bytes; a file starts with the length of its header
+HEADER_BYTES, NIFTI2_HEADER_BYTES = 348, 540  # a file starts with this number
+GZIP = b"\x1f\x8b"
+#: no gzip stream is longer than this many times its compressed form
+MOST_INFLATION = 1040
+#: bytes after the voxels that are ignored; they are decompressed to reach the checksum
+MOST_FURTHER = 16 * 2**20
+PIECE = 2**16
 NIBABEL_ERRORS = (
     nibabel.spatialimages.HeaderDataError,
     nibabel.filebasedimages.ImageFileError,
     nibabel.wrapstruct.WrapStructError,
+)
+#: the fields that place voxels in space
+PLACING = (
+    *("pixdim", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+#: values per voxel of the intents whose fifth axis holds them
+VECTOR_INTENTS = (1005, 1006, 1007)
+LENGTH_UNITS = {1: "metres", 3: "micrometres"}
+CONVERT_UNITS = (
+    'Convert it: python -c "import sys, nibabel; i = nibabel.load(sys.argv[1]); '
+    "a = i.affine.copy(); a[:3] *= {factor}; h = i.header; h.set_xyzt_units('mm'); "
+    'nibabel.save(nibabel.Nifti1Image(i.dataobj, a, h), sys.argv[2])" OLD NEW'
 )
 
 
@@ -27,25 +52,125 @@ def is_nifti(path: Path) -> bool:
     return str(path).lower().endswith((".nii", ".nii.gz"))
 
 
-def read_nifti_array(path: Path) -> np.ndarray:
+def read_header(path: Path) -> nibabel.Nifti1Header:
+    """Read and check the header of a file; its voxels are not read.
+
+    :param path: the file.
+    :returns: the header. A spacing that is not usable is replaced by that of the sform.
+    :raises FileError: the file is not NIfTI-1 in one piece, is shorter than its header says, or has a header that
+        programs read differently.
+    """
+    try:
+        block = _content(path, HEADER_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise damaged(path, error) from error
+    _check_kind(block, path)
+    little = int.from_bytes(block[:4], "little") == HEADER_BYTES
+    header = nibabel.Nifti1Header(block, "<" if little else ">", check=False).as_byteswapped("<")
+    _check_voxels(header, path)
+    _check_length(header, path)
+    _check_transforms(header, path)
+    return header
+
+
+def read_nifti_array(path: Path, header: nibabel.Nifti1Header | None = None) -> np.ndarray:
     """Read all voxels with the scaling of the file.
 
     :param path: the file.
-    :returns: (z, y, x) or (t, z, y, x), SimpleITK's order of axes.
-    :raises DataError: the file is truncated, damaged (its checksum is wrong), or not NIfTI.
+    :param header: its header, where it is read already.
+    :returns: (z, y, x) or (t, z, y, x), SimpleITK's order of axes. Scaled integers are float32, as SimpleITK has them.
+    :raises FileError: the file is truncated, damaged (its checksum is wrong), or not NIfTI.
     """
+    header = header or read_header(path)
+    stored = header.get_data_dtype()
     try:
-        content = Path(path).read_bytes()
-        if content[:2] == b"\x1f\x8b":
-            content = gzip.decompress(content)
-        if NIFTI2_HEADER in (int.from_bytes(content[:4], "little"), int.from_bytes(content[:4], "big")):
-            raise DataError(f"{path} is NIfTI-2, which SimpleITK cannot read. Write it again as NIfTI-1.")
-        return np.asanyarray(nibabel.Nifti1Image.from_bytes(content).dataobj).T
+        content = _content(path, _end(header), checksum=True)
+        if len(content) < _end(header):
+            raise EOFError(f"{len(content)} of {_end(header)} bytes")
+        little = int.from_bytes(content[:4], "little") == HEADER_BYTES
+        place = voxel_shape(header), stored.newbyteorder("<" if little else ">"), header.get_data_offset()
+        array = np.asarray(nibabel.arrayproxy.ArrayProxy(BytesIO(content), (*place, *header.get_slope_inter())))
     except (OSError, EOFError, ValueError, zlib.error, *NIBABEL_ERRORS) as error:
-        raise DataError(
-            f"{path} is truncated, damaged or not an image. Copy it again from its source. "
-            f"(The reader said: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__})"
-        ) from error
+        raise damaged(path, error) from error
+    if array.dtype.kind == "f" and stored != np.float64:
+        with np.errstate(over="ignore"):  # infinite voxels are found by whoever reads
+            array = array.astype(np.float32, copy=False)
+    return array.astype(array.dtype.newbyteorder("="), copy=False).T
+
+
+def voxel_shape(header: nibabel.Nifti1Header) -> tuple[int, ...]:
+    """Return the voxels along x, y, z and, in a series, t; sizes of 1 beyond the third axis do not count."""
+    sizes = [int(size) for size in header["dim"][1 : 1 + int(header["dim"][0])]]
+    while len(sizes) > 3 and sizes[-1] == 1:
+        sizes.pop()
+    return tuple(sizes)
+
+
+def damaged(path: Path, error: Exception) -> FileError:
+    """Make the error for a file of which not every byte can be read."""
+    cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    found = "truncated, damaged or not an image"
+    advice = f"Copy it again from its source. (The reader said: {cause})"
+    return FileError(path, "file", found, "a readable image", advice, says=f"is {found}")
+
+
+def placements(header: nibabel.Nifti1Header) -> dict[str, np.ndarray]:
+    """Return the transforms of a header that are set, by name.
+
+    :param header: of a file, checked.
+    :returns: "qform", "sform" -> 4 x 4, from voxels to mm (right, anterior, superior).
+    """
+    found = {}
+    if header["qform_code"] > 0:
+        try:
+            found["qform"] = header.get_qform()
+        except (ValueError, *NIBABEL_ERRORS):  # its quaternion is none
+            pass
+    if header["sform_code"] > 0:
+        found["sform"] = header.get_sform()
+    return {name: affine for name, affine in found.items() if np.isfinite(affine).all()}
+
+
+def moved(header: bytes, start: tuple[int, int, int]) -> bytes:
+    """Return the header of a crop.
+
+    :param header: of the whole volume.
+    :param start: x, y, z of the first voxel that is kept.
+    :returns: the header with both transforms moved; its size is not changed.
+    """
+    result = nibabel.Nifti1Header(header, check=False)
+    for name, affine in placements(result).items():
+        first = affine @ (*start, 1)
+        for axis, value in zip("xyz", first[:3], strict=True):
+            if name == "qform":
+                result[f"qoffset_{axis}"] = value
+            else:
+                result[f"srow_{axis}"][3] = value
+    return result.binaryblock
+
+
+def write_nifti(array: np.ndarray, placing: bytes, path: Path) -> None:
+    """Write a volume with the transforms of another file, so that every program places it on that file.
+
+    :param array: (z, y, x).
+    :param placing: header of the other file; its spacing, transforms, codes and unit of length are kept.
+    :param path: the file.
+    """
+    source, header = nibabel.Nifti1Header(placing, check=False), nibabel.Nifti1Header(endianness="<")
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape[::-1])
+    for name in PLACING:
+        header[name] = source[name]
+    header["pixdim"][4:] = 1
+    header["xyzt_units"] = source["xyzt_units"] & 0b111
+    header["scl_slope"], header["vox_offset"] = 1, header.single_vox_offset
+    parts = header.binaryblock, bytes(4), np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data.cast("B")
+    with open(path, "wb") as file:
+        # level 4 is as small as SimpleITK's files, and as fast
+        stream = zlib.compressobj(4, wbits=31) if str(path).lower().endswith(".gz") else None
+        for part in parts:
+            file.write(stream.compress(part) if stream else part)
+        file.write(stream.flush() if stream else b"")
 
 
 def describe_infinite(array: np.ndarray) -> str:
@@ -63,3 +188,148 @@ def describe_infinite(array: np.ndarray) -> str:
         return ""
     first = tuple(int(index) for index in np.argwhere(~np.isfinite(array))[0][::-1])
     return f"{' and '.join(f'{count} {name}' for count, name in counts if count)}, the first at {first}"
+
+
+def _content(path: Path, most: int, checksum: bool = False) -> bytes:
+    """Read at most so many bytes of a file, decompressed.
+
+    :param checksum: read a compressed file to its end, so that its checksum is compared.
+    """
+    with open(path, "rb") as file:
+        compressed = file.read(2) == GZIP
+        file.seek(0)
+        if not compressed:
+            return file.read(most)
+        parts, size = [], 0
+        for part in _inflated(file, 2**20 if checksum else most):
+            parts.append(part)
+            size += len(part)
+            if size >= most and not checksum:
+                break
+            if size > most + MOST_FURTHER:
+                found = f"more than {MOST_FURTHER // 2**20} MB after the last voxel that its header describes"
+                advice = "The header describes only a part of it. Write it again from its source."
+                raise FileError(path, "file", found, "nothing", advice, says=f"holds {found}")
+            if size > most + len(part):
+                parts.pop()  # only its checksum counts
+    return b"".join(parts)[:most]
+
+
+def _inflated(file: BinaryIO, most: int) -> Iterator[bytes]:
+    """Decompress gzip streams, at most so many bytes at once, and compare their checksums.
+
+    Bytes after the last stream are ignored.
+    """
+    waiting = file.read(PIECE)
+    while (waiting := waiting if len(waiting) > 1 else waiting + file.read(PIECE))[:2] == GZIP:
+        stream = zlib.decompressobj(wbits=31)
+        while not stream.eof:
+            waiting = waiting or file.read(PIECE)
+            if not waiting:
+                raise EOFError("the compressed data end too early")
+            yield stream.decompress(waiting, most)
+            waiting = stream.unconsumed_tail
+        waiting = stream.unused_data
+
+
+def _check_kind(block: bytes, path: Path) -> None:
+    """Check that a file is NIfTI-1 in one piece, compressed where its name says so."""
+    first = {int.from_bytes(block[:4], order) for order in ("little", "big")}
+    if NIFTI2_HEADER_BYTES in first:
+        says = "is NIfTI-2, which SimpleITK cannot read"
+        raise FileError(path, "file", "NIfTI-2", "NIfTI-1", "Write it again as NIfTI-1.", says)
+    if HEADER_BYTES not in first or len(block) < HEADER_BYTES:
+        raise damaged(path, EOFError("it does not begin with a NIfTI header"))
+    magic = block[344:348]
+    if magic != b"n+1\0":
+        advice = f"Write it as one file: nib-convert {Path(path).name} NEW.nii.gz"
+        raise FileError(path, "header", f"magic {magic!r}", "magic b'n+1\\x00': header and voxels in one file", advice)
+    with open(path, "rb") as file:
+        compressed = file.read(2) == GZIP
+    if compressed != str(path).lower().endswith(".gz"):
+        found = "a compressed file (gzip)" if compressed else "a file that is not compressed"
+        name = Path(path).name
+        right = name + ".gz" if compressed else name[: -len(".gz")]
+        command = f"mv {name} {right}" + ("" if compressed else f" && gzip {right}")
+        advice = f"Programs judge a file by its name. {'Rename' if compressed else 'Compress'} it: {command}"
+        raise FileError(path, "name", found, "a name that fits", advice, says=f"is {found}")
+
+
+def _check_voxels(header: nibabel.Nifti1Header, path: Path) -> None:
+    """Check number, type, place and scaling of the voxels."""
+    dimensions = int(header["dim"][0])
+    sizes = [int(size) for size in header["dim"][1 : 1 + dimensions]] if 1 <= dimensions <= 7 else []
+    if not sizes or min(sizes) < 1:
+        found = " ".join(str(value) for value in header["dim"])
+        raise _unusable(path, f"dim {found}", "one to seven sizes of at least 1")
+    try:
+        values = _values_per_voxel(header)
+        header.get_slope_inter()
+    except NIBABEL_ERRORS as error:
+        raise _unusable(path, str(error), "a known type, and a finite intercept of the scaling") from error
+    if values != 1:
+        found = f"{values} (colour or vector)"
+        says = f"has {values} values per voxel (a colour or vector image)"
+        raise FileError(path, "values per voxel", found, "1", "Save each channel as a file of its own.", says)
+    if header.get_data_dtype().itemsize > 8:
+        raise _unusable(path, f"the type {header.get_data_dtype()}", "whole or floating numbers of at most 64 bits")
+    offset = float(header["vox_offset"])
+    if not (offset >= header.single_vox_offset and offset == int(offset)):
+        raise _unusable(path, f"voxels from byte {offset:g} on (vox_offset)", "352 or more, whole")
+
+
+def _values_per_voxel(header: nibabel.Nifti1Header) -> int:
+    stored = header.get_data_dtype()
+    if stored.fields:
+        return len(stored.fields)
+    if int(header["intent_code"]) in VECTOR_INTENTS and header["dim"][0] == 5:
+        return int(header["dim"][5])
+    return 2 if stored.kind == "c" else 1
+
+
+def _check_length(header: nibabel.Nifti1Header, path: Path) -> None:
+    """Check that a file can hold the voxels of its header, and memory too."""
+    length, needed = Path(path).stat().st_size, _end(header)
+    if length * (MOST_INFLATION if str(path).lower().endswith(".gz") else 1) < needed:
+        raise damaged(path, EOFError(f"its header describes {needed} bytes, the file has {length}"))
+    check_memory(
+        needed + 4 * math.prod(voxel_shape(header)), path, f"{' x '.join(map(str, voxel_shape(header)))} voxels"
+    )
+
+
+def _check_transforms(header: nibabel.Nifti1Header, path: Path) -> None:
+    """Check units, codes and spacing; replace a spacing that cannot be used by that of the sform."""
+    if unit := LENGTH_UNITS.get(int(header["xyzt_units"]) & 0b111):
+        advice = f"Some programs convert lengths and others do not. {CONVERT_UNITS}"
+        factor = "1000" if unit == "metres" else "0.001"
+        raise FileError(path, "unit of length", unit, "mm (xyzt_units 2)", advice.format(factor=factor))
+    for name in ("qform_code", "sform_code"):
+        if int(header[name]) not in nibabel.nifti1.xform_codes.value_set("code"):
+            raise _unusable(path, f"{name} {int(header[name])}", "a code from 0 to 5")
+    if header["pixdim"][0] not in (-1, 1):
+        header["pixdim"][0] = 1  # as nibabel and others read it
+    sform = header.get_sform().astype(np.float64) if header["sform_code"] > 0 else None
+    if sform is not None and not (np.isfinite(sform).all() and abs(np.linalg.det(sform[:3, :3])) > 0):
+        found = "an sform that is no transform"
+        raise _unusable(path, found, "finite rows that span three axes, or sform_code 0, so that the qform is used")
+    spacing = header["pixdim"][1:4]
+    if not _usable(spacing) and sform is not None:
+        header["pixdim"][1:4] = np.linalg.norm(sform[:3, :3], axis=0)
+    if not _usable(spacing):
+        found = f"{' x '.join(f'{value:g}' for value in spacing)} (pixdim), without an sform to take it from"
+        advice = "Write the file again from its source, or set pixdim to the true distances of the voxels."
+        raise FileError(path, "spacing", found, "three finite numbers above 0, mm", advice)
+
+
+def _usable(spacing: np.ndarray) -> bool:
+    return bool(np.all(np.isfinite(spacing) & (spacing > 0)))
+
+
+def _unusable(path: Path, found: str, expected: str) -> FileError:
+    advice = "Write the file again with a valid header."
+    return FileError(path, "header", found, expected, advice, says=f"has a header that cannot be used: {found}")
+
+
+def _end(header: nibabel.Nifti1Header) -> int:
+    """Return the byte after the last voxel."""
+    return int(header["vox_offset"]) + math.prod(voxel_shape(header)) * header.get_data_dtype().itemsize

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from longflow.data.dataset import DatasetDescription, Scan, Series, is_name
 from longflow.errors import DataError
+from longflow.plans import LONGEST_PHASE
 
 #: names of a phase without contrast; it is the phase at t = 0, as in MFM
 NATIVE_NAMES = ("native", "noncontrast", "non-contrast", "unenhanced", "plain", "nc", "ncct", "nect", "pre", "t1")
@@ -49,10 +50,10 @@ def phases_of_dataset(description: DatasetDescription, all_series: Sequence[Seri
             else "Enter for every scan the phase in which it was acquired, as native or arterial."
         )
         raise DataError(f"The column 'phase' of scans.csv {holds}; expected two contrast phases. {hint}")
-    if strange := [phase for phase in found if not is_name(phase)]:
+    if strange := [phase for phase in found if not is_name(phase, LONGEST_PHASE)]:
         raise DataError(
             f"The phase '{strange[0]}' in the column 'phase' of scans.csv cannot be part of a file's name, but the "
-            "names of predictions contain it. Rename it: no slashes, and no point at the beginning."
+            f"names of predictions contain it. Rename it: no slashes, no point at the beginning, {LONGEST_PHASE} bytes."
         )
     return native_first(found)
 

@@ -7,7 +7,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from longflow.data.dataset import PHASE, DatasetDescription, image_path, is_name, parse_time, rows_of_folder
+from longflow.data.dataset import (
+    PHASE,
+    DatasetDescription,
+    image_path,
+    is_name,
+    parse_time,
+    rows_of_folder,
+    sidecar_path,
+)
 from longflow.data.images import Volume, check_same_grid, read_geometry, read_scan
 from longflow.errors import DataError
 from longflow.files import read_json
@@ -133,7 +141,7 @@ class Library:
             if not math.isclose(time, other, rel_tol=1e-9, abs_tol=1e-6) or (phase and phase != its_phase):
                 continue
             for files in self._files_of_case(case):
-                if not files[0].with_name(f"{case}.json").is_file():
+                if not sidecar_path(files[0].parent, case).is_file():
                     return files
         return None
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from longflow.data.dataset import DatasetDescription, Series, training_series
@@ -15,7 +16,7 @@ from longflow.fingerprint.spatial import Foreground, SpatialFingerprint, combine
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
 from longflow.parallel import Progress, for_each_subject
 from longflow.paths import DatasetPaths
-from longflow.plans import validated
+from longflow.plans import IntensityRange, TrainingData, validated
 from longflow.task import get_task
 
 FINGERPRINT_VERSION = "1"
@@ -45,6 +46,22 @@ class Fingerprint(BaseModel):
             if length != len(self.subjects):
                 raise ValueError(f"{name} has {length} entries, but there are {len(self.subjects)} subjects")
         return self
+
+    def training_data(self) -> TrainingData:
+        """Return the ranges of the data, for plans: they go with a model, and so name no subject."""
+        spacings = np.asarray(self.spatial.spacings)
+        fields_of_view = spacings * self.spatial.shapes_before_crop
+        channels = self.spatial.foreground_intensity_properties_per_channel
+        return TrainingData(
+            spacing=list(zip(spacings.min(0).tolist(), spacings.max(0).tolist(), strict=True)),
+            field_of_view=list(zip(fields_of_view.min(0).tolist(), fields_of_view.max(0).tolist(), strict=True)),
+            intensities=[
+                IntensityRange.model_validate(channels[str(index)].model_dump(include=set(IntensityRange.model_fields)))
+                for index in range(len(channels))
+            ],
+            foreground=self.spatial.foreground,
+            shortest_interval=self.temporal.intervals.minimum,
+        )
 
 
 def extract_fingerprint(

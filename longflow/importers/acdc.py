@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from longflow.errors import DataError
+from longflow.files import read_text
 from longflow.importers.registry import Importer, flag
 from longflow.importers.scans import ImportedDataset, ImportedScan
 
@@ -117,10 +118,10 @@ def read_info(path: Path) -> dict[str, int | str]:
     :returns: ED, ES and NbFrame as numbers, everything else as text.
     :raises DataError: a frame number is missing or implausible.
     """
-    info: dict[str, int | str] = dict(re.findall(r"^\s*(\w+)\s*:\s*(.*?)\s*$", path.read_text(), flags=re.MULTILINE))
+    info: dict[str, int | str] = dict(re.findall(r"^\s*(\w+)\s*:\s*(.*?)\s*$", read_text(path), flags=re.MULTILINE))
     for key in ("ED", "ES", "NbFrame"):
         value = str(info.get(key, ""))
-        if not value.isdigit() or int(value) < 1:
+        if not re.fullmatch("[0-9]{1,9}", value) or int(value) < 1:
             raise DataError(f"{path}: {key} is '{value}', expected a frame number from 1 on, as in '{key}: 12'.")
         info[key] = int(value)
     if info["ED"] == info["ES"] or max(info["ED"], info["ES"]) > info["NbFrame"]:

@@ -6,20 +6,20 @@
 The time of a session is looked for in this order: the column ``acq_time`` of the table of sessions (dates, which become
 days since the subject's first one); a column named as a unit, as ``days``; ``age`` (years, as in BIDS); the names of
 the sessions, where they are numbers with a unit: ``ses-d0129`` of OASIS-3 is 129 days since entry, ``ses-M012`` (ADNI,
-by Clinica) the twelfth month.
+by Clinica) the twelfth month; the dates of the images in ``sub-X_ses-Y_scans.tsv``.
 """
 
-import csv
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
-from typing import get_args
+from pathlib import Path, PurePosixPath
+from typing import TypeVar, get_args
 
 from longflow.data.dataset import parse_time
 from longflow.errors import ConfigurationError, DataError, first_few
+from longflow.files import Line, read_table
 from longflow.importers.patterns import filled
 from longflow.importers.registry import Importer, flag
 from longflow.importers.scans import ImportedDataset, ImportedScan, times_of_scans
@@ -39,8 +39,10 @@ COLUMNS: dict[str, TimeUnit] = {
 }
 #: unit of a letter before the number of a session
 LETTERS: dict[str, TimeUnit] = {"d": "days", "M": "months"}
+SESSION = re.compile(r"ses-([A-Za-z]*)([0-9]+)")
 SECONDS_OF_DAY = 86400
 
+Key = TypeVar("Key", str, tuple[str, str])
 #: (subject, session) -> time
 Times = dict[tuple[str, str], float]
 
@@ -87,7 +89,7 @@ def read(source: Path, options: Options) -> ImportedDataset:
     """
     labels = options.labels
     images, excluded = images_of_folder(source, options.modality)
-    unit, known, origin = times_of_sessions(source, list(images), options.times, options.time_unit)
+    unit, known, origin = times_of_sessions(source, images, options.times, options.time_unit)
     logger.info("Times of the sessions: %s, %s.", origin, unit)
     scans = []
     for (subject, session), path in images.items():
@@ -157,22 +159,27 @@ def images_of_folder(source: Path, modality: str) -> tuple[dict[tuple[str, str],
 
 
 def times_of_sessions(
-    source: Path, sessions: Sequence[tuple[str, str]], times: str | None, unit: TimeUnit | None
+    source: Path, images: Mapping[tuple[str, str], Path], times: str | None, unit: TimeUnit | None
 ) -> tuple[TimeUnit, Times, str]:
     """Find the times of the sessions.
 
     :param source: the folder of the subjects.
-    :param sessions: (subject, session) of each.
+    :param images: file by subject and session.
     :param times: column, "labels" or None, as in :class:`Options`.
     :param unit: of the times; None: that of the column or names.
     :returns: the time unit; times of the sessions that have one; their origin for messages.
     :raises DataError: no session has a time.
     """
+    sessions = list(images)
     table = {} if times == LABELS else tables_of_sessions(source, {subject for subject, _ in sessions})
     columns = {column for row in table.values() for column in row}
     column = times if times != LABELS else None
     if column is None and times is None:
         column = next((name for name in COLUMNS if name in columns), None)
+    by_names = times == LABELS or (times is None and (unit is not None or _are_numbers(sessions)))
+    elsewhere = by_names or column in columns or column not in (None, DATES)
+    if dates := {} if elsewhere else _days_since_first(tables_of_images(images), sessions, unit):
+        return "days", dates, f"the column {DATES} of the *_scans.tsv"
     if column is None:
         return times_of_names(source, sessions, unit)
     if column not in columns:
@@ -182,17 +189,16 @@ def times_of_sessions(
     if unit is None:
         raise ConfigurationError(f"--times {column}: give the unit of these times, as in --time_unit days.")
     if column == DATES:
-        if unit != "days":
-            raise ConfigurationError(f"--time_unit {unit}: dates ({DATES}) become days. Omit --time_unit.")
-        found = _days_since_first(table, sessions)
+        found = _days_since_first(table, sessions, unit)
     else:
         values = {key: parse_time(table.get(key, {}).get(column, "")) for key in sessions}
         found = {key: value for key, value in values.items() if value is not None}
     if not found:
         raise DataError(
             f"No session of {source} has a usable value in the column '{column}' of its table of sessions. "
-            "Expected numbers with a point as decimal sign, or dates as 2009-06-15T13:45:30 in acq_time; session_id "
-            "as the folders are named (ses-01). Name another column with --times."
+            f"Found: {first_few((repr(row.get(column, '')) for row in table.values()), most=3)}. Expected numbers with "
+            "a point as decimal sign, or dates as 2009-06-15T13:45:30 in acq_time (not 15.06.2009); session_id as the "
+            "folders are named (ses-01). Correct the table, or name another column with --times."
         )
     return unit, found, f"the column {column} of the tables of sessions"
 
@@ -208,7 +214,7 @@ def times_of_names(
     :returns: the time unit; times of the sessions; their origin for messages.
     :raises DataError: names are not such numbers, or their letters differ.
     """
-    matches = {key: re.fullmatch(r"ses-([A-Za-z]*)(\d+)", key[1]) for key in sessions}
+    matches = {key: SESSION.fullmatch(key[1]) for key in sessions}
     letters = {match[1] if match else None for match in matches.values()}
     strange = sorted({session for (_, session), match in matches.items() if not match})
     letter = letters.pop() if len(letters) == 1 else None
@@ -218,11 +224,18 @@ def times_of_names(
             f"Nothing says when the sessions of {source} were "
             f"({first_few(sorted({session for _, session in sessions}))}). "
             "Expected: sub-X/sub-X_sessions.tsv (or sessions.tsv) with the columns session_id and acq_time, days or "
-            "age; or names as ses-d0129 (days) or ses-M012 (months). Where names are numbers in another unit: "
+            "age; sub-X_ses-Y_scans.tsv with the columns filename and acq_time (dates as 2009-06-15); or names as "
+            "ses-d0129 (days) or ses-M012 (months). Where names are numbers in another unit: "
             f"--times {LABELS} --time_unit weeks."
         )
     found = {key: float(match[2]) for key, match in matches.items()}
     return unit, found, "the numbers in the sessions' names"
+
+
+def _are_numbers(sessions: Sequence[tuple[str, str]]) -> bool:
+    """Tell whether the names of all sessions are numbers of one known unit, as ses-d0129."""
+    letters = {match[1] if (match := SESSION.fullmatch(session)) else "" for _, session in sessions}
+    return len(letters) == 1 and letters <= set(LETTERS)
 
 
 def tables_of_sessions(source: Path, subjects: set[str]) -> dict[tuple[str, str], dict[str, str]]:
@@ -231,46 +244,69 @@ def tables_of_sessions(source: Path, subjects: set[str]) -> dict[tuple[str, str]
     :param source: the folder of the subjects.
     :param subjects: whose tables are read.
     :returns: rows by subject and session.
-    :raises DataError: a table has no column session_id, or cannot be read.
+    :raises DataError: a table has no column session_id, has a session twice, or cannot be read.
     """
     rows: dict[tuple[str, str], dict[str, str]] = {}
     common = source / "sessions.tsv"
     if common.is_file():
-        for row in _read_table(common, "participant_id", "session_id"):
-            rows[_named("sub", row["participant_id"]), _named("ses", row["session_id"])] = row
+        lines = read_table(common, "participant_id", "session_id", separator="\t")
+        rows |= _rows_once(common, lines, lambda cells: _session(cells["participant_id"], cells["session_id"]))
     for subject in sorted(subjects):
         path = source / subject / f"{subject}_sessions.tsv"
         if path.is_file():
-            for row in _read_table(path, "session_id"):
-                rows[subject, _named("ses", row["session_id"])] = row
+            lines = read_table(path, "session_id", separator="\t")
+            rows |= _rows_once(path, lines, lambda cells, subject=subject: _session(subject, cells["session_id"]))
     return rows
 
 
-def _named(kind: str, text: str) -> str:
-    """Return a name with its prefix, which some tables omit."""
-    return text if text.startswith(f"{kind}-") else f"{kind}-{text}"
+def tables_of_images(images: Mapping[tuple[str, str], Path]) -> dict[tuple[str, str], dict[str, str]]:
+    """Read ``sub-X_ses-Y_scans.tsv`` of each session, where it is, for the line of its image.
+
+    :param images: file by subject and session.
+    :returns: rows with a column acq_time, by subject and session.
+    :raises DataError: a table has no column filename, has the image twice, or cannot be read.
+    """
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for (subject, session), image in images.items():
+        folder = image.parents[1]
+        for path in (folder / f"{subject}_{session}_scans.tsv", folder.parent / f"{subject}_scans.tsv"):
+            if not path.is_file():
+                continue
+            lines = read_table(path, "filename", separator="\t")
+            found = _rows_once(path, lines, lambda cells: PurePosixPath(cells["filename"]).name)
+            if found.get(image.name, {}).get(DATES):
+                rows[subject, session] = found[image.name]
+                break
+    return rows
 
 
-def _read_table(path: Path, *needed: str) -> list[dict[str, str]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, delimiter="\t")
-            columns = [name.strip() for name in reader.fieldnames or []]
-            if missing := [name for name in needed if name not in columns]:
-                raise DataError(
-                    f"{path} has no column {', '.join(missing)}. Found in its first line: "
-                    f"{', '.join(columns) or 'nothing'}. BIDS separates cells by tabs."
-                )
-            reader.fieldnames = columns
-            return [{name: (row[name] or "").strip() for name in columns} for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{path} is not a table that can be read. Save it again as tab-separated UTF-8 text."
-        ) from error
+def _rows_once(path: Path, lines: Sequence[Line], key_of: Callable[[dict[str, str]], Key]) -> dict[Key, dict[str, str]]:
+    """Return the cells of lines by a key that no two lines may share."""
+    known: dict[Key, Line] = {}
+    for line in lines:
+        key = key_of(line.cells)
+        if (other := known.setdefault(key, line)) is not line:
+            name = key if isinstance(key, str) else " ".join(key)
+            raise DataError(f"{path} has {name} twice, in lines {other.number} and {line.number}. Keep one of them.")
+    return {key: line.cells for key, line in known.items()}
 
 
-def _days_since_first(rows: Mapping[tuple[str, str], dict[str, str]], sessions: Sequence[tuple[str, str]]) -> Times:
-    """Convert dates to days since the subject's first date."""
+def _session(subject: str, session: str) -> tuple[str, str]:
+    """Return subject and session with their prefixes, which some tables omit."""
+    return tuple(
+        name if name.startswith(kind) else kind + name for kind, name in (("sub-", subject), ("ses-", session))
+    )
+
+
+def _days_since_first(
+    rows: Mapping[tuple[str, str], dict[str, str]], sessions: Sequence[tuple[str, str]], unit: TimeUnit | None
+) -> Times:
+    """Convert dates to days since the subject's first date.
+
+    :raises ConfigurationError: another unit is given.
+    """
+    if unit not in (None, "days"):
+        raise ConfigurationError(f"--time_unit {unit}: dates ({DATES}) become days. Omit --time_unit.")
     dates: dict[tuple[str, str], datetime] = {}
     for key in sessions:
         try:

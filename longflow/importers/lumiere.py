@@ -13,7 +13,6 @@ in one patient the numbers are reversed. Times count all visits of a week, so th
 Both segmentations are automatic.
 """
 
-import csv
 import logging
 import re
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from longflow.errors import DataError, first_few, unknown_name
+from longflow.files import read_table
 from longflow.importers.registry import Importer, flag
 from longflow.importers.scans import ImportedDataset, ImportedScan, Space, times_of_scans
 
@@ -128,23 +128,16 @@ def read_ratings(imaging: Path) -> dict[tuple[str, str], str] | None:
     tables = sorted([*imaging.glob(RATINGS), *imaging.parent.glob(RATINGS)])
     if not tables:
         return None
-    try:
-        with open(tables[0], newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
-            # "Rating (according to RANO ...)"; another column is "Rating rationale (...)"
-            rating = next((name for name in columns if name == "Rating" or name.startswith("Rating (")), None)
-            if rating is None or not {"Patient", "Date"} <= set(columns):
-                raise DataError(
-                    f"{tables[0]} has the columns {', '.join(columns) or '(none)'}; expected Patient, Date (as "
-                    "week-000-1) and Rating. Remove the table to import without ratings."
-                )
-            return {
-                ((row["Patient"] or "").strip(), (row["Date"] or "").strip()): (row[rating] or "").strip()
-                for row in reader
-            }
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{tables[0]} is not a table that can be read. Save it again as 'CSV UTF-8'.") from error
+    lines = read_table(tables[0])
+    # "Rating (according to RANO ...)"; another column is "Rating rationale (...)"
+    columns = lines[0].cells if lines else {}
+    rating = next((name for name in columns if name == "Rating" or name.startswith("Rating (")), None)
+    if lines and (rating is None or not {"Patient", "Date"} <= set(columns)):
+        raise DataError(
+            f"{tables[0]} has the columns {', '.join(columns) or '(none)'}; expected Patient, Date (as week-000-1) and "
+            "Rating. Remove the table to import without ratings."
+        )
+    return {(line.cells["Patient"], line.cells["Date"]): line.cells[rating] for line in lines}
 
 
 def scans_of_patient(

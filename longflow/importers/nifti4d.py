@@ -1,6 +1,6 @@
 """4D NIfTI files, one per subject with time as the fourth dimension; every frame becomes a 3D scan."""
 
-import csv
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from longflow.data.dataset import parse_time
 from longflow.errors import ConfigurationError, DataError
-from longflow.files import read_json
+from longflow.files import read_json, read_table
 from longflow.importers.patterns import SUBJECT, fitting_files
 from longflow.importers.registry import Importer, flag
 from longflow.importers.scans import ImportedDataset, ImportedScan
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import nibabel
 
 PLACE = "{subject}"
+TIME_COLUMNS = ("subject", "frame", "time")
 
 #: seconds of the unit, by bits 3-5 of NIfTI's xyzt_units
 NIFTI_TIME_UNITS = {8: 1.0, 16: 1e-3, 24: 1e-6}
@@ -230,24 +231,17 @@ def times_of_table(path: Path, frames: dict[str, int]) -> dict[str, list[float]]
     :returns: times of each subject, one per frame.
     :raises DataError: a line is missing, double or invalid.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist.")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        missing = {"subject", "frame", "time"} - {name.strip() for name in reader.fieldnames or []}
-        if missing:
-            raise DataError(f"{path} has no column {', '.join(sorted(missing))}. Expected: subject,frame,time.")
-        reader.fieldnames = [name.strip() for name in reader.fieldnames]
-        lines = list(enumerate(reader, start=2))
     found: dict[str, dict[int, float]] = {subject: {} for subject in frames}
-    for number, line in lines:
-        subject, frame, time = ((line[name] or "").strip() for name in ("subject", "frame", "time"))
-        if parse_time(time) is None or not frame.isdigit():
+    for line in read_table(path, *TIME_COLUMNS):
+        subject, frame, time = (line.cells[name] for name in TIME_COLUMNS)
+        if parse_time(time) is None or not re.fullmatch("[0-9]{1,9}", frame):
             raise DataError(
-                f"{path}, line {number}: frame '{frame}' and time '{time}' must be numbers, a frame from 0 on."
+                f"{path}, line {line.number}: frame '{frame}' and time '{time}' must be numbers, a frame from 0 on."
             )
         if int(frame) in found.setdefault(subject, {}):
-            raise DataError(f"{path}, line {number}: frame {frame} of subject {subject} has two lines, expected one.")
+            raise DataError(
+                f"{path}, line {line.number}: frame {frame} of subject {subject} has two lines, expected one."
+            )
         found[subject][int(frame)] = parse_time(time)
     for subject, count in frames.items():
         if sorted(found[subject]) != list(range(count)):
@@ -273,7 +267,9 @@ def times_of_json(path: Path, key: str | None, frames: int) -> list[float]:
         known = ", ".join(content) if isinstance(content, dict) else "a list"
         raise DataError(f"{path} has no key '{key}'. Found: {known}. Name the list of times with --key.")
     values = content[key]
-    if not isinstance(values, list) or any(parse_time(str(value)) is None for value in values):
+    if not isinstance(values, list) or any(
+        isinstance(value, bool) or parse_time(str(value)) is None for value in values
+    ):
         raise DataError(f"{path}: '{key}' is {str(values)[:60]}, expected a list of numbers, one per frame.")
     if len(values) != frames:
         raise DataError(f"{path}: '{key}' has {len(values)} times, but the image has {frames} frames.")

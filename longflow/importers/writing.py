@@ -17,8 +17,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from longflow import __version__
-from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
-from longflow.data.images import Geometry, by_axis, check_same_grid, read_image_of_any_size, write_volume
+from longflow.data.dataset import DatasetDescription, Scan, warn_of_spellings, write_description, write_scans
+from longflow.data.images import Geometry, by_axis, check_same_grid, read_geometry, read_image_of_any_size, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
@@ -60,6 +60,7 @@ def write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
         )
     if not any(scan.part == "training" for scan in scans):
         raise ConfigurationError("Every subject is a test subject: none is left to train on. Name fewer with --test.")
+    warn_of_spellings(scan.subject for scan in scans)
     for part in dataset.excluded:
         logger.warning("Excluded: %s", part)
     unfinished = to.raw.with_name(f".unfinished-import-{to.raw.name}")
@@ -153,16 +154,16 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
             if label_path.is_file():
                 values |= _values(sitk.GetArrayFromImage(read_image_of_any_size(label_path)))
             continue
-        image = source.volume(scan.image, scan.frame)
+        image, geometry = source.volume(scan.image, scan.frame), read_geometry(scan.image)
         if scan.label is not None:
             label = label_source.volume(scan.label, scan.label_frame)
             array = label_array(label, scan.label)
             if array.any():
                 values |= _values(array)
                 _check_same_grid(scan, image, label)
-                write_volume(array, Geometry.of(image), array.dtype.name, label_path)
+                write_volume(array, geometry, array.dtype.name, label_path)
         array = sitk.GetArrayViewFromImage(image)
-        write_volume(array, Geometry.of(image), array.dtype.name, path)
+        write_volume(array, geometry, array.dtype.name, path)
     return values
 
 
@@ -199,7 +200,7 @@ def label_array(label: sitk.Image, path: Path) -> np.ndarray:
     :param label: the label image.
     :param path: its file, for messages.
     :returns: (z, y, x), uint8 or uint16.
-    :raises DataError: a value is not a whole number from 0 on.
+    :raises DataError: a value is not a whole number from 0 to 65535.
     """
     array = sitk.GetArrayViewFromImage(label)
     whole = np.rint(array)
@@ -207,6 +208,11 @@ def label_array(label: sitk.Image, path: Path) -> np.ndarray:
         raise DataError(
             f"{path} holds label values from {array.min():g} to {array.max():g}, expected whole numbers from 0 on. "
             "Resample label images with nearest neighbour; interpolation makes such values."
+        )
+    if float(whole.max()) > np.iinfo(np.uint16).max:
+        raise DataError(
+            f"{path} holds the label value {whole.max():.0f}, expected at most {np.iinfo(np.uint16).max}. Number the "
+            "structures 1, 2, 3 ... in the label images and run the import again."
         )
     return whole.astype(np.uint8 if whole.max() < 256 else np.uint16)
 

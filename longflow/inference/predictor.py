@@ -14,6 +14,7 @@ from longflow.data.dataset import (
     parse_time,
     read_description,
     read_rows,
+    sidecar_path,
     write_description,
     write_scans,
 )
@@ -286,7 +287,7 @@ def _check_output(folder: Path, items: Sequence[Request], words: Words) -> None:
     table = folder / "scans.csv"
     known = {item.target.case for item in items}
     for row in read_rows(table) if table.is_file() else []:
-        if row.case not in known and not (folder / f"{row.case}.json").is_file():
+        if row.case not in known and not sidecar_path(folder, row.case).is_file():
             raise ConfigurationError(
                 f"{table} names {row.case}, which is no {words.one} (there is no {row.case}.json). "
                 f"{words.several.capitalize()} are not written over a table of other scans. "
@@ -327,7 +328,7 @@ def make_item(
 
 def sidecar_of(item: Request, folder: Path) -> Path:
     """Return ``{case}.json``, next to the images of a prediction."""
-    return folder / f"{item.target.case}.json"
+    return sidecar_path(folder, item.target.case)
 
 
 def write_sidecar(item: Request, folder: Path, content: Mapping[str, Any]) -> None:
@@ -361,7 +362,7 @@ def write_table(done: Sequence[Request], folder: Path, description: DatasetDescr
     for row in read_rows(table) if table.is_file() else []:
         time = parse_time(row.time)
         taken = row.case in cases or moment(row.subject, time, row.covariates) in moments
-        if time is not None and not taken and (folder / f"{row.case}.json").is_file():
+        if time is not None and not taken and sidecar_path(folder, row.case).is_file():
             scans.append(Scan(row.case, row.subject, time, (), covariates=row.covariates))
     write_scans(scans, table)
     write_description(description, folder / "dataset.json")

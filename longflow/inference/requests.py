@@ -4,8 +4,10 @@ import logging
 from pathlib import Path
 from typing import Any, Protocol
 
-from longflow.data.dataset import DatasetDescription, Scan, Series, image_path, series_of_folder
+from longflow.data.dataset import DatasetDescription, Scan, Series, series_of_folder
 from longflow.errors import DataError, first_few
+from longflow.integrity.prediction import verify_input
+from longflow.integrity.problems import as_lines
 from longflow.task import Words
 
 logger = logging.getLogger(__name__)
@@ -32,10 +34,10 @@ def scans_with_images(folder: Path, description: DatasetDescription, words: Word
     """List the scans of a folder that have images; rows without an image are excluded, and named in the log.
 
     :param words: of the task, for messages.
-    :raises DataError: there is no scan; a scan lacks a channel or has one too many.
+    :raises DataError: there is no scan; the names or the table are wrong, as a scan that lacks a channel.
     """
-    all_series = input_series(folder, description)
-    if problems := [line for series in all_series for line in wrong_channels(series, description)]:
+    all_series, problems = input_series(folder, description)
+    if problems:
         raise DataError(f"{folder} cannot be {words.done}:\n" + "\n".join(problems))
     scans = [scan for series in all_series for scan in series.scans]
     existing = [scan for scan in scans if scan.exists]
@@ -49,48 +51,17 @@ def scans_with_images(folder: Path, description: DatasetDescription, words: Word
     return existing
 
 
-def input_series(folder: Path, description: DatasetDescription) -> list[Series]:
-    """Read the table of an input folder.
+def input_series(folder: Path, description: DatasetDescription) -> tuple[list[Series], list[str]]:
+    """Read the table of an input folder, and check it and the names of the files.
 
-    :raises DataError: there is no such folder, its table is wrong, or none of its images exists.
+    :returns: the series; lines about the files whose names are wrong. Nothing may be predicted where there are any: a
+        scan that was not found would be missing, or be requested.
+    :raises DataError: there is no such folder, or its table is wrong.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist or is not a folder.")
-    all_series = series_of_folder(folder, description)
-    _check_any_image(all_series, folder)
-    return all_series
-
-
-def _check_any_image(all_series: list[Series], folder: Path) -> None:
-    """Refuse a folder without a single image, with one message instead of one for each row."""
-    expected = [path for series in all_series for scan in series.scans for path in scan.images]
-    if expected and not any(path.is_file() for path in expected):
-        names = sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
-        raise DataError(
-            f"{folder} has a table but none of its images. Expected {expected[0].name} and so on; the folder holds "
-            f"{first_few(names, most=4)}. Give the folder of the images, as imagesTs. Capital letters count."
-        )
-
-
-def wrong_channels(series: Series, description: DatasetDescription) -> list[str]:
-    """Describe the wrong channels of a subject's scans.
-
-    :returns: a line for each channel that a scan lacks, and for each scan with more channels than the model.
-    """
-    problems = []
-    for scan in series.scans:
-        if not any(path.is_file() for path in scan.images):
-            continue
-        problems += [
-            f"  {scan.case}: the file {path.name} is missing, but other channels of the scan exist. Channels of the "
-            f"model: {', '.join(description.channels)}."
-            for path in scan.images
-            if not path.is_file()
-        ]
-        further = image_path(scan.images[0].parent, scan.case, len(description.channels), description)
-        if further.is_file():
-            problems.append(
-                f"  {scan.case}: {further.name} is one channel too many. Channels of the model: "
-                f"{', '.join(description.channels)}."
-            )
-    return problems
+    problems = as_lines([problem for problem in verify_input(folder, description) if problem.severity == "error"])
+    try:
+        return series_of_folder(folder, description), problems
+    except DataError as error:
+        raise DataError("\n".join([f"{folder} cannot be used:", *problems]) if problems else str(error)) from error

@@ -7,22 +7,32 @@ worker processes: one subject at a time, one file in memory at a time, each file
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from unicodedata import normalize
 
 from pydantic import ValidationError
 
-from longflow.data.dataset import DatasetDescription, Row, image_path, parse_time, read_description, rows_of_folder
+from longflow.data.dataset import (
+    DatasetDescription,
+    Row,
+    image_path,
+    label_path,
+    normal_name,
+    parse_time,
+    read_description,
+    rows_of_folder,
+)
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few
 from longflow.integrity.labels import absent_structures, description_problems, labelled_scans, unused_labels
+from longflow.integrity.names import Table, compare_names
 from longflow.integrity.phases import expected_phases, pairs_of_rows, phase_of, phase_problems
-from longflow.integrity.problems import DATASET_JSON, Problem, error, warning
-from longflow.integrity.tables import table_problems, time_unit_problems
+from longflow.integrity.problems import DATASET_JSON, FORMAT, Problem, error, warning
+from longflow.integrity.tables import column_problems, table_problems, unreadable
 from longflow.integrity.voxels import FileToCheck, SubjectToCheck, check_subject
 from longflow.parallel import Progress, for_each_subject
 from longflow.task import DEFAULT_TASK, Task, get_task
-
-FORMAT = "documentation/reference/dataset_format.md"
 
 
 def verify_dataset(raw: Path, processes: int | None = None, progress: Progress | None = None) -> list[Problem]:
@@ -37,11 +47,11 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
         return [_no_dataset(raw)]
     description, problems = _check_description(raw)
     task = get_task(description.task if description else DEFAULT_TASK)
-    parts = [_Part(raw, "Tr")] + ([_Part(raw, "Ts")] if (raw / "imagesTs").is_dir() else [])
+    parts = [Part(raw, "Tr")] + ([Part(raw, "Ts")] if (raw / "imagesTs").is_dir() else [])
     for part in parts:
         problems += part.read_table(task)
     if description is None:
-        return _ordered(problems)
+        return in_order(problems)
     for part in parts:
         if part.readable:  # else every file would be reported as a file without a line
             problems += part.check_names(description, task)
@@ -49,9 +59,9 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
     if task.uses_phases:
         phases = expected_phases(description, parts[0].rows)
         problems += phase_problems(description, *((part.table, part.rows) for part in parts))
+    for part in parts:
+        problems += column_problems(part.table, part.rows, description)
     problems += _leaks(parts)
-    times = [(row.subject, time) for row in parts[0].rows if (time := parse_time(row.time)) is not None]
-    problems += time_unit_problems(times, description.time_unit, parts[0].table)
 
     work = {name: subject for part in parts for name, subject in part.subjects(description, phases).items()}
     training = parts[0].subjects(description, phases)
@@ -62,7 +72,7 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
             label_values |= values
     if any(subject.has_labels for subject in training.values()):
         problems += (absent_structures if task.uses_labels else unused_labels)(description, label_values)
-    return _ordered(problems)
+    return in_order(problems)
 
 
 def _no_dataset(raw: Path) -> Problem:
@@ -76,7 +86,8 @@ def _no_dataset(raw: Path) -> Problem:
 SEVERITIES = ("error", "warning", "note")
 
 
-def _ordered(problems: list[Problem]) -> list[Problem]:
+def in_order(problems: list[Problem]) -> list[Problem]:
+    """Return each problem once: errors first, then by file and field."""
     return sorted(
         dict.fromkeys(problems), key=lambda one: (SEVERITIES.index(one.severity), *map(_natural, (one.file, one.field)))
     )
@@ -97,13 +108,15 @@ def _check_description(raw: Path) -> tuple[DatasetDescription | None, list[Probl
     except DataError as problem:
         return None, [error(DATASET_JSON, "file", str(problem), "a JSON file", f"See {FORMAT} for the keys.")]
     except ConfigurationError as problem:
-        return None, _invalid_keys(problem.__cause__)
+        if isinstance(problem.__cause__, ValidationError):
+            return None, _invalid_keys(problem.__cause__)
+        return None, [error(DATASET_JSON, "file", str(problem), "the keys of today", f"See {FORMAT} for the keys.")]
     problems = _label_problems(description)
     if not description.file_ending.startswith("."):
         found = repr(description.file_ending)
         problems.append(error(DATASET_JSON, "file_ending", found, "an ending as .nii.gz", "Start it with a point."))
         return None, problems  # no file would be found
-    for key in description.model_extra or {}:
+    for key in (key for key in description.model_extra or {} if len(key) < 40):
         if meant := get_close_matches(key, DatasetDescription.model_fields, n=1, cutoff=0.8):
             advice = f"Keys that longflow does not know are ignored. Rename the key if you meant '{meant[0]}'."
             problems.append(warning(DATASET_JSON, key, "an unknown key", f"{meant[0]}?", advice))
@@ -150,16 +163,20 @@ def _label_problems(description: DatasetDescription) -> list[Problem]:
     return description_problems(description) if get_task(description.task).uses_labels else []
 
 
-class _Part:
+class Part:
     """The training scans (imagesTr, labelsTr) or the test scans (imagesTs, targetsTs, labelsTs) of a dataset.
 
+    :param raw: the dataset's folder.
+    :param suffix: "Tr" or "Ts"; None: ``raw`` itself is a folder of images, the input of a prediction.
     :ivar rows: lines of the table, without those that have no case or the case of an earlier line.
     :ivar readable: whether the table could be read. :ivar table: its path in messages.
     """
 
-    def __init__(self, raw: Path, suffix: str):
+    def __init__(self, raw: Path, suffix: str | None):
         self.raw, self.suffix = raw, suffix
         self.images, self.labels, self.targets = (raw / f"{kind}{suffix}" for kind in ("images", "labels", "targets"))
+        if self.is_input:
+            self.images = raw
         self.rows: list[Row] = []
         self.readable = False
         self.table = ""
@@ -168,25 +185,28 @@ class _Part:
     def is_training(self) -> bool:
         return self.suffix == "Tr"
 
+    @property
+    def is_input(self) -> bool:
+        return self.suffix is None
+
     def shown(self, path: Path) -> str:
         """Return a path as messages show it, relative to the dataset's folder."""
-        return path.relative_to(self.raw).as_posix()
+        return path.relative_to(self.raw).as_posix() if path.is_relative_to(self.raw) else str(path)
 
     def read_table(self, task: Task) -> list[Problem]:
         """Read the table into ``rows``; return the problems of its lines."""
-        candidates = [self.images / "scans.csv", self.raw / f"patients{self.suffix}.json"]
-        if self.is_training:
-            candidates.insert(1, self.raw / "scans.csv")
+        beside = self.images.parent
+        candidates = [self.images / "scans.csv", beside / f"patients{self.images.name.removeprefix('images')}.json"]
+        if self.images.name == "imagesTr":
+            candidates.insert(1, beside / "scans.csv")
         path = next((candidate for candidate in candidates if candidate.is_file()), candidates[-2])
         self.table = self.shown(path)
         try:
             rows = rows_of_folder(self.images)
         except LongflowError as problem:
-            expected = "a table with the columns case, subject, time"
-            advice = f"Correct or write the table, one line for each scan, as in {FORMAT}."
-            return [error(self.table, "file", str(problem), expected, advice)]
+            return [unreadable(self.table, problem)]
         self.readable = True
-        problems, self.rows = table_problems(path, self.table, rows, task.apart_by)
+        problems, self.rows = table_problems(self.table, rows, task.apart_by)
         if not rows:
             advice = "Write one line for each scan."
             problems.append(error(self.table, "file", "no line", "a line for each scan", advice))
@@ -194,58 +214,39 @@ class _Part:
 
     def check_names(self, description: DatasetDescription, task: Task) -> list[Problem]:
         """Find rows without files, files without rows, missing channels and labels, subjects with too few scans."""
-        problems = self._check_image_names(description, self.is_training or task.requires_images)
+        problems = self.check_image_names(description, self.is_training or task.requires_images)
         problems += self._check_label_names(description, task)
         if self.is_training:
             return problems + task.scan_count_problems(Counter(row.subject for row in self.rows), self.table)
         return problems if task.requires_images else problems + self._check_requested(description)
 
-    def _images_of_cases(self, ending: str) -> tuple[dict[str, set[int]], list[Path]]:
-        """List the image folder: the channels of each case, and the files that are no image of a case."""
-        channels: dict[str, set[int]] = defaultdict(set)
-        others = []
-        name_of_image = re.compile(rf"^(.+)_(\d{{4}}){re.escape(ending)}$")
-        for path in _files(self.images):
-            if match := name_of_image.match(path.name):
-                channels[match.group(1)].add(int(match.group(2)))
-            else:
-                others.append(path)
-        return channels, others
-
-    def _check_image_names(self, description: DatasetDescription, rows_need_images: bool) -> list[Problem]:
+    def check_image_names(self, description: DatasetDescription, rows_need_images: bool) -> list[Problem]:
         """Compare the rows with the files of the image folder.
 
         :param rows_need_images: whether a row without an image is an error; elsewhere it requests a prediction.
         """
-        ending, known = description.file_ending, {row.case for row in self.rows}
-        found, others = self._images_of_cases(ending)
-        sidecars = {f"{case}.json" for case in known}
-        advice = "The file is not read. Rename or remove it."
-        problems = [
-            warning(self.shown(path), "name", path.name, f"case_0000{ending}", advice)
-            for path in others
-            if path.name not in sidecars
-        ]
+        table = Table(self.table, self.rows, "error" if self.is_input else "warning")
+        names = compare_names(self.images, table, description)
+        problems = [replace(problem, file=self.shown(self.images / problem.file)) for problem in names.problems]
         channels = set(range(len(description.channels)))
         for row in self.rows:
-            present = found.get(row.case, set())
+            present = names.channels.get(row.case, set())
+            if row.case in names.resembled:
+                continue  # the entry that resembles its file is reported
             if not present and rows_need_images:
-                expected = f"a file {self.images.name}/{row.case}_0000{ending}"
+                expected = f"a file {self.shown(image_path(self.images, row.case, 0, description))}"
                 advice = "Add the file, correct the name in the table, or delete the line."
                 problems.append(error(self.table, f"line {row.line}: case", row.case, expected, advice))
             elif present and present != channels:
-                file = f"{self.images.name}/{row.case}_*{ending}"
-                advice = "Every scan needs one file for each of channel_names in dataset.json."
+                file = self.shown(self.images / f"{row.case}_*{description.file_ending}")
+                known = ", ".join(description.channels)
+                advice = f"Every scan needs one file for each of channel_names in dataset.json: {known}."
                 problems.append(error(file, "channels", _numbers(present), _numbers(channels), advice))
-        advice = "The files are not used. Add a line with subject and time, or remove the files."
-        for case in sorted(set(found) - known):
-            file, expected = f"{self.images.name}/{case}_*{ending}", f"a line for {case} in {self.table}"
-            problems.append(warning(file, "case", "a file without a line", expected, advice))
         return problems
 
     def _check_label_names(self, description: DatasetDescription, task: Task) -> list[Problem]:
         ending, known = description.file_ending, {row.case for row in self.rows}
-        labelled = {path.name.removesuffix(ending): path for path in _files(self.labels)}
+        labelled = {_stem(path, ending): path for path in _files(self.labels)}
         advice = "The file is not used. A label image is named {case}" + ending + "."
         problems = [
             warning(self.shown(path), "case", "a label without a line", f"a line for {case} in {self.table}", advice)
@@ -289,7 +290,7 @@ class _Part:
         return problems + [
             warning(self.shown(path), "case", "a target that is not requested", expected, "The file is not used.")
             for path in _files(self.targets)
-            if re.sub(r"_\d{4}$", "", path.name.removesuffix(description.file_ending)) not in cases
+            if re.sub(r"_[0-9]{4}\Z", "", _stem(path, description.file_ending)) not in cases
         ]
 
     def subjects(
@@ -316,6 +317,11 @@ class _Part:
                 subject.pairs = pairs_of_rows(rows[name], phases)
         return result
 
+    def files_of_rows(self, description: DatasetDescription) -> list[Path]:
+        """Return the image files that the rows expect, in their order."""
+        channels = range(len(description.channels))
+        return [image_path(self.images, row.case, channel, description) for row in self.rows for channel in channels]
+
     def _files_of_scan(self, row: Row, description: DatasetDescription) -> list[FileToCheck]:
         folder = self.images
         if not self.is_training and not image_path(folder, row.case, 0, description).is_file():
@@ -326,7 +332,7 @@ class _Part:
             for path, is_ct in zip(paths, description.is_ct, strict=True)
             if path.is_file()
         ]
-        label = self.labels / f"{row.case}{description.file_ending}"
+        label = label_path(self.labels, row.case, description)
         return files + ([FileToCheck(str(label), self.shown(label), "label")] if label.is_file() else [])
 
 
@@ -339,22 +345,28 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
+def _stem(path: Path, ending: str) -> str:
+    """Return the name of a file without its ending, in the Unicode form of tables (NFC)."""
+    return normalize("NFC", path.name).removesuffix(ending)
+
+
 def _numbers(values: set[int]) -> str:
     return ", ".join(f"{value:04d}" for value in sorted(values))
 
 
-def _leaks(parts: list[_Part]) -> list[Problem]:
+def _leaks(parts: list[Part]) -> list[Problem]:
     """Find the subjects that are both trained on and tested on."""
     if len(parts) < 2:
         return []
-    shared = sorted({row.subject for row in parts[0].rows} & {row.subject for row in parts[1].rows})
+    trained = {normal_name(row.subject): row.subject for row in parts[0].rows}
+    tested = sorted({row.subject for row in parts[1].rows if normal_name(row.subject) in trained})
     return [
         warning(
             parts[1].table,
             f"subject {subject}",
-            "also in imagesTr",
+            "also in imagesTr" + ("" if (name := trained[normal_name(subject)]) == subject else f", as {name!r}"),
             "test subjects that are not trained on",
             "Results of this subject say nothing about new patients. Remove it from one of the tables.",
         )
-        for subject in shared
+        for subject in tested
     ]

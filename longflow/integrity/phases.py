@@ -8,6 +8,7 @@ from longflow.data.dataset import PHASE, DatasetDescription, Row, is_name, parse
 from longflow.data.phases import native_first
 from longflow.errors import first_few
 from longflow.integrity.problems import DATASET_JSON, Problem, error, warning
+from longflow.plans import LONGEST_PHASE
 
 AS_IN = "as native or arterial"
 
@@ -127,10 +128,10 @@ def choice_problems(description: DatasetDescription, rows: Sequence[Row], phases
         advice = "Correct dataset.json or scans.csv; capital letters count."
         held = f"phases that scans.csv has: {', '.join(found)}"
         return [error(DATASET_JSON, f"phases.{phase}", "in no line of scans.csv", held, advice) for phase in missing]
-    if strange := [phase for phase in phases if not is_name(phase)]:
-        expected = "a name without slashes, not beginning with a point"
+    if strange := [phase for phase in phases if not is_name(phase, LONGEST_PHASE)]:
+        expected = f"a name without slashes, not beginning with a point, {LONGEST_PHASE} bytes at most"
         advice = "The name becomes part of file names. Rename the phase, as native or arterial."
-        return [error("scans.csv", PHASE, f"'{strange[0]}'", expected, advice)]
+        return [error("scans.csv", PHASE, f"'{strange[0][:80]}'", expected, advice)]
     if len(found) < 2:
         advice = "Training needs pairs of scans: add the scans in the other phase, and their lines."
         return [error("scans.csv", PHASE, f"{found[0]} in every line", "two phases", advice)]

@@ -1,10 +1,14 @@
 """Problems that the integrity check finds."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 #: the file that problems of the description are reported for
 DATASET_JSON = "dataset.json"
+
+#: where the format of a dataset is explained
+FORMAT = "documentation/reference/dataset_format.md"
 
 REGISTER = (
     "All scans of a subject must lie on one grid. longflow_register resamples them, with their labels, to one grid "
@@ -35,6 +39,21 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.file}: {self.field}: found {self.found}; expected {self.expected}. {self.advice}"
+
+
+def as_lines(problems: Sequence[Problem], most: int = 5) -> list[str]:
+    """List problems for an error message, each remedy once.
+
+    :param most: problems with one remedy that are shown.
+    :returns: indented lines.
+    """
+    lines = []
+    for advice in dict.fromkeys(problem.advice for problem in problems):
+        same = [problem for problem in problems if problem.advice == advice]
+        lines += [f"  {one.file}: {one.field}: found {one.found}; expected {one.expected}." for one in same[:most]]
+        lines += [f"  ... and {len(same) - most} more like these."] if len(same) > most else []
+        lines.append(f"    {advice}")
+    return lines
 
 
 def error(file: str, field: str, found: str, expected: str, advice: str) -> Problem:

@@ -1,16 +1,43 @@
 """The integrity of the table of scans: its lines, and whether its times fit the stated unit."""
 
-import csv
 import re
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
-from longflow.data.dataset import Row, is_name, parse_time, told_apart_by
-from longflow.errors import first_few
-from longflow.integrity.problems import Problem, error, warning
+from longflow.data.dataset import (
+    REQUIRED_COLUMNS,
+    DatasetDescription,
+    Row,
+    is_name,
+    parse_time,
+    rows_of_folder,
+    spelled_alike,
+    told_apart_by,
+)
+from longflow.errors import LongflowError, first_few
+from longflow.integrity.problems import FORMAT, Problem, error, warning
+from longflow.paths import LONGEST_NAME
+from longflow.task import get_task
 
-DATE = re.compile(r"^\d{1,4}([-./])\d{1,2}\1\d{1,4}([T ].*)?$")
+#: dates that people read, as 31.1.2024, 2024-01-31T10:00, 2019_01 or 31 Jan 2024
+DATE = re.compile(r"[0-9]{1,4}([-./_ ])(?:[0-9]{1,2}|[A-Za-z]{3,9})\1[0-9]{1,4}([T ].*)?|[0-9]{4}[-/_][0-9]{1,2}")
+#: ways to write a date as one number: what messages call it, its number of digits and its format
+DATES_AS_NUMBERS = (
+    ("yyyymmdd", 8, "%Y%m%d"),
+    ("ddmmyyyy", 8, "%d%m%Y"),
+    ("mmddyyyy", 8, "%m%d%Y"),
+    ("yymmdd", 6, "%y%m%d"),
+    ("ddmmyy", 6, "%d%m%y"),
+    ("mmddyy", 6, "%m%d%y"),
+    ("yyyymm", 6, "%Y%m"),
+)
+#: fewest different numbers of six digits that are not dates by chance
+SURELY_DATES = 3
+#: what a case, a subject and a phase must be
+NAME_EXPECTED = (
+    f"a name without slashes or control characters, not beginning with a point, {LONGEST_NAME} bytes at most"
+)
 COUNT_DAYS = (
     "Write numbers that count from any fixed day, as days since the subject's first scan. In a spreadsheet: subtract "
     "the first date from the date, and format the result as a number."
@@ -28,19 +55,71 @@ PLAUSIBLE_SPAN = {
 }
 
 
-def table_problems(
-    path: Path, table: str, rows: list[Row], apart_by: Sequence[str] = ()
-) -> tuple[list[Problem], list[Row]]:
+def input_table_problems(images: Path, description: DatasetDescription) -> list[Problem]:
+    """Find every problem of the table of an image folder: training scans, test scans or input of a prediction.
+
+    :param images: the folder.
+    :param description: its dataset.json, or that of the model.
+    :returns: the problems; files are named as :func:`longflow.data.dataset.rows_of_folder` finds them.
+    """
+    try:
+        rows = rows_of_folder(images)
+    except LongflowError as problem:
+        return [unreadable(str(images / "scans.csv"), problem)]
+    problems, usable = table_problems(str(images / "scans.csv"), rows, get_task(description.task).apart_by)
+    return problems + column_problems(str(images / "scans.csv"), usable, description)
+
+
+def unreadable(table: str, problem: LongflowError) -> Problem:
+    """Return the problem of a table that cannot be read. :param table: its path in messages."""
+    expected = "a table with the columns case, subject, time"
+    advice = f"Correct or write the table, one line for each scan, as in {FORMAT}."
+    return error(table, "file", str(problem), expected, advice)
+
+
+def column_problems(table: str, rows: Sequence[Row], description: DatasetDescription) -> list[Problem]:
+    """Find the problems of the columns time and subject as a whole.
+
+    :param table: its path in messages.
+    :param rows: its usable lines.
+    :param description: dataset.json.
+    :returns: the problems.
+    """
+    times = [(row.subject, row.time) for row in rows]
+    return time_unit_problems(times, description.time_unit, table) + spelling_problems(rows, table)
+
+
+def spelling_problems(rows: Sequence[Row], table: str) -> list[Problem]:
+    """Find subjects that may be one patient in several spellings (:func:`longflow.data.dataset.normal_name`)."""
+    lines: dict[str, int] = {}
+    for row in rows:
+        lines.setdefault(row.subject, row.line)
+    advice = (
+        "If they are one patient, give all scans one spelling: otherwise the patient is trained on and tested on. If "
+        "not, ignore this warning."
+    )
+    return [
+        warning(
+            table,
+            f"line {max(lines[name] for name in names)}: subject",
+            " and ".join(f"{name!r} (line {lines[name]})" for name in names),
+            "one spelling for each patient",
+            advice,
+        )
+        for names in spelled_alike(lines)
+    ]
+
+
+def table_problems(table: str, rows: list[Row], apart_by: Sequence[str] = ()) -> tuple[list[Problem], list[Row]]:
     """Find the problems of the lines of a table.
 
-    :param path: the file.
     :param table: its path in messages.
     :param rows: its lines, as read.
     :param apart_by: columns by which two scans of one subject and time are told apart. A line without such a cell is
         reported by the check of that column.
     :returns: the problems, and the lines whose files can be looked for (their time may be invalid).
     """
-    problems = _cells(path, table) if path.suffix == ".csv" else []
+    problems = []
     usable = []
     case_lines: dict[str, int] = {}
     moments: dict[tuple[str, float, tuple[str, ...]], int] = {}
@@ -68,46 +147,40 @@ def table_problems(
     return problems, usable
 
 
-def _cells(path: Path, table: str) -> list[Problem]:
-    """Find lines with more cells than the header: mostly a decimal comma, which would silently cut a number."""
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        lines = [line for line in csv.reader(file) if line]
-    expected = len(lines[0]) if lines else 0
-    return [
-        error(
-            table,
-            f"line {number}: cells",
-            f"{len(line)} ({','.join(line)[:50]})",
-            f"{expected}, as in the first line",
-            "Write decimals with a point. Put text that contains a comma in quotes.",
-        )
-        for number, line in enumerate(lines[1:], start=2)
-        if len(line) > expected
-    ]
-
-
 def _line(row: Row, table: str) -> list[Problem]:
     problems = []
+    if row.surplus:
+        columns = len(REQUIRED_COLUMNS) + len(row.covariates)
+        cells = (row.case, row.subject, row.time, *row.covariates.values(), *row.surplus)
+        problems.append(
+            error(
+                table,
+                f"line {row.line}: cells",
+                f"{columns + len(row.surplus)} ({','.join(cells)[:50]})",
+                f"{columns}, as in the first line",
+                "Write decimals with a point. Put text that contains a comma in quotes.",
+            )
+        )
     for name, value in (("case", row.case), ("subject", row.subject)):
         if not is_name(value):
             problems.append(
                 error(
                     table,
                     f"line {row.line}: {name}",
-                    f"'{value}'" if value else "empty",
-                    "a name without slashes, not beginning with a point",
+                    f"'{value[:80]}'" if value else "empty",
+                    NAME_EXPECTED,
                     "A case is the name of the file without _0000 and its ending. A subject is any name for the "
                     "patient.",
                 )
             )
     if parse_time(row.time) is None:
-        is_date = DATE.match(row.time)
-        decimal_comma = re.match(r"^-?\d+,\d+$", row.time)
+        is_date = DATE.fullmatch(row.time)
+        decimal_comma = re.fullmatch(r"-?[0-9]+,[0-9]+", row.time)
         problems.append(
             error(
                 table,
                 f"line {row.line}: time",
-                f"'{row.time}'{', a date' if is_date else ''}" if row.time else "empty",
+                f"'{row.time[:80]}'{', a date' if is_date else ''}" if row.time else "empty",
                 "a number in the dataset's time_unit",
                 "Write decimals with a point." if decimal_comma else COUNT_DAYS,
             )
@@ -115,39 +188,49 @@ def _line(row: Row, table: str) -> list[Problem]:
     return problems
 
 
-def time_unit_problems(times: list[tuple[str, float]], unit: str, table: str) -> list[Problem]:
+def time_unit_problems(cells: Sequence[tuple[str, str]], unit: str, table: str) -> list[Problem]:
     """Find times that do not fit the stated unit: dates, years, and spans longer than a life.
 
-    :param times: (subject, time) of each scan.
+    :param cells: (subject, cell of the column time) of each scan; cells that are no numbers are reported elsewhere.
     :param unit: time_unit of the dataset.
     :param table: path of the table in messages.
     :returns: at most one problem.
     """
-    if not times:
+    numbers = [(subject, text, time) for subject, text in cells if (time := parse_time(text)) is not None]
+    if not numbers:
         return []
-    values = [time for _, time in times]
-    shown = first_few((f"{value:.10g}" for value in values), most=3)
+    values = [time for *_, time in numbers]
+    shown = first_few((text for _, text, _ in numbers), most=3)
     of_visits = unit in ("days", "weeks", "months", "years", "visits")
-    if all(_is_calendar_date(value) for value in values):
-        kind = error if of_visits else warning
-        return [kind(table, "time", f"{shown}: dates as yyyymmdd", f"numbers in {unit}", COUNT_DAYS)]
+    if layout := _layout_of_dates([text for _, text, _ in numbers]):
+        name, digits = layout
+        sure = of_visits and (digits == 8 or len(set(values)) >= SURELY_DATES)
+        if of_visits or digits == 8:  # six digits can be milliseconds
+            kind = error if sure else warning
+            return [kind(table, "time", f"{shown}: dates as {name}", f"numbers in {unit}", COUNT_DAYS)]
     if of_visits and unit != "years" and all(value.is_integer() and 1900 <= value <= 2100 for value in values):
         advice = "If these are years, set time_unit to years in dataset.json. If not, ignore this warning."
         return [warning(table, "time", f"{shown}: years?", f"numbers in {unit}", advice)]
     if unit == "frames" and not all(value.is_integer() for value in values):
         advice = "If these are times of acquisition, set time_unit to s or ms in dataset.json."
         return [warning(table, "time", shown, "whole numbers for time_unit frames", advice)]
-    return _span_problems(times, unit, table)
+    return _span_problems([(subject, time) for subject, _, time in numbers], unit, table)
 
 
-def _is_calendar_date(value: float) -> bool:
-    if not value.is_integer() or not 19000101 <= value <= 21001231:
-        return False
+def _layout_of_dates(texts: Sequence[str]) -> tuple[str, int] | None:
+    """Return the way in which all of these numbers may be dates, and its digits; None where there is none."""
+    digits = [re.sub(r"\.0*$", "", text) for text in texts]
+    for name, length, layout in DATES_AS_NUMBERS:
+        if all(len(text) == length and text.isdecimal() and _is_date(text, layout) for text in digits):
+            return name, length
+    return None
+
+
+def _is_date(text: str, layout: str) -> bool:
     try:
-        datetime.strptime(f"{value:.0f}", "%Y%m%d")
+        return 1900 <= datetime.strptime(text, layout).year <= 2100
     except ValueError:
         return False
-    return True
 
 
 def _span_problems(times: list[tuple[str, float]], unit: str, table: str) -> list[Problem]:

@@ -4,12 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import nibabel
 import numpy as np
-import SimpleITK as sitk
 
-from longflow.data.images import Geometry, by_axis, reader_words
-from longflow.data.nifti import describe_infinite, is_nifti, read_nifti_array
-from longflow.errors import DataError, first_few
+from longflow.data.images import REPLACE_INFINITE, Geometry, by_axis, label_advice, read_voxels, two_transforms
+from longflow.data.nifti import describe_infinite
+from longflow.errors import FileError, first_few
 from longflow.integrity.hounsfield import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.integrity.pairs import Look, look_at, shift_problems
 from longflow.integrity.problems import REGISTER, Problem, error, warning
@@ -64,21 +64,20 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
         of_scan: tuple[str, Geometry] | None = None
         for file in scan:
             try:
-                image, array = _read(file)
-            except _Unusable as unusable:
-                problems.append(unusable.problem)
+                array, geometry = read_voxels(Path(file.path))
+            except FileError as problem:
+                problems.append(error(file.shown, problem.field, problem.found, problem.expected, problem.advice))
                 continue
             if file.kind == "image":
-                found = _check_intensities(array, file)
-                problems += found or (_check_hounsfield(array, file, subject.units_required) if file.is_ct else [])
+                found = intensity_problems(array, file)
+                problems += found or (hounsfield_problems(array, file, subject.units_required) if file.is_ct else [])
                 if not found and any(position in pair for pair in subject.pairs):
-                    looks.setdefault(position, look_at(array, file.shown, Geometry.of(image), file.is_ct))
+                    looks.setdefault(position, look_at(array, file.shown, geometry, file.is_ct))
             else:
                 found, here = _check_labels(array, file, subject.label_values)
                 problems += found
                 values |= here
-            geometry = Geometry.of(image)
-            problems += _check_header(image, file)
+            problems += _check_header(geometry, file)
             if of_scan is not None:
                 problems += _compare(file, geometry, of_scan, within_scan=True)
             elif of_subject is not None:
@@ -91,52 +90,10 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
     return problems, values
 
 
-class _Unusable(Exception):
-    """The file cannot be read as a volume, so nothing more can be checked."""
-
-    def __init__(self, problem: Problem):
-        super().__init__(str(problem))
-        self.problem = problem
-
-
-def _read(file: FileToCheck) -> tuple[sitk.Image | sitk.ImageFileReader, np.ndarray]:
-    """Read header and voxels (z, y, x) of a 3D image with one value per voxel, decoded once."""
-    copy_again = "Copy the file again from its source."
-    try:
-        if is_nifti(file.path):
-            array = read_nifti_array(file.path)
-            header = sitk.ImageFileReader()
-            header.SetFileName(file.path)
-            header.ReadImageInformation()
-            components = header.GetNumberOfComponents()
-        else:
-            header = sitk.ReadImage(file.path)
-            array = sitk.GetArrayViewFromImage(header)
-            components = header.GetNumberOfComponentsPerPixel()
-    except DataError as problem:
-        found = "NIfTI-2" if "is NIfTI-2" in str(problem) else "truncated, damaged or not an image"
-        advice = "Write it again as NIfTI-1." if found == "NIfTI-2" else copy_again
-        raise _Unusable(error(file.shown, "file", found, "a readable image", advice)) from problem
-    except RuntimeError as problem:
-        if is_nifti(file.path):
-            found, advice = f"cannot be used {reader_words(problem)}", "Write the file again with a valid header."
-            raise _Unusable(error(file.shown, "header", found, "a NIfTI header", advice)) from problem
-        found = "truncated, damaged or not an image"
-        raise _Unusable(error(file.shown, "file", found, "a readable image", copy_again)) from problem
-    size = by_axis(header.GetSize())
-    if header.GetDimension() != 3:
-        advice = "One file for each scan and channel. Split a 4D series with: longflow_import nifti4d"
-        raise _Unusable(error(file.shown, "dimensions", f"{header.GetDimension()} ({size})", "3", advice))
-    if components != 1:
-        advice = "Save each channel as a file of its own."
-        raise _Unusable(error(file.shown, "values per voxel", f"{components} (colour or vector)", "1", advice))
-    return header, array
-
-
-def _check_intensities(array: np.ndarray, file: FileToCheck) -> list[Problem]:
+def intensity_problems(array: np.ndarray, file: FileToCheck) -> list[Problem]:
+    """Check that the voxels of an image are finite numbers and not all the same."""
     if infinite := describe_infinite(array):
-        advice = "Replace them by the value of their surroundings or of air, or exclude the scan."
-        return [error(file.shown, "voxels", infinite, "finite numbers", advice)]
+        return [error(file.shown, "voxels", infinite, "finite numbers", REPLACE_INFINITE)]
     lowest, highest = array.min(), array.max()
     if lowest == highest:
         advice = "The image is empty. Copy the file again from its source, or exclude the scan."
@@ -144,7 +101,7 @@ def _check_intensities(array: np.ndarray, file: FileToCheck) -> list[Problem]:
     return []
 
 
-def _check_hounsfield(array: np.ndarray, file: FileToCheck, units_required: bool) -> list[Problem]:
+def hounsfield_problems(array: np.ndarray, file: FileToCheck, units_required: bool) -> list[Problem]:
     """Check that CT is in HU: an error for a task that clips HU, else a warning, since only contrasts count."""
     doubt = hounsfield_doubt(array)
     if doubt is None:
@@ -168,36 +125,34 @@ def _check_labels(array: np.ndarray, file: FileToCheck, known: set[int]) -> tupl
     return [], values
 
 
-def _check_header(image: sitk.Image | sitk.ImageFileReader, file: FileToCheck) -> list[Problem]:
-    """Compare the two spacings of a NIfTI header: pixdim, which is used, and the sform."""
-    rows = [image.GetMetaData(key).split() for key in ("srow_x", "srow_y", "srow_z") if image.HasMetaDataKey(key)]
-    if len(rows) < 3 or not image.HasMetaDataKey("sform_code") or image.GetMetaData("sform_code") == "0":
+def _check_header(geometry: Geometry, file: FileToCheck) -> list[Problem]:
+    """Warn of a NIfTI header that holds two transforms, or two spacings."""
+    if two := two_transforms(geometry):
+        return [warning(file.shown, "header", *two)]
+    if not (sform := geometry.by_transform.get("sform")):
         return []
-    columns = np.array(rows, dtype=float)[:, :3]
-    sform = np.linalg.norm(columns, axis=0)
-    if not sform.all() or np.allclose(sform, image.GetSpacing(), rtol=1e-2):
+    pixdim = nibabel.Nifti1Header(geometry.nifti, check=False)["pixdim"][1:4]
+    if np.allclose(sform.spacing, pixdim, rtol=1e-2):
         return []
     return [
         warning(
             file.shown,
             "spacing",
-            f"{by_axis(image.GetSpacing())} in pixdim, but {by_axis(sform)} in the sform",
+            f"{by_axis(pixdim)} in pixdim, but {by_axis(sform.spacing)} in the sform",
             "one spacing",
-            "The first one is used. If it is wrong, write the file again with a correct header.",
+            f"{by_axis(geometry.spacing)} is used. If it is wrong, write the file again with a correct header.",
         )
     ]
 
 
 def _compare(file: FileToCheck, here: Geometry, other: tuple[str, Geometry], within_scan: bool) -> list[Problem]:
     name, geometry = other
-    if within_scan:
-        advice = (
-            "A label image must be on the grid of its scan."
-            if file.kind == "label"
-            else "All channels of a scan must be on one grid."
-        ) + " Resample it to that grid (labels with nearest neighbour)."
-    else:
+    if not within_scan:
         advice = REGISTER
+    elif file.kind == "label":
+        advice = label_advice(here, geometry)
+    else:
+        advice = "All channels of a scan must be on one grid. Resample it to that grid."
     problems = []
     for what, expected, found in geometry.differences(here):
         if what == "direction":

@@ -14,7 +14,7 @@ from longflow.errors import ConfigurationError, ModelError, NotFoundError, first
 from longflow.methods.method import Method
 from longflow.methods.registry import method_class
 from longflow.methods.torch_file import read_torch_file
-from longflow.methods.weights import read_checkpoint
+from longflow.methods.weights import check_finite, read_checkpoint
 from longflow.networks.unet import UNet
 
 #: endings of files that torch writes
@@ -69,12 +69,13 @@ def load_pretrained(method: Method, source: Path) -> Transfer:
     found = _read(source, residual=hasattr(unet.encoder, "stem") and unet.encoder.stem is not None)
     tensors = _under_own_names(found.tensors, unet)
     _check_fit(tensors, own, source)
+    reasons = {name: _why_not(name, tensors.get(name), parameter, found.segments) for name, parameter in own.items()}
+    check_finite({name: tensors[name] for name, reason in reasons.items() if not reason}, source)
     transfer = Transfer()
     with torch.no_grad():
         for name, parameter in own.items():
-            reason = _why_not(name, tensors.get(name), parameter, found.segments)
-            if reason:
-                transfer.skipped.append((name, reason))
+            if reasons[name]:
+                transfer.skipped.append((name, reasons[name]))
             else:
                 parameter.copy_(tensors[name])
                 transfer.loaded.append(name)

@@ -139,10 +139,26 @@ def load_weights(method: Method, weights: dict[str, Tensor], path: Path) -> None
 
     :param weights: every tensor of the method, with its shape and kind of numbers.
     :param path: of the checkpoint, for messages.
-    :raises ModelError: a tensor is missing, has another shape or kind of numbers, or is unknown.
+    :raises ModelError: a tensor is missing, has another shape or kind of numbers, is unknown, or is not finite.
     """
     check_fit(method.state_dict(), weights, path)
+    check_finite(weights, path)
     method.load_state_dict(weights)
+
+
+def check_finite(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse weights with values that are no finite numbers. It reads all of them: check first that they fit.
+
+    :param weights: of a checkpoint, by name.
+    :param path: of the checkpoint, for messages.
+    :raises ModelError: names the first tensors.
+    """
+    if infinite := [name for name, tensor in weights.items() if not torch.isfinite(tensor).all()]:
+        raise ModelError(
+            f"{path} holds values that are no finite numbers, in {first_few(infinite, most=3)}. Either the training "
+            "has diverged, or the file is damaged. Copy it again from its source, or train again (longflow_train "
+            "--overwrite), with a lower --lr if it diverged."
+        )
 
 
 def check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], path: Path) -> None:

@@ -61,6 +61,7 @@ def make_plans(
         configurations={},
         training=size.training.model_copy(),
         inference=task.inference(size) or InferencePlan(),
+        training_data=fingerprint.training_data(),
     )
     return _with_space(plans, fingerprint, size)
 

@@ -18,7 +18,7 @@ from longflow.fingerprint.spatial import SpatialFingerprint
 from longflow.fingerprint.temporal import TemporalFingerprint
 from longflow.nnunet import fullres_spacing
 from longflow.planning.channels import plan_channels
-from longflow.planning.temporal import Contexts, candidate_spacings, contexts_of, judge_grid, regularity
+from longflow.planning.temporal import candidate_spacings, contexts_of, judge_grid, regularity
 from longflow.plans import CONTEXT_WINDOW, ConfigurationPlan, GridPlan, Plans, TemporalPlan, read_plans
 from longflow.task import get_task
 
@@ -55,6 +55,7 @@ def plans_of_reference(path: Path, fingerprint: Fingerprint, description: Datase
             "temporal": times_of_reference(reference, fingerprint.temporal, path.name),
             "channels": plan_channels(fingerprint.spatial, description),
             "configurations": _configurations(reference, fingerprint.spatial, path.name),
+            "training_data": fingerprint.training_data(),
         }
     )
 
@@ -163,13 +164,10 @@ def grid_of_length(times: list[np.ndarray], scale: float, length: int) -> GridPl
     :param length: number of slots.
     :returns: the grid.
     """
-    intervals = np.concatenate([np.diff(one) for one in times])
     longest = CONTEXT_WINDOW * length
-    contexts = contexts_of(times, longest)
-    several = contexts.mask.sum(1) > 1
-    if not several.any():
+    contexts = contexts_of(times, longest).of_several
+    if not len(contexts.times):
         return GridPlan(spacing=scale, length=length, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0)
-    contexts = Contexts(contexts.times[several], contexts.mask[several])
-    spacings = candidate_spacings(intervals, times, longest)
+    spacings = candidate_spacings(times, longest)
     grids = [judge_grid(contexts, spacing, length, scale, longest) for spacing in spacings]
     return min(grids, key=lambda grid: (round(grid.score, 9), grid.spacing))

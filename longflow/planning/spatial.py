@@ -309,8 +309,13 @@ def next_patch(
 
 
 def _first(count: int, holds: Callable[[int], bool]) -> int | None:
-    """Find the first of 0 ... count - 1 for which ``holds``; it holds for all later ones. None if for none."""
-    below, above = -1, count
+    """Find the first of 0 ... count - 1 for which ``holds``; it holds for all later ones. None if for none.
+
+    It is mostly the very first, where the images are small, and ``holds`` is expensive.
+    """
+    if count and holds(0):
+        return 0
+    below, above = 0, count
     while above - below > 1:
         middle = (below + above) // 2
         below, above = (below, middle) if holds(middle) else (middle, above)

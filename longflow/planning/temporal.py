@@ -3,6 +3,8 @@
 Each choice carries the numbers that led to it. A grid (CRONOS A.1.1) is judged on the scans that contexts are drawn
 from: for every scan except the first of every subject, the latest scans before it, up to twice the sequence length.
 Contexts of one scan are the same in every slot, so they say nothing about a grid.
+
+Every subject weighs the same in every statistic, however many scans it has.
 """
 
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from longflow.errors import DataError
-from longflow.fingerprint.temporal import TemporalFingerprint
+from longflow.fingerprint.temporal import TemporalFingerprint, interval_percentiles, weighted_percentiles
 from longflow.flow.grid import grid_slots, latest_in_slot
 from longflow.plans import CONTEXT_WINDOW, GridPlan, TemporalPlan, TimeUnit
 
@@ -34,15 +36,34 @@ class Contexts:
 
     :param times: relative to the target, in time units, (contexts, scans), negative.
     :param mask: of the same shape.
+    :param subjects: position of the subject of each context, (contexts,).
     """
 
     times: Tensor
     mask: Tensor
+    subjects: Tensor
+
+    @property
+    def weights(self) -> Tensor:
+        """Weights with which the scans of every subject count the same, (contexts,); 1 if all have as many."""
+        scans = torch.bincount(self.subjects, self.mask.sum(1).double())
+        return (scans.max() / scans)[self.subjects]
+
+    @property
+    def of_several(self) -> "Contexts":
+        """The contexts of more than one scan."""
+        several = self.mask.sum(1) > 1
+        return Contexts(self.times[several], self.mask[several], self.subjects[several])
 
     @property
     def offsets(self) -> np.ndarray:
         """Distances of the scans from their targets, positive, in one dimension."""
         return -self.times[self.mask].numpy()
+
+    @property
+    def scan_weights(self) -> np.ndarray:
+        """The weights of the scans, in the order of :attr:`offsets`."""
+        return self.weights[:, None].expand_as(self.mask)[self.mask].numpy()
 
 
 def plan_series(fingerprint: TemporalFingerprint, longest_sequence: int) -> TemporalPlan:
@@ -60,9 +81,9 @@ def plan_series(fingerprint: TemporalFingerprint, longest_sequence: int) -> Temp
             "Expected: several scans of a subject share one name in the column 'subject' of scans.csv."
         )
     intervals = np.concatenate([np.diff(one) for one in times])
-    time_scale = float(np.median(intervals))
+    time_scale, shortest_interval = interval_percentiles(times, (50, 5)).tolist()
     sequence_length, length_reason = choose_sequence_length([len(one) for one in times], longest_sequence)
-    grids = rank_grids(times, intervals, sequence_length)
+    grids = rank_grids(times, sequence_length)
     best = grids[0]
     contexts = contexts_of(times, CONTEXT_WINDOW * sequence_length)
     regular, regular_reason = regularity(contexts, best)
@@ -72,7 +93,7 @@ def plan_series(fingerprint: TemporalFingerprint, longest_sequence: int) -> Temp
         time_unit=unit,
         time_scale=time_scale,
         sequence_length=sequence_length,
-        shortest_interval=float(np.percentile(intervals, 5)),
+        shortest_interval=shortest_interval,
         longest_span=longest_span,
         longest_horizon=longest_span,
         grid=best,
@@ -80,7 +101,8 @@ def plan_series(fingerprint: TemporalFingerprint, longest_sequence: int) -> Temp
         regular=regular,
         reasons=[
             f"Time scale {time_scale:g} {unit}: the median of {len(intervals)} intervals "
-            f"({intervals.min():g} to {intervals.max():g} {unit}) of {len(times)} subjects with two scans or more.",
+            f"({intervals.min():g} to {intervals.max():g} {unit}) of {len(times)} subjects with two scans or more"
+            f"{_weighing(times)}.",
             length_reason,
             _grid_reason(best, contexts, unit),
             regular_reason,
@@ -113,40 +135,39 @@ def contexts_of(times: list[np.ndarray], window: int) -> Contexts:
     :param window: most scans of a context.
     :returns: the contexts.
     """
-    rows = [one[max(0, target - window) : target] - one[target] for one in times for target in range(1, len(one))]
-    rows = rows[:: -(-len(rows) // MOST_CONTEXTS)]
+    targets = [(subject, target) for subject, one in enumerate(times) for target in range(1, len(one))]
+    targets = targets[:: -(-len(targets) // MOST_CONTEXTS)]
+    rows = [times[subject][max(0, target - window) : target] - times[subject][target] for subject, target in targets]
     padded = np.zeros((len(rows), window))
     mask = np.zeros((len(rows), window), dtype=bool)
     for index, row in enumerate(rows):
         padded[index, window - len(row) :] = row
         mask[index, window - len(row) :] = True
-    return Contexts(torch.from_numpy(padded), torch.from_numpy(mask))
+    subjects = torch.tensor([subject for subject, _ in targets])
+    return Contexts(torch.from_numpy(padded), torch.from_numpy(mask), subjects)
 
 
-def rank_grids(times: list[np.ndarray], intervals: np.ndarray, sequence_length: int) -> list[GridPlan]:
+def rank_grids(times: list[np.ndarray], sequence_length: int) -> list[GridPlan]:
     """Rank grids from the best to the worst, one for each spacing.
 
     Candidates for the spacing come from the intervals. Each is tried with several lengths, and the best ones once more
     with the spacing that fits their slots (least squares). Ties go to the spacing nearest the median interval.
 
     :param times: of each subject, ascending, at least two.
-    :param intervals: between neighbouring scans.
     :param sequence_length: most context scans of a sample.
     :returns: the grids.
     """
-    scale = float(np.median(intervals))
+    scale = float(interval_percentiles(times, (50,))[0])
     longest = CONTEXT_WINDOW * sequence_length
-    contexts = contexts_of(times, longest)
-    several = contexts.mask.sum(1) > 1
-    if not several.any():
+    contexts = contexts_of(times, longest).of_several
+    if not len(contexts.times):
         return [GridPlan(spacing=scale, length=1, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0)]
-    contexts = Contexts(contexts.times[several], contexts.mask[several])
 
     def ranked(spacings: np.ndarray) -> list[GridPlan]:
         grids = [_best_length(contexts, spacing, scale, longest) for spacing in spacings]
         return sorted(grids, key=lambda grid: (round(grid.score, 9), abs(np.log(grid.spacing / scale)), grid.spacing))
 
-    first = ranked(candidate_spacings(intervals, times, longest))
+    first = ranked(candidate_spacings(times, longest))
     refined = np.array([_fitted_spacing(contexts, grid) for grid in first[:5]])
     known = np.array([grid.spacing for grid in first])
     refined = refined[[not np.isclose(spacing, known, rtol=SAME, atol=0).any() for spacing in refined]]
@@ -162,22 +183,21 @@ def runners_up(ranked: list[GridPlan]) -> list[GridPlan]:
     return chosen[1 : 1 + RUNNERS_UP]
 
 
-def candidate_spacings(intervals: np.ndarray, times: list[np.ndarray], longest: int) -> np.ndarray:
+def candidate_spacings(times: list[np.ndarray], longest: int) -> np.ndarray:
     """List candidates for the spacing, distinct and sorted, in time units.
 
     They are percentiles of the intervals and simple fractions of their median; their greatest common divisor, for times
     on a grid of which every neighbouring pair lacks a scan; spans divided by numbers of slots.
 
-    :param intervals: between neighbouring scans.
-    :param times: of each subject.
+    :param times: of each subject, ascending, at least two.
     :param longest: most slots.
     :returns: (candidates,).
     """
-    median = np.median(intervals)
-    percentiles = np.percentile(intervals, (0, 1, 5, 10, 25, 40, 50, 60, 75, 90, 100))
+    percentiles = interval_percentiles(times, (0, 1, 5, 10, 25, 40, 50, 60, 75, 90, 100))
+    median = interval_percentiles(times, (50,))[0]
     fractions = median * np.array([1 / 4, 1 / 3, 1 / 2, 2 / 3, 3 / 4, 1, 3 / 2, 2])
     spans = np.median([one[-1] - one[0] for one in times]) / np.arange(1, longest + 1)
-    divisor = common_divisor(intervals)
+    divisor = common_divisor(np.concatenate([np.diff(one) for one in times]))
     candidates = np.concatenate([percentiles, fractions, spans, [divisor] if divisor else []])
     # a grid that does not cover two median intervals shows the last scan alone
     return _distinct(candidates[candidates * longest >= min(2 * median, candidates.max())])
@@ -218,12 +238,14 @@ def judge_grid(contexts: Contexts, spacing: float, length: int, scale: float, lo
     position = times / spacing + length
     before = (position < -0.5 - SAME) & mask
     inside = mask & ~before
-    scans = int(mask.sum())
+    weights = contexts.weights[:, None]
+    scans, shown = float((weights * mask).sum()), float((weights * occupied).sum())
+    rounded = float(((position - slots).abs() * weights)[inside].sum()) / max(1.0, float((weights * inside).sum()))
     costs = {
-        "overwritten": 1 - int(occupied.sum()) / scans,
-        "rounding_error": float((position - slots).abs()[inside].mean()) * spacing / scale if inside.any() else 0.0,
-        "clipped": int(before.sum()) / scans,
-        "filled": 1 - int(occupied.sum()) / occupied.numel(),
+        "overwritten": 1 - shown / scans,
+        "rounding_error": rounded * spacing / scale,
+        "clipped": float((weights * before).sum()) / scans,
+        "filled": 1 - shown / (length * float(weights.sum())),
     }
     costs = {name: _clean(cost) for name, cost in costs.items()}
     score = sum(WEIGHTS[name] * cost for name, cost in costs.items()) + WEIGHTS["memory"] * length / longest
@@ -238,13 +260,13 @@ def grid_residual(contexts: Contexts, spacing: float) -> float:
     :returns: 0 for scans on the grid, 0.25 at random.
     """
     position = contexts.offsets / spacing
-    return _clean(float(np.abs(position - np.round(position)).mean()))
+    return _clean(float(np.average(np.abs(position - np.round(position)), weights=contexts.scan_weights)))
 
 
 def _best_length(contexts: Contexts, spacing: float, scale: float, longest: int) -> GridPlan:
     reach = torch.floor(-contexts.times / spacing + 0.5 - SAME).masked_fill(~contexts.mask, 0).amax(1)
-    quantiles = torch.quantile(reach, torch.tensor([0.5, 0.75, 0.9, 0.95, 1.0], dtype=reach.dtype)).ceil()
-    lengths = sorted({int(length) for length in quantiles.clamp(1, longest)})
+    reaches = weighted_percentiles(reach.numpy(), contexts.weights.numpy(), (50, 75, 90, 95, 100))
+    lengths = sorted({int(length) for length in np.ceil(reaches).clip(1, longest)})
     grids = [judge_grid(contexts, spacing, length, scale, longest) for length in lengths]
     return min(grids, key=lambda grid: (round(grid.score, 9), grid.length))
 
@@ -254,7 +276,10 @@ def _fitted_spacing(contexts: Contexts, grid: GridPlan) -> float:
     offsets = contexts.offsets
     steps = np.round(offsets / grid.spacing)
     used = (steps >= 1) & (steps <= grid.length)
-    return float((offsets[used] * steps[used]).sum() / np.square(steps[used]).sum()) if used.any() else grid.spacing
+    if not used.any():
+        return grid.spacing
+    offsets, steps, weights = offsets[used], steps[used], contexts.scan_weights[used]
+    return float((offsets * steps * weights).sum() / (np.square(steps) * weights).sum())
 
 
 def _distinct(spacings: np.ndarray) -> np.ndarray:
@@ -269,33 +294,37 @@ def _clean(value: float) -> float:
 
 def plan_without_time(fingerprint: TemporalFingerprint, reason: str) -> TemporalPlan:
     """Make the temporal plan of samples in which time plays no part. :param reason: that the plan states."""
-    return _alone(fingerprint.time_unit, np.ones(1), 1.0, reason)
+    return _alone(fingerprint.time_unit, [np.arange(2.0)], reason)
 
 
 def plan_pairs(fingerprint: TemporalFingerprint) -> TemporalPlan:
     """Make the temporal plan of single scans and pairs of neighbouring scans: the time scale alone."""
     times = [np.asarray(one, dtype=np.float64) for one in fingerprint.times if len(one) > 1]
     unit, subjects = fingerprint.time_unit, len(fingerprint.times)
-    intervals = np.concatenate([np.diff(one) for one in times]) if times else np.ones(1)
-    scale = float(np.median(intervals))
-    longest_span = float(max((one[-1] - one[0] for one in times), default=1))
     reason = "Scans by themselves: no subject has two, so nothing can be learned from neighbouring scans."
     if times:
+        intervals, scale = sum(len(one) - 1 for one in times), interval_percentiles(times, (50,))[0]
         reason = (
-            f"Time scale {scale:g} {unit}: the median of {len(intervals)} intervals of the {len(times)} of {subjects} "
-            "subjects that have two scans or more; pairs of neighbouring scans are drawn from them."
+            f"Time scale {scale:g} {unit}: the median of {intervals} intervals of the {len(times)} of {subjects} "
+            f"subjects that have two scans or more{_weighing(times)}; pairs of neighbouring scans are drawn from them."
         )
-    return _alone(unit, intervals, longest_span, reason)
+    return _alone(unit, times or [np.arange(2.0)], reason)
 
 
-def _alone(unit: TimeUnit, intervals: np.ndarray, longest_span: float, reason: str) -> TemporalPlan:
-    """Make the plan of samples without context."""
-    scale = float(np.median(intervals))
+def _weighing(times: list[np.ndarray]) -> str:
+    """Return the part of a reason that says how subjects with different numbers of scans are weighed."""
+    return ", where every subject weighs the same" if len({len(one) for one in times}) > 1 else ""
+
+
+def _alone(unit: TimeUnit, times: list[np.ndarray], reason: str) -> TemporalPlan:
+    """Make the plan of samples without context. :param times: of each subject, at least two."""
+    scale, shortest_interval = interval_percentiles(times, (50, 5)).tolist()
+    longest_span = float(max(one[-1] - one[0] for one in times))
     return TemporalPlan(
         time_unit=unit,
         time_scale=scale,
         sequence_length=1,
-        shortest_interval=float(np.percentile(intervals, 5)),
+        shortest_interval=shortest_interval,
         longest_span=longest_span,
         longest_horizon=longest_span,
         grid=GridPlan(spacing=scale, length=1, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0),

@@ -4,10 +4,13 @@ Arrays on the file's grid have axes (z, y, x); after ``transpose_forward`` they 
 change, nothing is interpolated and voxels stay bit-identical.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from longflow.data.images import Geometry, by_axis
+from longflow.data.memory import check_memory
 from longflow.nnunet import IMAGE_RESAMPLING, LABEL_RESAMPLING, resample, shape_at_spacing
 
 
@@ -35,6 +38,19 @@ def resampled_shape(shape: Sequence[int], spacing: Sequence[float], target: Sequ
     :returns: new voxels along each axis.
     """
     return [max(1, int(size)) for size in shape_at_spacing(shape, spacing, target)]
+
+
+def check_grid(shape: Sequence[int], volumes: int, file: object, geometry: Geometry) -> None:
+    """Refuse a grid that memory cannot hold, as where a header claims a spacing of 100 m.
+
+    :param shape: voxels along each axis after resampling.
+    :param volumes: number of volumes on the grid, float32.
+    :param file: the first of their files, for the message.
+    :param geometry: its grid.
+    :raises DataError: the grid has too many voxels.
+    """
+    found = f"{by_axis(geometry.size)} voxels of {by_axis(geometry.spacing)} mm, resampled to {by_axis(shape, 12)}"
+    check_memory(4 * volumes * math.prod(shape), file, found)
 
 
 def resample_image(

@@ -95,8 +95,10 @@ class SeriesProperties:
     digest: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return a dictionary that JSON can hold."""
-        return asdict(self)
+        """Return a dictionary that JSON can hold; it has the grid alone, without the header that it was read from."""
+        content = asdict(self)
+        del content["geometry"]["nifti"]
+        return content
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "SeriesProperties":

@@ -13,7 +13,7 @@ from longflow.fingerprint.phases import paired_series
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import PLANS_NAME, DatasetPaths
 from longflow.plans import Plans, read_plans
-from longflow.preprocessing.grid import resampled_shape
+from longflow.preprocessing.grid import check_grid, resampled_shape
 from longflow.preprocessing.series import existing_scans, prepare_series, series_digest
 from longflow.preprocessing.store import (
     prepared_subjects,
@@ -229,6 +229,7 @@ def _estimated_bytes(job: Job) -> tuple[int, int]:
         plan = job.plans.configuration(output.configuration)
         target = [spacing[axis] for axis in order] if plan.own_grid else plan.spacing
         prepared = resampled_shape([shape[axis] for axis in order], [spacing[axis] for axis in order], target)
+        check_grid(prepared, len(scans) * channels, scans[0].images[0], geometry)
         before, after = math.prod(shape), math.prod(prepared)
         disk += int(len(scans) * after * (4 * channels * COMPRESSION + 0.2 * labelled))
         # all scans before and after, one scan in float64, and the coordinates by which nnU-Net resamples one channel

@@ -20,7 +20,7 @@ from longflow.errors import DataError
 from longflow.integrity.problems import REGISTER
 from longflow.plans import Plans
 from longflow.preprocessing.class_locations import find_locations, values_to_locate
-from longflow.preprocessing.grid import resample_image, resample_labels, resampled_shape, transposed
+from longflow.preprocessing.grid import check_grid, resample_image, resample_labels, resampled_shape, transposed
 from longflow.preprocessing.normal_form import clipped, normal_form_of_series, to_normal
 from longflow.preprocessing.prepared import PreparedSeries, RawSeries, SeriesProperties
 from longflow.preprocessing.restore import export_forecast, to_input_space
@@ -135,6 +135,7 @@ def prepare_volumes(raw: RawSeries, plans: Plans, configuration_name: str) -> Pr
         spacing=list(target),
         phases=list(raw.phases),
     )
+    check_grid(properties.shape, len(arrays) * len(plans.channels), raw.names[0], geometry)
     images = _normal_images(arrays, plans, properties)
     segmentations = _segmentations(raw, properties) if any(raw.labelled) else None
     locations = None

@@ -19,6 +19,7 @@ import numpy as np
 
 from longflow.errors import DataError
 from longflow.files import atomic_write, read_json, write_json
+from longflow.paths import path_in
 from longflow.preprocessing.class_locations import ClassLocations
 from longflow.preprocessing.prepared import PreparedSeries, SeriesProperties
 from longflow.private import open_blosc2
@@ -67,13 +68,11 @@ def load_prepared(folder: Path, subject: str) -> PreparedSeries:
     segmentations = None
     if any(properties.labelled):
         segmentations = _open_blosc2(folder / f"{subject}_seg.b2nd", (shape[0], *shape[2:]))
-    coarse = folder / f"{subject}_coarse.npy"
-    try:
-        means = np.load(coarse, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise _damaged(coarse, str(error)) from error
+    block = tuple(coarse_block)
+    expected = (*shape[:2], *(math.ceil(size / edge) for size, edge in zip(shape[2:], block, strict=True)))
+    means = np.array(_open_npy(folder / f"{subject}_coarse.npy", expected))
     locations = None if rows is None else StoredLocations(folder / f"{subject}_locations.npy", rows)
-    return PreparedSeries(properties, images, segmentations, means, tuple(coarse_block), locations)
+    return PreparedSeries(properties, images, segmentations, means, block, locations)
 
 
 def read_properties(folder: Path, subject: str) -> SeriesProperties:
@@ -141,13 +140,7 @@ class StoredLocations(Mapping[int, dict[int, np.ndarray]]):
     def _open(self) -> np.ndarray:
         if not self._stop:
             return np.zeros((0, 3), dtype=np.int32)
-        try:
-            places = np.load(self._path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise _damaged(self._path, str(error)) from error
-        if places.shape != (self._stop, 3):
-            raise _damaged(self._path, f"found shape {places.shape}, expected {(self._stop, 3)}")
-        return places
+        return _open_npy(self._path, (self._stop, 3))
 
 
 def _save_locations(locations: ClassLocations | None, path: Path) -> dict[int, dict[int, list[int]]] | None:
@@ -183,7 +176,7 @@ def remove_prepared(folder: Path, subject: str) -> None:
     :param subject: the subject's name.
     """
     for end in (".json", "_images.b2nd", "_seg.b2nd", "_coarse.npy", "_locations.npy"):
-        (Path(folder) / f"{subject}{end}").unlink(missing_ok=True)
+        path_in(Path(folder), f"{subject}{end}").unlink(missing_ok=True)
 
 
 def size_on_disk(folder: Path) -> int:
@@ -256,13 +249,20 @@ def _open_blosc2(path: Path, shape: tuple[int, ...]) -> blosc2.NDArray:
     return array
 
 
+def _open_npy(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Open an array without reading it: its header may claim any size."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError, OverflowError) as error:
+        raise _damaged(path, str(error)) from error
+    if array.shape != shape:
+        raise _damaged(path, f"found shape {array.shape}, expected {shape}")
+    return array
+
+
 def _damaged(path: Path, cause: str) -> DataError:
     return DataError(f"{path} is damaged ({cause}). Delete it and its .json and run longflow_preprocess again.")
 
 
 def _properties_path(folder: Path, subject: str) -> Path:
-    if not subject or subject.startswith(".") or Path(subject).name != subject or "\\" in subject:
-        raise DataError(
-            f"The subject '{subject}' cannot be a file name. Rename it in scans.csv (letters, digits, - and _)."
-        )
-    return folder / f"{subject}.json"
+    return path_in(folder, f"{subject}.json")

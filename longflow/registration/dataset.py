@@ -7,6 +7,7 @@ fails the checks is reported and not written.
 """
 
 import logging
+import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -19,11 +20,13 @@ import SimpleITK as sitk
 from longflow import __version__
 from longflow.data.body import bright_image
 from longflow.data.dataset import DatasetDescription, Series, read_description, series_of_folder, write_scans
-from longflow.data.images import Geometry, read_geometry, read_image
+from longflow.data.images import Geometry, by_axis, read_geometry, read_image
+from longflow.data.memory import check_memory
 from longflow.data.phases import phases_of_dataset
 from longflow.errors import DataError, LongflowError, first_few
 from longflow.files import read_json, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
+from longflow.paths import path_in
 from longflow.registration.checks import (
     RegistrationError,
     check_folding,
@@ -197,7 +200,7 @@ def _forget(subject: SubjectToRegister) -> None:
         (subject.target / name).unlink(missing_ok=True)
     for scan in subject.series.scans:
         for ending in (".tfm", "_displacement.nii.gz"):
-            (subject.target / "transforms" / f"{scan.case}{ending}").unlink(missing_ok=True)
+            path_in(subject.target / "transforms", f"{scan.case}{ending}").unlink(missing_ok=True)
 
 
 def _write_tables(parts: dict[str, list[Series]], causes: dict[str, str], raw: Path, target: Path) -> None:
@@ -247,7 +250,10 @@ def _register(subject: SubjectToRegister) -> None:
     for scan, image in zip(scans, images, strict=True):
         check_files(scan, Geometry.of(image))
     matrices, report = _linear(images, subject)
-    grid = grid_image(mid_grid([Geometry.of(image) for image in images], matrices))
+    geometry = mid_grid([Geometry.of(image) for image in images], matrices)
+    found = f"{by_axis(geometry.size)} voxels of {by_axis(geometry.spacing, 3)} mm to cover all scans"
+    check_memory(4 * len(scans) * math.prod(geometry.size), scans[0].images[0], found)
+    grid = grid_image(geometry)
     transforms: list[sitk.Transform] = [transform_of(matrix) for matrix in matrices]
     on_grid = [resampled(image, grid, transform) for image, transform in zip(images, transforms, strict=True)]
     report["overlap of the fields of view"] = check_overlap([np.isfinite(array) for array in on_grid])
@@ -260,7 +266,7 @@ def _register(subject: SubjectToRegister) -> None:
             for linear, field in zip(transforms, fields, strict=True)
         ]
     for scan, transform in zip(scans, transforms, strict=True):
-        write_scan(scan, grid, transform, subject)
+        write_scan(scan, geometry, transform, subject)
     write_transforms(scans, matrices, fields, subject.target)
     write_record(subject, {"model": subject.model, **report})
 

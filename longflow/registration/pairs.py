@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from longflow.data.body import body_mask
 from longflow.data.box import Box
 from longflow.data.dataset import Scan, Series
-from longflow.data.images import Geometry, read_image
+from longflow.data.images import Geometry, read_geometry, read_image
 from longflow.data.phases import PhasePair, in_pairs, phase_pairs
 from longflow.errors import DataError, first_few
 from longflow.files import read_json
@@ -43,7 +43,7 @@ from longflow.registration.subject import (
     check_files,
     copy_scan,
     crop_scan,
-    grid_image,
+    cropped,
     write_record,
     write_scan,
     write_transforms,
@@ -140,7 +140,7 @@ def register_pairs(subject: SubjectToRegister) -> None:
     pairs = phase_pairs(subject.series, subject.phases)
     is_ct = subject.description.is_ct[0]
     first = _read(pairs[0].first, is_ct)
-    geometry = Geometry.of(first)
+    geometry = read_geometry(pairs[0].first.images[0])
     registered, reports = [], {}
     for pair in pairs:
         native = first if pair is pairs[0] else _read(pair.first, is_ct)
@@ -277,10 +277,9 @@ def _shown_by_all(body: np.ndarray, images: Sequence[np.ndarray], geometry: Geom
 
 def _write(registered: Sequence[_Registered], geometry: Geometry, box: Box, subject: SubjectToRegister) -> None:
     whole = [stop - start for start, stop in box] == list(reversed(geometry.size))
-    grid = grid_image(geometry)[tuple(slice(start, stop) for start, stop in reversed(box))]
     for one in registered:
         if one.matrix is not None:
-            write_scan(one.scan, grid, one.transform, subject)
+            write_scan(one.scan, cropped(geometry, box), one.transform, subject)
         elif whole:
             copy_scan(one.scan, subject)
         else:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +11,12 @@ import SimpleITK as sitk
 
 from longflow.data.box import Box, box_slices
 from longflow.data.dataset import DatasetDescription, Scan, Series
-from longflow.data.images import Geometry, check_same_grid, read_geometry, read_image, write_volume
+from longflow.data.images import Geometry, check_same_grid, read_array, read_geometry, read_image, write_volume
+from longflow.data.nifti import moved
 from longflow.data.phases import phase_pairs
 from longflow.errors import DataError
 from longflow.files import atomic_write, read_json, write_json
+from longflow.paths import path_in
 from longflow.registration.linear import transform_of
 
 Model = Literal["rigid", "affine", "deformable"]
@@ -47,7 +49,7 @@ class SubjectToRegister:
     def record(self) -> Path:
         """Return the path of the subject's record. It is written last: if it exists, the subject is finished."""
         suffix = "" if self.part == "Tr" else "_test"
-        return self.target / "transforms" / f"{self.series.subject}{suffix}.json"
+        return path_in(self.target / "transforms", f"{self.series.subject}{suffix}.json")
 
     @property
     def sources(self) -> dict[str, list[int]]:
@@ -107,6 +109,18 @@ def grid_image(geometry: Geometry) -> sitk.Image:
     return image
 
 
+def cropped(geometry: Geometry, box: Box) -> Geometry:
+    """Return the grid of a crop.
+
+    :param geometry: of the whole volume.
+    :param box: [start, stop] along z, y, x.
+    :returns: the grid of the voxels inside; a NIfTI header moves with it.
+    """
+    found = Geometry.of(grid_image(geometry)[tuple(reversed(box_slices(box)))])
+    start = tuple(first for first, _ in reversed(box))
+    return replace(found, nifti=moved(geometry.nifti, start) if geometry.nifti else b"")
+
+
 def copy_scan(scan: Scan, subject: SubjectToRegister) -> None:
     """Copy every file of a scan unchanged."""
     for path in files_of(scan):
@@ -117,21 +131,19 @@ def copy_scan(scan: Scan, subject: SubjectToRegister) -> None:
 def crop_scan(scan: Scan, box: Box, subject: SubjectToRegister) -> None:
     """Crop every file of a scan to a box; the voxels inside are unchanged."""
     for path in files_of(scan):
-        image = read_image(path)
-        cut = image[tuple(reversed(box_slices(box)))]
-        array = sitk.GetArrayViewFromImage(cut)
-        write_volume(array, Geometry.of(cut), array.dtype.name, subject.target_of(path))
+        array, geometry = read_array(path)
+        write_volume(array[box_slices(box)], cropped(geometry, box), array.dtype.name, subject.target_of(path))
 
 
-def write_scan(scan: Scan, grid: sitk.Image, transform: sitk.Transform, subject: SubjectToRegister) -> None:
+def write_scan(scan: Scan, geometry: Geometry, transform: sitk.Transform, subject: SubjectToRegister) -> None:
     """Resample every channel by cubic splines, limited to its own range, and the label by nearest neighbour; each once.
 
     :param scan: the scan.
-    :param grid: an image on the new grid.
+    :param geometry: the new grid.
     :param transform: from points of the new grid to points of the scan, mm.
     :param subject: its settings.
     """
-    geometry = Geometry.of(grid)
+    grid = grid_image(geometry)
     for path in scan.images:
         image = read_image(path)
         array = sitk.GetArrayViewFromImage(image)
@@ -161,10 +173,10 @@ def write_transforms(
     """
     folder = target / "transforms"
     for scan, matrix, field in zip(scans, matrices, fields, strict=True):
-        with atomic_write(folder / f"{scan.case}.tfm") as temporary:
+        with atomic_write(path_in(folder, f"{scan.case}.tfm")) as temporary:
             sitk.WriteTransform(transform_of(matrix), str(temporary))
         if field is not None:
-            with atomic_write(folder / f"{scan.case}_displacement.nii.gz") as temporary:
+            with atomic_write(path_in(folder, f"{scan.case}_displacement.nii.gz")) as temporary:
                 sitk.WriteImage(sitk.Cast(field, sitk.sitkVectorFloat32), str(temporary), useCompression=True)
 
 

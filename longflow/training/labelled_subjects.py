@@ -1,6 +1,8 @@
 """Choose the subjects whose labels a training may use, and list their labelled scans."""
 
+import re
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
@@ -25,7 +27,7 @@ def choose_labelled(value: str, cohort: Cohort, seed: int) -> list[str]:
         no subject, unknown subjects, subjects of the validation or subjects without labels.
     """
     labelled = sorted({subject for subject, _ in labelled_scans(cohort)})
-    if value.strip().lstrip("+-").isdigit():
+    if re.fullmatch("[+-]?[0-9]{1,9}", value.strip()):
         return _drawn(int(value), labelled, seed)
     path = Path(value)
     if not path.is_file():
@@ -50,7 +52,7 @@ def _listed(path: Path, labelled: list[str], cohort: Cohort) -> list[str]:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{path} is not a text file in UTF-8 with one subject in each line.") from error
-    listed = sorted({line.strip() for line in lines if line.strip()})
+    listed = sorted({normalize("NFC", line).strip() for line in lines if line.strip()})
     if not listed:
         raise ConfigurationError(f"{path} names no subject; expected one in each line.")
     known = set(prepared_subjects(cohort.folder))

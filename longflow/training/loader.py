@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from longflow.parallel import worker_context
+
 
 class Numbers(Sampler[int]):
     """Numbers of the batches of one process of a run: first, first + step, first + 2 step, ... without end.
@@ -38,6 +40,6 @@ def training_loader(samples: Dataset, first: int, step: int, workers: int, pin: 
         sampler=Numbers(first, step),
         num_workers=workers,
         pin_memory=pin,
-        multiprocessing_context="spawn" if workers else None,
+        multiprocessing_context=worker_context(type(samples).__module__) if workers else None,
         persistent_workers=workers > 0,
     )

@@ -3,7 +3,6 @@
 import logging
 import math
 import shutil
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -20,12 +19,14 @@ from longflow.methods.registry import method_class_for, samples_of, validation_c
 from longflow.methods.weights import load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import autocast
 from longflow.paths import FoldPaths
-from longflow.training.checkpoints import averaged_weights, restart_average, save_state, update_average
+from longflow.training import clock
+from longflow.training.checkpoints import restart_average, save_state, update_average
 from longflow.training.cost import record_cost
 from longflow.training.distributed import Processes
 from longflow.training.loader import training_loader
 from longflow.training.logbook import EpochRecord, Logbook
-from longflow.training.run import Run, State, Stopped, set_up_run
+from longflow.training.run import OnActivity, Run, State, Stopped, set_up_run
+from longflow.training.scoring import may_validate, must_probe, predict_out_of_fold, probe, validate
 from longflow.training.splits import cohorts_of_fold
 from longflow.training.start import begin, is_finished, plan_start, record_start
 from longflow.training.stop import StopSignal
@@ -33,8 +34,6 @@ from longflow.training.validation import Score
 
 logger = logging.getLogger(__name__)
 
-#: with a time budget, validation begins after this share of it and takes about as large a share of the time
-VALIDATION_SHARE = 0.1
 #: nnU-Net's exponent
 POLYNOMIAL = 0.9
 
@@ -47,6 +46,7 @@ def train_fold(
     overwrite: bool = False,
     on_progress: OnProgress = lambda *_: None,
     after_epoch: AfterEpoch = lambda *_: None,
+    on_activity: OnActivity = lambda *_: None,
 ) -> FoldPaths:
     """Train one fold, or continue where an earlier command was stopped; a finished fold stays as it is.
 
@@ -54,6 +54,8 @@ def train_fold(
     :param overwrite: train from scratch, even if the fold is finished or begun.
     :param on_progress: called in the first process after each step, with the share of the run that is done.
     :param after_epoch: called in the first process after each epoch (to draw).
+    :param on_activity: called in the first process before each item of a validation, with the share of the run that is
+        done and what is being done.
     :returns: the folder of the fold.
     :raises LongflowError: the plan, the preprocessed data or an earlier checkpoint do not fit.
     :raises InUseError: another process trains this fold.
@@ -87,6 +89,7 @@ def train_fold(
         samples = samples_of(kind)(
             start.training, job.plans, job.configuration, job.settings.seed, run.method.augmented
         )
+        run.on_activity = on_activity
         _train(run, samples, on_progress, after_epoch)
     return job.paths
 
@@ -126,39 +129,43 @@ def _loop(
     state, settings, processes = run.state, run.job.settings, run.processes
     first = state.iteration * processes.count + processes.index
     batches = iter(training_loader(samples, first, processes.count, settings.workers, pin=run.device.type == "cuda"))
-    last_checkpoint = epoch_start = time.monotonic()
+    last_checkpoint = epoch_start = run.counted = clock.now()
     waited = worked = 0.0
     run.method.train()
-    while (progress := processes.agree(run.progress)) < 1:
+    run.advance()
+    while run.progress < 1:
         # step
-        begun = time.monotonic()
+        begun = clock.now()
         batch = next(batches).to(run.device)
-        fetched = time.monotonic()
-        _begin_due_stage(run, batch, progress)
-        losses = _train_step(run, batch, progress)
-        seconds = time.monotonic() - begun
-        waited, worked = waited + fetched - begun, worked + seconds
+        fetched = clock.now()
+        _begin_due_stage(run, batch)
+        losses = _train_step(run, batch)
+        waited, worked = waited + fetched - begun, worked + clock.now() - begun
         state.iteration += 1
         for name, value in losses.items():
             state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
         state.loss_count += 1
-        state.seconds += seconds
         if processes.first:
-            on_progress(progress, state)
+            on_progress(run.share_done, state)
+        run.count_time()
+        if processes.first and must_probe(run):
+            probe(run)
+        run.advance()
 
         # epoch
-        if log and (state.iteration % run.iterations_per_epoch == 0 or run.ended):
-            if run.ended:
+        ended = run.progress >= 1
+        if log and (state.iteration % run.iterations_per_epoch == 0 or ended):
+            if ended:
                 save_state(run)  # the last validation may take long
-            score = _validate(run) if run.ended or _may_validate(run) else None
-            _record(run, log, score, time.monotonic() - epoch_start, waited / worked)
+            score = validate(run) if ended or may_validate(run) else None
+            _record(run, log, score, clock.now() - epoch_start, waited / worked)
             after_epoch(run.job.paths)
-            waited, worked, epoch_start = 0.0, 0.0, time.monotonic()
+            waited, worked, epoch_start = 0.0, 0.0, clock.now()
 
         # checkpoint
-        if processes.first and time.monotonic() - last_checkpoint > settings.checkpoint_every:
+        if processes.first and clock.now() - last_checkpoint > settings.checkpoint_every:
             save_state(run)
-            last_checkpoint = time.monotonic()
+            last_checkpoint = clock.now()
         if processes.agree(float(stop.received)):
             if processes.first:
                 save_state(run)
@@ -166,16 +173,17 @@ def _loop(
             raise Stopped
 
 
-def _begin_due_stage(run: Run, batch: Batch, progress: float) -> None:
+def _begin_due_stage(run: Run, batch: Batch) -> None:
     """Begin the method's next stage where it is due: from the averaged weights, everything else from scratch.
 
     The best weights so far were the best of another stage.
     """
     state, method = run.state, run.method
-    if state.stage + 1 == len(method.stages) or progress < method.stages[state.stage + 1]:
+    if state.stage + 1 == len(method.stages) or run.progress < method.stages[state.stage + 1]:
         return
     state.stage, state.stage_iteration = state.stage + 1, state.iteration
     state.best_value, state.loss_sums, state.loss_count = None, {}, 0
+    state.prediction_cost = None  # of another network
     run.optimizer.zero_grad(set_to_none=True)
     run.optimizer.state.clear()
     method.load_state_dict(run.average)
@@ -185,12 +193,12 @@ def _begin_due_stage(run: Run, batch: Batch, progress: float) -> None:
     logger.info("Stage %d of %d begins after iteration %d.", state.stage + 1, len(method.stages), state.iteration)
 
 
-def _train_step(run: Run, batch: Batch, progress: float) -> dict[str, float]:
+def _train_step(run: Run, batch: Batch) -> dict[str, float]:
     """Update once; return the loss and its terms. Randomness depends on seed, iteration and process alone."""
     seed, processes = run.job.settings.seed, run.processes
     torch.manual_seed(seed * 1_000_003 + run.state.iteration * processes.count + processes.index)
     for group in run.optimizer.param_groups:
-        group["lr"] = run.learning_rate * schedule(run.progress_of_stage(progress), run.recipe)
+        group["lr"] = run.learning_rate * schedule(run.progress_of_stage(run.progress), run.recipe)
     run.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
     with autocast(run.device):
         loss = run.step(batch)
@@ -228,34 +236,6 @@ def schedule(progress: float, recipe: Recipe) -> float:
     return rest**POLYNOMIAL if recipe.schedule == "polynomial" else rest
 
 
-def _may_validate(run: Run) -> bool:
-    """Tell whether an epoch is validated: always, unless a time budget leaves validation no time yet or no more."""
-    state, budget = run.state, run.job.settings.max_time
-    early = budget is not None and state.seconds < VALIDATION_SHARE * budget
-    spent = budget is not None and state.validation_seconds > VALIDATION_SHARE * state.seconds
-    return not (early or spent)
-
-
-def _validate(run: Run) -> Score:
-    """Score the averaged weights; keep them if they are the best so far, or if the recipe keeps the last."""
-    begun, state, method = time.monotonic(), run.state, run.method
-    current = {name: tensor.detach().clone() for name, tensor in method.state_dict().items()}
-    method.load_state_dict(run.average)
-    score = run.validation.score(method.eval())
-    method.load_state_dict(current)
-    method.train()
-    state.note = score.note
-    better = state.best_value is None or math.isnan(state.best_value) or score.value < state.best_value
-    if better or run.recipe.keep == "last":
-        state.best_value, state.best_iteration = score.value, state.iteration
-        write_checkpoint(averaged_weights(run, score), run.job.paths.best)
-    state.validated_iteration = state.iteration
-    used = time.monotonic() - begun
-    state.seconds += used
-    state.validation_seconds += used
-    return score
-
-
 def _record(run: Run, log: Logbook, score: Score | None, epoch_seconds: float, wait_share: float) -> None:
     """Record an epoch and begin the next."""
     state = run.state
@@ -286,10 +266,10 @@ def _finish(run: Run) -> None:
             *(state.stage + 1, len(run.method.stages)),
         )
     if state.validated_iteration != state.iteration:
-        _validate(run)
+        validate(run)
     kept = read_checkpoint(paths.best)
     load_weights(run.method, kept.part("weights"), paths.best)
-    run.validation.finish(run.method.eval())
+    predict_out_of_fold(run)
     record_cost(run)
     write_checkpoint(kept, paths.final)
     logger.info(

@@ -10,6 +10,7 @@ from longflow.methods.method import Method
 from longflow.methods.registry import method_class_for, samples_of
 from longflow.networks.precision import autocast
 from longflow.random_state import isolated_randomness
+from longflow.training.clock import in_time
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import SEED, Cohort
 from longflow.training.validation import Score
@@ -50,13 +51,18 @@ class LossValidation:
         """
         samples = self.samples(method.augmented)
         sums: dict[str, float] = {}
-        for number in range(BATCHES):
-            with isolated_randomness(SEED + number, devices=None), autocast(self.device):
-                loss = method.training_step(samples[number].to(self.device))
+        count = 0
+        for number in in_time(range(BATCHES)):
+            with isolated_randomness(SEED + number, devices=None):
+                batch = samples[number].to(self.device)  # not in bf16: its augmentation computes, too
+                with autocast(self.device):
+                    loss = method.training_step(batch)
             for name, value in {"loss": loss, **method.terms}.items():
-                sums[name] = sums.get(name, 0.0) + float(value) / BATCHES
-        columns = {f"validation_{name}": value for name, value in sums.items()}
-        return Score(sums["loss"], columns, f"validation loss {sums['loss']:.4f}")
+                sums[name] = sums.get(name, 0.0) + float(value)
+            count += 1
+        means = {name: value / count for name, value in sums.items()}
+        columns = {f"validation_{name}": value for name, value in means.items()}
+        return Score(means["loss"], columns, f"validation loss {means['loss']:.4f}")
 
     def finish(self, method: Method) -> None:
         """Write nothing: there are no predictions."""

@@ -13,10 +13,20 @@ from longflow.job import FoldJob
 from longflow.methods.method import Method, Recipe
 from longflow.methods.registry import build_method
 from longflow.networks.precision import computes_bf16
+from longflow.training import clock
 from longflow.training.distributed import Processes
 from longflow.training.validation import Validation
 
 logger = logging.getLogger(__name__)
+
+#: the last validation and the out-of-fold predictions are given at most this share of a time budget
+MOST_FOR_THE_END = 0.5
+#: of the time that is kept for them over what was measured
+MARGIN = 1.2
+#: what the bar shows of an unfinished run at most
+MOST_SHOWN = 0.99
+
+OnActivity = Callable[[float, str], None]
 
 
 @dataclass
@@ -26,6 +36,9 @@ class State:
     :param iteration: number of updates so far.
     :param seconds: of training and validation so far, over all sessions.
     :param validation_seconds: the part of ``seconds`` that validation took.
+    :param validation_cost: seconds that the next validation will take; 0: unknown.
+    :param scored_items: number of items that a validation scores; None: all.
+    :param prediction_cost: seconds that all out-of-fold predictions will take; None: unknown.
     :param best_value: of the best validation so far.
     :param best_iteration: of the best validation so far.
     :param validated_iteration: of the last validation.
@@ -40,6 +53,9 @@ class State:
     iteration: int = 0
     seconds: float = 0.0
     validation_seconds: float = 0.0
+    validation_cost: float = 0.0
+    scored_items: int | None = None
+    prediction_cost: float | None = None
     best_value: float | None = None
     best_iteration: int = 0
     validated_iteration: int = 0
@@ -68,6 +84,9 @@ class Run:
     :param recipe: how the method is optimised.
     :param validation: of the averaged weights.
     :param state: where the run stands.
+    :param on_activity: called with the share of the run that is done, and what is being done.
+    :param progress: share of the training that is done; schedule and stages follow it.
+    :param counted: time of the clock up to which ``state.seconds`` counts.
     """
 
     job: FoldJob
@@ -79,6 +98,9 @@ class Run:
     recipe: Recipe
     validation: Validation
     state: State = field(default_factory=State)
+    on_activity: OnActivity = lambda share, activity: None
+    progress: float = 0.0
+    counted: float = 0.0
 
     @property
     def device(self) -> torch.device:
@@ -112,12 +134,35 @@ class Run:
         settings = self.job.settings
         return settings.iterations or (settings.epochs or self.job.plans.training.epochs) * self.iterations_per_epoch
 
-    @property
-    def progress(self) -> float:
-        """Share of the run that is done."""
+    def advance(self) -> None:
+        """Update the progress, to the furthest of all processes. It never falls, even if the end gets quicker."""
+        share = self.state.iteration / self.total_iterations
         if budget := self.job.settings.max_time:
-            return self.state.seconds / budget
-        return self.state.iteration / self.total_iterations
+            share = max(self.progress, self.state.seconds / (budget - self.reserved))
+        self.progress = self.processes.agree(share)
+
+    @property
+    def reserved(self) -> float:
+        """Seconds of a time budget that are kept for the last validation and the out-of-fold predictions."""
+        cost = self.state.validation_cost + (self.state.prediction_cost or 0.0)
+        return min(MARGIN * cost, MOST_FOR_THE_END * self.job.settings.max_time)
+
+    def count_time(self) -> None:
+        """Add the time since the last call to the seconds of the run."""
+        now = clock.now()
+        self.state.seconds += now - self.counted
+        self.counted = now
+
+    @property
+    def share_done(self) -> float:
+        """Share of the whole run that is done, for the progress bar, which is full at the very end only."""
+        budget = self.job.settings.max_time
+        return min(self.state.seconds / budget if budget else self.progress, MOST_SHOWN)
+
+    def show_item(self, activity: str, number: int, of: int) -> None:
+        """Show which item of a validation is worked on."""
+        self.count_time()
+        self.on_activity(self.share_done, f"{activity}, {number} of {of}")
 
     def progress_of_stage(self, progress: float) -> float:
         """Return the share of the method's present stage that is done.
@@ -127,11 +172,6 @@ class Run:
         """
         begun, end = (*self.method.stages, 1.0)[self.state.stage :][:2]
         return max(0.0, progress - begun) / (end - begun)
-
-    @property
-    def ended(self) -> bool:
-        """Whether the budget is used."""
-        return self.progress >= 1
 
 
 def set_up_run(job: FoldJob, processes: Processes, validation: Validation) -> Run:

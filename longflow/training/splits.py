@@ -4,9 +4,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 
+from longflow.data.dataset import warn_of_spellings
 from longflow.errors import ConfigurationError, DataError, NotFoundError, first_few
 from longflow.files import read_json, write_json
 from longflow.job import FoldJob
@@ -133,9 +135,10 @@ def read_or_make_splits(
     :raises ConfigurationError: a stored split names an unknown subject, leaks, or has an empty side.
     :raises DataError: there is one subject only.
     """
+    warn_of_spellings(scans)
     if paths.splits.is_file():
         splits = [Split(tuple(entry["train"]), tuple(entry["val"])) for entry in _read_splits(paths.splits)]
-        _check_splits(splits, scans, paths.splits, task.words.needs)
+        _check_splits(splits, scans, paths, task.words.needs)
         return splits
     subjects = sorted(scans)
     if len(subjects) < 2:
@@ -172,17 +175,28 @@ def split_of_fold(splits: list[Split], fold: int, path: Path) -> Split:
 def _read_splits(path: Path) -> list[dict[str, list[str]]]:
     content = read_json(path)
     good = isinstance(content, list) and all(
-        isinstance(entry, dict) and isinstance(entry.get("train"), list) and isinstance(entry.get("val"), list)
-        for entry in content
+        isinstance(entry, dict) and all(_are_names(entry.get(side)) for side in ("train", "val")) for entry in content
     )
     if not good or not content:
         raise ConfigurationError(
-            f'{path} should be a list of {{"train": [subjects], "val": [subjects]}}, one for each fold.'
+            f'{path} should be a list of {{"train": [subjects], "val": [subjects]}}, one for each fold. Correct it, or '
+            "delete the file: longflow then makes new splits."
         )
-    return content
+    return [{side: [normalize("NFC", name) for name in entry[side]] for side in ("train", "val")} for entry in content]
 
 
-def _check_splits(splits: list[Split], scans: dict[str, list[str]], path: Path, needs: str) -> None:
+def _are_names(subjects: object) -> bool:
+    return isinstance(subjects, list) and all(isinstance(name, str) for name in subjects)
+
+
+def _check_splits(splits: list[Split], scans: dict[str, list[str]], paths: DatasetPaths, needs: str) -> None:
+    path = paths.splits
+    remedy = (
+        f"If the dataset has changed since the splits were made, delete the file {path}: longflow then makes new ones, "
+        "and every fold has to be trained again. If you made it yourself, correct it."
+    )
+    if forgotten := sorted(set(scans) - {name for split in splits for name in (*split.train, *split.val)}):
+        logger.info("%d subjects are in no fold of %s: %s. %s", len(forgotten), path, first_few(forgotten), remedy)
     for fold, split in enumerate(splits):
         if leaked := sorted(set(split.train) & set(split.val)):
             raise ConfigurationError(
@@ -192,7 +206,7 @@ def _check_splits(splits: list[Split], scans: dict[str, list[str]], path: Path, 
         if unknown := sorted({*split.train, *split.val} - set(scans)):
             raise ConfigurationError(
                 f"{path}, fold {fold}: {first_few(unknown)} is not a subject with {needs} in this dataset. Splits "
-                "name subjects (the column of scans.csv), not cases."
+                f"name subjects (the column of scans.csv), not cases. {remedy}"
             )
         if not split.train or not split.val:
             raise ConfigurationError(f"{path}, fold {fold}: both train and val need at least one subject.")

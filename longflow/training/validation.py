@@ -46,12 +46,16 @@ class Validation(Protocol):
     def score(self, method: Method) -> Score:
         """Score a method on the same data every time.
 
+        Iterate over the scans with :func:`longflow.training.clock.in_time`, so that a time budget can shorten it.
+
         :param method: in evaluation mode.
         :returns: its score.
         """
 
     def finish(self, method: Method) -> None:
         """Write the out-of-fold predictions of the finished method, as ``longflow_predict`` would write them.
+
+        Iterate over them with :func:`longflow.training.clock.in_time`, so that a time budget can shorten it.
 
         :param method: in evaluation mode, with the weights that are kept.
         """

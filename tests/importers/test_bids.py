@@ -156,6 +156,61 @@ def test_sessions_without_a_time_are_excluded(plain, raw):
     ]
 
 
+def write_scans_tsv(source, subject, dates, own=False):
+    """A table of images with dates: one for each session, or one for the subject."""
+    lines = {}
+    for session, date in zip(("ses-a", "ses-b"), dates, strict=True):
+        name = f"anat/{subject}_{session}_run-01_T1w.nii.gz"
+        folder, name = (source / subject, f"{session}/{name}") if own else (source / subject / session, name)
+        path = folder / (f"{subject}_scans.tsv" if own else f"{subject}_{session}_scans.tsv")
+        lines.setdefault(path, ["filename\tacq_time\toperator"]).append(f"{name}\t{date}\tx")
+        lines[path].append(f"{name.replace('T1w', 'bold')}\t1999-01-01\tx")
+    for path, content in lines.items():
+        path.write_text("\ufeff" + "\n".join(content) + "\n", encoding="utf-8")
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_dates_of_the_images_are_read_where_nothing_else_has_times(plain, raw, own):
+    write_scans_tsv(plain, "sub-01", ("2009-06-14T13:30:00", "2010-06-14T13:30:00"), own)
+    write_scans_tsv(plain, "sub-02", ("1925-03-01", "1925-01-01"), own)
+    run(plain, raw)
+    assert list(times(raw).items()) == [
+        ("sub-01_ses-a", 0),
+        ("sub-01_ses-b", 365),
+        ("sub-02_ses-b", 0),
+        ("sub-02_ses-a", 59),
+    ]
+    assert unit(raw) == "days"
+    write_sessions(plain, "sub-01", "days", (0, 7))
+    run(plain, raw, times="acq_time", overwrite=True)
+    assert times(raw)["sub-01_ses-b"] == 365
+
+
+def test_names_with_a_unit_count_before_dates_of_images(source, raw):
+    anat = "anat/sub-OAS30001_ses-d0129_run-01_T1w.nii.gz"
+    table = source / "sub-OAS30001/ses-d0129/sub-OAS30001_ses-d0129_scans.tsv"
+    table.write_text(f"filename\tacq_time\n{anat}\t2009-06-14\n")
+    run(source, raw)
+    assert times(raw)["sub-OAS30001_ses-d0129"] == 129
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "message"),
+    [
+        ("sub-01/sub-01_sessions.tsv", "session_id\tdays\nses-a\t0\n\nses-a\t9\n", r"ses-a twice, in lines 2 and 4"),
+        ("sub-01/sub-01_sessions.tsv", "session_id\tdays\na\t0\nses-a\t9\n", r"sub-01 ses-a twice, in lines 2 and 3"),
+        ("sessions.tsv", "participant_id\tsession_id\tdays\n01\ta\t0\nsub-01\tses-a\t9\n", r"in lines 2 and 3"),
+        ("sub-01/sub-01_sessions.tsv", "session_id\tdays\tdays\nses-a\t0\t9\n", r"2 columns called days: columns 2, 3"),
+        ("sub-01/sub-01_sessions.tsv", "session_id\tdays\nses-a\t2019_01\n", r"Found: '2019_01'. Expected numbers"),
+        ("sub-01/sub-01_sessions.tsv", "session_id\tacq_time\nses-a\t15.06.2009\n", r"'15.06.2009'.*not 15.06.2009"),
+    ],
+)
+def test_a_session_or_a_column_twice_and_other_cells(plain, raw, name, lines, message):
+    (plain / name).write_text(lines)
+    with pytest.raises(DataError, match=message):
+        run(plain, raw)
+
+
 def test_labels_by_their_pattern_and_test_subjects(source, raw):
     pattern = "derivatives/{subject}/{session}/{subject}_{session}_dseg.nii.gz"
     write_image(tiny_label(), source / pattern.format(subject="sub-OAS30002", session="ses-d0371"))
@@ -205,7 +260,7 @@ def test_sources_and_flags_that_cannot_be_used(source, plain, raw, tmp_path):
     with pytest.raises(ConfigurationError, match=r"--time_unit weeks: dates .* become days"):
         run(plain, raw, time_unit="weeks")
     (plain / "sub-01" / "sub-01_sessions.tsv").write_bytes(b"session_id\tage\n\xff\xfe\t1\n")
-    with pytest.raises(DataError, match=r"is not a table that can be read"):
+    with pytest.raises(DataError, match=r"sub-01_sessions.tsv is not a text file in UTF-8"):
         run(plain, raw)
     path = next(source.rglob("*T1w.nii.gz"))
     path.write_bytes(path.read_bytes()[:-300])

@@ -167,7 +167,7 @@ def test_files_that_cannot_be_read(source, raw):
     with pytest.raises(DataError, match=r"has the columns Patient, When; expected Patient, Date .* and Rating"):
         run(source, raw)
     (source / RATINGS).write_bytes(b"Patient,Date,Rating\n\xff\xfe,,\n")
-    with pytest.raises(DataError, match=r"is not a table that can be read"):
+    with pytest.raises(DataError, match=r"LUMIERE-ExpertRating.*csv is not a text file in UTF-8"):
         run(source, raw)
     (source / RATINGS).unlink()
     path = source / "Imaging" / "Patient-001" / "week-044" / "CT1.nii.gz"

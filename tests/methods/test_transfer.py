@@ -244,6 +244,19 @@ def test_numbers_of_another_kind_are_not_taken_over(tmp_path):
     assert (first, "numbers of the kind torch.int64, expected torch.float32") in transfer.skipped
 
 
+@pytest.mark.parametrize(
+    "write", [longflow_file, lambda method, path: torch_file(method.network.unet.state_dict(), path)]
+)
+def test_weights_that_are_no_numbers_are_not_taken_over(tmp_path, write):
+    source, method = network(segmentation_plans()), network(segmentation_plans(), seed=1)
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    with torch.no_grad():
+        next(source.network.parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(ModelError, match="no finite numbers"):
+        load_pretrained(method, write(source, tmp_path))
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
 def test_a_name_with_a_number_of_a_million_digits_is_no_stage(tmp_path):
     weights = {f"encoder.stages.{'9' * 10**6}.conv.weight": torch.zeros(1, 1, 1)}
     with pytest.raises(ModelError, match="no encoder of this kind"):

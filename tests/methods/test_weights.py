@@ -152,6 +152,20 @@ def test_a_network_that_no_memory_holds_is_compared_with_its_file_before_it_is_b
     assert time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_named(tmp_path, value):
+    path = tmp_path / "a.safetensors"
+    saved(path)
+    checkpoint = read_checkpoint(path)
+    changed = checkpoint.tensors["weights.network.head.weight"].clone()
+    changed.view(-1)[0] = value
+    checkpoint.tensors["weights.network.head.weight"] = changed
+    write_checkpoint(checkpoint, path)
+    message = r"a\.safetensors holds values that are no finite numbers, in network\.head\.weight\."
+    with pytest.raises(ModelError, match=message):
+        load_method(path, "cronos", minimal_plans(), "3d_fullres")
+
+
 def test_a_network_that_computes_while_it_is_built_can_be_loaded(tmp_path, monkeypatch):
     """Drop rates of many networks are made so."""
     path = tmp_path / "a.safetensors"

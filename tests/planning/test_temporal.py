@@ -163,3 +163,31 @@ def test_to_translate_times_decide_nothing():
     assert first.reasons == [
         "Times: they tell which scans are a pair, and nothing else; scans of one time are translated."
     ]
+
+
+@pytest.mark.parametrize("task", ["forecast", "segment"])
+def test_one_subject_with_many_visits_does_not_decide_for_all(task):
+    often = [[10 * visit for visit in range(40)]]
+    plan = plan_time(temporal(often + [[0, 365]] * 4), 11, task)
+    assert (plan.time_scale, plan.shortest_interval, plan.longest_span) == (365, 10, 390)
+    assert "the median of 43 intervals" in plan.reasons[0] and "every subject weighs the same" in plan.reasons[0]
+    assert "weighs" not in plan_time(temporal([[0, 365]] * 4), 11, task).reasons[0]
+
+
+def test_nor_for_the_grid():
+    """Each of 9 subjects has three visits a year; the tenth came every 10 days."""
+    yearly = [[0, 120, 240, 360]] * 9
+    plan = plan_time(temporal([*yearly, [10 * visit for visit in range(60)]]), 5)
+    assert plan.grid.spacing == pytest.approx(120, rel=1e-6) and plan.time_scale == 120
+
+
+def test_scans_of_every_subject_count_the_same():
+    """Costs are means of the costs of the subjects, whose contexts hold 1 + 2 and 1 + 2 + 3 scans."""
+    first, second = np.array([0.0, 1, 2.2]), np.array([0.0, 1, 2, 3.4])
+    both, *each = (judge_grid(contexts_of(times, 3), 1, 2, 1, 4) for times in ([first, second], [first], [second]))
+    for cost in ("overwritten", "clipped"):
+        assert getattr(both, cost) == pytest.approx(np.mean([getattr(one, cost) for one in each]))
+    contexts = contexts_of([first, second], 3)
+    assert contexts.weights.tolist() == [2, 2, 1, 1, 1]
+    residuals = [grid_residual(contexts_of([times], 3), 1) for times in (first, second)]
+    assert grid_residual(contexts, 1) == pytest.approx(np.mean(residuals))

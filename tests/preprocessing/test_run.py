@@ -33,7 +33,7 @@ def dataset(tmp_path, monkeypatch):
 
 def written(folder):
     """When each subject was finished."""
-    return {path.stem: path.stat().st_mtime_ns for path in folder.glob("*.json")}
+    return {path.stem: path.stat().st_mtime_ns for path in folder.glob("[!.]*.json")}
 
 
 def check_all(dataset):

@@ -14,7 +14,6 @@ from longflow.registration.subject import (
     copy_scan,
     crop_scan,
     files_of,
-    grid_image,
     write_record,
     write_scan,
     write_transforms,
@@ -68,7 +67,7 @@ def test_a_scan_moves_with_its_label(subject):
     step[:3, 3] = np.reshape(image.GetDirection(), (3, 3)) @ (3.0, 0, 0)  # two voxels along x
     transform = sitk.AffineTransform(3)
     transform.SetTranslation(step[:3, 3].tolist())
-    write_scan(scan, grid_image(Geometry.of(image)), transform, subject)
+    write_scan(scan, Geometry.of(image), transform, subject)
     for path, tolerance in zip(files_of(scan), (1, 0), strict=True):
         before, after = (sitk.GetArrayFromImage(sitk.ReadImage(str(one))) for one in (path, subject.target_of(path)))
         assert after.dtype == before.dtype

@@ -2,7 +2,6 @@ import errno
 import math
 import os
 import signal
-import time
 
 import pytest
 import torch
@@ -83,16 +82,17 @@ def test_a_finished_fold_has_everything(dataset):
 )
 def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(dataset, tmp_path, monkeypatch, method, stops):
     """Stopped within an epoch, at its end, and twice; in each of two stages and between them."""
-    whole = train(dataset, method, seed=3)
+    few = {"options": {"sampling_steps": 2}} if method == "latent_diffusion" else {}
+    whole = train(dataset, method, seed=3, **few)
     expected = tmp_path / "whole"
     whole.folder.rename(expected)
     for iteration in stops:
         with pytest.raises(Stopped):
-            train(dataset, method, seed=3, on_progress=stop_at(iteration))
+            train(dataset, method, seed=3, on_progress=stop_at(iteration), **few)
         assert whole.latest.is_file() and not whole.final.exists()
         assert read_checkpoint(whole.latest).header["state"]["iteration"] == iteration
     seen = []
-    train(dataset, method, seed=3, on_progress=lambda share, state: seen.append(state.iteration))
+    train(dataset, method, seed=3, on_progress=lambda share, state: seen.append(state.iteration), **few)
     assert seen == list(range(stops[-1] + 1, 6))
     for name in ("checkpoint_final.safetensors", "checkpoint_best.safetensors"):
         assert same(expected / name, whole.folder / name)
@@ -287,23 +287,6 @@ def test_a_loss_that_is_not_a_number_is_explained(dataset, monkeypatch):
     monkeypatch.setattr(Cronos, "training_step", lambda self, batch: self.network.head.weight.sum() * math.nan)
     with pytest.raises(DataError, match=r"The loss became nan at iteration 0. Look for extreme intensities"):
         train(dataset)
-
-
-def test_a_time_budget_is_kept_and_the_schedule_ends_with_it(dataset):
-    train(dataset, "tfm", iterations=1)  # imports are not training
-    begun = time.monotonic()
-    train(dataset, fold=1, iterations=1)
-    rest = time.monotonic() - begun  # a step, and what a fold takes besides its steps on this machine
-    begun = time.monotonic()
-    shares = []
-    paths = train(dataset, iterations=None, max_time=3.0, on_progress=lambda share, state: shares.append(share))
-    used = time.monotonic() - begun
-    assert 3.0 <= used < 3.0 + 3 * rest
-    assert shares == sorted(shares) and len(shares) > 5 and shares[0] == 0 and 0.7 < shares[-1] < 1
-    assert paths.final.is_file()
-    records = read_progress(paths.progress_csv)
-    assert records[-1].learning_rate < 0.3 * max(record.learning_rate for record in records)
-    assert records[-1].found["nrmse"] > 0  # however often there was time for it before
 
 
 def test_a_stage_begins_from_the_averaged_weights_and_everything_else_from_scratch(dataset, monkeypatch):

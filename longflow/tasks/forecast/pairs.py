@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from longflow.data.dataset import DatasetDescription, is_name
+from longflow.data.dataset import DatasetDescription, is_name, sidecar_path
 from longflow.data.images import Volume
 from longflow.errors import DataError
 from longflow.evaluation.references import (
@@ -53,7 +53,7 @@ def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[F
 
 
 def _forecast(folder: Path, case: str, description: DatasetDescription) -> ForecastPrediction:
-    path = folder / f"{case}.json"
+    path = sidecar_path(folder, case)
     purpose = "the context scans that LCI and the context mean are computed from"
     sidecar = read_sidecar(path, SIDECAR_KEYS, TASK.words, purpose)
     context = sidecar["context"]

@@ -178,7 +178,9 @@ class Forecaster(Predictor[ForecastRequest]):
         last = context.volumes[-1]
         for array, path in zip(forecast, self.files(item, folder, description), strict=True):
             write_volume(array, last.geometry, last.data_type, path)
-        return horizon_fields(item, self.models.plans.temporal)
+        fields = horizon_fields(item, self.models.plans.temporal)
+        of_files = [warning for volume in context.volumes for warning in volume.warnings]
+        return {**fields, "warnings": [*of_files, *fields["warnings"]]}
 
     def finish(self, folder: Path) -> None:
         """Free the memory of the last subject's scans; there are no further tables."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from longflow.data.dataset import DatasetDescription, Scan, Series, image_path
 from longflow.errors import DataError, first_few
-from longflow.inference.requests import input_series, wrong_channels
+from longflow.inference.requests import input_series
 from longflow.tasks.forecast.hidden_context import HiddenContext
 
 logger = logging.getLogger(__name__)
@@ -63,9 +63,9 @@ def forecast_requests(
     """
     if infinite := [time for time in times if not math.isfinite(time)]:
         raise DataError(f"The requested time {infinite[0]} is not a finite number.")
-    requests, problems = [], []
-    for series in input_series(folder, description):
-        problems += wrong_channels(series, description)
+    all_series, problems = input_series(folder, description)
+    requests = []
+    for series in all_series:
         context = series.with_images().scans
         for target in _targets(series, times, folder, description):
             earlier = tuple(scan for scan in context if scan.time < target.time)[-context_length:]

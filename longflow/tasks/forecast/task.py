@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
+from longflow.files import parse_number
 from longflow.task import RequestFlag, Task, Words
 
 
@@ -10,13 +11,13 @@ def _time(text: str) -> float:
     """Parse a time of ``-t``."""
     import argparse
 
-    try:
-        return float(text)
-    except ValueError as error:
+    time = parse_number(text)
+    if time is None:
         raise argparse.ArgumentTypeError(
             f"'{text}' is not a number. Times count in the time unit of the dataset, from the same day as scans.csv "
             "(365, not a date), with decimals after a point"
-        ) from error
+        )
+    return time
 
 
 class Forecast(Task):

@@ -22,6 +22,7 @@ from longflow.tasks.forecast.predictor import horizon_fields, restore_forecast
 from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
 from longflow.tasks.forecast.windows import predict_forecast
+from longflow.training.clock import in_time
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort, prepared_scans, read_or_make_splits
 from longflow.training.validation import WITHOUT_OVERLAP, Score, out_of_fold_settings
@@ -66,7 +67,7 @@ class ForecastValidation:
         description, series = training_series(self.job.dataset.raw)
         scans = {scan.case: scan for one in series for scan in one.scans}
         items = []
-        for target in self.targets:
+        for target in in_time(self.targets):
             items.append(ForecastRequest(scans[target.target], tuple(scans[case] for case in target.context)))
             self._write(method, items[-1], target, description)
         for reduction in method.reductions:
@@ -127,7 +128,7 @@ def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], de
     :raises DataError: every target is constant.
     """
     errors: dict[str, dict[str, list[float]]] = {}
-    for target in targets:
+    for target in in_time(targets):
         series = load_prepared(folder, target.subject)
         if is_constant(series, target):
             continue

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from longflow.data.dataset import DatasetDescription, Scan, series_of_folder
+from longflow.data.dataset import DatasetDescription, Scan, as_on_disk, series_of_folder, sidecar_path
 from longflow.data.images import Geometry, check_same_grid, read_image
 from longflow.data.labels import structures
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.evaluation.metric import Compared
 from longflow.evaluation.references import Prediction, dataset_folders
 from longflow.files import read_json
+from longflow.paths import path_in
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +146,7 @@ def _scans_of(folder: Path, cases: Sequence[str], raw: Path, description: Datase
 
 def _reference_of(case: str, references: Sequence[Path], ending: str, prediction: Path) -> Path | None:
     """The reference label map of a case; a prediction is not its own reference."""
-    candidates = (reference / f"{case}{ending}" for reference in references)
+    candidates = (as_on_disk(path_in(reference, f"{case}{ending}")) for reference in references)
     return next((path for path in candidates if path.is_file() and not path.samefile(prediction)), None)
 
 
@@ -153,7 +154,7 @@ def methods_of(pairs: Sequence[LabelPrediction]) -> list[str]:
     """List the methods that the sidecars of predictions name, sorted; none where there are no sidecars."""
     methods: set[str] = set()
     for folder, case in {(pair.images[0].parent, pair.case) for pair in pairs}:
-        path = folder / f"{case}.json"
+        path = sidecar_path(folder, case)
         sidecar = read_json(path) if path.is_file() else {}
         named = sidecar.get("method", []) if isinstance(sidecar, dict) else []
         methods.update([named] if isinstance(named, str) else map(str, named))

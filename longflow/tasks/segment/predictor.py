@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from longflow.data.dataset import DatasetDescription
+from longflow.data.dataset import DatasetDescription, label_path
 from longflow.data.images import Volume, as_type, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import ConfigurationError
@@ -77,7 +77,7 @@ class Segmenter(Predictor[SegmentationRequest]):
 
     def files(self, item: SegmentationRequest, folder: Path, description: DatasetDescription) -> list[Path]:
         """Return ``{case}{file_ending}``, as in labelsTr."""
-        return [folder / f"{item.target.case}{description.file_ending}"]
+        return [label_path(folder, item.target.case, description)]
 
     def make(self, item: SegmentationRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Write the label map, on the scan's own grid, and return its volumes."""
@@ -85,7 +85,8 @@ class Segmenter(Predictor[SegmentationRequest]):
         labels = self.segment(volume, item.target.case)
         (path,) = self.files(item, folder, description)
         write_volume(labels, volume.geometry, self.data_type, path)
-        return {"volumes": structure_volumes(labels, volume.geometry, self.structures)}
+        volumes = structure_volumes(labels, volume.geometry, self.structures)
+        return {"volumes": volumes, "warnings": list(volume.warnings)}
 
     def finish(self, folder: Path) -> None:
         """Write ``volumes.csv``."""

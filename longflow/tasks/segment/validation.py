@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 
-from longflow.data.dataset import DatasetDescription, Scan, training_series
+from longflow.data.dataset import DatasetDescription, Scan, label_path, training_series
 from longflow.data.images import Geometry, read_label, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import DataError
@@ -22,6 +22,7 @@ from longflow.tasks.segment.overlap import dice
 from longflow.tasks.segment.requests import SegmentationRequest
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
 from longflow.tasks.segment.windows import predict_logits
+from longflow.training.clock import in_time
 from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort
@@ -71,7 +72,7 @@ class LabelValidation:
         :returns: the score, with the Dice of each structure.
         """
         overlaps: dict[str, list[ScanDice]] = {}
-        for subject, scan in self.scans:
+        for subject, scan in in_time(self.scans):
             series = load_prepared(self.folder, subject)
             with autocast(self.device):
                 image = np.asarray(series.images[scan])
@@ -92,10 +93,10 @@ class LabelValidation:
         scans = {scan.case: scan for series in all_series for scan in series.scans}
         folder, items = self.job.paths.validation("labels"), []
         overlaps: dict[str, list[ScanDice]] = {}
-        for number, (subject, index) in enumerate(self.all_scans, start=1):
+        for subject, index in in_time(self.all_scans):
             items.append(SegmentationRequest(scans[read_properties(self.folder, subject).cases[index]]))
             overlaps.setdefault(subject, []).append(self._write(method, items[-1], description))
-            logger.debug("Out-of-fold label map %d of %d: %s", number, len(self.all_scans), items[-1].target.case)
+            logger.debug("Out-of-fold label map %d: %s", len(items), items[-1].target.case)
         write_table(items, folder, description)
         write_volumes(folder)
         mean, by_structure = mean_dice(overlaps.values())
@@ -111,7 +112,7 @@ class LabelValidation:
         windows = WindowSettings(self.device, self.plans.inference.tile_step_size, method.mirrors)
         logits = predict_logits([method], np.asarray(prepared.images[0]), windows)
         labels = export_labels(logits, prepared.properties, self.plans)
-        write_volume(labels, volume.geometry, self.data_type, folder / f"{scan.case}{description.file_ending}")
+        write_volume(labels, volume.geometry, self.data_type, label_path(folder, scan.case, description))
         overlap = dice_of_structures(labels, reference, self.plans)
         content = {"volumes": structure_volumes(labels, volume.geometry, self.structures), "dice": overlap}
         write_sidecar(item, folder, out_of_fold_settings(self.job, method) | content)

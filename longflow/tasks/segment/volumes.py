@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from longflow.data.dataset import parse_time, read_rows
+from longflow.data.dataset import parse_time, read_rows, sidecar_path
 from longflow.data.images import Geometry
 from longflow.files import read_json, write_csv
 
@@ -39,7 +39,7 @@ def write_volumes(folder: Path) -> None:
     """
     rows = []
     for scan in read_rows(folder / "scans.csv"):
-        volumes = read_json(folder / f"{scan.case}.json").get("volumes", {})
+        volumes = read_json(sidecar_path(folder, scan.case)).get("volumes", {})
         for structure, volume in volumes.items():
             place = {"subject": scan.subject, "case": scan.case, "time": scan.time, "structure": structure}
             rows.append({**place, **{name: volume[name] for name in ("voxels", "volume_ml")}})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from longflow.data.dataset import DatasetDescription, is_name
+from longflow.data.dataset import DatasetDescription, is_name, label_path, sidecar_path
 from longflow.data.labels import structures
 from longflow.errors import DataError
 from longflow.evaluation.references import (
@@ -65,7 +65,7 @@ def translations_of_folder(folder: Path, description: DatasetDescription) -> lis
 
 
 def _translation(folder: Path, case: str, description: DatasetDescription) -> TranslationPrediction:
-    path = folder / f"{case}.json"
+    path = sidecar_path(folder, case)
     sidecar = read_sidecar(path, SIDECAR_KEYS, TASK.words, "the scan that it was made from and the phases of both")
     time, seconds, slices = (sidecar.get(key) for key in ("time", "seconds", "slices"))
     if not _is_number(time) or not all(one is None or (_is_number(one) and one >= 0) for one in (seconds, slices)):
@@ -139,5 +139,5 @@ def _label_map_of(reference: Files, description: DatasetDescription) -> Path | N
     case = reference[0].name.removesuffix(f"_0000{description.file_ending}")
     if folder.name not in _LABELS_OF or not structures(description.labels):
         return None
-    path = folder.with_name(_LABELS_OF[folder.name]) / f"{case}{description.file_ending}"
+    path = label_path(folder.with_name(_LABELS_OF[folder.name]), case, description)
     return path if path.is_file() else None

@@ -13,7 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from longflow.data.body import nonzero_mask
-from longflow.data.dataset import DatasetDescription, Scan, image_path
+from longflow.data.dataset import DatasetDescription, Scan, image_path, sidecar_path
 from longflow.data.hounsfield import is_ct
 from longflow.data.images import Volume, as_type, read_scan, write_volume
 from longflow.errors import unknown_name
@@ -160,14 +160,14 @@ def write_translation(
         "round_trip": _translated_from(item.source) == item.target.phase,
         "seconds": round(seconds, 3),
         "slices": volume.array.shape[1 + plans.transpose_forward[0]],
-        "warnings": doubts_of_units(volume.array, plans),
+        "warnings": [*volume.warnings, *doubts_of_units(volume.array, plans)],
         "intended_use": f"{INTENDED_USE}; {CAUTION}",
     }
 
 
 def _translated_from(scan: Scan) -> str | None:
     """Read from a scan's sidecar the phase that it was translated from; None for an acquired scan."""
-    sidecar = scan.images[0].parent / f"{scan.case}.json"
+    sidecar = sidecar_path(scan.images[0].parent, scan.case)
     content = read_json(sidecar) if sidecar.is_file() else {}
     return content.get("source_phase") if isinstance(content, dict) else None
 

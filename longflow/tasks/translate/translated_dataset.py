@@ -13,6 +13,7 @@ from typing import Any
 from longflow.data.dataset import (
     DatasetDescription,
     Scan,
+    label_path,
     read_rows,
     training_series,
     write_description,
@@ -262,7 +263,7 @@ def _same_record(folder: Path, record: dict[str, Any]) -> bool:
 def _translate(one: LabelledTranslation, folder: Path, description: DatasetDescription) -> None:
     """Copy the label and write the translation, unless both exist."""
     item, source = one.request, one.request.source
-    images, label = folder / "imagesTr", folder / "labelsTr" / f"{item.target.case}{description.file_ending}"
+    images, label = folder / "imagesTr", label_path(folder / "labelsTr", item.target.case, description)
     if label.is_file() and is_predicted(one.translator, item, images, description):
         return
     read_label(source.label, source.images[0], read_geometry(source.images[0]))  # is on the grid, holds whole numbers

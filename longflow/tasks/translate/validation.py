@@ -25,6 +25,7 @@ from longflow.tasks.translate.predictor import files_of_translation, translate_s
 from longflow.tasks.translate.requests import TranslationRequest
 from longflow.tasks.translate.samples import pairs_of_cohort
 from longflow.tasks.translate.windows import predict_translation
+from longflow.training.clock import in_time
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort
 from longflow.training.validation import WITHOUT_OVERLAP, Score, evenly_spaced, out_of_fold_settings
@@ -80,7 +81,7 @@ class PhaseValidation:
         :returns: the score, with the errors of both directions.
         """
         errors = []
-        for subject, (first, second) in self.pairs:
+        for subject, (first, second) in in_time(self.pairs):
             series = load_prepared(self.folder, subject)
             errors += [self._error(method, series, first, second), self._error(method, series, second, first)]
         columns = summarised(errors, self.plans.phases)
@@ -102,14 +103,13 @@ class PhaseValidation:
         scans = {scan.case: scan for series in all_series for scan in series.scans}
         folder = self.job.paths.validation("translation")
         errors, items = [], []
-        for subject, pair in self.all_pairs:
+        for subject, pair in in_time(self.all_pairs):
             cases = read_properties(self.folder, subject).cases
             for source, target in (pair, pair[::-1]):
                 reference = scans[cases[target]]
                 items.append(TranslationRequest.of(scans[cases[source]], reference.phase))
                 errors.append(self._write(method, items[-1], reference, description))
-                number = f"{len(items)} of {2 * len(self.all_pairs)}"
-                logger.debug("Out-of-fold translation %s: %s", number, items[-1].target.case)
+                logger.debug("Out-of-fold translation %d: %s", len(items), items[-1].target.case)
         write_table(items, folder, description)
         means = summarised(errors, self.plans.phases)
         listed = ", ".join(

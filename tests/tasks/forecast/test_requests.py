@@ -62,6 +62,6 @@ def test_long_times_have_different_names(folder):
 
 def test_all_problems_are_reported_at_once(folder):
     image_path(folder, "s_10", 1, TWO_CHANNELS).unlink()
-    with pytest.raises(DataError, match=r"s_10: the file s_10_0001\.nii\.gz is missing") as raised:
+    with pytest.raises(DataError, match=r"s_10_\*\.nii\.gz: channels: found 0000; expected 0000, 0001") as raised:
         listed(folder, [-1])
     assert "s_t-1: subject s is requested at time -1, but its first scan is at 0" in str(raised.value)

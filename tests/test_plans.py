@@ -130,7 +130,6 @@ EACH_STAGE = ("features_per_stage", "strides", "kernel_sizes")
         ("channels", [], "one entry for each of channel_names: found 0 and 1"),
         ("gpu_memory", "inf", "gpu_memory: .*finite number"),
         ("temporal.time_scale", "nan", "temporal.time_scale: .*number"),
-        (f"{FULL}.batch_size", 10**12, "batch_size: .*less than or equal to"),
         (
             f"{FULL}.network",
             {**CONTENT["configurations"]["3d_fullres"]["network"], "strides": []},

@@ -1,7 +1,7 @@
 import pytest
 
 from longflow.data.dataset import DatasetDescription, read_rows
-from longflow.integrity.tables import input_table_problems, table_problems, time_unit_problems
+from longflow.integrity.tables import column_problems, table_problems, time_unit_problems
 
 
 def problems_of(tmp_path, text):
@@ -90,17 +90,14 @@ def test_lines_are_those_of_the_file(tmp_path):
     assert problems[1].found == "5 (a_2,a,1,x,y)"
 
 
-def test_the_table_of_any_folder_is_checked(tmp_path):
+def test_the_columns_of_any_table_are_checked(tmp_path):
+    """Of training scans, of test scans and of the input of a prediction."""
     description = DatasetDescription(channel_names={"0": "T1"}, file_ending=".nii.gz", time_unit="days")
-    (problem,) = input_table_problems(tmp_path, description)
-    assert problem.severity == "error" and "does not exist" in problem.found
-    (tmp_path / "scans.csv").write_text("case,subject,time\na_0,p1,20240131\na_1,P01,20240201\n\na_2,p1,20240301\n")
-    dates, spelling = input_table_problems(tmp_path, description)
+    problems, rows = problems_of(tmp_path, "case,subject,time\na_0,p1,20240131\na_1,P01,20240201\n\na_2,p1,20240301\n")
+    assert problems == []
+    dates, spelling = column_problems("scans.csv", rows, description)
     assert (dates.severity, spelling.severity) == ("error", "warning")
     assert (spelling.field, spelling.found) == ("line 3: subject", "'P01' (line 3) and 'p1' (line 2)")
-    (tmp_path / "scans.csv").write_text("case,subject,time,Time\na_0,p1,0,1\n")
-    (problem,) = input_table_problems(tmp_path, description)
-    assert "2 columns called time" in problem.found
 
 
 def test_the_span_is_that_of_a_subject():

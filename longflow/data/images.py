@@ -218,7 +218,10 @@ def write_volume(array: np.ndarray, geometry: Geometry, data_type: str, path: Pa
     :param geometry: its grid.
     :param data_type: NumPy name of the type in the file.
     :param path: the file.
+    :raises DataError: a voxel is NaN or infinite, which whole numbers would hide; or the file cannot be written.
     """
+    if infinite := describe_infinite(array):
+        raise DataError(f"{path} is not written: its voxels would be no numbers: {infinite}.")
     image = sitk.GetImageFromArray(as_type(array, data_type))
     image.SetSpacing(geometry.spacing)
     image.SetOrigin(geometry.origin)

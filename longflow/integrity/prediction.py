@@ -21,8 +21,8 @@ from longflow.integrity.voxels import FileToCheck, hounsfield_problems, intensit
 from longflow.plans import IntensityRange, Plans, TemporalPlan, TrainingData
 from longflow.task import get_task
 
-#: how far beyond the training data spacing and field of view may be before a warning, as a factor
-SPACING_FACTOR, FIELD_FACTOR = 3.0, 2.0
+#: how far beyond the training data a scan may be before a warning, as a factor
+SPACING_FACTOR, FIELD_FACTOR, INTENSITY_FACTOR = 3.0, 2.0, 2.0
 #: voxels of a channel whose intensities are compared at most
 VOXELS = 1_000_000
 #: length of a unit, in units of which the intervals may have been meant
@@ -112,7 +112,9 @@ def scan_problems(volume: Volume, files: Sequence[Path], plans: Plans) -> list[P
     for channel, (array, file, name) in enumerate(zip(volume.array, files, plans.channel_names, strict=False)):
         image = FileToCheck(str(file), file.name, "image", is_ct(name))
         found = intensity_problems(array, image)
-        problems += found or (hounsfield_problems(array, image, units_required=False) if image.is_ct else [])
+        if image.is_ct and not found:
+            found = hounsfield_problems(array, image, units_required=False)
+        problems += found
         if data is not None and not found:
             problems += _intensity_problems(array, file.name, data.intensities[channel], data.foreground)
     return in_order(problems)
@@ -134,6 +136,7 @@ def _grid_problems(volume: Volume, file: str, data: TrainingData) -> Iterator[Pr
         further = "A prediction from a scan that is unlike the training data cannot be trusted."
         found = f"{by_axis(values, digits=4)} mm (z, y, x)"
         yield warning(file, name, found, f"about {expected} mm, as in the training", f"{advice} {further}")
+        return  # a wrong spacing makes a wrong field of view
 
 
 def _inside(values: np.ndarray, ranges: Sequence[tuple[float, float]], factor: float) -> bool:
@@ -144,14 +147,16 @@ def _inside(values: np.ndarray, ranges: Sequence[tuple[float, float]], factor: f
 def _intensity_problems(array: np.ndarray, file: str, trained: IntensityRange, foreground: str) -> list[Problem]:
     """Compare the intensities of a channel with the training data.
 
-    The typical voxel of the body must be within the training's range. Where that is known of labelled structures alone,
-    the scan must hold voxels as bright as they are.
+    The typical voxel of the body must be about within the training's range. Where that range is known of labelled
+    structures alone, the scan must hold voxels as bright as they are.
     """
     sample = array.ravel()[:: max(1, array.size // VOXELS)]
     low, high = trained.percentile_00_5, trained.percentile_99_5
     if foreground == "bodies":
         median = float(np.median(sample[brighter_than_mean(sample)]))
-        inside, found = low <= median <= high, f"a median of {median:.4g} in the body"
+        lowest = min(low / INTENSITY_FACTOR, low * INTENSITY_FACTOR)
+        highest = max(high / INTENSITY_FACTOR, high * INTENSITY_FACTOR)
+        inside, found = lowest <= median <= highest, f"a median of {median:.4g} in the body"
     else:
         inside, found = sample.min() <= trained.median <= sample.max(), f"{sample.min():.4g} to {sample.max():.4g}"
     advice = (

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -51,7 +52,7 @@ def write_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint.
 
-    :raises ModelError: the file is missing, damaged, or was not written by longflow.
+    :raises ModelError: the file is missing, damaged, was not written by longflow, or holds values that are no numbers.
     """
     if not path.is_file():
         raise ModelError(f"{path} does not exist.")
@@ -63,6 +64,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
         raise ModelError(f"{path} is damaged and cannot be read ({error}). Copy it again from its source.") from error
     if header is None:
         raise ModelError(f"{path} is a safetensors file, but not one that longflow wrote.")
+    if infinite := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise ModelError(
+            f"{path} holds values that are no finite numbers, in {first_few(infinite, most=3)}. Either the training "
+            "has diverged, or the file is damaged. Copy it again from its source, or train again (longflow_train "
+            "--overwrite), with a lower --lr if it diverged."
+        )
     return Checkpoint(tensors, header)
 
 
@@ -102,6 +109,7 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
     method = build_method(name, plans, configuration, checkpoint.header.get("options"))
     load_weights(method, checkpoint.part("weights"), path)
     method.stage = checkpoint.header.get("stage", 0)
+    method.file = path
     return method.eval()
 
 

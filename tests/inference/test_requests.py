@@ -45,5 +45,5 @@ def test_a_folder_without_scans_or_without_their_images(folder, tmp_path):
     expected = "none of its images; the folder holds scans.csv; expected s_0_0000.nii.gz and so on"
     assert len(problems) == 2 and expected in problems[0]
     (folder / "scans.csv").write_text("case,subject,time\n")
-    with pytest.raises(DataError, match="cannot be segmented:\n  scans.csv: file: found no line"):
+    with pytest.raises(DataError, match=r"cannot be segmented:\n  scans.csv: file: found no line"):
         scans_with_images(folder, TWO_CHANNELS, WORDS)

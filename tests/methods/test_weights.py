@@ -22,7 +22,7 @@ def test_weights_come_back_bit_for_bit(tmp_path):
     method = saved(path, nrmse=0.5)
     loaded = load_method(path, "cronos", minimal_plans(), "3d_fullres")
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in method.state_dict().items())
-    assert not loaded.training
+    assert not loaded.training and loaded.file == path
     assert read_checkpoint(path).header["nrmse"] == 0.5
 
 
@@ -31,6 +31,15 @@ def test_the_stage_of_training_comes_back(tmp_path):
     assert load_method(tmp_path / "a.safetensors", "latent_diffusion", minimal_plans(), "3d_fullres").stage == 1
     saved(tmp_path / "a.safetensors")
     assert load_method(tmp_path / "a.safetensors", "cronos", minimal_plans(), "3d_fullres").stage == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_named(tmp_path, value):
+    path = tmp_path / "a.safetensors"
+    tensors = {"weights.a": torch.zeros(3), "weights.b": torch.tensor([0.0, value]), "weights.c": torch.tensor(1)}
+    write_checkpoint(Checkpoint(tensors, {}), path)
+    with pytest.raises(ModelError, match=r"a\.safetensors holds values that are no finite numbers, in weights\.b\."):
+        read_checkpoint(path)
 
 
 def test_a_checkpoint_of_another_plan_is_refused(tmp_path):

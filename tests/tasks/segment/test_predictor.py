@@ -116,6 +116,7 @@ def test_a_sidecar_says_what_was_segmented_and_how(segmenter, folder, tmp_path):
     assert set(content.pop("versions")) >= {"torch", "nnunetv2"} and content.pop("longflow_version")
     assert content.pop("intended_use").startswith("research") and len(content.pop("plan_identity")[0]) == 16
     assert set(content.pop("volumes")) == {"core", "rim"}
+    assert list(content.pop("digests")["inputs"]) == ["a_1_0000.nii.gz"]
     assert content == {
         "case": "a_1",
         "subject": "a",
@@ -181,7 +182,7 @@ def test_a_solver_is_for_forecasts(segmenter):
 
 def test_a_folder_without_scans(segmenter, folder, tmp_path):
     rewrite(folder, (folder / "scans.csv").read_text(), "case,subject,time\n")
-    with pytest.raises(DataError, match="has no scan to segment"):
+    with pytest.raises(DataError, match=r"cannot be segmented(?s:.)*scans.csv: file: found no line"):
         predict_folder(segmenter, folder, tmp_path / "out")
 
 

@@ -112,6 +112,8 @@ def file_digest(path: Path) -> str:
     try:
         state = path.stat()
         return _digest(str(path), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 

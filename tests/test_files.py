@@ -35,8 +35,10 @@ def test_a_digest_is_that_of_sha256sum_and_follows_the_content(tmp_path):
         path.write_bytes(content)
         os.utime(path, (1, 1))
         assert file_digest(path) == hashlib.sha256(content).hexdigest()
-    with pytest.raises(DataError, match="nowhere cannot be read"):
+    with pytest.raises(DataError, match="nowhere does not exist"):
         file_digest(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        file_digest(tmp_path)
 
 
 def test_an_unchanged_file_is_read_once(tmp_path):

@@ -89,11 +89,13 @@ class Volume:
     :param array: (channels, z, y, x), float32, in the file's units.
     :param geometry: its grid.
     :param data_type: NumPy name of the type in the file ("int16"); exports are rounded and clipped to it.
+    :param warnings: sentences about its files that whoever uses it should know.
     """
 
     array: np.ndarray
     geometry: Geometry
     data_type: str
+    warnings: tuple[str, ...] = ()
 
 
 def read_image(path: Path) -> sitk.Image:

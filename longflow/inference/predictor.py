@@ -251,11 +251,11 @@ def input_warnings(volume: Volume, scan: Scan, plans: Plans) -> list[str]:
     problems = scan_problems(volume, scan.images, plans)
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise DataError(" ".join(map(str, errors)))
-    return _logged(problems)
+    return _logged([*volume.warnings, *problems])
 
 
-def _logged(problems: Sequence[Problem]) -> list[str]:
-    sentences = [str(problem) for problem in problems]
+def _logged(problems: Sequence[Problem | str]) -> list[str]:
+    sentences = list(dict.fromkeys(map(str, problems)))
     for sentence in sentences:
         logger.warning("%s", sentence)
     return sentences

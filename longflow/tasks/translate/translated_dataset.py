@@ -252,8 +252,8 @@ def _exists(output: Path, record: dict[str, Any], overwrite: bool) -> bool:
         return False
     if not _same_record(output, record, "digests"):
         raise ConfigurationError(
-            f"{output} was made of other scans or with other settings or weights (see {TRANSLATIONS_JSON}). Give another "
-            "name or folder with -o, or replace it with --overwrite."
+            f"{output} was made of other scans or with other settings or weights (see {TRANSLATIONS_JSON}). Give "
+            "another name or folder with -o, or replace it with --overwrite."
         )
     return True
 

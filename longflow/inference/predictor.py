@@ -180,7 +180,7 @@ def predict_folder(
     todo = items if overwrite else _unfinished(predictor, items, folder, description)
     failures = _make_all(predictor, todo, folder, description, progress, warnings)
     done = [item for item in items if is_predicted(predictor, item, folder, description)]
-    if done:
+    if done or (folder / "scans.csv").is_file():
         write_table(done, folder, description)
         predictor.finish(folder)
     if failures:
@@ -425,9 +425,10 @@ def make_item(
     :param warnings: of the whole input, for the sidecar.
     :param further: further fields of the sidecar.
     """
-    # an older prediction must not be taken for this one if this one fails
-    sidecar_of(item, folder).unlink(missing_ok=True)
     digests = _digests(predictor, item)
+    # an older prediction must not be taken for this one if this one fails
+    for path in (sidecar_of(item, folder), *predictor.files(item, folder, description)):
+        path.unlink(missing_ok=True)
     made = predictor.make(item, folder, description)
     for warning in made.get("warnings", []):
         logger.warning("%s: %s", item.target.case, warning)

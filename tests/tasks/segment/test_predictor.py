@@ -164,7 +164,13 @@ def test_an_older_label_map_does_not_pass_for_one_that_failed(segmenter, folder,
     with pytest.raises(DataError, match="1 of 6 label maps"):
         predict_folder(segmenter, folder, out, overwrite=True)
     assert "a_1" not in (out / "scans.csv").read_text() + (out / "volumes.csv").read_text()
-    assert read_json(out / "a_2.json")["mirror"] is True
+    assert read_json(out / "a_2.json")["mirror"] is True and not (out / "a_1.nii.gz").exists()
+    for path in folder.glob("*.nii.gz"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="6 of 6 label maps"):
+        predict_folder(segmenter, folder, out)
+    assert names(out) == ["dataset.json", "scans.csv", "volumes.csv"]
+    assert (out / "scans.csv").read_text().count("\n") == (out / "volumes.csv").read_text().count("\n") == 1
 
 
 def test_times_are_for_forecasts_and_phases_for_translations(segmenter, folder, tmp_path):

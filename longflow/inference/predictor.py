@@ -114,7 +114,7 @@ class Predictor(ABC, Generic[OfRequest]):
 
     def inputs(self, item: OfRequest) -> Sequence[Path]:
         """Return the images that a prediction is made from: it is made again where one of them has changed."""
-        return item.target.images
+        return [path for path in item.target.images if path.is_file()]
 
     @abstractmethod
     def make(self, item: OfRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
@@ -234,8 +234,8 @@ def _check_options(predictor: Predictor, options: Mapping[str, Any]) -> None:
 def _warnings_of_folder(predictor: Predictor, source: Path) -> list[str]:
     """Check the table of the input and compare its times with those of the training; log the warnings."""
     plans = predictor.models.plans
-    temporal = plans.temporal if get_task(plans.task).predicts_new_scans else None
-    problems = verify_input(source, predictor.models.description, temporal)
+    of_times = plans if get_task(plans.task).predicts_new_scans else None
+    problems = verify_input(source, predictor.models.description, of_times)
     return _logged([problem for problem in problems if problem.severity == "warning"])
 
 
@@ -346,11 +346,9 @@ def why_unfinished(predictor: Predictor, item: Request, folder: Path, descriptio
         expected = _digests(predictor, item)
     except DataError:
         return ""  # the scan cannot be read: said where it is predicted from
-    if known.get("inputs") != expected["inputs"]:
-        changed = [
-            name for name, digest in expected["inputs"].items() if digest not in known.get("inputs", {}).values()
-        ]
-        return f"{first_few(changed) or 'their scans'} changed"
+    if (inputs := known.get("inputs")) != expected["inputs"]:
+        changed = dict(expected["inputs"].items() - inputs.items()) if isinstance(inputs, dict) else {}
+        return f"{first_few(sorted(changed)) or 'the set of files'} changed"
     for name in ("weights", "plans"):
         if known.get(name) != expected[name]:
             return f"the {name} of the model changed"

@@ -18,7 +18,7 @@ from longflow.integrity.dataset import Part, in_order
 from longflow.integrity.problems import Problem, error, warning
 from longflow.integrity.tables import time_unit_problems
 from longflow.integrity.voxels import FileToCheck, hounsfield_problems, intensity_problems
-from longflow.plans import IntensityRange, Plans, TemporalPlan, TrainingData
+from longflow.plans import IntensityRange, Plans, TrainingData
 from longflow.task import get_task
 
 #: how far beyond the training data a scan may be before a warning, as a factor
@@ -31,12 +31,12 @@ FAMILIES = ({"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}, {"s
 UNITS_OF_LENGTH = {"metres": 1000.0, "centimetres": 10.0, "micrometres": 0.001}
 
 
-def verify_input(folder: Path, description: DatasetDescription, temporal: TemporalPlan | None = None) -> list[Problem]:
+def verify_input(folder: Path, description: DatasetDescription, plans: Plans | None = None) -> list[Problem]:
     """Find the problems of a folder to predict; no image is opened.
 
     :param folder: images and their table.
     :param description: dataset.json of the model.
-    :param temporal: of the model, to compare the times with; None: they are not compared.
+    :param plans: of the model, to compare the times with; None: they are not compared.
     :returns: errors first. A file that is neither an image nor resembles one is no problem.
     """
     part = Part(folder, None)
@@ -50,8 +50,8 @@ def verify_input(folder: Path, description: DatasetDescription, temporal: Tempor
             times.setdefault(row.subject, []).append(time)
     pairs = [(subject, time) for subject, of_subject in times.items() for time in of_subject]
     problems += time_unit_problems(pairs, description.time_unit, part.table)
-    if temporal is not None:
-        problems += trained_unit_problems(list(times.values()), temporal, part.table)
+    if plans is not None:
+        problems += trained_unit_problems(list(times.values()), plans, part.table)
     return in_order(problems)
 
 
@@ -66,16 +66,18 @@ def _no_image(part: Part, description: DatasetDescription) -> list[Problem]:
     return [error(part.table, "case", found, f"{files[0].name} and so on", advice)]
 
 
-def trained_unit_problems(times: Sequence[Sequence[float]], temporal: TemporalPlan, table: str) -> list[Problem]:
+def trained_unit_problems(times: Sequence[Sequence[float]], plans: Plans, table: str) -> list[Problem]:
     """Find times that were probably written in another unit than those of the training.
 
     :param times: of each subject.
-    :param temporal: of the model.
+    :param plans: of the model.
     :param table: path of the table in messages.
     :returns: a warning where the median interval is unlike any of the training, but would be like them in another unit.
     """
     intervals = np.concatenate([np.diff(np.unique(one)) for one in times] or [[]])
-    low, high, unit = temporal.shortest_interval, temporal.longest_horizon, temporal.time_unit
+    temporal, data = plans.temporal, plans.training_data
+    high, unit = temporal.longest_horizon, temporal.time_unit
+    low = (data and data.shortest_interval) or temporal.shortest_interval
     if not len(intervals) or low <= (median := float(np.median(intervals))) <= high:
         return []
     units = next((family for family in FAMILIES if unit in family), {})

@@ -24,7 +24,9 @@ def folder(tmp_path):
 def test_a_good_folder_has_no_problem(folder):
     (folder / "notes.txt").touch()
     (folder / "a_0.json").touch()
-    assert verify_input(folder, T1, minimal_plans().temporal.model_copy(update={"longest_horizon": 365.0})) == []
+    plans = minimal_plans()
+    plans.temporal.longest_horizon = 365
+    assert verify_input(folder, T1, plans) == []
 
 
 def test_problems_of_table_and_names_are_found_at_once(folder):
@@ -81,10 +83,19 @@ def test_the_table_of_a_raw_dataset_is_found_from_its_image_folder(folder, tmp_p
 def test_the_likely_unit_of_times(unit, interval, trained, likely):
     low, scale, high = trained
     further = {"time_unit": unit, "time_scale": scale, "shortest_interval": low, "longest_horizon": high}
-    temporal = minimal_plans().temporal.model_copy(update=further)
-    problems = trained_unit_problems([[0, interval, 2 * interval], [5.0]], temporal, "scans.csv")
+    plans = minimal_plans()
+    plans.temporal = plans.temporal.model_copy(update=further)
+    problems = trained_unit_problems([[0, interval, 2 * interval], [5.0]], plans, "scans.csv")
     assert [f"The times may be in {likely} " in one.advice for one in problems] == ([True] if likely else [])
-    assert trained_unit_problems([[1.0], [5.0]], temporal, "scans.csv") == []
+    assert trained_unit_problems([[1.0], [5.0]], plans, "scans.csv") == []
+
+
+def test_the_shortest_interval_of_the_training_is_no_other_unit():
+    """One interval in a hundred is of two weeks: rare, but trained on."""
+    plans = plans_of(shortest_interval=14)
+    plans.temporal = plans.temporal.model_copy(update={"shortest_interval": 60.0, "longest_horizon": 365.0})
+    assert trained_unit_problems([[0, 14]], plans, "scans.csv") == []
+    assert len(trained_unit_problems([[0, 13]], plans, "scans.csv")) == 1
 
 
 def plans_of(channel="T1", foreground="bodies", low=450.0, high=990.0, **further):

@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import glob
+import hashlib
 import io
 import json
 import logging
@@ -16,6 +17,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,31 @@ def _is_being_written(leftover: Path) -> bool:
         return time.time() - leftover.stat().st_mtime < 86_400
     except FileNotFoundError:
         return False
+
+
+def file_digest(path: Path) -> str:
+    """Hash the bytes of a file; a file that is unchanged since the last call is not read again.
+
+    :param path: the file.
+    :returns: SHA-256 as ``sha256sum`` prints it.
+    :raises DataError: the file cannot be read.
+    """
+    try:
+        state = path.stat()
+        return _digest(str(path), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+@lru_cache(maxsize=10_000)
+def _digest(path: str, *state: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_text(text: str, path: Path) -> None:

@@ -1,5 +1,6 @@
 import csv
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from longflow.errors import DataError, InUseError
 from longflow.files import (
     atomic_write,
     exclusive_lock,
+    file_digest,
     parse_number,
     read_json,
     read_table,
@@ -37,6 +39,25 @@ def test_json_is_read_back(tmp_path):
 def test_csv_has_empty_cells_for_what_is_missing(tmp_path):
     write_csv(["a", "b"], [{"a": 1.5, "b": None}, {"b": "x, y"}], tmp_path / "deep" / "x.csv")
     assert (tmp_path / "deep" / "x.csv").read_text().splitlines() == ["a,b", "1.5,", ',"x, y"']
+
+
+def test_a_digest_is_that_of_sha256sum_and_follows_the_content(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"", b"longflow", b"longFlow", bytes(3_000_000)):  # two of one length
+        path.write_bytes(content)
+        os.utime(path, (1, 1))
+        assert file_digest(path) == hashlib.sha256(content).hexdigest()
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        file_digest(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        file_digest(tmp_path)
+
+
+def test_an_unchanged_file_is_read_once(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"longflow")
+    read = files._digest.cache_info().misses
+    assert file_digest(path) == file_digest(path) and files._digest.cache_info().misses == read + 1
 
 
 def test_json_has_no_nan(tmp_path):

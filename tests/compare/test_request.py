@@ -79,6 +79,9 @@ def test_studies_that_hide_need_something_to_hide(dataset, tmp_path):
     target = next(row.split(",")[0] for row in rows[1:] if "_from_" not in row)
     of_target = [row for row in rows[1:] if row.split(",")[1] == target]
     (folder / "scans.csv").write_text("\n".join([rows[0], *of_target[-2:]]) + "\n")
+    for image in folder.glob("*.nii.gz"):
+        if not any(image.name.startswith(f"{row.split(',')[0]}_0") for row in of_target[-2:]):
+            image.unlink()
     with pytest.raises(ConfigurationError, match="has one context scan"):
         resolved(study="masking", input=folder)
 

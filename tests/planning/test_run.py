@@ -1,6 +1,7 @@
 import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -36,6 +37,26 @@ def test_plans_are_written(dataset):
     planned = plan_dataset(NAME, "tiny", plans_name="otherPlans")
     assert dataset.plans("otherPlans").is_file()
     assert planned.plans.temporal.time_scale == 30
+
+
+@pytest.mark.parametrize("plans", ["longflowPlans", str(Path(__file__).parents[2] / "plans" / "lumiere.json")])
+def test_plans_hold_the_ranges_of_the_data_and_no_names(dataset, plans):
+    """By nibabel: 8 x 16 x 16 voxels of 1 mm, and of 2 x 1 x 1 mm for the second subject."""
+    for path in (dataset.raw / "imagesTr").glob("b*"):
+        image = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(image.get_fdata(), np.diag([1, 1, 2, 1])), path)
+    table = dataset.raw / "scans.csv"
+    table.write_text(table.read_text().replace("b1,b,30", "b1,b,12.5"))
+    extract_fingerprint(NAME, processes=1)
+    data = plan_dataset(NAME, None if plans.endswith(".json") else "tiny", plans_name=plans).plans.training_data
+    assert data.spacing == [(1, 2), (1, 1), (1, 1)] and data.field_of_view == [(8, 16), (16, 16), (16, 16)]
+    assert data.shortest_interval == 12.5 and data.foreground == "bodies"
+    voxels = np.concatenate([nibabel.load(path).get_fdata() for path in (dataset.raw / "imagesTr").iterdir()])
+    (intensities,) = data.intensities
+    body = voxels[voxels > voxels.mean()]
+    expected = np.percentile(body, (0.5, 50, 99.5))
+    assert np.allclose(list(intensities.model_dump().values()), expected, atol=0.15)
+    assert '"a"' not in data.model_dump_json()
 
 
 def test_edited_plans_are_kept(dataset):

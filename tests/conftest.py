@@ -63,6 +63,21 @@ def server_of_workers() -> None:
     forkserver.ensure_running()
 
 
+_HOLD = "import sys; from pathlib import Path; from longflow.files import exclusive_lock\n"
+_HOLD += "with exclusive_lock(Path(sys.argv[1]), ''): print('held', flush=True); sys.stdin.read()"
+
+
+@contextmanager
+def another_process_holds(lock: Path) -> Iterator[subprocess.Popen]:
+    """Within the block another process holds a lock; yield that process."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
+
+
 @pytest.fixture(scope="session")
 def phantom_dataset(tmp_path_factory) -> Path:
     """A folder for LONGFLOW_HOME with ``raw/Dataset900_Phantom``: 8 subjects x 4 scans of 8 x 32 x 32, 2 held out.

@@ -5,8 +5,7 @@ import json
 import logging
 import os
 import platform
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +15,7 @@ from longflow.files import (
     atomic_write,
     exclusive_lock,
     file_digest,
+    open_in_place,
     parse_number,
     read_json,
     read_table,
@@ -23,6 +23,7 @@ from longflow.files import (
     write_json,
     write_text,
 )
+from tests.conftest import another_process_holds
 
 
 def full_disk(*arguments, **options):
@@ -234,12 +235,8 @@ HOLD += "with exclusive_lock(Path(sys.argv[1]), ''): print('held', flush=True); 
 @pytest.fixture
 def other(tmp_path):
     """Another process, which holds the lock."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path / "fold_0" / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout.readline() == b"held\n"
+    with another_process_holds(tmp_path / "fold_0" / ".lock") as process:
         yield process
-        process.kill()
 
 
 def test_one_process_at_a_time(tmp_path, other):
@@ -272,6 +269,87 @@ def test_a_process_that_was_forked_does_not_hold_what_its_parent_held(tmp_path):
         assert lock.read_text().startswith(f"process {os.getpid()}")
     os.close(end)
     os.close(ended)
+
+
+def test_the_lock_leaves_nothing_behind(tmp_path):
+    lock = tmp_path / "results" / "fold_0" / ".lock"
+    with pytest.raises(RuntimeError), exclusive_lock(lock, ""):
+        assert lock.is_file()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with exclusive_lock(lock, ""):
+        (lock.parent / "x.txt").write_text("x")
+    assert list(lock.parent.iterdir()) == [lock.parent / "x.txt"]
+
+
+def test_a_lock_that_its_holder_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
+    """Opened while another process held it, locked once that process has removed the file."""
+    lock, lockf, calls = tmp_path / ".lock", files.fcntl.lockf, []
+
+    def late(file, how):
+        if not calls:
+            lock.unlink()
+        calls.append(how)
+        lockf(file, how)
+
+    monkeypatch.setattr(files.fcntl, "lockf", late)
+    with exclusive_lock(lock, ""):
+        assert lock.is_file() and len(calls) == 2
+
+
+@pytest.mark.parametrize("place", ["link", "dangling link", "pipe", "folder"])
+def test_what_was_placed_where_a_lock_or_log_belongs_is_not_touched(tmp_path, place):
+    target, lock = tmp_path / "target", tmp_path / ".lock"
+    target.write_text("precious")
+    if place.endswith("link"):
+        lock.symlink_to(target if place == "link" else tmp_path / "absent")
+    elif place == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
+    for use in (lambda: exclusive_lock(lock, "").__enter__(), lambda: open_in_place(lock)):
+        with pytest.raises(DataError, match=r"\.lock (is a link or no regular file\. Delete it|could not be written)"):
+            use()
+    assert target.read_text() == "precious" and not (tmp_path / "absent").exists()
+
+
+def test_a_link_that_appears_at_the_last_moment_is_not_followed(tmp_path, monkeypatch):
+    target, log = tmp_path / "target", tmp_path / "training.log"
+    target.write_text("precious")
+    log.symlink_to(target)
+    monkeypatch.setattr(Path, "is_symlink", lambda self: False)
+    with pytest.raises(DataError, match=r"training\.log could not be written"):
+        open_in_place(log)
+
+
+def test_a_file_in_place_is_read_and_appended_to(tmp_path):
+    path = tmp_path / "x.log"
+    path.write_text("one\n")
+    with open_in_place(path) as file:
+        file.write("two\n")
+        file.seek(0)
+        assert file.read() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o400])
+def test_a_file_that_is_written_again_keeps_its_permissions(tmp_path, mode):
+    path, seen = tmp_path / "x.txt", []
+    path.write_text("old")
+    path.chmod(mode)
+    with atomic_write(path) as temporary:
+        seen.append(temporary.stat().st_mode & 0o777)
+        temporary.write_text("new")
+    assert path.read_text() == "new" and path.stat().st_mode & 0o777 == mode
+    assert seen == [0o600]  # nobody else may read it before
+
+
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text("x", tmp_path / "x.txt")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o640
 
 
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):

@@ -7,9 +7,11 @@ import pytest
 
 from longflow.compare.comparison import Budget
 from longflow.compare.request import ComparisonRequest, resolve
-from longflow.errors import ConfigurationError, NotFoundError
+from longflow.errors import ConfigurationError, InUseError, NotFoundError
 from longflow.files import read_json
+from longflow.paths import lock_in
 from longflow.plans import read_plans, write_plans
+from tests.conftest import another_process_holds
 
 
 def resolved(*methods, **further):
@@ -91,3 +93,15 @@ def test_plans_of_a_task_without_comparisons(dataset):
     write_plans(plans.model_copy(update={"task": "segment"}), dataset.plans())
     with pytest.raises(ConfigurationError, match=r"planned for the task 'segment'\. Only methods .* 'forecast'"):
         resolved("lci")
+
+
+def test_one_process_performs_a_comparison_at_a_time(dataset):
+    """The links of its targets are not touched either."""
+    paths = resolved("lci").paths
+    links = {path: path.stat().st_ctime_ns for path in paths.targets(0).iterdir()}
+    with (
+        another_process_holds(lock_in(paths.folder)),
+        pytest.raises(InUseError, match=r"The comparison methods_.* is being performed by another process"),
+    ):
+        resolved("lci")
+    assert {path: path.stat().st_ctime_ns for path in paths.targets(0).iterdir()} == links

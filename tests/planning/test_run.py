@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.errors import ConfigurationError, DataError, InUseError, NotFoundError
 from longflow.fingerprint.fingerprint import extract_fingerprint
-from longflow.paths import DatasetPaths
+from longflow.paths import DatasetPaths, lock_beside
 from longflow.planning.run import plan_dataset
+from tests.conftest import another_process_holds
 
 NAME = "Dataset951_Tiny"
 
@@ -106,3 +107,14 @@ def test_a_reference_plan_is_made_the_datasets_own(dataset):
     assert planned.plans.configuration("3d_fullres").patch_size == [96, 96, 64]
     with pytest.raises(ConfigurationError, match=r"lumiere.json has its own sizes\. Remove --preset"):
         plan_dataset(NAME, "tiny", plans_name=str(file))
+
+
+def test_one_process_makes_plans_of_a_name_at_a_time(dataset):
+    extract_fingerprint(NAME, processes=1)
+    with (
+        another_process_holds(lock_beside(dataset.plans())),
+        pytest.raises(InUseError, match="The plans longflowPlans of Dataset951_Tiny are being made by another process"),
+    ):
+        plan_dataset(NAME, "tiny")
+    assert not dataset.plans().exists()
+    plan_dataset(NAME, "tiny")

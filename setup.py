@@ -51,7 +51,7 @@ setup(
     ],
     extras_require={
         "registration": ["antspyx>=0.6"],
-        "test": ["mypy>=1.11", "pytest>=8", "pytest-cov>=5", "pytest-xdist", "ruff"],
+        "test": ["hypothesis>=6.100", "mypy>=1.11", "pytest>=8", "pytest-cov>=5", "pytest-xdist", "ruff"],
     },
     entry_points={
         "console_scripts": [

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from longflow.data.formats import refusal
 from longflow.data.hounsfield import is_ct
 from longflow.errors import DataError
 from longflow.files import read_json, write_csv, write_json
@@ -58,6 +59,8 @@ class DatasetDescription(BaseModel):
     def _stays_in_the_folder(cls, value: str) -> str:
         if "/" in value or "\\" in value:
             raise ValueError("file_ending is the end of a file's name, as .nii.gz, without slashes")
+        if refused := refusal(value):
+            raise ValueError(f"files in one piece, as .nii.gz; {value} is {refused[0]}. {refused[1]}")
         return value
 
     @field_validator("phases")

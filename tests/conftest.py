@@ -13,6 +13,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from longflow.parallel import worker_context
 
@@ -27,6 +28,18 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 #: folder of public data sets that are not in the repository; tests that need them are skipped without
 OUTSIDE_DATA = Path(os.environ.get("LONGFLOW_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+# generated headers, tables and JSON: pytest --hypothesis-profile long tries a hundred times as many
+for _profile, _examples in (("ci", 1_000), ("long", 100_000)):
+    settings.register_profile(
+        _profile,
+        max_examples=_examples,
+        deadline=None,
+        derandomize=_profile == "ci",  # the same examples in every run: a failure is never chance
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+settings.load_profile("ci")
 
 OWN_VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
 

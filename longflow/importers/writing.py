@@ -265,7 +265,7 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
             if label_path.is_file():
                 values |= _values(sitk.GetArrayFromImage(read_image_of_any_size(label_path)))
             continue
-        image, geometry = source.volume(scan.image, scan.frame), read_geometry(scan.image)
+        image, geometry = source.volume(scan.image, scan.frame), read_geometry(scan.image).repaired
         if scan.label is not None:
             label = label_source.volume(scan.label, scan.label_frame)
             array = label_array(label, scan.label)

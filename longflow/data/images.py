@@ -88,12 +88,11 @@ class Geometry:
 
     @property
     def repaired(self) -> "Geometry":
-        """Return the grid without a header whose transform lacks its scale, so that it is written with a right one."""
-        return replace(self, nifti=b"") if self._has_no_scale else self
-
-    @property
-    def _has_no_scale(self) -> bool:
-        return bool(self.nifti) and nifti.has_no_scale(nibabel.Nifti1Header(self.nifti, check=False))
+        """Return the grid with the voxel size of the header, where its transform lacks a scale; else the same grid."""
+        header = nibabel.Nifti1Header(self.nifti or None, check=False)
+        if not nifti.has_no_scale(header):
+            return self
+        return replace(self, spacing=tuple(header["pixdim"][1:4].astype(float).tolist()), nifti=b"")
 
     def differences(self, other: "Geometry", tolerance: float = 1e-3) -> list[tuple[str, str, str]]:
         """Compare two grids.
@@ -280,8 +279,6 @@ def _grid_of_nifti(
         if found is None or found.size != size or not np.allclose(found.spacing, spacing, rtol=1e-5):
             found = Geometry(size, spacing, (0.0, 0.0, 0.0), tuple(np.eye(3).ravel().tolist()), kept)
         return found
-    if nifti.has_no_scale(header):
-        placements["sform"][:3, :3] *= header["pixdim"][1:4]
     expected = {name: _corners(affine, size) for name, affine in placements.items()}
     for corners in expected.values():
         if found is not None and found.size == size and _apart(found.corners, corners) <= SAME_PLACE:
@@ -346,18 +343,11 @@ def _as_image(array: np.ndarray, geometry: Geometry) -> sitk.Image:
 
 
 def two_transforms(geometry: Geometry) -> tuple[str, str, str] | None:
-    """Compare the transforms of the NIfTI header that a grid was read from.
+    """Compare both transforms of the NIfTI header that a grid was read from.
 
     :param geometry: of a file.
     :returns: finding, expectation and advice of a warning; None where they agree, or only one is set.
     """
-    if geometry._has_no_scale:
-        return (
-            f"sform with axes of 1 mm, but voxels of {by_axis(geometry.spacing)} mm (pixdim)",
-            "transforms that agree",
-            "pixdim is used, and what is written keeps the transform. Programs that use the sform show the volume in "
-            "another size. longflow_import writes such files with a right sform.",
-        )
     grids = geometry.by_transform
     if len(grids) < 2 or (apart := _apart(grids["qform"].corners, grids["sform"].corners)) <= SAME_PLACE:
         return None

@@ -65,6 +65,7 @@ def write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
     if not any(scan.part == "training" for scan in scans):
         raise ConfigurationError("Every subject is a test subject: none is left to train on. Name fewer with --test.")
     warn_of_spellings(scan.subject for scan in scans)
+    _warn_of_scales(scans)
     for part in dataset.excluded:
         logger.warning("Excluded: %s", part)
     unfinished = to.raw.with_name(f".unfinished-import-{to.raw.name}")
@@ -276,6 +277,17 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
         array = sitk.GetArrayViewFromImage(image)
         write_volume(array, geometry, array.dtype.name, path)
     return values
+
+
+def _warn_of_scales(scans: Sequence[ImportedScan]) -> None:
+    """Name the images whose voxel size is taken from pixdim, since their transform has axes of 1 mm."""
+    images = sorted({scan.image for scan in scans})
+    if repaired := [path for path in images if (grid := read_geometry(path)).repaired is not grid]:
+        logger.warning(
+            "The sform of %d images has no scale (axes of 1 mm), unlike their pixdim: %s. The voxel size in pixdim is "
+            "taken, and the imported images get a right sform.",
+            *(len(repaired), first_few(map(str, repaired), most=3)),
+        )
 
 
 def _values(array: np.ndarray) -> set[int]:

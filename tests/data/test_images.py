@@ -95,7 +95,7 @@ def test_voxels_that_are_no_numbers_are_not_written(tmp_path, data_type):
     array[5, 0, 2] = np.nan
     write_image(tiny_array(), tmp_path / "in.nii.gz")
     geometry = read_geometry(tmp_path / "in.nii.gz")
-    with pytest.raises(DataError, match=r"out.nii.gz is not written: .* 1 NaN, the first at \(2, 0, 5\)"):
+    with pytest.raises(DataError, match=r"out\.nii\.gz is not written\. .* 1 NaN, the first at \(2, 0, 5\)"):
         write_volume(array, geometry, data_type, tmp_path / "out.nii.gz")
     assert not (tmp_path / "out.nii.gz").exists()
 

@@ -1,3 +1,5 @@
+import gzip
+
 import nibabel
 import numpy as np
 import pytest
@@ -131,6 +133,24 @@ def test_info_that_cannot_be_used(tmp_path, text, message):
     (tmp_path / "Info.cfg").write_text(text)
     with pytest.raises(DataError, match=message):
         read_info(tmp_path / "Info.cfg")
+
+
+def test_an_sform_without_scale_gets_that_of_pixdim(source, tmp_path, caplog):
+    """As in the files of the challenge; nibabel takes the axes of 1 mm as they are."""
+    for path in source.rglob("*.nii.gz"):
+        image = nibabel.load(path)
+        image.header.set_sform(np.diag([-1.0, -1.0, 1.0, 1.0]), code=2)
+        image.header.set_qform(None, code=0)
+        image.header["pixdim"][1:4] = 1.5, 1.5, 10
+        path.write_bytes(gzip.compress(nibabel.Nifti1Image(image.dataobj, None, image.header).to_bytes()))
+        assert nibabel.load(path).header.get_zooms() == (1.5, 1.5, 10)
+        np.testing.assert_array_equal(nibabel.load(path).affine, np.diag([-1, -1, 1, 1]))
+    with caplog.at_level("WARNING"):
+        run_import("acdc", source, tmp_path / "raw" / "Dataset101_ACDC")
+    assert "The sform of 4 images has no scale (axes of 1 mm), unlike their pixdim" in caplog.text
+    for kind in ("imagesTr", "labelsTr"):
+        for path in (tmp_path / "raw" / "Dataset101_ACDC" / kind).glob("*.nii.gz"):
+            np.testing.assert_allclose(nibabel.load(path).affine, np.diag([-1.5, -1.5, 10, 1]))
 
 
 def test_a_real_patient(tmp_path):

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")  # before pyplot: figures are files, also on machines without a display
+matplotlib.rcdefaults()  # a matplotlibrc in the current folder can be from somebody else, and start LaTeX
 
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator

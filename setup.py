@@ -52,7 +52,7 @@ setup(
     ],
     extras_require={
         "registration": ["antspyx>=0.6"],
-        "test": ["mypy>=1.11", "pytest>=9.0.3", "pytest-cov>=5", "pytest-xdist>=3", "ruff>=0.6"],
+        "test": ["hypothesis>=6.100", "mypy>=1.11", "pytest>=9.0.3", "pytest-cov>=5", "pytest-xdist>=3", "ruff>=0.6"],
     },
     entry_points={
         "console_scripts": [

@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import glob
+import hashlib
 import io
 import json
 import logging
@@ -10,14 +11,16 @@ import math
 import os
 import platform
 import re
+import stat
 import time
 import unicodedata
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import psutil
 
@@ -43,12 +46,26 @@ _HOST = re.sub(r"\W", "", platform.node()) or "unknown"
 
 
 @contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn an error of the system into one that says what to do. :param path: that is written."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path} could not be written: {error.strerror or error}. "
+            f"Free some space or check the permissions of {path.parent}, then run the same command again: "
+            f"finished work is kept."
+        ) from error
+
+
+@contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path; rename it to ``path`` after the block has ended without an error.
 
     The temporary name keeps the full suffix of ``path`` (``.nii.gz``), because writers choose the format by it. A
     killed process leaves at most a file whose name starts with ``.unfinished-``: nothing reads it, and the next writer
-    of the same path removes it. Several processes may write the same path; the last one wins.
+    of the same path removes it. Several processes may write the same path; the last one wins. A file that is replaced
+    keeps its permissions, and nobody else can read it before; a new one has those of the umask.
 
     :param path: the file to write.
     :returns: a path in the same folder, to write to.
@@ -57,52 +74,102 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".unfinished-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for leftover in path.parent.glob(f".unfinished-*-{glob.escape(path.name)}"):
-            if not _is_being_written(leftover):
-                leftover.unlink(missing_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError(
-            f"{path} could not be written: {error.strerror or error}. "
-            f"Free some space or check the permissions of {path.parent}, then run the same command again: "
-            f"finished work is kept."
-        ) from error
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for leftover in path.parent.glob(f".unfinished-*-{glob.escape(path.name)}"):
+                if not _is_being_written(leftover):
+                    leftover.unlink(missing_ok=True)
+            mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else None
+            if mode is not None:
+                temporary.touch(mode=0o600, exist_ok=False)
+            yield temporary
+            if mode is not None:
+                with suppress(PermissionError):  # file systems without permissions
+                    temporary.chmod(mode)
+            os.replace(temporary, path)
     finally:
         with suppress(OSError):  # where even the folder could not be made
             temporary.unlink(missing_ok=True)
 
 
+def open_in_place(path: Path) -> TextIO:
+    """Open a text file to read it and to append to it; create it where it does not exist.
+
+    For the few files that are not written by :func:`atomic_write`: a link that someone placed there is not followed.
+
+    :param path: the file; its folder exists.
+    :returns: the open file.
+    :raises DataError: it is a link, a folder, a pipe or a device, or it cannot be opened.
+    """
+    refused = DataError(f"{path} is a link or no regular file. Delete it, then run the same command again.")
+    if path.is_symlink():
+        raise refused
+    with _explained(path):
+        file = open(path, "a+", encoding="utf-8", opener=_without_links)  # noqa: SIM115 (the caller closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise refused
+    return file
+
+
+def _without_links(path: str, flags: int) -> int:
+    """Open a file but no link, and without waiting for the other end of a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
 @contextmanager
 def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
-    """Hold a lock on a file; it ends with the block or the process.
+    """Hold a lock on a file; it ends with the block or the process. The file is removed at the end.
 
     It is a POSIX lock: forked processes do not hold it, so the workers that prepare batches cannot keep it after the
-    process itself was killed. It does not block within one process.
+    process itself was killed. It does not block within one process. Check within the block what was decided before it:
+    another process may have held the lock until now.
 
     :param path: the file of the lock.
     :param doing: the work, for the message of another process ("Fold 0 of X is being trained").
     :raises InUseError: another process holds it.
+    :raises DataError: the file cannot be written, or is a link.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    missing = [folder for folder in path.parents if not folder.exists()]
+    file = _locked(path, doing)
+    try:
+        with _explained(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {platform.node()}\n")
+            file.flush()
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is locked: no other process can have begun to use it
+        file.close()
+        with suppress(OSError):  # not empty
+            for folder in missing:
+                folder.rmdir()
+
+
+def _locked(path: Path, doing: str) -> TextIO:
+    """Open and lock a file."""
+    while True:
+        with _explained(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        file = open_in_place(path)
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             file.seek(0)
+            holder = file.read().strip() or "unknown"
+            file.close()
             raise InUseError(
-                f"{doing} by another process already ({file.read().strip() or 'unknown'}; {path}). "
+                f"{doing} by another process already ({holder}; {path}). "
                 "Wait for it to end or stop it, then run the same command again."
             ) from error
         except OSError as error:
             logger.warning(
                 "%s: this file system has no locks (%s). Make sure that no other process works there.", path, error
             )
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}\n")
-        file.flush()
-        yield
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # the process that held it has just removed it
 
 
 def _is_being_written(leftover: Path) -> bool:
@@ -116,6 +183,31 @@ def _is_being_written(leftover: Path) -> bool:
         return time.time() - leftover.stat().st_mtime < 86_400
     except FileNotFoundError:
         return False
+
+
+def file_digest(path: Path) -> str:
+    """Hash the bytes of a file; a file that is unchanged since the last call is not read again.
+
+    :param path: the file.
+    :returns: SHA-256 as ``sha256sum`` prints it.
+    :raises DataError: the file cannot be read.
+    """
+    try:
+        state = path.stat()
+        return _digest(str(path), state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist.") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+@lru_cache(maxsize=10_000)
+def _digest(path: str, *state: int) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def write_text(text: str, path: Path) -> None:

@@ -132,6 +132,16 @@ def resolve_dataset_name(name_or_id: str | int) -> str:
     raise unknown_name("dataset", text, known, hint=f"Datasets are looked for in {raw_root().resolve()}.")
 
 
+def lock_in(folder: Path) -> Path:
+    """Return the lock that is held while the files of a folder are written."""
+    return folder / ".lock"
+
+
+def lock_beside(path: Path) -> Path:
+    """Return the lock that is held while a file is decided on, or a folder is made that is replaced as a whole."""
+    return path.with_name(f".{path.name}.lock")
+
+
 def is_file_of_plans(plans: str) -> bool:
     """Tell whether ``-p`` names a file, as ``plans/acdc.json``, and not plans of the dataset, as ``longflowPlans``."""
     return plans.endswith(".json")
@@ -315,7 +325,7 @@ class FoldPaths:
     @property
     def lock(self) -> Path:
         """Return the lock that is held while the fold is trained."""
-        return self.folder / ".lock"
+        return lock_in(self.folder)
 
     @property
     def log(self) -> Path:

@@ -319,13 +319,15 @@ class Plans(_Strict):
     training_data: TrainingData | None = Field(default=None, description="null: planned by longflow 0.1")
 
     @model_validator(mode="after")
-    def _axes_and_channels_fit(self) -> "Plans":
+    def _axes_phases_and_channels_fit(self) -> "Plans":
         forward, backward = self.transpose_forward, self.transpose_backward
         if sorted(forward) != [0, 1, 2] or [forward[axis] for axis in backward if axis in (0, 1, 2)] != [0, 1, 2]:
             raise ValueError(
                 "transpose_forward needs the axes 0, 1 and 2, each once, and transpose_backward must undo it; found "
                 f"{forward} and {backward}"
             )
+        if get_task(self.task).uses_phases and not self.phases:
+            raise ValueError(f"the task {self.task} needs two phases, found none")
         if len(self.channels) != len(self.channel_names) or not self.channels:
             raise ValueError(
                 f"channels needs one entry for each of channel_names: found {len(self.channels)} and "

@@ -13,6 +13,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from longflow.parallel import worker_context
 
@@ -27,6 +28,18 @@ os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
 
 #: folder of public data sets that are not in the repository; tests that need them are skipped without
 OUTSIDE_DATA = Path(os.environ.get("LONGFLOW_TEST_DATA", Path(__file__).parents[2] / "shared" / "data"))
+
+# generated headers, tables and JSON: pytest --hypothesis-profile long tries a hundred times as many
+for _profile, _examples in (("ci", 1_000), ("long", 100_000)):
+    settings.register_profile(
+        _profile,
+        max_examples=_examples,
+        deadline=None,
+        derandomize=_profile == "ci",  # the same examples in every run: a failure is never chance
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+settings.load_profile("ci")
 
 OWN_VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
 
@@ -61,6 +74,21 @@ def server_of_workers() -> None:
     """Start the server of worker processes before any test changes limits or variables that it would keep."""
     worker_context("longflow.preprocessing.run", "longflow.fingerprint.spatial")
     forkserver.ensure_running()
+
+
+_HOLD = "import sys; from pathlib import Path; from longflow.files import exclusive_lock\n"
+_HOLD += "with exclusive_lock(Path(sys.argv[1]), ''): print('held', flush=True); sys.stdin.read()"
+
+
+@contextmanager
+def another_process_holds(lock: Path) -> Iterator[subprocess.Popen]:
+    """Within the block another process holds a lock; yield that process."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.kill()
 
 
 @pytest.fixture(scope="session")

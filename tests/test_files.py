@@ -1,15 +1,29 @@
+import csv
 import errno
+import hashlib
+import json
 import logging
 import os
 import platform
-import subprocess
-import sys
+from pathlib import Path
 
 import pytest
 
 from longflow import files
 from longflow.errors import DataError, InUseError
-from longflow.files import atomic_write, exclusive_lock, read_json, write_csv, write_json, write_text
+from longflow.files import (
+    atomic_write,
+    exclusive_lock,
+    file_digest,
+    open_in_place,
+    parse_number,
+    read_json,
+    read_table,
+    write_csv,
+    write_json,
+    write_text,
+)
+from tests.conftest import another_process_holds
 
 
 def full_disk(*arguments, **options):
@@ -26,6 +40,25 @@ def test_json_is_read_back(tmp_path):
 def test_csv_has_empty_cells_for_what_is_missing(tmp_path):
     write_csv(["a", "b"], [{"a": 1.5, "b": None}, {"b": "x, y"}], tmp_path / "deep" / "x.csv")
     assert (tmp_path / "deep" / "x.csv").read_text().splitlines() == ["a,b", "1.5,", ',"x, y"']
+
+
+def test_a_digest_is_that_of_sha256sum_and_follows_the_content(tmp_path):
+    path = tmp_path / "a"
+    for content in (b"", b"longflow", b"longFlow", bytes(3_000_000)):  # two of one length
+        path.write_bytes(content)
+        os.utime(path, (1, 1))
+        assert file_digest(path) == hashlib.sha256(content).hexdigest()
+    with pytest.raises(DataError, match="nowhere does not exist"):
+        file_digest(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        file_digest(tmp_path)
+
+
+def test_an_unchanged_file_is_read_once(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(b"longflow")
+    read = files._digest.cache_info().misses
+    assert file_digest(path) == file_digest(path) and files._digest.cache_info().misses == read + 1
 
 
 def test_json_has_no_nan(tmp_path):
@@ -97,13 +130,102 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "does not exist"), (b'{\n "a": }', "line 2, column 7"), (b"\xff\xfe\x00", "not a text file")],
+    [
+        (None, "does not exist"),
+        (b'{\n "a": }', "line 2, column 7"),
+        (b"\xff\xfe\x00", "not a text file"),
+        (b'{"a": 1,\n "b": {"c": 1,\n "c": 2}}', "line 3: the key 'c' a second time"),
+        (b'{"a": "NaN",\n "b": [NaN]}', "line 2: NaN, expected a finite number"),
+        (b"[-Infinity]", "line 1: -Infinity, expected a finite number"),
+        (b"[0,\n1e999]", "line 2: 1e999, expected a finite number"),
+        (b"[" + b"9" * 5000 + b"]", "expected a finite number"),
+        (b"[" * 65 + b"]" * 65, "more than 64 lists and objects"),
+        (b"[" * 1_000_000, "more than 64 lists and objects"),
+        (b'["\\ud800"]', "half of a letter"),
+        (b" " * (16 * 2**20 + 1), "16 MB, expected at most 16 MB"),
+    ],
 )
 def test_json_that_cannot_be_read(tmp_path, content, message):
     if content is not None:
         (tmp_path / "x.json").write_bytes(content)
     with pytest.raises(DataError, match=message):
         read_json(tmp_path / "x.json")
+
+
+def test_json_with_a_byte_order_mark_or_repeated_keys_in_several_objects_is_read(tmp_path):
+    (tmp_path / "x.json").write_bytes(
+        b'\xef\xbb\xbf{"a": {"b": 1, "c": "{\\"b\\": 2"}, "b": [{"b": 1.5e3}, {"b": null}]}'
+    )
+    assert read_json(tmp_path / "x.json") == {"a": {"b": 1, "c": '{"b": 2'}, "b": [{"b": 1500.0}, {"b": None}]}
+    (tmp_path / "x.json").write_text("[" * 64 + "]" * 64)
+    assert json.dumps(read_json(tmp_path / "x.json")) == "[" * 64 + "]" * 64
+
+
+@pytest.mark.parametrize("name", ["folder", "a" * 300 + ".json"])
+def test_what_is_no_file_is_an_error(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(DataError):
+        read_json(tmp_path / name)
+
+
+def test_line_numbers_count_blank_lines_and_line_breaks_in_quotes(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b'\n\xef\xbb\xbfa,b\r\n1,"two\r\nlines"\r\n\r\n\r\n2, x \r\n3\r\n4,5,6\r\n'[1:])
+    lines = read_table(tmp_path / "x.csv", "a")
+    assert [(line.number, line.cells, line.surplus) for line in lines] == [
+        (2, {"a": "1", "b": "two\r\nlines"}, ()),
+        (6, {"a": "2", "b": "x"}, ()),
+        (7, {"a": "3", "b": ""}, ()),
+        (8, {"a": "4", "b": "5"}, ("6",)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a,b,a\n", "2 columns called a: columns 1, 3"),
+        ("a, A ,b\n", "2 columns called a: columns 1, 2"),
+        ("a,b,\u00e9,e\u0301\n", "2 columns called \u00e9: columns 3, 4"),
+        ("b,c\n", "no column a. Found in its first line: b, c. Expected: a and any"),
+        ("", "no column a. Found in its first line: nothing"),
+        ("b;a\n", "separated by semicolons. Save it with commas"),
+        ('a\n1\n"never closed\n2\n', "unexpected end of data, from line 3 on"),
+    ],
+)
+def test_tables_that_cannot_be_read(tmp_path, content, message):
+    (tmp_path / "x.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_table(tmp_path / "x.csv", "a")
+
+
+def test_columns_without_a_name_may_be_several(tmp_path):
+    (tmp_path / "x.csv").write_text("a,,\n1,,\n")
+    assert read_table(tmp_path / "x.csv", "a")[0].cells["a"] == "1"
+
+
+def test_a_table_has_an_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "MOST_LINES", 3)
+    (tmp_path / "x.csv").write_text("a\n1\n2\n3\n")
+    with pytest.raises(DataError, match="more than 3 lines"):
+        read_table(tmp_path / "x.csv", "a")
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("12", 12), ("+.5", 0.5), ("-3.", -3), ("1E-2", 0.01)]
+    + [(text, None) for text in ("2019_01", "1_0", "\u0661", "1e999", "0x1", "nan", "inf", " 1", "1\n", "1,5", "")],
+)
+def test_numbers_are_written_in_digits(text, number):
+    assert parse_number(text) == number
+
+
+def test_text_that_a_spreadsheet_would_run_is_made_text_where_people_read_it(tmp_path):
+    row = {"=a": "=cmd|' /C calc'!A0", "b": "-0.5", "c": "@x", "d": -2.5, "e": None, "f": "p-1"}
+    write_csv(list(row), [row], tmp_path / "people.csv")
+    write_csv(list(row), [row], tmp_path / "exact.csv", exact=True)
+    header, shown = csv.reader((tmp_path / "people.csv").open(newline=""))
+    assert header[0] == "'=a" and shown == ["'=cmd|' /C calc'!A0", "-0.5", "'@x", "-2.5", "", "p-1"]
+    header, kept = csv.reader((tmp_path / "exact.csv").open(newline=""))
+    assert header[0] == "=a" and kept[0] == "=cmd|' /C calc'!A0"
 
 
 HOLD = "import sys; from pathlib import Path; from longflow.files import exclusive_lock\n"
@@ -113,12 +235,8 @@ HOLD += "with exclusive_lock(Path(sys.argv[1]), ''): print('held', flush=True); 
 @pytest.fixture
 def other(tmp_path):
     """Another process, which holds the lock."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path / "fold_0" / ".lock"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout.readline() == b"held\n"
+    with another_process_holds(tmp_path / "fold_0" / ".lock") as process:
         yield process
-        process.kill()
 
 
 def test_one_process_at_a_time(tmp_path, other):
@@ -151,6 +269,87 @@ def test_a_process_that_was_forked_does_not_hold_what_its_parent_held(tmp_path):
         assert lock.read_text().startswith(f"process {os.getpid()}")
     os.close(end)
     os.close(ended)
+
+
+def test_the_lock_leaves_nothing_behind(tmp_path):
+    lock = tmp_path / "results" / "fold_0" / ".lock"
+    with pytest.raises(RuntimeError), exclusive_lock(lock, ""):
+        assert lock.is_file()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+    with exclusive_lock(lock, ""):
+        (lock.parent / "x.txt").write_text("x")
+    assert list(lock.parent.iterdir()) == [lock.parent / "x.txt"]
+
+
+def test_a_lock_that_its_holder_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
+    """Opened while another process held it, locked once that process has removed the file."""
+    lock, lockf, calls = tmp_path / ".lock", files.fcntl.lockf, []
+
+    def late(file, how):
+        if not calls:
+            lock.unlink()
+        calls.append(how)
+        lockf(file, how)
+
+    monkeypatch.setattr(files.fcntl, "lockf", late)
+    with exclusive_lock(lock, ""):
+        assert lock.is_file() and len(calls) == 2
+
+
+@pytest.mark.parametrize("place", ["link", "dangling link", "pipe", "folder"])
+def test_what_was_placed_where_a_lock_or_log_belongs_is_not_touched(tmp_path, place):
+    target, lock = tmp_path / "target", tmp_path / ".lock"
+    target.write_text("precious")
+    if place.endswith("link"):
+        lock.symlink_to(target if place == "link" else tmp_path / "absent")
+    elif place == "pipe":
+        os.mkfifo(lock)
+    else:
+        lock.mkdir()
+    for use in (lambda: exclusive_lock(lock, "").__enter__(), lambda: open_in_place(lock)):
+        with pytest.raises(DataError, match=r"\.lock (is a link or no regular file\. Delete it|could not be written)"):
+            use()
+    assert target.read_text() == "precious" and not (tmp_path / "absent").exists()
+
+
+def test_a_link_that_appears_at_the_last_moment_is_not_followed(tmp_path, monkeypatch):
+    target, log = tmp_path / "target", tmp_path / "training.log"
+    target.write_text("precious")
+    log.symlink_to(target)
+    monkeypatch.setattr(Path, "is_symlink", lambda self: False)
+    with pytest.raises(DataError, match=r"training\.log could not be written"):
+        open_in_place(log)
+
+
+def test_a_file_in_place_is_read_and_appended_to(tmp_path):
+    path = tmp_path / "x.log"
+    path.write_text("one\n")
+    with open_in_place(path) as file:
+        file.write("two\n")
+        file.seek(0)
+        assert file.read() == "one\ntwo\n"
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o400])
+def test_a_file_that_is_written_again_keeps_its_permissions(tmp_path, mode):
+    path, seen = tmp_path / "x.txt", []
+    path.write_text("old")
+    path.chmod(mode)
+    with atomic_write(path) as temporary:
+        seen.append(temporary.stat().st_mode & 0o777)
+        temporary.write_text("new")
+    assert path.read_text() == "new" and path.stat().st_mode & 0o777 == mode
+    assert seen == [0o600]  # nobody else may read it before
+
+
+def test_a_new_file_has_the_permissions_of_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text("x", tmp_path / "x.txt")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.txt").stat().st_mode & 0o777 == 0o640
 
 
 def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):

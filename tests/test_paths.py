@@ -4,14 +4,46 @@ from pathlib import Path
 import pytest
 
 from longflow import paths
-from longflow.errors import NotFoundError
-from longflow.paths import DatasetPaths, ModelPaths, known_datasets, resolve_dataset_name
+from longflow.errors import DataError, NotFoundError
+from longflow.paths import DatasetPaths, ModelPaths, known_datasets, path_in, resolve_dataset_name
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "/x", "a/b", "a\\b", ".hidden", "a\n", "a\x1b[2J", "a\u2028", "\ud800", "a" * 256]
+)
+def test_a_name_that_leads_elsewhere_is_no_path(tmp_path, name):
+    with pytest.raises(DataError, match="cannot be a file name"):
+        path_in(tmp_path, name)
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "p01 [red] =x.nii.gz", "\u00e9\u4e2d\u200b"])
+def test_other_names_are_paths(tmp_path, name):
+    assert path_in(tmp_path, name) == tmp_path / name
+
+
+def test_names_of_plans_models_and_comparisons_stay_in_their_folders(home):
+    dataset = DatasetPaths("Dataset101_Cine")
+    for lead_out in (
+        lambda: dataset.plans("../x"),
+        lambda: dataset.cache("../x", "3d_fullres"),
+        lambda: dataset.cache("longflowPlans", "../../x"),
+        lambda: dataset.model("cronos", "longflowPlans", "../x"),
+        lambda: dataset.comparison("../x"),
+    ):
+        with pytest.raises(DataError, match="cannot be a file name"):
+            lead_out()
+
+
+@pytest.mark.parametrize("name", ["Dataset101_Cine\n", "Dataset\u0661\u0661\u0661_Cine"])
+def test_a_folder_of_another_name_is_no_dataset(home, name):
+    (home / "raw" / name).mkdir(parents=True)
+    assert known_datasets() == []
 
 
 def test_roots(home, monkeypatch, caplog):

@@ -89,6 +89,7 @@ def test_plans_are_read_back(tmp_path):
 
 
 FULL = "configurations.3d_fullres"
+EACH_STAGE = ("features_per_stage", "strides", "kernel_sizes")
 
 
 @pytest.mark.parametrize(
@@ -121,6 +122,35 @@ FULL = "configurations.3d_fullres"
         ("labels", {str(label): label for label in range(5000)}, "labels: .*at most 4096 items"),
         ("channels.0.normal_form", "absolute", "needs numbers for offset and scale"),
         (f"{FULL}.data_identifier", "../../elsewhere", "data_identifier: expected letters, digits"),
+        ("phases", ["native", "../../x"], "phases: .*without slashes"),
+        ("phases", ["native", "arterial\n"], "phases: .*control characters"),
+        ("phases", ["native", "a" * 41], "phases: .*at most 40 bytes"),
+        ("phases", ["native"], "phases: .*two different names"),
+        ("channel_names", ["T1\x1b[2J"], "channel_names.0: .*without control characters"),
+        ("labels", {"a" * 161: 1}, "labels.*at most 160 bytes"),
+        ("dataset_name", "../x", "dataset_name: .*without slashes"),
+        ("plans_name", "x/y", "plans_name: .*without slashes"),
+        ("file_ending", "/../x", "file_ending: .*without slashes"),
+        ("file_ending", ".nii\0", "file_ending: .*control characters"),
+        (f"{FULL}.data_identifier", "3d\n", "data_identifier: expected letters, digits"),
+        (f"{FULL}.data_identifier", "a" * 300, "data_identifier: .*at most 160"),
+        ("transpose_forward", [0, 0, 1], "transpose_forward needs the axes 0, 1 and 2, each once"),
+        ("transpose_backward", [0, 1, 5], "transpose_backward must undo it"),
+        ("transpose_forward", [1, 2, 0], r"must undo it; found \[1, 2, 0\] and \[0, 1, 2\]"),
+        ("channels", [], "one entry for each of channel_names: found 0 and 1"),
+        ("gpu_memory", "inf", "gpu_memory: .*finite number"),
+        ("temporal.time_scale", "nan", "temporal.time_scale: .*number"),
+        (
+            f"{FULL}.network",
+            {**CONTENT["configurations"]["3d_fullres"]["network"], "strides": []},
+            "one entry per stage",
+        ),
+        (f"{FULL}.network.strides", [[1, 1, 1], [1, 2], [2, 2, 2]], "one number per axis, 2 or 3"),
+        (
+            f"{FULL}.network",
+            {**CONTENT["configurations"]["3d_fullres"]["network"], **{key: [] for key in EACH_STAGE}},
+            "features_per_stage: .*at least 1 item",
+        ),
         (
             "configurations.3d/full",
             CONTENT["configurations"]["3d_fullres"],
@@ -138,6 +168,21 @@ def test_all_problems_are_listed(tmp_path):
     content["gpu_memory"] = -1
     (tmp_path / "plans.json").write_text(json.dumps(content))
     with pytest.raises(ConfigurationError, match=r"(?s)gpu_memory.*training\.epochs"):
+        read_plans(tmp_path / "plans.json")
+
+
+def test_a_message_is_short_however_many_values_are_wrong(tmp_path):
+    content = {**CONTENT, "channel_names": [1] * 1000, "labels": {"x" * 10_000: "y" * 10_000}}
+    (tmp_path / "plans.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigurationError, match=r"and [0-9]+ more") as raised:
+        read_plans(tmp_path / "plans.json")
+    assert len(str(raised.value)) < 5000
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_are_not_finite(tmp_path, text):
+    (tmp_path / "plans.json").write_text(json.dumps(edited("gpu_memory", 1234.5)).replace("1234.5", text))
+    with pytest.raises(DataError, match=f"{text}, expected a finite number"):
         read_plans(tmp_path / "plans.json")
 
 

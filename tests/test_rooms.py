@@ -69,6 +69,7 @@ TESTS_OF_SEVERAL = {
     "tests/test_public_interface.py",
     "tests/test_documentation.py",
     "tests/test_outside_task.py",
+    "tests/test_generated_text.py",
     "tests/test_tasks.py",
     "tests/cli/test_pipeline.py",
     "tests/cli/test_segmentation_pipeline.py",

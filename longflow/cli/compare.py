@@ -125,7 +125,7 @@ def work(options: argparse.Namespace) -> None:
     """Compare, write the results and print them."""
     command.set_up_process()
     from longflow.compare.perform import perform
-    from longflow.compare.request import resolve
+    from longflow.compare.request import lock_of_comparison, resolve
     from longflow.compare.results import draw_results, write_results
     from longflow.data.dataset import read_description
 
@@ -135,13 +135,14 @@ def work(options: argparse.Namespace) -> None:
     _announce(comparison)
     description = read_description(comparison.dataset.raw / "dataset.json")
     outcomes, lines = [], []
-    try:
-        for outcome in perform(comparison, description, before=_show_standing, show=_show_command, bar=progress_bar):
-            outcomes.append(outcome)
-    finally:
-        if outcomes:  # after an interruption, a table of the finished runs
-            lines = write_results(comparison, outcomes)
-    figures = draw_results(comparison, outcomes, lines, STUDIES.get(options.study))
+    with lock_of_comparison(comparison.paths):
+        try:
+            for outcome in perform(comparison, description, _show_standing, show=_show_command, bar=progress_bar):
+                outcomes.append(outcome)
+        finally:
+            if outcomes:  # after an interruption, a table of the finished runs
+                lines = write_results(comparison, outcomes)
+        figures = draw_results(comparison, outcomes, lines, STUDIES.get(options.study))
     show_comparison(lines, comparison, command.console, best_first=options.study is None)
     written = [path.name for path in (comparison.paths.table_csv, comparison.paths.table_json)]
     written += [comparison.paths.targets_csv.name, *figures]

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.paths import DatasetPaths, resolve_dataset_name
+from longflow.files import exclusive_lock
+from longflow.paths import DatasetPaths, lock_beside, resolve_dataset_name
 from longflow.task import get_task
 
 EXAMPLE = """
@@ -31,7 +32,8 @@ def work(options: argparse.Namespace) -> None:
 
     dataset = DatasetPaths(resolve_dataset_name(options.dataset))
     task = get_task(read_description(dataset.raw / "dataset.json").task)
-    with progress_bar("Reading predictions") as progress:
+    doing = f"The best model of {dataset.name} is being chosen"
+    with exclusive_lock(lock_beside(dataset.best), doing), progress_bar("Reading predictions") as progress:
         best = task.find_best(dataset, options.processes, progress)
     task.show_best(best, command.console)
     tables = [dataset.best_table.name, *([dataset.best_solvers.name] if best.get("solvers") else [])]

@@ -197,7 +197,7 @@ def measure(
             len(without_reference),
             first_few(without_reference),
         )
-    write_csv(columns(), evaluate_pairs(pairs, progress=progress), out / METRICS_CSV)
+    write_csv(columns(), evaluate_pairs(pairs, progress=progress), out / METRICS_CSV, exact=True)
 
 
 def outcome_of(comparison: Comparison, run: Run) -> Outcome:

@@ -1,6 +1,7 @@
 """The request of a comparison, and its check: everything is found out before anything is trained."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,9 @@ from longflow.compare.variants import (
 from longflow.data.dataset import is_name, read_description
 from longflow.errors import ConfigurationError, NotFoundError
 from longflow.evaluation.references import dataset_folders
+from longflow.files import exclusive_lock
 from longflow.methods.registry import method_class_for
-from longflow.paths import PLANS_NAME, DatasetPaths, resolve_dataset_name
+from longflow.paths import PLANS_NAME, ComparisonPaths, DatasetPaths, lock_in, resolve_dataset_name
 from longflow.plans import Plans, read_plans
 from longflow.task import all_tasks, get_task
 
@@ -75,10 +77,11 @@ def resolve(request: ComparisonRequest) -> Comparison:
         targets = dict.fromkeys(folds, _targets_of_user(request.input, request.references, dataset, plans))
     else:
         hides = request.study is not None and study_named(request.study).hides
-        targets = {
-            fold: targets_of_fold(dataset, plans, configuration, fold, paths.targets(fold), equal_context=hides)
-            for fold in folds
-        }
+        with lock_of_comparison(paths):
+            targets = {
+                fold: targets_of_fold(dataset, plans, configuration, fold, paths.targets(fold), equal_context=hides)
+                for fold in folds
+            }
     return Comparison(
         dataset=dataset,
         paths=paths,
@@ -92,6 +95,15 @@ def resolve(request: ComparisonRequest) -> Comparison:
         device=request.device,
         workers=request.workers,
     )
+
+
+def lock_of_comparison(paths: ComparisonPaths) -> AbstractContextManager[None]:
+    """Return the lock that is held while a comparison is performed.
+
+    :param paths: of the comparison.
+    :raises InUseError: on entering it, where another process holds it.
+    """
+    return exclusive_lock(lock_in(paths.folder), f"The comparison {paths.folder.name} is being performed")
 
 
 def _check_flags(request: ComparisonRequest) -> None:

@@ -95,8 +95,8 @@ def with_equal_context(
 def _write_folder(
     folder: Path, targets: Sequence[ForecastTarget], acquired: dict[str, Scan], description: DatasetDescription
 ) -> None:
-    """Write links to the context scans, and a table in which the targets have no image."""
-    rows = []
+    """Write links to the context scans, and a table in which the targets have no image; remove links to others."""
+    rows: list[Scan] = []
     for target in targets:
         for case in target.context:
             name = f"{target.target}_from_{case}"
@@ -104,6 +104,10 @@ def _write_folder(
                 link_or_copy(image, image_path(folder, name, channel, description))
             rows.append(Scan(name, target.target, acquired[case].time, ()))
         rows.append(Scan(target.target, target.target, acquired[target.target].time, ()))
+    cases = {row.case for row in rows}
+    for link in folder.glob(f"*_????{description.file_ending}"):
+        if link.name.removesuffix(description.file_ending)[:-5] not in cases:
+            link.unlink()
     write_description(description, folder / "dataset.json")
     table, new = folder / "scans.csv", folder / "new_scans.csv"
     write_scans(rows, new)

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from longflow.data.formats import refusal
 from longflow.data.hounsfield import is_ct
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.files import parse_number, read_json, read_table, write_csv, write_json
@@ -50,6 +51,13 @@ class DatasetDescription(BaseModel):
     def _channels_count_from_zero(cls, value: dict[str, str]) -> dict[str, str]:
         if sorted(value) != sorted(str(index) for index in range(len(value))) or not value:
             raise ValueError('channel_names needs the keys "0", "1", ... without a gap')
+        return value
+
+    @field_validator("file_ending")
+    @classmethod
+    def _is_read(cls, value: str) -> str:
+        if refused := refusal(value):
+            raise ValueError(f"files in one piece, as .nii.gz; {value} is {refused[0]}. {refused[1]}")
         return value
 
     @property

@@ -27,6 +27,8 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 #: mm; transforms that place the corners of a volume nearer to each other than this are one transform
 SAME_PLACE = 0.1
+#: mm from the origin; no scanner is so large
+FARTHEST = 1e5
 #: SimpleITK's axes are left, posterior, superior; those of NIfTI are right, anterior, superior
 FLIP = np.array([-1.0, -1.0, 1.0])
 REPLACE_INFINITE = "Replace them by the value of their surroundings or of air, or exclude the scan."
@@ -71,9 +73,8 @@ class Geometry:
 
     @property
     def corners(self) -> np.ndarray:
-        """Return the centres of the eight outermost voxels, (8, 3), mm."""
-        index = np.array(list(product(*((0, size - 1) for size in self.size)))) * self.spacing
-        return index @ np.reshape(self.direction, (3, 3)).T + self.origin
+        """Return the centres of the eight outermost voxels, (8, 3), mm; of one slice, those of a second one too."""
+        return _outermost(self.size) * self.spacing @ np.reshape(self.direction, (3, 3)).T + self.origin
 
     @property
     def by_transform(self) -> dict[str, "Geometry"]:
@@ -84,6 +85,15 @@ class Geometry:
         return {
             name: _grid_of_affine(affine, self.size, self.nifti) for name, affine in nifti.placements(header).items()
         }
+
+    @property
+    def repaired(self) -> "Geometry":
+        """Return the grid without a header whose transform lacks its scale, so that it is written with a right one."""
+        return replace(self, nifti=b"") if self._has_no_scale else self
+
+    @property
+    def _has_no_scale(self) -> bool:
+        return bool(self.nifti) and nifti.has_no_scale(nibabel.Nifti1Header(self.nifti, check=False))
 
     def differences(self, other: "Geometry", tolerance: float = 1e-3) -> list[tuple[str, str, str]]:
         """Compare two grids.
@@ -222,7 +232,7 @@ def read_header(path: Path) -> tuple[tuple[int, ...], Geometry, nibabel.Nifti1He
     if is_nifti(path):
         header = nifti.read_header(path)
         shape = nifti.voxel_shape(header)
-        return shape, _grid_of_nifti(path, shape, header, reader), header
+        return shape, _plausible(path, _grid_of_nifti(path, shape, header, reader)), header
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
@@ -233,11 +243,22 @@ def read_header(path: Path) -> tuple[tuple[int, ...], Geometry, nibabel.Nifti1He
         advice = "Save each channel as a file of its own."
         raise FileError(path, "values per voxel", f"{values} (colour or vector)", "1", advice, says)
     check_memory(12 * math.prod(shape), path, f"{by_axis(shape)} voxels")
-    geometry = _spatial(reader)
-    if not np.isfinite([*geometry.spacing, *geometry.origin, *geometry.direction]).all() or min(geometry.spacing) <= 0:
-        found, advice = by_axis(geometry.spacing), "Write the file again from its source."
-        raise FileError(path, "spacing", found, "finite numbers above 0, mm", advice)
-    return shape, geometry, reader
+    return shape, _plausible(path, _spatial(reader)), reader
+
+
+def _plausible(path: Path, geometry: Geometry) -> Geometry:
+    """Check that a grid has a spacing and is where a patient can be.
+
+    :raises FileError: it is not.
+    """
+    spacing, farthest = by_axis(geometry.spacing), float(np.abs(geometry.corners).max())
+    if min(geometry.spacing) > 0 and np.isfinite(geometry.corners).all() and farthest <= FARTHEST:
+        return geometry
+    advice = "Write the file again from its source."
+    if not min(geometry.spacing) > 0:
+        raise FileError(path, "spacing", spacing, "finite numbers above 0, mm", advice)
+    found = f"a corner {farthest:.3g} mm from the origin, with a spacing of {spacing} mm"
+    raise FileError(path, "header", found, f"at most {FARTHEST:g} mm", advice, f"has {found}")
 
 
 def _grid_of_nifti(
@@ -259,13 +280,15 @@ def _grid_of_nifti(
         if found is None or found.size != size or not np.allclose(found.spacing, spacing, rtol=1e-5):
             found = Geometry(size, spacing, (0.0, 0.0, 0.0), tuple(np.eye(3).ravel().tolist()), kept)
         return found
+    if nifti.has_no_scale(header):
+        placements["sform"][:3, :3] *= header["pixdim"][1:4]
     expected = {name: _corners(affine, size) for name, affine in placements.items()}
     for corners in expected.values():
-        if found is not None and found.size == size and _apart(found.corners, corners) <= _tolerance(found):
+        if found is not None and found.size == size and _apart(found.corners, corners) <= SAME_PLACE:
             return found
     name = "sform" if "sform" in placements else "qform"
     found = _grid_of_affine(placements[name], size, kept)
-    if not _apart(found.corners, expected[name]) <= _tolerance(found):
+    if not _apart(found.corners, expected[name]) <= SAME_PLACE:
         axes = f"axes of the {name} that are not perpendicular (not orthonormal)"
         advice = "Resample the image to a grid with perpendicular axes."
         says = f"has a header that cannot be used: {axes}"
@@ -298,18 +321,17 @@ def _grid_of_affine(affine: np.ndarray, size: tuple[int, ...], header: bytes) ->
 
 
 def _corners(affine: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    index = np.array(list(product(*((0, number - 1) for number in size))))
-    return (index @ affine[:3, :3].T + affine[:3, 3]) * FLIP
+    """Return ``Geometry.corners`` by a NIfTI transform."""
+    return (_outermost(size) @ affine[:3, :3].T + affine[:3, 3]) * FLIP
+
+
+def _outermost(size: tuple[int, ...]) -> np.ndarray:
+    return np.array(list(product(*((0, max(number - 1, 1)) for number in size))), dtype=np.float64)
 
 
 def _apart(one: np.ndarray, other: np.ndarray) -> float:
     """Return the largest distance between corresponding points, mm."""
     return float(np.linalg.norm(one - other, axis=1).max())
-
-
-def _tolerance(geometry: Geometry) -> float:
-    """Return :data:`SAME_PLACE`; far from the origin, what 32-bit numbers allow."""
-    return SAME_PLACE + 1e-6 * float(np.abs(geometry.corners).max())
 
 
 def _as_image(array: np.ndarray, geometry: Geometry) -> sitk.Image:
@@ -324,13 +346,20 @@ def _as_image(array: np.ndarray, geometry: Geometry) -> sitk.Image:
 
 
 def two_transforms(geometry: Geometry) -> tuple[str, str, str] | None:
-    """Compare both transforms of the NIfTI header that a grid was read from.
+    """Compare the transforms of the NIfTI header that a grid was read from.
 
     :param geometry: of a file.
     :returns: finding, expectation and advice of a warning; None where they agree, or only one is set.
     """
+    if geometry._has_no_scale:
+        return (
+            f"sform with axes of 1 mm, but voxels of {by_axis(geometry.spacing)} mm (pixdim)",
+            "transforms that agree",
+            "pixdim is used, and what is written keeps the transform. Programs that use the sform show the volume in "
+            "another size. longflow_import writes such files with a right sform.",
+        )
     grids = geometry.by_transform
-    if len(grids) < 2 or (apart := _apart(grids["qform"].corners, grids["sform"].corners)) <= _tolerance(geometry):
+    if len(grids) < 2 or (apart := _apart(grids["qform"].corners, grids["sform"].corners)) <= SAME_PLACE:
         return None
     used, other = sorted(grids, key=lambda name: _apart(grids[name].corners, geometry.corners))
     return (
@@ -362,9 +391,13 @@ def read_scan(paths: tuple[Path, ...]) -> Volume:
             f"the first channel, {paths[0]},",
             "All channels of a scan must be on one grid.",
         )
+    with np.errstate(over="ignore"):
+        array = np.stack([array.astype(np.float32) for array in arrays])
+    if infinite := describe_infinite(array):
+        raise DataError(f"{paths[0]} has voxels beyond the range of 32-bit numbers: {infinite}. Scale the image.")
     doubts = {path: two_transforms(one) for path, one in zip(paths, geometries, strict=True)}
     warnings = tuple(f"{path}: {doubt[0]}. {doubt[2]}" for path, doubt in doubts.items() if doubt)
-    return Volume(np.stack([array.astype(np.float32) for array in arrays]), geometry, arrays[0].dtype.name, warnings)
+    return Volume(array, geometry, arrays[0].dtype.name, warnings)
 
 
 def read_label(path: Path | None, image: Path, geometry: Geometry) -> np.ndarray | None:

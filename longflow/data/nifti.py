@@ -89,7 +89,9 @@ def read_nifti_array(path: Path, header: nibabel.Nifti1Header | None = None) -> 
             raise EOFError(f"{len(content)} of {_end(header)} bytes")
         little = int.from_bytes(content[:4], "little") == HEADER_BYTES
         place = voxel_shape(header), stored.newbyteorder("<" if little else ">"), header.get_data_offset()
-        array = np.asarray(nibabel.arrayproxy.ArrayProxy(BytesIO(content), (*place, *header.get_slope_inter())))
+        slope, inter = header.get_slope_inter()  # None: the slope 0 stands for no scaling
+        scaling = (1.0, 0.0) if slope is None else (slope, inter)
+        array = np.asarray(nibabel.arrayproxy.ArrayProxy(BytesIO(content), (*place, *scaling)))
     except (OSError, EOFError, ValueError, zlib.error, *NIBABEL_ERRORS) as error:
         raise damaged(path, error) from error
     if array.dtype.kind == "f" and stored != np.float64:
@@ -129,6 +131,18 @@ def placements(header: nibabel.Nifti1Header) -> dict[str, np.ndarray]:
     if header["sform_code"] > 0:
         found["sform"] = header.get_sform()
     return {name: affine for name, affine in found.items() if np.isfinite(affine).all()}
+
+
+def has_no_scale(header: nibabel.Nifti1Header) -> bool:
+    """Tell whether the only transform is an sform with axes of 1 mm, but the voxels have another size (pixdim).
+
+    Some programs wrote such files (those of ACDC are an example). Their pixdim is right.
+    """
+    transforms = placements(header)
+    if set(transforms) != {"sform"}:
+        return False
+    lengths = np.linalg.norm(transforms["sform"][:3, :3], axis=0)
+    return bool(np.allclose(lengths, 1, atol=1e-4) and not np.allclose(header["pixdim"][1:4], 1, atol=1e-3))
 
 
 def moved(header: bytes, start: tuple[int, int, int]) -> bytes:
@@ -265,16 +279,19 @@ def _check_voxels(header: nibabel.Nifti1Header, path: Path) -> None:
     try:
         values = _values_per_voxel(header)
         header.get_slope_inter()
-    except NIBABEL_ERRORS as error:
-        raise _unusable(path, str(error), "a known type, and a finite intercept of the scaling") from error
+    except (KeyError, *NIBABEL_ERRORS) as error:
+        found = (
+            f"datatype {int(header['datatype'])}, scl_slope {header['scl_slope']:g}, scl_inter {header['scl_inter']:g}"
+        )
+        raise _unusable(path, found, "a known datatype, and a finite scl_inter") from error
     if values != 1:
         found = f"{values} (colour or vector)"
         says = f"has {values} values per voxel (a colour or vector image)"
         raise FileError(path, "values per voxel", found, "1", "Save each channel as a file of its own.", says)
-    if header.get_data_dtype().itemsize > 8:
+    if header.get_data_dtype().kind not in "iuf" or header.get_data_dtype().itemsize > 8:
         raise _unusable(path, f"the type {header.get_data_dtype()}", "whole or floating numbers of at most 64 bits")
     offset = float(header["vox_offset"])
-    if not (offset >= header.single_vox_offset and offset == int(offset)):
+    if not (offset >= header.single_vox_offset and offset.is_integer()):
         raise _unusable(path, f"voxels from byte {offset:g} on (vox_offset)", "352 or more, whole")
 
 
@@ -306,8 +323,10 @@ def _check_transforms(header: nibabel.Nifti1Header, path: Path) -> None:
     for name in ("qform_code", "sform_code"):
         if int(header[name]) not in nibabel.nifti1.xform_codes.value_set("code"):
             raise _unusable(path, f"{name} {int(header[name])}", "a code from 0 to 5")
+    if header["pixdim"][0] < 0 and header["pixdim"][0] != -1 and header["qform_code"] > 0:
+        raise _unusable(path, f"pixdim[0] {header['pixdim'][0]:g}", "-1 or 1, the handedness of the qform")
     if header["pixdim"][0] not in (-1, 1):
-        header["pixdim"][0] = 1  # as nibabel and others read it
+        header["pixdim"][0] = 1  # as all programs read it
     sform = header.get_sform().astype(np.float64) if header["sform_code"] > 0 else None
     if sform is not None and not (np.isfinite(sform).all() and abs(np.linalg.det(sform[:3, :3])) > 0):
         found = "an sform that is no transform"
@@ -315,10 +334,14 @@ def _check_transforms(header: nibabel.Nifti1Header, path: Path) -> None:
     spacing = header["pixdim"][1:4]
     if not _usable(spacing) and sform is not None:
         header["pixdim"][1:4] = np.linalg.norm(sform[:3, :3], axis=0)
+        if not np.allclose(placements(header).get("qform", sform), sform, rtol=0, atol=1e-3):
+            header["qform_code"] = 0  # it was made for a spacing that is lost
     if not _usable(spacing):
         found = f"{' x '.join(f'{value:g}' for value in spacing)} (pixdim), without an sform to take it from"
         advice = "Write the file again from its source, or set pixdim to the true distances of the voxels."
         raise FileError(path, "spacing", found, "three finite numbers above 0, mm", advice)
+    if header["qform_code"] > 0 and not placements(header):
+        raise _unusable(path, "a qform that is no rotation (quatern_b, quatern_c, quatern_d)", "a unit quaternion")
 
 
 def _usable(spacing: np.ndarray) -> bool:

@@ -1,5 +1,7 @@
 """4D NIfTI files, one per subject with time as the fourth dimension; every frame becomes a 3D scan."""
 
+import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from longflow.data.dataset import parse_time
-from longflow.errors import ConfigurationError, DataError
+from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.files import read_json, read_table
 from longflow.importers.patterns import SUBJECT, fitting_files
 from longflow.importers.registry import Importer, flag
@@ -16,6 +18,8 @@ from longflow.plans import TimeUnit
 
 if TYPE_CHECKING:
     import nibabel
+
+logger = logging.getLogger(__name__)
 
 PLACE = "{subject}"
 TIME_COLUMNS = ("subject", "frame", "time")
@@ -143,12 +147,12 @@ def _header(path: Path) -> "nibabel.Nifti1Header":
     """Read the header as it is stored; that of SimpleITK would have a time step of 1 where none is given."""
     import nibabel
 
-    from longflow.data.nifti import NIBABEL_ERRORS
+    from longflow.data.images import read_header
 
-    try:
-        return nibabel.Nifti1Image.from_filename(path).header
-    except (OSError, EOFError, *NIBABEL_ERRORS) as error:
-        raise DataError(f"{path} is not NIfTI, or its header cannot be used. (The reader said: {error})") from error
+    header = read_header(path)[2]
+    if not isinstance(header, nibabel.Nifti1Header):
+        raise DataError(f"{path} is not NIfTI. Expected 4D NIfTI files, as {PLACE}.nii.gz.")
+    return header
 
 
 def _times(
@@ -193,14 +197,16 @@ def times_of_headers(
     """
     if unit not in (None, *SECONDS):
         raise ConfigurationError(f"--time_unit {unit}: times of a header are in s or ms.")
-    moments = {}
+    moments: dict[str, list[float]] = {}
+    doubtful: dict[str, list[str]] = {}
     for subject, path in files.items():
         header = _header(path)
         if not has_times(path):
             known = "known" if _unit_of_time(header) else "not given"
             raise DataError(
                 f"{path}: its header has no usable time between frames (pixdim[4] is {float(header['pixdim'][4]):g}, "
-                f"its unit {known}). Give the times with --times: frames, a table or a json."
+                f"its unit {known}, toffset {float(header['toffset']):g}), expected finite numbers, pixdim[4] above 0, "
+                "and a unit. Give the times with --times: frames, a table or a json."
             )
         seconds = _unit_of_time(header)
         step, start = float(header["pixdim"][4]), float(header["toffset"])
@@ -209,13 +215,38 @@ def times_of_headers(
         # four decimals of a millisecond: the 32-bit numbers of the header have no more
         digits = 4 if unit == "ms" else 7
         moments[subject] = [round((start + frame * step) * factor, digits) for frame in range(frames[subject])]
+        if likely := _likely_unit(step * seconds, frames[subject]):
+            found = f"{path.name} ({frames[subject]} frames, {step * seconds:g} s apart)"
+            doubtful.setdefault(likely, []).append(found)
+    for likely, names in doubtful.items():
+        logger.warning(
+            "The unit of time in the header may be wrong: %s. If that is no such series, the step is probably in %s: "
+            "give the times with --times (a table or a json) and --time_unit %s.",
+            first_few(names, most=3),
+            likely,
+            likely,
+        )
     return unit, moments
 
 
+def _likely_unit(step: float, frames: int) -> str | None:
+    """Tell the unit that a step is likely in, where it is not the unit of the header.
+
+    A heart cine has 10 to 100 ms between frames and lasts a heartbeat or two; no scanner is faster than 1 ms.
+
+    :param step: time between frames, s, by the header.
+    :returns: "ms" or "s"; None: there is no doubt.
+    """
+    if 10 <= step <= 100 and step * frames <= 2000:
+        return "ms"
+    return "s" if step < 1e-3 else None
+
+
 def has_times(path: Path) -> bool:
-    """Tell whether the header of a 4D file has the time between frames: a number above zero, and its unit."""
+    """Tell whether the header of a 4D file has finite times: a step above zero, a start, and their unit."""
     header = _header(path)
-    return _unit_of_time(header) is not None and float(header["pixdim"][4]) > 0
+    step, start = float(header["pixdim"][4]), float(header["toffset"])
+    return _unit_of_time(header) is not None and 0 < step < math.inf and math.isfinite(start)
 
 
 def _unit_of_time(header: "nibabel.Nifti1Header") -> float | None:

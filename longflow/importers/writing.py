@@ -4,10 +4,12 @@ Everything is written into a hidden folder next to the dataset. It gets the data
 import, run again, continues there; nothing ever reads an unfinished dataset.
 """
 
+import hashlib
+import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -19,8 +21,8 @@ import SimpleITK as sitk
 from longflow import __version__
 from longflow.data.dataset import DatasetDescription, Scan, warn_of_spellings, write_description, write_scans
 from longflow.data.images import Geometry, by_axis, check_same_grid, read_geometry, read_image_of_any_size, write_volume
-from longflow.errors import ConfigurationError, DataError
-from longflow.files import read_json, write_json
+from longflow.errors import ConfigurationError, DataError, first_few
+from longflow.files import file_digest, read_json, write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
 from longflow.parallel import for_each_subject
 from longflow.task import get_task
@@ -28,6 +30,9 @@ from longflow.task import get_task
 logger = logging.getLogger(__name__)
 
 FILE_ENDING = ".nii.gz"
+
+#: says what was imported, from which files, and which files were written
+IMPORT_JSON = "import.json"
 
 FOLDERS = {
     "training": ("imagesTr", "labelsTr"),
@@ -43,8 +48,10 @@ def write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
 
     :param dataset: its content.
     :param to: where to write it, and how.
-    :returns: False where the dataset was imported with the same settings before, and nothing had to be done.
-    :raises DataError: a source file cannot be used, or another dataset of this name exists.
+    :returns: False where the dataset was imported of the same files with the same settings before, and nothing had to
+        be done.
+    :raises DataError: a source file cannot be used, or another dataset of this name exists. A dataset that an import
+        did not write alone is never deleted.
     """
     scans = dataset.scans
     if not get_task(to.task).predicts_new_scans:
@@ -52,21 +59,18 @@ def write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
     # the key is as in datasets that were imported earlier
     excluded = {"left_out": list(dataset.excluded)} if dataset.excluded else {}
     settings = {**dataset.settings, "task": to.task, **excluded}
-    if to.raw.exists() and not to.overwrite:
-        if _same_settings(to.raw / "import.json", settings):
-            return False
-        raise DataError(
-            f"{to.raw} already exists and was made differently. Use another id, or --overwrite to replace it."
-        )
+    record = {"settings": settings, "scans": _digest_of_rows(scans), "sources": _digests_of_sources(scans)}
+    if to.raw.exists() and not _is_to_be_replaced(to.raw, record, to.overwrite):
+        return False
     if not any(scan.part == "training" for scan in scans):
         raise ConfigurationError("Every subject is a test subject: none is left to train on. Name fewer with --test.")
     warn_of_spellings(scan.subject for scan in scans)
     for part in dataset.excluded:
         logger.warning("Excluded: %s", part)
     unfinished = to.raw.with_name(f".unfinished-import-{to.raw.name}")
-    if unfinished.exists() and not _same_settings(unfinished / "import.json", settings):
-        shutil.rmtree(unfinished)
-    write_json({"settings": settings, "longflow_version": __version__}, unfinished / "import.json")
+    if unfinished.exists():
+        _remove_outdated(unfinished, scans, record)
+    write_json({**record, "longflow_version": __version__}, unfinished / IMPORT_JSON)
 
     ordered = sorted(scans, key=lambda scan: (scan.subject, scan.time))
     work = {subject: (list(group), unfinished) for subject, group in groupby(ordered, key=lambda scan: scan.subject)}
@@ -74,6 +78,8 @@ def write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
     for _, found in for_each_subject(_write_subject, work, to.processes, to.progress):
         values |= found
     _write_tables(replace(dataset, scans=ordered), to.task, values, unfinished)
+    written = _sizes(unfinished)
+    write_json({**record, "written": written, "longflow_version": __version__}, unfinished / IMPORT_JSON)
     put_in_place(unfinished, to.raw)
     return True
 
@@ -102,12 +108,119 @@ def _write_tables(dataset: ImportedDataset, task: str, values: set[int], folder:
         _write_table(test, folder / "imagesTs" / "scans.csv")
 
 
-def _same_settings(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Compare with the settings of an earlier import; excluded parts of the source make no other dataset."""
+def _digest_of_rows(scans: Sequence[ImportedScan]) -> str:
+    """Hash everything that tables and names say about the scans."""
+    rows = [
+        [scan.case, scan.subject, scan.time, scan.part, scan.frame, scan.label_frame, dict(scan.covariates)]
+        + [None if path is None else os.path.abspath(path) for path in (scan.image, scan.label)]
+        for scan in scans
+    ]
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def _digests_of_sources(scans: Sequence[ImportedScan]) -> dict[str, str]:
+    """Return the digest of every file that is read."""
+    return {os.path.abspath(path): file_digest(path) for path in dict.fromkeys(_sources_of(scans))}
+
+
+def _sources_of(scans: Sequence[ImportedScan]) -> Iterator[Path]:
+    for scan in scans:
+        yield scan.image
+        if scan.label is not None:
+            yield scan.label
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    """Read ``import.json``; empty where it is missing or not what an import writes."""
     try:
-        return {**read_json(path)["settings"], "left_out": []} == {**settings, "left_out": []}
-    except (DataError, KeyError, TypeError):
-        return False
+        record = read_json(folder / IMPORT_JSON)
+    except DataError:
+        return {}
+    return record if isinstance(record, dict) and isinstance(record.get("settings"), dict) else {}
+
+
+def _same_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Compare settings; excluded parts of the source make no other dataset."""
+    return {**one["settings"], "left_out": []} == {**other["settings"], "left_out": []}
+
+
+def _is_to_be_replaced(raw: Path, record: Mapping[str, Any], overwrite: bool) -> bool:
+    """Compare an existing dataset with an import.
+
+    :param record: of the import.
+    :returns: False: the dataset was made of the same files with the same settings.
+    :raises DataError: it was made differently, or it is to be replaced but holds what an import did not write.
+    """
+    known = _read_record(raw)
+    if not known:
+        raise DataError(
+            f"{raw} already exists and was not written by longflow_import (it has no {IMPORT_JSON}): it is never "
+            "replaced. Use another id, or move the folder away."
+        )
+    if not overwrite:
+        if not _same_settings(known, record):
+            raise DataError(
+                f"{raw} already exists and was made differently. Use another id, or --overwrite to replace it."
+            )
+        if "sources" not in known or all(known.get(name) == record[name] for name in ("scans", "sources")):
+            return False
+        changed = [Path(path).name for path, _ in known["sources"].items() ^ record["sources"].items()]
+        cause = first_few(dict.fromkeys(changed)) or "the table of scans"
+        logger.info("%s is imported again, because its source changed: %s.", raw.name, cause)
+    _check_is_own(raw, known.get("written"), overwrite)
+    return True
+
+
+def _check_is_own(raw: Path, written: Any, overwrite: bool) -> None:
+    """Refuse to delete files that an import did not write, and, without ``overwrite``, files that were edited since.
+
+    :param written: size of each file, as recorded by the import; None: an earlier version did not record them.
+    """
+    if not isinstance(written, dict):
+        raise DataError(
+            f"{raw} was imported by an earlier version of longflow, which did not note the files that it wrote. Delete "
+            "the folder yourself, then run the same command again."
+        )
+    sizes = _sizes(raw)
+    if foreign := [name for name in sizes if name not in written]:
+        raise DataError(
+            f"{raw} is not replaced: it holds files that longflow_import did not write ({first_few(foreign)}). Move "
+            "them to another folder, or use another id."
+        )
+    if not overwrite and (edited := [name for name, size in sizes.items() if written[name] != size]):
+        raise DataError(
+            f"{raw} is not imported again, although its source changed: files were edited since ({first_few(edited)}). "
+            "Use another id, or --overwrite to replace it."
+        )
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    """Return the bytes of each file of a dataset, apart from import.json and hidden files."""
+    files = [path for path in sorted(folder.rglob("*")) if not path.is_dir() and path.name[0] != "."]
+    return {path.relative_to(folder).as_posix(): path.lstat().st_size for path in files if path.name != IMPORT_JSON}
+
+
+def _remove_outdated(unfinished: Path, scans: Sequence[ImportedScan], record: Mapping[str, Any]) -> None:
+    """Keep what a stopped import wrote of the same files with the same settings."""
+    known = _read_record(unfinished)
+    if not known or not _same_settings(known, record):
+        shutil.rmtree(unfinished)
+        return
+    same = {path for path, digest in known.get("sources", {}).items() if record["sources"].get(path) == digest}
+    kept: set[Path] = set()
+    for scan in scans:
+        if all(os.path.abspath(path) in same for path in _sources_of([scan])):
+            image, label = _files_of(scan, unfinished)
+            kept |= {image} if scan.label is None else {image, label}
+    for path in unfinished.glob("*/*"):
+        if path not in kept:
+            path.unlink()
+
+
+def _files_of(scan: ImportedScan, folder: Path) -> tuple[Path, Path]:
+    """Return the image and the label image of a scan in the dataset."""
+    images, labels = FOLDERS[scan.part]
+    return folder / images / f"{scan.case}_0000{FILE_ENDING}", folder / labels / f"{scan.case}{FILE_ENDING}"
 
 
 def _write_table(scans: list[ImportedScan], path: Path) -> None:
@@ -147,14 +260,12 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
     source, label_source = _Source(), _Source()
     values: set[int] = set()
     for scan in scans:
-        image_folder, label_folder = FOLDERS[scan.part]
-        path = folder / image_folder / f"{scan.case}_0000{FILE_ENDING}"
-        label_path = folder / label_folder / f"{scan.case}{FILE_ENDING}"
+        path, label_path = _files_of(scan, folder)
         if path.is_file():  # an earlier run wrote it, after its label
             if label_path.is_file():
                 values |= _values(sitk.GetArrayFromImage(read_image_of_any_size(label_path)))
             continue
-        image, geometry = source.volume(scan.image, scan.frame), read_geometry(scan.image)
+        image, geometry = source.volume(scan.image, scan.frame), read_geometry(scan.image).repaired
         if scan.label is not None:
             label = label_source.volume(scan.label, scan.label_frame)
             array = label_array(label, scan.label)

@@ -8,6 +8,7 @@ import torch
 
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.errors import ConfigurationError, unknown_name
+from longflow.files import file_digest
 from longflow.flow.solvers import ORDERS, count_evaluations
 from longflow.inference.selection import Member, Selection
 from longflow.inference.windows import WindowSettings
@@ -40,11 +41,13 @@ class LoadedMember:
 
     :param member: the model's folder and its folds.
     :param methods: one for each fold, in evaluation mode on the device.
+    :param weights: digest of the weights of each fold; empty for a method without weights.
     """
 
     member: Member
     plans: Plans
     methods: list[Method]
+    weights: tuple[str, ...] = ()
 
     @property
     def configuration(self) -> str:
@@ -84,6 +87,13 @@ class Models:
         """Return the same models with these folds alone; a member that has none of them keeps all of its folds."""
         return replace(self, members=[_of_folds(member, folds) for member in self.members])
 
+    def digests(self) -> dict[str, Any]:
+        """Return the digests of plans and weights, for sidecars: another digest means another prediction."""
+        return {
+            "plans": [file_digest(member.member.model.plans) for member in self.members],
+            "weights": [list(member.weights) for member in self.members],
+        }
+
     def settings(self) -> dict[str, Any]:
         """Return what a prediction of any task depends on apart from its scans, for sidecars."""
         return {
@@ -102,7 +112,8 @@ def _of_folds(loaded: LoadedMember, folds: Collection[int]) -> LoadedMember:
     if not kept:
         return loaded
     member = replace(loaded.member, folds=tuple(loaded.member.folds[place] for place in kept))
-    return replace(loaded, member=member, methods=[loaded.methods[place] for place in kept])
+    weights = tuple(loaded.weights[place] for place in kept) if loaded.weights else ()
+    return replace(loaded, member=member, methods=[loaded.methods[place] for place in kept], weights=weights)
 
 
 def solver_settings(method: Method) -> dict[str, Any]:
@@ -156,6 +167,7 @@ def _load(member: Member, device: torch.device, settings: PredictionSettings) ->
     """Load the methods of a member: one for each fold, or one without weights where there is nothing to train."""
     model = member.model
     plans = read_plans(model.plans)
+    files = []
     if method_class(model.method).trains:
         files = [model.fold(fold).final for fold in member.folds]
         methods = [load_method(file, model.method, plans, model.configuration) for file in files]
@@ -165,4 +177,4 @@ def _load(member: Member, device: torch.device, settings: PredictionSettings) ->
         method.to(device)
         method.solver = settings.solver or method.solver
         method.steps = settings.steps or method.steps
-    return LoadedMember(member, plans, methods)
+    return LoadedMember(member, plans, methods, tuple(file_digest(file) for file in files))

@@ -18,12 +18,16 @@ from longflow.data.dataset import (
     write_description,
     write_scans,
 )
-from longflow.errors import ConfigurationError, DataError, LongflowError, unknown_name
-from longflow.files import read_json, write_json
+from longflow.data.images import Volume
+from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
+from longflow.files import file_digest, read_json, write_json
 from longflow.inference.models import Models, PredictionSettings, load_models, task_of
 from longflow.inference.requests import Request
 from longflow.inference.selection import Selection, select
+from longflow.integrity.prediction import scan_problems, verify_input
+from longflow.integrity.problems import Problem
 from longflow.parallel import Progress
+from longflow.plans import Plans
 from longflow.task import Words, all_tasks, get_task
 from longflow.version import __version__
 
@@ -109,11 +113,16 @@ class Predictor(ABC, Generic[OfRequest]):
     def files(self, item: OfRequest, folder: Path, description: DatasetDescription) -> list[Path]:
         """Return the images of a request in the output folder."""
 
+    def inputs(self, item: OfRequest) -> Sequence[Path]:
+        """Return the images that a prediction is made from: it is made again where one of them has changed."""
+        return [path for path in item.target.images if path.is_file()]
+
     @abstractmethod
     def make(self, item: OfRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Make a requested prediction and write its files.
 
-        :returns: the further fields of its sidecar; ``warnings``, a list of sentences, are logged too.
+        :returns: the further fields of its sidecar; ``warnings``, a list of sentences, are logged too. Those of
+            :func:`input_warnings`, which are logged already, are ``warnings_of_input``.
         :raises LongflowError: its scans cannot be used.
         """
 
@@ -168,12 +177,11 @@ def predict_folder(
     description = predictor.models.description
     if not overwrite:
         _check_settings(predictor, items, folder)
-    todo = [item for item in items if overwrite or not is_predicted(predictor, item, folder, description)]
-    if len(todo) < len(items):
-        logger.info("%d of %d %s are finished and kept.", len(items) - len(todo), len(items), predictor.words.several)
-    failures = _make_all(predictor, todo, folder, description, progress)
+    warnings = _warnings_of_folder(predictor, source)
+    todo = items if overwrite else _unfinished(predictor, items, folder, description)
+    failures = _make_all(predictor, todo, folder, description, progress, warnings)
     done = [item for item in items if is_predicted(predictor, item, folder, description)]
-    if done:
+    if done or (folder / "scans.csv").is_file():
         write_table(done, folder, description)
         predictor.finish(folder)
     if failures:
@@ -224,17 +232,75 @@ def _check_options(predictor: Predictor, options: Mapping[str, Any]) -> None:
         )
 
 
+def _warnings_of_folder(predictor: Predictor, source: Path) -> list[str]:
+    """Check the table of the input and compare its times with those of the training; log the warnings."""
+    plans = predictor.models.plans
+    of_times = plans if get_task(plans.task).predicts_new_scans else None
+    problems = verify_input(source, predictor.models.description, of_times)
+    return _logged([problem for problem in problems if problem.severity == "warning"])
+
+
+def input_warnings(volume: Volume, scan: Scan, plans: Plans) -> list[str]:
+    """Check a scan that was read to predict from it, and compare it with the training data.
+
+    :param volume: the scan, as read.
+    :param scan: names its files.
+    :param plans: of the model.
+    :returns: warnings for the sidecar; they are logged.
+    :raises DataError: nothing can be predicted from it.
+    """
+    problems = scan_problems(volume, scan.images, plans)
+    if errors := [problem for problem in problems if problem.severity == "error"]:
+        raise DataError(" ".join(map(str, errors)))
+    return _logged([*volume.warnings, *problems])
+
+
+def _logged(problems: Sequence[Problem | str]) -> list[str]:
+    sentences = list(dict.fromkeys(map(str, problems)))
+    for sentence in sentences:
+        logger.warning("%s", sentence)
+    return sentences
+
+
+def _unfinished(
+    predictor: Predictor[OfRequest], items: Sequence[OfRequest], folder: Path, description: DatasetDescription
+) -> list[OfRequest]:
+    """Return the predictions to make, and say why finished ones are made again."""
+    reasons = [why_unfinished(predictor, item, folder, description) for item in items]
+    for reason in dict.fromkeys(reason for reason in reasons if reason):
+        cases = [item.target.case for item, other in zip(items, reasons, strict=True) if other == reason]
+        logger.info("Made again, because %s: %s.", reason, first_few(cases))
+    todo = [item for item, reason in zip(items, reasons, strict=True) if reason is not None]
+    if len(todo) < len(items):
+        logger.info("%d of %d %s are finished and kept.", len(items) - len(todo), len(items), predictor.words.several)
+    return todo
+
+
 def _make_all(
-    predictor: Predictor, items: Sequence[Request], folder: Path, description: DatasetDescription, progress: Progress
+    predictor: Predictor[OfRequest],
+    items: Sequence[OfRequest],
+    folder: Path,
+    description: DatasetDescription,
+    progress: Progress,
+    warnings: Sequence[str],
 ) -> list[str]:
-    """Make predictions one after the other; return a line for each that could not be made."""
+    """Make predictions one after the other; return a line for each that could not be made.
+
+    One subject's failure, whatever it is, must not cost the others.
+    """
     failures = []
     for number, item in enumerate(items):
-        progress(number, len(items), item.target.case)
+        case = item.target.case
+        progress(number, len(items), case)
         try:
-            make_item(predictor, item, folder, description)
+            make_item(predictor, item, folder, description, warnings)
         except LongflowError as error:
-            failures.append(f"  {item.target.case}: {error}")
+            failures.append(f"  {case}: {error}")
+        except MemoryError:
+            failures.append(f"  {case}: its scans do not fit into the memory of this machine.")
+        except Exception as error:
+            logger.debug("%s", case, exc_info=True)
+            failures.append(f"  {case}: {type(error).__name__}: {error}. Please report this, with --debug.")
     progress(len(items), len(items), "")
     return failures
 
@@ -258,14 +324,50 @@ def _check_input_description(folder: Path, description: DatasetDescription) -> N
 
 
 def is_predicted(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> bool:
-    """Check whether a prediction was made before, from the same scans; its sidecar is written last."""
-    sidecar = sidecar_of(item, folder)
-    if not sidecar.is_file():
-        return False
-    content, expected = read_json(sidecar), item.provenance()
-    return {key: content.get(key) for key in expected} == expected and all(
-        path.is_file() for path in predictor.files(item, folder, description)
-    )
+    """Check whether a prediction was made before, of the same scans, weights and plans."""
+    return why_unfinished(predictor, item, folder, description) is None
+
+
+def why_unfinished(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> str | None:
+    """Compare a prediction with its sidecar, which is written last.
+
+    :returns: None: it is finished; "": it was not made, or not completely; else why it is to be made again, as a
+        clause.
+    """
+    made = _read_sidecar(item, folder)
+    if not made or not all(path.is_file() for path in predictor.files(item, folder, description)):
+        return ""
+    for name, value in item.provenance().items():
+        if made.get(name) != value:
+            return f"{name} was {made.get(name)} and is {value}"
+    known = made.get("digests")
+    if not isinstance(known, dict):
+        return "an earlier version of longflow did not note what they were made from"
+    try:
+        expected = _digests(predictor, item)
+    except DataError:
+        return ""  # the scan cannot be read: said where it is predicted from
+    if (inputs := known.get("inputs")) != expected["inputs"]:
+        changed = dict(expected["inputs"].items() - inputs.items()) if isinstance(inputs, dict) else {}
+        return f"{first_few(sorted(changed)) or 'the set of files'} changed"
+    for name in ("weights", "plans"):
+        if known.get(name) != expected[name]:
+            return f"the {name} of the model changed"
+    return None
+
+
+def _digests(predictor: Predictor, item: Request) -> dict[str, Any]:
+    """Return the digests of everything that a prediction is made from, for its sidecar."""
+    return {"inputs": {path.name: file_digest(path) for path in predictor.inputs(item)}, **predictor.models.digests()}
+
+
+def _read_sidecar(item: Request, folder: Path) -> dict[str, Any]:
+    """Read the sidecar of a prediction; empty where there is none, or none that can be read."""
+    try:
+        content = read_json(sidecar_of(item, folder))
+    except DataError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _check_output(folder: Path, items: Sequence[Request], words: Words) -> None:
@@ -299,8 +401,7 @@ def _check_settings(predictor: Predictor, items: Sequence[Request], folder: Path
     """Refuse to mix predictions of different models in one folder: they would be evaluated as one."""
     common = predictor.settings()
     for item in items:
-        sidecar = sidecar_of(item, folder)
-        content = read_json(sidecar) if sidecar.is_file() else {}
+        sidecar, content = sidecar_of(item, folder), _read_sidecar(item, folder)
         for key, value in {**common, **predictor.conditions(item)}.items():
             if content.get(key, value) != value:
                 raise ConfigurationError(
@@ -310,20 +411,30 @@ def _check_settings(predictor: Predictor, items: Sequence[Request], folder: Path
 
 
 def make_item(
-    predictor: Predictor, item: Request, folder: Path, description: DatasetDescription, **further: Any
+    predictor: Predictor,
+    item: Request,
+    folder: Path,
+    description: DatasetDescription,
+    warnings: Sequence[str] = (),
+    **further: Any,
 ) -> None:
     """Make a requested prediction, then write its sidecar, which says that it is finished.
 
     :param folder: output folder.
+    :param warnings: of the whole input, for the sidecar.
     :param further: further fields of the sidecar.
     """
+    digests = _digests(predictor, item)
     # an older prediction must not be taken for this one if this one fails
-    sidecar_of(item, folder).unlink(missing_ok=True)
+    for path in (sidecar_of(item, folder), *predictor.files(item, folder, description)):
+        path.unlink(missing_ok=True)
     made = predictor.make(item, folder, description)
     for warning in made.get("warnings", []):
         logger.warning("%s: %s", item.target.case, warning)
+    made["warnings_of_input"] = [*made.get("warnings_of_input", []), *warnings]
     time_unit = predictor.models.plans.temporal.time_unit
-    write_sidecar(item, folder, {"time_unit": time_unit, **predictor.settings(), **made, **further})
+    content = {"time_unit": time_unit, **predictor.settings(), "digests": digests, **made, **further}
+    write_sidecar(item, folder, content)
 
 
 def sidecar_of(item: Request, folder: Path) -> Path:
@@ -333,11 +444,12 @@ def sidecar_of(item: Request, folder: Path) -> Path:
 
 def write_sidecar(item: Request, folder: Path, content: Mapping[str, Any]) -> None:
     """Write the sidecar of a prediction, after its images: provenance, the given fields, intended use and versions."""
+    fields = dict(content)
     sidecar = {
         **item.provenance(),
-        "warnings": [],
         "intended_use": INTENDED_USE,
-        **content,
+        "warnings": [*fields.pop("warnings", []), *fields.pop("warnings_of_input", [])],
+        **fields,
         "longflow_version": __version__,
         "versions": {name: version(name) for name in ("torch", "nnunetv2", "torchdiffeq", "SimpleITK")},
     }

@@ -9,6 +9,7 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor
 
+from longflow.errors import ModelError
 from longflow.methods.batches import Batch, PhaseBatch
 from longflow.methods.method import Method
 from longflow.networks.precision import autocast
@@ -56,6 +57,7 @@ def predict_changed(
     :param make_batch: makes the batch of a pass.
     :param settings: how the volume is cut and averaged.
     :returns: one volume (channels, z, y, x), float32, for each of the method's reductions.
+    :raises ModelError: a prediction is not a finite number.
     """
     configuration, count = methods[0].configuration, len(scans)
     padded, inside = pad_to_tile(scans, configuration.tile, "edge")
@@ -96,8 +98,24 @@ def _mean_change(
                 predictions = method.predict(batch)
             for name, prediction in predictions.items():
                 change = prediction.float().flip(flip).cpu() - before
+                check_finite(change, method)
                 total[name] = total[name] + change if name in total else change
     return {name: value / (len(flips) * len(methods)) for name, value in total.items()}
+
+
+def check_finite(prediction: Tensor, method: Method) -> None:
+    """Refuse a prediction that is not a number everywhere: written as whole numbers, it would look like an image.
+
+    :param prediction: any shape.
+    :param method: that made it.
+    :raises ModelError: the weights are named.
+    """
+    if not torch.isfinite(prediction).all():
+        weights = f" of {method.file}" if method.file else ""
+        raise ModelError(
+            f"The network's outputs{weights} are not finite numbers, or larger than their precision holds. Either its "
+            "training has diverged, or the image has intensities far from those of the training images."
+        )
 
 
 def pad_to_tile(volume: np.ndarray, tile: Sequence[int], mode: str) -> tuple[np.ndarray, tuple[slice, ...]]:

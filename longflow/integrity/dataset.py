@@ -28,11 +28,13 @@ from longflow.errors import ConfigurationError, DataError, LongflowError, first_
 from longflow.integrity.labels import absent_structures, description_problems, labelled_scans, unused_labels
 from longflow.integrity.names import Table, compare_names
 from longflow.integrity.phases import expected_phases, pairs_of_rows, phase_of, phase_problems
-from longflow.integrity.problems import DATASET_JSON, FORMAT, Problem, error, warning
-from longflow.integrity.tables import column_problems, table_problems, unreadable
+from longflow.integrity.problems import DATASET_JSON, Problem, error, warning
+from longflow.integrity.tables import column_problems, table_problems
 from longflow.integrity.voxels import FileToCheck, SubjectToCheck, check_subject
 from longflow.parallel import Progress, for_each_subject
 from longflow.task import DEFAULT_TASK, Task, get_task
+
+FORMAT = "documentation/reference/dataset_format.md"
 
 
 def verify_dataset(raw: Path, processes: int | None = None, progress: Progress | None = None) -> list[Problem]:
@@ -204,7 +206,9 @@ class Part:
         try:
             rows = rows_of_folder(self.images)
         except LongflowError as problem:
-            return [unreadable(self.table, problem)]
+            expected = "a table with the columns case, subject, time"
+            advice = f"Correct or write the table, one line for each scan, as in {FORMAT}."
+            return [error(self.table, "file", str(problem), expected, advice)]
         self.readable = True
         problems, self.rows = table_problems(self.table, rows, task.apart_by)
         if not rows:

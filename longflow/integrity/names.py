@@ -123,13 +123,25 @@ def _resembling(entry: Path, file: Path, place: str) -> Problem:
         field, found = "name", "the same name in another Unicode form (accents are stored differently)"
     elif entry.name.casefold() == file.name.casefold():
         field, found = "name", "other capital letters"
+    elif _ending(entry.name) != _ending(file.name):
+        field, found = "ending", _ending(entry.name) or "none"
     else:
         field, found = "name", "a similar name"
+    remedies = {
+        "file": "Restore the file",
+        "name": "Rename the file",
+        "ending": "Convert the file (.nii becomes .nii.gz by the command gzip), since another name is not enough",
+    }
     advice = (
-        "Restore or rename the file, or correct the table. If the row has no scan, as where a prediction is requested, "
-        "move the entry to another folder."
+        f"{remedies[field]}, or correct the table. If the line has no scan, as where a prediction is requested, move "
+        "this entry to another folder."
     )
     return error(entry.name, field, found, f"the file {file.name}, by {place}", advice)
+
+
+def _ending(name: str) -> str:
+    match = IMAGE_ENDING.search(name)
+    return match[0].lower() if match else Path(name).suffix.lower()
 
 
 def _unused(entry: Path, case: str | None, other: Path | None, table: Table, ending: str) -> Problem | None:

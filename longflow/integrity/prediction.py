@@ -18,11 +18,11 @@ from longflow.integrity.dataset import Part, in_order
 from longflow.integrity.problems import Problem, error, warning
 from longflow.integrity.tables import column_problems
 from longflow.integrity.voxels import FileToCheck, hounsfield_problems, intensity_problems
-from longflow.plans import IntensityRange, Plans, TemporalPlan, TrainingData
+from longflow.plans import IntensityRange, Plans, TrainingData
 from longflow.task import get_task
 
-#: how far beyond the training data spacing and field of view may be before a warning, as a factor
-SPACING_FACTOR, FIELD_FACTOR = 3.0, 2.0
+#: how far beyond the training data a scan may be before a warning, as a factor
+SPACING_FACTOR, FIELD_FACTOR, INTENSITY_FACTOR = 3.0, 2.0, 2.0
 #: voxels of a channel whose intensities are compared at most
 VOXELS = 1_000_000
 #: length of a unit, in units of which the intervals may have been meant
@@ -31,12 +31,12 @@ FAMILIES = ({"days": 1.0, "weeks": 7.0, "months": 30.4375, "years": 365.25}, {"s
 UNITS_OF_LENGTH = {"metres": 1000.0, "centimetres": 10.0, "micrometres": 0.001}
 
 
-def verify_input(folder: Path, description: DatasetDescription, temporal: TemporalPlan | None = None) -> list[Problem]:
+def verify_input(folder: Path, description: DatasetDescription, plans: Plans | None = None) -> list[Problem]:
     """Find the problems of a folder to predict; no image is opened.
 
     :param folder: images and their table.
     :param description: dataset.json of the model.
-    :param temporal: of the model, to compare the times with; None: they are not compared.
+    :param plans: of the model, to compare the times with; None: they are not compared.
     :returns: errors first. A file that is neither an image nor resembles one is no problem.
     """
     part = Part(folder, None)
@@ -49,8 +49,8 @@ def verify_input(folder: Path, description: DatasetDescription, temporal: Tempor
         if (time := parse_time(row.time)) is not None:
             times.setdefault(row.subject, []).append(time)
     problems += column_problems(part.table, part.rows, description)
-    if temporal is not None:
-        problems += trained_unit_problems(list(times.values()), temporal, part.table)
+    if plans is not None:
+        problems += trained_unit_problems(list(times.values()), plans, part.table)
     return in_order(problems)
 
 
@@ -65,16 +65,18 @@ def _no_image(part: Part, description: DatasetDescription) -> list[Problem]:
     return [error(part.table, "case", found, f"{files[0].name} and so on", advice)]
 
 
-def trained_unit_problems(times: Sequence[Sequence[float]], temporal: TemporalPlan, table: str) -> list[Problem]:
+def trained_unit_problems(times: Sequence[Sequence[float]], plans: Plans, table: str) -> list[Problem]:
     """Find times that were probably written in another unit than those of the training.
 
     :param times: of each subject.
-    :param temporal: of the model.
+    :param plans: of the model.
     :param table: path of the table in messages.
     :returns: a warning where the median interval is unlike any of the training, but would be like them in another unit.
     """
     intervals = np.concatenate([np.diff(np.unique(one)) for one in times] or [[]])
-    low, high, unit = temporal.shortest_interval, temporal.longest_horizon, temporal.time_unit
+    temporal, data = plans.temporal, plans.training_data
+    high, unit = temporal.longest_horizon, temporal.time_unit
+    low = (data and data.shortest_interval) or temporal.shortest_interval
     if not len(intervals) or low <= (median := float(np.median(intervals))) <= high:
         return []
     units = next((family for family in FAMILIES if unit in family), {})
@@ -111,7 +113,9 @@ def scan_problems(volume: Volume, files: Sequence[Path], plans: Plans) -> list[P
     for channel, (array, file, name) in enumerate(zip(volume.array, files, plans.channel_names, strict=False)):
         image = FileToCheck(str(file), file.name, "image", is_ct(name))
         found = intensity_problems(array, image)
-        problems += found or (hounsfield_problems(array, image, units_required=False) if image.is_ct else [])
+        if image.is_ct and not found:
+            found = hounsfield_problems(array, image, units_required=False)
+        problems += found
         if data is not None and not found:
             problems += _intensity_problems(array, file.name, data.intensities[channel], data.foreground)
     return in_order(problems)
@@ -133,6 +137,7 @@ def _grid_problems(volume: Volume, file: str, data: TrainingData) -> Iterator[Pr
         further = "A prediction from a scan that is unlike the training data cannot be trusted."
         found = f"{by_axis(values, digits=4)} mm (z, y, x)"
         yield warning(file, name, found, f"about {expected} mm, as in the training", f"{advice} {further}")
+        return  # a wrong spacing makes a wrong field of view
 
 
 def _inside(values: np.ndarray, ranges: Sequence[tuple[float, float]], factor: float) -> bool:
@@ -143,14 +148,16 @@ def _inside(values: np.ndarray, ranges: Sequence[tuple[float, float]], factor: f
 def _intensity_problems(array: np.ndarray, file: str, trained: IntensityRange, foreground: str) -> list[Problem]:
     """Compare the intensities of a channel with the training data.
 
-    The typical voxel of the body must be within the training's range. Where that is known of labelled structures alone,
-    the scan must hold voxels as bright as they are.
+    The typical voxel of the body must be about within the training's range. Where that range is known of labelled
+    structures alone, the scan must hold voxels as bright as they are.
     """
     sample = array.ravel()[:: max(1, array.size // VOXELS)]
     low, high = trained.percentile_00_5, trained.percentile_99_5
     if foreground == "bodies":
         median = float(np.median(sample[brighter_than_mean(sample)]))
-        inside, found = low <= median <= high, f"a median of {median:.4g} in the body"
+        lowest = min(low / INTENSITY_FACTOR, low * INTENSITY_FACTOR)
+        highest = max(high / INTENSITY_FACTOR, high * INTENSITY_FACTOR)
+        inside, found = lowest <= median <= highest, f"a median of {median:.4g} in the body"
     else:
         inside, found = sample.min() <= trained.median <= sample.max(), f"{sample.min():.4g} to {sample.max():.4g}"
     advice = (

@@ -7,9 +7,6 @@ from typing import Literal
 #: the file that problems of the description are reported for
 DATASET_JSON = "dataset.json"
 
-#: where the format of a dataset is explained
-FORMAT = "documentation/reference/dataset_format.md"
-
 REGISTER = (
     "All scans of a subject must lie on one grid. longflow_register resamples them, with their labels, to one grid "
     "in a new dataset. Use --model rigid; for contrast phases, between which a patient breathes, use --model "

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
 from longflow.data.dataset import (
     REQUIRED_COLUMNS,
@@ -11,14 +10,12 @@ from longflow.data.dataset import (
     Row,
     is_name,
     parse_time,
-    rows_of_folder,
     spelled_alike,
     told_apart_by,
 )
-from longflow.errors import LongflowError, first_few
-from longflow.integrity.problems import FORMAT, Problem, error, warning
+from longflow.errors import first_few
+from longflow.integrity.problems import Problem, error, warning
 from longflow.paths import LONGEST_NAME
-from longflow.task import get_task
 
 #: dates that people read, as 31.1.2024, 2024-01-31T10:00, 2019_01 or 31 Jan 2024
 DATE = re.compile(r"[0-9]{1,4}([-./_ ])(?:[0-9]{1,2}|[A-Za-z]{3,9})\1[0-9]{1,4}([T ].*)?|[0-9]{4}[-/_][0-9]{1,2}")
@@ -53,28 +50,6 @@ PLAUSIBLE_SPAN = {
     "ms": (1, 86400e3),
     "cycles": (1e-3, 1000),
 }
-
-
-def input_table_problems(images: Path, description: DatasetDescription) -> list[Problem]:
-    """Find every problem of the table of an image folder: training scans, test scans or input of a prediction.
-
-    :param images: the folder.
-    :param description: its dataset.json, or that of the model.
-    :returns: the problems; files are named as :func:`longflow.data.dataset.rows_of_folder` finds them.
-    """
-    try:
-        rows = rows_of_folder(images)
-    except LongflowError as problem:
-        return [unreadable(str(images / "scans.csv"), problem)]
-    problems, usable = table_problems(str(images / "scans.csv"), rows, get_task(description.task).apart_by)
-    return problems + column_problems(str(images / "scans.csv"), usable, description)
-
-
-def unreadable(table: str, problem: LongflowError) -> Problem:
-    """Return the problem of a table that cannot be read. :param table: its path in messages."""
-    expected = "a table with the columns case, subject, time"
-    advice = f"Correct or write the table, one line for each scan, as in {FORMAT}."
-    return error(table, "file", str(problem), expected, advice)
 
 
 def column_problems(table: str, rows: Sequence[Row], description: DatasetDescription) -> list[Problem]:

@@ -92,7 +92,9 @@ def check_subject(subject: SubjectToCheck) -> tuple[list[Problem], set[int]]:
 
 def intensity_problems(array: np.ndarray, file: FileToCheck) -> list[Problem]:
     """Check that the voxels of an image are finite numbers and not all the same."""
-    if infinite := describe_infinite(array):
+    with np.errstate(over="ignore"):  # what is too large for 32 bits is infinite
+        infinite = describe_infinite(array.astype(np.float32) if array.dtype == np.float64 else array)
+    if infinite:
         return [error(file.shown, "voxels", infinite, "finite numbers", REPLACE_INFINITE)]
     lowest, highest = array.min(), array.max()
     if lowest == highest:

@@ -5,6 +5,7 @@ and ``predict(batch) -> volumes``. The trainer, the predictor and the evaluation
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from torch import Tensor, nn
@@ -95,6 +96,8 @@ class Method(nn.Module):
         self.solver = plans.inference.solver
         self.steps = plans.inference.steps
         self.stage = 0
+        #: file of the weights, for messages; None where they were not read
+        self.file: Path | None = None
 
     @property
     def recipe(self) -> Recipe:

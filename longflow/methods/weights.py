@@ -131,6 +131,7 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
     method = build_method(name, plans, configuration, options)
     load_weights(method, weights, path)
     method.stage = checkpoint.header.get("stage", 0)
+    method.file = path
     return method.eval()
 
 

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longflow.errors import ConfigurationError, LongflowError
-from longflow.files import read_json, write_text
+from longflow.files import exclusive_lock, read_json, write_text
 from longflow.fingerprint.fingerprint import Fingerprint, current_fingerprint
 from longflow.networks.precision import default_device
-from longflow.paths import PLANS_NAME, DatasetPaths, is_file_of_plans, name_of_plans
+from longflow.paths import PLANS_NAME, DatasetPaths, is_file_of_plans, lock_beside, name_of_plans
 from longflow.planning.plan import make_plans
 from longflow.planning.reference import plans_of_reference
 from longflow.plans import Encoder, Plans, write_plans
@@ -47,6 +47,7 @@ def plan_dataset(
     :param dataset_name: as "Dataset101_Name".
     :returns: fingerprint and plans.
     :raises ConfigurationError: a setting cannot be used.
+    :raises InUseError: another process makes plans of this name.
     """
     reference = Path(plans_name) if is_file_of_plans(plans_name) else None
     plans_name = name_of_plans(plans_name)
@@ -61,14 +62,16 @@ def plan_dataset(
         raise ConfigurationError(
             f"{reference} has its own sizes. Remove --preset, --gpu_memory and --encoder, or edit a copy of the file."
         )
-    fingerprint, description = current_fingerprint(dataset_name)
-    if reference:
-        plans = plans_of_reference(reference, fingerprint, description)
-    else:
-        plans = make_plans(fingerprint, description, preset or default_preset(), gpu_memory, plans_name, encoder)
     paths = DatasetPaths(dataset_name)
-    previous = _keep_previous(plans, paths.plans(plans_name), paths.plans(f"{plans_name}_previous"))
-    write_plans(plans, paths.plans(plans_name))
+    fingerprint, description = current_fingerprint(dataset_name)
+    doing = f"The plans {plans_name} of {dataset_name} are being made"
+    with exclusive_lock(lock_beside(paths.plans(plans_name)), doing):
+        if reference:
+            plans = plans_of_reference(reference, fingerprint, description)
+        else:
+            plans = make_plans(fingerprint, description, preset or default_preset(), gpu_memory, plans_name, encoder)
+        previous = _keep_previous(plans, paths.plans(plans_name), paths.plans(f"{plans_name}_previous"))
+        write_plans(plans, paths.plans(plans_name))
     return Planned(fingerprint, plans, previous)
 
 

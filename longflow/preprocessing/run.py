@@ -3,15 +3,17 @@
 import logging
 import math
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Series, training_series
 from longflow.data.images import read_geometry
 from longflow.errors import ConfigurationError, DataError, NotFoundError
+from longflow.files import exclusive_lock
 from longflow.fingerprint.phases import paired_series
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
-from longflow.paths import PLANS_NAME, DatasetPaths
+from longflow.paths import PLANS_NAME, DatasetPaths, lock_in
 from longflow.plans import Plans, read_plans
 from longflow.preprocessing.grid import check_grid, resampled_shape
 from longflow.preprocessing.series import existing_scans, prepare_series, series_digest
@@ -96,19 +98,24 @@ def preprocess_dataset(
     :raises NotFoundError: no such plans or configuration.
     :raises DataError: a scan cannot be prepared, or the disk has not enough space; subject and cause are named.
     :raises WorkerError: a worker was ended by the system; finished subjects are kept.
+    :raises InUseError: another process prepares the same configurations.
     """
     paths = DatasetPaths(dataset_name)
     plans = _read_plans_of(paths, plans_name)
     outputs = _outputs(plans, paths, plans_name, configurations)
-    series = _usable_series(plans, paths)
-    _remove_strangers(outputs, series)
+    with ExitStack() as locks:
+        for output in outputs:
+            doing = f"{output.configuration} of {dataset_name} is being preprocessed"
+            locks.enter_context(exclusive_lock(lock_in(output.folder), doing))
+        series = _usable_series(plans, paths)
+        _remove_strangers(outputs, series)
 
-    jobs = _jobs(series, plans, outputs, overwrite)
-    sizes = {subject: _estimated_bytes(job) for subject, job in jobs.items()}
-    _check_disk(paths.preprocessed, sum(disk for disk, _ in sizes.values()))
-    processes = processes_that_fit(processes, [memory for _, memory in sizes.values()])
-    for _ in for_each_subject(_prepare, jobs, processes, progress):
-        pass
+        jobs = _jobs(series, plans, outputs, overwrite)
+        sizes = {subject: _estimated_bytes(job) for subject, job in jobs.items()}
+        _check_disk(paths.preprocessed, sum(disk for disk, _ in sizes.values()))
+        processes = processes_that_fit(processes, [memory for _, memory in sizes.values()])
+        for _ in for_each_subject(_prepare, jobs, processes, progress):
+            pass
     return Summary(
         folders=tuple(output.folder for output in outputs),
         prepared=len(jobs),

@@ -24,9 +24,9 @@ from longflow.data.images import Geometry, by_axis, read_geometry, read_image
 from longflow.data.memory import check_memory
 from longflow.data.phases import phases_of_dataset
 from longflow.errors import DataError, LongflowError, first_few
-from longflow.files import read_json, write_json
+from longflow.files import exclusive_lock, read_json, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
-from longflow.paths import path_in
+from longflow.paths import lock_beside, path_in
 from longflow.registration.checks import (
     RegistrationError,
     check_folding,
@@ -92,9 +92,23 @@ def register_dataset(
     :param progress: called with (subjects done, all subjects, name).
     :returns: the subjects that could not be registered; the new dataset excludes them.
     :raises DataError: the dataset cannot be read, no subject could be registered, or another dataset is at ``target``.
+    :raises InUseError: another process writes the new dataset.
     """
     description = read_description(raw / "dataset.json")
-    _prepare_target(raw, target, model, overwrite)
+    with exclusive_lock(lock_beside(target), f"{target.name} is being written"):
+        _prepare_target(raw, target, model, overwrite)
+        return _register_all(raw, target, model, description, processes, progress)
+
+
+def _register_all(
+    raw: Path,
+    target: Path,
+    model: Model,
+    description: DatasetDescription,
+    processes: int | None,
+    progress: Progress | None,
+) -> list[Failure]:
+    """Register what is not finished, and write the tables of the new dataset."""
     parts, phases = _scans_to_register(raw, description)
     subjects = {
         _name(one, part): SubjectToRegister(one.with_images(), part, model, description, raw, target, phases)

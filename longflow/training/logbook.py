@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from longflow.files import write_csv
+from longflow.files import open_in_place, write_csv
 from longflow.paths import FoldPaths
 
 
@@ -58,8 +58,11 @@ class Logbook:
             for record in read_progress(paths.progress_csv)
             if first_iteration and record.iteration <= first_iteration
         ]
+        self.log = open_in_place(paths.log)
         self.board = SummaryWriter(str(paths.tensorboard), purge_step=first_iteration)
-        self.handler = logging.FileHandler(paths.log, mode="a" if first_iteration else "w", encoding="utf-8")
+        if not first_iteration:
+            self.log.truncate(0)
+        self.handler = logging.StreamHandler(self.log)
         self.handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.getLogger("longflow")
         self.level = logger.level
@@ -85,6 +88,7 @@ class Logbook:
         logger.removeHandler(self.handler)
         logger.setLevel(self.level)
         self.handler.close()
+        self.log.close()
 
 
 def read_progress(path: Path) -> list[EpochRecord]:

@@ -71,17 +71,19 @@ def train_fold(
     training, validating = cohorts_of_fold(job)
     if not overwrite and is_finished(job):
         return job.paths
-    start = plan_start(job, kind, training, overwrite)
-
-    # model
+    plan_start(job, kind, training, overwrite)
     processes = Processes.start(job.settings.device)
     validation = validation_class_of(kind)(job, validating, processes.device)
-    run = set_up_run(job, processes, validation)
-    first_weights = begin(run, start)
 
     # files are written from here on, so that an error before costs nothing
     doing = f"Fold {job.fold} of {job.model.folder.name} is being trained"
     with exclusive_lock(job.paths.lock, doing) if processes.first else nullcontext():
+        # until now another process may have trained the fold
+        if not overwrite and is_finished(job):
+            return job.paths
+        start = plan_start(job, kind, training, overwrite)
+        run = set_up_run(job, processes, validation)
+        first_weights = begin(run, start)
         if processes.first:
             if overwrite:
                 _forget(job.paths)

@@ -1,10 +1,13 @@
 import errno
+import logging
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from rich.markup import escape
+from rich.table import Table
 
 import longflow
 from longflow.cli import command
@@ -31,6 +34,33 @@ def test_exit_codes(parser, capsys):
     assert command.run(parser, raising(RuntimeError("oops")), []) == 2
     message = capsys.readouterr().err
     assert "fault of longflow: RuntimeError: oops" in message and "Traceback" not in message
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("[red]x[/red]", "[red]x[/red]"),
+        ("[/]", "[/]"),
+        ("\\[link=http://x]y", "\\[link=http://x]y"),
+        ("a\\", "a\\"),
+        ("p1\x1b]8;;http://x\x1b\\", "p1\\x1b]8;;http://x\\x1b\\"),
+        ("p1\x07\x9b2J\u202e", "p1\\x07\\x9b2J\\u202e"),
+        ("p\ud800", "p\\ud800"),
+        (":bug:", ":bug:"),
+    ],
+)
+def test_names_are_shown_as_they_are(parser, capsys, name, shown):
+    def work(options):
+        logging.getLogger("longflow.test").warning("read %s!", name)
+        table = Table("name")
+        table.add_row(escape(name))
+        command.error_console.print(table)
+        raise DataError(f"{name}, a name")
+
+    assert command.run(parser, work, []) == 1
+    printed = capsys.readouterr().err
+    assert f"read {shown}!" in printed and f"│ {shown}" in printed and f"Error: {shown}, a name" in printed
+    assert "\x1b" not in printed and "\x9b" not in printed
 
 
 def test_a_full_disk_is_the_users_affair(parser, capsys):

@@ -7,9 +7,11 @@ import pytest
 
 from longflow.compare.comparison import Budget
 from longflow.compare.request import ComparisonRequest, resolve
-from longflow.errors import ConfigurationError, NotFoundError
+from longflow.errors import ConfigurationError, InUseError, NotFoundError
 from longflow.files import read_json
+from longflow.paths import lock_in
 from longflow.plans import read_plans, write_plans
+from tests.conftest import another_process_holds
 
 
 def resolved(*methods, **further):
@@ -79,6 +81,9 @@ def test_studies_that_hide_need_something_to_hide(dataset, tmp_path):
     target = next(row.split(",")[0] for row in rows[1:] if "_from_" not in row)
     of_target = [row for row in rows[1:] if row.split(",")[1] == target]
     (folder / "scans.csv").write_text("\n".join([rows[0], *of_target[-2:]]) + "\n")
+    for image in folder.glob("*.nii.gz"):
+        if not any(image.name.startswith(f"{row.split(',')[0]}_0") for row in of_target[-2:]):
+            image.unlink()
     with pytest.raises(ConfigurationError, match="has one context scan"):
         resolved(study="masking", input=folder)
 
@@ -88,3 +93,15 @@ def test_plans_of_a_task_without_comparisons(dataset):
     write_plans(plans.model_copy(update={"task": "segment"}), dataset.plans())
     with pytest.raises(ConfigurationError, match=r"planned for the task 'segment'\. Only methods .* 'forecast'"):
         resolved("lci")
+
+
+def test_one_process_performs_a_comparison_at_a_time(dataset):
+    """The links of its targets are not touched either."""
+    paths = resolved("lci").paths
+    links = {path: path.stat().st_ctime_ns for path in paths.targets(0).iterdir()}
+    with (
+        another_process_holds(lock_in(paths.folder)),
+        pytest.raises(InUseError, match=r"The comparison methods_.* is being performed by another process"),
+    ):
+        resolved("lci")
+    assert {path: path.stat().st_ctime_ns for path in paths.targets(0).iterdir()} == links

@@ -10,6 +10,7 @@ from longflow.data.dataset import read_description, series_of_folder
 from longflow.data.images import read_scan
 from longflow.errors import DataError, NotFoundError
 from longflow.files import read_json
+from longflow.integrity.prediction import verify_input
 from longflow.plans import read_plans
 from longflow.tasks.forecast.requests import forecast_requests
 from longflow.tasks.forecast.targets import ForecastTarget
@@ -45,6 +46,8 @@ def test_the_same_folder_keeps_its_age_and_another_one_does_not(dataset, tmp_pat
     of_fold(dataset, tmp_path / "targets", fold=1)
     assert table.stat().st_mtime > 1
     assert not (table.parent / "new_scans.csv").exists()
+    # links of fold 0 would be images that no row names
+    assert verify_input(table.parent, read_description(dataset.raw / "dataset.json")) == []
 
 
 def test_no_such_fold(dataset, tmp_path):

@@ -1,15 +1,22 @@
 import json
+import logging
+import unicodedata
 
 import pytest
 
 from longflow.data.dataset import (
     Scan,
     Series,
+    _warn_once,
+    image_path,
+    label_path,
     parse_time,
     read_description,
     read_rows,
     rows_of_folder,
     series_of_folder,
+    sidecar_path,
+    spelled_alike,
     training_series,
     write_description,
     write_scans,
@@ -69,6 +76,13 @@ def test_further_columns_are_covariates_and_a_byte_order_mark_is_no_column(raw):
         ("p1_1,p1,30", "/p1_1,p1,30", r"'/p1_1' in line 3"),
         ("p1_1,p1,30", "p1_1,../p1,30", r"'../p1' in line 3"),
         ("p1_1,p1,30", r"p1_1,..\p1,30", r"cannot be part of a file's name"),
+        ("p1_1,p1,30", "p1\x1b[2J,p1,30", r"cannot be part of a file's name"),
+        ("p1_1,p1,30", "a" * 300 + ",p1,30", r"at most 160 bytes"),
+        ("p1_1,p1,30", "p1_1,p1,2019_01", "'2019_01', not a number"),
+        ("p1_1,p1,30", "p1_1,p1,\uff13\uff10", "not a number"),
+        ("p1_1,p1,30", "\n\np1_1,p1,x", r"\(line 5 of the table"),
+        ("case,subject,time", "case,subject,time, Time", "2 columns called time: columns 3, 4"),
+        ("case,subject,time", "case,subject,time,age,age", "2 columns called age: columns 4, 5"),
     ],
 )
 def test_a_table_that_cannot_be_used(raw, old, new, message):
@@ -100,6 +114,97 @@ def test_longiseg_positions_are_times_in_visits(raw):
     description, series = training_series(raw)
     assert description.time_unit == "visits"
     assert [(scan.case, scan.time) for scan in series[0].scans] == [("p1_2", 0), ("p1_0", 1)]
+
+
+def decomposed(text):
+    return unicodedata.normalize("NFD", text)
+
+
+@pytest.mark.parametrize(("rows", "files"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_letters_with_accents_are_one_name_in_both_forms_of_unicode(tmp_path, rows, files):
+    raw = write_dataset(tmp_path / "Dataset001_Tiny", ("M\u00fcller", "p2"))
+    for path in [*raw.glob("images*/*"), *raw.glob("labels*/*")]:
+        path.rename(path.with_name(unicodedata.normalize(files, path.name)))
+    text = (raw / "scans.csv").read_text()
+    (raw / "scans.csv").write_text(
+        unicodedata.normalize(rows, text).replace("M\u00fcller_1,M\u00fcller", decomposed("M\u00fcller_1,M\u00fcller"))
+    )
+    series = training_series(raw)[1]
+    assert [one.subject for one in series] == ["M\u00fcller", "p2"]
+    assert all(scan.exists and scan.label for one in series for scan in one.scans)
+
+
+def test_spellings_of_one_subject():
+    alike = [
+        ("P01", "p01"),
+        ("001", "1"),
+        ("p 01", "p\u00a001", "p1"),
+        ("p-2", "p\u20112"),
+        ("x", "x\u200b"),
+        ("\u212b", "\u00c5"),
+    ]
+    for names in alike:
+        assert spelled_alike([*names, "other"]) == [tuple(sorted(names))], names
+    different = ["p1", "p2", "p10", "p11", "p1-1", "p1_1", "1 1", "11", "1", "10", "100", "a", "ab", "a b c"]
+    assert spelled_alike(different + different) == []
+
+
+def test_subjects_that_may_be_one_patient_are_named_once(raw, caplog):
+    edit_table(raw, "p1_1,p1,30", "p1_1,P01,30")
+    _warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        training_series(raw)
+        training_series(raw)
+    (record,) = caplog.records
+    assert "one patient each: 'P01' and 'p1'. If they are, give all scans one spelling" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("content", "keys"),
+    [
+        (
+            {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "numTraining": 3},
+            '"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": 1}, "file_ending": ".nii.gz"',
+        ),
+        ({"modality": {"0": "CT"}, "labels": {"background": 0}}, '"channel_names": {"0": "CT"}, "file_ending"'),
+        (
+            {"channel_names": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "file_ending": ".mha"},
+            'by "labels": {"background": 0, "liver": 1}, and add time_unit',
+        ),
+    ],
+)
+def test_a_description_of_nnunet_1_is_told_what_to_write(tmp_path, content, keys):
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(ConfigurationError, match="of nnU-Net v1") as raised:
+        read_description(tmp_path / "dataset.json")
+    assert keys in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"phases": ["native", "../../x"]}, "phases: .*without slashes"),
+        ({"labels": {"a\x1b]8;;http://x": 1}}, "labels.*control characters"),
+        ({"channel_names": {"0": "a\nb"}}, "channel_names.0: .*line breaks"),
+        ({"file_ending": ".nii\n"}, "file_ending: .*control characters"),
+        ({"file_ending": ".nii.gz.and.so.on"}, "file_ending"),
+    ],
+)
+def test_names_in_a_description(raw, changes, message):
+    edit_description(raw, **changes)
+    with pytest.raises(ConfigurationError, match=message):
+        read_description(raw / "dataset.json")
+
+
+def test_paths_of_names_stay_in_their_folder(raw):
+    description = read_description(raw / "dataset.json")
+    for lead_out in (
+        lambda: image_path(raw, "../x", 0, description),
+        lambda: label_path(raw, "../x", description),
+        lambda: sidecar_path(raw, "../x"),
+    ):
+        with pytest.raises(DataError, match="cannot be a file name"):
+            lead_out()
 
 
 def test_time_unit_is_needed_where_there_is_a_table(raw):

@@ -1,11 +1,14 @@
+import hashlib
 import os
 from dataclasses import replace
 
+import nibabel
+import numpy as np
 import pytest
 
 from longflow.data.dataset import read_description
 from longflow.errors import ConfigurationError, DataError
-from longflow.files import read_json
+from longflow.files import read_json, write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
 from longflow.importers.writing import named_labels, write_dataset
 from tests.data.helpers import tiny_array, tiny_label, write_image
@@ -68,9 +71,8 @@ def test_run_again_and_overwrite(scans, raw):
     assert run(scans, raw) is False
     with pytest.raises(DataError, match="was made differently"):
         run(scans, raw, settings={"source": "there"})
-    (raw / "imagesTr" / "extra.txt").touch()
     assert run(scans, raw, settings={"source": "there"}, overwrite=True)
-    assert not (raw / "imagesTr" / "extra.txt").exists()
+    assert read_json(raw / "import.json")["settings"]["source"] == "there"
     assert [path.name for path in raw.parent.iterdir()] == ["Dataset103_Test"]
 
 
@@ -88,12 +90,109 @@ def test_a_task_that_predicts_no_new_scans_has_no_targets(scans, raw, task, part
     assert read_description(raw / "dataset.json").task == task
 
 
-def test_a_dataset_made_by_hand_is_not_replaced(scans, raw):
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("record", [None, "[]", "{", '{"settings": 1}'])
+def test_a_dataset_made_by_hand_is_never_replaced(scans, raw, overwrite, record):
     raw.mkdir(parents=True)
     (raw / "scans.csv").write_text("mine")
-    with pytest.raises(DataError, match="--overwrite"):
-        run(scans, raw)
+    if record:
+        (raw / "import.json").write_text(record)
+    with pytest.raises(DataError, match=r"was not written by longflow_import .*: it is never replaced"):
+        run(scans, raw, overwrite=overwrite)
     assert (raw / "scans.csv").read_text() == "mine"
+
+
+def test_an_import_of_an_earlier_version_is_kept_and_not_deleted(scans, raw):
+    run(scans, raw)
+    record = read_json(raw / "import.json")
+    write_json({"settings": record["settings"]}, raw / "import.json")
+    assert run(scans, raw) is False
+    with pytest.raises(DataError, match="Delete the folder yourself"):
+        run(scans, raw, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_that_the_import_did_not_write_are_never_deleted(scans, raw, overwrite):
+    run(scans, raw)
+    mine = raw / "labelsTr" / "mine.nii.gz"
+    mine.touch()
+    (raw / ".DS_Store").touch()
+    write_image(tiny_array(9), scans[3].image)
+    with pytest.raises(DataError, match=r"files that longflow_import did not write \(labelsTr/mine\.nii\.gz\)"):
+        run(scans, raw, overwrite=overwrite)
+    assert mine.exists()
+    mine.unlink()
+    assert run(scans, raw, overwrite=overwrite)
+
+
+def test_a_replaced_source_is_imported_again_and_that_is_said(scans, raw, caplog):
+    run(scans, raw)
+    image = raw / "imagesTr" / "b_1_0000.nii.gz"
+    for source, other in ((scans[3].image, tiny_array(9)), (scans[3].label, tiny_label())):
+        write_image(other, source)
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            assert run(scans, raw)
+        assert f"Dataset103_Test is imported again, because its source changed: {source.name}." in caplog.text
+        assert run(scans, raw) is False
+    assert np.array_equal(nibabel.load(image).get_fdata().T, tiny_array(9))
+    assert nibabel.load(raw / "labelsTr" / "b_1.nii.gz").get_fdata().max() == 1
+    assert [path.name for path in raw.parent.iterdir()] == ["Dataset103_Test"]
+
+
+def test_what_only_tables_say_counts_too(scans, raw, caplog):
+    run(scans, raw)
+    scans[3] = replace(scans[3], time=2.5)
+    with caplog.at_level("INFO"):
+        assert run(scans, raw)
+    assert "because its source changed: the table of scans." in caplog.text
+    assert "b_1,b,2.5" in (raw / "scans.csv").read_text()
+    assert run(scans[:3], raw)
+    assert not (raw / "imagesTr" / "b_1_0000.nii.gz").exists() and run(scans[:3], raw) is False
+
+
+def test_sources_that_were_only_copied_are_the_same(scans, raw):
+    run(scans, raw)
+    for scan in scans:
+        scan.image.write_bytes(scan.image.read_bytes())
+    assert run(scans, raw) is False
+
+
+def test_what_was_edited_is_replaced_on_request_alone(scans, raw):
+    run(scans, raw)
+    (raw / "dataset.json").write_text((raw / "dataset.json").read_text().replace("label_1", "lesion"))
+    assert run(scans, raw) is False
+    write_image(tiny_array(9), scans[3].image)
+    with pytest.raises(DataError, match=r"files were edited since \(dataset\.json\)"):
+        run(scans, raw)
+    assert "lesion" in (raw / "dataset.json").read_text()
+    assert run(scans, raw, overwrite=True) and "lesion" not in (raw / "dataset.json").read_text()
+
+
+def test_a_stopped_import_keeps_nothing_of_a_source_that_changed(scans, raw):
+    good = scans[3].image.read_bytes()
+    scans[3].image.write_bytes(good[:100])
+    with pytest.raises(DataError):
+        run(scans, raw)
+    write_image(tiny_array(9), scans[0].image)
+    scans[1].label.unlink()
+    scans[1] = replace(scans[1], label=None)
+    scans[3].image.write_bytes(good)
+    assert run(scans, raw)
+    assert np.array_equal(nibabel.load(raw / "imagesTr" / "a_0_0000.nii.gz").get_fdata().T, tiny_array(9))
+    assert not (raw / "labelsTr" / "a_1.nii.gz").exists()
+
+
+def test_the_record_names_sources_and_files(scans, raw):
+    run(scans, raw)
+    record = read_json(raw / "import.json")
+    files = [path for scan in scans for path in (scan.image, scan.label)]
+    assert record["sources"] == {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    assert record["written"] == {
+        path.relative_to(raw).as_posix(): path.stat().st_size
+        for path in raw.rglob("*")
+        if path.is_file() and path.name != "import.json"
+    }
 
 
 def test_a_full_disk_leaves_no_dataset(scans, raw, monkeypatch):

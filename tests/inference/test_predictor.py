@@ -1,9 +1,11 @@
+import hashlib
 import logging
 import shutil
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import torch
 
 from longflow.data.dataset import (
     Scan,
@@ -15,12 +17,13 @@ from longflow.data.dataset import (
     write_scans,
 )
 from longflow.data.images import read_scan, write_volume
-from longflow.errors import ConfigurationError, DataError, NotFoundError
-from longflow.files import read_json
+from longflow.errors import ConfigurationError, DataError, ModelError, NotFoundError
+from longflow.files import read_json, write_json
 from longflow.inference.models import PredictionSettings
 from longflow.inference.predictor import Predictor, load_predictor, predict_folder
 from longflow.inference.selection import select
-from longflow.plans import read_plans
+from longflow.methods.weights import read_checkpoint, write_checkpoint
+from longflow.plans import TrainingData, read_plans
 from longflow.task import TASKS, Words, get_task
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.segment.predictor import Segmenter
@@ -91,9 +94,19 @@ def test_rows_without_an_image_are_forecast(forecaster, folder, tmp_path):
         assert not found.geometry.differences(last.geometry)
 
 
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def test_a_sidecar_says_what_was_made_from_what(forecaster, folder, tmp_path):
     predict_folder(forecaster, folder, tmp_path / "out")
     content = read_json(tmp_path / "out" / "a_3.json")
+    model = forecaster.models.members[0].member.model
+    assert content.pop("digests") == {
+        "inputs": {name: sha256(folder / name) for name in (f"a_{index}_0000.nii.gz" for index in range(3))},
+        "plans": [sha256(model.plans)],
+        "weights": [[sha256(model.fold(0).final)]],
+    }
     versions = content.pop("versions")
     assert set(versions) == {"torch", "nnunetv2", "torchdiffeq", "SimpleITK"}
     assert content.pop("intended_use").startswith("research") and content.pop("longflow_version")
@@ -169,6 +182,67 @@ def test_a_forecast_is_made_again_where_its_scans_have_changed(forecaster, folde
     table.write_text(table.read_text().replace("a_2,a,25.0", "a_2,a,30.0"))
     predict_folder(forecaster, folder, out)
     assert read_json(out / "a_3.json")["context_times"] == [0, 10, 30]
+
+
+def test_a_scan_that_was_replaced_is_predicted_from_and_that_is_said(forecaster, folder, tmp_path, caplog):
+    """The forecast of an untrained flow is the last scan, so a kept one would show the old scan."""
+    out, replaced = tmp_path / "out", folder / "a_2_0000.nii.gz"
+    predict_folder(forecaster, folder, out)
+    before = (out / "b_3_0000.nii.gz").stat().st_mtime_ns
+    shutil.copy(folder / "b_0_0000.nii.gz", replaced)
+    with caplog.at_level(logging.INFO):
+        predict_folder(forecaster, folder, out)
+    assert "Made again, because a_2_0000.nii.gz changed: a_3." in caplog.text
+    assert np.array_equal(read_scan((out / "a_3_0000.nii.gz",)).array, read_scan((replaced,)).array)
+    assert (out / "b_3_0000.nii.gz").stat().st_mtime_ns == before and "1 of 2 forecasts are finished" in caplog.text
+
+
+def test_what_was_copied_again_unchanged_is_kept(forecaster, folder, tmp_path, caplog):
+    predict_folder(forecaster, folder, tmp_path / "out")
+    (folder / "a_2_0000.nii.gz").touch()
+    model = forecaster.models.members[0].member.model
+    shutil.copy(model.plans, tmp_path / "plans.json")
+    shutil.copy(tmp_path / "plans.json", model.plans)
+    with caplog.at_level(logging.INFO):
+        predict_folder(Forecaster.load(device="cpu"), folder, tmp_path / "out")
+    assert "2 of 2 forecasts are finished and kept" in caplog.text
+
+
+def test_weights_and_plans_of_the_same_name_that_changed(dataset, forecaster, folder, tmp_path, caplog):
+    out, plans = tmp_path / "out", read_plans(dataset.plans())
+    predict_folder(forecaster, folder, out)
+    finished_model(dataset, plans, random=True)
+    retrained = Forecaster.load(device="cpu")
+    with caplog.at_level(logging.INFO):
+        predict_folder(retrained, folder, out)
+    assert "Made again, because the weights of the model changed: a_3, b_3." in caplog.text
+    predict_folder(retrained, folder, tmp_path / "new")
+    made, new = (read_scan((place / "a_3_0000.nii.gz",)).array for place in (out, tmp_path / "new"))
+    assert np.array_equal(made, new)
+    plans.inference.tile_step_size = 1.0
+    finished_model(dataset, plans, random=True)
+    with caplog.at_level(logging.INFO):
+        predict_folder(Forecaster.load(device="cpu"), folder, out)
+    assert "Made again, because the plans of the model changed: a_3, b_3." in caplog.text
+
+
+@pytest.mark.parametrize("sidecar", ["{}", "[1]", "{", '{"case": "a_3"}'])
+def test_a_sidecar_that_says_nothing_proves_nothing(forecaster, folder, tmp_path, sidecar):
+    out = tmp_path / "out"
+    predict_folder(forecaster, folder, out)
+    whole = read_json(out / "a_3.json")
+    (out / "a_3.json").write_text(sidecar)
+    predict_folder(forecaster, folder, out)
+    assert read_json(out / "a_3.json") == whole
+
+
+def test_predictions_of_an_earlier_version_are_made_again(forecaster, folder, tmp_path, caplog):
+    out = tmp_path / "out"
+    predict_folder(forecaster, folder, out)
+    write_json({key: value for key, value in read_json(out / "a_3.json").items() if key != "digests"}, out / "a_3.json")
+    with caplog.at_level(logging.INFO):
+        predict_folder(forecaster, folder, out)
+    assert "an earlier version of longflow did not note what they were made from: a_3." in caplog.text
 
 
 @pytest.mark.parametrize(("text", "kept"), [("first:1", [1, 2]), ("last:2", [0])])
@@ -268,6 +342,83 @@ def test_one_broken_subject_does_not_cost_the_others(forecaster, folder, tmp_pat
     before = (out / "b_3_0000.nii.gz").stat().st_mtime_ns
     predict_folder(forecaster, folder, out)
     assert (out / "a_3.json").is_file() and (out / "b_3_0000.nii.gz").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("failure", [MemoryError(), RuntimeError("no such thing"), ValueError("negative")])
+def test_whatever_fails_for_one_subject_does_not_cost_the_others(forecaster, folder, tmp_path, monkeypatch, failure):
+    def fails_for_a(paths):
+        if paths[0].name.startswith("a_"):
+            raise failure
+        return read_scan(paths)
+
+    monkeypatch.setattr("longflow.tasks.forecast.predictor.read_scan", fails_for_a)
+    with pytest.raises(DataError, match=r"1 of 2 forecasts could not be made(?s:.)*a_3: ") as raised:
+        predict_folder(forecaster, folder, tmp_path / "out")
+    assert ("memory of this machine" if isinstance(failure, MemoryError) else str(failure)) in str(raised.value)
+    assert [row.case for row in read_rows(tmp_path / "out" / "scans.csv")] == ["b_3"]
+
+
+def test_a_scan_without_content_is_an_error_of_its_subject(forecaster, folder, tmp_path):
+    write_volume(np.full(SHAPE, 7), geometry(), "int16", folder / "a_1_0000.nii.gz")
+    with pytest.raises(DataError, match=r"1 of 2 forecasts(?s:.)*a_3: a_1_0000.nii.gz: voxels: found all 7; expected"):
+        predict_folder(forecaster, folder, tmp_path / "out")
+
+
+def test_scans_unlike_the_training_data_are_warnings_on_screen_and_in_the_sidecar(dataset, folder, tmp_path, caplog):
+    plans = read_plans(dataset.plans())
+    ranges = {"spacing": [(1, 1)] * 3, "field_of_view": [(5, 5), (10, 10), (12, 12)], "shortest_interval": 10}
+    intensities = [{"percentile_00_5": 100, "median": 150, "percentile_99_5": 400}]
+    plans.training_data = TrainingData(**ranges, intensities=intensities, foreground="bodies")
+    finished_model(dataset, plans)
+    forecaster = Forecaster.load(device="cpu")
+    with caplog.at_level(logging.WARNING):
+        predict_folder(forecaster, folder, tmp_path / "like")
+    assert not caplog.text and read_json(tmp_path / "like" / "a_3.json")["warnings"] == []
+    for index in range(3):  # metres
+        write_volume(scan_array(50, index), geometry(spacing=(1e-3,) * 3), "int16", folder / f"a_{index}_0000.nii.gz")
+    rewrite(folder, "a_3,a,40.0", "a_3,a,30.0")
+    with caplog.at_level(logging.WARNING):
+        predict_folder(forecaster, folder, tmp_path / "unlike", {"times": (30.0, 31.0)})
+    one, other = (read_json(tmp_path / "unlike" / f"a_t{time}.json") for time in (30, 31))
+    assert one["horizon_outside_training"] and "5 days is shorter than any" in one["warnings"][0]
+    found = "a_0_0000.nii.gz: spacing: found 0.001 x 0.001 x 0.001 mm (z, y, x); expected about 1 x 1 x 1 mm"
+    assert len(one["warnings"]) == len(other["warnings"]) == 4 and one["warnings"][1].startswith(found)
+    assert caplog.text.count(found) == 1  # read once for both
+    assert [
+        warning for warning in read_json(tmp_path / "unlike" / "b_t30.json")["warnings"] if "spacing" in warning
+    ] == []
+
+
+def test_times_in_another_unit_are_a_warning_on_screen_and_in_every_sidecar(forecaster, folder, tmp_path, caplog):
+    """0, 10, 25 and 40 days in years, where training had intervals of 5 to 60 days."""
+    text = (folder / "scans.csv").read_text()
+    for days in (0, 10, 25, 40):
+        text = text.replace(f",{float(days)}", f",{days / 365.25:.4f}")
+    (folder / "scans.csv").write_text(text)
+    with caplog.at_level(logging.WARNING):
+        predict_folder(forecaster, folder, tmp_path / "out")
+    for case in ("a_3", "b_3"):
+        (warning,) = (text for text in read_json(tmp_path / "out" / f"{case}.json")["warnings"] if "median" in text)
+        assert "scans.csv: time: found a median interval of 0.041;" in warning
+        assert "may be in years (0.041 years are 15 days)" in warning
+    assert caplog.text.count("may be in years") == 1
+
+
+def test_weights_that_are_no_numbers_and_predictions_that_are_none(dataset, folder, tmp_path):
+    plans = read_plans(dataset.plans())
+    model = finished_model(dataset, plans)
+    forecaster = Forecaster.load(device="cpu")
+    with torch.no_grad():
+        next(forecaster.models.members[0].methods[0].parameters()).fill_(float("nan"))
+    with pytest.raises(DataError, match=r"a_3: The network's outputs of .*fold_0/checkpoint_final.safetensors are not"):
+        predict_folder(forecaster, folder, tmp_path / "out")
+    assert list((tmp_path / "out").glob("*.nii.gz")) == []
+    checkpoint = read_checkpoint(model.fold(0).final)
+    name = next(iter(checkpoint.tensors))
+    checkpoint.tensors[name].view(-1)[0] = float("inf")
+    write_checkpoint(checkpoint, model.fold(0).final)
+    with pytest.raises(ModelError, match=f"fold_0/checkpoint_final.safetensors holds .* no finite numbers, in {name}"):
+        Forecaster.load(device="cpu")
 
 
 def test_scans_of_a_subject_on_different_grids(forecaster, folder, tmp_path):

@@ -38,7 +38,7 @@ def test_a_folder_without_scans_or_without_their_images(folder, tmp_path):
         input_series(tmp_path / "nowhere", TWO_CHANNELS)
     other = TWO_CHANNELS.model_copy(update={"file_ending": ".mha"})
     _, problems = input_series(folder, other)
-    assert "s_0_0000.nii.gz: name: found a similar name; expected the file s_0_0000.mha, by line 2" in problems[0]
+    assert "s_0_0000.nii.gz: ending: found .nii.gz; expected the file s_0_0000.mha, by line 2" in problems[0]
     for path in folder.glob("*.nii.gz"):
         path.unlink()
     _, problems = input_series(folder, TWO_CHANNELS)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from longflow.errors import ModelError
 from longflow.inference.windows import WindowSettings, predict_changed
 from longflow.methods.batches import Batch
 from tests.inference.helpers import coordinates, identity, method_of, patch_mean
@@ -99,6 +100,15 @@ def test_folds_are_averaged():
     context = coordinates((5, 9, 9))
     folds = [method_of(lambda batch, plus=plus: identity(batch) + plus) for plus in (1, 3, 8)]
     np.testing.assert_allclose(predict(folds, context)["forecast"], context[-1] + 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_prediction_that_is_no_number_names_the_fold(value):
+    folds = [method_of(identity), method_of(lambda batch: identity(batch) * value)]
+    for number, method in enumerate(folds):
+        method.file = f"fold_{number}/checkpoint_final.safetensors"
+    with pytest.raises(ModelError, match=r"outputs of fold_1/checkpoint_final\.safetensors are not finite numbers"):
+        predict(folds, coordinates((4, 8, 9)))
 
 
 def test_every_reduction_comes_back():

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import unicodedata
 
 import nibabel
 import numpy as np
@@ -310,6 +311,52 @@ def test_a_key_of_dataset_json_that_is_nearly_right(raw):
     edit_description(raw, normalisation={"0": "absolute"}, licence="CC0", numTraining=6)
     problem = only(check(raw), "warning")
     assert (problem.field, problem.expected) == ("normalisation", "normalization?")
+
+
+def test_a_description_of_nnunet_1_is_one_problem(raw):
+    (raw / "dataset.json").write_text('{"modality": {"0": "T1"}, "labels": {"0": "background", "1": "lesion"}}')
+    problem = only(check(raw))
+    assert (problem.file, problem.field) == ("dataset.json", "file")
+    assert '"labels": {"background": 0, "lesion": 1}' in problem.found
+
+
+def test_a_byte_order_mark_in_dataset_json_is_read(raw):
+    (raw / "dataset.json").write_bytes(b"\xef\xbb\xbf" + (raw / "dataset.json").read_bytes())
+    assert check(raw) == []
+
+
+def test_a_key_twice_in_dataset_json(raw):
+    text = (raw / "dataset.json").read_text()
+    (raw / "dataset.json").write_text(text.replace("{", '{"time_unit": "years",\n', 1))
+    assert "line 2: the key 'time_unit' a second time" in only(check(raw)).found
+
+
+@pytest.mark.parametrize(("rows", "files"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_in_both_forms_of_unicode_are_no_problem(tmp_path, rows, files):
+    raw = write_dataset(tmp_path / "Dataset001_Tiny", ("M\u00fcller", "p2"))
+    for path in [*raw.glob("images*/*"), *raw.glob("labels*/*")]:
+        path.rename(path.with_name(unicodedata.normalize(files, path.name)))
+    (raw / "scans.csv").write_text(unicodedata.normalize(rows, (raw / "scans.csv").read_text()))
+    assert check(raw) == []
+    image = np.zeros(SHAPE, np.int16)
+    write_image(image, next(raw.glob("imagesTr/M*_1_0000.nii.gz")))
+    assert only(check(raw)).field == "voxels"
+
+
+@pytest.mark.parametrize("other", ["P1", "p01", "p\u00a01", "p1\u200b"])
+def test_one_subject_in_two_spellings_is_a_warning(raw, other):
+    edit_table(raw, "p1_2,p1,75", f"\n\np1_2,{other},75")
+    problems = [problem for problem in check(raw) if problem.field.endswith("subject")]
+    assert only(problems, "warning").field == "line 6: subject"
+    assert f"{other!r} (line 6)" in problems[0].found and "'p1' (line 2)" in problems[0].found
+
+
+def test_a_test_subject_in_another_spelling_is_trained_on(raw):
+    (raw / "imagesTs").mkdir()
+    write_image(tiny_array(), raw / "imagesTs" / "x_0_0000.nii.gz")
+    (raw / "imagesTs" / "scans.csv").write_text("case,subject,time\nx_0,P01,0\n")
+    problem = only(check(raw), "warning")
+    assert (problem.field, problem.found) == ("subject P01", "also in imagesTr, as 'p1'")
 
 
 def test_dataset_json_that_is_none(raw):

@@ -26,7 +26,7 @@ def test_weights_come_back_bit_for_bit(tmp_path):
     method = saved(path, nrmse=0.5)
     loaded = load_method(path, "cronos", minimal_plans(), "3d_fullres")
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in method.state_dict().items())
-    assert not loaded.training
+    assert not loaded.training and loaded.file == path
     assert read_checkpoint(path).header["nrmse"] == 0.5
 
 

@@ -11,13 +11,14 @@ import psutil
 import pytest
 
 from longflow.data.dataset import training_series
-from longflow.errors import ConfigurationError, DataError, NotFoundError, WorkerError
+from longflow.errors import ConfigurationError, DataError, InUseError, NotFoundError, WorkerError
 from longflow.files import read_json, write_json
-from longflow.paths import DatasetPaths
+from longflow.paths import DatasetPaths, lock_in
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing import run
 from longflow.preprocessing.run import preprocess_dataset
 from longflow.preprocessing.series import load_prepared, prepare_series, prepared_subjects
+from tests.conftest import another_process_holds
 from tests.data.helpers import edit_description, edit_table, phase_array, write_image, write_phase_dataset
 from tests.preprocessing.helpers import make_dataset, make_plans, translation_plans
 
@@ -243,3 +244,13 @@ def test_what_keeps_its_grid_shares_no_data_with_what_does_not(phase_dataset):
     write_plans(plans, phase_dataset.plans())
     with pytest.raises(ConfigurationError, match="not the spacing: own grid and"):
         preprocess_dataset(phase_dataset.name, processes=1)
+
+
+def test_one_process_prepares_a_configuration_at_a_time(dataset):
+    folder = dataset.cache("longflowPlans", "3d_fullres")
+    message = "3d_fullres of .* is being preprocessed by another process"
+    with another_process_holds(lock_in(folder)), pytest.raises(InUseError, match=message):
+        preprocess_dataset(NAME, processes=1)
+    assert not list(folder.glob("*.json"))
+    assert preprocess_dataset(NAME, processes=1).prepared > 0
+    assert not lock_in(folder).exists()

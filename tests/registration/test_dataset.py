@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from longflow.errors import DataError
+from longflow.errors import DataError, InUseError
 from longflow.integrity.dataset import verify_dataset
+from longflow.paths import lock_beside
 from longflow.registration import dataset as registration
 from longflow.registration.checks import correlation
 from longflow.registration.dataset import register_dataset
 from longflow.registration.linear import matrix_of
+from tests.conftest import another_process_holds
 from tests.registration.helpers import SHAPE, as_image, blobs, farthest, moved, write_moved
 
 TRUTH = moved(8, (5, -3, 4))
@@ -193,3 +195,16 @@ def test_no_other_dataset_is_replaced(tmp_path):
     (target / "stray").touch()
     register_dataset(raw, target, "affine", processes=1, overwrite=True)
     assert not (target / "stray").exists() and (other / "imagesTr/q_0_0000.nii.gz").is_file()
+
+
+def test_one_process_writes_a_dataset_at_a_time(registered):
+    """Also one that would replace it: the folder is as it was."""
+    raw, target, _ = registered
+    before = contents(target)
+    for overwrite in (False, True):
+        with (
+            another_process_holds(lock_beside(target)),
+            pytest.raises(InUseError, match="Dataset002_ARegistered is being written by another process"),
+        ):
+            register_dataset(raw, target, "rigid", processes=1, overwrite=overwrite)
+    assert contents(target) == before

@@ -3,6 +3,7 @@ import logging
 
 import pytest
 
+from longflow.errors import DataError
 from longflow.paths import FoldPaths
 from longflow.training.logbook import EpochRecord, Logbook, read_progress
 
@@ -74,3 +75,14 @@ def test_columns_that_come_later_are_empty_before(paths):
 
 def test_no_file_no_records(paths):
     assert read_progress(paths.progress_csv) == []
+
+
+def test_a_log_file_that_is_a_link_is_not_followed(paths, tmp_path):
+    target = tmp_path / "target"
+    target.write_text("precious")
+    paths.folder.mkdir(parents=True, exist_ok=True)
+    paths.log.symlink_to(target)
+    for first_iteration in (0, 10):
+        with pytest.raises(DataError, match=r"training\.log is a link or no regular file"):
+            Logbook(paths, first_iteration)
+    assert target.read_text() == "precious"

@@ -219,6 +219,33 @@ def test_a_fold_that_another_process_trains_is_left_to_it(dataset, monkeypatch):
     assert [path.name for path in paths.folder.iterdir()] == [".lock"]
 
 
+def test_what_another_process_trained_until_the_lock_was_free_is_kept(dataset, monkeypatch):
+    """Both found the fold unfinished; the second one gets the lock when the first has finished."""
+    paths = job_of(dataset).paths
+    plan, plans_made = trainer.plan_start, []
+
+    def finish_meanwhile(*arguments):
+        plans_made.append(arguments)
+        if len(plans_made) == 1:
+            train(dataset)
+        return plan(*arguments)
+
+    monkeypatch.setattr(trainer, "plan_start", finish_meanwhile)
+    steps = []
+    train(dataset, iterations=50, on_progress=lambda share, state: steps.append(state.iteration))
+    assert steps == [] and read_json(paths.run)["settings"]["iterations"] == 5
+
+
+def test_a_planted_link_in_the_place_of_the_lock_is_refused(dataset, tmp_path):
+    target, paths = tmp_path / "target", job_of(dataset).paths
+    target.write_text("precious")
+    paths.folder.mkdir(parents=True)
+    paths.lock.symlink_to(target)
+    with pytest.raises(DataError, match=r"\.lock is a link or no regular file"):
+        train(dataset)
+    assert target.read_text() == "precious"
+
+
 def test_a_fold_trained_from_scratch_keeps_no_predictions_of_the_training_before(dataset):
     """Their subjects may be trained on now: by other splits."""
     paths = train(dataset)

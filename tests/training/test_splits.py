@@ -1,7 +1,9 @@
 import json
+import logging
 
 import pytest
 
+from longflow.data.dataset import _warn_once
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.paths import DatasetPaths
 from longflow.task import get_task
@@ -65,7 +67,9 @@ def test_a_users_own_splits_are_honoured(paths):
         ([{"train": ["s00_0"], "val": ["s01"]}], "Splits name subjects .*, not cases"),
         ([{"train": [], "val": ["s01"]}], "fold 0: both train and val need at least one subject"),
         ([{"train": ["s01"], "val": []}], "fold 0: both train and val need at least one subject"),
+        ([{"train": ["s00"], "val": ["s77"]}], r"delete the file .*splits_final.json: longflow then makes new ones"),
         ([], "should be a list"),
+        ([{"train": [["s00"]], "val": ["s01"]}], "should be a list .* delete the file"),
         ({"train": ["s00"], "val": ["s01"]}, "should be a list"),
         ([{"train": ["s00"]}], "should be a list"),
         ([{"train": "s00", "val": ["s01"]}], "should be a list"),
@@ -75,6 +79,20 @@ def test_splits_that_cannot_be_used(paths, splits, message):
     own(paths, splits)
     with pytest.raises(ConfigurationError, match=message):
         read_or_make_splits(paths, SCANS, FORECAST)
+
+
+def test_subjects_in_no_fold_are_named(paths, caplog):
+    own(paths, [{"train": [name for name in SCANS if name not in ("s03", "s05")], "val": ["s05"]}])
+    with caplog.at_level(logging.INFO):
+        read_or_make_splits(paths, SCANS, FORECAST)
+    assert "1 subjects are in no fold of" in caplog.text and "splits_final.json: s03." in caplog.text
+
+
+def test_two_spellings_of_a_subject_are_told_before_training(paths, caplog):
+    _warn_once.cache_clear()
+    with caplog.at_level(logging.WARNING):
+        read_or_make_splits(paths, {**SCANS, "S1": ["a", "b"]}, FORECAST)
+    assert "one patient each: 'S1' and 's01'" in caplog.text
 
 
 @pytest.mark.parametrize("fold", [-1, 5, 9])

@@ -1,7 +1,7 @@
 """Forecast a scan from earlier scans and their times: in memory (the Python interface) and for folders."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from longflow.data.images import Volume, as_type, check_same_grid, read_scan, wr
 from longflow.errors import ConfigurationError, DataError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
-from longflow.inference.predictor import Predictor
+from longflow.inference.predictor import Predictor, input_warnings
 from longflow.integrity.problems import REGISTER
-from longflow.plans import TemporalPlan
+from longflow.plans import Plans
 from longflow.preprocessing.prepared import PreparedSeries, RawSeries
 from longflow.preprocessing.restore import export_forecast
 from longflow.preprocessing.series import prepare_volumes
@@ -31,12 +31,14 @@ class Context:
     :param times: (scans,), in time units, ascending.
     :param volumes: (scans,), as read.
     :param prepared: the latest scans in the normal form, of each member.
+    :param warnings: of reading them.
     """
 
     subject: str
     times: list[float]
     volumes: list[Volume]
     prepared: list[PreparedSeries]
+    warnings: list[str] = field(default_factory=list)
 
 
 class Forecaster(Predictor[ForecastRequest]):
@@ -171,6 +173,10 @@ class Forecaster(Predictor[ForecastRequest]):
         channels = range(len(description.channels))
         return [image_path(folder, item.target.case, channel, description) for channel in channels]
 
+    def inputs(self, item: ForecastRequest) -> list[Path]:
+        """Return the images of the context."""
+        return [path for scan in item.context for path in scan.images]
+
     def make(self, item: ForecastRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Write the forecast, in the units of the last context scan; warn of a horizon longer than any trained on."""
         context = self._read(item.context)
@@ -178,9 +184,7 @@ class Forecaster(Predictor[ForecastRequest]):
         last = context.volumes[-1]
         for array, path in zip(forecast, self.files(item, folder, description), strict=True):
             write_volume(array, last.geometry, last.data_type, path)
-        fields = horizon_fields(item, self.models.plans.temporal)
-        of_files = [warning for volume in context.volumes for warning in volume.warnings]
-        return {**fields, "warnings": [*of_files, *fields["warnings"]]}
+        return {**horizon_fields(item, self.models.plans), "warnings_of_input": context.warnings}
 
     def finish(self, folder: Path) -> None:
         """Free the memory of the last subject's scans; there are no further tables."""
@@ -200,28 +204,34 @@ class Forecaster(Predictor[ForecastRequest]):
         """Read and prepare scans; those of the request before, which are mostly the same, are kept."""
         if self._latest is None or self._latest[0] != scans:
             self._latest = None  # frees the memory first
-            volumes = []
+            volumes, warnings = [], []
             for scan in scans:
                 volumes.append(read_scan(scan.images))
+                warnings += input_warnings(volumes[-1], scan, self.models.plans)
                 first = f"{scans[0].images[0]} of the same subject"
                 check_same_grid(volumes[-1].geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
-            self._latest = scans, self.prepare(scans[0].subject, [scan.time for scan in scans], volumes)
+            context = self.prepare(scans[0].subject, [scan.time for scan in scans], volumes)
+            context.warnings.extend(warnings)
+            self._latest = scans, context
         return self._latest[1]
 
 
-def horizon_fields(item: ForecastRequest, temporal: TemporalPlan) -> dict[str, Any]:
+def horizon_fields(item: ForecastRequest, plans: Plans) -> dict[str, Any]:
     """Compare a horizon with those that were trained on, for the sidecar.
 
     :param item: the requested forecast.
-    :param temporal: with the longest horizon of training.
+    :param plans: with the longest horizon of training, and, if known, the shortest.
     :returns: ``horizon_outside_training`` and ``warnings``.
     """
-    outside = item.horizon > temporal.longest_horizon
-    warning = (
-        f"The horizon of {item.horizon:g} {temporal.time_unit} is longer than any that the model was trained on "
-        f"({temporal.longest_horizon:g}): an extrapolation."
-    )
-    return {"horizon_outside_training": outside, "warnings": [warning] if outside else []}
+    unit, longest = plans.temporal.time_unit, plans.temporal.longest_horizon
+    shortest = (plans.training_data and plans.training_data.shortest_interval) or 0.0
+    limit = None
+    if item.horizon > longest:
+        limit = f"longer than any that the model was trained on ({longest:g}): an extrapolation."
+    elif item.horizon < shortest * (1 - 1e-9):
+        limit = f"shorter than any that the model was trained on ({shortest:g})."
+    warnings = [f"The horizon of {item.horizon:g} {unit} is {limit}"] if limit else []
+    return {"horizon_outside_training": limit is not None, "warnings": warnings}
 
 
 def restore_forecast(forecast: np.ndarray, prepared: PreparedSeries, last: int, raw: np.ndarray) -> np.ndarray:

@@ -93,7 +93,7 @@ class ForecastValidation:
                 "reduction": reduction,
                 "shrinkage": 1.0,
                 **solver_settings(method),
-                **horizon_fields(item, self.job.plans.temporal),
+                **horizon_fields(item, self.job.plans),
             }
             write_sidecar(item, folder, content)
 

@@ -13,7 +13,7 @@ from longflow.data.labels import label_manager, structures
 from longflow.errors import ConfigurationError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import Models
-from longflow.inference.predictor import Predictor
+from longflow.inference.predictor import Predictor, input_warnings
 from longflow.preprocessing.restore import export_labels
 from longflow.preprocessing.series import RawSeries, prepare_volumes
 from longflow.tasks.segment.requests import SegmentationRequest, segmentation_requests
@@ -82,11 +82,12 @@ class Segmenter(Predictor[SegmentationRequest]):
     def make(self, item: SegmentationRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Write the label map, on the scan's own grid, and return its volumes."""
         volume = read_scan(item.target.images)
+        warnings = input_warnings(volume, item.target, self.models.plans)
         labels = self.segment(volume, item.target.case)
         (path,) = self.files(item, folder, description)
         write_volume(labels, volume.geometry, self.data_type, path)
         volumes = structure_volumes(labels, volume.geometry, self.structures)
-        return {"volumes": volumes, "warnings": list(volume.warnings)}
+        return {"volumes": volumes, "warnings_of_input": warnings}
 
     def finish(self, folder: Path) -> None:
         """Write ``volumes.csv``."""

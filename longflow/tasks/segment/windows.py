@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longflow.errors import ModelError
-from longflow.inference.windows import WindowSettings, mirrorings, pad_to_tile, weighted_mean
+from longflow.inference.windows import WindowSettings, check_finite, mirrorings, pad_to_tile, weighted_mean
 from longflow.methods.batches import ScanBatch
 from longflow.methods.method import Method
 from longflow.nnunet import gaussian_weight
@@ -40,13 +39,9 @@ def predict_logits(methods: Sequence[Method], image: np.ndarray, settings: Windo
         predict = partial(_logits_of_patches, method, settings=settings)
         of_fold = weighted_mean(padded, weight, settings.step, predict)["logits"]
         logits = of_fold if logits is None else logits.add_(of_fold)
+        check_finite(logits, method)
     if len(methods) > 1:
         logits /= len(methods)
-    if not torch.isfinite(logits).all():
-        raise ModelError(
-            "The network's outputs are not finite numbers, or larger than half precision holds. Either its training "
-            "has diverged, or the image has intensities far from those of the training images."
-        )
     return logits.numpy()[(slice(None), *inside)]
 
 

@@ -14,15 +14,13 @@ import SimpleITK as sitk
 
 from longflow.data.body import nonzero_mask
 from longflow.data.dataset import DatasetDescription, Scan, image_path, sidecar_path
-from longflow.data.hounsfield import is_ct
 from longflow.data.images import Volume, as_type, read_scan, write_volume
 from longflow.errors import unknown_name
 from longflow.files import read_json
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, solver_settings
-from longflow.inference.predictor import INTENDED_USE, Predictor
+from longflow.inference.predictor import INTENDED_USE, Predictor, input_warnings
 from longflow.inference.windows import WindowSettings
-from longflow.integrity.hounsfield import HOUNSFIELD_UNITS, hounsfield_doubt
 from longflow.plans import Plans
 from longflow.preprocessing.prepared import RawSeries
 from longflow.preprocessing.restore import export_forecast
@@ -89,6 +87,10 @@ class Translator(Predictor[TranslationRequest]):
         """Return ``{case}_{channel:04d}{file_ending}`` of each channel, as for every scan."""
         return files_of_translation(item, folder, description)
 
+    def inputs(self, item: TranslationRequest) -> Sequence[Path]:
+        """Return the images of the source."""
+        return item.source.images
+
     def make(self, item: TranslationRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Write the translation, on the grid and in the units of its source."""
 
@@ -151,6 +153,7 @@ def write_translation(
     :raises DataError: the files cannot be read or used.
     """
     volume = read_scan(item.source.images)
+    warnings = input_warnings(volume, item.source, plans)
     begun = perf_counter()
     translation = translate_volume(volume)
     seconds = perf_counter() - begun
@@ -160,7 +163,7 @@ def write_translation(
         "round_trip": _translated_from(item.source) == item.target.phase,
         "seconds": round(seconds, 3),
         "slices": volume.array.shape[1 + plans.transpose_forward[0]],
-        "warnings": [*volume.warnings, *doubts_of_units(volume.array, plans)],
+        "warnings_of_input": warnings,
         "intended_use": f"{INTENDED_USE}; {CAUTION}",
     }
 
@@ -170,20 +173,3 @@ def _translated_from(scan: Scan) -> str | None:
     sidecar = sidecar_path(scan.images[0].parent, scan.case)
     content = read_json(sidecar) if sidecar.is_file() else {}
     return content.get("source_phase") if isinstance(content, dict) else None
-
-
-def doubts_of_units(scan: np.ndarray, plans: Plans) -> list[str]:
-    """Return a sentence for each CT channel whose values cannot be Hounsfield units.
-
-    :param scan: (channels, z, y, x).
-    """
-    doubts = [
-        (channel.name, hounsfield_doubt(values))
-        for values, channel in zip(scan, plans.channels, strict=True)
-        if is_ct(channel.name)
-    ]
-    return [
-        f"{name} has {doubt.found}, expected {HOUNSFIELD_UNITS}. {doubt.advice}"
-        for name, doubt in doubts
-        if doubt is not None
-    ]

@@ -21,7 +21,7 @@ from longflow.data.dataset import (
 )
 from longflow.data.images import read_geometry, read_label
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
-from longflow.files import atomic_write, read_json, write_json
+from longflow.files import atomic_write, file_digest, read_json, write_json
 from longflow.importers.writing import put_in_place
 from longflow.inference.models import Models
 from longflow.inference.predictor import INTENDED_USE, is_predicted, make_item
@@ -93,6 +93,7 @@ def write_translated_dataset(
     record = {
         "settings": {"phase": phase, **translator.settings()},
         "translations": [request.provenance() for request in requests],
+        "digests": {**translator.models.digests(), "inputs": _digests(requests)},
         "intended_use": f"{INTENDED_USE}; {CAUTION}",
         "longflow_version": __version__,
     }
@@ -134,6 +135,12 @@ def _work(translator: Translator, phase: str) -> tuple[list[LabelledTranslation]
         trained_on = any(scan.subject in trained[fold] for fold in folds)
         work.append(LabelledTranslation(TranslationRequest.of(scan, phase), own, trained_on))
     return work, description, len(sources) - len(labelled)
+
+
+def _digests(requests: Sequence[TranslationRequest]) -> dict[str, str]:
+    """Return the digests of all images and labels that are read."""
+    files = [path for request in requests for path in (*request.source.images, request.source.label)]
+    return {f"{path.parent.name}/{path.name}": file_digest(path) for path in files}
 
 
 def _translate_all(
@@ -244,27 +251,29 @@ def _exists(output: Path, record: dict[str, Any], overwrite: bool) -> bool:
         )
     if overwrite:
         return False
-    if not _same_record(output, record):
+    if not _same_record(output, record, "digests"):
         raise ConfigurationError(
-            f"{output} was made of other scans or with other settings (see {TRANSLATIONS_JSON}). Give another name or "
-            "folder with -o, or replace it with --overwrite."
+            f"{output} was made of other scans or with other settings or weights (see {TRANSLATIONS_JSON}). Give "
+            "another name or folder with -o, or replace it with --overwrite."
         )
     return True
 
 
-def _same_record(folder: Path, record: dict[str, Any]) -> bool:
+def _same_record(folder: Path, record: dict[str, Any], *further: str) -> bool:
+    """Compare the records; the scans of an unfinished dataset are compared one by one."""
     try:
         content = read_json(folder / TRANSLATIONS_JSON)
-        return all(content[key] == record[key] for key in ("settings", "translations"))
+        return all(content[key] == record[key] for key in ("settings", "translations", *further))
     except (DataError, KeyError, TypeError):
         return False
 
 
 def _translate(one: LabelledTranslation, folder: Path, description: DatasetDescription) -> None:
-    """Copy the label and write the translation, unless both exist."""
+    """Copy the label and write the translation, unless both were made of the same files."""
     item, source = one.request, one.request.source
     images, label = folder / "imagesTr", label_path(folder / "labelsTr", item.target.case, description)
-    if label.is_file() and is_predicted(one.translator, item, images, description):
+    same_label = label.is_file() and file_digest(label) == file_digest(source.label)
+    if same_label and is_predicted(one.translator, item, images, description):
         return
     read_label(source.label, source.images[0], read_geometry(source.images[0]))  # is on the grid, holds whole numbers
     with atomic_write(label) as temporary:

@@ -116,6 +116,7 @@ def test_a_sidecar_says_what_was_segmented_and_how(segmenter, folder, tmp_path):
     assert set(content.pop("versions")) >= {"torch", "nnunetv2"} and content.pop("longflow_version")
     assert content.pop("intended_use").startswith("research") and len(content.pop("plan_identity")[0]) == 16
     assert set(content.pop("volumes")) == {"core", "rim"}
+    assert list(content.pop("digests")["inputs"]) == ["a_1_0000.nii.gz"]
     assert content == {
         "case": "a_1",
         "subject": "a",
@@ -163,7 +164,13 @@ def test_an_older_label_map_does_not_pass_for_one_that_failed(segmenter, folder,
     with pytest.raises(DataError, match="1 of 6 label maps"):
         predict_folder(segmenter, folder, out, overwrite=True)
     assert "a_1" not in (out / "scans.csv").read_text() + (out / "volumes.csv").read_text()
-    assert read_json(out / "a_2.json")["mirror"] is True
+    assert read_json(out / "a_2.json")["mirror"] is True and not (out / "a_1.nii.gz").exists()
+    for path in folder.glob("*.nii.gz"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="6 of 6 label maps"):
+        predict_folder(segmenter, folder, out)
+    assert names(out) == ["dataset.json", "scans.csv", "volumes.csv"]
+    assert (out / "scans.csv").read_text().count("\n") == (out / "volumes.csv").read_text().count("\n") == 1
 
 
 def test_times_are_for_forecasts_and_phases_for_translations(segmenter, folder, tmp_path):
@@ -181,7 +188,7 @@ def test_a_solver_is_for_forecasts(segmenter):
 
 def test_a_folder_without_scans(segmenter, folder, tmp_path):
     rewrite(folder, (folder / "scans.csv").read_text(), "case,subject,time\n")
-    with pytest.raises(DataError, match="has no scan to segment"):
+    with pytest.raises(DataError, match=r"cannot be segmented(?s:.)*scans.csv: file: found no line"):
         predict_folder(segmenter, folder, tmp_path / "out")
 
 

@@ -12,9 +12,10 @@ from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import read_json, write_json
 from longflow.inference.predictor import predict_folder
 from longflow.inference.windows import WindowSettings
+from longflow.integrity.prediction import scan_problems
 from longflow.paths import DatasetPaths
 from longflow.preprocessing.series import RawSeries, export_forecast, prepare_volumes
-from longflow.tasks.translate.predictor import Translator, doubts_of_units, translate_scan
+from longflow.tasks.translate.predictor import Translator, translate_scan
 from longflow.tasks.translate.windows import predict_translation
 from tests.data.helpers import edit_table, write_phase_dataset
 from tests.inference.helpers import PHASES, plans_to_translate, translation_model, use_one_convolution
@@ -219,6 +220,7 @@ def test_a_sidecar_says_what_was_made_from_what(untrained, folder, tmp_path):
     assert set(content.pop("versions")) == {"torch", "nnunetv2", "torchdiffeq", "SimpleITK"}
     assert content.pop("longflow_version") and len(content.pop("plan_identity")[0]) == 16
     assert 0 < content.pop("seconds") < 60
+    assert list(content.pop("digests")["inputs"]) == ["p1_0_arterial_0000.nii.gz"]
     use = content.pop("intended_use")
     assert use.startswith("research only") and use.endswith("no clinical conclusions from synthesised images alone")
     assert content == {
@@ -290,8 +292,11 @@ def test_values_that_are_no_hounsfield_units_are_a_warning(untrained, folder, tm
     doubted, good = (read_json(sidecar)["warnings"] for sidecar in sidecars)
     assert good == [] and len(doubted) == 1
     assert "expected Hounsfield units" in doubted[0] and "applied twice" in doubted[0]
-    assert "p1_0_arterial_native: CT has values from -20" in caplog.text
-    assert doubts_of_units(scan.array - 1024, plans_to_translate(channel="T1", normal_form="per_scan")) == []
+    assert caplog.text.count("p1_0_arterial_0000.nii.gz: values: found values from -20") == 1
+    scan.array -= 1024
+    files = (folder / "p1_0_arterial_0000.nii.gz",)
+    assert len(scan_problems(scan, files, plans_to_translate())) == 1
+    assert scan_problems(scan, files, plans_to_translate(channel="T1", normal_form="per_scan")) == []
 
 
 def test_what_is_for_models_of_other_tasks_is_refused(untrained, dataset, folder, tmp_path):

@@ -156,6 +156,19 @@ def test_other_settings_ask_for_overwrite(dataset, translator, output):
     assert len(names(output / "imagesTr")) == 6
 
 
+def test_other_weights_and_other_scans_of_the_same_name_ask_for_overwrite(dataset, translator, output):
+    write_translated_dataset(translator, "native", output)
+    translation_model(dataset, random=True, fold=0, seed=5)
+    with pytest.raises(ConfigurationError, match="made of other scans or with other settings or weights"):
+        write_translated_dataset(Translator.load(device="cpu"), "native", output)
+    translation_model(dataset, random=True, fold=0, seed=0)
+    assert not write_translated_dataset(Translator.load(device="cpu"), "native", output).written
+    first, second = (dataset.raw / "imagesTr" / f"{case}_0000.nii.gz" for case in CASES[:2])
+    shutil.copy(second, first)
+    with pytest.raises(ConfigurationError, match="made of other scans or with other settings or weights"):
+        write_translated_dataset(translator, "native", output)
+
+
 def test_an_unfinished_dataset_of_other_settings_is_written_from_scratch(dataset, translator, output):
     broken = dataset.raw / "imagesTr" / "p2_0_arterial_0000.nii.gz"
     broken.write_bytes(b"")

@@ -9,7 +9,8 @@ import logging
 import os
 import sys
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -97,7 +98,8 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
     options = parser.parse_args(arguments)
     _set_up_logging(options.verbose, options.debug)
     try:
-        work(options)
+        with _only_installed_modules():
+            work(options)
     except LongflowError as error:
         if options.debug:
             error_console.print_exception()
@@ -126,6 +128,23 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
         )
         return EXIT_OURS
     return EXIT_DONE
+
+
+@contextmanager
+def _only_installed_modules() -> Iterator[None]:
+    """Let the processes that are started in the block import nothing from the current folder.
+
+    That folder may be from somebody else, and Python puts it first for workers and for ``python -c``. Python 3.10
+    cannot be told otherwise.
+    """
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def set_up_process() -> None:

@@ -92,7 +92,8 @@ def read_sidecar(path: Path, keys: Sequence[str], words: Words, purpose: str) ->
 
 def joined_names(method: str | list[str]) -> str:
     """Join the methods of an ensemble to one name."""
-    return method if isinstance(method, str) else " + ".join(dict.fromkeys(method))
+    names = method if isinstance(method, list) else [method]
+    return " + ".join(dict.fromkeys(map(str, names)))
 
 
 def all_channels(folder: Path, case: str, description: DatasetDescription, words: Words) -> Files:

@@ -16,6 +16,9 @@ from longflow.errors import DataError
 from longflow.files import atomic_write
 from longflow.training.progress import AS_NAMED, OTHER_COLUMNS, PROGRESS_COLUMNS, ProgressColumns
 
+# a matplotlibrc in the current folder can be from somebody else, and start LaTeX
+matplotlib.rcdefaults()
+
 #: of predictions and of the baselines, told apart in grey and by colour-blind readers
 PREDICTION_COLOUR, BASELINE_COLOUR, SECOND_BASELINE_COLOUR = "#1f77b4", "#d62728", "#7f7f7f"
 #: of the parts of a number; the number itself has the colour of predictions

@@ -1,11 +1,15 @@
 import errno
 import logging
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from rich.markup import escape
 from rich.table import Table
 
+import longflow
 from longflow.cli import command
 from longflow.errors import DataError
 
@@ -65,6 +69,40 @@ def test_a_full_disk_is_the_users_affair(parser, capsys):
     assert "Error: No space left on device (/data/[x].png). Free some space" in message
     assert command.run(parser, raising(OSError(errno.EIO, "Input/output error")), []) == 2
     assert "fault of longflow: OSError" in capsys.readouterr().err
+
+
+IN_WORKERS = """
+import operator, sys
+sys.path[:] = [folder for folder in sys.path if folder]  # as where a command is typed
+from longflow.cli import command
+from longflow.commands import Command, run_command
+from longflow.parallel import for_each_subject
+def work(options):
+    assert dict(for_each_subject(operator.neg, {"a": 1, "b": 2}, 2)) == {"a": -1, "b": -2}
+    assert run_command(Command("overview", ()), {}) == 0
+if __name__ == "__main__":
+    raise SystemExit(command.run(command.Parser("longflow_test", "", ""), work, []))
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 always imports from the current folder")
+def test_code_in_the_current_folder_is_not_run(tmp_path):
+    """A folder of data may hold anything; workers and commands that a command starts import modules of these names."""
+    for name in ("signal", "selectors", "struct", "shlex", "rich", "longflow"):
+        (tmp_path / f"{name}.py").write_text("open('ran', 'w')")
+    script = tmp_path / "elsewhere" / "script.py"
+    script.parent.mkdir()
+    script.write_text(IN_WORKERS)
+    environment = {**os.environ, "PYTHONPATH": str(Path(longflow.__file__).parents[1])}
+    subprocess.run([sys.executable, str(script)], cwd=tmp_path, env=environment, check=True, timeout=100)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_environment_is_afterwards_as_before(parser, monkeypatch):
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    before = dict(os.environ)
+    assert command.run(parser, raising(DataError("bad")), []) == 1
+    assert dict(os.environ) == before
 
 
 def test_a_process_is_set_up_and_the_user_may_choose_the_instructions(monkeypatch):

@@ -20,6 +20,7 @@ def test_a_label_names_the_fold_of_an_out_of_fold_prediction():
 def test_names_of_an_ensemble_are_joined_once():
     assert joined_names("tfm") == joined_names(["tfm", "tfm"]) == "tfm"
     assert joined_names(["cronos", "tfm"]) == "cronos + tfm"
+    assert (joined_names(5), joined_names([None, "tfm"])) == ("5", "None + tfm")
 
 
 def test_only_folders_that_exist_in_the_order_of_their_names(tmp_path):

@@ -99,6 +99,29 @@ def test_a_checkpoint_of_nnunet_is_taken_over_with_its_numpy_numbers_and_wrapper
         assert all(torch.equal(own[name], weights[prefix + name]) for name in transfer.loaded)
 
 
+def test_all_that_the_trainer_of_nnunet_stores_is_read(tmp_path):
+    plans = segmentation_plans()
+    source, method = network(plans).network.unet, network(plans, seed=1)
+    optimizer = torch.optim.SGD(source.parameters(), 0.01, momentum=0.99, nesterov=True)
+    for parameter in source.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    further = {
+        "optimizer_state": optimizer.state_dict(),
+        "grad_scaler_state": {"scale": 65536.0, "_growth_tracker": 3},
+        "logging": {"dice_per_class_or_region": [[np.float64(0.5), np.float32(0.25)]], "epoch_end_timestamps": [1.7e9]},
+        "current_epoch": 3,
+        "init_args": {"plans": {"a": [1, None]}, "fold": 0, "unpack_dataset": True, "device": torch.device("cuda")},
+        "trainer_name": "nnUNetTrainer",
+        "inference_allowed_mirroring_axes": (0, 1, 2),
+    }
+    transfer = load_pretrained(method, torch_file(source.state_dict(), tmp_path, **further))
+    assert not transfer.skipped
+    assert all(
+        torch.equal(value, method.network.unet.state_dict()[name]) for name, value in source.state_dict().items()
+    )
+
+
 def test_numbers_written_with_numpy_1_are_read(tmp_path):
     method = network(segmentation_plans())
     path, old = torch_file(method.network.unet.state_dict(), tmp_path, _best_ema=np.float64(0.5)), tmp_path / "old.pth"

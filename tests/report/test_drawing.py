@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from longflow.errors import DataError
@@ -34,6 +39,13 @@ def test_progress_with_baselines_as_lines(tmp_path, drawn):
     assert errors.get_ylabel() == "validation: NRMSE"
     assert errors.lines[1].get_label() == "last context image (LCI): 0.0600"
     assert (tmp_path / "progress.png").is_file()
+
+
+def test_a_matplotlibrc_in_the_current_folder_has_no_say(tmp_path):
+    (tmp_path / "matplotlibrc").write_text("text.usetex: True\n")
+    code = "import longflow.report.drawing, matplotlib; assert not matplotlib.rcParams['text.usetex']"
+    environment = {**os.environ, "PYTHONPATH": str(Path(figures.__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True, timeout=100)
 
 
 def test_a_number_and_its_parts_are_told_apart_from_the_first_epoch_on(tmp_path, drawn):

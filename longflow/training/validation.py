@@ -1,11 +1,14 @@
 """The interface of validations: how a method is scored during training and what is written at its end."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
 
+from longflow.files import file_digest
 from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.training.progress import ProgressColumns
@@ -69,6 +72,16 @@ def out_of_fold_settings(job: FoldJob, method: Method) -> dict[str, Any]:
     :returns: the keys that ``longflow_predict`` writes for every task.
     """
     return {"time_unit": job.plans.temporal.time_unit, **job.provenance(), "mirror": method.mirrors}
+
+
+def out_of_fold_digests(job: FoldJob, images: Iterable[Path]) -> dict[str, Any]:
+    """Return the digests of what an out-of-fold prediction is made from, as those of ``longflow_predict``.
+
+    :param job: the fold; its best weights become its final ones.
+    :param images: that the prediction is made from.
+    """
+    plans, weights = ([file_digest(path)] if path.is_file() else [] for path in (job.model.plans, job.paths.best))
+    return {"inputs": {path.name: file_digest(path) for path in images}, "plans": plans, "weights": [weights]}
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

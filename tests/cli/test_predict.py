@@ -84,6 +84,25 @@ def test_flags_that_cannot_be(images, tmp_path, flags, message, capsys):
     assert raised.value.code == 1 and message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", ["dead link", "other letters", "unused"])
+def test_a_scan_that_is_not_found_is_not_invented(images, tmp_path, kind, capsys):
+    """s0_2 of the middle of the series: it would be forecast, and the scans after it."""
+    lost = images / "s0_2_0000.nii.gz"
+    if kind == "dead link":
+        lost.unlink()
+        lost.symlink_to("../annex/none")
+    else:
+        lost.rename(lost.with_name("S0_2_0000.nii.gz" if kind == "other letters" else "x_0000.nii.gz"))
+    assert run(images, tmp_path / "out", *([] if kind == "dead link" else ["-t", "60"])) == 1
+    shown = " ".join(capsys.readouterr().err.split())
+    found = {
+        "dead link": "s0_2_0000.nii.gz: file: found a link to ../annex/none, which does not exist; expected the file",
+        "other letters": "S0_2_0000.nii.gz: name: found other capital letters; expected the file s0_2_0000.nii.gz",
+        "unused": "x_*.nii.gz: case: found a file without a line; expected a line for x in scans.csv",
+    }
+    assert found[kind] in shown and "Traceback" not in shown and not (tmp_path / "out").exists()
+
+
 def test_input_and_output_are_two_folders(images, capsys):
     assert run(images, images / ".." / "imagesTr", "-t", "60") == 1
     assert "Input and output are the same folder" in capsys.readouterr().err

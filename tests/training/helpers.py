@@ -1,5 +1,6 @@
 """A tiny dataset that is ready for training, and finished models that need none."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -73,6 +74,12 @@ def job_of(dataset, method="cronos", fold=0, configuration="3d_fullres", **setti
     """
     job = FoldJob.resolve(dataset, "longflowPlans", configuration, method, fold)
     return replace(job, settings=FoldSettings(**settings))
+
+
+def trained_model(paths: DatasetPaths, plans: Plans, method="cronos") -> None:
+    """:func:`finished_model` with its best weights, which a training has when it writes out-of-fold predictions."""
+    fold = finished_model(paths, plans, method).fold(0)
+    shutil.copy(fold.final, fold.best)
 
 
 def finished_model(

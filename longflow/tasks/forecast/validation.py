@@ -25,7 +25,7 @@ from longflow.tasks.forecast.windows import predict_forecast
 from longflow.training.clock import in_time
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort, prepared_scans, read_or_make_splits
-from longflow.training.validation import WITHOUT_OVERLAP, Score, out_of_fold_settings
+from longflow.training.validation import WITHOUT_OVERLAP, Score, out_of_fold_digests, out_of_fold_settings
 
 
 class ForecastValidation:
@@ -94,6 +94,7 @@ class ForecastValidation:
                 "shrinkage": 1.0,
                 **solver_settings(method),
                 **horizon_fields(item, self.job.plans),
+                "digests": out_of_fold_digests(self.job, [path for scan in item.context for path in scan.images]),
             }
             write_sidecar(item, folder, content)
 

@@ -26,7 +26,13 @@ from longflow.training.clock import in_time
 from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort
-from longflow.training.validation import WITHOUT_OVERLAP, Score, evenly_spaced, out_of_fold_settings
+from longflow.training.validation import (
+    WITHOUT_OVERLAP,
+    Score,
+    evenly_spaced,
+    out_of_fold_digests,
+    out_of_fold_settings,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +121,7 @@ class LabelValidation:
         write_volume(labels, volume.geometry, self.data_type, label_path(folder, scan.case, description))
         overlap = dice_of_structures(labels, reference, self.plans)
         content = {"volumes": structure_volumes(labels, volume.geometry, self.structures), "dice": overlap}
+        content["digests"] = out_of_fold_digests(self.job, scan.images)
         write_sidecar(item, folder, out_of_fold_settings(self.job, method) | content)
         return overlap
 

@@ -28,7 +28,13 @@ from longflow.tasks.translate.windows import predict_translation
 from longflow.training.clock import in_time
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort
-from longflow.training.validation import WITHOUT_OVERLAP, Score, evenly_spaced, out_of_fold_settings
+from longflow.training.validation import (
+    WITHOUT_OVERLAP,
+    Score,
+    evenly_spaced,
+    out_of_fold_digests,
+    out_of_fold_settings,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +170,7 @@ class PhaseValidation:
         body = body_of_scan(reference, self.ct)
         mae, untranslated = (body_mae(volume, reference, body, self.ct) for volume in (translation, scan))
         settings = {**out_of_fold_settings(self.job, method), "phases": plans.phases, **solver_settings(method)}
+        content |= {"digests": out_of_fold_digests(self.job, item.source.images)}
         write_sidecar(item, folder, {**settings, **content, "body_mae": mae, "input_body_mae": untranslated})
         return Error(target.subject, target.phase, mae, untranslated)
 

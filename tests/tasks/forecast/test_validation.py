@@ -16,7 +16,7 @@ from longflow.preprocessing.series import load_prepared, save_prepared
 from longflow.tasks.forecast.targets import ForecastTarget
 from longflow.tasks.forecast.validation import ForecastValidation, prepared_nrmse, validate
 from longflow.training.splits import cohorts_of_fold
-from tests.training.helpers import finished_model, job_of
+from tests.training.helpers import finished_model, job_of, trained_model
 
 TARGETS = (
     ForecastTarget("s0", "s0_3", ("s0_0", "s0_1", "s0_2")),
@@ -111,6 +111,7 @@ def test_out_of_fold_forecasts_are_written_as_predictions_are(dataset):
     sidecar = read_json(paths.validation("mean") / "s0_3.json")
     assert sidecar.pop("versions") and sidecar.pop("longflow_version")
     assert "research only" in sidecar.pop("intended_use")
+    assert list(sidecar.pop("digests")["inputs"]) == [f"s0_{index}_0000.nii.gz" for index in range(3)]
     assert sidecar == {
         "case": "s0_3",
         "subject": "s0",
@@ -139,8 +140,8 @@ def test_out_of_fold_forecasts_are_written_as_predictions_are(dataset):
 
 def test_out_of_fold_forecasts_have_the_fields_of_longflow_predict(dataset, tmp_path):
     validation = validation_of(dataset)
+    trained_model(dataset, validation.job.plans)
     validation.finish(build_method("cronos", validation.job.plans, "3d_fullres").eval())
-    finished_model(dataset, validation.job.plans)
     out = tmp_path / "out"
     arguments = ("-d", "1", "-m", "cronos", "-f", "0", "-t", "50", "--device", "cpu")
     assert predict.main(["-i", str(dataset.raw / "imagesTr"), "-o", str(out), *arguments]) == 0
@@ -148,6 +149,8 @@ def test_out_of_fold_forecasts_have_the_fields_of_longflow_predict(dataset, tmp_
         read_json(path) for path in (out / "s0_t50.json", validation.job.paths.validation("last") / "s0_3.json")
     )
     assert predicted.keys() == written.keys()
+    inputs = [sidecar["digests"].pop("inputs") for sidecar in (predicted, written)]
+    assert inputs[1].items() < inputs[0].items() and len(inputs[0]) == 4
     own = {"case", "target_time", "horizon", "context", "context_times"}
     assert {key: predicted[key] for key in predicted.keys() - own} == {
         key: written[key] for key in written.keys() - own

@@ -26,7 +26,7 @@ from longflow.tasks.segment import validation as label_validation
 from longflow.tasks.segment.validation import LabelValidation, dice_of_structures, mean_dice
 from longflow.training.splits import Cohort
 from tests.tasks.segment.cohort import segment_plans
-from tests.training.helpers import finished_model, geometry, prepare_all
+from tests.training.helpers import geometry, prepare_all, trained_model
 
 SHAPE = (6, 12, 14)
 TIMES = (0.0, 10.0, 30.0)
@@ -197,10 +197,10 @@ def test_evaluating_out_of_fold_label_maps_gives_the_logged_dice(caplog):
 def test_longflow_predict_takes_out_of_fold_label_maps_for_its_own(caplog):
     """Same fields, settings and files: what the fold validated is finished, the other scans are added."""
     validation = validation_on(*make_labelled(lambda subject, scan: scan != 1))
-    validation.finish(method_of())
     job, folder = validation.job, validation.job.paths.validation("labels")
+    trained_model(job.dataset, job.plans, "unet")
+    validation.finish(method_of())
     before = {path.name: path.read_bytes() for path in folder.glob("s*.*") if path.name != "scans.csv"}
-    finished_model(job.dataset, job.plans, "unet")
     arguments = ("-d", "1", "-m", "unet", "-f", "0", "--device", "cpu")
     assert predict.main(["-i", str(job.dataset.raw / "imagesTr"), "-o", str(folder), *arguments]) == 0
     assert all((folder / name).read_bytes() == content for name, content in before.items())

@@ -18,7 +18,7 @@ from longflow.tasks.translate import validation as phase_validation
 from longflow.tasks.translate.validation import Error, PhaseValidation, summarised
 from longflow.training.splits import Cohort
 from tests.tasks.translate.cohort import make_pairs, phase_plans
-from tests.training.helpers import finished_model, prepare_all
+from tests.training.helpers import prepare_all, trained_model
 
 PHASES = ["native", "arterial"]
 
@@ -245,7 +245,7 @@ def test_longflow_predict_takes_out_of_fold_translations_for_its_own_and_transla
     """Same fields, settings and files: every translation of the fold is finished."""
     validation = validation_on(*make_pairs())
     job = validation.job
-    finished_model(job.dataset, job.plans, "mfm")
+    trained_model(job.dataset, job.plans, "mfm")
     validation.finish(build_method("mfm", job.plans, "3d_fullres").eval())
     folder = job.paths.validation("translation")
     before = {path.name: path.read_bytes() for path in folder.glob("p*")}

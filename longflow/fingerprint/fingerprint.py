@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from longflow.data.dataset import DatasetDescription, Series, training_series
 from longflow.errors import DataError, LongflowError
-from longflow.files import read_json, write_json
+from longflow.files import file_digest, read_json, write_json
 from longflow.fingerprint.phases import PhaseFingerprint, paired_series
 from longflow.fingerprint.spatial import Foreground, SpatialFingerprint, combine, examine_subject, samples_of_scan
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
@@ -112,7 +112,7 @@ def extract_fingerprint(
 
 
 def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
-    """Hash the table, the channels and the sizes of files of a raw dataset.
+    """Hash the table, the channels and the files of a raw dataset.
 
     :param description: dataset.json.
     :param series: the scans that have images.
@@ -122,7 +122,7 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
         "channels": description.channels,
         "time_unit": description.time_unit,
         "scans": [
-            [scan.case, scan.subject, scan.time, [path.stat().st_size for path in scan.images if path.is_file()]]
+            [scan.case, scan.subject, scan.time, [file_digest(path) for path in scan.images if path.is_file()]]
             for one in series
             for scan in one.scans
         ],
@@ -131,7 +131,7 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
         content["phases"] = [description.phases, [scan.phase for one in series for scan in one.scans]]
     if _foreground(description, series) == "labels":
         labels = [scan.label for one in series for scan in one.scans if scan.label is not None]
-        content["labels"] = [[path.name, path.stat().st_size] for path in labels if path.is_file()]
+        content["labels"] = [[path.name, file_digest(path)] for path in labels if path.is_file()]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 

@@ -17,6 +17,7 @@ from longflow.data.coarse import block_means, coarse_block
 from longflow.data.dataset import Scan, Series
 from longflow.data.images import check_same_grid, read_label, read_scan
 from longflow.errors import DataError
+from longflow.files import file_digest
 from longflow.integrity.problems import REGISTER
 from longflow.plans import Plans
 from longflow.preprocessing.class_locations import find_locations, values_to_locate
@@ -181,7 +182,8 @@ def _outside_marked(label: np.ndarray, scan: np.ndarray) -> np.ndarray:
 def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
     """Hash everything that a prepared series depends on: its files, the plan's grid and the normal form.
 
-    A file counts with its size and its time of change. Patch sizes and networks do not change the data.
+    A file counts with its content, so that a copied dataset need not be prepared again, and a replaced scan is. Patch
+    sizes and networks do not change the data.
 
     :param series: the subject's scans.
     :param plans: grid and normal form.
@@ -190,7 +192,7 @@ def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
     """
     plan = plans.configuration(configuration_name)
     scans = [
-        [scan.case, scan.time, *(_file_state(path) for path in (*scan.images, scan.label) if path is not None)]
+        [scan.case, scan.time, *([path.name, file_digest(path)] for path in (*scan.images, scan.label) if path)]
         for scan in existing_scans(series)
     ]
     content = {
@@ -207,13 +209,6 @@ def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
     if plan.own_grid:
         content["spacing"] = "own"
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _file_state(path: Path) -> list[str | int]:
-    state = path.stat()
-    return [path.name, state.st_size, state.st_mtime_ns]
-
-
 def _check_volumes(raw: RawSeries, channel_names: list[str]) -> None:
     """Refuse scans with different grids, missing channels or voxels that are not finite."""
     first = f"{raw.names[0]} of the same subject, {raw.subject},"

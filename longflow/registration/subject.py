@@ -15,7 +15,7 @@ from longflow.data.images import Geometry, check_same_grid, read_array, read_geo
 from longflow.data.nifti import moved
 from longflow.data.phases import phase_pairs
 from longflow.errors import DataError
-from longflow.files import atomic_write, read_json, write_json
+from longflow.files import atomic_write, file_digest, read_json, write_json
 from longflow.paths import path_in
 from longflow.registration.linear import transform_of
 
@@ -52,10 +52,10 @@ class SubjectToRegister:
         return path_in(self.target / "transforms", f"{self.series.subject}{suffix}.json")
 
     @property
-    def sources(self) -> dict[str, list[int]]:
-        """Return size and time of change of every file that is read."""
+    def sources(self) -> dict[str, str]:
+        """Return the digest of every file that is read."""
         files = [path for scan in self.series.scans for path in files_of(scan)]
-        return {path.relative_to(self.raw).as_posix(): [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
+        return {path.relative_to(self.raw).as_posix(): file_digest(path) for path in files}
 
     @property
     def is_finished(self) -> bool:

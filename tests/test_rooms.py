@@ -70,6 +70,7 @@ TESTS_OF_SEVERAL = {
     "tests/test_outside_task.py",
     "tests/test_tasks.py",
     "tests/cli/test_pipeline.py",
+    "tests/data/test_nifti_headers.py",
     "tests/cli/test_segmentation_pipeline.py",
     "tests/cli/test_translation_pipeline.py",
     "tests/cli/test_killed.py",

@@ -378,7 +378,7 @@ def read_scan(paths: tuple[Path, ...]) -> Volume:
     if infinite := describe_infinite(array):
         raise DataError(f"{paths[0]} has voxels beyond the range of 32-bit numbers: {infinite}. Scale the image.")
     doubts = {path: two_transforms(one) for path, one in zip(paths, geometries, strict=True)}
-    warnings = tuple(f"{path}: {doubt[0]}. {doubt[2]}" for path, doubt in doubts.items() if doubt)
+    warnings = tuple(f"{Path(path).name}: {doubt[0]}. {doubt[2]}" for path, doubt in doubts.items() if doubt)
     return Volume(array, geometry, arrays[0].dtype.name, warnings)
 
 

@@ -18,23 +18,14 @@ class DataError(LongflowError):
 
 
 class FileError(DataError):
-    """A file cannot be used; the parts of the message are kept for tables.
+    """A file cannot be used; the parts of its message are kept for tables. See :func:`file_error`."""
 
-    :param path: of the file.
-    :param field: its property, as "spacing".
-    :param found: the value found.
-    :param expected: the value expected.
-    :param advice: the remedy, as sentences.
-    :param says: the finding in the message, from the verb on; by default "has the {field} {found}".
-    """
-
-    def __init__(self, path: object, field: str, found: str, expected: str, advice: str, says: str = ""):
-        super().__init__(path, field, found, expected, advice, says)  # all of them: workers pickle errors
+    def __init__(self, message: str, field: str = "", found: str = "", expected: str = "", advice: str = ""):
+        super().__init__(message, field, found, expected, advice)  # all of them: workers pickle errors
         self.field, self.found, self.expected, self.advice = field, found, expected, advice
-        self._message = f"{path} {says or f'has the {field} {found}'}, expected {expected}. {advice}"
 
     def __str__(self) -> str:
-        return self._message
+        return str(self.args[0])
 
 
 class ConfigurationError(LongflowError):
@@ -66,6 +57,24 @@ def first_few(names: Iterable[object], most: int = 5) -> str:
     shown = [str(name) for name in names]
     more = f" and {len(shown) - most} more" if len(shown) > most else ""
     return ", ".join(shown[:most]) + more
+
+
+def file_error(path: object, field: str, found: str, expected: str, advice: str, says: str = "") -> FileError:
+    """Make the error for a file that cannot be used.
+
+    :param path: of the file.
+    :param field: its property, as "spacing".
+    :param found: the value found.
+    :param expected: the value expected.
+    :param advice: the remedy, as sentences.
+    :param says: the finding in the message, from the verb on; by default "has the {field} {found}".
+    :returns: the error, to raise.
+
+    >>> str(file_error("a.nii", "spacing", "0 mm", "a number above 0", "Write it again."))
+    'a.nii has the spacing 0 mm, expected a number above 0. Write it again.'
+    """
+    message = f"{path} {says or f'has the {field} {found}'}, expected {expected}. {advice}"
+    return FileError(message, field, found, expected, advice)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], hint: str = "") -> NotFoundError:

@@ -27,3 +27,12 @@ def test_all_errors_are_longflow_errors_and_survive_the_way_back_from_a_worker()
         assert kind.__module__ == errors.__name__ and inspect.cleandoc(kind.__dict__["__doc__"] or "").endswith(".")
         again = pickle.loads(pickle.dumps(kind("what, where")))
         assert type(again) is kind and str(again) == "what, where"
+
+
+def test_the_parts_of_a_file_error_survive_the_way_back_from_a_worker():
+    made = errors.file_error("a.nii", "spacing", "0", "a number above 0", "Write it again.", "has no spacing")
+    again = pickle.loads(pickle.dumps(made))
+    assert str(again) == "a.nii has no spacing, expected a number above 0. Write it again."
+    assert (again.field, again.found, again.expected, again.advice) == (
+        "spacing", "0", "a number above 0", "Write it again.",
+    )  # fmt: skip

@@ -45,6 +45,7 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     from longflow.cli import extract_fingerprint, plan, preprocess, verify
     from longflow.data.dataset import training_series
     from longflow.parallel import worker_context
+    from longflow.plans import read_plans
 
     worker_context("longflow.fingerprint.spatial", "longflow.preprocessing.run")  # for all steps, from the first one
     if not options.no_verify:
@@ -63,10 +64,10 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     task = get_task(description.task)
     further = "" if step.plans == PLANS_NAME else f" -p {step.plans}"
     further += task.training_flags(description, all_series)
-    number = DatasetPaths(name).id
-    command.console.print(
-        f"Next: longflow_train {number} {task.usual_configuration} 0{further}", markup=False, highlight=False
-    )
+    number, usual = DatasetPaths(name).id, task.usual_configuration
+    prepared = options.configurations or list(read_plans(DatasetPaths(name).plans(step.plans)).configurations)
+    configuration = usual if usual in prepared else prepared[0]  # scans of one slice have no 3D configuration
+    command.console.print(f"Next: longflow_train {number} {configuration} 0{further}", markup=False, highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from longflow.errors import FileError
+from longflow.errors import file_error
 
 #: endings that are not read: the other file of the pair, or the reader, is missing
 REFUSED = {
@@ -31,10 +31,8 @@ def refusal(name: str) -> tuple[str, str] | None:
     if ending is None:
         return None
     tool = BY_SIMPLEITK if ending in (".mhd", ".nhdr", ".nia") else "nib-convert"
-    stem = Path(name).name[: -len(ending)] or "SCAN"
-    advice = (
-        f"Convert every image: {tool} {stem}{ending} {stem}.nii.gz. Then set file_ending in dataset.json to .nii.gz."
-    )
+    stem, own = Path(name).name[: -len(ending)] or "SCAN", name[-len(ending) :]
+    advice = f"Convert every image: {tool} {stem}{own} {stem}.nii.gz. Then set file_ending in dataset.json to .nii.gz."
     return REFUSED[ending], advice
 
 
@@ -45,12 +43,12 @@ def check_format(path: Path) -> None:
     """
     if refused := refusal(str(path)):
         found, advice = refused
-        raise FileError(path, "format", found, "one file for header and voxels, as .nii.gz", advice, f"is {found}")
+        raise file_error(path, "format", found, "one file for header and voxels, as .nii.gz", advice, f"is {found}")
     ending = Path(path).suffix.lower()
     if ending in (".mha", ".nrrd") and (other := _other_file(path)):
         found = f"a header whose voxels are in another file ({other})"
         advice = f"Convert it: {BY_SIMPLEITK} {Path(path).name} NEW{ending}"
-        raise FileError(path, "format", found, "voxels in the same file", advice, f"is {found}")
+        raise file_error(path, "format", found, "voxels in the same file", advice, f"is {found}")
 
 
 def _other_file(path: Path) -> str:

@@ -19,7 +19,7 @@ from longflow.data import nifti
 from longflow.data.formats import check_format
 from longflow.data.memory import check_memory
 from longflow.data.nifti import describe_infinite, is_nifti
-from longflow.errors import DataError, FileError
+from longflow.errors import DataError, file_error
 from longflow.files import atomic_write
 
 # ITK writes a warning to the screen for each file with a questionable header; the integrity check reports those once
@@ -193,7 +193,7 @@ def read_array(path: Path, dimensions: tuple[int, ...] = (3,)) -> tuple[np.ndarr
     array, geometry = read_voxels(path, dimensions)
     if infinite := describe_infinite(array):
         says = f"has voxels that are no numbers: {infinite}"
-        raise FileError(path, "voxels", infinite, "finite numbers", REPLACE_INFINITE, says)
+        raise file_error(path, "voxels", infinite, "finite numbers", REPLACE_INFINITE, says)
     return array, geometry
 
 
@@ -207,7 +207,7 @@ def read_voxels(path: Path, dimensions: tuple[int, ...] = (3,)) -> tuple[np.ndar
         found = f"{len(shape)} ({by_axis(shape)})"
         says = f"has {len(shape)} dimensions ({by_axis(shape)})"
         advice = SPLIT if len(shape) == 4 else ONE_VOLUME
-        raise FileError(path, "dimensions", found, " or ".join(map(str, dimensions)), advice, says)
+        raise file_error(path, "dimensions", found, " or ".join(map(str, dimensions)), advice, says)
     if isinstance(source, nibabel.Nifti1Header):
         return nifti.read_nifti_array(path, source), geometry
     try:
@@ -224,7 +224,7 @@ def read_header(path: Path) -> tuple[tuple[int, ...], Geometry, nibabel.Nifti1He
     :raises FileError: the file is missing or of a format that is not read, or its header cannot be used.
     """
     if not Path(path).is_file():
-        raise FileError(path, "file", "no file", "an image", "Check the name.", "does not exist")
+        raise file_error(path, "file", "no file", "an image", "Check the name.", "does not exist")
     check_format(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -240,7 +240,7 @@ def read_header(path: Path) -> tuple[tuple[int, ...], Geometry, nibabel.Nifti1He
     if values != 1:
         says = f"has {values} values per voxel (a colour or vector image)"
         advice = "Save each channel as a file of its own."
-        raise FileError(path, "values per voxel", f"{values} (colour or vector)", "1", advice, says)
+        raise file_error(path, "values per voxel", f"{values} (colour or vector)", "1", advice, says)
     check_memory(12 * math.prod(shape), path, f"{by_axis(shape)} voxels")
     return shape, _plausible(path, _spatial(reader)), reader
 
@@ -255,9 +255,9 @@ def _plausible(path: Path, geometry: Geometry) -> Geometry:
         return geometry
     advice = "Write the file again from its source."
     if not min(geometry.spacing) > 0:
-        raise FileError(path, "spacing", spacing, "finite numbers above 0, mm", advice)
+        raise file_error(path, "spacing", spacing, "finite numbers above 0, mm", advice)
     found = f"a corner {farthest:.3g} mm from the origin, with a spacing of {spacing} mm"
-    raise FileError(path, "header", found, f"at most {FARTHEST:g} mm", advice, f"has {found}")
+    raise file_error(path, "header", found, f"at most {FARTHEST:g} mm", advice, f"has {found}")
 
 
 def _grid_of_nifti(
@@ -289,7 +289,7 @@ def _grid_of_nifti(
         axes = f"axes of the {name} that are not perpendicular (not orthonormal)"
         advice = "Resample the image to a grid with perpendicular axes."
         says = f"has a header that cannot be used: {axes}"
-        raise FileError(path, "header", axes, "perpendicular axes", advice, says)
+        raise file_error(path, "header", axes, "perpendicular axes", advice, says)
     return found
 
 
@@ -386,7 +386,7 @@ def read_scan(paths: tuple[Path, ...]) -> Volume:
     if infinite := describe_infinite(array):
         raise DataError(f"{paths[0]} has voxels beyond the range of 32-bit numbers: {infinite}. Scale the image.")
     doubts = {path: two_transforms(one) for path, one in zip(paths, geometries, strict=True)}
-    warnings = tuple(f"{path}: {doubt[0]}. {doubt[2]}" for path, doubt in doubts.items() if doubt)
+    warnings = tuple(f"{Path(path).name}: {doubt[0]}. {doubt[2]}" for path, doubt in doubts.items() if doubt)
     return Volume(array, geometry, arrays[0].dtype.name, warnings)
 
 

@@ -1,6 +1,6 @@
 """Whether a volume can be held in memory; asked before any of it is read or made."""
 
-from longflow.errors import FileError
+from longflow.errors import file_error
 from longflow.parallel import free_memory
 
 
@@ -16,4 +16,4 @@ def check_memory(needed: int, file: object, found: str) -> None:
     if needed > free:
         found = f"{found}, which need {needed / 1e9:.3g} GB of memory"
         advice = "Check the size and the spacing in its header. If they are right, use a machine with more memory."
-        raise FileError(file, "size", found, f"at most {free / 1e9:.3g} GB, which are free here", advice)
+        raise file_error(file, "size", found, f"at most {free / 1e9:.3g} GB, which are free here", advice)

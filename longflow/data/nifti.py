@@ -18,7 +18,7 @@ import nibabel.wrapstruct
 import numpy as np
 
 from longflow.data.memory import check_memory
-from longflow.errors import FileError
+from longflow.errors import FileError, file_error
 
 HEADER_BYTES, NIFTI2_HEADER_BYTES = 348, 540  # a file starts with this number
 GZIP = b"\x1f\x8b"
@@ -113,7 +113,7 @@ def damaged(path: Path, error: Exception) -> FileError:
     cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     found = "truncated, damaged or not an image"
     advice = f"Copy it again from its source. (The reader said: {cause})"
-    return FileError(path, "file", found, "a readable image", advice, says=f"is {found}")
+    return file_error(path, "file", found, "a readable image", advice, says=f"is {found}")
 
 
 def placements(header: nibabel.Nifti1Header) -> dict[str, np.ndarray]:
@@ -223,7 +223,7 @@ def _content(path: Path, most: int, checksum: bool = False) -> bytes:
             if size > most + MOST_FURTHER:
                 found = f"more than {MOST_FURTHER // 2**20} MB after the last voxel that its header describes"
                 advice = "The header describes only a part of it. Write it again from its source."
-                raise FileError(path, "file", found, "nothing", advice, says=f"holds {found}")
+                raise file_error(path, "file", found, "nothing", advice, says=f"holds {found}")
             if size > most + len(part):
                 parts.pop()  # only its checksum counts
     return b"".join(parts)[:most]
@@ -251,13 +251,13 @@ def _check_kind(block: bytes, path: Path) -> None:
     first = {int.from_bytes(block[:4], order) for order in ("little", "big")}
     if NIFTI2_HEADER_BYTES in first:
         says = "is NIfTI-2, which SimpleITK cannot read"
-        raise FileError(path, "file", "NIfTI-2", "NIfTI-1", "Write it again as NIfTI-1.", says)
+        raise file_error(path, "file", "NIfTI-2", "NIfTI-1", "Write it again as NIfTI-1.", says)
     if HEADER_BYTES not in first or len(block) < HEADER_BYTES:
         raise damaged(path, EOFError("it does not begin with a NIfTI header"))
     magic = block[344:348]
     if magic != b"n+1\0":
         advice = f"Write it as one file: nib-convert {Path(path).name} NEW.nii.gz"
-        raise FileError(path, "header", f"magic {magic!r}", "magic b'n+1\\x00': header and voxels in one file", advice)
+        raise file_error(path, "header", f"magic {magic!r}", "magic b'n+1\\x00': header and voxels in one file", advice)
     with open(path, "rb") as file:
         compressed = file.read(2) == GZIP
     if compressed != str(path).lower().endswith(".gz"):
@@ -266,7 +266,7 @@ def _check_kind(block: bytes, path: Path) -> None:
         right = name + ".gz" if compressed else name[: -len(".gz")]
         command = f"mv {name} {right}" + ("" if compressed else f" && gzip {right}")
         advice = f"Programs judge a file by its name. {'Rename' if compressed else 'Compress'} it: {command}"
-        raise FileError(path, "name", found, "a name that fits", advice, says=f"is {found}")
+        raise file_error(path, "name", found, "a name that fits", advice, says=f"is {found}")
 
 
 def _check_voxels(header: nibabel.Nifti1Header, path: Path) -> None:
@@ -287,9 +287,9 @@ def _check_voxels(header: nibabel.Nifti1Header, path: Path) -> None:
     if values != 1:
         found = f"{values} (colour or vector)"
         says = f"has {values} values per voxel (a colour or vector image)"
-        raise FileError(path, "values per voxel", found, "1", "Save each channel as a file of its own.", says)
+        raise file_error(path, "values per voxel", found, "1", "Save each channel as a file of its own.", says)
     if header.get_data_dtype().kind not in "iuf" or header.get_data_dtype().itemsize > 8:
-        raise _unusable(path, f"the type {header.get_data_dtype()}", "whole or floating numbers of at most 64 bits")
+        raise _unusable(path, f"datatype {header['datatype']}", "whole or floating numbers of at most 64 bits")
     offset = float(header["vox_offset"])
     if not (offset >= header.single_vox_offset and offset.is_integer()):
         raise _unusable(path, f"voxels from byte {offset:g} on (vox_offset)", "352 or more, whole")
@@ -319,7 +319,7 @@ def _check_transforms(header: nibabel.Nifti1Header, path: Path) -> None:
     if unit := LENGTH_UNITS.get(int(header["xyzt_units"]) & 0b111):
         advice = f"Some programs convert lengths and others do not. {CONVERT_UNITS}"
         factor = "1000" if unit == "metres" else "0.001"
-        raise FileError(path, "unit of length", unit, "mm (xyzt_units 2)", advice.format(factor=factor))
+        raise file_error(path, "unit of length", unit, "mm (xyzt_units 2)", advice.format(factor=factor))
     for name in ("qform_code", "sform_code"):
         if int(header[name]) not in nibabel.nifti1.xform_codes.value_set("code"):
             raise _unusable(path, f"{name} {int(header[name])}", "a code from 0 to 5")
@@ -339,7 +339,7 @@ def _check_transforms(header: nibabel.Nifti1Header, path: Path) -> None:
     if not _usable(spacing):
         found = f"{' x '.join(f'{value:g}' for value in spacing)} (pixdim), without an sform to take it from"
         advice = "Write the file again from its source, or set pixdim to the true distances of the voxels."
-        raise FileError(path, "spacing", found, "three finite numbers above 0, mm", advice)
+        raise file_error(path, "spacing", found, "three finite numbers above 0, mm", advice)
     if header["qform_code"] > 0 and not placements(header):
         raise _unusable(path, "a qform that is no rotation (quatern_b, quatern_c, quatern_d)", "a unit quaternion")
 
@@ -350,7 +350,7 @@ def _usable(spacing: np.ndarray) -> bool:
 
 def _unusable(path: Path, found: str, expected: str) -> FileError:
     advice = "Write the file again with a valid header."
-    return FileError(path, "header", found, expected, advice, says=f"has a header that cannot be used: {found}")
+    return file_error(path, "header", found, expected, advice, says=f"has a header that cannot be used: {found}")
 
 
 def _end(header: nibabel.Nifti1Header) -> int:

@@ -1,5 +1,6 @@
 """Scans in memory, for the Python interface: arrays and SimpleITK images."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ def volume_of(scan: np.ndarray | sitk.Image, spacing: Sequence[float] | None) ->
     :param scan: an image, or an array (z, y, x) or (channels, z, y, x).
     :param spacing: (z, y, x), mm; of an array.
     :returns: the volume, float32, with the scan's type noted.
-    :raises DataError: an array of another shape, or without a spacing.
+    :raises DataError: an array of another shape, or without a usable spacing.
     """
     if isinstance(scan, sitk.Image):
         array = sitk.GetArrayFromImage(scan)
@@ -28,6 +29,8 @@ def volume_of(scan: np.ndarray | sitk.Image, spacing: Sequence[float] | None) ->
             f"Arrays need the shape (z, y, x) or (channels, z, y, x), and a spacing of three numbers in mm; "
             f"found shape {np.shape(scan)} and spacing {spacing}."
         )
+    if not all(0 < value < math.inf for value in spacing):
+        raise DataError(f"The spacing is {spacing}, expected three finite numbers above 0, in mm.")
     geometry = Geometry(
         size=array.shape[:0:-1],
         spacing=tuple(float(value) for value in reversed(spacing)),

@@ -7,7 +7,6 @@ offers the public functions of both.
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -209,6 +208,8 @@ def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
     if plan.own_grid:
         content["spacing"] = "own"
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _check_volumes(raw: RawSeries, channel_names: list[str]) -> None:
     """Refuse scans with different grids, missing channels or voxels that are not finite."""
     first = f"{raw.names[0]} of the same subject, {raw.subject},"

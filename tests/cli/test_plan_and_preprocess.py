@@ -116,3 +116,18 @@ def test_without_a_pair_there_is_nothing_to_plan(phases, capsys):
     assert plan_and_preprocess.main(["-d", "904", "--preset", "tiny", "-np", "1", "--no_verify"]) == 1
     assert "so there is no pair to learn from" in " ".join(capsys.readouterr().err.split())
     assert not phases.plans().exists()
+
+
+def test_scans_of_one_slice_are_trained_in_2d(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    paths, lines = DatasetPaths("Dataset953_Slice"), ["case,subject,time"]
+    for number in range(6):
+        array = np.random.default_rng(number).uniform(1, 2, (1, 20, 24)).astype(np.float32)
+        paths.raw.joinpath("imagesTr").mkdir(parents=True, exist_ok=True)
+        sitk.WriteImage(sitk.GetImageFromArray(array), str(paths.raw / "imagesTr" / f"c{number}_0000.nii.gz"))
+        lines.append(f"c{number},p{number // 2},{number % 2}")
+    (paths.raw / "scans.csv").write_text("\n".join(lines) + "\n")
+    described = {"channel_names": {"0": "T1"}, "file_ending": ".nii.gz", "time_unit": "days"}
+    write_json(described, paths.raw / "dataset.json")
+    assert plan_and_preprocess.main(["-d", "953", "--preset", "tiny", "--gpu_memory", "0.1", "-np", "1"]) == 0
+    assert "Next: longflow_train 953 2d 0" in capsys.readouterr().out

@@ -3,9 +3,20 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from longflow.data.images import Geometry, as_type, read_geometry, read_image, read_scan, write_volume
+from longflow.data.images import (
+    Geometry,
+    as_type,
+    read_array,
+    read_geometry,
+    read_image,
+    read_label,
+    read_scan,
+    two_transforms,
+    write_volume,
+)
 from longflow.errors import DataError
-from tests.data.helpers import SHAPE, tiny_array, write_image
+from tests.data.helpers import SHAPE, tiny_array, tiny_label, write_image
+from tests.data.test_nifti import PIXDIM, saved
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
@@ -135,3 +146,110 @@ def test_a_volume_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(DataError, match="could not be written"):
         write_volume(tiny_array(), geometry, "int16", tmp_path / "a.unknown")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii"])
+@pytest.mark.parametrize("data_type", ["uint8", "int16", "float32", "float64"])
+def test_ordinary_files_are_read_as_simpleitk_reads_them(tmp_path, ending, data_type):
+    path = tmp_path / f"a{ending}"
+    write_image(tiny_array().astype(data_type), path, direction=(0.6, -0.8, 0, 0.8, 0.6, 0, 0, 0, 1))
+    expected, found = sitk.ReadImage(str(path)), read_image(path)
+    array, geometry = read_array(path)
+    assert geometry == Geometry.of(expected) == Geometry.of(found)
+    assert found.GetPixelID() == expected.GetPixelID()
+    np.testing.assert_array_equal(array, sitk.GetArrayFromImage(expected))
+
+
+@pytest.mark.parametrize(("qcode", "scode", "used", "other"), [(1, 2, "qform", "sform"), (1, 1, "sform", "qform")])
+def test_two_transforms_that_differ_are_named_with_the_millimetres(tmp_path, qcode, scode, used, other):
+    path = saved(tmp_path / "a.nii.gz", qcode, scode, turn=0.2)
+    geometry = Geometry.of(sitk.ReadImage(str(path)))
+    assert read_geometry(path) == geometry
+    header = nibabel.load(path).header
+    transforms = {"qform": header.get_qform(), "sform": header.get_sform()}
+    corners = [
+        (*(index * (size - 1) for index, size in zip(one, (8, 8, 6), strict=True)), 1) for one in np.ndindex(2, 2, 2)
+    ]
+    apart = np.linalg.norm(np.array(corners) @ (transforms["qform"] - transforms["sform"]).T, axis=1).max()
+    expected = np.diag([-1, -1, 1]) @ transforms[used][:3, :3] / geometry.spacing
+    np.testing.assert_allclose(np.reshape(geometry.direction, (3, 3)), expected, atol=1e-5)
+    found, _, advice = two_transforms(read_geometry(path))
+    assert f"corners up to {apart:.3g} mm apart" in found
+    assert advice.startswith(f"The {used} is used") and f"use the {other}" in advice
+    (warning,) = read_scan((path,)).warnings
+    assert warning.startswith("a.nii.gz: qform and sform")
+
+
+def test_two_transforms_that_agree_give_no_warning(tmp_path):
+    for turn in (0.0, 1e-5):
+        assert two_transforms(read_geometry(saved(tmp_path / "a.nii.gz", 1, 2, turn))) is None
+    assert two_transforms(read_geometry(saved(tmp_path / "a.nii.gz", 1, 0, 0.5))) is None
+
+
+@pytest.mark.parametrize(("qcode", "scode"), [(1, 2), (1, 1), (2, 0), (0, 4), (0, 0), (1, 3)])
+def test_what_is_written_keeps_both_transforms_and_their_codes(tmp_path, qcode, scode):
+    volume = read_scan((saved(tmp_path / "a.nii.gz", qcode, scode, turn=0.2),))
+    write_volume(volume.array[0] + 1, volume.geometry, volume.data_type, tmp_path / "b.nii.gz")
+    before, after = (nibabel.load(tmp_path / name).header for name in ("a.nii.gz", "b.nii.gz"))
+    for one, other in zip(
+        (*before.get_qform(coded=True), *before.get_sform(coded=True)),
+        (*after.get_qform(coded=True), *after.get_sform(coded=True)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
+    assert before.get_xyzt_units()[0] == after.get_xyzt_units()[0] and after["descrip"].item() == b""
+    one, other = (sitk.ReadImage(str(tmp_path / name)) for name in ("a.nii.gz", "b.nii.gz"))
+    assert Geometry.of(one) == Geometry.of(other)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(other), tiny_array() + 1)
+    np.testing.assert_array_equal(np.asarray(nibabel.load(tmp_path / "b.nii.gz").dataobj).T, tiny_array() + 1)
+
+
+def test_a_spacing_of_the_sform_gives_a_grid_that_all_programs_read(tmp_path):
+    path = saved(tmp_path / "a.nii.gz", 0, 1, 0.2, **{f"at_{PIXDIM + 8}": ("f", 0.0)})
+    volume = read_scan((path,))
+    assert volume.geometry.spacing == pytest.approx((1.5, 1.5, 5.0))
+    write_volume(volume.array[0], volume.geometry, "int16", tmp_path / "b.nii.gz")
+    np.testing.assert_allclose(nibabel.load(tmp_path / "b.nii.gz").affine, nibabel.load(path).affine)
+    assert not Geometry.of(sitk.ReadImage(str(tmp_path / "b.nii.gz"))).differences(volume.geometry)
+
+
+def test_where_pixdim_contradicts_the_only_transform_the_transform_counts(tmp_path):
+    path = saved(tmp_path / "a.nii.gz", 0, 1, 0.2, **{f"at_{PIXDIM + 8}": ("f", 2.0)})
+    assert read_geometry(path).spacing == pytest.approx((1.5, 1.5, 5.0))
+
+
+def test_labels_on_the_other_transform_are_not_to_be_resampled(tmp_path):
+    image = read_scan((saved(tmp_path / "a.nii.gz", 1, 2, turn=0.2),))
+    label = nibabel.Nifti1Image(tiny_label().T, nibabel.load(tmp_path / "a.nii.gz").get_sform())
+    nibabel.save(label, tmp_path / "label.nii.gz")
+    with pytest.raises(DataError, match="Do not resample the label image, which would displace it: give it the trans"):
+        read_label(tmp_path / "label.nii.gz", tmp_path / "a.nii.gz", image.geometry)
+    write_image(tiny_label(), tmp_path / "label.nii.gz", spacing=(1, 1, 2))
+    with pytest.raises(DataError, match="Resample it to that grid with nearest neighbour"):
+        read_label(tmp_path / "label.nii.gz", tmp_path / "a.nii.gz", image.geometry)
+
+
+def test_advice_for_one_slice_and_for_a_place_where_no_patient_is(tmp_path):
+    nibabel.save(nibabel.Nifti1Image(tiny_array()[0], np.eye(4)), tmp_path / "flat.nii.gz")
+    with pytest.raises(DataError, match=r"2 dimensions \(8 x 8\), expected 3\. Save each scan .* third axis of size 1"):
+        read_image(tmp_path / "flat.nii.gz")
+    path = saved(tmp_path / "a.nii", scode=0, **{f"at_{PIXDIM}": ("f", 1e5)})
+    with pytest.raises(DataError, match=r"a corner 7e\+05 mm from the origin"):
+        read_geometry(path)
+
+
+@pytest.mark.parametrize("data_type", ["int16", "float32"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_voxels_that_are_no_numbers_are_not_written(tmp_path, data_type, value):
+    array = np.zeros(SHAPE, np.float32)
+    array[1, 2, 3] = value
+    geometry = Geometry((8, 8, 6), (1.0, 1.0, 5.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    with pytest.raises(DataError, match=r"a\.nii\.gz is not written\. .* the first at \(3, 2, 1\)"):
+        write_volume(array, geometry, data_type, tmp_path / "a.nii.gz")
+    assert not any(tmp_path.iterdir())
+
+
+def test_voxels_beyond_32_bits(tmp_path):
+    write_image(np.full(SHAPE, 1e300), tmp_path / "a.nii.gz")
+    with pytest.raises(DataError, match=r"a\.nii\.gz has voxels beyond the range of 32-bit numbers"):
+        read_scan((tmp_path / "a.nii.gz",))

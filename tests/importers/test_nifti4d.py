@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import nibabel
@@ -82,6 +83,43 @@ def test_a_header_without_times(tmp_path, raw, step, unit):
         run(tmp_path / "cine", raw)
     assert run(tmp_path / "cine", raw, times="frames")
     assert times(raw) == [0, 1, 2, 3, 4]
+
+
+def test_a_start_that_is_no_number(tmp_path, raw):
+    write_cine(tmp_path / "cine", "s1")
+    path = tmp_path / "cine" / "s1_cine.nii.gz"
+    image = nibabel.load(path)
+    image.header["toffset"] = np.nan
+    path.write_bytes(gzip.compress(image.to_bytes()))
+    with pytest.raises(DataError, match=r"s1_cine\.nii\.gz: its header has no usable time .* toffset nan"):
+        run(tmp_path / "cine", raw)
+
+
+@pytest.mark.parametrize(
+    ("step", "unit", "likely"), [(33.0, "sec", "ms"), (0.03, "msec", "s"), (2.5, "sec", None), (33.0, "msec", None)]
+)
+def test_a_step_that_is_likely_in_another_unit_is_a_warning(tmp_path, raw, caplog, step, unit, likely):
+    write_cine(tmp_path / "cine", "s1", step=step, unit=unit)
+    run(tmp_path / "cine", raw)
+    assert ("unit of time in the header may be wrong: s1_cine.nii.gz (5 frames" in caplog.text) == (likely is not None)
+    assert likely is None or f"probably in {likely}:" in caplog.text
+
+
+def test_frames_keep_both_transforms(tmp_path, raw):
+    write_cine(tmp_path / "cine", "s1")
+    path = tmp_path / "cine" / "s1_cine.nii.gz"
+    image = nibabel.load(path)
+    turned = image.affine.copy()
+    turned[:3, 3] += 3, 4, 0
+    image.set_qform(image.affine, 1)
+    image.set_sform(turned, 2)
+    nibabel.save(image, path)
+    run(tmp_path / "cine", raw)
+    frame = nibabel.load(raw / "imagesTr" / "s1_frame001_0000.nii.gz").header
+    for one, other in zip(image.header.get_qform(coded=True), frame.get_qform(coded=True), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_allclose(frame.get_sform(), turned, atol=1e-5)
+    assert frame["sform_code"] == 2
 
 
 def test_times_of_a_json(source, raw):

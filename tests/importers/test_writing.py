@@ -5,12 +5,13 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from longflow.data.dataset import read_description
 from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
-from longflow.importers.writing import named_labels, write_dataset
+from longflow.importers.writing import label_array, named_labels, write_dataset
 from tests.data.helpers import tiny_array, tiny_label, write_image
 
 
@@ -231,3 +232,15 @@ def test_named_labels():
     assert named_labels(set(), []) == {}
     assert named_labels({0, 3}, []) == {"background": 0, "label_1": 1, "label_2": 2, "label_3": 3}
     assert named_labels({0, 1}, ["a", "b"]) == {"background": 0, "a": 1, "b": 2}
+
+
+@pytest.mark.parametrize(("value", "kind"), [(65535, "uint16"), (255, "uint8")])
+def test_label_values_keep_their_numbers(tmp_path, value, kind):
+    array = label_array(sitk.GetImageFromArray(np.array([[[0, value]]], dtype=np.int32)), tmp_path / "a.nii.gz")
+    assert array.tolist() == [[[0, value]]] and array.dtype == kind
+
+
+def test_label_values_beyond_16_bits_are_refused(tmp_path):
+    label = sitk.GetImageFromArray(np.array([[[0, 65536]]], dtype=np.int32))
+    with pytest.raises(DataError, match=r"a\.nii\.gz holds the label value 65536, expected at most 65535"):
+        label_array(label, tmp_path / "a.nii.gz")

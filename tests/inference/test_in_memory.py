@@ -29,3 +29,9 @@ def test_images_there_and_back(channels):
 def test_arrays_that_are_no_scan(shape, spacing):
     with pytest.raises(DataError, match="Arrays need the shape"):
         volume_of(np.zeros(shape), spacing)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_spacing_that_is_none(value):
+    with pytest.raises(DataError, match="expected three finite numbers above 0, in mm"):
+        volume_of(np.zeros((2, 3, 4)), (1.0, value, 1.0))

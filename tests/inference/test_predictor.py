@@ -3,6 +3,7 @@ import logging
 import shutil
 from dataclasses import dataclass
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -298,6 +299,22 @@ def test_a_horizon_that_was_never_trained_on_is_a_warning(forecaster, folder, tm
         outside["horizon_outside_training"] and "longer than any that the model was trained" in outside["warnings"][0]
     )
     assert "a_t86: The horizon of 61 days" in caplog.text and "a_t85" not in caplog.text
+
+
+def test_two_transforms_are_a_warning_and_the_forecast_keeps_both(forecaster, folder, tmp_path, caplog):
+    for path in folder.glob("a_*.nii.gz"):
+        image = nibabel.load(path)
+        moved = image.affine.copy()
+        moved[:3, 3] += 3, 4, 0
+        image.set_sform(moved, 2)
+        nibabel.save(image, path)
+    predict_folder(forecaster, folder, tmp_path / "out")
+    warned = [read_json(tmp_path / "out" / f"{subject}_3.json")["warnings"] for subject in SUBJECTS]
+    assert "a_2_0000.nii.gz: qform and sform place its corners up to 5 mm apart. The qform is used" in str(warned[0])
+    assert "a_3: a_2_0000.nii.gz: qform and sform" in caplog.text and warned[1] == []
+    last, made = (nibabel.load(path).header for path in (folder / "a_2_0000.nii.gz", tmp_path / "out/a_3_0000.nii.gz"))
+    for name in ("qform_code", "sform_code", "srow_x", "srow_y", "qoffset_x", "quatern_b"):
+        np.testing.assert_array_equal(made[name], last[name])
 
 
 @pytest.mark.parametrize(

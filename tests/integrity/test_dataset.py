@@ -427,3 +427,55 @@ def test_longiseg_dataset_is_read_as_it_is(raw):
     del description["time_unit"]
     (raw / "dataset.json").write_text(json.dumps(description))
     assert check(raw) == []
+
+
+def test_two_transforms_are_a_warning_that_says_which_is_used(raw):
+    for path in sorted(raw.glob("*/p1_*")):
+        image = nibabel.load(path)
+        turned = image.affine.copy()
+        turned[:3, 3] += 3, 4, 0
+        image.set_sform(turned, 2)
+        nibabel.save(image, path)
+    problems = check(raw)
+    assert {(problem.severity, problem.field) for problem in problems} == {("warning", "header")}
+    assert len(problems) == 6 and problems[0].found == "qform and sform place its corners up to 5 mm apart"
+    assert problems[0].advice.startswith("The qform is used")
+
+
+def test_labels_on_the_other_transform_must_not_be_resampled(raw):
+    image = nibabel.load(raw / IMAGE)
+    turned = image.affine.copy()
+    turned[:3, 3] += 3, 4, 0
+    image.set_sform(turned, 2)
+    nibabel.save(image, raw / IMAGE)
+    nibabel.save(nibabel.Nifti1Image(tiny_label().T, turned), raw / LABEL)
+    problem = next(problem for problem in check(raw) if problem.file == LABEL)
+    assert (problem.severity, problem.field) == ("error", "origin")
+    assert "Do not resample the label image" in problem.advice and "l.set_sform" in problem.advice
+
+
+def test_a_flat_image_is_no_series(raw):
+    nibabel.save(nibabel.Nifti1Image(tiny_array()[0], np.eye(4)), raw / IMAGE)
+    problem = only(check(raw))
+    assert (problem.field, problem.found) == ("dimensions", "2 (8 x 8)")
+    assert "nifti4d" not in problem.advice and "third axis of size 1" in problem.advice
+
+
+def test_a_spacing_of_zero_without_an_sform(raw):
+    image = nibabel.load(raw / IMAGE)
+    image.set_sform(None, 0)
+    content = bytearray(image.to_bytes())
+    content[88:92] = np.float32(0).tobytes()
+    (raw / IMAGE).write_bytes(gzip.compress(bytes(content)))
+    problem = only(check(raw))
+    assert (problem.field, problem.expected) == ("spacing", "three finite numbers above 0, mm")
+
+
+@pytest.mark.parametrize("ending", [".img", ".mhd", ".mgz"])
+def test_formats_that_are_not_read_are_refused_at_once(raw, ending):
+    edit_description(raw, file_ending=ending)
+    problem = only(check(raw))
+    assert (problem.file, problem.field) == (
+        "dataset.json",
+        "file_ending",
+    ) and "Convert every image" in problem.expected

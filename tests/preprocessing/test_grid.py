@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
+from longflow.data.images import Geometry
+from longflow.errors import DataError
 from longflow.preprocessing.grid import (
+    check_grid,
     inverse_order,
     resample_image,
     resample_labels,
@@ -52,3 +55,12 @@ def test_labels_stay_labels():
     resampled = resample_labels(labels, [4, 16, 16], (5.0, 2.0, 2.0), (5.0, 1.0, 1.0))
     assert resampled.dtype == np.int16 and set(np.unique(resampled)) == {0, 3}
     assert (resampled == 3).mean() == pytest.approx((labels == 3).mean(), rel=0.1)
+
+
+def test_a_grid_that_memory_cannot_hold_names_the_file_and_its_spacing():
+    geometry = Geometry((30, 30, 20), (1e3, 1e3, 1e3), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+    shape = resampled_shape((20, 30, 30), (1e3, 1e3, 1e3), (1.0, 1.0, 1.0))
+    assert shape == [20_000, 30_000, 30_000]
+    check_grid((20, 30, 30), 3, "a.nii.gz", geometry)
+    with pytest.raises(DataError, match=r"a\.nii\.gz has the size 30 x 30 x 20 voxels of 1000 x 1000 x 1000 mm, resam"):
+        check_grid(shape, 3, "a.nii.gz", geometry)

@@ -142,6 +142,21 @@ def test_damaged_files_are_named(tmp_path, prepared, name):
         load_prepared(tmp_path, "s1")
 
 
+def test_an_array_that_claims_to_be_huge_is_not_read(tmp_path, prepared):
+    save_prepared(prepared, tmp_path)
+    path = tmp_path / "s1_coarse.npy"
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=prepared.coarse.shape)
+    header = path.read_bytes()[:128]
+    claimed = f"({100_000_000_000},)".encode()
+    shape = str(prepared.coarse.shape).encode()
+    path.write_bytes(header.replace(shape, claimed.ljust(len(shape)))[:128])
+    with pytest.raises(DataError, match=r"s1_coarse\.npy is damaged"):
+        load_prepared(tmp_path, "s1")
+    np.save(path, np.zeros((1, *prepared.coarse.shape), np.float32))
+    with pytest.raises(DataError, match=r"s1_coarse\.npy is damaged \(found shape"):
+        load_prepared(tmp_path, "s1")
+
+
 def test_a_pickle_is_not_loaded(tmp_path, prepared):
     save_prepared(prepared, tmp_path)
     np.save(tmp_path / "s1_coarse.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)

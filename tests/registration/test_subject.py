@@ -1,11 +1,12 @@
 import json
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
 from longflow.data.dataset import training_series
-from longflow.data.images import Geometry
+from longflow.data.images import Geometry, read_geometry
 from longflow.errors import DataError
 from longflow.registration.linear import matrix_of
 from longflow.registration.subject import (
@@ -13,12 +14,14 @@ from longflow.registration.subject import (
     check_files,
     copy_scan,
     crop_scan,
+    cropped,
     files_of,
     write_record,
     write_scan,
     write_transforms,
 )
 from tests.data.helpers import write_phase_dataset
+from tests.data.test_nifti import saved
 from tests.registration.helpers import moved
 
 
@@ -89,3 +92,28 @@ def test_transforms_are_read_again(tmp_path, subject):
     assert names == sorted([f"{cases[0]}.tfm", f"{cases[1]}.tfm", f"{cases[1]}_displacement.nii.gz"])
     read = matrix_of(sitk.ReadTransform(str(tmp_path / "transforms" / f"{cases[0]}.tfm")))
     np.testing.assert_allclose(read, moved(5), atol=1e-6)
+
+
+def test_a_crop_keeps_both_transforms_where_they_were(subject):
+    (path,) = subject.series.scans[0].images
+    size = sitk.ReadImage(str(path)).GetSize()
+    image = nibabel.load(path)
+    turned = image.affine.copy()
+    turned[:3, :3] = [[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]] @ turned[:3, :3]
+    image.set_sform(turned, 2)
+    nibabel.save(image, path)
+    subject.series.scans[0].label.unlink()
+    scan = type(subject.series.scans[0])("c", "p1", 0.0, (path,))
+    crop_scan(scan, [[1, 3], [2, size[1]], [3, size[0]]], subject)
+    before, after = nibabel.load(path).header, nibabel.load(subject.target_of(path)).header
+    for one, other in ((before.get_qform(), after.get_qform()), (before.get_sform(), after.get_sform())):
+        np.testing.assert_allclose(other @ (0, 0, 0, 1), one @ (3, 2, 1, 1), atol=1e-4)
+        np.testing.assert_allclose(other[:3, :3], one[:3, :3], atol=1e-6)
+    assert (after["qform_code"], after["sform_code"]) == (before["qform_code"], 2)
+
+
+def test_the_grid_of_a_crop_is_that_of_the_voxels_that_are_left(tmp_path):
+    path = saved(tmp_path / "a.nii.gz")
+    found = cropped(read_geometry(path), [[1, 3], [2, 8], [0, 8]])
+    expected = sitk.ReadImage(str(path))[0:8, 2:8, 1:3]
+    assert found == Geometry.of(expected)

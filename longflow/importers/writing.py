@@ -23,6 +23,7 @@ from longflow.errors import ConfigurationError, DataError
 from longflow.files import read_json, write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
 from longflow.parallel import for_each_subject
+from longflow.paths import path_in
 from longflow.task import get_task
 
 logger = logging.getLogger(__name__)
@@ -148,8 +149,8 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
     values: set[int] = set()
     for scan in scans:
         image_folder, label_folder = FOLDERS[scan.part]
-        path = folder / image_folder / f"{scan.case}_0000{FILE_ENDING}"
-        label_path = folder / label_folder / f"{scan.case}{FILE_ENDING}"
+        path = path_in(folder / image_folder, f"{scan.case}_0000{FILE_ENDING}")
+        label_path = path_in(folder / label_folder, f"{scan.case}{FILE_ENDING}")
         if path.is_file():  # an earlier run wrote it, after its label
             if label_path.is_file():
                 values |= _values(sitk.GetArrayFromImage(read_image_of_any_size(label_path)))

@@ -132,3 +132,13 @@ def test_named_labels():
     assert named_labels(set(), []) == {}
     assert named_labels({0, 3}, []) == {"background": 0, "label_1": 1, "label_2": 2, "label_3": 3}
     assert named_labels({0, 1}, ["a", "b"]) == {"background": 0, "a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("case", ["../../x", "a\nb"])
+def test_a_case_that_leads_out_of_the_dataset_is_refused(tmp_path, case):
+    write_image(tiny_array(), tmp_path / "source.nii.gz")
+    scan = ImportedScan(case, "a", 0.0, tmp_path / "source.nii.gz")
+    dataset = ImportedDataset([scan], "days", "T1", {})
+    with pytest.raises(DataError, match="cannot be a file name"):
+        write_dataset(dataset, Destination(tmp_path / "raw" / "Dataset101_X", processes=1))
+    assert not list(tmp_path.glob("x*")) and not (tmp_path / "raw" / "Dataset101_X").exists()

@@ -182,10 +182,11 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: type = object) -> Any:
     """Read JSON; what Python's reader accepts silently (a key twice, NaN, deep nesting) is refused.
 
     :param path: the file.
+    :param kind: ``dict`` or ``list``, where the file must hold one.
     :returns: its content.
     :raises DataError: the file is missing or invalid; the message names file and place.
     """
@@ -210,6 +211,8 @@ def read_json(path: Path) -> Any:
         deep = True
     if deep:
         raise DataError(f"{path} has more than {DEEPEST} lists and objects inside each other, which no file needs.")
+    if not isinstance(content, kind):
+        raise DataError(f"{path} holds {text[:40]!r}, expected {'an object' if kind is dict else 'a list'} of JSON.")
     return content
 
 

@@ -142,6 +142,13 @@ def test_json_with_a_byte_order_mark_or_repeated_keys_in_several_objects_is_read
     assert json.dumps(read_json(tmp_path / "x.json")) == "[" * 64 + "]" * 64
 
 
+def test_json_of_another_kind_is_an_error(tmp_path):
+    (tmp_path / "x.json").write_text("[1]")
+    assert read_json(tmp_path / "x.json", list) == [1]
+    with pytest.raises(DataError, match=r"holds '\[1\]', expected an object"):
+        read_json(tmp_path / "x.json", dict)
+
+
 @pytest.mark.parametrize("name", ["folder", "a" * 300 + ".json"])
 def test_what_is_no_file_is_an_error(tmp_path, name):
     (tmp_path / "folder").mkdir()

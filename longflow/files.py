@@ -24,14 +24,15 @@ from typing import Any, TextIO
 
 import psutil
 
-from longflow.errors import DataError, InUseError
+from longflow.errors import DataError, InUseError, first_few
 
 logger = logging.getLogger(__name__)
 
-#: largest JSON file or table that is read, and most lines of a table; the content of larger ones may fill the memory
-MOST_BYTES, MOST_LINES = 16 * 2**20, 500_000
-#: deepest nesting of JSON that is read
-DEEPEST = 64
+#: largest JSON file or table that is read, most lines of a table, and most lists and objects of JSON; the content of
+#: larger ones may fill the memory
+MOST_BYTES, MOST_LINES, MOST_LISTS = 32 * 2**20, 500_000, 1_000_000
+#: most letters of a number in JSON, and deepest nesting
+LONGEST_NUMBER, DEEPEST = 308, 64
 #: a string, a mark, or a number of JSON in which no string holds a quote
 TOKEN = re.compile(r'"[^"]*"?|[{}\[\]:]|NaN|-?Infinity|-?[0-9][0-9.]*(?:[eE][+-]?[0-9]+)?')
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -273,14 +274,17 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, kind: type = object) -> Any:
     """Read JSON; what Python's reader accepts silently (a key twice, NaN, deep nesting) is refused.
 
     :param path: the file.
+    :param kind: ``dict`` or ``list``, where the file must hold one.
     :returns: its content.
     :raises DataError: the file is missing or invalid; the message names file and place.
     """
     text = read_text(path)
+    if text.count("[") + text.count("{") > MOST_LISTS:
+        raise DataError(f"{path} has more than {MOST_LISTS} lists and objects, which no file of longflow has.")
     try:
         hooks = {"parse_float": _number, "parse_int": _whole_number, "parse_constant": _number}
         content = json.loads(text, object_pairs_hook=_object, **hooks)
@@ -299,6 +303,8 @@ def read_json(path: Path) -> Any:
         deep = True
     if deep:
         raise DataError(f"{path} has more than {DEEPEST} lists and objects inside each other, which no file needs.")
+    if not isinstance(content, kind):
+        raise DataError(f"{path} holds {text[:40]!r}, expected {'an object' if kind is dict else 'a list'} of JSON.")
     return content
 
 
@@ -314,14 +320,19 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _number(text: str) -> float:
-    if not math.isfinite(value := float(text)):
+    if _is_no_number(text):
         raise _Refused
-    return value
+    return float(text)
 
 
 def _whole_number(text: str) -> int:
-    _number(text)
+    if len(text) > LONGEST_NUMBER:
+        raise _Refused
     return int(text)
+
+
+def _is_no_number(text: str) -> bool:
+    return len(text) > LONGEST_NUMBER or not math.isfinite(float(text))
 
 
 def _refused(text: str) -> str:
@@ -338,14 +349,14 @@ def _refused(text: str) -> str:
         elif token[0] == '"':
             last = text[match.start() + 1 : match.end() - 1]
         elif token != ":":
-            if not math.isfinite(float(token)):
+            if _is_no_number(token):
                 return f"line {_line_at(text, match)}: {token[:40]}, expected a finite number"
         elif keys and (known := keys[-1]) is not None:
             if last in known:
                 twice = f"the key '{last[:40]}' a second time. Only one can count: rename or delete one"
                 return f"line {_line_at(text, match)}: {twice}"
             known.add(last)
-    return "somewhere in the file: one key twice, in two spellings"
+    return "in one of its objects: a key twice, with and without escapes. Only one can count: rename or delete one"
 
 
 def _line_at(text: str, match: re.Match[str]) -> int:
@@ -412,9 +423,10 @@ def _cell(text: str) -> str:
 
 def _check_columns(path: Path, columns: Sequence[str], needed: Sequence[str], separator: str) -> None:
     if missing := [name for name in needed if name not in columns]:
+        shown = first_few((name[:40] for name in columns), most=20)
         found = next((name for mark, name in SEPARATORS.items() if mark != separator and mark in "".join(columns)), "")
         raise DataError(
-            f"{path} has no column {', '.join(missing)}. Found in its first line: {', '.join(columns) or 'nothing'}. "
+            f"{path} has no column {', '.join(missing)}. Found in its first line: {shown or 'nothing'}. "
             f"Expected: {','.join(needed)} and any further columns, separated by {SEPARATORS[separator]}."
             + (f" Its cells are separated by {found}. Save it with {SEPARATORS[separator]}." if found else "")
         )

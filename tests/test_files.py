@@ -138,11 +138,14 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         (b'{"a": "NaN",\n "b": [NaN]}', "line 2: NaN, expected a finite number"),
         (b"[-Infinity]", "line 1: -Infinity, expected a finite number"),
         (b"[0,\n1e999]", "line 2: 1e999, expected a finite number"),
-        (b"[" + b"9" * 5000 + b"]", "expected a finite number"),
+        (b"[" + b"9" * 5000 + b"]", "line 1: 9+, expected a finite number"),
+        (b"[1" + b"0" * 308 + b"]", "line 1: 10+, expected a finite number"),
+        (b'{"a": 1, "\\u0061": 2}', "a key twice, with and without escapes"),
         (b"[" * 65 + b"]" * 65, "more than 64 lists and objects"),
         (b"[" * 1_000_000, "more than 64 lists and objects"),
         (b'["\\ud800"]', "half of a letter"),
-        (b" " * (16 * 2**20 + 1), "16 MB, expected at most 16 MB"),
+        (b" " * (32 * 2**20 + 1), "32 MB, expected at most 32 MB"),
+        (b"[" + b"[]," * 1_000_000 + b"[]]", "more than 1000000 lists and objects"),
     ],
 )
 def test_json_that_cannot_be_read(tmp_path, content, message):
@@ -159,6 +162,13 @@ def test_json_with_a_byte_order_mark_or_repeated_keys_in_several_objects_is_read
     assert read_json(tmp_path / "x.json") == {"a": {"b": 1, "c": '{"b": 2'}, "b": [{"b": 1500.0}, {"b": None}]}
     (tmp_path / "x.json").write_text("[" * 64 + "]" * 64)
     assert json.dumps(read_json(tmp_path / "x.json")) == "[" * 64 + "]" * 64
+
+
+def test_json_of_another_kind_is_an_error(tmp_path):
+    (tmp_path / "x.json").write_text("[1]")
+    assert read_json(tmp_path / "x.json", list) == [1]
+    with pytest.raises(DataError, match=r"holds '\[1\]', expected an object"):
+        read_json(tmp_path / "x.json", dict)
 
 
 @pytest.mark.parametrize("name", ["folder", "a" * 300 + ".json"])

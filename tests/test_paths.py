@@ -1,4 +1,5 @@
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,20 @@ def test_a_name_that_leads_elsewhere_is_no_path(tmp_path, name):
 @pytest.mark.parametrize("name", ["a" * 255, "p01 [red] =x.nii.gz", "\u00e9\u4e2d\u200b"])
 def test_other_names_are_paths(tmp_path, name):
     assert path_in(tmp_path, name) == tmp_path / name
+
+
+#: the layouts of others are only read; a subject is checked first by the path of its properties
+OTHERWISE = ("importers/acdc.py", "importers/bids.py", "importers/isles24.py", "preprocessing/store.py", "paths.py")
+
+
+def test_names_from_files_become_paths_in_one_place():
+    package = Path(paths.__file__).parent
+    directly = re.compile(r'/ f"\{[a-z_.]*(case|subject|phase|structure)\b')
+    found = {
+        path.relative_to(package).as_posix(): directly.findall(path.read_text(encoding="utf-8"))
+        for path in package.rglob("*.py")
+    }
+    assert [name for name, lines in found.items() if lines and name not in OTHERWISE] == []
 
 
 def test_names_of_plans_models_and_comparisons_stay_in_their_folders(home):

@@ -139,7 +139,7 @@ class Comparison:
         fold = model.fold(run.fold)
         if not (fold.final.is_file() and fold.run.is_file() and model.plans.is_file()):
             return False
-        theirs, record = read_plans(model.plans), read_json(fold.run)
+        theirs, record = read_plans(model.plans), read_json(fold.run, dict)
         settings, defaults = record.get("settings", {}), method_class(run.variant.method).options
         return (
             self._has_plan(theirs)
@@ -238,7 +238,7 @@ class Comparison:
 
     def cost(self, run: Run) -> dict[str, Any]:
         """Return the cost of the training; empty where it was not recorded or nothing is trained."""
-        return read_json(self.fold(run).run).get("cost", {}) if run.variant.trains else {}
+        return read_json(self.fold(run).run, dict).get("cost", {}) if run.variant.trains else {}
 
     def fold(self, run: Run) -> FoldPaths:
         """Return the folder of the training of a run."""

@@ -380,6 +380,11 @@ def label_path(folder: Path, case: str, description: DatasetDescription) -> Path
     return as_on_disk(path_in(folder, f"{case}{description.file_ending}"))
 
 
+def stem_of(path: Path, ending: str) -> str:
+    """Return the name of a file without its ending, in the Unicode form of tables (NFC)."""
+    return unicodedata.normalize("NFC", path.name).removesuffix(ending)
+
+
 def sidecar_path(folder: Path, case: str) -> Path:
     """Return the path of the JSON next to the images of a prediction."""
     return as_on_disk(path_in(folder, f"{case}.json"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from longflow.data.dataset import DatasetDescription, Scan, image_path, write_description, write_scans
+from longflow.data.dataset import DatasetDescription, Scan, image_path, label_path, write_description, write_scans
 from longflow.data.images import Geometry, write_volume
 from longflow.errors import DataError
 from longflow.files import read_json, write_csv
@@ -67,7 +67,7 @@ def _write(one: PhantomScan, folder: Path, part: str, description: DatasetDescri
     image = image_path(folder / f"images{part}", case, 0, description)
     write_volume(one.image, one.geometry, "int16", folder / "targetsTs" / image.name if one.is_target else image)
     if one.label is not None:
-        label = folder / f"labels{part}" / f"{case}{description.file_ending}"
+        label = label_path(folder / f"labels{part}", case, description)
         write_volume(one.label, one.geometry, "uint8", label)
     return replace(one.scan, images=(image,))
 

@@ -15,6 +15,7 @@ from longflow.data.dataset import (
     parse_time,
     rows_of_folder,
     sidecar_path,
+    stem_of,
 )
 from longflow.data.images import Volume, check_same_grid, read_geometry, read_scan
 from longflow.errors import DataError
@@ -59,9 +60,7 @@ def predicted_cases(folder: Path, description: DatasetDescription, words: Words)
         raise DataError(f"{folder} does not exist. Expected: a folder that longflow_predict wrote.")
     first_channel = f"_0000{description.file_ending}"
     cases = sorted(
-        path.name.removesuffix(first_channel)
-        for path in folder.glob(f"*{first_channel}")
-        if not path.name.startswith(".")
+        stem_of(path, first_channel) for path in folder.glob(f"*{first_channel}") if not path.name.startswith(".")
     )
     if not cases:
         raise DataError(

@@ -25,6 +25,7 @@ from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.files import file_digest, read_json, write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
 from longflow.parallel import for_each_subject
+from longflow.paths import path_in
 from longflow.task import get_task
 
 logger = logging.getLogger(__name__)
@@ -221,7 +222,8 @@ def _remove_outdated(unfinished: Path, scans: Sequence[ImportedScan], record: Ma
 def _files_of(scan: ImportedScan, folder: Path) -> tuple[Path, Path]:
     """Return the image and the label image of a scan in the dataset."""
     images, labels = FOLDERS[scan.part]
-    return folder / images / f"{scan.case}_0000{FILE_ENDING}", folder / labels / f"{scan.case}{FILE_ENDING}"
+    image, label = f"{scan.case}_0000{FILE_ENDING}", f"{scan.case}{FILE_ENDING}"
+    return path_in(folder / images, image), path_in(folder / labels, label)
 
 
 def _write_table(scans: list[ImportedScan], path: Path) -> None:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from unicodedata import normalize
 
 from pydantic import ValidationError
 
@@ -23,6 +22,7 @@ from longflow.data.dataset import (
     parse_time,
     read_description,
     rows_of_folder,
+    stem_of,
 )
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few
 from longflow.integrity.labels import absent_structures, description_problems, labelled_scans, unused_labels
@@ -250,7 +250,7 @@ class Part:
 
     def _check_label_names(self, description: DatasetDescription, task: Task) -> list[Problem]:
         ending, known = description.file_ending, {row.case for row in self.rows}
-        labelled = {_stem(path, ending): path for path in _files(self.labels)}
+        labelled = {stem_of(path, ending): path for path in _files(self.labels)}
         advice = "The file is not used. A label image is named {case}" + ending + "."
         problems = [
             warning(self.shown(path), "case", "a label without a line", f"a line for {case} in {self.table}", advice)
@@ -294,7 +294,7 @@ class Part:
         return problems + [
             warning(self.shown(path), "case", "a target that is not requested", expected, "The file is not used.")
             for path in _files(self.targets)
-            if re.sub(r"_[0-9]{4}\Z", "", _stem(path, description.file_ending)) not in cases
+            if re.sub(r"_[0-9]{4}\Z", "", stem_of(path, description.file_ending)) not in cases
         ]
 
     def subjects(
@@ -347,11 +347,6 @@ def _files(folder: Path) -> list[Path]:
     return sorted(
         path for path in folder.iterdir() if path.is_file() and path.name[0] != "." and path.name != "scans.csv"
     )
-
-
-def _stem(path: Path, ending: str) -> str:
-    """Return the name of a file without its ending, in the Unicode form of tables (NFC)."""
-    return normalize("NFC", path.name).removesuffix(ending)
 
 
 def _numbers(values: set[int]) -> str:

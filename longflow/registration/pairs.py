@@ -101,7 +101,7 @@ def slices_kept(subjects: Iterable[SubjectToRegister]) -> list[str]:
     found = []
     for subject in subjects:
         if subject.phases and subject.record.is_file():
-            start, stop, count = read_json(subject.record).get("slices", (0, 0, 0))
+            start, stop, count = read_json(subject.record, dict).get("slices", (0, 0, 0))
             if stop - start < count:
                 found.append(f"{subject.series.subject}: {stop - start} of {count}")
     return found

@@ -44,4 +44,4 @@ def record_cost(run: "Run") -> None:
         "peak_memory": highest(run.state.peak_memory, peak_memory(run.device)),
     }
     path = run.job.paths.run
-    write_json({**read_json(path), "cost": cost}, path)
+    write_json({**read_json(path, dict), "cost": cost}, path)

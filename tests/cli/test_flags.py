@@ -20,7 +20,7 @@ def test_impossible_durations(text):
         flags.duration(text)
 
 
-@pytest.mark.parametrize("text", ["0", "-2", "nan", "many", ""])
+@pytest.mark.parametrize("text", ["0", "-2", "nan", "many", "", "1_0", "inf"])
 def test_impossible_numbers(text):
     for kind in (int, float):
         with pytest.raises(argparse.ArgumentTypeError):

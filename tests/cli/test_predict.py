@@ -73,6 +73,7 @@ def test_what_cannot_be_done_ends_with_1(images, tmp_path, flags, message, capsy
     ("flags", "message"),
     [
         ("-t 2024-01-31", "'2024-01-31' is not a number"),
+        ("-t 2019_01", "'2019_01' is not a number"),
         ("-t 3,5", "decimals after a point"),
         ("--steps 0", "0 is not above zero"),
         ("--solver eular", "'euler'"),

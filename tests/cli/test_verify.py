@@ -67,3 +67,24 @@ def test_a_flag_that_is_missing(capsys):
     with pytest.raises(SystemExit) as raised:
         main([])
     assert raised.value.code == 1
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "shown"),
+    [
+        ("dataset.json", "{", "[" * 100_000, "more than 64 lists and objects"),
+        ("dataset.json", '"days"', "NaN", "line 1: NaN, expected a finite number"),
+        ("dataset.json", '"T1"', '"[/red]\\u001b]8;;http://x"', "without control characters"),
+        ("scans.csv", "p1_1,p1,30", "b" * 300 + ",p1,30", "160 bytes"),
+        ("scans.csv", "p1_1,p1,30", "[/red]\x1b]8;;http://x,p1,30", r"[/red]\x1b]8;;http://x"),
+        ("scans.csv", "p1_1,p1,30", "p1_1,p1,=1+1", "'=1+1'"),
+    ],
+)
+def test_hostile_text_ends_with_1_and_reaches_neither_terminal_nor_spreadsheet(raw, capsys, file, old, new, shown):
+    text = (raw / file).read_text()
+    (raw / file).write_text(text.replace(old, new, 1))
+    assert run("-d", "1") == 1
+    captured = capsys.readouterr()
+    assert "".join(shown.split()) in "".join(captured.out.replace("│", "").split())
+    assert "\x1b" not in captured.out + captured.err
+    assert all(cell[:1] not in ("=", "+", "@") for line in written() for cell in line.values())

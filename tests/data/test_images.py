@@ -99,18 +99,6 @@ def test_voxels_that_are_no_numbers(tmp_path, ending, value, name):
         read_image(tmp_path / f"a{ending}")
 
 
-@pytest.mark.parametrize("data_type", ["int16", "float32"])
-def test_voxels_that_are_no_numbers_are_not_written(tmp_path, data_type):
-    """Cast to whole numbers, NaN would become 0."""
-    array = tiny_array().astype(np.float32)
-    array[5, 0, 2] = np.nan
-    write_image(tiny_array(), tmp_path / "in.nii.gz")
-    geometry = read_geometry(tmp_path / "in.nii.gz")
-    with pytest.raises(DataError, match=r"out\.nii\.gz is not written\. .* 1 NaN, the first at \(2, 0, 5\)"):
-        write_volume(array, geometry, data_type, tmp_path / "out.nii.gz")
-    assert not (tmp_path / "out.nii.gz").exists()
-
-
 def test_files_that_are_no_volumes(tmp_path):
     with pytest.raises(DataError, match="does not exist"):
         read_image(tmp_path / "none.nii.gz")

@@ -244,3 +244,13 @@ def test_label_values_beyond_16_bits_are_refused(tmp_path):
     label = sitk.GetImageFromArray(np.array([[[0, 65536]]], dtype=np.int32))
     with pytest.raises(DataError, match=r"a\.nii\.gz holds the label value 65536, expected at most 65535"):
         label_array(label, tmp_path / "a.nii.gz")
+
+
+@pytest.mark.parametrize("case", ["../../x", "a\nb"])
+def test_a_case_that_leads_out_of_the_dataset_is_refused(tmp_path, case):
+    write_image(tiny_array(), tmp_path / "source.nii.gz")
+    scan = ImportedScan(case, "a", 0.0, tmp_path / "source.nii.gz")
+    dataset = ImportedDataset([scan], "days", "T1", {})
+    with pytest.raises(DataError, match="cannot be a file name"):
+        write_dataset(dataset, Destination(tmp_path / "raw" / "Dataset101_X", processes=1))
+    assert not list(tmp_path.glob("x*")) and not (tmp_path / "raw" / "Dataset101_X").exists()

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from longflow.files import parse_number
 from longflow.task import RequestFlag, Task, Words
 
 
@@ -11,13 +10,15 @@ def _time(text: str) -> float:
     """Parse a time of ``-t``."""
     import argparse
 
-    time = parse_number(text)
-    if time is None:
+    try:
+        if "_" in text:
+            raise ValueError  # float reads 2019_01 as 201901
+        return float(text)
+    except ValueError as error:
         raise argparse.ArgumentTypeError(
             f"'{text}' is not a number. Times count in the time unit of the dataset, from the same day as scans.csv "
             "(365, not a date), with decimals after a point"
-        )
-    return time
+        ) from error
 
 
 class Forecast(Task):

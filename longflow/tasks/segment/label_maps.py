@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from longflow.data.dataset import DatasetDescription, Scan, as_on_disk, series_of_folder, sidecar_path
+from longflow.data.dataset import DatasetDescription, Scan, as_on_disk, series_of_folder, sidecar_path, stem_of
 from longflow.data.images import Geometry, check_same_grid, read_image
 from longflow.data.labels import structures
 from longflow.errors import ConfigurationError, DataError, first_few
@@ -99,11 +99,7 @@ def find_label_pairs(
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist. Expected: a folder that longflow_predict wrote.")
     ending = description.file_ending
-    paths = {
-        path.name.removesuffix(ending): path
-        for path in sorted(folder.glob(f"*{ending}"))
-        if not path.name.startswith(".")
-    }
+    paths = {stem_of(path, ending): path for path in sorted(folder.glob(f"*{ending}")) if not path.name.startswith(".")}
     if not paths:
         raise DataError(
             f"{folder} holds no label maps: found no file {{case}}{ending}. "

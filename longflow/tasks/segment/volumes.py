@@ -39,7 +39,7 @@ def write_volumes(folder: Path) -> None:
     """
     rows = []
     for scan in read_rows(folder / "scans.csv"):
-        volumes = read_json(sidecar_path(folder, scan.case)).get("volumes", {})
+        volumes = read_json(sidecar_path(folder, scan.case), dict).get("volumes", {})
         for structure, volume in volumes.items():
             place = {"subject": scan.subject, "case": scan.case, "time": scan.time, "structure": structure}
             rows.append({**place, **{name: volume[name] for name in ("voxels", "volume_ml")}})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from longflow.data.dataset import DatasetDescription, is_name, label_path, sidecar_path
+from longflow.data.dataset import DatasetDescription, is_name, label_path, sidecar_path, stem_of
 from longflow.data.labels import structures
 from longflow.errors import DataError
 from longflow.evaluation.references import (
@@ -136,7 +136,7 @@ def find_translation_pairs(
 def _label_map_of(reference: Files, description: DatasetDescription) -> Path | None:
     """The label map of an acquired scan, where its dataset names structures and has one."""
     folder = reference[0].parent
-    case = reference[0].name.removesuffix(f"_0000{description.file_ending}")
+    case = stem_of(reference[0], f"_0000{description.file_ending}")
     if folder.name not in _LABELS_OF or not structures(description.labels):
         return None
     path = label_path(folder.with_name(_LABELS_OF[folder.name]), case, description)

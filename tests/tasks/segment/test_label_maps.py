@@ -1,5 +1,6 @@
 import logging
 from dataclasses import replace
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -50,6 +51,18 @@ def test_structures(labelled):
 def test_a_dataset_without_structures_is_refused(description):
     with pytest.raises(ConfigurationError, match="names no structure"):
         Structures.of(description)
+
+
+def test_names_on_disk_may_be_in_another_form_of_unicode(out, tmp_path, labelled, write_labels, write_table):
+    raw = tmp_path / "other"
+    (raw / "imagesTr").mkdir(parents=True)
+    for form, folder in (("NFD", out), ("NFC", raw / "labelsTr")):
+        write_labels(folder, normalize(form, "M\u00fcller_0"), BLANK)
+    write_table(raw / "scans.csv", ("M\u00fcller_0", "M\u00fcller", 3.0))
+    scans, without = find(out, raw, labelled)
+    assert [(scan.case, scan.time, scan.images[0].is_file(), without) for scan in scans] == [
+        ("M\u00fcller_0", 3.0, True, [])
+    ]
 
 
 def test_scans_in_order_of_time_by_the_folders_own_table(out, raw, labelled, write_labels, write_table):

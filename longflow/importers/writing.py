@@ -20,9 +20,10 @@ from longflow import __version__
 from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
 from longflow.data.images import Geometry, by_axis, check_same_grid, read_image_of_any_size, write_volume
 from longflow.errors import ConfigurationError, DataError
-from longflow.files import read_json, write_json
+from longflow.files import exclusive_lock, read_json, write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
 from longflow.parallel import for_each_subject
+from longflow.paths import lock_beside
 from longflow.task import get_task
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,14 @@ def write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
     :param to: where to write it, and how.
     :returns: False where the dataset was imported with the same settings before, and nothing had to be done.
     :raises DataError: a source file cannot be used, or another dataset of this name exists.
+    :raises InUseError: another process writes the dataset.
     """
+    with exclusive_lock(lock_beside(to.raw), f"{to.raw.name} is being written"):
+        return _write_dataset(dataset, to)
+
+
+def _write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
+    """Write the dataset while its lock is held."""
     scans = dataset.scans
     if not get_task(to.task).predicts_new_scans:
         scans = [replace(scan, part="context") if scan.part == "target" else scan for scan in scans]

@@ -4,10 +4,12 @@ from dataclasses import replace
 import pytest
 
 from longflow.data.dataset import read_description
-from longflow.errors import ConfigurationError, DataError
+from longflow.errors import ConfigurationError, DataError, InUseError
 from longflow.files import read_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
 from longflow.importers.writing import named_labels, write_dataset
+from longflow.paths import lock_beside
+from tests.conftest import another_process_holds
 from tests.data.helpers import tiny_array, tiny_label, write_image
 
 
@@ -132,3 +134,13 @@ def test_named_labels():
     assert named_labels(set(), []) == {}
     assert named_labels({0, 3}, []) == {"background": 0, "label_1": 1, "label_2": 2, "label_3": 3}
     assert named_labels({0, 1}, ["a", "b"]) == {"background": 0, "a": 1, "b": 2}
+
+
+def test_one_process_writes_a_dataset_at_a_time(scans, raw):
+    with (
+        another_process_holds(lock_beside(raw)),
+        pytest.raises(InUseError, match="Dataset103_Test is being written by another process"),
+    ):
+        run(scans, raw)
+    assert not raw.exists() and not (raw.parent / ".unfinished-import-Dataset103_Test").exists()
+    assert run(scans, raw)

@@ -1,8 +1,10 @@
 """Read text, JSON and tables strictly; write files whole or not at all, and by one process at a time."""
 
 import csv
+import errno
 import fcntl
 import glob
+import gzip
 import hashlib
 import io
 import json
@@ -15,6 +17,7 @@ import stat
 import time
 import unicodedata
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -42,6 +45,8 @@ NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 #: beginnings of cells that spreadsheets run
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+#: bytes for which there has to be room after a file was written
+ROOM = 65_536
 
 _HOST = re.sub(r"\W", "", platform.node()) or "unknown"
 
@@ -84,6 +89,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             if mode is not None:
                 temporary.touch(mode=0o600, exist_ok=False)
             yield temporary
+            _check_whole(temporary)
             if mode is not None:
                 with suppress(PermissionError):  # file systems without permissions
                     temporary.chmod(mode)
@@ -91,6 +97,29 @@ def atomic_write(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # where even the folder could not be made
             temporary.unlink(missing_ok=True)
+
+
+def _check_whole(path: Path) -> None:
+    """Check a file that was just written: SimpleITK does not notice when the disk has no room for the last bytes.
+
+    A file that was cut off for want of room cannot grow either. A compressed one is read to its end, too, since another
+    process may have made room in the meantime.
+
+    :raises OSError: the file is cut off, or there is no room left at all.
+    """
+    with open(path, "r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.write(bytes(ROOM))
+        file.flush()
+        file.truncate(size)
+    if path.suffix != ".gz":
+        return
+    try:
+        with suppress(gzip.BadGzipFile, zlib.error), gzip.open(path) as file:  # a copy is as its original
+            while file.read(1 << 20):
+                pass
+    except EOFError as error:
+        raise OSError(errno.ENOSPC, "the file was cut off while it was written, as on a full disk") from error
 
 
 def open_in_place(path: Path) -> TextIO:

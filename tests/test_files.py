@@ -1,5 +1,6 @@
 import csv
 import errno
+import gzip
 import hashlib
 import json
 import logging
@@ -7,9 +8,11 @@ import os
 import platform
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from longflow import files
+from longflow.data.images import Geometry, write_volume
 from longflow.errors import DataError, InUseError
 from longflow.files import (
     atomic_write,
@@ -23,7 +26,7 @@ from longflow.files import (
     write_json,
     write_text,
 )
-from tests.conftest import another_process_holds
+from tests.conftest import another_process_holds, small_disk
 
 
 def full_disk(*arguments, **options):
@@ -279,6 +282,35 @@ def test_a_process_that_was_forked_does_not_hold_what_its_parent_held(tmp_path):
         assert lock.read_text().startswith(f"process {os.getpid()}")
     os.close(end)
     os.close(ended)
+
+
+@pytest.mark.parametrize("cut", [1, 8, 30])
+def test_a_compressed_file_that_its_writer_left_cut_off_is_not_put_in_place(tmp_path, cut):
+    """As SimpleITK does on a full disk."""
+    path = tmp_path / "scan.nii.gz"
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(gzip.compress(b"x" * 1000))
+    whole = path.read_bytes()
+    with (
+        pytest.raises(DataError, match=r"scan\.nii\.gz could not be written: the file was cut off"),
+        atomic_write(path) as temporary,
+    ):
+        temporary.write_bytes(gzip.compress(os.urandom(1000))[:-cut])
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd"])
+def test_an_image_is_written_whole_or_not_at_all_on_a_full_disk(tmp_path, ending):
+    array = np.random.default_rng(0).integers(0, 30_000, (5, 20, 20))
+    geometry = Geometry((20, 20, 5), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    path = tmp_path / f"scan{ending}"
+    write_volume(array, geometry, "int16", path)
+    size = path.stat().st_size
+    for room in (100, 1000, size // 2, size - 200, size - 1):
+        path.unlink(missing_ok=True)
+        with pytest.raises(DataError, match="could not be written"), small_disk(room):
+            write_volume(array, geometry, "int16", path)
+        assert list(tmp_path.iterdir()) == [], room
 
 
 def test_the_lock_leaves_nothing_behind(tmp_path):

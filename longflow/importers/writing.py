@@ -22,10 +22,10 @@ from longflow import __version__
 from longflow.data.dataset import DatasetDescription, Scan, warn_of_spellings, write_description, write_scans
 from longflow.data.images import Geometry, by_axis, check_same_grid, read_geometry, read_image_of_any_size, write_volume
 from longflow.errors import ConfigurationError, DataError, first_few
-from longflow.files import file_digest, read_json, write_json
+from longflow.files import exclusive_lock, file_digest, read_json, write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
 from longflow.parallel import for_each_subject
-from longflow.paths import path_in
+from longflow.paths import lock_beside, path_in
 from longflow.task import get_task
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,14 @@ def write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
         be done.
     :raises DataError: a source file cannot be used, or another dataset of this name exists. A dataset that an import
         did not write alone is never deleted.
+    :raises InUseError: another process writes the dataset.
     """
+    with exclusive_lock(lock_beside(to.raw), f"{to.raw.name} is being written"):
+        return _write_dataset(dataset, to)
+
+
+def _write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
+    """Write the dataset while its lock is held."""
     scans = dataset.scans
     if not get_task(to.task).predicts_new_scans:
         scans = [replace(scan, part="context") if scan.part == "target" else scan for scan in scans]

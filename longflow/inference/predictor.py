@@ -20,13 +20,14 @@ from longflow.data.dataset import (
 )
 from longflow.data.images import Volume
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
-from longflow.files import file_digest, read_json, write_json
+from longflow.files import exclusive_lock, file_digest, read_json, write_json
 from longflow.inference.models import Models, PredictionSettings, load_models, task_of
 from longflow.inference.requests import Request
 from longflow.inference.selection import Selection, select
 from longflow.integrity.prediction import scan_problems, verify_input
 from longflow.integrity.problems import Problem
 from longflow.parallel import Progress
+from longflow.paths import lock_in
 from longflow.plans import Plans
 from longflow.task import Words, all_tasks, get_task
 from longflow.version import __version__
@@ -171,9 +172,22 @@ def predict_folder(
     :returns: what the folder requests, made now or before.
     :raises ConfigurationError: an option is for models of another task.
     :raises DataError: nothing is requested, or some predictions could not be made (each is named).
+    :raises InUseError: another process predicts into the output folder.
     """
     source, folder = Path(input_folder), Path(output_folder)
     items = _checked_requests(predictor, source, folder, options or {})
+    with exclusive_lock(lock_in(folder), f"{folder} is being written"):
+        _predict_missing(predictor, items, folder, overwrite, progress)
+    return items
+
+
+def _predict_missing(
+    predictor: Predictor[OfRequest], items: list[OfRequest], folder: Path, overwrite: bool, progress: Progress
+) -> None:
+    """Make the predictions that are missing in a folder whose lock is held.
+
+    :raises DataError: some could not be made.
+    """
     description = predictor.models.description
     if not overwrite:
         _check_settings(predictor, items, folder)
@@ -189,7 +203,6 @@ def predict_folder(
             f"{len(failures)} of {len(items)} {predictor.words.several} could not be made, the others are in "
             f"{folder}:\n" + "\n".join(failures)
         )
-    return items
 
 
 def _checked_requests(

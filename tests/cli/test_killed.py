@@ -1,6 +1,7 @@
 """kill -9 and SIGTERM at a random moment, then the same again: the result is that of an uninterrupted command.
 
-Preprocessing is killed in tests/preprocessing/test_run.py.
+Preprocessing is killed in tests/preprocessing/test_run.py. benchmarks/kill.py kills more commands, and fills disks; a
+short form of it is here.
 """
 
 import os
@@ -118,3 +119,22 @@ def test_killed_prediction_goes_on_to_the_same_forecasts(dataset, tmp_path):
     files = sorted(path.name for path in whole.iterdir())
     assert files == sorted(path.name for path in out.iterdir())
     assert all((whole / name).read_bytes() == (out / name).read_bytes() for name in files)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a disk of its own")
+def test_a_short_campaign_of_kills_full_disks_and_read_only_disks(tmp_path):
+    root = Path(__file__).parents[2]
+    result = subprocess.run(
+        [
+            sys.executable,
+            "benchmarks/kill.py",
+            *["--kills", "4", "--disturbances", "1", "--steps", "import", "preprocess"],
+        ],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root), "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0 and "All results equal" in result.stdout, result.stdout + result.stderr
+    assert "| import | killed | 2 |" in result.stdout and "| preprocess | killed | 2 |" in result.stdout

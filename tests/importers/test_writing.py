@@ -8,10 +8,12 @@ import pytest
 import SimpleITK as sitk
 
 from longflow.data.dataset import read_description
-from longflow.errors import ConfigurationError, DataError
+from longflow.errors import ConfigurationError, DataError, InUseError
 from longflow.files import read_json, write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
 from longflow.importers.writing import label_array, named_labels, write_dataset
+from longflow.paths import lock_beside
+from tests.conftest import another_process_holds
 from tests.data.helpers import tiny_array, tiny_label, write_image
 
 
@@ -254,3 +256,13 @@ def test_a_case_that_leads_out_of_the_dataset_is_refused(tmp_path, case):
     with pytest.raises(DataError, match="cannot be a file name"):
         write_dataset(dataset, Destination(tmp_path / "raw" / "Dataset101_X", processes=1))
     assert not list(tmp_path.glob("x*")) and not (tmp_path / "raw" / "Dataset101_X").exists()
+
+
+def test_one_process_writes_a_dataset_at_a_time(scans, raw):
+    with (
+        another_process_holds(lock_beside(raw)),
+        pytest.raises(InUseError, match="Dataset103_Test is being written by another process"),
+    ):
+        run(scans, raw)
+    assert not raw.exists() and not (raw.parent / ".unfinished-import-Dataset103_Test").exists()
+    assert run(scans, raw)

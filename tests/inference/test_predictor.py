@@ -18,16 +18,18 @@ from longflow.data.dataset import (
     write_scans,
 )
 from longflow.data.images import read_scan, write_volume
-from longflow.errors import ConfigurationError, DataError, ModelError, NotFoundError
+from longflow.errors import ConfigurationError, DataError, InUseError, ModelError, NotFoundError
 from longflow.files import read_json, write_json
 from longflow.inference.models import PredictionSettings
 from longflow.inference.predictor import Predictor, load_predictor, predict_folder
 from longflow.inference.selection import select
 from longflow.methods.weights import read_checkpoint, write_checkpoint
+from longflow.paths import lock_in
 from longflow.plans import TrainingData, read_plans
 from longflow.task import TASKS, Words, get_task
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.segment.predictor import Segmenter
+from tests.conftest import another_process_holds
 from tests.inference.helpers import segmentation_model
 from tests.training.helpers import SHAPE, TIMES, finished_model, geometry, make_dataset, scan_array
 
@@ -637,3 +639,11 @@ def test_scans_are_read_once_for_all_times_of_a_subject(forecaster, folder, tmp_
 def test_input_and_output_are_two_folders(forecaster, folder):
     with pytest.raises(ConfigurationError, match="Input and output are the same folder; forecasts would stand"):
         predict_folder(forecaster, folder, folder / ".." / folder.name, overwrite=True)
+
+
+def test_one_process_predicts_into_a_folder_at_a_time(forecaster, folder, tmp_path):
+    out = tmp_path / "out"
+    with another_process_holds(lock_in(out)), pytest.raises(InUseError, match="out is being written by another"):
+        predict_folder(forecaster, folder, out)
+    assert len(predict_folder(forecaster, folder, out)) == 2
+    assert not lock_in(out).exists()

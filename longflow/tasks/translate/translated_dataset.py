@@ -21,12 +21,12 @@ from longflow.data.dataset import (
 )
 from longflow.data.images import read_geometry, read_label
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
-from longflow.files import atomic_write, file_digest, read_json, write_json
+from longflow.files import atomic_write, exclusive_lock, file_digest, read_json, write_json
 from longflow.importers.writing import put_in_place
 from longflow.inference.models import Models
 from longflow.inference.predictor import INTENDED_USE, is_predicted, make_item
 from longflow.parallel import Progress
-from longflow.paths import DatasetPaths
+from longflow.paths import DatasetPaths, lock_beside
 from longflow.tasks.translate.predictor import CAUTION, Translator
 from longflow.tasks.translate.requests import TranslationRequest
 from longflow.version import __version__
@@ -87,7 +87,16 @@ def write_translated_dataset(
     :raises NotFoundError: the model does not know the phase.
     :raises DataError: there is no label to copy, or a scan cannot be used (the others are done).
     :raises ConfigurationError: the output folder was not written here, or was made with other settings.
+    :raises InUseError: another process writes the output folder.
     """
+    with exclusive_lock(lock_beside(output), f"{output} is being written"):
+        return _translate_dataset(translator, phase, output, overwrite, progress)
+
+
+def _translate_dataset(
+    translator: Translator, phase: str, output: Path, overwrite: bool, progress: Progress
+) -> TranslatedDataset:
+    """Translate while the lock of the output folder is held."""
     work, description, unlabelled = _work(translator, phase)
     requests = [one.request for one in work]
     record = {

@@ -176,22 +176,28 @@ def predict_folder(
     """
     source, folder = Path(input_folder), Path(output_folder)
     items = _checked_requests(predictor, source, folder, options or {})
+    warnings = _warnings_of_folder(predictor, source)
     with exclusive_lock(lock_in(folder), f"{folder} is being written"):
-        _predict_missing(predictor, items, folder, overwrite, progress)
+        _predict_missing(predictor, items, folder, warnings, overwrite, progress)
     return items
 
 
 def _predict_missing(
-    predictor: Predictor[OfRequest], items: list[OfRequest], folder: Path, overwrite: bool, progress: Progress
+    predictor: Predictor[OfRequest],
+    items: list[OfRequest],
+    folder: Path,
+    warnings: Sequence[str],
+    overwrite: bool,
+    progress: Progress,
 ) -> None:
     """Make the predictions that are missing in a folder whose lock is held.
 
+    :param warnings: of the whole input.
     :raises DataError: some could not be made.
     """
     description = predictor.models.description
     if not overwrite:
         _check_settings(predictor, items, folder)
-    warnings = _warnings_of_folder(predictor, source)
     todo = items if overwrite else _unfinished(predictor, items, folder, description)
     failures = _make_all(predictor, todo, folder, description, progress, warnings)
     done = [item for item in items if is_predicted(predictor, item, folder, description)]
@@ -199,9 +205,10 @@ def _predict_missing(
         write_table(done, folder, description)
         predictor.finish(folder)
     if failures:
+        others = f" The others are in {folder}." if done else ""
         raise DataError(
-            f"{len(failures)} of {len(items)} {predictor.words.several} could not be made, the others are in "
-            f"{folder}:\n" + "\n".join(failures)
+            f"{len(failures)} of {len(items)} {predictor.words.several} could not be made.{others}\n"
+            + "\n".join(failures)
         )
 
 

@@ -50,8 +50,6 @@ TESTED_ELSEWHERE = {
     "longflow/tasks/segment/task.py": "test_tasks.py",
     "longflow/tasks/translate/planning.py": "planning/test_presets.py",
     "longflow/tasks/translate/task.py": "test_tasks.py",
-    "longflow/data/formats.py": "data/test_images.py",
-    "longflow/data/memory.py": "data/test_images.py",
     "longflow/integrity/problems.py": "integrity/test_dataset.py",
     "longflow/integrity/voxels.py": "integrity/test_dataset.py",
     "longflow/methods/forecasting/_direct.py": "methods/forecasting/test_direct.py",

@@ -10,6 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -290,8 +291,12 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
 
 def _warn_of_scales(scans: Sequence[ImportedScan]) -> None:
     """Name the images whose voxel size is taken from pixdim, since their transform has axes of 1 mm."""
-    images = sorted({scan.image for scan in scans})
-    if repaired := [path for path in images if (grid := read_geometry(path)).repaired is not grid]:
+    repaired = []
+    for path in sorted({scan.image for scan in scans}):
+        with suppress(DataError):  # said when the scan is imported
+            grid = read_geometry(path)
+            repaired += [path] if grid.repaired is not grid else []
+    if repaired:
         logger.warning(
             "The sform of %d images has no scale (axes of 1 mm), unlike their pixdim: %s. The voxel size in pixdim is "
             "taken, and the imported images get a right sform.",

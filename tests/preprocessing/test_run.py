@@ -61,7 +61,13 @@ def test_only_what_is_missing_or_stale_is_done(dataset):
     assert preprocess_dataset(NAME, processes=1).kept == 3
     assert written(folder) == first
 
-    os.utime(dataset.raw / "imagesTr" / "s1_0_0000.nii.gz", ns=(1, 1))  # as if it had been replaced
+    os.utime(dataset.raw / "imagesTr" / "s0_0_0000.nii.gz", ns=(1, 1))  # as if it had been copied
+    replaced = dataset.raw / "imagesTr" / "s1_0_0000.nii.gz"
+    before = replaced.stat()
+    content = bytearray(replaced.read_bytes())
+    content[4] ^= 1  # the time in the header of gzip: another file of the same size
+    replaced.write_bytes(content)
+    os.utime(replaced, ns=(before.st_atime_ns, before.st_mtime_ns))
     summary = preprocess_dataset(NAME, processes=1)
     assert (summary.prepared, summary.kept) == (1, 2)
     assert {name for name, when in written(folder).items() if when != first[name]} == {"s1"}

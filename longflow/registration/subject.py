@@ -11,7 +11,15 @@ import SimpleITK as sitk
 
 from longflow.data.box import Box, box_slices
 from longflow.data.dataset import DatasetDescription, Scan, Series
-from longflow.data.images import Geometry, check_same_grid, read_array, read_geometry, read_image, write_volume
+from longflow.data.images import (
+    Geometry,
+    check_same_grid,
+    label_advice,
+    read_array,
+    read_geometry,
+    read_image,
+    write_volume,
+)
 from longflow.data.nifti import moved
 from longflow.data.phases import phase_pairs
 from longflow.errors import DataError
@@ -96,7 +104,10 @@ def check_files(scan: Scan, geometry: Geometry) -> None:
     """
     first = f"the first channel, {scan.images[0].name},"
     for path in files_of(scan)[1:]:
-        check_same_grid(read_geometry(path), path, geometry, first, "All files of a scan must be on one grid.")
+        found, advice = read_geometry(path), "All files of a scan must be on one grid."
+        if path == scan.label:
+            advice += f" {label_advice(found, read_geometry(scan.images[0]))}"
+        check_same_grid(found, path, geometry, first, advice)
 
 
 def grid_image(geometry: Geometry) -> sitk.Image:

@@ -124,11 +124,11 @@ def cropped(geometry: Geometry, box: Box) -> Geometry:
 
     :param geometry: of the whole volume.
     :param box: [start, stop] along z, y, x.
-    :returns: the grid of the voxels inside; a NIfTI header moves with it.
+    :returns: the grid of the voxels inside; the transforms of a NIfTI header move with it.
     """
     found = Geometry.of(grid_image(geometry)[tuple(reversed(box_slices(box)))])
     start = tuple(first for first, _ in reversed(box))
-    return replace(found, nifti=moved(geometry.nifti, start) if geometry.nifti else b"")
+    return replace(found, nifti=moved(geometry.nifti, start) if geometry.by_transform else b"")
 
 
 def copy_scan(scan: Scan, subject: SubjectToRegister) -> None:

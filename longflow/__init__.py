@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from longflow.errors import (
         ConfigurationError,
         DataError,
+        FileError,
         InUseError,
         LongflowError,
         ModelError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConfigurationError",
     "DataError",
+    "FileError",
     "ForecastRequest",
     "Forecaster",
     "InUseError",

@@ -263,9 +263,8 @@ def _check_kind(block: bytes, path: Path) -> None:
     if compressed != str(path).lower().endswith(".gz"):
         found = "a compressed file (gzip)" if compressed else "a file that is not compressed"
         name = Path(path).name
-        right = name + ".gz" if compressed else name[: -len(".gz")]
-        command = f"mv {name} {right}" + ("" if compressed else f" && gzip {right}")
-        advice = f"Programs judge a file by its name. {'Rename' if compressed else 'Compress'} it: {command}"
+        other, tool = (f"{name}.gz", "gunzip") if compressed else (name[: -len(".gz")], "gzip")
+        advice = f"Programs judge a file by its name. Convert it: mv {name} {other} && {tool} {other}"
         raise file_error(path, "name", found, "a name that fits", advice, says=f"is {found}")
 
 

@@ -21,7 +21,15 @@ import SimpleITK as sitk
 
 from longflow import __version__
 from longflow.data.dataset import DatasetDescription, Scan, warn_of_spellings, write_description, write_scans
-from longflow.data.images import Geometry, by_axis, check_same_grid, read_geometry, read_image_of_any_size, write_volume
+from longflow.data.images import (
+    Geometry,
+    by_axis,
+    check_same_grid,
+    label_advice,
+    read_geometry,
+    read_image_of_any_size,
+    write_volume,
+)
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.files import exclusive_lock, file_digest, read_json, write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
@@ -282,7 +290,7 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
             array = label_array(label, scan.label)
             if array.any():
                 values |= _values(array)
-                _check_same_grid(scan, image, label)
+                _check_same_grid(scan, geometry, read_geometry(scan.label))
                 write_volume(array, geometry, array.dtype.name, label_path)
         array = sitk.GetArrayViewFromImage(image)
         write_volume(array, geometry, array.dtype.name, path)
@@ -354,11 +362,9 @@ def label_array(label: sitk.Image, path: Path) -> np.ndarray:
     return whole.astype(np.uint8 if whole.max() < 256 else np.uint16)
 
 
-def _check_same_grid(scan: ImportedScan, image: sitk.Image, label: sitk.Image) -> None:
-    of_image, of_label = Geometry.of(image), Geometry.of(label)
+def _check_same_grid(scan: ImportedScan, of_image: Geometry, of_label: Geometry) -> None:
     differences = of_image.differences(of_label)
     if scan.same_voxels and differences and differences[0][0] != "size":
         logger.warning("%s: its %s differs from that of its image, which is used.", scan.label, differences[0][0])
         return
-    advice = "A label image must be on the grid of its scan."
-    check_same_grid(of_label, scan.label, of_image, f"its image, {scan.image},", advice)
+    check_same_grid(of_label, scan.label, of_image, f"its image, {scan.image},", label_advice(of_label, of_image))

@@ -11,7 +11,15 @@ import SimpleITK as sitk
 
 from longflow.data.box import Box, box_slices
 from longflow.data.dataset import DatasetDescription, Scan, Series
-from longflow.data.images import Geometry, check_same_grid, read_array, read_geometry, read_image, write_volume
+from longflow.data.images import (
+    Geometry,
+    check_same_grid,
+    label_advice,
+    read_array,
+    read_geometry,
+    read_image,
+    write_volume,
+)
 from longflow.data.nifti import moved
 from longflow.data.phases import phase_pairs
 from longflow.errors import DataError
@@ -97,7 +105,10 @@ def check_files(scan: Scan, geometry: Geometry) -> None:
     """
     first = f"the first channel, {scan.images[0].name},"
     for path in files_of(scan)[1:]:
-        check_same_grid(read_geometry(path), path, geometry, first, "All files of a scan must be on one grid.")
+        found, advice = read_geometry(path), "All files of a scan must be on one grid."
+        if path == scan.label:
+            advice += f" {label_advice(found, read_geometry(scan.images[0]))}"
+        check_same_grid(found, path, geometry, first, advice)
 
 
 def grid_image(geometry: Geometry) -> sitk.Image:
@@ -114,11 +125,11 @@ def cropped(geometry: Geometry, box: Box) -> Geometry:
 
     :param geometry: of the whole volume.
     :param box: [start, stop] along z, y, x.
-    :returns: the grid of the voxels inside; a NIfTI header moves with it.
+    :returns: the grid of the voxels inside; the transforms of a NIfTI header move with it.
     """
     found = Geometry.of(grid_image(geometry)[tuple(reversed(box_slices(box)))])
     start = tuple(first for first, _ in reversed(box))
-    return replace(found, nifti=moved(geometry.nifti, start) if geometry.nifti else b"")
+    return replace(found, nifti=moved(geometry.nifti, start) if geometry.by_transform else b"")
 
 
 def copy_scan(scan: Scan, subject: SubjectToRegister) -> None:

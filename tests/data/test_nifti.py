@@ -147,11 +147,11 @@ def test_bytes_after_the_end_are_ignored(tmp_path, ending):
         np.testing.assert_array_equal(read_nifti_array(path), tiny_array())
 
 
-def test_a_name_that_does_not_fit_says_how_to_rename(tmp_path):
+def test_a_name_that_does_not_fit_says_how_to_convert(tmp_path):
     content = saved(tmp_path / "a.nii").read_bytes()
     (tmp_path / "a.nii").write_bytes(gzip.compress(content))
-    with pytest.raises(DataError, match=r"a\.nii is a compressed file \(gzip\).* Rename it: mv a\.nii a\.nii\.gz"):
+    with pytest.raises(DataError, match=r"a\.nii is a compressed file \(gzip\).* && gunzip a\.nii\.gz"):
         read_header(tmp_path / "a.nii")
     (tmp_path / "b.nii.gz").write_bytes(content)
-    with pytest.raises(DataError, match=r"is not compressed.* Compress it: mv b\.nii\.gz b\.nii && gzip b\.nii"):
+    with pytest.raises(DataError, match=r"is not compressed.* mv b\.nii\.gz b\.nii && gzip b\.nii"):
         read_header(tmp_path / "b.nii.gz")

@@ -84,6 +84,19 @@ def test_a_channel_on_another_grid_is_refused(subject):
         check_files(scan, Geometry((1, 2, 3), (1, 1, 1), (0, 0, 0), tuple(np.eye(3).ravel())))
 
 
+def test_a_label_on_the_other_transform_must_not_be_resampled(subject):
+    scan = subject.series.scans[0]
+    (path,) = scan.images
+    image = nibabel.load(path)
+    turned = image.affine.copy()
+    turned[:3, 3] += 3, 4, 0
+    nibabel.save(nibabel.Nifti1Image(np.asarray(nibabel.load(scan.label).dataobj), turned), scan.label)
+    image.set_sform(turned, 2)
+    nibabel.save(image, path)
+    with pytest.raises(DataError, match=r"labelsTr/.* Do not resample the label image"):
+        check_files(scan, read_geometry(path))
+
+
 def test_transforms_are_read_again(tmp_path, subject):
     field = sitk.Image([3, 4, 5], sitk.sitkVectorFloat64, 3)
     write_transforms(subject.series.scans, [moved(5), np.eye(4)], [None, field], tmp_path)
@@ -117,3 +130,5 @@ def test_the_grid_of_a_crop_is_that_of_the_voxels_that_are_left(tmp_path):
     found = cropped(read_geometry(path), [[1, 3], [2, 8], [0, 8]])
     expected = sitk.ReadImage(str(path))[0:8, 2:8, 1:3]
     assert found == Geometry.of(expected)
+    without = cropped(read_geometry(saved(tmp_path / "b.nii.gz", 0, 0)), [[1, 3], [2, 8], [0, 8]])
+    assert without.nifti == b""  # no transform that could move

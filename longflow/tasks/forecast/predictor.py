@@ -101,8 +101,13 @@ class Forecaster(Predictor[ForecastRequest]):
         """
         return self.forecast_from(self.prepare(subject, times, volumes), target)
 
-    def prepare(self, subject: str, times: Sequence[float], volumes: Sequence[Volume]) -> Context:
-        """Prepare the volumes for forecasts at any later time."""
+    def prepare(
+        self, subject: str, times: Sequence[float], volumes: Sequence[Volume], sources: Sequence[str] = ()
+    ) -> Context:
+        """Prepare the volumes for forecasts at any later time.
+
+        :param sources: their files, for messages.
+        """
         plans = self.models.plans
         for volume in volumes:
             if volume.array.shape[0] != len(plans.channel_names):
@@ -114,7 +119,7 @@ class Forecaster(Predictor[ForecastRequest]):
         for member in self.models.members:
             latest = slice(-member.plans.temporal.sequence_length, None)
             cases = [f"{subject}_{position}" for position in range(len(times[latest]))]
-            raw = RawSeries(subject, cases, times[latest], volumes[latest])
+            raw = RawSeries(subject, cases, times[latest], volumes[latest], sources=list(sources[latest]))
             prepared.append(prepare_volumes(raw, member.plans, member.configuration))
         return Context(subject, list(times), list(volumes), prepared)
 
@@ -210,7 +215,8 @@ class Forecaster(Predictor[ForecastRequest]):
                 warnings += input_warnings(volumes[-1], scan, self.models.plans)
                 first = f"{scans[0].images[0]} of the same subject"
                 check_same_grid(volumes[-1].geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
-            context = self.prepare(scans[0].subject, [scan.time for scan in scans], volumes)
+            times, sources = [scan.time for scan in scans], [str(scan.images[0]) for scan in scans]
+            context = self.prepare(scans[0].subject, times, volumes, sources)
             context.warnings.extend(warnings)
             self._latest = scans, context
         return self._latest[1]

@@ -108,9 +108,9 @@ def test_forecast_with_a_voxel_that_is_not_a_number(cohort, evaluate, tmp_path, 
     write_forecast(tmp_path / "out", "s1_2", cohort["s1"][3], ["s1_0", "s1_1"])
     path = tmp_path / "out" / "s1_2_0000.nii.gz"
     image = nibabel.load(path)
-    broken = image.get_fdata(dtype=np.float32)
+    broken = np.array(image.dataobj)
     broken[0, 0, 0] = np.nan
-    nibabel.save(nibabel.Nifti1Image(broken, image.affine), path)
+    nibabel.save(nibabel.Nifti1Image(broken, None, image.header), path)
     with pytest.raises(DataError, match=r"out/s1_2_0000.nii.gz .*1 NaN"):
         evaluate()
     assert not (tmp_path / "out" / "metrics.json").exists()

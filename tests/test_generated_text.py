@@ -19,6 +19,7 @@ from longflow.errors import DataError, LongflowError
 from longflow.files import parse_number, read_json, read_table, write_csv, write_json
 from longflow.integrity.dataset import verify_dataset
 from longflow.integrity.tables import column_problems, table_problems
+from longflow.paths import RESERVED_NAMES
 from longflow.plans import Plans, read_plans
 from longflow.training.splits import read_or_make_splits
 from tests.test_plans import CONTENT
@@ -157,7 +158,7 @@ def test_valid_tables_are_read_as_written(tmp_path, scans, blank):
     assert [(row.case, row.subject, float(row.time)) for row in rows] == [
         (case, subject, time) for case, (_, subject, time, _) in zip(cases, scans, strict=True)
     ]
-    if all(subject and subject[0] != "." for _, subject, *_ in scans):
+    if all(subject and subject not in RESERVED_NAMES for _, subject, *_ in scans):
         series = series_of_folder(tmp_path, DatasetDescription.model_validate(DESCRIPTION))
         read = {scan.case: (one.subject, scan.time) for one in series for scan in one.scans}
         assert read == {case: (subject, time) for case, (_, subject, time, _) in zip(cases, scans, strict=True)}

@@ -104,7 +104,7 @@ STEPS = (
         "predict",
         ("-i", f"{{home}}/raw/{DATASET}/imagesTs", "-o", "{home}/out", "-d", "910", "--device", "cpu"),
         0.2,
-        ("out/[!.]*.json",),
+        ("out/s*.json",),
     ),
     Step(
         "compare",

@@ -9,7 +9,8 @@ all files must then equal those of the undisturbed run: none missing, none too m
 process. What was finished before the kill must not be done twice: the times of change of its records show that.
 
 Two more disturbances, on Linux, in a file system of its own (tmpfs in a mount namespace): a disk that becomes full
-while the command writes (ENOSPC), and one that becomes read-only at a random moment (EROFS, which holds for root, too).
+while the command writes (ENOSPC), and one that is read-only from a random moment on, or from the beginning (EROFS,
+which holds for root, too; Linux allows it while no file is open for writing: training meets it at the beginning only).
 The command must end with exit code 1 and a message, or with 0 where all was written; then the disk is enlarged or
 made writable, and the same command must lead to the same files.
 
@@ -22,6 +23,7 @@ import csv
 import ctypes
 import functools
 import importlib
+import math
 import os
 import random
 import re
@@ -53,7 +55,7 @@ DATASET, REGISTERED = "Dataset910_Kill", "Dataset911_KillRegistered"
 TRAIN = ("3d_fullres", "0", "-m", "cronos", "--iterations", "12", "--device", "cpu", "--workers", "0")
 #: exit code of a process that may not mount
 NOT_ALLOWED = 77
-CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+CLONE_NEWNS, CLONE_NEWUSER, MS_RDONLY, MS_REMOUNT = 0x20000, 0x10000000, 1, 32
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ STEPS = (
         "predict",
         ("-i", f"{{home}}/raw/{DATASET}/imagesTs", "-o", "{home}/out", "-d", "910", "--device", "cpu"),
         0.2,
-        ("out/[!.]*.json",),
+        ("out/s*.json",),
     ),
     Step(
         "compare",
@@ -202,9 +204,9 @@ class Campaign:
 
     def forbid_writing(self, step: Step, tally: Tally) -> None:
         """Run a command on a disk that becomes read-only at a random moment; then make it writable."""
-        self.on_own_disk(
-            step, tally, lambda: mount(self.home, "size=1g"), lambda: mount(self.home, "remount,rw"), read_only=True
-        )
+        moment = self.random.uniform(-0.5, 1) * self.seconds[step.name]
+        make, mend = (functools.partial(mount, self.home, how) for how in ("size=1g", "remount,rw"))
+        self.on_own_disk(step, tally, make, mend, moment)
 
     def on_own_disk(
         self,
@@ -212,9 +214,14 @@ class Campaign:
         tally: Tally,
         make: Callable[[], bool],
         mend: Callable[[], bool],
-        read_only: bool = False,
+        moment: float = math.inf,
     ) -> None:
-        """Disturb a command on a disk of its own: nobody but one forked process sees that disk."""
+        """Disturb a command on a disk of its own: nobody but one forked process sees that disk.
+
+        :param make: makes the disk.
+        :param mend: makes it large and writable.
+        :param moment: seconds after which it becomes read-only; below 0: before the command begins.
+        """
         reading, writing = os.pipe()
         if (pid := os.fork()) == 0:
             try:
@@ -224,14 +231,15 @@ class Campaign:
                     os._exit(NOT_ALLOWED)
                 own = Tally()
                 copy(self.states / step.name / "before", self.home)
+                if moment < 0:
+                    forbid(self.home)
                 command = self.start(step)
-                if read_only:
-                    time.sleep(self.random.uniform(0, self.seconds[step.name]))
+                if 0 <= moment < math.inf:
+                    time.sleep(moment)
                     # refused while a file is open for writing
                     while os.waitid(os.P_PID, command, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
-                        if mount(self.home, "remount,ro"):
+                        if forbid(self.home):
                             break
-                        time.sleep(0.001)
                 code, said = exit_code(command), self.output.read_text()
                 own.hit += code != 0
                 if code not in (0, 1) or "Traceback" in said:
@@ -342,6 +350,12 @@ def mount(folder: Path, options: str) -> bool:
     """Mount a tmpfs, or change a mounted one."""
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+def forbid(folder: Path) -> bool:
+    """Make a mounted disk read-only."""
+    flags = MS_RDONLY | MS_REMOUNT
+    return ctypes.CDLL(None).mount(b"tmpfs", os.fsencode(folder), b"tmpfs", ctypes.c_ulong(flags), None) == 0
 
 
 def differences(expected: Path, found: Path) -> list[str]:

@@ -155,11 +155,8 @@ def _loop(
         run.advance()
 
         # epoch
-        ended = run.progress >= 1
-        if log and (state.iteration % run.iterations_per_epoch == 0 or ended):
-            if ended:
-                save_state(run)  # the last validation may take long
-            score = validate(run) if ended or may_validate(run) else None
+        if log and state.iteration % run.iterations_per_epoch == 0 and run.progress < 1:
+            score = validate(run) if may_validate(run) else None
             _record(run, log, score, clock.now() - epoch_start, waited / worked)
             after_epoch(run.job.paths)
             waited, worked, epoch_start = 0.0, 0.0, clock.now()
@@ -168,11 +165,24 @@ def _loop(
         if processes.first and clock.now() - last_checkpoint > settings.checkpoint_every:
             save_state(run)
             last_checkpoint = clock.now()
-        if processes.agree(float(stop.received)):
-            if processes.first:
-                save_state(run)
-                logger.info("Stopped at iteration %d; the state is saved.", state.iteration)
-            raise Stopped
+        _stop_if_told(run, stop)
+
+    # last epoch, also of an earlier command that was killed in its validation
+    if log and state.loss_count:
+        save_state(run)  # the validation may take long
+        score = validate(run)
+        _record(run, log, score, clock.now() - epoch_start, waited / worked if worked else 0.0)
+        after_epoch(run.job.paths)
+    _stop_if_told(run, stop)
+
+
+def _stop_if_told(run: Run, stop: StopSignal) -> None:
+    """Save the state and stop, if any of the processes received a signal."""
+    if run.processes.agree(float(stop.received)):
+        if run.processes.first:
+            save_state(run)
+            logger.info("Stopped at iteration %d; the state is saved.", run.state.iteration)
+        raise Stopped
 
 
 def _begin_due_stage(run: Run, batch: Batch) -> None:
@@ -199,8 +209,9 @@ def _train_step(run: Run, batch: Batch) -> dict[str, float]:
     """Update once; return the loss and its terms. Randomness depends on seed, iteration and process alone."""
     seed, processes = run.job.settings.seed, run.processes
     torch.manual_seed(seed * 1_000_003 + run.state.iteration * processes.count + processes.index)
+    run.state.learning_rate = run.learning_rate * schedule(run.progress_of_stage(run.progress), run.recipe)
     for group in run.optimizer.param_groups:
-        group["lr"] = run.learning_rate * schedule(run.progress_of_stage(run.progress), run.recipe)
+        group["lr"] = run.state.learning_rate
     run.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
     with autocast(run.device):
         loss = run.step(batch)
@@ -247,7 +258,7 @@ def _record(run: Run, log: Logbook, score: Score | None, epoch_seconds: float, w
         iteration=state.iteration,
         seconds=state.seconds,
         loss=means.pop("loss"),
-        learning_rate=run.optimizer.param_groups[0]["lr"],
+        learning_rate=state.learning_rate,
         epoch_seconds=epoch_seconds,
         data_wait_share=wait_share,
         found={**means, **(score.columns if score else {})},

@@ -34,6 +34,7 @@ class State:
     """Where a run stands; written with every checkpoint.
 
     :param iteration: number of updates so far.
+    :param learning_rate: of the last update.
     :param seconds: of training and validation so far, over all sessions.
     :param validation_seconds: the part of ``seconds`` that validation took.
     :param validation_cost: seconds that the next validation will take; 0: unknown.
@@ -51,6 +52,7 @@ class State:
     """
 
     iteration: int = 0
+    learning_rate: float = 0.0
     seconds: float = 0.0
     validation_seconds: float = 0.0
     validation_cost: float = 0.0

@@ -150,3 +150,19 @@ def test_help_is_instant_and_has_an_example(command):
     assert result.returncode == 0 and "example:" in result.stdout and f"longflow_{command} " in result.stdout
     assert " torch" not in result.stderr
     assert time.monotonic() - begun < 3
+
+
+def test_the_bar_says_what_is_being_done_and_is_full_at_the_end_only(dataset, monkeypatch):
+    shown = []
+    update = train.bar_with(train.TaskProgressColumn()).__class__.update
+
+    def note(bar, task, **state):
+        shown.append((state["completed"], state.get("note", "")))
+        update(bar, task, **state)
+
+    monkeypatch.setattr("rich.progress.Progress.update", note)
+    assert run("1", "3d_fullres", "0", "--iterations", "2") == 0
+    assert [share for share, _ in shown if share == 1] == [1] and shown[-1] == (1, "")
+    texts = [text for _, text in shown]
+    assert texts[0].startswith("training, step 1") and "validating, 1 of 6" in texts
+    assert texts[-2] == "predicting out of fold, 6 of 6" and shown[-2][0] == 0.99

@@ -187,6 +187,29 @@ def test_seed_and_folds_matter_and_nothing_else_does(dataset):
         assert any(not torch.equal(tensor, tensors[name]) for name, tensor in other.items())
 
 
+def test_killed_in_the_last_validation_its_epoch_is_recorded_all_the_same(dataset, monkeypatch):
+    paths = train(dataset)
+    expected = [(one.iteration, one.loss, one.learning_rate, one.found) for one in read_progress(paths.progress_csv)]
+
+    def killed(self, method):
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        original = trainer.save_state
+
+        def save_then_kill(run):
+            original(run)
+            if run.state.iteration == 5:
+                patch.setattr(ForecastValidation, "score", killed)
+
+        patch.setattr(trainer, "save_state", save_then_kill)
+        train(dataset, overwrite=True)
+    assert paths.latest.is_file() and not paths.final.exists()
+    train(dataset)
+    found = [(one.iteration, one.loss, one.learning_rate, one.found) for one in read_progress(paths.progress_csv)]
+    assert found == expected
+
+
 def test_ctrl_c_stops_alike_and_signals_are_given_back(dataset):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from longflow.data.dataset import parse_time
-from longflow.errors import ConfigurationError, DataError, first_few
+from longflow.errors import ConfigurationError, DataError, FileError, first_few
 from longflow.files import read_json, read_table
 from longflow.importers.patterns import SUBJECT, fitting_files
 from longflow.importers.registry import Importer, flag
@@ -149,7 +149,12 @@ def _header(path: Path) -> "nibabel.Nifti1Header":
 
     from longflow.data.images import read_header
 
-    header = read_header(path)[2]
+    try:
+        header = read_header(path)[2]
+    except FileError as error:
+        if error.field != "file":
+            raise
+        raise DataError(f"{path} is not NIfTI, or damaged. {error.advice}") from error
     if not isinstance(header, nibabel.Nifti1Header):
         raise DataError(f"{path} is not NIfTI. Expected 4D NIfTI files, as {PLACE}.nii.gz.")
     return header

@@ -108,7 +108,7 @@ def test_forecast_with_a_voxel_that_is_not_a_number(cohort, evaluate, tmp_path, 
     write_forecast(tmp_path / "out", "s1_2", cohort["s1"][3], ["s1_0", "s1_1"])
     path = tmp_path / "out" / "s1_2_0000.nii.gz"
     image = nibabel.load(path)
-    broken = np.array(image.dataobj)
+    broken = np.asarray(image.dataobj).copy()
     broken[0, 0, 0] = np.nan
     nibabel.save(nibabel.Nifti1Image(broken, None, image.header), path)
     with pytest.raises(DataError, match=r"out/s1_2_0000.nii.gz .*1 NaN"):

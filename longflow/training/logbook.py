@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
+from longflow.errors import DataError
 from longflow.files import open_in_place, write_csv
 from longflow.paths import FoldPaths
 
@@ -96,11 +97,18 @@ def read_progress(path: Path) -> list[EpochRecord]:
 
     :param path: of the file.
     :returns: a record for each epoch; none where there is no file.
+    :raises DataError: it is not a table of epochs.
     """
     if not path.is_file():
         return []
-    with open(path, newline="") as file:
-        return [_record(row) for row in csv.DictReader(file)]
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [_record(row) for row in csv.DictReader(file)]
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError, csv.Error) as error:
+        raise DataError(
+            f"{path} is not the table of epochs that longflow_train writes. Delete it: it is begun again, and the "
+            "training is not lost."
+        ) from error
 
 
 def _record(row: dict[str, str]) -> EpochRecord:

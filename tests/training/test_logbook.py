@@ -86,3 +86,12 @@ def test_a_log_file_that_is_a_link_is_not_followed(paths, tmp_path):
         with pytest.raises(DataError, match=r"training\.log is a link or no regular file"):
             Logbook(paths, first_iteration)
     assert target.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "content", [b"text", b"\xff\xfe", b"epoch,iteration\n1,x\n", b"epoch,iteration\n1,nan\n", b"a\n1,2\n"]
+)
+def test_a_table_of_something_else_is_explained(paths, content):
+    paths.progress_csv.write_bytes(content + b"\n1")
+    with pytest.raises(DataError, match="is not the table of epochs that longflow_train writes"):
+        read_progress(paths.progress_csv)

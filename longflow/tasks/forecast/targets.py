@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from math import ceil
+from pathlib import Path
 
 import numpy as np
 
@@ -46,11 +47,7 @@ def read_or_draw_targets(
     :returns: a list for each fold.
     """
     if paths.validation_targets.is_file():
-        stored = read_json(paths.validation_targets)
-        folds = [
-            [ForecastTarget(entry["subject"], entry["target"], tuple(entry["context"])) for entry in fold]
-            for fold in stored["folds"]
-        ]
+        folds = _stored_targets(paths.validation_targets)
         if _targets_fit(folds, splits, scans):
             return folds
     generator = np.random.default_rng(SEED)
@@ -58,6 +55,18 @@ def read_or_draw_targets(
     content = {"seed": SEED, "folds": [[asdict(target) for target in fold] for fold in folds]}
     write_json(content, paths.validation_targets)
     return folds
+
+
+def _stored_targets(path: Path) -> list[list[ForecastTarget]]:
+    """Read the targets of every fold; none where the file has another structure."""
+    stored = read_json(path, dict)
+    try:
+        return [
+            [ForecastTarget(entry["subject"], entry["target"], tuple(entry["context"])) for entry in fold]
+            for fold in stored["folds"]
+        ]
+    except (KeyError, TypeError):
+        return []
 
 
 def draw_context(generator: np.random.Generator, earlier: int, most: int, count: int | None = None) -> list[int]:

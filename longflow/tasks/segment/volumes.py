@@ -8,6 +8,7 @@ import numpy as np
 
 from longflow.data.dataset import parse_time, read_rows, sidecar_path
 from longflow.data.images import Geometry
+from longflow.errors import DataError
 from longflow.files import read_json, write_csv
 
 VOLUME_COLUMNS = ("subject", "case", "time", "structure", "voxels", "volume_ml")
@@ -36,12 +37,20 @@ def write_volumes(folder: Path) -> None:
     """Write ``volumes.csv`` of a folder of label maps: a row for each scan and structure, by subject and time.
 
     The volumes are read from the sidecars, so no label map is read again.
+
+    :raises DataError: a sidecar was changed.
     """
     rows = []
     for scan in read_rows(folder / "scans.csv"):
-        volumes = read_json(sidecar_path(folder, scan.case), dict).get("volumes", {})
-        for structure, volume in volumes.items():
-            place = {"subject": scan.subject, "case": scan.case, "time": scan.time, "structure": structure}
-            rows.append({**place, **{name: volume[name] for name in ("voxels", "volume_ml")}})
+        sidecar = sidecar_path(folder, scan.case)
+        try:
+            for structure, volume in read_json(sidecar, dict).get("volumes", {}).items():
+                place = {"subject": scan.subject, "case": scan.case, "time": scan.time, "structure": structure}
+                rows.append({**place, **{name: volume[name] for name in ("voxels", "volume_ml")}})
+        except (AttributeError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{sidecar} has no volumes of structures, as longflow_predict writes them. Delete it and its label "
+                "map, then predict again."
+            ) from error
     rows.sort(key=lambda row: (row["subject"], parse_time(row["time"]), row["case"]))
     write_csv(VOLUME_COLUMNS, rows, folder / "volumes.csv")

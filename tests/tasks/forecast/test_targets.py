@@ -70,3 +70,10 @@ def test_context_sizes_are_uniform_and_so_are_the_subsets():
         assert share == pytest.approx({1: 1 / 9, 2: 1 / 9, 3: 1 / 3}[len(subset)], abs=0.03)
     assert {len(draw_context(generator, 9, 2)) for _ in range(50)} == {1, 2}
     assert {len(draw_context(generator, 9, 2, count=2)) for _ in range(50)} == {2}
+
+
+@pytest.mark.parametrize("content", ["{}", '{"folds": 3}', '{"folds": [[{"subject": "s00"}]]}', '{"folds": [[[]]]}'])
+def test_stored_targets_of_another_structure_are_drawn_again(paths, content):
+    expected = targets_of(paths)
+    paths.validation_targets.write_text(content)
+    assert targets_of(paths) == expected

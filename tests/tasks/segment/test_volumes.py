@@ -5,6 +5,7 @@ import pytest
 
 from longflow.data.dataset import Scan, write_scans
 from longflow.data.labels import structures
+from longflow.errors import DataError
 from longflow.files import write_json
 from longflow.inference.predictor import predict_folder
 from longflow.tasks.segment.predictor import Segmenter
@@ -63,3 +64,11 @@ def test_scans_of_earlier_commands_stay_in_the_table(dataset, tmp_path):
     found = {(row["case"], row["structure"]): int(row["voxels"]) for row in rows}
     labels = segmenter.predict(scan_array(50, 1), (1, 1, 1))
     assert found["a_1", "whole"] == np.count_nonzero(labels) and found["a_1", "core"] == np.sum(labels == 2)
+
+
+@pytest.mark.parametrize("volumes", [3, [1], {"whole": 3}, {"whole": {"voxels": 1}}])
+def test_a_sidecar_without_volumes_is_named(tmp_path, volumes):
+    write_scans([Scan("a_0", "a", 0.0, ())], tmp_path / "scans.csv")
+    write_json({"volumes": volumes}, tmp_path / "a_0.json")
+    with pytest.raises(DataError, match=r"a_0\.json has no volumes of structures"):
+        write_volumes(tmp_path)

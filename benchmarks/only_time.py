@@ -21,8 +21,8 @@ from pathlib import Path
 
 from longflow.commands import Command, run_command
 from longflow.demo.only_time import WITH_TIMES, WITHOUT_TIMES, write_only_time
-from longflow.files import read_json
 from longflow.paths import folders_below
+from longflow.reading import read_json
 
 #: dataset, arguments of longflow_compare, rows of its table and how they are shown
 PARTS = (

@@ -14,8 +14,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from longflow.errors import ConfigurationError, DataError, unknown_name
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.paths import LONGEST_NAME, is_name, is_printable
+from longflow.reading import read_json
 from longflow.task import get_task, known_task
 
 PLANS_VERSION = "1"

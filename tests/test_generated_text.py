@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from longflow.data.dataset import DatasetDescription, image_path, read_description, read_rows, series_of_folder
 from longflow.errors import DataError, LongflowError
-from longflow.files import parse_number, read_json, read_table, write_csv, write_json
+from longflow.files import write_csv, write_json
 from longflow.integrity.dataset import verify_dataset
 from longflow.integrity.tables import column_problems, table_problems
 from longflow.paths import RESERVED_NAMES
 from longflow.plans import Plans, read_plans
+from longflow.reading import parse_number, read_json, read_table
 from longflow.training.splits import read_or_make_splits
 from tests.test_plans import CONTENT
 

@@ -1,9 +1,10 @@
 import pytest
 
 from longflow.errors import DataError, NotFoundError
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.job import FoldJob
 from longflow.plans import read_plans
+from longflow.reading import read_json
 
 
 def test_a_job_knows_its_folders_and_what_its_predictions_depend_on(dataset):

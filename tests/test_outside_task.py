@@ -11,8 +11,8 @@ import pytest
 
 from longflow.data.dataset import DatasetDescription, Scan
 from longflow.demo.writing import PhantomScan, centred_geometry, write_cohort_dataset
-from longflow.files import read_json
 from longflow.paths import DatasetPaths
+from longflow.reading import read_json
 from tests.conftest import OWN_VARIABLES
 
 SHAPE = (8, 16, 16)

@@ -20,6 +20,7 @@ ORDER = [
     *(
         "errors",
         "version",
+        "reading",
         "files",
         "registry",
         "paths",

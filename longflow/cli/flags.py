@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import get_args
 
 from longflow.errors import ConfigurationError
-from longflow.files import parse_number
 from longflow.paths import PLANS_NAME, name_of_plans
+from longflow.reading import parse_number
 from longflow.task import all_tasks
 
 

@@ -13,10 +13,11 @@ from typing import Any
 from longflow.commands import Command
 from longflow.compare.targets import Targets, link_or_copy
 from longflow.compare.variants import Variant
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.methods.registry import method_class
 from longflow.paths import ComparisonPaths, DatasetPaths, FoldPaths, ModelPaths
 from longflow.plans import Plans, TrainingPlan, read_plans
+from longflow.reading import read_json
 
 
 @dataclass(frozen=True)

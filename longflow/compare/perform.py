@@ -22,9 +22,10 @@ from longflow.data.dataset import DatasetDescription
 from longflow.errors import LongflowError, first_few
 from longflow.evaluation.evaluation import METRICS_CSV
 from longflow.evaluation.summary import Row
-from longflow.files import read_json, write_csv, write_json
+from longflow.files import write_csv, write_json
 from longflow.parallel import Progress
 from longflow.paths import folders_with_results
+from longflow.reading import read_json
 from longflow.tasks.forecast.evaluation import columns, evaluate_pairs
 from longflow.tasks.forecast.pairs import find_pairs, forecasts_of_folder
 

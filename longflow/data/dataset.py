@@ -16,9 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from longflow.data.formats import refusal
 from longflow.data.hounsfield import is_ct
 from longflow.errors import ConfigurationError, DataError, first_few
-from longflow.files import parse_number, read_json, read_table, write_csv, write_json
+from longflow.files import write_csv, write_json
 from longflow.paths import LONGEST_NAME, is_name, path_in
 from longflow.plans import FileEnding, Name, NormalForm, Phases, TaskName, TimeUnit, validated
+from longflow.reading import parse_number, read_json, read_table
 from longflow.task import DEFAULT_TASK, get_task
 
 REQUIRED_COLUMNS = ("case", "subject", "time")

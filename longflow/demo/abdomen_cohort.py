@@ -14,7 +14,7 @@ from longflow.demo.abdomen import (
     voxel_spacing,
 )
 from longflow.demo.writing import PhantomScan, centred_geometry, write_cohort_dataset
-from longflow.files import read_json
+from longflow.reading import read_json
 
 DATASET_NAME = "Dataset902_AbdomenPhantom"
 

@@ -10,7 +10,7 @@ from longflow.data.images import Geometry
 from longflow.demo.law import Subject, draw_subject
 from longflow.demo.phantom import DEMO_SHAPE, LABELS, phantom_scan, voxel_spacing
 from longflow.demo.writing import PhantomScan, write_cohort_dataset
-from longflow.files import read_json
+from longflow.reading import read_json
 
 DATASET_NAME = "Dataset900_Phantom"
 #: horizons of the targets, in heartbeats after the last context scan: a near and a far one

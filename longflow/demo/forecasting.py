@@ -10,8 +10,8 @@ from longflow.data.images import read_scan
 from longflow.demo.cohort import DATASET_NAME, cohort_subject, write_cohort
 from longflow.demo.phantom import expected_scan
 from longflow.demo.run import CONFIGURATION, Results
-from longflow.files import read_json
 from longflow.paths import DatasetPaths
+from longflow.reading import read_json
 from longflow.tasks.forecast.metrics import nrmse
 
 TITLE = "beating hearts, scanned at irregular times"

@@ -10,8 +10,8 @@ from longflow.commands import Command
 from longflow.demo.brain import STRUCTURES
 from longflow.demo.brain_cohort import DATASET_NAME, write_brain_cohort
 from longflow.demo.run import CONFIGURATION, Results
-from longflow.files import read_json
 from longflow.paths import DatasetPaths
+from longflow.reading import read_json
 from longflow.tasks.segment.trajectories import slope
 
 TITLE = "heads with growing ventricles, shrinking thalami and lesions; labels of two patients are used"

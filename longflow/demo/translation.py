@@ -13,8 +13,8 @@ from longflow.demo.abdomen import PHASES, knowable_scan
 from longflow.demo.abdomen_cohort import DATASET_NAME, cohort_patient, write_abdomen_cohort
 from longflow.demo.run import Results
 from longflow.evaluation.metric import compute_metrics
-from longflow.files import read_json
 from longflow.paths import DatasetPaths
+from longflow.reading import read_json
 from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVolumes
 
 TITLE = "abdomens in CT, each native and in the arterial phase of contrast"

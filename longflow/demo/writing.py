@@ -10,7 +10,8 @@ import numpy as np
 from longflow.data.dataset import DatasetDescription, Scan, image_path, label_path, write_description, write_scans
 from longflow.data.images import Geometry, write_volume
 from longflow.errors import DataError
-from longflow.files import read_json, write_csv
+from longflow.files import write_csv
+from longflow.reading import read_json
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from longflow.data.dataset import (
 )
 from longflow.data.images import Volume, check_same_grid, read_geometry, read_scan
 from longflow.errors import DataError
-from longflow.files import read_json
+from longflow.reading import read_json
 from longflow.task import Words
 
 Files = tuple[Path, ...]

@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 from longflow.data.dataset import DatasetDescription, Series, training_series
 from longflow.errors import DataError, LongflowError
-from longflow.files import file_digest, read_json, write_json
+from longflow.files import file_digest, write_json
 from longflow.fingerprint.phases import PhaseFingerprint, paired_series
 from longflow.fingerprint.spatial import Foreground, SpatialFingerprint, combine, examine_subject, samples_of_scan
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
 from longflow.parallel import Progress, for_each_subject
 from longflow.paths import DatasetPaths
 from longflow.plans import IntensityRange, TrainingData, validated
+from longflow.reading import read_json
 from longflow.task import get_task
 
 FINGERPRINT_VERSION = "1"

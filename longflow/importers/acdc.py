@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Literal
 
 from longflow.errors import DataError
-from longflow.files import read_text
 from longflow.importers.registry import Importer, flag
 from longflow.importers.scans import ImportedDataset, ImportedScan
+from longflow.reading import read_text
 
 LABELS = ("right ventricle", "myocardium", "left ventricle")
 REFERENCE = "Bernard et al., IEEE TMI 37(11), 2514-2525, 2018, doi:10.1109/TMI.2018.2837502"

@@ -19,11 +19,11 @@ from typing import TypeVar, get_args
 
 from longflow.data.dataset import parse_time
 from longflow.errors import ConfigurationError, DataError, first_few
-from longflow.files import Line, read_table
 from longflow.importers.patterns import filled
 from longflow.importers.registry import Importer, flag
 from longflow.importers.scans import ImportedDataset, ImportedScan, times_of_scans
 from longflow.plans import TimeUnit
+from longflow.reading import Line, read_table
 
 logger = logging.getLogger(__name__)
 

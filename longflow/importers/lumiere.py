@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from longflow.errors import DataError, first_few, unknown_name
-from longflow.files import read_table
 from longflow.importers.registry import Importer, flag
 from longflow.importers.scans import ImportedDataset, ImportedScan, Space, times_of_scans
+from longflow.reading import read_table
 
 logger = logging.getLogger(__name__)
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, get_args
 
 from longflow.data.dataset import parse_time
 from longflow.errors import ConfigurationError, DataError, FileError, first_few
-from longflow.files import read_json, read_table
 from longflow.importers.patterns import SUBJECT, fitting_files
 from longflow.importers.registry import Importer, flag
 from longflow.importers.scans import ImportedDataset, ImportedScan
 from longflow.plans import TimeUnit
+from longflow.reading import read_json, read_table
 
 if TYPE_CHECKING:
     import nibabel

@@ -31,10 +31,11 @@ from longflow.data.images import (
     write_volume,
 )
 from longflow.errors import ConfigurationError, DataError, first_few
-from longflow.files import exclusive_lock, file_digest, read_json, write_json
+from longflow.files import exclusive_lock, file_digest, write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
 from longflow.parallel import for_each_subject
 from longflow.paths import lock_beside, path_in
+from longflow.reading import read_json
 from longflow.task import get_task
 
 logger = logging.getLogger(__name__)

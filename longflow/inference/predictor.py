@@ -20,7 +20,7 @@ from longflow.data.dataset import (
 )
 from longflow.data.images import Volume
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
-from longflow.files import exclusive_lock, file_digest, read_json, write_json
+from longflow.files import exclusive_lock, file_digest, write_json
 from longflow.inference.models import Models, PredictionSettings, load_models, task_of
 from longflow.inference.requests import Request
 from longflow.inference.selection import Selection, select
@@ -29,6 +29,7 @@ from longflow.integrity.problems import Problem
 from longflow.parallel import Progress
 from longflow.paths import lock_in
 from longflow.plans import Plans
+from longflow.reading import read_json
 from longflow.task import Words, all_tasks, get_task
 from longflow.version import __version__
 

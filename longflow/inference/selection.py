@@ -5,10 +5,10 @@ from typing import Any, get_args
 
 from longflow.data.dataset import is_name
 from longflow.errors import ConfigurationError, NotFoundError, first_few, unknown_name
-from longflow.files import read_json
 from longflow.methods.registry import known_methods, method_class
 from longflow.paths import DatasetPaths, ModelPaths, known_datasets, resolve_dataset_name
 from longflow.plans import Solver
+from longflow.reading import read_json
 
 #: most folds that are averaged: each is a network in memory
 MOST_FOLDS = 100

@@ -4,13 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longflow.errors import ConfigurationError, LongflowError
-from longflow.files import exclusive_lock, read_json, write_text
+from longflow.files import exclusive_lock, write_text
 from longflow.fingerprint.fingerprint import Fingerprint, current_fingerprint
 from longflow.networks.precision import default_device
 from longflow.paths import PLANS_NAME, DatasetPaths, is_file_of_plans, lock_beside, name_of_plans
 from longflow.planning.plan import make_plans
 from longflow.planning.reference import plans_of_reference
 from longflow.plans import Encoder, Plans, write_plans
+from longflow.reading import read_json
 
 
 @dataclass(frozen=True)

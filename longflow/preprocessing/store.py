@@ -18,11 +18,12 @@ import blosc2
 import numpy as np
 
 from longflow.errors import DataError
-from longflow.files import atomic_write, read_json, write_json
+from longflow.files import atomic_write, write_json
 from longflow.paths import path_in
 from longflow.preprocessing.class_locations import ClassLocations
 from longflow.preprocessing.prepared import PreparedSeries, SeriesProperties
 from longflow.private import open_blosc2
+from longflow.reading import read_json
 
 BLOCK_VOXELS = 8192  # 32 kB of float32: a small share of a patch; half of it reads slower (benchmarks/preprocessing.py)
 CHUNK_BYTES = 16 * 2**20

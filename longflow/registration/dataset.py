@@ -24,9 +24,10 @@ from longflow.data.images import Geometry, by_axis, read_geometry, read_image
 from longflow.data.memory import check_memory
 from longflow.data.phases import phases_of_dataset
 from longflow.errors import DataError, LongflowError, first_few
-from longflow.files import exclusive_lock, read_json, write_json
+from longflow.files import exclusive_lock, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import lock_beside, path_in
+from longflow.reading import read_json
 from longflow.registration.checks import (
     RegistrationError,
     check_folding,

@@ -23,7 +23,7 @@ from longflow.data.dataset import Scan, Series
 from longflow.data.images import Geometry, read_geometry, read_image
 from longflow.data.phases import PhasePair, in_pairs, phase_pairs
 from longflow.errors import DataError, first_few
-from longflow.files import read_json
+from longflow.reading import read_json
 from longflow.registration.checks import (
     RegistrationError,
     check_folding,

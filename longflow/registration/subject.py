@@ -23,8 +23,9 @@ from longflow.data.images import (
 from longflow.data.nifti import moved
 from longflow.data.phases import phase_pairs
 from longflow.errors import DataError
-from longflow.files import atomic_write, file_digest, read_json, write_json
+from longflow.files import atomic_write, file_digest, write_json
 from longflow.paths import path_in
+from longflow.reading import read_json
 from longflow.registration.linear import transform_of
 
 Model = Literal["rigid", "affine", "deformable"]

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import torch
 
-from longflow.files import read_json, write_json
+from longflow.files import write_json
+from longflow.reading import read_json
 
 if TYPE_CHECKING:
     from longflow.training.run import Run

@@ -10,12 +10,13 @@ import numpy as np
 
 from longflow.data.dataset import warn_of_spellings
 from longflow.errors import ConfigurationError, DataError, NotFoundError, first_few
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.job import FoldJob
 from longflow.nnunet import validation_folds
 from longflow.paths import DatasetPaths
 from longflow.plans import Plans
 from longflow.preprocessing.series import prepared_subjects, read_properties
+from longflow.reading import read_json
 from longflow.task import Task, get_task
 
 logger = logging.getLogger(__name__)

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from longflow.errors import ConfigurationError, NotFoundError
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.methods.registry import known_methods, network_of, samples_of
 from longflow.methods.transfer import load_pretrained
 from longflow.methods.weights import check_identity, read_checkpoint
 from longflow.plans import write_plans
+from longflow.reading import read_json
 from longflow.training.checkpoints import load_state, restart_average
 from longflow.training.labelled_subjects import choose_labelled
 from longflow.training.run import Run

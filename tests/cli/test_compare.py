@@ -15,8 +15,8 @@ from longflow.compare import perform
 from longflow.compare.comparison import Budget
 from longflow.compare.request import ComparisonRequest
 from longflow.compare.variants import STUDIES
-from longflow.files import read_json
 from longflow.paths import DatasetPaths
+from longflow.reading import read_json
 from tests.compare.helpers import Player, trained
 from tests.conftest import OWN_VARIABLES
 

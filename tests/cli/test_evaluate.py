@@ -7,7 +7,8 @@ import pytest
 from longflow.cli import evaluate
 from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
 from longflow.data.images import write_volume
-from longflow.files import read_json, write_json
+from longflow.files import write_json
+from longflow.reading import read_json
 from longflow.task import all_tasks
 from tests.data.helpers import write_phase_dataset
 from tests.tasks.conftest import GEOMETRY, SHAPE, write_translation  # noqa: F401 - a fixture

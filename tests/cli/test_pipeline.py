@@ -7,9 +7,9 @@ import pytest
 
 from longflow.data.dataset import read_description, read_rows, series_of_folder
 from longflow.data.images import read_scan
-from longflow.files import read_json
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
+from longflow.reading import read_json
 from longflow.training.logbook import read_progress
 
 NAME = "Dataset900_Phantom"

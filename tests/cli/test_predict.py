@@ -5,9 +5,9 @@ import sys
 import pytest
 
 from longflow.cli import predict
-from longflow.files import read_json
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
+from longflow.reading import read_json
 from longflow.task import all_tasks
 from tests.data.helpers import write_phase_dataset
 from tests.inference.helpers import segmentation_model, translation_model, use_one_convolution

@@ -22,11 +22,11 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
 from longflow.data.dataset import read_rows
 from longflow.data.images import Volume, read_scan
-from longflow.files import read_json
 from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
+from longflow.reading import read_json
 from tests.inference.helpers import segmentation_model
 from tests.inference.test_predictor import make_input
 from tests.registration.helpers import as_image, blobs, moved, write_moved

@@ -3,8 +3,9 @@ import shutil
 import pytest
 
 from longflow.cli import translate_dataset
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.paths import DatasetPaths, raw_root
+from longflow.reading import read_json
 from tests.data.helpers import write_phase_dataset
 from tests.inference.helpers import translation_model, use_one_convolution
 

@@ -9,9 +9,9 @@ import pytest
 from longflow.data.dataset import read_rows
 from longflow.data.images import read_scan
 from longflow.demo.abdomen_cohort import DATASET_NAME, write_abdomen_cohort
-from longflow.files import read_json
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
+from longflow.reading import read_json
 from tests.cli.test_segmentation_pipeline import here
 
 ID, MADE = 902, "Dataset302_Native"

@@ -12,10 +12,11 @@ from longflow.compare.targets import targets_of_fold
 from longflow.compare.variants import Variant
 from longflow.data.dataset import image_path, read_description
 from longflow.data.images import read_scan, write_volume
-from longflow.files import read_json, write_csv, write_json
+from longflow.files import write_csv, write_json
 from longflow.methods.registry import build_method
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import read_plans
+from longflow.reading import read_json
 from longflow.tasks.forecast.requests import forecast_requests
 from tests.training.helpers import finished_model
 

@@ -6,9 +6,10 @@ import pytest
 
 from longflow.compare.comparison import Budget, reused
 from longflow.compare.variants import Variant
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.inference.selection import select
 from longflow.plans import TrainingPlan, read_plans, write_plans
+from longflow.reading import read_json
 from tests.compare.helpers import CRONOS, LCI, MEAN, NOISY, comparison_of, of, trained
 
 PLAN = TrainingPlan(epochs=4, iterations_per_epoch=5, learning_rate=1e-3)

@@ -8,9 +8,9 @@ import pytest
 from longflow.compare.comparison import Budget
 from longflow.compare.request import ComparisonRequest, resolve
 from longflow.errors import ConfigurationError, InUseError, NotFoundError
-from longflow.files import read_json
 from longflow.paths import lock_in
 from longflow.plans import read_plans, write_plans
+from longflow.reading import read_json
 from tests.conftest import another_process_holds
 
 

@@ -9,9 +9,9 @@ from longflow.compare.targets import link_or_copy, targets_of_fold, targets_of_f
 from longflow.data.dataset import read_description, series_of_folder
 from longflow.data.images import read_scan
 from longflow.errors import DataError, NotFoundError
-from longflow.files import read_json
 from longflow.integrity.prediction import verify_input
 from longflow.plans import read_plans
+from longflow.reading import read_json
 from longflow.tasks.forecast.requests import forecast_requests
 from longflow.tasks.forecast.targets import ForecastTarget
 

@@ -7,7 +7,7 @@ from longflow.data.dataset import DatasetDescription, Scan, series_of_folder, tr
 from longflow.data.images import read_scan
 from longflow.demo.writing import PhantomScan, centred_geometry, is_written, write_cohort_dataset
 from longflow.errors import DataError
-from longflow.files import read_json
+from longflow.reading import read_json
 
 DESCRIPTION = DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="days", task="forecast")
 SETTINGS = {"subjects": 1, "test_subjects": 1}

@@ -14,7 +14,7 @@ from longflow.evaluation.best import (
     validation_folder,
 )
 from longflow.evaluation.summary import bootstrap_interval
-from longflow.files import read_json
+from longflow.reading import read_json
 from tests.tasks.conftest import description, paths  # noqa: F401 - fixtures
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from longflow.data.dataset import read_description, read_rows
 from longflow.errors import ConfigurationError, DataError, NotFoundError
-from longflow.files import read_json
 from longflow.integrity.dataset import verify_dataset
+from longflow.reading import read_json
 from tests.data.helpers import tiny_array, tiny_label, write_image
 from tests.importers.helpers import run_import
 

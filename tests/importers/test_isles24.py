@@ -6,9 +6,9 @@ import pytest
 
 from longflow.data.dataset import read_description, read_rows
 from longflow.errors import ConfigurationError, DataError, NotFoundError
-from longflow.files import read_json
 from longflow.importers.isles24 import series_of_folder
 from longflow.integrity.dataset import verify_dataset
+from longflow.reading import read_json
 from tests.data.helpers import tiny_array
 from tests.importers.helpers import run_import
 from tests.importers.test_nifti4d import AFFINE

@@ -9,10 +9,11 @@ import SimpleITK as sitk
 
 from longflow.data.dataset import read_description
 from longflow.errors import ConfigurationError, DataError, InUseError
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
 from longflow.importers.writing import label_array, named_labels, write_dataset
 from longflow.paths import lock_beside
+from longflow.reading import read_json
 from tests.conftest import another_process_holds
 from tests.data.helpers import tiny_array, tiny_label, write_image
 

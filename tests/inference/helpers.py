@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, write_scans
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.methods.method import Method
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import ChannelPlan, InferencePlan, Plans
+from longflow.reading import read_json
 from tests.methods.helpers import minimal_plans
 from tests.training.helpers import finished_model
 

@@ -19,13 +19,14 @@ from longflow.data.dataset import (
 )
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError, InUseError, ModelError, NotFoundError
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.inference.models import PredictionSettings
 from longflow.inference.predictor import Predictor, load_predictor, predict_folder
 from longflow.inference.selection import select
 from longflow.methods.weights import read_checkpoint, write_checkpoint
 from longflow.paths import lock_in
 from longflow.plans import TrainingData, read_plans
+from longflow.reading import read_json
 from longflow.task import TASKS, Words, get_task
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.segment.predictor import Segmenter

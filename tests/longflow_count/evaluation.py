@@ -13,7 +13,8 @@ from longflow.evaluation.best import comparable_models, member, record_best, val
 from longflow.evaluation.evaluation import METRICS_CSV, METRICS_JSON, Evaluation
 from longflow.evaluation.metric import Metric, compute_metrics, metrics_of
 from longflow.evaluation.summary import summary
-from longflow.files import read_json, write_csv, write_json
+from longflow.files import write_csv, write_json
+from longflow.reading import read_json
 
 from .task import TASK
 

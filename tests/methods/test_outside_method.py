@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from longflow.files import read_json
 from longflow.methods.weights import read_checkpoint
 from longflow.paths import DatasetPaths
+from longflow.reading import read_json
 from tests.conftest import OWN_VARIABLES
 from tests.training.helpers import make_dataset
 

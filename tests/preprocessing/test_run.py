@@ -12,12 +12,13 @@ import pytest
 
 from longflow.data.dataset import training_series
 from longflow.errors import ConfigurationError, DataError, InUseError, NotFoundError, WorkerError
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.paths import DatasetPaths, lock_in
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing import run
 from longflow.preprocessing.run import preprocess_dataset
 from longflow.preprocessing.series import load_prepared, prepare_series, prepared_subjects
+from longflow.reading import read_json
 from tests.conftest import another_process_holds
 from tests.data.helpers import edit_description, edit_table, phase_array, write_image, write_phase_dataset
 from tests.preprocessing.helpers import make_dataset, make_plans, translation_plans

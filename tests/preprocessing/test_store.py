@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from longflow.errors import DataError
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.preprocessing.series import (
     RawSeries,
     load_prepared,
@@ -15,6 +15,7 @@ from longflow.preprocessing.series import (
     save_prepared,
 )
 from longflow.preprocessing.store import chunks_and_blocks, remove_prepared, size_on_disk
+from longflow.reading import read_json
 from tests.conftest import small_disk
 from tests.preprocessing.helpers import make_plans, make_volume, segmentation_plans
 

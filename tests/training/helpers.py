@@ -8,13 +8,14 @@ import torch
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, training_series, write_description, write_scans
 from longflow.data.images import Geometry, write_volume
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.job import FoldJob, FoldSettings
 from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import Plans, write_plans
 from longflow.preprocessing.series import prepare_series, save_prepared
+from longflow.reading import read_json
 from tests.methods.helpers import minimal_plans
 
 SHAPE = (5, 10, 12)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from longflow.files import read_json
 from longflow.methods.registry import build_method
 from longflow.plans import read_plans
+from longflow.reading import read_json
 from longflow.training.cost import highest, peak_memory
 from longflow.training.run import Stopped
 from tests.training.test_loop import stop_at, train

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from longflow.files import read_json
 from longflow.methods.weights import read_checkpoint
+from longflow.reading import read_json
 from longflow.training.distributed import Processes
 from longflow.training.logbook import read_progress
 from tests.conftest import OWN_VARIABLES

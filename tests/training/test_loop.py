@@ -8,13 +8,14 @@ import torch
 from nnunetv2.training.lr_scheduler.polylr import PolyLRScheduler
 
 from longflow.errors import ConfigurationError, DataError, InUseError, ModelError, NotFoundError
-from longflow.files import atomic_write, read_json
+from longflow.files import atomic_write
 from longflow.methods.forecasting.cronos import Cronos
 from longflow.methods.forecasting.latent_diffusion import LatentDiffusion
 from longflow.methods.method import Recipe
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing.series import load_prepared, save_prepared
+from longflow.reading import read_json
 from longflow.tasks.forecast.validation import ForecastValidation
 from longflow.training import checkpoints
 from longflow.training import loop as trainer

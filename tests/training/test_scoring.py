@@ -3,8 +3,8 @@ import time
 import pytest
 
 from longflow.data.dataset import read_rows
-from longflow.files import read_json
 from longflow.methods.weights import read_checkpoint
+from longflow.reading import read_json
 from longflow.tasks.forecast import validation
 from longflow.tasks.forecast.validation import ForecastValidation
 from longflow.training import loop

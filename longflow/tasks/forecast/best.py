@@ -26,9 +26,10 @@ from longflow.data.images import read_scan
 from longflow.errors import DataError, first_few
 from longflow.evaluation.best import check_references, check_same_cases, comparable_models, member, record_best
 from longflow.evaluation.references import Files, peak_bytes, read_like
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
+from longflow.reading import read_json
 from longflow.tasks.forecast.comparison import CONTEXT_MEAN, LCI
 from longflow.tasks.forecast.metrics import value_range
 from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction, find_pairs, forecasts_of_folder, last_and_mean

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.paths import DatasetPaths
 from longflow.plans import CONTEXT_WINDOW
+from longflow.reading import read_json
 from longflow.training.splits import SEED, Split
 
 #: a fold validates at least about this many forecasts, with as many targets per subject as that takes

@@ -14,8 +14,8 @@ from longflow.data.labels import structures
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.evaluation.metric import Compared
 from longflow.evaluation.references import Prediction, dataset_folders
-from longflow.files import read_json
 from longflow.paths import path_in
+from longflow.reading import read_json
 
 logger = logging.getLogger(__name__)
 

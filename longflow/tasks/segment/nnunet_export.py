@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from longflow.errors import ConfigurationError
-from longflow.files import atomic_write, read_json, write_json
+from longflow.files import atomic_write, write_json
 from longflow.inference.selection import Selection
 from longflow.methods.method import Method
 from longflow.methods.segmentation.unet import uses_batch_dice
@@ -16,6 +16,7 @@ from longflow.methods.weights import load_method
 from longflow.networks.unet import UNet, describe_architecture
 from longflow.nnunet import IMAGE_RESAMPLING, LABEL_RESAMPLING, LOGITS_RESAMPLING, RESAMPLING_FUNCTION, Resampling
 from longflow.plans import ChannelPlan, Plans, read_plans
+from longflow.reading import read_json
 
 #: nnU-Net's trainer with the same network, preprocessing and mirroring as a model of longflow
 TRAINER = "nnUNetTrainer"

@@ -9,7 +9,8 @@ import numpy as np
 from longflow.data.dataset import parse_time, read_rows, sidecar_path
 from longflow.data.images import Geometry
 from longflow.errors import DataError
-from longflow.files import read_json, write_csv
+from longflow.files import write_csv
+from longflow.reading import read_json
 
 VOLUME_COLUMNS = ("subject", "case", "time", "structure", "voxels", "volume_ml")
 

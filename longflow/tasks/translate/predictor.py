@@ -16,7 +16,6 @@ from longflow.data.body import nonzero_mask
 from longflow.data.dataset import DatasetDescription, Scan, image_path, sidecar_path
 from longflow.data.images import Volume, as_type, read_scan, write_volume
 from longflow.errors import unknown_name
-from longflow.files import read_json
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, solver_settings
 from longflow.inference.predictor import INTENDED_USE, Predictor, input_warnings
@@ -25,6 +24,7 @@ from longflow.plans import Plans
 from longflow.preprocessing.prepared import RawSeries
 from longflow.preprocessing.restore import export_forecast
 from longflow.preprocessing.series import prepare_volumes
+from longflow.reading import read_json
 from longflow.tasks.translate.requests import TranslationRequest, translation_requests
 from longflow.tasks.translate.windows import predict_translation
 

@@ -21,12 +21,13 @@ from longflow.data.dataset import (
 )
 from longflow.data.images import read_geometry, read_label
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
-from longflow.files import atomic_write, exclusive_lock, file_digest, read_json, write_json
+from longflow.files import atomic_write, exclusive_lock, file_digest, write_json
 from longflow.importers.writing import put_in_place
 from longflow.inference.models import Models
 from longflow.inference.predictor import INTENDED_USE, is_predicted, make_item
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths, lock_beside
+from longflow.reading import read_json
 from longflow.tasks.translate.predictor import CAUTION, Translator
 from longflow.tasks.translate.requests import TranslationRequest
 from longflow.version import __version__

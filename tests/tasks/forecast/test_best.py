@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from longflow.errors import DataError, NotFoundError
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.inference.selection import recorded_best
+from longflow.reading import read_json
 from longflow.tasks.forecast import best as best_module
 from longflow.tasks.forecast.best import (
     SHRINKAGES,

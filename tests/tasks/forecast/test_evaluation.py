@@ -7,7 +7,7 @@ import pytest
 from longflow.data.images import Geometry
 from longflow.errors import DataError
 from longflow.evaluation.evaluation import EvaluationJob
-from longflow.files import read_json
+from longflow.reading import read_json
 from longflow.tasks.forecast.evaluation import columns, evaluate_forecasts
 from tests.tasks.conftest import GEOMETRY, SHAPE
 from tests.tasks.forecast.test_metrics import target_metrics

@@ -8,11 +8,11 @@ from longflow.cli import evaluate, predict
 from longflow.data.dataset import read_rows
 from longflow.data.images import read_scan
 from longflow.errors import DataError
-from longflow.files import read_json
 from longflow.methods.method import Method
 from longflow.methods.registry import build_method
 from longflow.plans import read_plans
 from longflow.preprocessing.series import load_prepared, save_prepared
+from longflow.reading import read_json
 from longflow.tasks.forecast.targets import ForecastTarget
 from longflow.tasks.forecast.validation import ForecastValidation, prepared_nrmse, validate
 from longflow.training.splits import cohorts_of_fold

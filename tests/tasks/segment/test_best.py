@@ -3,8 +3,8 @@ import pytest
 
 from longflow.data.dataset import write_description
 from longflow.errors import DataError, NotFoundError
-from longflow.files import read_json
 from longflow.inference.selection import recorded_best
+from longflow.reading import read_json
 from longflow.tasks.segment import best as best_segmentation
 from longflow.tasks.segment.best import find_best
 from tests.tasks.conftest import SHAPE

@@ -8,7 +8,7 @@ import pytest
 from longflow.data.images import Geometry
 from longflow.errors import DataError
 from longflow.evaluation.evaluation import METRICS_CSV, EvaluationJob
-from longflow.files import read_json
+from longflow.reading import read_json
 from longflow.tasks.segment.evaluation import (
     PAIR_COLUMNS,
     PAIRS_CSV,

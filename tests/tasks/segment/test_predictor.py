@@ -5,12 +5,13 @@ import torch
 
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.inference.models import PredictionSettings
 from longflow.inference.predictor import predict_folder
 from longflow.inference.windows import WindowSettings
 from longflow.preprocessing.restore import export_labels
 from longflow.preprocessing.series import RawSeries, prepare_volumes
+from longflow.reading import read_json
 from longflow.tasks.segment.predictor import Segmenter
 from longflow.tasks.segment.windows import predict_logits
 from tests.inference.helpers import LABELS, REGIONS, plans_to_segment, segmentation_model

@@ -16,12 +16,12 @@ from longflow.data.dataset import (
 )
 from longflow.data.images import read_image, read_scan, write_volume
 from longflow.errors import DataError
-from longflow.files import read_json
 from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.methods.registry import validation_class_of
 from longflow.paths import DatasetPaths
 from longflow.plans import write_plans
+from longflow.reading import read_json
 from longflow.tasks.segment import validation as label_validation
 from longflow.tasks.segment.validation import LabelValidation, dice_of_structures, mean_dice
 from longflow.training.splits import Cohort

@@ -7,8 +7,8 @@ from longflow.data.body import body_mask
 from longflow.data.images import read_scan
 from longflow.errors import DataError, NotFoundError
 from longflow.evaluation.summary import bootstrap_interval
-from longflow.files import read_json
 from longflow.inference.selection import recorded_best
+from longflow.reading import read_json
 from longflow.tasks.translate import best as best_translation
 from longflow.tasks.translate.best import find_best
 from tests.data.helpers import edit_table, write_image, write_phase_dataset

@@ -10,7 +10,7 @@ from longflow.data.images import read_scan
 from longflow.errors import DataError
 from longflow.evaluation.evaluation import EvaluationJob
 from longflow.evaluation.summary import bootstrap_interval
-from longflow.files import read_json
+from longflow.reading import read_json
 from longflow.tasks.translate.evaluation import (
     FURTHER_DEFINITIONS,
     INPUT,

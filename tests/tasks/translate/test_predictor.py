@@ -9,12 +9,13 @@ import longflow
 from longflow.data.dataset import read_description, read_rows, series_of_folder
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError, NotFoundError
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.inference.predictor import predict_folder
 from longflow.inference.windows import WindowSettings
 from longflow.integrity.prediction import scan_problems
 from longflow.paths import DatasetPaths
 from longflow.preprocessing.series import RawSeries, export_forecast, prepare_volumes
+from longflow.reading import read_json
 from longflow.tasks.translate.predictor import Translator, translate_scan
 from longflow.tasks.translate.windows import predict_translation
 from tests.data.helpers import edit_table, write_phase_dataset

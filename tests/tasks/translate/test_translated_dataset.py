@@ -8,9 +8,10 @@ from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset
 from longflow.data.dataset import Scan, training_series, write_scans
 from longflow.data.images import read_scan
 from longflow.errors import ConfigurationError, DataError, NotFoundError
-from longflow.files import read_json, write_json
+from longflow.files import write_json
 from longflow.integrity.dataset import verify_dataset
 from longflow.paths import DatasetPaths
+from longflow.reading import read_json
 from longflow.tasks.translate.predictor import Translator
 from longflow.tasks.translate.translated_dataset import write_translated_dataset
 from tests.data.helpers import edit_table, write_image, write_phase_dataset

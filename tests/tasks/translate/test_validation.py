@@ -9,11 +9,11 @@ from longflow.data.body import body_mask
 from longflow.data.dataset import read_rows
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
-from longflow.files import read_json
 from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.methods.registry import build_method, validation_class_of
 from longflow.preprocessing.series import load_prepared
+from longflow.reading import read_json
 from longflow.tasks.translate import validation as phase_validation
 from longflow.tasks.translate.validation import Error, PhaseValidation, summarised
 from longflow.training.splits import Cohort

@@ -28,8 +28,9 @@ PRIVATE_PARTS = re.compile(
 
 
 def test_private_parts_are_used_in_one_module():
-    found = [path.name for path in sorted((ROOT / "longflow").rglob("*.py")) if PRIVATE_PARTS.search(path.read_text())]
-    assert found == ["private.py"]
+    found = {path.name for path in (ROOT / "longflow").rglob("*.py") if PRIVATE_PARTS.search(path.read_text())}
+    # torch_file.py compares the names that stand in a file, and uses none of them
+    assert found == {"private.py", "torch_file.py"}
 
 
 # ---- torch

@@ -242,7 +242,8 @@ class Part:
                 advice = "Add the file, correct the name in the table, or delete the line."
                 problems.append(error(self.table, f"line {row.line}: case", row.case, expected, advice))
             elif present and present != channels:
-                file = self.shown(self.images / f"{row.case}_*{description.file_ending}")
+                every_channel = f"{row.case}_*{description.file_ending}"
+                file = self.shown(self.images / every_channel)
                 known = ", ".join(description.channels)
                 advice = f"Every scan needs one file for each of channel_names in dataset.json: {known}."
                 problems.append(error(file, "channels", _numbers(present), _numbers(channels), advice))

@@ -21,10 +21,10 @@ def test_every_scan_with_images_is_segmented(folder, caplog):
 
 def test_what_cannot_be_segmented(folder, tmp_path):
     image_path(folder, "s_10", 1, TWO_CHANNELS).unlink()
-    with pytest.raises(DataError, match=r"cannot be segmented:\n  s_10: the file s_10_0001\.nii\.gz is missing"):
+    with pytest.raises(DataError, match=r"segmented:\n  s_10_\*\.nii\.gz: channels: found 0000; expected 0000, 0001"):
         segmentation_requests(folder, TWO_CHANNELS)
     with pytest.raises(DataError, match="does not exist or is not a folder"):
         segmentation_requests(tmp_path / "nowhere", TWO_CHANNELS)
     other = TWO_CHANNELS.model_copy(update={"file_ending": ".mha"})
-    with pytest.raises(DataError, match=r"none of its images. Expected s_0_0000.mha"):
+    with pytest.raises(DataError, match=r"s_0_0000\.nii\.gz: ending: found \.nii\.gz; expected the file s_0_0000\.mha"):
         segmentation_requests(folder, other)

@@ -51,6 +51,7 @@ TESTED_ELSEWHERE = {
     "longflow/tasks/segment/task.py": "test_tasks.py",
     "longflow/tasks/translate/planning.py": "planning/test_presets.py",
     "longflow/tasks/translate/task.py": "test_tasks.py",
+    "longflow/inference/output.py": "inference/test_predictor.py",
     "longflow/integrity/problems.py": "integrity/test_dataset.py",
     "longflow/integrity/voxels.py": "integrity/test_dataset.py",
     "longflow/methods/forecasting/_direct.py": "methods/forecasting/test_direct.py",

@@ -4,24 +4,21 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from longflow.data.dataset import (
     DatasetDescription,
     Scan,
-    parse_time,
     read_description,
     read_rows,
     sidecar_path,
-    write_description,
-    write_scans,
 )
 from longflow.data.images import Volume
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
-from longflow.files import exclusive_lock, file_digest, write_json
+from longflow.files import exclusive_lock, file_digest
 from longflow.inference.models import Models, PredictionSettings, load_models, task_of
+from longflow.inference.output import read_sidecar, sidecar_of, write_sidecar, write_table
 from longflow.inference.requests import Request
 from longflow.inference.selection import Selection, select
 from longflow.integrity.prediction import scan_problems, verify_input
@@ -29,17 +26,12 @@ from longflow.integrity.problems import Problem
 from longflow.parallel import Progress
 from longflow.paths import lock_in
 from longflow.plans import Plans
-from longflow.reading import read_json
 from longflow.task import Words, all_tasks, get_task
-from longflow.version import __version__
 
 logger = logging.getLogger(__name__)
 
 #: the folders of acquired scans and labels in a raw dataset
 OF_RAW_DATASET = ("imagesTr", "labelsTr", "imagesTs", "targetsTs", "labelsTs")
-
-#: stands in every sidecar
-INTENDED_USE = "research only, not for clinical decisions"
 
 OfTask = TypeVar("OfTask", bound="Predictor")
 OfRequest = TypeVar("OfRequest", bound=Request)
@@ -355,7 +347,7 @@ def why_unfinished(predictor: Predictor, item: Request, folder: Path, descriptio
     :returns: None: it is finished; "": it was not made, or not completely; else why it is to be made again, as a
         clause.
     """
-    made = _read_sidecar(item, folder)
+    made = read_sidecar(item, folder)
     if not made or not all(path.is_file() for path in predictor.files(item, folder, description)):
         return ""
     for name, value in item.provenance().items():
@@ -380,15 +372,6 @@ def why_unfinished(predictor: Predictor, item: Request, folder: Path, descriptio
 def _digests(predictor: Predictor, item: Request) -> dict[str, Any]:
     """Return the digests of everything that a prediction is made from, for its sidecar."""
     return {"inputs": {path.name: file_digest(path) for path in predictor.inputs(item)}, **predictor.models.digests()}
-
-
-def _read_sidecar(item: Request, folder: Path) -> dict[str, Any]:
-    """Read the sidecar of a prediction; empty where there is none, or none that can be read."""
-    try:
-        content = read_json(sidecar_of(item, folder))
-    except DataError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _check_output(folder: Path, items: Sequence[Request], words: Words) -> None:
@@ -422,7 +405,7 @@ def _check_settings(predictor: Predictor, items: Sequence[Request], folder: Path
     """Refuse to mix predictions of different models in one folder: they would be evaluated as one."""
     common = predictor.settings()
     for item in items:
-        sidecar, content = sidecar_of(item, folder), _read_sidecar(item, folder)
+        sidecar, content = sidecar_of(item, folder), read_sidecar(item, folder)
         for key, value in {**common, **predictor.conditions(item)}.items():
             if content.get(key, value) != value:
                 raise ConfigurationError(
@@ -456,46 +439,3 @@ def make_item(
     time_unit = predictor.models.plans.temporal.time_unit
     content = {"time_unit": time_unit, **predictor.settings(), "digests": digests, **made, **further}
     write_sidecar(item, folder, content)
-
-
-def sidecar_of(item: Request, folder: Path) -> Path:
-    """Return ``{case}.json``, next to the images of a prediction."""
-    return sidecar_path(folder, item.target.case)
-
-
-def write_sidecar(item: Request, folder: Path, content: Mapping[str, Any]) -> None:
-    """Write the sidecar of a prediction, after its images: provenance, the given fields, intended use and versions."""
-    fields = dict(content)
-    sidecar = {
-        **item.provenance(),
-        "intended_use": INTENDED_USE,
-        "warnings": [*fields.pop("warnings", []), *fields.pop("warnings_of_input", [])],
-        **fields,
-        "longflow_version": __version__,
-        "versions": {name: version(name) for name in ("torch", "nnunetv2", "torchdiffeq", "SimpleITK")},
-    }
-    write_json(sidecar, sidecar_of(item, folder))
-
-
-def write_table(done: Sequence[Request], folder: Path, description: DatasetDescription) -> None:
-    """Write the scans.csv and dataset.json that make the output a valid input folder.
-
-    Rows of earlier commands are kept, unless they name the same case or the same scan.
-    """
-    columns = get_task(description.task).apart_by
-
-    def moment(subject: str, time: float | None, covariates: Mapping[str, str]) -> tuple:
-        # as in `series_of_folder`: two phases of one time are two scans only where the task tells them apart
-        return subject, time, *(covariates.get(column, "") for column in columns)
-
-    scans = [item.target for item in done]
-    cases = {scan.case for scan in scans}
-    moments = {moment(scan.subject, scan.time, scan.covariates) for scan in scans}
-    table = folder / "scans.csv"
-    for row in read_rows(table) if table.is_file() else []:
-        time = parse_time(row.time)
-        taken = row.case in cases or moment(row.subject, time, row.covariates) in moments
-        if time is not None and not taken and sidecar_path(folder, row.case).is_file():
-            scans.append(Scan(row.case, row.subject, time, (), covariates=row.covariates))
-    write_scans(scans, table)
-    write_description(description, folder / "dataset.json")

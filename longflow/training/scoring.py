@@ -83,9 +83,11 @@ def _averaged(run: Run) -> Iterator[None]:
     current = {name: tensor.detach().clone() for name, tensor in method.state_dict().items()}
     method.load_state_dict(run.average)
     method.eval()
-    yield
-    method.load_state_dict(current)
-    method.train()
+    try:
+        yield
+    finally:
+        method.load_state_dict(current)
+        method.train()
 
 
 def validate(run: Run) -> Score:

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from longflow.data.dataset import training_series
-from longflow.inference.predictor import write_sidecar, write_table
+from longflow.inference.output import write_sidecar, write_table
 from longflow.preprocessing.series import read_properties
 from longflow.training.validation import ProgressColumns, Score, out_of_fold_settings
 

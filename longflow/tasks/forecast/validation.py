@@ -11,7 +11,7 @@ from longflow.data.dataset import DatasetDescription, image_path, training_serie
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError, first_few
 from longflow.inference.models import solver_settings
-from longflow.inference.predictor import write_sidecar, write_table
+from longflow.inference.output import write_sidecar, write_table
 from longflow.inference.windows import WindowSettings
 from longflow.job import FoldJob
 from longflow.methods.method import Method

@@ -10,7 +10,7 @@ from longflow.data.dataset import DatasetDescription, Scan, label_path, training
 from longflow.data.images import Geometry, read_label, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import DataError
-from longflow.inference.predictor import write_sidecar, write_table
+from longflow.inference.output import write_sidecar, write_table
 from longflow.inference.windows import WindowSettings
 from longflow.job import FoldJob
 from longflow.methods.method import Method

@@ -18,7 +18,8 @@ from longflow.data.images import Volume, as_type, read_scan, write_volume
 from longflow.errors import unknown_name
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, solver_settings
-from longflow.inference.predictor import INTENDED_USE, Predictor, input_warnings
+from longflow.inference.output import INTENDED_USE
+from longflow.inference.predictor import Predictor, input_warnings
 from longflow.inference.windows import WindowSettings
 from longflow.plans import Plans
 from longflow.preprocessing.prepared import RawSeries
@@ -147,7 +148,7 @@ def write_translation(
 
     :param translate_volume: turns the source into the translation, (channels, z, y, x).
     :param folder: for the images.
-    :returns: fields of its sidecar (``predictor.write_sidecar``): ``round_trip``, true where the source is itself a
+    :returns: fields of its sidecar (``write_sidecar``): ``round_trip``, true where the source is itself a
         translation from the requested phase; ``seconds`` of preparing, translating and resampling back; ``slices``,
         their number along the axis in which they are stacked; ``warnings``; ``intended_use``.
     :raises DataError: the files cannot be read or used.

@@ -13,7 +13,7 @@ from longflow.data.dataset import DatasetDescription, Scan, read_description, tr
 from longflow.data.images import Volume, read_scan
 from longflow.errors import DataError, first_few
 from longflow.inference.models import LoadedMember, solver_settings
-from longflow.inference.predictor import write_sidecar, write_table
+from longflow.inference.output import write_sidecar, write_table
 from longflow.inference.selection import Member
 from longflow.inference.windows import WindowSettings
 from longflow.job import FoldJob

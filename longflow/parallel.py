@@ -148,6 +148,7 @@ def _begin_worker(environment: dict[str, str]) -> None:
 
     :param environment: of the parent; the server's can be older.
     """
+    os.environ.clear()
     os.environ.update(environment)
     parent = multiprocessing.parent_process()
 

@@ -51,6 +51,30 @@ def killed_once(argument):
     return number
 
 
+def variables(name):
+    return os.environ.get(name), os.environ.get("LONGFLOW_GONE")
+
+
+def parents(number):
+    time.sleep(0.2)  # so that both workers answer
+    return os.getpid(), psutil.Process().parent().cmdline()
+
+
+def test_workers_have_the_variables_that_the_parent_has_now(monkeypatch):
+    monkeypatch.setenv("LONGFLOW_GONE", "yes")
+    list(for_each_subject(variables, {"a": "LONGFLOW_TRIED", "b": "LONGFLOW_TRIED"}, 2))
+    monkeypatch.delenv("LONGFLOW_GONE")
+    monkeypatch.setenv("LONGFLOW_TRIED", "a new value")
+    answers = dict(for_each_subject(variables, {"a": "LONGFLOW_TRIED", "b": "LONGFLOW_TRIED"}, 2))
+    assert answers == {"a": ("a new value", None), "b": ("a new value", None)}
+
+
+def test_workers_are_forked_from_a_server_that_imported_their_modules():
+    (one, server), (other, same) = dict(for_each_subject(parents, {"a": 1, "b": 2}, 2)).values()
+    assert one != other and server == same
+    assert "forkserver" in server[-1] and "longflow.preprocessing.run" in server[-1]  # as conftest.py asks
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_every_subject_has_its_answer(processes):
     seen = []

@@ -72,8 +72,11 @@ class Logbook:
         logger.addHandler(self.handler)
 
     def add(self, record: EpochRecord) -> None:
-        """Add an epoch to the CSV and to TensorBoard."""
-        self.records.append(record)
+        """Add an epoch to the CSV and to TensorBoard.
+
+        A run that was killed just after its last epoch was recorded records it again: the new record counts.
+        """
+        self.records = [*(one for one in self.records if one.iteration != record.iteration), record]
         rows = [one.row for one in self.records]
         columns = list(dict.fromkeys(name for row in rows for name in row))
         write_csv(columns, ({name: row.get(name) for name in columns} for row in rows), self.paths.progress_csv)

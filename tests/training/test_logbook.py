@@ -17,6 +17,14 @@ def paths(tmp_path):
     return FoldPaths(tmp_path)
 
 
+def test_an_epoch_that_is_recorded_again_has_one_line(paths):
+    log = Logbook(paths, 0)
+    for nrmse in (0.5, 0.4):
+        log.add(record(1, nrmse=nrmse))
+    log.close()
+    assert read_progress(paths.progress_csv) == [record(1, nrmse=0.4)]
+
+
 def test_records_are_read_back_with_gaps(paths):
     log = Logbook(paths, 0)
     log.add(record(1))

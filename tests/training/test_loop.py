@@ -211,6 +211,22 @@ def test_killed_in_the_last_validation_its_epoch_is_recorded_all_the_same(datase
     assert found == expected
 
 
+def test_killed_just_after_its_last_epoch_was_recorded_it_is_recorded_once(dataset):
+    paths = train(dataset)
+    expected = [(one.iteration, one.loss, one.learning_rate, one.found) for one in read_progress(paths.progress_csv)]
+
+    def killed(folder):
+        if read_progress(folder.progress_csv)[-1].iteration == 5:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        train_fold(job_of(dataset, iterations=5), overwrite=True, after_epoch=killed)
+    assert paths.latest.is_file() and not paths.final.exists()
+    train(dataset)
+    found = [(one.iteration, one.loss, one.learning_rate, one.found) for one in read_progress(paths.progress_csv)]
+    assert found == expected
+
+
 def test_ctrl_c_stops_alike_and_signals_are_given_back(dataset):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(KeyboardInterrupt):

@@ -138,7 +138,7 @@ def worker_context(*modules: str) -> multiprocessing.context.BaseContext:
     :returns: the context.
     """
     context = multiprocessing.get_context("forkserver")
-    _imported_by_the_server.extend(modules)
+    _imported_by_the_server.extend(module for module in modules if module not in _imported_by_the_server)
     context.set_forkserver_preload(_imported_by_the_server)
     return context
 

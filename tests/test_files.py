@@ -130,10 +130,6 @@ def test_text_that_a_spreadsheet_would_run_is_made_text_where_people_read_it(tmp
     assert header[0] == "=a" and kept[0] == "=cmd|' /C calc'!A0"
 
 
-HOLD = "import sys; from pathlib import Path; from longflow.files import exclusive_lock\n"
-HOLD += "with exclusive_lock(Path(sys.argv[1]), ''): print('held', flush=True); sys.stdin.read()"
-
-
 @pytest.fixture
 def other(tmp_path):
     """Another process, which holds the lock."""

@@ -212,9 +212,7 @@ def main() -> None:
     parser.add_argument("--commands", nargs="+", metavar="NAME", help="show only these, as plan (default: all)")
     parser.add_argument("--iterations", type=int, default=4, help="steps of training (default: %(default)s)")
     parser.add_argument("--processes", type=int, help="worker processes (default: as the commands choose)")
-    parser.add_argument(
-        "--folder", type=Path, help="keeps the phantoms; all else is deleted (default: a temporary one)"
-    )
+    parser.add_argument("--folder", type=Path, help="keeps the phantoms; all else is deleted (default: nowhere)")
     options = parser.parse_args()
     temporary = None if options.folder else tempfile.mkdtemp()
     options.folder = Path(temporary or options.folder).resolve()

@@ -87,20 +87,24 @@ def annotated_key(labels: LabelManager) -> tuple[int, ...]:
 
 # ---- scans
 
+#: with which nnU-Net draws the intensities of its fingerprint
+FINGERPRINT_SEED = 1234
+
 
 def foreground_intensities(image: np.ndarray, inside: np.ndarray, count: int) -> np.ndarray:
-    """Draw intensities of the foreground, with replacement, always with the same seed.
+    """Draw intensities of the foreground, with replacement, always with the same seed, as nnU-Net's fingerprint does.
+
+    Its own function is not called: it imports torch, and computes statistics of all voxels that nobody reads.
 
     :param image: (z, y, x), one channel.
     :param inside: bool (z, y, x), the foreground.
     :param count: number of draws.
     :returns: float32 (count,); (0,) where there is no foreground.
     """
-    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
-
-    collect = DatasetFingerprintExtractor.collect_foreground_intensities
-    (drawn,), _ = collect(inside[None], image[None], num_samples=count)
-    return np.asarray(drawn, dtype=np.float32)
+    foreground = image[inside]
+    if not len(foreground):
+        return np.zeros(0, dtype=np.float32)
+    return np.random.RandomState(FINGERPRINT_SEED).choice(foreground, count, replace=True).astype(np.float32, copy=False)
 
 
 def sample_positions(segmentation: np.ndarray, values: Sequence[int]) -> dict[int, np.ndarray]:

@@ -119,6 +119,15 @@ def test_foreground_intensities_are_drawn_with_one_seed(generator):
     np.testing.assert_array_equal(nnunet.foreground_intensities(image, inside, 50), expected)
 
 
+def test_foreground_intensities_are_those_of_nnunet(generator):
+    from nnunetv2.experiment_planning.dataset_fingerprint.fingerprint_extractor import DatasetFingerprintExtractor
+
+    image, inside = generator.normal(size=(4, 5, 6)).astype(np.float32), generator.random((4, 5, 6)) > 0.5
+    collect = DatasetFingerprintExtractor.collect_foreground_intensities
+    (expected,), _ = collect(inside[None], image[None], num_samples=70)
+    np.testing.assert_array_equal(nnunet.foreground_intensities(image, inside, 70), expected)
+
+
 def test_no_foreground_gives_no_intensities():
     found = nnunet.foreground_intensities(np.ones((2, 2, 2), np.int16), np.zeros((2, 2, 2), bool), 50)
     assert found.shape == (0,) and found.dtype == np.float32

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 import numpy as np
-from acvl_utils.cropping_and_padding.bounding_boxes import get_bbox_from_mask
 
 #: [start, stop] for each spatial axis, voxels
 Box = list[list[int]]
@@ -21,7 +20,8 @@ def nonzero_box(scans: Iterable[np.ndarray]) -> Box:
         union = nonzero if union is None else union | nonzero
     if not union.any():
         return [[0, size] for size in union.shape]
-    return [[int(start), int(stop)] for start, stop in get_bbox_from_mask(union)]
+    filled = [np.flatnonzero(union.any(axis=others)) for others in ((1, 2), (0, 2), (0, 1))]
+    return [[int(places[0]), int(places[-1]) + 1] for places in filled]
 
 
 def box_slices(box: Box) -> tuple[slice, slice, slice]:

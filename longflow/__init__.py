@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         LongflowError,
         ModelError,
         NotFoundError,
+        OutOfMemoryError,
         WorkerError,
     )
     from longflow.inference.predictor import predict_folder
@@ -38,6 +39,7 @@ __all__ = [
     "LongflowError",
     "ModelError",
     "NotFoundError",
+    "OutOfMemoryError",
     "SegmentationRequest",
     "Segmenter",
     "TranslationRequest",

@@ -40,6 +40,10 @@ class ModelError(LongflowError):
     """A trained model does not fit the plans or the data."""
 
 
+class OutOfMemoryError(ModelError, MemoryError):
+    """The memory of the device is too small for the smallest piece of work."""
+
+
 class InUseError(LongflowError):
     """Another process works on the same files."""
 

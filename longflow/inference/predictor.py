@@ -4,6 +4,7 @@ import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -19,6 +20,7 @@ from longflow.errors import ConfigurationError, DataError, LongflowError, first_
 from longflow.files import exclusive_lock, file_digest
 from longflow.inference.models import Models, PredictionSettings, load_models, task_of
 from longflow.inference.output import read_sidecar, sidecar_of, write_sidecar, write_table
+from longflow.inference.pipeline import overlapped
 from longflow.inference.requests import Request
 from longflow.inference.selection import Selection, select
 from longflow.integrity.prediction import scan_problems, verify_input
@@ -112,12 +114,28 @@ class Predictor(ABC, Generic[OfRequest]):
         return [path for path in item.target.images if path.is_file()]
 
     @abstractmethod
-    def make(self, item: OfRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
-        """Make a requested prediction and write its files.
+    def read(self, item: OfRequest) -> Any:
+        """Read and prepare the scans of a request. A thread does it while the prediction before is made.
 
+        :returns: what :meth:`make` needs of them.
+        :raises LongflowError: its scans cannot be used.
+        """
+
+    @abstractmethod
+    def make(self, item: OfRequest, scans: Any) -> Any:
+        """Make a requested prediction.
+
+        :param scans: as :meth:`read` returned them.
+        :returns: what :meth:`write` needs; scans that it does not need would stay in memory.
+        """
+
+    @abstractmethod
+    def write(self, item: OfRequest, made: Any, folder: Path, description: DatasetDescription) -> dict[str, Any]:
+        """Write the files of a prediction. A thread does it while the next prediction is made.
+
+        :param made: as :meth:`make` returned it.
         :returns: the further fields of its sidecar; ``warnings``, a list of sentences, are logged too. Those of
             :func:`input_warnings`, which are logged already, are ``warnings_of_input``.
-        :raises LongflowError: its scans cannot be used.
         """
 
     def settings(self) -> dict[str, Any]:
@@ -192,7 +210,7 @@ def _predict_missing(
     if not overwrite:
         _check_settings(predictor, items, folder)
     todo = items if overwrite else _unfinished(predictor, items, folder, description)
-    failures = _make_all(predictor, todo, folder, description, progress, warnings)
+    failures = _make_all(Output(predictor, folder, description, warnings), todo, progress)
     done = [item for item in items if is_predicted(predictor, item, folder, description)]
     if done or (folder / "scans.csv").is_file():
         write_table(done, folder, description)
@@ -289,33 +307,36 @@ def _unfinished(
     return todo
 
 
-def _make_all(
-    predictor: Predictor[OfRequest],
-    items: Sequence[OfRequest],
-    folder: Path,
-    description: DatasetDescription,
-    progress: Progress,
-    warnings: Sequence[str],
-) -> list[str]:
-    """Make predictions one after the other; return a line for each that could not be made.
+def _make_all(output: "Output[OfRequest]", items: Sequence[OfRequest], progress: Progress) -> list[str]:
+    """Make predictions; return a line for each that could not be made.
 
-    One subject's failure, whatever it is, must not cost the others.
+    One subject's failure, whatever it is, must not cost the others. Where the memory is too small, a prediction is made
+    again alone, when no other is read or written.
     """
+
+    numbers = {item.target.case: number for number, item in enumerate(items)}
+
+    def begin(item: OfRequest) -> None:
+        progress(numbers[item.target.case], len(items), item.target.case)
+
+    steps = output.read, output.make, output.write, begin
     failures = []
-    for number, item in enumerate(items):
-        case = item.target.case
-        progress(number, len(items), case)
-        try:
-            make_item(predictor, item, folder, description, warnings)
-        except LongflowError as error:
-            failures.append(f"  {case}: {error}")
-        except MemoryError:
-            failures.append(f"  {case}: its scans do not fit into the memory of this machine.")
-        except Exception as error:
-            logger.debug("%s", case, exc_info=True)
-            failures.append(f"  {case}: {type(error).__name__}: {error}. Please report this, with --debug.")
+    for item, error in zip(items, overlapped(items, *steps), strict=True):
+        if isinstance(error, MemoryError) and len(items) > 1:
+            (error,) = overlapped([item], *steps)
+        if error is not None:
+            failures.append(f"  {item.target.case}: {_described(error, item.target.case)}")
     progress(len(items), len(items), "")
     return failures
+
+
+def _described(error: Exception, case: str) -> str:
+    if isinstance(error, LongflowError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return "its scans do not fit into the memory of this machine."
+    logger.debug("%s", case, exc_info=error)
+    return f"{type(error).__name__}: {error}. Please report this, with --debug."
 
 
 def _check_input_description(folder: Path, description: DatasetDescription) -> None:
@@ -414,28 +435,54 @@ def _check_settings(predictor: Predictor, items: Sequence[Request], folder: Path
                 )
 
 
-def make_item(
-    predictor: Predictor,
-    item: Request,
-    folder: Path,
-    description: DatasetDescription,
-    warnings: Sequence[str] = (),
-    **further: Any,
-) -> None:
-    """Make a requested prediction, then write its sidecar, which says that it is finished.
+@dataclass(frozen=True)
+class Output(Generic[OfRequest]):
+    """A folder that predictions are written to, and the steps of making one.
 
     :param folder: output folder.
-    :param warnings: of the whole input, for the sidecar.
-    :param further: further fields of the sidecar.
+    :param warnings: of the whole input, for the sidecars.
+    :param further: further fields of the sidecars.
     """
-    digests = _digests(predictor, item)
-    # an older prediction must not be taken for this one if this one fails
-    for path in (sidecar_of(item, folder), *predictor.files(item, folder, description)):
-        path.unlink(missing_ok=True)
-    made = predictor.make(item, folder, description)
-    for warning in made.get("warnings", []):
-        logger.warning("%s: %s", item.target.case, warning)
-    made["warnings_of_input"] = [*made.get("warnings_of_input", []), *warnings]
-    time_unit = predictor.models.plans.temporal.time_unit
-    content = {"time_unit": time_unit, **predictor.settings(), "digests": digests, **made, **further}
-    write_sidecar(item, folder, content)
+
+    predictor: Predictor[OfRequest]
+    folder: Path
+    description: DatasetDescription
+    warnings: Sequence[str] = ()
+    further: Mapping[str, Any] = field(default_factory=dict)
+
+    def read(self, item: OfRequest) -> tuple[dict[str, Any], Any]:
+        """Read the scans of a request: their digests, and what :meth:`Predictor.read` returns."""
+        digests = _digests(self.predictor, item)
+        # an older prediction must not be taken for this one if this one fails
+        for path in (sidecar_of(item, self.folder), *self.predictor.files(item, self.folder, self.description)):
+            path.unlink(missing_ok=True)
+        return digests, self.predictor.read(item)
+
+    def make(self, item: OfRequest, given: tuple[dict[str, Any], Any]) -> tuple[dict[str, Any], Any]:
+        """Make a prediction of what :meth:`read` returned; its digests are passed on."""
+        digests, scans = given
+        return digests, self.predictor.make(item, scans)
+
+    def write(self, item: OfRequest, made: tuple[dict[str, Any], Any]) -> None:
+        """Write what :meth:`make` returned, then the sidecar, which says that the prediction is finished."""
+        digests, prediction = made
+        fields = self.predictor.write(item, prediction, self.folder, self.description)
+        for warning in fields.get("warnings", []):
+            logger.warning("%s: %s", item.target.case, warning)
+        fields["warnings_of_input"] = [*fields.get("warnings_of_input", []), *self.warnings]
+        time_unit = self.predictor.models.plans.temporal.time_unit
+        content = {"time_unit": time_unit, **self.predictor.settings(), "digests": digests, **fields, **self.further}
+        write_sidecar(item, self.folder, content)
+
+
+def make_item(
+    predictor: Predictor[OfRequest], item: OfRequest, folder: Path, description: DatasetDescription, **further: Any
+) -> None:
+    """Make one requested prediction and write it.
+
+    :param folder: output folder.
+    :param further: further fields of its sidecar.
+    :raises LongflowError: its scans cannot be used.
+    """
+    output = Output(predictor, folder, description, further=further)
+    output.write(item, output.make(item, output.read(item)))

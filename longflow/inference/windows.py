@@ -1,7 +1,9 @@
 """A whole volume from overlapping tiles with Gaussian weights, for any task."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations, islice, product
 
 import numpy as np
@@ -9,11 +11,13 @@ import torch
 from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from torch import Tensor
 
-from longflow.errors import ModelError
+from longflow.errors import ModelError, OutOfMemoryError
 from longflow.methods.batches import Batch, PhaseBatch
 from longflow.methods.method import Method
-from longflow.networks.precision import autocast
+from longflow.networks.precision import autocast, channels_last, computes_bf16
 from longflow.nnunet import gaussian_weight, tile_starts
+
+logger = logging.getLogger(__name__)
 
 #: slices that a 2D network takes at once where changes are predicted
 SLICES_PER_PASS = 8
@@ -60,6 +64,9 @@ def predict_changed(
     :raises ModelError: a prediction is not a finite number.
     """
     configuration, count = methods[0].configuration, len(scans)
+    if computes_bf16(settings.device):  # the layout of training; in float32 it is no faster
+        for method in methods:
+            method.to(memory_format=channels_last(len(configuration.patch_size)))
     padded, inside = pad_to_tile(scans, configuration.tile, "edge")
     flat = len(configuration.patch_size) == 2
     stack = padded
@@ -140,9 +147,11 @@ def weighted_mean(
     :param weight: of each voxel of a tile, (z, y, x) or (y, x), on the CPU; sums are kept in its type.
     :param step: distance between tiles as a share of their size.
     :param predict: predicts the tiles of a pass.
-    :param per_pass: tiles that are predicted at once.
+    :param per_pass: tiles that are predicted at once; fewer where the memory is too small for them.
     :returns: (channels, z, y, x) for each name.
+    :raises OutOfMemoryError: the memory is too small for one tile.
     """
+    predict = within_memory(predict)
     shape, tile = volume.shape[-3:], (1, *weight.shape)[-3:]
     sums: dict[str, Tensor] = {}
     weights = torch.zeros(shape, dtype=weight.dtype)
@@ -157,6 +166,56 @@ def weighted_mean(
         for window in windows:
             weights[window] += weight
     return {name: total.div_(weights) for name, total in sums.items()}
+
+
+def within_memory(predict: PredictPatches) -> PredictPatches:
+    """Return a function that predicts patches with half as many per pass, down to one, where the memory is too small.
+
+    Later passes of the function have no more patches than the memory had room for.
+
+    :param predict: predicts the patches of a pass, all at once.
+    :raises OutOfMemoryError: when it is called, and the memory is too small for one patch.
+    """
+    most: int | None = None
+
+    def predict_within_memory(patches: Tensor) -> dict[str, Tensor]:
+        nonlocal most
+        while True:
+            count = min(most or len(patches), len(patches))
+            try:
+                parts = [predict(part) for part in patches.split(count)]
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                if count == 1:
+                    raise _too_small(patches.shape[-3:], error) from None
+            else:
+                whole = len(parts) == 1
+                return parts[0] if whole else {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+            # after the error is gone, and the tensors in its traceback with it
+            most = count // 2
+            _say_fewer_at_once(most)
+
+    return predict_within_memory
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error of Python or torch says that memory is short; on CUDA, MPS and the CPU."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ("out of memory", "enough memory"))
+
+
+def _too_small(size: Sequence[int], error: BaseException) -> OutOfMemoryError:
+    patch = " x ".join(map(str, size))
+    return OutOfMemoryError(
+        f"The memory is too small to predict one patch of {patch} voxels. Close other programs that use it, or predict "
+        f"on another device (--device cpu). The system said: {str(error).strip().split(chr(10))[0][:200]}"
+    )
+
+
+@cache
+def _say_fewer_at_once(count: int) -> None:
+    """Log once in a process, and not for each volume."""
+    logger.warning("The memory is too small for more: %d patches of a scan are predicted at once.", count)
 
 
 def noise_field(shape: tuple[int, ...], flat: bool, seed: int) -> np.ndarray:

@@ -1,8 +1,9 @@
 """Weights on disk: safetensors, never pickle. Everything that is not a tensor is JSON in the file's own header."""
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from longflow.errors import ModelError, first_few
 from longflow.files import atomic_write
@@ -126,13 +128,39 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
     check_identity(checkpoint.header, path, name, plans, configuration)
     options, weights = checkpoint.header.get("options"), checkpoint.part("weights")
     # a plan may describe a network that no memory holds; the file then holds another one
-    with suppress(RuntimeError), torch.device("meta"):  # some networks compute while they are built: see load_weights
-        check_fit(build_method(name, plans, configuration, options).state_dict(), weights, path)
-    method = build_method(name, plans, configuration, options)
+    try:
+        with _refused_where_shapes_differ(weights):
+            method = build_method(name, plans, configuration, options)
+    except RuntimeError:
+        # without contents; importing what torch needs for it takes a second. Some networks compute while they are built
+        with suppress(RuntimeError), torch.device("meta"):
+            check_fit(build_method(name, plans, configuration, options).state_dict(), weights, path)
+        method = build_method(name, plans, configuration, options)
     load_weights(method, weights, path)
     method.stage = checkpoint.header.get("stage", 0)
     method.file = path
     return method.eval()
+
+
+@contextmanager
+def _refused_where_shapes_differ(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Stop building a network at its first parameter of a shape that a file has not, or not so often.
+
+    :param weights: of the file, by name.
+    :raises RuntimeError: there is such a parameter; its memory was not written to.
+    """
+    left = Counter(tensor.shape for tensor in weights.values())
+
+    def check(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
+        left[parameter.shape] -= 1
+        if left[parameter.shape] < 0:
+            raise RuntimeError(f"{name} of {type(module).__name__} has shape {list(parameter.shape)}")
+
+    hook = register_module_parameter_registration_hook(check)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def load_weights(method: Method, weights: dict[str, Tensor], path: Path) -> None:

@@ -584,9 +584,14 @@ class Doubler(Predictor):
     def files(self, item, folder, description):
         return [image_path(folder, item.target.case, 0, description)]
 
-    def make(self, item, folder, description):
-        volume = read_scan(item.source.images)
-        write_volume(2 * volume.array[0], volume.geometry, "int16", *self.files(item, folder, description))
+    def read(self, item):
+        return read_scan(item.source.images)
+
+    def make(self, item, scans):
+        return 2 * scans.array[0], scans.geometry
+
+    def write(self, item, made, folder, description):
+        write_volume(*made, "int16", *self.files(item, folder, description))
         return {"warnings": ["twice"], "factor": 2}
 
     def finish(self, folder):

@@ -38,11 +38,17 @@ class Counter(Predictor[CountRequest]):
     def files(self, item, folder, description):
         return [count_file(item, folder)]
 
-    def make(self, item, folder, description):
+    def read(self, item):
         (member,) = self.models.members
-        count = count_volume(member.methods, item, member.plans, member.configuration)
-        write_count(count, item, folder)
-        return {"count": count}
+        return prepare_scan(item, member.plans, member.configuration)
+
+    def make(self, item, scans):
+        (member,) = self.models.members
+        return count_scan(member.methods, scans)
+
+    def write(self, item, made, folder, description):
+        write_count(made, item, folder)
+        return {"count": made}
 
 
 def count_file(item: CountRequest, folder: Path) -> Path:
@@ -56,11 +62,16 @@ def write_count(count: float, item: CountRequest, folder: Path) -> None:
     count_file(item, folder).write_text(f"{count:.2f}\n")
 
 
-@torch.no_grad()
-def count_volume(methods, item: CountRequest, plans, configuration: str) -> float:
-    """Count a scan, prepared from its files, with the mean of several folds."""
+def prepare_scan(item: CountRequest, plans, configuration: str) -> np.ndarray:
+    """Read and prepare a scan: (channels, z, y, x)."""
     prepared = prepare_volumes(RawSeries.of_scan(item.target.case, read_scan(item.target.images)), plans, configuration)
-    image = torch.from_numpy(np.asarray(prepared.images[0], dtype=np.float32))[None]
+    return np.asarray(prepared.images[0], dtype=np.float32)
+
+
+@torch.no_grad()
+def count_scan(methods, scan: np.ndarray) -> float:
+    """Count a prepared scan with the mean of several folds."""
+    image = torch.from_numpy(scan)[None]
     counts = []
     for method in methods:
         device = next(method.parameters()).device

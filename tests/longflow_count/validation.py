@@ -9,7 +9,7 @@ from longflow.preprocessing.series import read_properties
 from longflow.training.validation import ProgressColumns, Score, out_of_fold_settings
 
 from .method import CountBatch
-from .predictor import CountRequest, count_volume, write_count
+from .predictor import CountRequest, count_scan, prepare_scan, write_count
 from .samples import counted_scan, labelled_scans
 
 
@@ -38,7 +38,7 @@ class CountValidation:
         folder, items = self.job.paths.validation("counts"), []
         for subject, scan in self.scans:
             item = CountRequest(scans[read_properties(self.folder, subject).cases[scan]])
-            count = count_volume([method], item, self.job.plans, self.job.configuration)
+            count = count_scan([method], prepare_scan(item, self.job.plans, self.job.configuration))
             write_count(count, item, folder)
             write_sidecar(item, folder, {**out_of_fold_settings(self.job, method), "count": count})
             items.append(item)

@@ -1,7 +1,7 @@
 """Forecast a scan from earlier scans and their times: in memory (the Python interface) and for folders."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path
-from longflow.data.images import Volume, as_type, check_same_grid, read_scan, write_volume
+from longflow.data.images import Geometry, Volume, as_type, check_same_grid, read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
@@ -41,6 +41,21 @@ class Context:
     warnings: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """A forecast, to be written on the grid of the last context scan.
+
+    :param array: (channels, z, y, x), float32, in the units of the last context scan.
+    :param data_type: of the last context scan.
+    :param warnings: of reading the context.
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    data_type: str
+    warnings: list[str]
+
+
 class Forecaster(Predictor[ForecastRequest]):
     """A trained model, ready to forecast.
 
@@ -55,7 +70,9 @@ class Forecaster(Predictor[ForecastRequest]):
         reduction = models.selection.reduction
         for member in models.members if reduction is not None else ():
             _known_reduction(member, reduction)
-        self._latest: tuple[tuple[Scan, ...], Context] | None = None
+        #: files of scans to the scans and their warnings, as read for the request before
+        self._volumes: dict[tuple[Path, ...], tuple[Volume, list[str]]] = {}
+        self._context: tuple[tuple[Scan, ...], Context] | None = None
 
     def predict(
         self,
@@ -166,7 +183,7 @@ class Forecaster(Predictor[ForecastRequest]):
         :param hide_context: ``first:K`` or ``last:K``: forecast without these context scans.
         """
         hidden = None if hide_context is None else HiddenContext.of(hide_context)
-        self._latest = None  # its files may have changed since
+        self.forget()  # the files may have changed since
         return forecast_requests(folder, description, times, self.context_length(), hidden)
 
     def conditions(self, item: ForecastRequest) -> dict[str, Any]:
@@ -182,18 +199,45 @@ class Forecaster(Predictor[ForecastRequest]):
         """Return the images of the context."""
         return [path for scan in item.context for path in scan.images]
 
-    def make(self, item: ForecastRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
-        """Write the forecast, in the units of the last context scan; warn of a horizon longer than any trained on."""
-        context = self._read(item.context)
-        forecast = self.forecast_from(context, item.target.time)
-        last = context.volumes[-1]
-        for array, path in zip(forecast, self.files(item, folder, description), strict=True):
-            write_volume(array, last.geometry, last.data_type, path)
-        return {**horizon_fields(item, self.models.plans), "warnings_of_input": context.warnings}
+    def read(self, item: ForecastRequest) -> Context:
+        """Read and prepare the context. Scans of the request before are kept: mostly they are the same.
+
+        A context that grows, as for targets between the scans of a subject, is prepared for each target, since crop and
+        normal form depend on all of its scans; only its new scans are read.
+        """
+        scans = item.context
+        if self._context is None or self._context[0] != scans:
+            self._context = None  # frees the memory first
+            known = {scan.images: self._volumes[scan.images] for scan in scans if scan.images in self._volumes}
+            self._volumes = known
+            for scan in scans:
+                if scan.images not in known:
+                    volume = read_scan(scan.images)
+                    known[scan.images] = volume, input_warnings(volume, scan, self.models.plans)
+            self._context = scans, self._prepared(scans)
+        return self._context[1]
+
+    def make(self, item: ForecastRequest, scans: Context) -> Forecast:
+        """Forecast the target, in the units of the last context scan."""
+        last = scans.volumes[-1]
+        array = self.forecast_from(scans, item.target.time)
+        return Forecast(array, last.geometry, last.data_type, scans.warnings)
+
+    def write(
+        self, item: ForecastRequest, made: Forecast, folder: Path, description: DatasetDescription
+    ) -> dict[str, Any]:
+        """Write the forecast; warn of a horizon longer than any trained on."""
+        for array, path in zip(made.array, self.files(item, folder, description), strict=True):
+            write_volume(array, made.geometry, made.data_type, path)
+        return {**horizon_fields(item, self.models.plans), "warnings_of_input": made.warnings}
 
     def finish(self, folder: Path) -> None:
         """Free the memory of the last subject's scans; there are no further tables."""
-        self._latest = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Free the memory of the scans that were read last."""
+        self._volumes, self._context = {}, None
 
     def settings(self) -> dict[str, Any]:
         """Return what a forecast depends on apart from its scans."""
@@ -205,21 +249,15 @@ class Forecaster(Predictor[ForecastRequest]):
             **solver_settings(method),
         }
 
-    def _read(self, scans: tuple[Scan, ...]) -> Context:
-        """Read and prepare scans; those of the request before, which are mostly the same, are kept."""
-        if self._latest is None or self._latest[0] != scans:
-            self._latest = None  # frees the memory first
-            volumes, warnings = [], []
-            for scan in scans:
-                volumes.append(read_scan(scan.images))
-                warnings += input_warnings(volumes[-1], scan, self.models.plans)
-                first = f"{scans[0].images[0]} of the same subject"
-                check_same_grid(volumes[-1].geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
-            times, sources = [scan.time for scan in scans], [str(scan.images[0]) for scan in scans]
-            context = self.prepare(scans[0].subject, times, volumes, sources)
-            context.warnings.extend(warnings)
-            self._latest = scans, context
-        return self._latest[1]
+    def _prepared(self, scans: tuple[Scan, ...]) -> Context:
+        """Prepare scans that were read; check that they share a grid."""
+        volumes, warnings = zip(*(self._volumes[scan.images] for scan in scans), strict=True)
+        first = f"{scans[0].images[0]} of the same subject"
+        for scan, volume in zip(scans, volumes, strict=True):
+            check_same_grid(volume.geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
+        times, sources = [scan.time for scan in scans], [str(scan.images[0]) for scan in scans]
+        context = self.prepare(scans[0].subject, times, volumes, sources)
+        return replace(context, warnings=[sentence for some in warnings for sentence in some])
 
 
 def horizon_fields(item: ForecastRequest, plans: Plans) -> dict[str, Any]:

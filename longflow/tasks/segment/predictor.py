@@ -1,6 +1,7 @@
 """Segment each scan by itself: in memory (the Python interface) and for folders."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +9,43 @@ import numpy as np
 import SimpleITK as sitk
 
 from longflow.data.dataset import DatasetDescription, label_path
-from longflow.data.images import Volume, as_type, read_scan, write_volume
+from longflow.data.images import Geometry, Volume, as_type, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import ConfigurationError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import Models
 from longflow.inference.predictor import Predictor, input_warnings
+from longflow.preprocessing.prepared import PreparedSeries, RawSeries
 from longflow.preprocessing.restore import export_labels
-from longflow.preprocessing.series import RawSeries, prepare_volumes
+from longflow.preprocessing.series import prepare_volumes
 from longflow.tasks.segment.requests import SegmentationRequest, segmentation_requests
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
 from longflow.tasks.segment.windows import predict_logits
+
+
+@dataclass(frozen=True)
+class ScanToSegment:
+    """A scan that was read and prepared; its voxels as read are not needed any more.
+
+    :param warnings: of reading it.
+    """
+
+    geometry: Geometry
+    prepared: PreparedSeries
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """A scan that was segmented.
+
+    :param labels: (z, y, x), int16, on the grid of the scan.
+    :param warnings: of reading the scan.
+    """
+
+    geometry: Geometry
+    labels: np.ndarray
+    warnings: list[str]
 
 
 class Segmenter(Predictor[SegmentationRequest]):
@@ -65,8 +92,16 @@ class Segmenter(Predictor[SegmentationRequest]):
         :param case: name of the scan for messages.
         :returns: labels (z, y, x), int16, on the grid of the volume.
         """
+        return self.label(self.prepare(volume, case))
+
+    def prepare(self, volume: Volume, case: str) -> PreparedSeries:
+        """Prepare a volume."""
         (member,) = self.models.members
-        prepared = prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
+        return prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
+
+    def label(self, prepared: PreparedSeries) -> np.ndarray:
+        """Segment a prepared scan, as :meth:`segment`."""
+        (member,) = self.models.members
         image = np.asarray(prepared.images[0], dtype=np.float32)
         logits = predict_logits(member.methods, image, self.models.windows(member))
         return export_labels(logits, prepared.properties, member.plans)
@@ -79,15 +114,24 @@ class Segmenter(Predictor[SegmentationRequest]):
         """Return ``{case}{file_ending}``, as in labelsTr."""
         return [label_path(folder, item.target.case, description)]
 
-    def make(self, item: SegmentationRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
-        """Write the label map, on the scan's own grid, and return its volumes."""
+    def read(self, item: SegmentationRequest) -> ScanToSegment:
+        """Read and prepare the scan."""
         volume = read_scan(item.target.images)
         warnings = input_warnings(volume, item.target, self.models.plans)
-        labels = self.segment(volume, item.target.case)
+        return ScanToSegment(volume.geometry, self.prepare(volume, item.target.case), warnings)
+
+    def make(self, item: SegmentationRequest, scans: ScanToSegment) -> LabelMap:
+        """Segment the scan."""
+        return LabelMap(scans.geometry, self.label(scans.prepared), scans.warnings)
+
+    def write(
+        self, item: SegmentationRequest, made: LabelMap, folder: Path, description: DatasetDescription
+    ) -> dict[str, Any]:
+        """Write the label map, on the scan's own grid, and return its volumes."""
         (path,) = self.files(item, folder, description)
-        write_volume(labels, volume.geometry, self.data_type, path)
-        volumes = structure_volumes(labels, volume.geometry, self.structures)
-        return {"volumes": volumes, "warnings_of_input": warnings}
+        write_volume(made.labels, made.geometry, self.data_type, path)
+        volumes = structure_volumes(made.labels, made.geometry, self.structures)
+        return {"volumes": volumes, "warnings_of_input": made.warnings}
 
     def finish(self, folder: Path) -> None:
         """Write ``volumes.csv``."""

@@ -5,6 +5,7 @@ for translated datasets.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -14,7 +15,7 @@ import SimpleITK as sitk
 
 from longflow.data.body import nonzero_mask
 from longflow.data.dataset import DatasetDescription, Scan, image_path, sidecar_path
-from longflow.data.images import Volume, as_type, read_scan, write_volume
+from longflow.data.images import Geometry, Volume, as_type, read_scan, write_volume
 from longflow.errors import unknown_name
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, solver_settings
@@ -22,7 +23,7 @@ from longflow.inference.output import INTENDED_USE
 from longflow.inference.predictor import Predictor, input_warnings
 from longflow.inference.windows import WindowSettings
 from longflow.plans import Plans
-from longflow.preprocessing.prepared import RawSeries
+from longflow.preprocessing.prepared import PreparedSeries, RawSeries
 from longflow.preprocessing.restore import export_forecast
 from longflow.preprocessing.series import prepare_volumes
 from longflow.reading import read_json
@@ -31,6 +32,37 @@ from longflow.tasks.translate.windows import predict_translation
 
 #: MFM section 4.6
 CAUTION = "no clinical conclusions from synthesised images alone"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A scan to translate, as read, and in the normal form of each model.
+
+    :param warnings: of reading it.
+    :param seconds: of preparing it.
+    """
+
+    volume: Volume
+    prepared: list[PreparedSeries]
+    warnings: list[str]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A translation, to be written on the grid of its source.
+
+    :param array: (channels, z, y, x), float32, in the units of the source.
+    :param data_type: of the source.
+    :param warnings: of reading the source.
+    :param seconds: of preparing, translating and resampling back.
+    """
+
+    array: np.ndarray
+    geometry: Geometry
+    data_type: str
+    warnings: list[str]
+    seconds: float
 
 
 class Translator(Predictor[TranslationRequest]):
@@ -70,9 +102,16 @@ class Translator(Predictor[TranslationRequest]):
         phases = self.models.plans.phases
         if phase not in phases:
             raise unknown_name("phase", phase, phases, hint="(The phase of the scan.)")
+        return self._translate(volume, self._prepare(volume, case), phase)
+
+    def _prepare(self, volume: Volume, case: str) -> list[PreparedSeries]:
+        return [prepare_scan(member, volume, case) for member in self.models.members]
+
+    def _translate(self, volume: Volume, prepared: Sequence[PreparedSeries], phase: str) -> np.ndarray:
+        source_phase = self.models.plans.phases.index(phase)
         total = np.zeros_like(volume.array, dtype=np.float32)
-        for member in self.models.members:
-            total += translate_scan(member, volume, phases.index(phase), self.models.windows(member), case)
+        for member, scan in zip(self.models.members, prepared, strict=True):
+            total += translate_prepared(member, scan, volume, source_phase, self.models.windows(member))
         return total / len(self.models.members)
 
     def requests(
@@ -92,13 +131,26 @@ class Translator(Predictor[TranslationRequest]):
         """Return the images of the source."""
         return item.source.images
 
-    def make(self, item: TranslationRequest, folder: Path, description: DatasetDescription) -> dict[str, Any]:
-        """Write the translation, on the grid and in the units of its source."""
+    def read(self, item: TranslationRequest) -> Source:
+        """Read and prepare the source."""
+        volume = read_scan(item.source.images)
+        warnings = input_warnings(volume, item.source, self.models.plans)
+        begun = perf_counter()
+        prepared = self._prepare(volume, item.source.case)
+        return Source(volume, prepared, warnings, perf_counter() - begun)
 
-        def of_source(volume: Volume) -> np.ndarray:
-            return self.translate(volume, item.source.phase, item.source.case)
+    def make(self, item: TranslationRequest, scans: Source) -> Translation:
+        """Translate the source, on its grid and in its units."""
+        volume, begun = scans.volume, perf_counter()
+        array = self._translate(volume, scans.prepared, item.source.phase)
+        seconds = scans.seconds + perf_counter() - begun
+        return Translation(array, volume.geometry, volume.data_type, scans.warnings, seconds)
 
-        return write_translation(item, of_source, self.models.plans, folder, description)
+    def write(
+        self, item: TranslationRequest, made: Translation, folder: Path, description: DatasetDescription
+    ) -> dict[str, Any]:
+        """Write the images of the translation."""
+        return write_images(item, made, self.models.plans, folder, description)
 
     def settings(self) -> dict[str, Any]:
         """Return what a translation depends on apart from its scan."""
@@ -124,7 +176,22 @@ def translate_scan(
     :returns: (channels, z, y, x), float32, on the scan's grid and in its units.
     :raises DataError: the scan has other channels than the plan, or voxels that are not numbers.
     """
-    prepared = prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
+    return translate_prepared(member, prepare_scan(member, volume, case), volume, source_phase, settings)
+
+
+def prepare_scan(member: LoadedMember, volume: Volume, case: str) -> PreparedSeries:
+    """Prepare a scan alone; ``case`` is its name in messages."""
+    return prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
+
+
+def translate_prepared(
+    member: LoadedMember, prepared: PreparedSeries, volume: Volume, source_phase: int, settings: WindowSettings
+) -> np.ndarray:
+    """Translate a scan as :func:`translate_scan`, after it was prepared.
+
+    :param prepared: of :func:`prepare_scan`.
+    :param volume: the scan as read.
+    """
     image = np.asarray(prepared.images[0], dtype=np.float32)
     translation = predict_translation(member.methods, image, source_phase, settings)
     translated = export_forecast(translation, image, volume.array, prepared.properties, 0)
@@ -148,23 +215,35 @@ def write_translation(
 
     :param translate_volume: turns the source into the translation, (channels, z, y, x).
     :param folder: for the images.
-    :returns: fields of its sidecar (``write_sidecar``): ``round_trip``, true where the source is itself a
-        translation from the requested phase; ``seconds`` of preparing, translating and resampling back; ``slices``,
-        their number along the axis in which they are stacked; ``warnings``; ``intended_use``.
+    :returns: as :func:`write_images`.
     :raises DataError: the files cannot be read or used.
     """
     volume = read_scan(item.source.images)
     warnings = input_warnings(volume, item.source, plans)
     begun = perf_counter()
-    translation = translate_volume(volume)
-    seconds = perf_counter() - begun
-    for array, path in zip(translation, files_of_translation(item, folder, description), strict=True):
-        write_volume(array, volume.geometry, volume.data_type, path)
+    array = translate_volume(volume)
+    made = Translation(array, volume.geometry, volume.data_type, warnings, perf_counter() - begun)
+    return write_images(item, made, plans, folder, description)
+
+
+def write_images(
+    item: TranslationRequest, made: Translation, plans: Plans, folder: Path, description: DatasetDescription
+) -> dict[str, Any]:
+    """Write the images of a translation.
+
+    :param made: the translation.
+    :param folder: for the images.
+    :returns: fields of its sidecar (``write_sidecar``): ``round_trip``, true where the source is itself a
+        translation from the requested phase; ``seconds`` of preparing, translating and resampling back; ``slices``,
+        their number along the axis in which they are stacked; ``warnings``; ``intended_use``.
+    """
+    for array, path in zip(made.array, files_of_translation(item, folder, description), strict=True):
+        write_volume(array, made.geometry, made.data_type, path)
     return {
         "round_trip": _translated_from(item.source) == item.target.phase,
-        "seconds": round(seconds, 3),
-        "slices": volume.array.shape[1 + plans.transpose_forward[0]],
-        "warnings_of_input": warnings,
+        "seconds": round(made.seconds, 3),
+        "slices": made.array.shape[1 + plans.transpose_forward[0]],
+        "warnings_of_input": made.warnings,
         "intended_use": f"{INTENDED_USE}; {CAUTION}",
     }
 

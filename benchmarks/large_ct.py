@@ -32,11 +32,10 @@ MODELS = {"segment": ("unet", "3d_fullres"), "translate": ("mfm", "2d"), "foreca
 STAGES = {
     **dict.fromkeys(("read_scan", "read_images"), "reading"),
     **dict.fromkeys(("input_warnings",), "checks"),
-    **dict.fromkeys(("prepare_volumes", "run_case_npy"), "preparing"),
-    **dict.fromkeys(("predict_changed", "weighted_mean", "slices_of_tiles"), "network"),
-    **dict.fromkeys(("_internal_predict_sliding_window_return_logits",), "network"),
-    **dict.fromkeys(("export_labels", "export_forecast"), "export"),
-    **dict.fromkeys(("convert_predicted_logits_to_segmentation_with_correct_shape",), "export"),
+    **dict.fromkeys(("prepare_volumes", "run_case"), "preparing"),
+    **dict.fromkeys(("weighted_slices", "weighted_mean", "predict_sliding_window_return_logits"), "network"),
+    **dict.fromkeys(("export_slices", "linear_slices", "export_labels", "export_forecast"), "export"),
+    **dict.fromkeys(("export_prediction_from_logits",), "export"),
     **dict.fromkeys(("write_volume", "write_seg"), "writing"),
     **dict.fromkeys(("structure_volumes",), "volumes"),
 }
@@ -53,7 +52,7 @@ def main() -> None:
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        sys.stdout.write(json.dumps(measured(*options.child)))
+        sys.stdout.write("\n" + json.dumps(measured(*options.child)))
         return
     with tempfile.TemporaryDirectory() as temporary:
         home = (options.work or Path(temporary)).resolve()
@@ -70,7 +69,8 @@ def compare(task: str, home: Path, options: argparse.Namespace) -> None:
     for tool in tools:
         command = [sys.executable, __file__, "--child", tool, task, str(folder), str(home / f"out_{task}_{tool}")]
         command.append(str(options.step))  # longflow's stands in its plans
-        show(tool, task, options.shape, json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout))
+        printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+        show(tool, task, options.shape, json.loads(printed.splitlines()[-1]))
 
 
 def show(tool: str, task: str, shape: list[int], found: dict) -> None:

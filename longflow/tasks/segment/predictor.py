@@ -14,11 +14,12 @@ from longflow.errors import ConfigurationError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import Models
 from longflow.inference.predictor import Predictor, input_warnings
-from longflow.preprocessing.restore import export_labels
+from longflow.preprocessing.prepared import PreparedSeries
+from longflow.preprocessing.restore import export_slices
 from longflow.preprocessing.series import RawSeries, prepare_volumes
 from longflow.tasks.segment.requests import SegmentationRequest, segmentation_requests
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
-from longflow.tasks.segment.windows import predict_logits
+from longflow.tasks.segment.windows import logits_of_slices
 
 
 class Segmenter(Predictor[SegmentationRequest]):
@@ -65,11 +66,19 @@ class Segmenter(Predictor[SegmentationRequest]):
         :param case: name of the scan for messages.
         :returns: labels (z, y, x), int16, on the grid of the volume.
         """
+        return self.label(self.prepare(volume, case))
+
+    def prepare(self, volume: Volume, case: str) -> PreparedSeries:
+        """Prepare a volume; it is not needed any more after that."""
         (member,) = self.models.members
-        prepared = prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
+        return prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
+
+    def label(self, prepared: PreparedSeries) -> np.ndarray:
+        """Segment a prepared scan, as :meth:`segment`: logits are labelled slice by slice, as soon as they are known."""
+        (member,) = self.models.members
         image = np.asarray(prepared.images[0], dtype=np.float32)
-        logits = predict_logits(member.methods, image, self.models.windows(member))
-        return export_labels(logits, prepared.properties, member.plans)
+        logits = logits_of_slices(member.methods, image, self.models.windows(member))
+        return export_slices(logits, prepared.properties, member.plans)
 
     def requests(self, folder: Path, description: DatasetDescription) -> list[SegmentationRequest]:
         """List every scan of the folder that has images."""
@@ -83,10 +92,13 @@ class Segmenter(Predictor[SegmentationRequest]):
         """Write the label map, on the scan's own grid, and return its volumes."""
         volume = read_scan(item.target.images)
         warnings = input_warnings(volume, item.target, self.models.plans)
-        labels = self.segment(volume, item.target.case)
+        geometry, prepared = volume.geometry, self.prepare(volume, item.target.case)
+        del volume  # frees the memory
+        labels = self.label(prepared)
+        del prepared
         (path,) = self.files(item, folder, description)
-        write_volume(labels, volume.geometry, self.data_type, path)
-        volumes = structure_volumes(labels, volume.geometry, self.structures)
+        write_volume(labels, geometry, self.data_type, path)
+        volumes = structure_volumes(labels, geometry, self.structures)
         return {"volumes": volumes, "warnings_of_input": warnings}
 
     def finish(self, folder: Path) -> None:

@@ -168,6 +168,18 @@ def resample(
     return getattr(default_resampling, RESAMPLING_FUNCTION)(volume, shape, spacing, new_spacing, **asdict(how))
 
 
+def thick_axis(spacing: Sequence[float], new_spacing: Sequence[float]) -> int | None:
+    """Return the axis across thick slices, along which :func:`resample` repeats them; None where none are thick.
+
+    :param spacing: mm, before.
+    :param new_spacing: mm, after.
+    """
+    from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
+
+    separately, axis = determine_do_sep_z_and_axis(None, spacing, new_spacing)
+    return int(axis) if separately else None
+
+
 def shape_at_spacing(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> np.ndarray:
     """Compute the shape of an image at another spacing.
 

@@ -7,6 +7,8 @@ from skimage.registration import phase_cross_correlation
 
 #: edge of a coarse block along the finest axis, in voxels
 COARSE_EDGE = 8
+#: voxels whose sums are taken at once, in float64
+PART = 2**22
 
 #: blocks; a larger shift means that two scans are not aligned
 SHIFT = 1.5
@@ -37,6 +39,12 @@ def block_means(image: np.ndarray, block: Sequence[int]) -> np.ndarray:
     >>> block_means(np.arange(5, dtype=np.float32).reshape(1, 1, 5), (1, 1, 2))
     array([[[0.5, 2.5, 4. ]]], dtype=float32)
     """
+    step = block[0] * max(1, PART * image.shape[-3] // (block[0] * image.size))
+    parts = [image[..., start : start + step, :, :] for start in range(0, image.shape[-3], step)]
+    return np.concatenate([_block_means(part, block) for part in parts], axis=-3)
+
+
+def _block_means(image: np.ndarray, block: Sequence[int]) -> np.ndarray:
     means = image
     # x first: it is mostly long, and later sums are then small
     for axis, size in zip((-1, -2, -3), reversed(block), strict=True):

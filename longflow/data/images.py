@@ -371,23 +371,20 @@ def read_scan(paths: tuple[Path, ...]) -> Volume:
     :returns: the scan.
     :raises DataError: as :func:`read_image`, or the channels are not on one grid.
     """
-    arrays, geometries = zip(*(read_array(path) for path in paths), strict=True)
-    geometry = geometries[0]
-    for path, other in zip(paths[1:], geometries[1:], strict=True):
-        check_same_grid(
-            other,
-            path,
-            geometry,
-            f"the first channel, {paths[0]},",
-            "All channels of a scan must be on one grid.",
-        )
-    with np.errstate(over="ignore"):
-        array = np.stack([array.astype(np.float32) for array in arrays])
+    first, geometry = read_array(paths[0])
+    array, geometries, kind = np.empty((len(paths), *first.shape), dtype=np.float32), [], first.dtype.name
+    for channel, path in enumerate(paths):
+        voxels, grid = read_array(path) if channel else (first, geometry)
+        advice = "All channels of a scan must be on one grid."
+        check_same_grid(grid, path, geometry, f"the first channel, {paths[0]},", advice)
+        geometries.append(grid)
+        with np.errstate(over="ignore"):
+            array[channel] = voxels
     if infinite := describe_infinite(array):
         raise DataError(f"{paths[0]} has voxels beyond the range of 32-bit numbers: {infinite}. Scale the image.")
     doubts = {path: two_transforms(one) for path, one in zip(paths, geometries, strict=True)}
     warnings = tuple(f"{Path(path).name}: {doubt[0]}. {doubt[2]}" for path, doubt in doubts.items() if doubt)
-    return Volume(array, geometry, arrays[0].dtype.name, warnings)
+    return Volume(array, geometry, kind, warnings)
 
 
 def read_label(path: Path | None, image: Path, geometry: Geometry) -> np.ndarray | None:
@@ -461,8 +458,10 @@ def as_type(array: np.ndarray, data_type: str) -> np.ndarray:
             "its weights or its input are damaged."
         )
     kind = np.dtype(data_type)
-    if kind.kind in "iu":
-        limits = np.iinfo(kind)
+    if kind.kind not in "iu" or array.dtype == kind:
+        return array.astype(kind)
+    limits, converted = np.iinfo(kind), np.empty(array.shape, kind)
+    for place, values in enumerate(array):
         # in float64: float32 cannot hold the limits of 32 bits, and would round them out of the range
-        return np.clip(np.rint(array.astype(np.float64)), limits.min, limits.max).astype(kind)
-    return array.astype(kind)
+        converted[place] = np.clip(np.rint(values.astype(np.float64)), limits.min, limits.max)
+    return converted

@@ -7,15 +7,15 @@ slope is 0. nibabel takes a spacing of 0 for 1 mm. Therefore a header is checked
 import math
 import zlib
 from collections.abc import Iterator
-from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
 import nibabel
-import nibabel.arrayproxy
 import nibabel.nifti1
 import nibabel.wrapstruct
 import numpy as np
+from nibabel.volumeutils import apply_read_scaling
 
 from longflow.data.memory import check_memory
 from longflow.errors import FileError, file_error
@@ -82,22 +82,29 @@ def read_nifti_array(path: Path, header: nibabel.Nifti1Header | None = None) -> 
     :raises FileError: the file is truncated, damaged (its checksum is wrong), or not NIfTI.
     """
     header = header or read_header(path)
-    stored = header.get_data_dtype()
     try:
         content = _content(path, _end(header), checksum=True)
         if len(content) < _end(header):
             raise EOFError(f"{len(content)} of {_end(header)} bytes")
-        little = int.from_bytes(content[:4], "little") == HEADER_BYTES
-        place = voxel_shape(header), stored.newbyteorder("<" if little else ">"), header.get_data_offset()
-        slope, inter = header.get_slope_inter()  # None: the slope 0 stands for no scaling
-        scaling = (1.0, 0.0) if slope is None else (slope, inter)
-        array = np.asarray(nibabel.arrayproxy.ArrayProxy(BytesIO(content), (*place, *scaling)))
+        return _voxels(content, header).T
     except (OSError, EOFError, ValueError, zlib.error, *NIBABEL_ERRORS) as error:
         raise damaged(path, error) from error
-    if array.dtype.kind == "f" and stored != np.float64:
-        with np.errstate(over="ignore"):  # infinite voxels are found by whoever reads
-            array = array.astype(np.float32, copy=False)
-    return array.astype(array.dtype.newbyteorder("="), copy=False).T
+
+
+def _voxels(content: bytearray, header: nibabel.Nifti1Header) -> np.ndarray:
+    """Return the voxels of a file, (x, y, z) or (x, y, z, t), scaled; a view of its content where nothing is scaled."""
+    shape, stored = voxel_shape(header), header.get_data_dtype()
+    little = int.from_bytes(content[:4], "little") == HEADER_BYTES
+    kind, offset = stored.newbyteorder("<" if little else ">"), header.get_data_offset()
+    array = np.frombuffer(content, kind, math.prod(shape), offset).reshape(shape, order="F")
+    slope, inter = header.get_slope_inter()  # None: the slope 0 stands for no scaling
+    if slope in (None, 1) and not inter:
+        return array.astype(stored.newbyteorder("="), copy=not array.flags.aligned)
+    scaled = np.empty(shape, np.float64 if stored == np.float64 else np.float32, order="F")
+    with np.errstate(over="ignore"):  # infinite voxels are found by whoever reads
+        for place in range(shape[-1]):
+            scaled[..., place] = apply_read_scaling(array[..., place], np.float64(slope), np.float64(inter))
+    return scaled
 
 
 def voxel_shape(header: nibabel.Nifti1Header) -> tuple[int, ...]:
@@ -178,11 +185,11 @@ def write_nifti(array: np.ndarray, placing: bytes, path: Path) -> None:
     header["pixdim"][4:] = 1
     header["xyzt_units"] = source["xyzt_units"] & 0b111
     header["scl_slope"], header["vox_offset"] = 1, header.single_vox_offset
-    parts = header.binaryblock, bytes(4), np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data.cast("B")
+    slices = (np.ascontiguousarray(one, array.dtype.newbyteorder("<")).data.cast("B") for one in array)
     with open(path, "wb") as file:
         # level 4 is as small as SimpleITK's files, and as fast
         stream = zlib.compressobj(4, wbits=31) if str(path).lower().endswith(".gz") else None
-        for part in parts:
+        for part in chain((header.binaryblock, bytes(4)), slices):
             file.write(stream.compress(part) if stream else part)
         file.write(stream.flush() if stream else b"")
 
@@ -204,7 +211,7 @@ def describe_infinite(array: np.ndarray) -> str:
     return f"{' and '.join(f'{count} {name}' for count, name in counts if count)}, the first at {first}"
 
 
-def _content(path: Path, most: int, checksum: bool = False) -> bytes:
+def _content(path: Path, most: int, checksum: bool = False) -> bytearray:
     """Read at most so many bytes of a file, decompressed.
 
     :param checksum: read a compressed file to its end, so that its checksum is compared.
@@ -212,11 +219,12 @@ def _content(path: Path, most: int, checksum: bool = False) -> bytes:
     with open(path, "rb") as file:
         compressed = file.read(2) == GZIP
         file.seek(0)
+        content, size = bytearray(most), 0
         if not compressed:
-            return file.read(most)
-        parts, size = [], 0
-        for part in _inflated(file, 2**20 if checksum else most):
-            parts.append(part)
+            size = file.readinto(content)
+        for part in _inflated(file, 2**20 if checksum else most) if compressed else ():
+            kept = part[: max(0, most - size)]
+            content[size : size + len(kept)] = kept
             size += len(part)
             if size >= most and not checksum:
                 break
@@ -224,9 +232,8 @@ def _content(path: Path, most: int, checksum: bool = False) -> bytes:
                 found = f"more than {MOST_FURTHER // 2**20} MB after the last voxel that its header describes"
                 advice = "The header describes only a part of it. Write it again from its source."
                 raise file_error(path, "file", found, "nothing", advice, says=f"holds {found}")
-            if size > most + len(part):
-                parts.pop()  # only its checksum counts
-    return b"".join(parts)[:most]
+    del content[size:]
+    return content
 
 
 def _inflated(file: BinaryIO, most: int) -> Iterator[bytes]:

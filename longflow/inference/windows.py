@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 #: slices that a 2D network takes at once where changes are predicted
 SLICES_PER_PASS = 8
 
+#: name of the sums of weights
+WEIGHT = "weight"
+
 #: patches (tiles, ..., *tile) to volumes by name, (tiles, channels, *tile) each
 PredictPatches = Callable[[Tensor], dict[str, Tensor]]
 
@@ -53,8 +56,8 @@ def predict_changed(
     Tiles are weighted with nnU-Net's Gaussian. The sums are those of the change, so that a prediction without a change
     is bit-identical to the last scan. A method that begins with noise gets one field for the whole volume, cut by the
     same windows: a volume in 3D; in 2D the same for all slices, which would not fit each other otherwise (MFM section
-    3.1). Sums are kept in float32 on the CPU: besides the scans, the memory needed is two volumes for each reduction
-    plus what one pass takes in the network.
+    3.1). Besides the scans, the memory needed is a volume in float32 for each reduction, the sums of as many slices as
+    a tile has, and what one pass takes in the network.
 
     :param methods: the same method with the weights of different folds, in evaluation mode on ``settings.device``.
     :param scans: (scans, channels, z, y, x), float32, in the normal form.
@@ -82,9 +85,13 @@ def predict_changed(
         return {name: change.unsqueeze(-3) if flat else change for name, change in changes.items()}
 
     weight = gaussian_weight(tuple(configuration.tile), torch.float32)
-    changes = weighted_mean(stack, weight, settings.step, predict_changes, SLICES_PER_PASS if flat else 1)
-    last = torch.from_numpy(padded[-1])
-    return {name: (last + changes[name]).numpy()[(slice(None), *inside)] for name in methods[0].reductions}
+    changes = weighted_slices(stack, weight, settings.step, predict_changes, SLICES_PER_PASS if flat else 1)
+    last = padded[(-1, slice(None), *inside)]
+    predicted = {name: np.empty(last.shape, np.float32) for name in methods[0].reductions}
+    for place, means in enumerate(islice(changes, inside[0].start, inside[0].stop)):
+        for name, volume in predicted.items():
+            volume[:, place] = last[:, place] + means[name].numpy()[(slice(None), *inside[1:])]
+    return predicted
 
 
 @torch.inference_mode()
@@ -138,34 +145,52 @@ def pad_to_tile(volume: np.ndarray, tile: Sequence[int], mode: str) -> tuple[np.
     return padded, inside[-3:]
 
 
-def weighted_mean(
+def weighted_slices(
     volume: np.ndarray, weight: Tensor, step: float, predict: PredictPatches, per_pass: int = 1
-) -> dict[str, Tensor]:
+) -> Iterator[dict[str, Tensor]]:
     """Average what is predicted for overlapping tiles of a volume.
+
+    A slice is finished once the tiles begin after it. Sums are kept of the slices between alone, as many as a tile has.
 
     :param volume: (..., z, y, x), nowhere smaller than a tile.
     :param weight: of each voxel of a tile, (z, y, x) or (y, x), on the CPU; sums are kept in its type.
     :param step: distance between tiles as a share of their size.
     :param predict: predicts the tiles of a pass.
     :param per_pass: tiles that are predicted at once; fewer where the memory is too small for them.
-    :returns: (channels, z, y, x) for each name.
+    :returns: (channels, y, x) for each name, of each slice along z.
     :raises OutOfMemoryError: the memory is too small for one tile.
     """
     predict = within_memory(predict)
     shape, tile = volume.shape[-3:], (1, *weight.shape)[-3:]
-    sums: dict[str, Tensor] = {}
-    weights = torch.zeros(shape, dtype=weight.dtype)
+    sums: dict[int, dict[str, Tensor]] = {}
     for starts in _chunks(_tile_starts(shape, tile, step), per_pass):
+        for finished in range(min(sums, default=0), starts[0][0]):
+            yield _mean_of(sums.pop(finished))
         windows = [tuple(slice(a, a + size) for a, size in zip(start, tile, strict=True)) for start in starts]
         predicted = predict(torch.from_numpy(np.stack([volume[(..., *window)] for window in windows])))
-        for name, values in predicted.items():
-            if name not in sums:
-                sums[name] = torch.zeros((values.shape[1], *shape), dtype=weight.dtype)
-            for position, window in enumerate(windows):
-                sums[name][(slice(None), *window)] += values[position] * weight
-        for window in windows:
-            weights[window] += weight
-    return {name: total.div_(weights) for name, total in sums.items()}
+        for position, window in enumerate(windows):
+            tiles = {name: values[position] * weight for name, values in predicted.items()}
+            _add_tile(sums, {**tiles, WEIGHT: weight.view(1, *tile)}, window, shape)
+    for finished in sorted(sums):
+        yield _mean_of(sums.pop(finished))
+
+
+def _add_tile(
+    sums: dict[int, dict[str, Tensor]], tile: dict[str, Tensor], window: tuple[slice, ...], shape: tuple[int, ...]
+) -> None:
+    """Add what is predicted for a tile, and its weight, to the sums of its slices."""
+    z, *plane = window
+    for depth, place in enumerate(range(z.start, z.stop)):
+        of_slice = sums.setdefault(place, {})
+        for name, values in tile.items():
+            if name not in of_slice:
+                of_slice[name] = torch.zeros((len(values), *shape[1:]), dtype=tile[WEIGHT].dtype)
+            of_slice[name][(slice(None), *plane)] += values[:, depth]
+
+
+def _mean_of(sums: dict[str, Tensor]) -> dict[str, Tensor]:
+    weight = sums.pop(WEIGHT)
+    return {name: total.div_(weight) for name, total in sums.items()}
 
 
 def within_memory(predict: PredictPatches) -> PredictPatches:

@@ -11,7 +11,8 @@ import numpy as np
 
 from longflow.data.images import Geometry, by_axis
 from longflow.data.memory import check_memory
-from longflow.nnunet import IMAGE_RESAMPLING, LABEL_RESAMPLING, resample, shape_at_spacing
+from longflow.nnunet import LABEL_RESAMPLING, resample, shape_at_spacing
+from longflow.preprocessing.resampling import cubic_slabs
 
 
 def transposed(array: np.ndarray, order: Sequence[int]) -> np.ndarray:
@@ -66,7 +67,10 @@ def resample_image(
     """
     if list(image.shape[1:]) == list(shape):
         return image.astype(np.float32, copy=False)
-    return resample(image, shape, spacing, target, IMAGE_RESAMPLING).astype(np.float32, copy=False)
+    resampled = np.empty((len(image), *shape), dtype=np.float32)
+    for part, values in cubic_slabs(image, shape, spacing, target):
+        resampled[:, part] = values
+    return resampled
 
 
 def resample_labels(

@@ -1,15 +1,18 @@
 """Go back to the files' grid and units."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from longflow.data.box import box_slices
 from longflow.data.labels import label_manager
 from longflow.errors import DataError
-from longflow.nnunet import LOGITS_RESAMPLING, resample
+from longflow.nnunet import LabelManager
 from longflow.plans import Plans
 from longflow.preprocessing.grid import inverse_order, resample_image, transposed
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.prepared import SeriesProperties
+from longflow.preprocessing.resampling import cubic_slabs, linear_slices
 
 
 def to_input_space(volume: np.ndarray, properties: SeriesProperties, scan_index: int) -> np.ndarray:
@@ -52,11 +55,15 @@ def export_forecast(
             f"The scan {properties.cases[scan_index]} has {list(last_context_raw.shape[1:])} voxels (z, y, x), but it "
             f"was prepared with {list(properties.shape_before_crop)}: its file has changed. Prepare the subject again."
         )
-    # the offset cancels in a difference
-    change = _to_crop(np.asarray(prediction, np.float32) - np.asarray(last_context_prepared, np.float32), properties)
     forecast = np.array(last_context_raw, dtype=np.float32)
+    crop = transposed(forecast[(..., *box_slices(properties.crop))], properties.transpose)
     scale = np.asarray(properties.scale[scan_index], dtype=np.float32)[:, None, None, None]
-    forecast[(..., *box_slices(properties.crop))] += scale * change
+    # the offset cancels in a difference
+    change = np.subtract(prediction, last_context_prepared, dtype=np.float32)
+    _check_shape(change, properties)
+    spacings = properties.spacing, properties.transposed_spacing
+    for part, values in cubic_slabs(change, properties.transposed_crop_shape, *spacings):
+        crop[:, part] += scale * values
     return forecast
 
 
@@ -68,11 +75,11 @@ def labels_of_logits(logits: np.ndarray, plans: Plans) -> np.ndarray:
     :returns: (z, y, x), int16.
     """
     manager = label_manager(plans.labels, plans.regions_class_order)
-    return np.asarray(manager.convert_logits_to_segmentation(logits)).astype(np.int16)
+    return np.stack([_labels(manager, one) for one in np.moveaxis(logits, 1, 0)])
 
 
 def export_labels(logits: np.ndarray, properties: SeriesProperties, plans: Plans) -> np.ndarray:
-    """Compute labels on the files' grid, as nnU-Net exports them: the logits are resampled, then labelled.
+    """Compute labels on the files' grid as :func:`export_slices`, from the logits of a whole scan.
 
     :param logits: (outputs, z, y, x), prepared.
     :param properties: of the prepared scan.
@@ -80,12 +87,32 @@ def export_labels(logits: np.ndarray, properties: SeriesProperties, plans: Plans
     :returns: (z, y, x), int16, on the files' grid; 0 outside the crop.
     """
     _check_shape(logits, properties)
-    shape, spacing = properties.transposed_crop_shape, properties.transposed_spacing
-    resampled = resample(logits, shape, properties.spacing, spacing, LOGITS_RESAMPLING)
-    labels = labels_of_logits(resampled, plans)
+    return export_slices(np.moveaxis(logits, 1, 0), properties, plans)
+
+
+def export_slices(logits: Iterable[np.ndarray], properties: SeriesProperties, plans: Plans) -> np.ndarray:
+    """Compute labels on the files' grid, as nnU-Net exports them: the logits are resampled, then labelled.
+
+    :param logits: (outputs, y, x), prepared, of each slice in order; at no time more than two of them are held.
+    :param properties: of the prepared scan.
+    :param plans: with the labels.
+    :returns: (z, y, x), int16, on the files' grid; 0 outside the crop.
+    """
+    manager = label_manager(plans.labels, plans.regions_class_order)
     whole = np.zeros(properties.shape_before_crop, dtype=np.int16)
-    whole[box_slices(properties.crop)] = transposed(labels[None], inverse_order(properties.transpose))[0]
+    crop = transposed(whole[(None, *box_slices(properties.crop))], properties.transpose)[0]
+    spacings = properties.spacing, properties.transposed_spacing
+    resampled = linear_slices(logits, properties.shape, properties.transposed_crop_shape, *spacings)
+    for labels, one in zip(crop, resampled, strict=True):
+        labels[...] = _labels(manager, one)
     return whole
+
+
+def _labels(manager: LabelManager, logits: np.ndarray) -> np.ndarray:
+    """Label a slice: (outputs, y, x) to (y, x)."""
+    # NumPy compares half precision slowly
+    labels = manager.convert_logits_to_segmentation(logits.astype(np.float32, copy=False))
+    return np.asarray(labels).astype(np.int16)
 
 
 def _to_crop(volume: np.ndarray, properties: SeriesProperties) -> np.ndarray:

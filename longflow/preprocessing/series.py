@@ -20,9 +20,10 @@ from longflow.files import file_digest
 from longflow.integrity.problems import REGISTER
 from longflow.plans import Plans
 from longflow.preprocessing.class_locations import find_locations, values_to_locate
-from longflow.preprocessing.grid import check_grid, resample_image, resample_labels, resampled_shape, transposed
+from longflow.preprocessing.grid import check_grid, resample_labels, resampled_shape, transposed
 from longflow.preprocessing.normal_form import clipped, normal_form_of_series, to_normal
 from longflow.preprocessing.prepared import PreparedSeries, RawSeries, SeriesProperties
+from longflow.preprocessing.resampling import cubic_slabs
 from longflow.preprocessing.restore import export_forecast, to_input_space
 from longflow.preprocessing.store import load_prepared, prepared_subjects, read_properties, save_prepared
 from longflow.task import get_task
@@ -147,14 +148,17 @@ def prepare_volumes(raw: RawSeries, plans: Plans, configuration_name: str) -> Pr
 
 
 def _normal_images(arrays: Sequence[np.ndarray], plans: Plans, properties: SeriesProperties) -> np.ndarray:
-    """Crop, clip, normalise, transpose and resample: (scans, channels, z, y, x), float32."""
+    """Crop, transpose, clip, normalise and resample, a few slices at a time: (scans, channels, z, y, x), float32."""
     inside, shape = (..., *box_slices(properties.crop)), properties.shape
+    spacings = properties.transposed_spacing, properties.spacing
     images = np.empty((len(arrays), len(plans.channels), *shape), dtype=np.float32)
-    for index, array in enumerate(arrays):
-        clipped_array = clipped(array[inside], plans.channels)
-        normal = to_normal(clipped_array, properties.offset[index], properties.scale[index])
-        spacings = properties.transposed_spacing, properties.spacing
-        images[index] = resample_image(transposed(normal, properties.transpose), shape, *spacings)
+    for image, array, offset, scale in zip(images, arrays, properties.offset, properties.scale, strict=True):
+
+        def normal(raw: np.ndarray, offset: Sequence[float] = offset, scale: Sequence[float] = scale) -> np.ndarray:
+            return to_normal(clipped(raw, plans.channels), offset, scale)
+
+        for part, values in cubic_slabs(transposed(array[inside], properties.transpose), shape, *spacings, normal):
+            image[:, part] = values
     return images
 
 

@@ -16,11 +16,11 @@ from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import Models
 from longflow.inference.predictor import Predictor, input_warnings
 from longflow.preprocessing.prepared import PreparedSeries, RawSeries
-from longflow.preprocessing.restore import export_labels
+from longflow.preprocessing.restore import export_slices
 from longflow.preprocessing.series import prepare_volumes
 from longflow.tasks.segment.requests import SegmentationRequest, segmentation_requests
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
-from longflow.tasks.segment.windows import predict_logits
+from longflow.tasks.segment.windows import logits_of_slices
 
 
 @dataclass(frozen=True)
@@ -95,16 +95,16 @@ class Segmenter(Predictor[SegmentationRequest]):
         return self.label(self.prepare(volume, case))
 
     def prepare(self, volume: Volume, case: str) -> PreparedSeries:
-        """Prepare a volume."""
+        """Prepare a volume; it is not needed any more after that."""
         (member,) = self.models.members
         return prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
 
     def label(self, prepared: PreparedSeries) -> np.ndarray:
-        """Segment a prepared scan, as :meth:`segment`."""
+        """Segment a prepared scan, as :meth:`segment`: logits are labelled slice by slice, as soon as they are known."""
         (member,) = self.models.members
         image = np.asarray(prepared.images[0], dtype=np.float32)
-        logits = predict_logits(member.methods, image, self.models.windows(member))
-        return export_labels(logits, prepared.properties, member.plans)
+        logits = logits_of_slices(member.methods, image, self.models.windows(member))
+        return export_slices(logits, prepared.properties, member.plans)
 
     def requests(self, folder: Path, description: DatasetDescription) -> list[SegmentationRequest]:
         """List every scan of the folder that has images."""

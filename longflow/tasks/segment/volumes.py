@@ -26,10 +26,12 @@ def structure_volumes(
     :returns: ``voxels`` and ``volume_ml`` of each structure.
     """
     voxel_ml = float(np.prod(geometry.array_spacing)) / 1000
-    values, counts = np.unique(labels, return_counts=True)
+    largest = max(value for own_values in structures.values() for value in own_values)
+    # slice by slice: bincount makes a copy of 64 bits
+    counts = sum(np.bincount(one.ravel(), minlength=largest + 1)[: largest + 1] for one in labels)
     volumes = {}
     for name, own_values in structures.items():
-        voxels = int(counts[np.isin(values, own_values)].sum())
+        voxels = int(counts[list(own_values)].sum())
         volumes[name] = {"voxels": voxels, "volume_ml": round(voxels * voxel_ml, 6)}
     return volumes
 

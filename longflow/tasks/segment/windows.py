@@ -1,14 +1,15 @@
 """Logits of a whole volume from overlapping patches, as nnU-Net computes them."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from itertools import islice
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from longflow.inference.windows import WindowSettings, check_finite, mirrorings, pad_to_tile, weighted_mean
+from longflow.inference.windows import WindowSettings, check_finite, mirrorings, pad_to_tile, weighted_slices
 from longflow.methods.batches import ScanBatch
 from longflow.methods.method import Method
 from longflow.nnunet import gaussian_weight
@@ -17,32 +18,43 @@ from longflow.nnunet import gaussian_weight
 LOGITS_WEIGHT = 10
 
 
-@torch.inference_mode()
 def predict_logits(methods: Sequence[Method], image: np.ndarray, settings: WindowSettings) -> np.ndarray:
+    """Predict the logits of a scan as :func:`logits_of_slices`, in one array.
+
+    :returns: (outputs, z, y, x), float16.
+    """
+    return np.stack(list(logits_of_slices(methods, image, settings)), axis=1)
+
+
+@torch.inference_mode()
+def logits_of_slices(
+    methods: Sequence[Method], image: np.ndarray, settings: WindowSettings
+) -> Generator[np.ndarray, None, None]:
     """Predict the logits of a scan with the mean of several folds, bit-identical to nnU-Net's predictor.
 
     Tiles are predicted one at a time, padded with zeros, and weighted with nnU-Net's Gaussian. Sums are kept in half
-    precision on the CPU, one fold after the other. An exported model thus gives the same labels in nnU-Net. For the
+    precision on the CPU, for each fold by itself. An exported model thus gives the same labels in nnU-Net. For the
     same reason the precision is nnU-Net's: float32 on a CPU, also where bf16 would be faster; half precision on CUDA.
 
     :param methods: the same method with the weights of different folds, in evaluation mode on ``settings.device``.
     :param image: (channels, z, y, x), prepared, in the normal form.
     :param settings: how the volume is cut and averaged; the seed has no meaning.
-    :returns: (outputs, z, y, x), float16.
+    :returns: (outputs, y, x), float16, of each slice along z, as soon as it is known.
     :raises ModelError: a logit is not a finite number.
     """
     configuration = methods[0].configuration
     padded, inside = pad_to_tile(image, configuration.tile, "constant")
     weight = gaussian_weight(tuple(configuration.patch_size), torch.float16, LOGITS_WEIGHT)
-    logits = None
-    for method in methods:
-        predict = partial(_logits_of_patches, method, settings=settings)
-        of_fold = weighted_mean(padded, weight, settings.step, predict)["logits"]
-        logits = of_fold if logits is None else logits.add_(of_fold)
-        check_finite(logits, method)
-    if len(methods) > 1:
-        logits /= len(methods)
-    return logits.numpy()[(slice(None), *inside)]
+    predict = [partial(_logits_of_patches, method, settings=settings) for method in methods]
+    of_folds = zip(*(weighted_slices(padded, weight, settings.step, one) for one in predict), strict=True)
+    for folds in islice(of_folds, inside[0].start, inside[0].stop):
+        logits = None
+        for method, of_fold in zip(methods, folds, strict=True):
+            logits = of_fold["logits"] if logits is None else logits.add_(of_fold["logits"])
+            check_finite(logits, method)
+        if len(methods) > 1:
+            logits /= len(methods)
+        yield logits.numpy()[(slice(None), *inside[1:])]
 
 
 def _logits_of_patches(method: Method, patches: Tensor, settings: WindowSettings) -> dict[str, Tensor]:

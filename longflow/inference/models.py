@@ -25,7 +25,8 @@ class PredictionSettings:
 
     :param device: "cpu", "cuda", "cuda:1", "mps"; None: a GPU where there is one.
     :param solver: of a flow; None: the selection's, else the plans'.
-    :param steps: of the solver; None: likewise. Steps that were chosen for one solver are not used for another.
+    :param steps: of the solver; None: the selection's, else the number that the training recorded with the weights,
+        else the plans'. Steps that were chosen for one solver are not used for another.
     :param mirror: average over mirrored inputs; None: as the method has it.
     """
 
@@ -173,8 +174,11 @@ def _load(member: Member, device: torch.device, settings: PredictionSettings) ->
         methods = [load_method(file, model.method, plans, model.configuration) for file in files]
     else:
         methods = [build_method(model.method, plans, model.configuration).eval()]
+    # one number for all folds; those that were measured are for the planned solver alone
+    measured = max(method.steps for method in methods)
+    steps = measured if settings.solver in (None, plans.inference.solver) else plans.inference.steps
     for method in methods:
         method.to(device)
         method.solver = settings.solver or method.solver
-        method.steps = settings.steps or method.steps
+        method.steps = settings.steps or steps
     return LoadedMember(member, plans, methods, tuple(file_digest(file) for file in files))

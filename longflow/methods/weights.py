@@ -22,6 +22,9 @@ from longflow.plans import Plans
 
 HEADER_KEY = "longflow"
 
+#: of the header's record of solver steps
+STEPS_KEY = "solver_steps"
+
 #: most bytes of the names and places of tensors, and most letters of a method's name; ours have some 300,000 and 30
 LARGEST_HEADER, LONGEST_NAME = 8 * 2**20, 100
 
@@ -90,6 +93,7 @@ def _is_header(header: Any) -> bool:
         and len(method) <= LONGEST_NAME
         and isinstance(header.get("options") or {}, dict)
         and type(header.get("stage", 0)) is int
+        and isinstance(header.get(STEPS_KEY, {}), dict)
     )
 
 
@@ -138,6 +142,7 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
         method = build_method(name, plans, configuration, options)
     load_weights(method, weights, path)
     method.stage = checkpoint.header.get("stage", 0)
+    method.steps = recorded_steps(checkpoint.header, method)
     method.file = path
     return method.eval()
 
@@ -161,6 +166,31 @@ def _refused_where_shapes_differ(weights: Mapping[str, Tensor]) -> Iterator[None
         yield
     finally:
         hook.remove()
+
+
+def record_steps(header: dict[str, Any], method: Method) -> None:
+    """Record how many solver steps predictions take that equal those of the planned number.
+
+    :param header: of the checkpoint, changed in place.
+    :param method: with this number as its ``steps``.
+    """
+    planned = method.plans.inference
+    header[STEPS_KEY] = {"solver": planned.solver, "planned": planned.steps, "equal": method.steps}
+
+
+def recorded_steps(header: Mapping[str, Any], method: Method) -> int:
+    """Return the number of solver steps to predict with: the recorded one, where it was measured for these plans.
+
+    Plans that were changed since ask for another precision, and are followed.
+
+    :param header: of the checkpoint.
+    :param method: with the plans in use.
+    :returns: at most the planned number.
+    """
+    planned, record = method.plans.inference, header.get(STEPS_KEY, {})
+    equal = record.get("equal")
+    measured = (record.get("solver"), record.get("planned")) == (planned.solver, planned.steps)
+    return equal if measured and type(equal) is int and 0 < equal < planned.steps else planned.steps
 
 
 def load_weights(method: Method, weights: dict[str, Tensor], path: Path) -> None:

@@ -37,12 +37,17 @@ def highest(*peaks: int | None) -> int | None:
 
 
 def record_cost(run: "Run") -> None:
-    """Add the cost of a run to run.json: parameters, iterations, seconds of training and validation, peak memory."""
+    """Add the cost of a run to run.json: parameters, iterations, seconds of training and validation, peak memory.
+
+    ``solver_steps`` is the number of solver steps of the last validations; None where the planned number was not
+    compared with fewer ones.
+    """
     cost: dict[str, Any] = {
         "parameters": sum(parameter.numel() for parameter in run.method.parameters()),
         "iterations": run.state.iteration,
         "seconds": run.state.seconds,
         "peak_memory": highest(run.state.peak_memory, peak_memory(run.device)),
+        "solver_steps": run.state.steps,
     }
     path = run.job.paths.run
     write_json({**read_json(path, dict), "cost": cost}, path)

@@ -282,7 +282,7 @@ def _finish(run: Run) -> None:
         validate(run)
     kept = read_checkpoint(paths.best)
     load_weights(run.method, kept.part("weights"), paths.best)
-    predict_out_of_fold(run)
+    predict_out_of_fold(run, kept)
     record_cost(run)
     write_checkpoint(kept, paths.final)
     logger.info(

@@ -43,6 +43,9 @@ class State:
     :param best_value: of the best validation so far.
     :param best_iteration: of the best validation so far.
     :param validated_iteration: of the last validation.
+    :param validations: number of validations so far.
+    :param steps: of the solver, with which validations are made; None: the planned ones.
+    :param check_cost: seconds that a validation takes at which this number is measured; 0: unknown.
     :param note: result of the last validation, for the progress bar.
     :param loss_sums: of the loss and its terms since the last record.
     :param loss_count: number of updates in ``loss_sums``.
@@ -61,6 +64,9 @@ class State:
     best_value: float | None = None
     best_iteration: int = 0
     validated_iteration: int = 0
+    validations: int = 0
+    steps: int | None = None
+    check_cost: float = 0.0
     note: str = ""
     loss_sums: dict[str, float] = field(default_factory=dict)
     loss_count: int = 0
@@ -127,6 +133,11 @@ class Run:
         return self.job.settings.learning_rate or self.recipe.learning_rate
 
     @property
+    def validation_steps(self) -> int:
+        """The number of solver steps of a validation."""
+        return self.state.steps or self.job.plans.inference.steps
+
+    @property
     def iterations_per_epoch(self) -> int:
         return self.job.plans.training.iterations_per_epoch
 
@@ -146,7 +157,8 @@ class Run:
     @property
     def reserved(self) -> float:
         """Seconds of a time budget that are kept for the last validation and the out-of-fold predictions."""
-        cost = self.state.validation_cost + (self.state.prediction_cost or 0.0)
+        validation = max(self.state.validation_cost, self.state.check_cost)
+        cost = validation + (self.state.prediction_cost or 0.0)
         return min(MARGIN * cost, MOST_FOR_THE_END * self.job.settings.max_time)
 
     def count_time(self) -> None:

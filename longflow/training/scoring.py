@@ -3,15 +3,18 @@
 import logging
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
+from torch import Tensor
+
 from longflow.errors import DataError
-from longflow.methods.weights import write_checkpoint
+from longflow.methods.weights import Checkpoint, read_checkpoint, record_steps, write_checkpoint
 from longflow.training import clock
 from longflow.training.checkpoints import averaged_weights
 from longflow.training.clock import Pace
+from longflow.training.least_steps import could_take_fewer, is_measured_at, least_steps
 from longflow.training.run import Run
 from longflow.training.validation import Score
 
@@ -43,7 +46,7 @@ def probe(run: Run) -> None:
     state, budget = run.state, run.job.settings.max_time
     longest = LONGEST_VALIDATION * budget
     quick, show = PROBED_SHARE * budget, partial(run.show_item, "measuring the time of validation")
-    with _averaged(run):
+    with _evaluated(run, run.average):
         with Pace(until=clock.now() + quick, probe=True, show=show) as scoring:
             run.validation.score(run.method)
         with Pace(until=clock.now() + quick, probe=True, show=show) as predicting:
@@ -72,40 +75,40 @@ def may_validate(run: Run) -> bool:
         return True
     early = state.seconds < VALIDATION_SHARE * budget
     spent = state.validation_seconds > VALIDATION_SHARE * state.seconds
-    fits = state.seconds + state.validation_cost < budget - run.reserved
+    cost = max(state.validation_cost, state.check_cost if _measures_next(run) else 0.0)
+    fits = state.seconds + cost < budget - run.reserved
     return fits and not early and not spent
 
 
 @contextmanager
-def _averaged(run: Run) -> Iterator[None]:
-    """Give the method the averaged weights and the mode of evaluation within the block."""
-    method = run.method
+def _evaluated(run: Run, weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Give the method these weights, the solver steps of validations and the mode of evaluation within the block."""
+    method, planned = run.method, run.method.steps
     current = {name: tensor.detach().clone() for name, tensor in method.state_dict().items()}
-    method.load_state_dict(run.average)
+    method.load_state_dict(weights)
+    method.steps = run.validation_steps
     method.eval()
     try:
         yield
     finally:
         method.load_state_dict(current)
+        method.steps = planned
         method.train()
 
 
 def validate(run: Run) -> Score:
-    """Score the averaged weights; keep them if they are the best so far, or if the recipe keeps the last."""
+    """Score the averaged weights; keep them if they are the best so far, or if the recipe keeps the last.
+
+    Only scores of equal solver steps are compared: where their number changes, the best weights are scored again.
+    """
     state = run.state
     run.count_time()
-    begun, show = state.seconds, partial(run.show_item, "validating")
-    with _averaged(run):
-        try:
-            with Pace(state.scored_items, show=show):
-                score = run.validation.score(run.method)
-        except DataError:
-            if state.scored_items is None:
-                raise
-            # a few items may show nothing where all of them do
-            state.scored_items = None
-            with Pace(show=show):
-                score = run.validation.score(run.method)
+    begun, before = state.seconds, run.validation_steps
+    measures, state.validations = _measures_next(run), state.validations + 1
+    with _evaluated(run, run.average):
+        score = _measure_steps(run) if measures else _score(run)
+    if run.validation_steps != before and state.best_value is not None and run.recipe.keep == "best":
+        _score_best_again(run)
     state.note = score.note
     better = state.best_value is None or math.isnan(state.best_value) or score.value < state.best_value
     if better or run.recipe.keep == "last":
@@ -113,20 +116,112 @@ def validate(run: Run) -> Score:
         write_checkpoint(averaged_weights(run, score), run.job.paths.best)
     state.validated_iteration = state.iteration
     run.count_time()
-    state.validation_cost = state.seconds - begun
-    state.validation_seconds += state.validation_cost
+    cost = state.seconds - begun
+    state.validation_seconds += cost
+    if measures:
+        state.check_cost = cost
+    else:
+        state.validation_cost = cost
     return score
 
 
-def predict_out_of_fold(run: Run) -> None:
-    """Write the out-of-fold predictions, or as many of them as the time budget still allows."""
+def _score(run: Run) -> Score:
+    """Score the method with the weights and steps that it has."""
+    state, show = run.state, partial(run.show_item, "validating")
+    try:
+        with Pace(state.scored_items, show=show):
+            return run.validation.score(run.method)
+    except DataError:
+        if state.scored_items is None:
+            raise
+        # a few items may show nothing where all of them do
+        state.scored_items = None
+        with Pace(show=show):
+            return run.validation.score(run.method)
+
+
+def _measures_next(run: Run) -> bool:
+    """Tell whether the next validation measures the number of solver steps: a few ones, among them the last.
+
+    Where a time budget shortens validations, their few items say too little, and the planned number stays.
+    """
+    due = is_measured_at(run.state.validations + 1) or run.progress >= 1
+    return due and run.state.scored_items is None and could_take_fewer(run.method)
+
+
+def _measure_steps(run: Run) -> Score:
+    """Find the least number of solver steps for the weights that the method has, and validate with it from here on.
+
+    :param run: whose method is ready to be scored.
+    :returns: the score with this number.
+    """
+    state, method, planned = run.state, run.method, run.job.plans.inference.steps
+    before, seconds = method.steps, {}
+
+    def score_with(steps: int) -> Score:
+        method.steps, begun = steps, clock.now()
+        score = _score(run)
+        seconds[steps] = clock.now() - begun
+        return score
+
+    state.steps, score = least_steps(planned, score_with)
+    method.steps = state.steps
+    state.validation_cost = seconds[state.steps]
+    if state.steps != before:
+        logger.info(
+            "Solver steps of validations from here on: %d (so far %d, planned %d), the fewest whose predictions equal "
+            "those of the planned steps within 1 %% of the skill.",
+            *(state.steps, before, planned),
+        )
+        if state.prediction_cost and seconds.get(before):
+            state.prediction_cost *= seconds[state.steps] / seconds[before]
+    return score
+
+
+def _score_best_again(run: Run) -> None:
+    """Score the best weights so far with the present number of solver steps."""
+    state, path = run.state, run.job.paths.best
+    best = read_checkpoint(path)
+    with _evaluated(run, best.part("weights")):
+        score = _score(run)
+    state.best_value, state.best_iteration = score.value, best.header["iteration"]
+    best.header["validation"] = score.columns
+    write_checkpoint(best, path)
+
+
+def settle_steps(run: Run, kept: Checkpoint) -> None:
+    """Predict with the number of solver steps of the validations from here on, and record it with the kept weights.
+
+    It is measured again where other weights are kept than the last ones.
+
+    :param run: whose method has the kept weights.
+    :param kept: their checkpoint; its header gets the record, and the file of the best weights is written again.
+    """
+    state, method = run.state, run.method
+    if state.steps is None:
+        return
+    method.steps = state.steps
+    if kept.header["iteration"] != state.validated_iteration:
+        _measure_steps(run)
+    record_steps(kept.header, method)
+    write_checkpoint(kept, run.job.paths.best)
+
+
+def predict_out_of_fold(run: Run, kept: Checkpoint) -> None:
+    """Write the out-of-fold predictions, or as many of them as the time budget still allows.
+
+    :param run: whose method has the kept weights.
+    :param kept: their checkpoint, with the number of solver steps of the predictions afterwards.
+    """
     state, budget = run.state, run.job.settings.max_time
+    run.method.eval()
+    settle_steps(run, kept)
     pace = Pace(show=partial(run.show_item, "predicting out of fold"))
     run.count_time()
     if budget is not None:
         pace.until = clock.now() + (1 + TOLERANCE) * budget - state.seconds
     with pace:
-        run.validation.finish(run.method.eval())
+        run.validation.finish(run.method)
     if pace.shortened:
         logger.warning(
             "Only %d of %d out-of-fold predictions were written: the time budget of %.0f s is used. longflow_find_best "

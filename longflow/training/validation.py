@@ -1,7 +1,7 @@
 """The interface of validations: how a method is scored during training and what is written at its end."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -18,6 +18,9 @@ from longflow.training.splits import Cohort
 #: made as longflow_predict makes them
 WITHOUT_OVERLAP = 1.0
 
+#: voxels of a predicted volume that are kept to compare numbers of steps
+SAMPLED_VOXELS, _SAMPLE_SEED = 100_000, 0
+
 
 @dataclass(frozen=True)
 class Score:
@@ -26,11 +29,17 @@ class Score:
     :param value: by which weights are compared; lower is better.
     :param columns: of progress.csv.
     :param note: a few words for the progress bar and the log.
+    :param baseline: the value of the unchanged input, where numbers of solver steps can be compared; else None.
+    :param errors: (items, predictions of an item), on the scale of ``value``, in the order of the items.
+    :param changes: of each of these predictions, a sample (:func:`sampled`) of what it changes in the input.
     """
 
     value: float
     columns: dict[str, float]
     note: str
+    baseline: float | None = None
+    errors: Sequence[Sequence[float]] = field(default=(), compare=False)
+    changes: Sequence[np.ndarray] = field(default=(), compare=False)
 
 
 class Validation(Protocol):
@@ -62,6 +71,18 @@ class Validation(Protocol):
 
         :param method: in evaluation mode, with the weights that are kept.
         """
+
+
+def sampled(change: np.ndarray) -> np.ndarray:
+    """Keep a few voxels of a volume, the same ones every time.
+
+    :param change: any shape.
+    :returns: (voxels,), all of a small volume.
+    """
+    flat = change.reshape(-1)
+    if flat.size <= SAMPLED_VOXELS:
+        return flat
+    return flat[np.random.default_rng(_SAMPLE_SEED).integers(flat.size, size=SAMPLED_VOXELS)]
 
 
 def out_of_fold_settings(job: FoldJob, method: Method) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from longflow.job import FoldJob, FoldSettings
 from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths, ModelPaths
-from longflow.plans import Plans, write_plans
+from longflow.plans import InferencePlan, Plans, read_plans, write_plans
 from longflow.preprocessing.series import prepare_series, save_prepared
 from longflow.reading import read_json
 from tests.methods.helpers import minimal_plans
@@ -75,6 +75,12 @@ def job_of(dataset, method="cronos", fold=0, configuration="3d_fullres", **setti
     """
     job = FoldJob.resolve(dataset, "longflowPlans", configuration, method, fold)
     return replace(job, settings=FoldSettings(**settings))
+
+
+def plan_steps(dataset: DatasetPaths, steps: int, solver="euler") -> None:
+    """Plan a number of solver steps; with one, validations have none to choose."""
+    plans = read_plans(dataset.plans())
+    write_plans(plans.model_copy(update={"inference": InferencePlan(solver=solver, steps=steps)}), dataset.plans())
 
 
 def trained_model(paths: DatasetPaths, plans: Plans, method="cronos") -> None:

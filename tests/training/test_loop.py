@@ -26,7 +26,7 @@ from longflow.training.splits import number_of_folds
 from longflow.training.validation import Score
 from tests.tasks.segment.test_validation import make_labelled
 from tests.tasks.translate.cohort import make_pairs, phase_plans
-from tests.training.helpers import job_of, make_dataset
+from tests.training.helpers import job_of, make_dataset, plan_steps
 
 
 def train(dataset, method="cronos", fold=0, configuration="3d_fullres", overwrite=False, on_progress=None, **settings):
@@ -452,6 +452,7 @@ def test_the_averaged_weights_are_what_is_scored_and_kept(dataset, monkeypatch):
         averages.append({name: tensor.clone() for name, tensor in average.items()})
 
     monkeypatch.setattr(trainer, "update_average", follow)
+    plan_steps(dataset, 1)  # more than one would be compared with fewer
     train(dataset)
     assert len(scored) == 3  # after iterations 2, 4 and 5; the last is not scored twice
     for found, expected in zip(scored, (averages[1], averages[3], averages[4]), strict=True):

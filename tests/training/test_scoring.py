@@ -11,8 +11,15 @@ from longflow.training import loop
 from longflow.training.logbook import read_progress
 from longflow.training.loop import train_fold
 from longflow.training.run import Stopped
-from tests.training.helpers import job_of
+from tests.training.helpers import job_of, plan_steps
 from tests.training.test_loop import stop_at, train
+
+
+@pytest.fixture
+def dataset(dataset):
+    """With one planned step, so that every validation takes the same time."""
+    plan_steps(dataset, 1)
+    return dataset
 
 
 class Clock:

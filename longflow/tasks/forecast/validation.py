@@ -1,7 +1,7 @@
 """Validate forecasts: whole volumes, by the same code as prediction, on the stored targets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -23,9 +23,16 @@ from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
 from longflow.tasks.forecast.windows import predict_forecast
 from longflow.training.clock import in_time
+from longflow.training.open_series import OpenSeries
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort, prepared_scans, read_or_make_splits
-from longflow.training.validation import WITHOUT_OVERLAP, Score, out_of_fold_digests, out_of_fold_settings
+from longflow.training.validation import (
+    WITHOUT_OVERLAP,
+    Score,
+    out_of_fold_digests,
+    out_of_fold_settings,
+    sampled,
+)
 
 
 class ForecastValidation:
@@ -52,9 +59,10 @@ class ForecastValidation:
         :param method: in evaluation mode.
         :returns: the score, with the baselines' NRMSE.
         """
-        errors = validate(method, self.folder, self.targets, self.device)
-        columns = {"nrmse": errors.best, "lci_nrmse": errors.lci, "context_mean_nrmse": errors.context_mean}
-        return Score(errors.best, columns, f"NRMSE {errors.best:.4f}, LCI {errors.lci:.4f}")
+        found = validate(method, self.folder, self.targets, self.device)
+        columns = {"nrmse": found.best, "lci_nrmse": found.lci, "context_mean_nrmse": found.context_mean}
+        note = f"NRMSE {found.best:.4f}, LCI {found.lci:.4f}"
+        return Score(found.best, columns, note, found.lci, found.errors, found.changes)
 
     def finish(self, method: Method) -> None:
         """Write the out-of-fold forecasts under every reduction, as ``longflow_predict`` would.
@@ -81,7 +89,8 @@ class ForecastValidation:
         last = series.properties.cases.index(target.context[-1])
         raw = read_scan(item.context[-1].images)
         windows = WindowSettings(self.device, self.job.plans.inference.tile_step_size)
-        forecasts = forecast_target(method, series, target, windows)
+        context, times = context_of(method, series, target)
+        forecasts = predict_forecast([method], context, times, time_of(target, series), windows)
         for reduction in method.reductions:
             folder = self.job.paths.validation(reduction)
             restored = restore_forecast(forecasts[reduction], series, last, raw.array)
@@ -106,11 +115,15 @@ class ValidationScore:
     :param nrmse: of each reduction of the method.
     :param lci: of the last context image.
     :param context_mean: of the mean of the context.
+    :param errors: (targets, reductions), NRMSE.
+    :param changes: of each of these forecasts, a sample of forecast - last context image in the normal form.
     """
 
     nrmse: dict[str, float]
     lci: float
     context_mean: float
+    errors: list[list[float]] = field(default_factory=list, compare=False)
+    changes: list[np.ndarray] = field(default_factory=list, compare=False)
 
     @property
     def best(self) -> float:
@@ -129,15 +142,20 @@ def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], de
     :raises DataError: every target is constant.
     """
     errors: dict[str, dict[str, list[float]]] = {}
+    of_reductions, changes, opened = [], [], OpenSeries(folder)
     for target in in_time(targets):
-        series = load_prepared(folder, target.subject)
+        series = opened[target.subject]
         if is_constant(series, target):
             continue
-        forecasts = forecast_target(method, series, target, WindowSettings(device, WITHOUT_OVERLAP))
-        context, _ = context_of(method, series, target)
+        context, times = context_of(method, series, target)
+        windows = WindowSettings(device, WITHOUT_OVERLAP)
+        forecasts = predict_forecast([method], context, times, time_of(target, series), windows)
+        changes += [sampled(forecasts[name] - context[-1]) for name in method.reductions]
         forecasts |= {"lci": context[-1], "context_mean": context.mean(0)}
-        for name, forecast in forecasts.items():
-            errors.setdefault(name, {}).setdefault(target.subject, []).append(prepared_nrmse(forecast, series, target))
+        found = {name: prepared_nrmse(forecast, series, target) for name, forecast in forecasts.items()}
+        for name, value in found.items():
+            errors.setdefault(name, {}).setdefault(target.subject, []).append(value)
+        of_reductions.append([found[name] for name in method.reductions])
     if not errors:
         raise DataError(
             f"Every validation target ({first_few(target.target for target in targets)}) is constant: there is "
@@ -146,7 +164,8 @@ def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], de
     means = {
         name: float(np.mean([np.mean(values) for values in subjects.values()])) for name, subjects in errors.items()
     }
-    return ValidationScore({name: means[name] for name in method.reductions}, means["lci"], means["context_mean"])
+    nrmses = {name: means[name] for name in method.reductions}
+    return ValidationScore(nrmses, means["lci"], means["context_mean"], of_reductions, changes)
 
 
 def is_constant(series: PreparedSeries, target: ForecastTarget) -> bool:
@@ -173,20 +192,13 @@ def context_of(method: Method, series: PreparedSeries, target: ForecastTarget) -
     return np.stack([series.images[index] for index in indices]), [series.properties.times[index] for index in indices]
 
 
-def forecast_target(
-    method: Method, series: PreparedSeries, target: ForecastTarget, windows: WindowSettings
-) -> dict[str, np.ndarray]:
-    """Forecast a stored target from its context.
+def time_of(target: ForecastTarget, series: PreparedSeries) -> float:
+    """Return the time of a target, in time units.
 
-    :param method: in evaluation mode on ``windows.device``.
-    :param series: of the subject.
     :param target: to forecast.
-    :param windows: how the volume is cut and averaged.
-    :returns: (channels, z, y, x) for each reduction, on the prepared grid in the normal form.
+    :param series: of the subject.
     """
-    context, times = context_of(method, series, target)
-    target_time = series.properties.times[series.properties.cases.index(target.target)]
-    return predict_forecast([method], context, times, target_time, windows)
+    return series.properties.times[series.properties.cases.index(target.target)]
 
 
 def prepared_nrmse(forecast: np.ndarray, series: PreparedSeries, target: ForecastTarget) -> float:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -34,6 +34,7 @@ from longflow.training.validation import (
     evenly_spaced,
     out_of_fold_digests,
     out_of_fold_settings,
+    sampled,
 )
 
 logger = logging.getLogger(__name__)
@@ -51,12 +52,19 @@ class Error:
     :param phase: the requested one.
     :param mae: of the translation.
     :param untranslated: of the scan before translation.
+    :param change: a sample of translation - scan, in the normal form; empty where it is not needed.
     """
 
     subject: str
     phase: str
     mae: float | None
     untranslated: float | None
+    change: np.ndarray = field(default_factory=lambda: np.zeros(0), compare=False)
+
+    @property
+    def ratio(self) -> float | None:
+        """The error as a share of that of the untranslated scan; None where either is not defined."""
+        return self.mae / self.untranslated if self.mae is not None and self.untranslated > 0 else None
 
 
 class PhaseValidation:
@@ -98,7 +106,9 @@ class PhaseValidation:
                 "no body, or those of each pair are equal. Look at the images (longflow_verify), or give other "
                 "subjects in splits_final.json."
             )
-        return Score(columns["ratio"], columns, f"MAE {columns['ratio']:.2f} of the input's")
+        ratios = [[error.ratio] for error in errors if error.ratio is not None]
+        note = f"MAE {columns['ratio']:.2f} of the input's"
+        return Score(columns["ratio"], columns, note, 1.0, ratios, [error.change for error in errors])
 
     def finish(self, method: Method) -> None:
         """Write the translations of all validation pairs both ways, as ``longflow_predict`` would, and log the MAE.
@@ -130,13 +140,14 @@ class PhaseValidation:
         properties, slices = series.properties, self._slices(series)
         image, phase = read_slices(series, source, slices), self.plans.phases.index(properties.phases[source])
         translation = predict_translation([method], image, phase, WindowSettings(self.device, WITHOUT_OVERLAP))
+        change = sampled(translation - image)
         translation, scan, reference = (
             from_normal(volume, properties.offset[index], properties.scale[index])
             for volume, index in ((translation, source), (image, source), (read_slices(series, target, slices), target))
         )
         body = self.body(properties.subject, target)
         mae, untranslated = (body_mae(volume, reference, body, self.ct) for volume in (translation, scan))
-        return Error(properties.subject, properties.phases[target], mae, untranslated)
+        return Error(properties.subject, properties.phases[target], mae, untranslated, change)
 
     def _slices(self, series: PreparedSeries) -> list[int]:
         """List the slices that are scored: all for a 3D network, for a 2D one the middles of ``SLICES`` equal parts."""
@@ -199,9 +210,8 @@ def summarised(errors: Sequence[Error], phases: Sequence[str]) -> dict[str, floa
     means: dict[str, float] = {}
     for phase in phases:
         defined = [error for error in errors if error.phase == phase and error.mae is not None]
-        changing = [error for error in defined if error.untranslated > 0]
         for name, values in (
-            ("ratio", [(error.subject, error.mae / error.untranslated) for error in changing]),
+            ("ratio", [(error.subject, error.ratio) for error in defined if error.ratio is not None]),
             ("mae", [(error.subject, error.mae) for error in defined]),
             ("input_mae", [(error.subject, error.untranslated) for error in defined]),
         ):

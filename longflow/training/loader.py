@@ -1,9 +1,11 @@
 """Load the batches of a training. A batch depends on the seed and its number alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from longflow.methods.batches import OnDevice
 from longflow.parallel import worker_context
 
 
@@ -43,3 +45,22 @@ def training_loader(samples: Dataset, first: int, step: int, workers: int, pin: 
         multiprocessing_context=worker_context(type(samples).__module__) if workers else None,
         persistent_workers=workers > 0,
     )
+
+
+def on_device(batches: Iterable[OnDevice], device: torch.device) -> Iterator[OnDevice]:
+    """Yield batches on the device. A GPU copies a batch while it computes the step before.
+
+    :param batches: on the host; pinned for a GPU.
+    :param device: of the training.
+    :returns: the batches, which the device's present stream may use.
+    """
+    if device.type != "cuda":
+        yield from (batch.to(device) for batch in batches)
+        return
+    copies, steps = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    for batch in batches:
+        with torch.cuda.stream(copies):
+            copied = batch.to(device)
+        steps.wait_stream(copies)
+        copied.used_by(steps)
+        yield copied

@@ -28,7 +28,7 @@ class FiniteCheck:
         """
         self.read()
         self._queued = queue_copy(loss.detach()), iteration
-        if loss.device.type != "cuda":
+        if not computes_later(loss.device):
             self.read()
 
     def read(self) -> None:
@@ -46,6 +46,11 @@ class FiniteCheck:
                 f"The loss became {value} at iteration {iteration}. Look for extreme intensities "
                 "(longflow_verify), or train with a smaller --lr."
             )
+
+
+def computes_later(device: torch.device) -> bool:
+    """Tell whether a device queues its work, and the host can wait for a part of it."""
+    return device.type == "cuda"
 
 
 def queue_copy(value: Tensor) -> Callable[[], float]:

@@ -53,6 +53,7 @@ class Batch(OnDevice):
     :param target: (batch, channels, *spatial), or None where it is to be predicted.
     :param noise: (batch, channels, *spatial), standard normal, from which a method with ``noise`` predicts; cut from
         one field for the whole volume. None in training.
+    :param draws: of each sample, augmentation that is still to be applied; None where there is none.
     """
 
     context: Tensor
@@ -61,6 +62,7 @@ class Batch(OnDevice):
     target_time: Tensor
     target: Tensor | None = None
     noise: Tensor | None = None
+    draws: list[Any] | None = None
 
 
 @dataclass
@@ -97,9 +99,11 @@ class PhaseBatch(OnDevice):
     :param target: like ``source``, or None where it is to be predicted.
     :param noise: like ``source``, standard normal, from which a method with ``noise`` predicts; the same in all slices
         of a subject. None in training.
+    :param draws: of each sample, augmentation that is still to be applied; None where there is none.
     """
 
     source: Tensor
     source_phase: Tensor
     target: Tensor | None = None
     noise: Tensor | None = None
+    draws: list[Any] | None = None

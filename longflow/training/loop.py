@@ -23,7 +23,7 @@ from longflow.training import clock
 from longflow.training.checkpoints import restart_average, save_state, update_average
 from longflow.training.cost import record_cost
 from longflow.training.distributed import Processes
-from longflow.training.loader import on_device, training_loader
+from longflow.training.loader import training_batches
 from longflow.training.logbook import EpochRecord, Logbook
 from longflow.training.run import OnActivity, Run, State, Stopped, set_up_run, step_of
 from longflow.training.scoring import may_validate, must_probe, predict_out_of_fold, probe, validate
@@ -136,8 +136,7 @@ def _loop(
 ) -> None:
     state, settings, processes = run.state, run.job.settings, run.processes
     first = state.iteration * processes.count + processes.index
-    loader = training_loader(samples, first, processes.count, settings.workers, pin=run.device.type == "cuda")
-    batches = on_device(loader, run.device)
+    batches = training_batches(samples, first, processes.count, settings.workers, run.device)
     last_checkpoint = epoch_start = run.counted = clock.now()
     waited = worked = 0.0
     run.method.train()

@@ -21,7 +21,7 @@ class FoldSettings:
     :param seed: of weights and samples.
     :param device: "cpu", "cuda", "cuda:1", "mps".
     :param workers: processes that prepare batches; 0 prepares them between the steps.
-    :param compile: compile the network.
+    :param compile: compile the training step; None: on a CUDA GPU.
     :param checkpoint_every: seconds between checkpoints.
     :param options: of the method.
     :param pretrained: weights to begin with: a method whose same fold is finished, or a file.
@@ -36,7 +36,7 @@ class FoldSettings:
     seed: int = 0
     device: str = "cpu"
     workers: int = 0
-    compile: bool = False
+    compile: bool | None = None
     checkpoint_every: float = 600.0
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
     pretrained: str | None = None

@@ -1,6 +1,8 @@
 """Batches that methods are given: of forecasts, of scans and of pairs of phases."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,13 +14,28 @@ class OnDevice:
 
     def to(self, device: torch.device | str):
         """Return the same batch on another device, with the tensors in its lists."""
-        return replace(self, **{name: _moved(value, device) for name, value in vars(self).items()})
+        return self._with_each(lambda tensor: tensor.to(device, non_blocking=True))
 
+    def pin_memory(self):
+        """Return the same batch in memory from which a GPU copies without the processor; loaders call it."""
+        return self._with_each(Tensor.pin_memory)
 
-def _moved(value, device):
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    return [_moved(one, device) for one in value] if isinstance(value, list) else value
+    def used_by(self, stream: "torch.cuda.Stream") -> None:
+        """Keep the tensors' memory until the work that a stream has at their end is done.
+
+        :param stream: other than the one on which they were made.
+        """
+        self._with_each(lambda tensor: tensor.record_stream(stream))
+
+    def _with_each(self, function: Callable[[Tensor], Any]):
+        """Apply a function to each tensor, those in lists included."""
+
+        def applied(value):
+            if isinstance(value, list):
+                return [applied(one) for one in value]
+            return function(value) if isinstance(value, Tensor) else value
+
+        return replace(self, **{name: applied(value) for name, value in vars(self).items()})
 
 
 @dataclass
@@ -36,6 +53,7 @@ class Batch(OnDevice):
     :param target: (batch, channels, *spatial), or None where it is to be predicted.
     :param noise: (batch, channels, *spatial), standard normal, from which a method with ``noise`` predicts; cut from
         one field for the whole volume. None in training.
+    :param draws: of each sample, augmentation that is still to be applied; None where there is none.
     """
 
     context: Tensor
@@ -44,6 +62,7 @@ class Batch(OnDevice):
     target_time: Tensor
     target: Tensor | None = None
     noise: Tensor | None = None
+    draws: list[Any] | None = None
 
 
 @dataclass
@@ -80,9 +99,11 @@ class PhaseBatch(OnDevice):
     :param target: like ``source``, or None where it is to be predicted.
     :param noise: like ``source``, standard normal, from which a method with ``noise`` predicts; the same in all slices
         of a subject. None in training.
+    :param draws: of each sample, augmentation that is still to be applied; None where there is none.
     """
 
     source: Tensor
     source_phase: Tensor
     target: Tensor | None = None
     noise: Tensor | None = None
+    draws: list[Any] | None = None

@@ -5,6 +5,7 @@ from dataclasses import asdict
 import torch
 from pydantic import TypeAdapter
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from longflow.errors import ModelError
 from longflow.methods.weights import (
@@ -32,11 +33,10 @@ def update_average(average: dict[str, Tensor], current: dict[str, Tensor], decay
     :param iteration: number of earlier updates.
     """
     decay = min(decay, (1 + iteration) / (10 + iteration))
-    for name, value in average.items():
-        if value.is_floating_point():
-            value.lerp_(current[name], 1 - decay)
-        else:
-            value.copy_(current[name])
+    floating = [name for name, value in average.items() if value.is_floating_point()]
+    get_ema_multi_avg_fn(decay)([average[name] for name in floating], [current[name] for name in floating], iteration)
+    for name in average.keys() - floating:
+        average[name].copy_(current[name])
 
 
 def restart_average(run: Run) -> None:
@@ -58,7 +58,12 @@ def averaged_weights(run: Run, score: Score) -> Checkpoint:
 
 
 def save_state(run: Run) -> None:
-    """Write everything that is needed to continue as if nothing had happened."""
+    """Write everything that is needed to continue as if nothing had happened.
+
+    :param run: whose state is written.
+    :raises DataError: its loss is not a finite number; nothing is written.
+    """
+    run.settle()
     run.state.peak_memory = highest(run.state.peak_memory, peak_memory(run.device))
     tensors = {f"weights.{name}": tensor for name, tensor in run.method.state_dict().items()}
     if run.recipe.ema_decay:

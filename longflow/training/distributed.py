@@ -26,7 +26,7 @@ class Processes:
 
     @classmethod
     def start(cls, device: str) -> "Processes":
-        """Join the group that torchrun made (nccl on GPUs, gloo elsewhere), or be the only process.
+        """Join the group that torchrun made (nccl for what is on GPUs, gloo for the rest), or be the only process.
 
         :param device: "cpu", "cuda", "cuda:1", "mps".
         :returns: this process.
@@ -39,7 +39,9 @@ class Processes:
             device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
             torch.cuda.set_device(device)
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=PATIENCE)
+            # decisions pass from processor to processor, so that they wait for no GPU
+            backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+            dist.init_process_group(backend, timeout=PATIENCE)
         return cls(index, count, torch.device(device))
 
     @property
@@ -51,7 +53,7 @@ class Processes:
         """Return the largest value of all processes, so that all of them decide the same."""
         if self.count == 1:
             return value
-        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        tensor = torch.tensor(value, dtype=torch.float64)
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
         return tensor.item()
 

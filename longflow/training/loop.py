@@ -7,10 +7,10 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from longflow.errors import ConfigurationError, DataError
+from longflow.errors import ConfigurationError
 from longflow.files import exclusive_lock
 from longflow.job import FoldJob
 from longflow.methods.batches import Batch
@@ -23,14 +23,14 @@ from longflow.training import clock
 from longflow.training.checkpoints import restart_average, save_state, update_average
 from longflow.training.cost import record_cost
 from longflow.training.distributed import Processes
-from longflow.training.loader import training_loader
+from longflow.training.loader import training_batches
 from longflow.training.logbook import EpochRecord, Logbook
-from longflow.training.run import OnActivity, Run, State, Stopped, set_up_run
+from longflow.training.run import OnActivity, Run, State, Stopped, set_up_run, step_of
 from longflow.training.scoring import may_validate, must_probe, predict_out_of_fold, probe, validate
 from longflow.training.splits import cohorts_of_fold
-from longflow.training.start import begin, is_finished, plan_start, record_start
+from longflow.training.start import Start, begin, is_finished, plan_start, record_start
 from longflow.training.stop import StopSignal
-from longflow.training.validation import Score
+from longflow.training.validation import Score, Validation
 
 logger = logging.getLogger(__name__)
 
@@ -82,18 +82,24 @@ def train_fold(
         if not overwrite and is_finished(job):
             return job.paths
         start = plan_start(job, kind, training, overwrite)
-        run = set_up_run(job, processes, validation)
-        first_weights = begin(run, start)
-        if processes.first:
-            if overwrite:
-                _forget(job.paths)
-            record_start(run, start, first_weights)
+        run = _begin(job, processes, validation, start, overwrite)
         samples = samples_of(kind)(
             start.training, job.plans, job.configuration, job.settings.seed, run.method.augmented
         )
         run.on_activity = on_activity
         _train(run, samples, on_progress, after_epoch)
     return job.paths
+
+
+def _begin(job: FoldJob, processes: Processes, validation: Validation, start: Start, overwrite: bool) -> Run:
+    """Set up a run and write its settings."""
+    run = set_up_run(job, processes, validation)
+    first_weights = begin(run, start)
+    if processes.first:
+        if overwrite:
+            _forget(job.paths)
+        record_start(run, start, first_weights)
+    return run
 
 
 def _forget(paths: FoldPaths) -> None:
@@ -130,7 +136,7 @@ def _loop(
 ) -> None:
     state, settings, processes = run.state, run.job.settings, run.processes
     first = state.iteration * processes.count + processes.index
-    batches = iter(training_loader(samples, first, processes.count, settings.workers, pin=run.device.type == "cuda"))
+    batches = training_batches(samples, first, processes.count, settings.workers, run.device)
     last_checkpoint = epoch_start = run.counted = clock.now()
     waited = worked = 0.0
     run.method.train()
@@ -138,15 +144,13 @@ def _loop(
     while run.progress < 1:
         # step
         begun = clock.now()
-        batch = next(batches).to(run.device)
+        batch = next(batches)
         fetched = clock.now()
         _begin_due_stage(run, batch)
         losses = _train_step(run, batch)
         waited, worked = waited + fetched - begun, worked + clock.now() - begun
         state.iteration += 1
-        for name, value in losses.items():
-            state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
-        state.loss_count += 1
+        add_losses(state, losses)
         if processes.first:
             on_progress(run.share_done, state)
         run.count_time()
@@ -156,6 +160,7 @@ def _loop(
 
         # epoch
         if log and state.iteration % run.iterations_per_epoch == 0 and run.progress < 1:
+            run.settle()
             score = validate(run) if may_validate(run) else None
             _record(run, log, score, clock.now() - epoch_start, waited / worked)
             after_epoch(run.job.paths)
@@ -165,7 +170,9 @@ def _loop(
         if processes.first and clock.now() - last_checkpoint > settings.checkpoint_every:
             save_state(run)
             last_checkpoint = clock.now()
-        _stop_if_told(run, stop)
+        if run.decides:
+            _stop_if_told(run, stop)
+            run.plan_decision()
 
     # last epoch, also of an earlier command that was killed in its validation
     if log and state.loss_count:
@@ -202,11 +209,15 @@ def _begin_due_stage(run: Run, batch: Batch) -> None:
     with autocast(run.device):
         method.begin_stage(state.stage, batch)
     restart_average(run)
+    run.step = step_of(method, run.processes, run.job.settings.compile)  # other weights are trained
     logger.info("Stage %d of %d begins after iteration %d.", state.stage + 1, len(method.stages), state.iteration)
 
 
-def _train_step(run: Run, batch: Batch) -> dict[str, float]:
-    """Update once; return the loss and its terms. Randomness depends on seed, iteration and process alone."""
+def _train_step(run: Run, batch: Batch) -> dict[str, Tensor]:
+    """Update once; return the loss and its terms, which a GPU may still have to compute.
+
+    Randomness depends on seed, iteration and process alone.
+    """
     seed, processes = run.job.settings.seed, run.processes
     torch.manual_seed(seed * 1_000_003 + run.state.iteration * processes.count + processes.index)
     run.state.learning_rate = run.learning_rate * schedule(run.progress_of_stage(run.progress), run.recipe)
@@ -215,19 +226,28 @@ def _train_step(run: Run, batch: Batch) -> dict[str, float]:
     run.optimizer.zero_grad(set_to_none=True)  # before the forward pass, which then has their memory
     with autocast(run.device):
         loss = run.step(batch)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise DataError(
-            f"The loss became {value} at iteration {run.state.iteration}. Look for extreme intensities "
-            "(longflow_verify), or train with a smaller --lr."
-        )
+    run.check.add(loss, run.state.iteration)
     loss.backward()
     nn.utils.clip_grad_norm_(run.method.parameters(), run.recipe.gradient_clip)
     run.optimizer.step()
     if run.recipe.ema_decay:
         in_stage = run.state.iteration - run.state.stage_iteration
         update_average(run.average, run.method.state_dict(), run.recipe.ema_decay, in_stage)
-    return {"loss": value, **{f"loss_{name}": float(term) for name, term in run.method.terms.items()}}
+    return {"loss": loss, **{f"loss_{name}": term for name, term in run.method.terms.items()}}
+
+
+def add_losses(state: State, losses: dict[str, Tensor]) -> None:
+    """Add the losses of a step to the sums since the last record, where they are: the device is not waited for.
+
+    :param state: changed in place.
+    :param losses: scalars by name.
+    """
+    for name, value in losses.items():
+        value = value.detach()
+        # sums of float64, as Python's; Apple's GPUs have none
+        value = value.double() if value.device.type != "mps" else value
+        state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
+    state.loss_count += 1
 
 
 def schedule(progress: float, recipe: Recipe) -> float:

@@ -15,6 +15,7 @@ from longflow.methods.registry import build_method
 from longflow.networks.precision import computes_bf16
 from longflow.training import clock
 from longflow.training.distributed import Processes
+from longflow.training.losses import FiniteCheck
 from longflow.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 MOST_FOR_THE_END = 0.5
 #: of the time that is kept for them over what was measured
 MARGIN = 1.2
+#: several processes decide together about so often; in between nobody waits for another one's word
+DECISION_SECONDS = 1.0
 #: what the bar shows of an unfinished run at most
 MOST_SHOWN = 0.99
 
@@ -47,7 +50,7 @@ class State:
     :param steps: of the solver, with which validations are made; None: the planned ones.
     :param check_cost: seconds that a validation takes at which this number is measured; 0: unknown.
     :param note: result of the last validation, for the progress bar.
-    :param loss_sums: of the loss and its terms since the last record.
+    :param loss_sums: of the loss and its terms since the last record; :meth:`Run.settle` makes numbers of tensors.
     :param loss_count: number of updates in ``loss_sums``.
     :param peak_memory: bytes, over all sessions.
     :param stage: position in the method's ``stages``.
@@ -93,8 +96,10 @@ class Run:
     :param validation: of the averaged weights.
     :param state: where the run stands.
     :param on_activity: called with the share of the run that is done, and what is being done.
+    :param check: of each loss.
     :param progress: share of the training that is done; schedule and stages follow it.
     :param counted: time of the clock up to which ``state.seconds`` counts.
+    :param next_decision: iteration at which several processes decide together again.
     """
 
     job: FoldJob
@@ -107,8 +112,10 @@ class Run:
     validation: Validation
     state: State = field(default_factory=State)
     on_activity: OnActivity = lambda share, activity: None
+    check: FiniteCheck = field(default_factory=FiniteCheck)
     progress: float = 0.0
     counted: float = 0.0
+    next_decision: int = 0
 
     @property
     def device(self) -> torch.device:
@@ -147,12 +154,32 @@ class Run:
         settings = self.job.settings
         return settings.iterations or (settings.epochs or self.job.plans.training.epochs) * self.iterations_per_epoch
 
+    @property
+    def decides(self) -> bool:
+        """Whether a decision is due after this iteration, which all processes make alike."""
+        return self.processes.count == 1 or self.state.iteration >= self.next_decision
+
+    def plan_decision(self) -> None:
+        """Let the processes decide together again about ``DECISION_SECONDS`` later, after the same iteration."""
+        seconds = self.processes.agree(self.state.seconds / max(1, self.state.iteration))
+        self.next_decision = self.state.iteration + 1 + int(DECISION_SECONDS / max(seconds, 1e-3))
+
     def advance(self) -> None:
-        """Update the progress, to the furthest of all processes. It never falls, even if the end gets quicker."""
-        share = self.state.iteration / self.total_iterations
-        if budget := self.job.settings.max_time:
-            share = max(self.progress, self.state.seconds / (budget - self.reserved))
-        self.progress = self.processes.agree(share)
+        """Update the progress. With a time budget it is that of the slowest process, and it never falls."""
+        budget = self.job.settings.max_time
+        if budget is None:
+            self.progress = self.state.iteration / self.total_iterations
+        elif self.decides:
+            share = self.state.seconds / (budget - self.reserved)
+            self.progress = self.processes.agree(max(self.progress, share))
+
+    def settle(self) -> None:
+        """Wait for the device: make numbers of the sums of the losses.
+
+        :raises DataError: the last loss is not a finite number.
+        """
+        self.check.read()
+        self.state.loss_sums = {name: float(value) for name, value in self.state.loss_sums.items()}
 
     @property
     def reserved(self) -> float:
@@ -201,8 +228,6 @@ def set_up_run(job: FoldJob, processes: Processes, validation: Validation) -> Ru
     layout = torch.channels_last_3d if len(job.plan.patch_size) == 3 else torch.channels_last
     method = build_method(job.method, job.plans, job.configuration, settings.options)
     method = method.to(processes.device).to(memory_format=layout)
-    # the coarsest output of deep supervision has no weight in the loss
-    module: nn.Module = DistributedDataParallel(method, find_unused_parameters=True) if processes.count > 1 else method
     recipe, average = method.recipe, method.state_dict()
     if recipe.ema_decay:
         average = {name: tensor.clone() for name, tensor in average.items()}
@@ -210,7 +235,7 @@ def set_up_run(job: FoldJob, processes: Processes, validation: Validation) -> Ru
         job=job,
         processes=processes,
         method=method,
-        step=compiled(module) if settings.compile else module,
+        step=step_of(method, processes, settings.compile),
         optimizer=optimizer_of(recipe, method.parameters(), settings.learning_rate or recipe.learning_rate),
         average=average,
         recipe=recipe,
@@ -218,15 +243,35 @@ def set_up_run(job: FoldJob, processes: Processes, validation: Validation) -> Ru
     )
 
 
+def step_of(method: Method, processes: Processes, compiles: bool | None) -> Callable[..., Tensor]:
+    """Make the training step of a method, and of a later stage of it.
+
+    :param method: on the device.
+    :param processes: this process among those of the run.
+    :param compiles: whether to compile it; None: on a CUDA GPU.
+    :returns: a function of a batch.
+    """
+    module: nn.Module = method
+    if processes.count > 1:
+        # in each stage the same weights are used; the coarsest output of deep supervision has no part in the loss
+        module = DistributedDataParallel(method, static_graph=True, gradient_as_bucket_view=True)
+    if compiles is None:
+        compiles = processes.device.type == "cuda"
+    return compiled(module) if compiles else module
+
+
 def optimizer_of(recipe: Recipe, parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
     """Make the optimizer of a recipe; SGD has Nesterov's momentum, as nnU-Net's.
 
     :param recipe: kind and settings of the optimizer.
-    :param parameters: to optimise.
+    :param parameters: to optimise, on their device.
     :param learning_rate: at the beginning.
     :returns: the optimizer.
     """
-    common = {"lr": learning_rate, "weight_decay": recipe.weight_decay}
+    parameters = list(parameters)
+    # one kernel for all weights of a GPU; on a CPU its results differ in the last digit
+    fused = all(parameter.device.type == "cuda" for parameter in parameters)
+    common = {"lr": learning_rate, "weight_decay": recipe.weight_decay, "fused": fused or None}
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters, momentum=recipe.betas[0], nesterov=True, **common)
     kind = torch.optim.AdamW if recipe.optimizer == "adamw" else torch.optim.Adam

@@ -104,7 +104,7 @@ class FlowMethod(Method):
         batch = self._seen(batch)
         start, mask = self.stack(batch)
         end = broadcast_target(batch.target, start.shape[1])
-        tau = torch.rand(start.shape[0]).to(start.device)
+        tau = torch.rand(start.shape[0]).to(start.device, non_blocking=True)
         point = interpolate(start, end, tau, self.options["noise"])
         predicted = self.velocity(batch, point, mask, tau)
         return velocity_loss(predicted, velocity(start, end), mask)

@@ -125,7 +125,7 @@ class LatentDiffusion(Method):
 
     def _reconstruction_loss(self, batch: Batch) -> Tensor:
         """Compute the loss on the last scan or the target of each sample, by chance: both kinds will be encoded."""
-        second = torch.rand(len(batch.target)).to(batch.target.device) < 0.5
+        second = torch.rand(len(batch.target)).to(batch.target.device, non_blocking=True) < 0.5
         image = torch.where(second.view(-1, *[1] * (batch.target.ndim - 1)), batch.target, batch.context[:, -1])
         restored, mean, deviation = self.autoencoder(image)
         mean, variance = mean.float(), deviation.float().square()
@@ -138,7 +138,8 @@ class LatentDiffusion(Method):
         """Draw one t ~ U{0, ..., T - 1} and eps ~ N(0, 1) per sample, and compute the loss."""
         with torch.no_grad():
             last, target = (self._mean(image) * self.scale for image in (batch.context[:, -1], batch.target))
-        timestep = torch.randint(self.scheduler.num_train_timesteps, (len(target),)).to(target.device)
+        timestep = torch.randint(self.scheduler.num_train_timesteps, (len(target),))
+        timestep = timestep.to(target.device, non_blocking=True)
         noise = torch.randn_like(target)
         noisy = self.scheduler.add_noise(target, noise, timestep)
         error = (self._noise_in(noisy, last, timestep, batch.target_time) - noise).square().mean()

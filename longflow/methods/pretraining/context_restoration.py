@@ -63,14 +63,14 @@ def swap_patches(image: Tensor, edges: Sequence[int], swaps: int) -> Tensor:
     :returns: the same shape; each image keeps its set of voxels.
     """
     batch, spatial, device = image.shape[0], image.shape[2:], image.device
-    sizes = torch.tensor(edges, device=device)
-    free = torch.tensor(spatial, device=device) - sizes + 1
+    strides = [prod(spatial[axis + 1 :]) for axis in range(len(spatial))]
+    sizes, whole, steps = torch.tensor([list(edges), list(spatial), strides]).to(device, non_blocking=True)
+    free = whole - sizes + 1
     corners = (torch.rand(swaps, 2, batch, len(spatial), device=device) * free).long().clamp_max(free - 1)
     first, second = corners.unbind(1)
     overlap = ((first - second).abs() < sizes).all(-1, keepdim=True)
     second = torch.where(overlap, first, second)
 
-    steps = torch.tensor([prod(spatial[axis + 1 :]) for axis in range(len(spatial))], device=device)
     ranges = [torch.arange(edge, device=device) for edge in edges]
     patch = (torch.cartesian_prod(*ranges) * steps).sum(-1)
     source = torch.arange(prod(spatial), device=device).repeat(batch, 1)

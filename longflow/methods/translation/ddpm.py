@@ -59,7 +59,8 @@ class Ddpm(TranslationMethod):
 
     def training_step(self, batch: PhaseBatch) -> Tensor:
         """Draw one t ~ U{0, ..., T - 1} and eps ~ N(0, 1) per sample; compute the mean squared error of eps (eq. 2)."""
-        timestep = torch.randint(self.scheduler.num_train_timesteps, (len(batch.target),)).to(batch.target.device)
+        timestep = torch.randint(self.scheduler.num_train_timesteps, (len(batch.target),))
+        timestep = timestep.to(batch.target.device, non_blocking=True)
         noise = torch.randn_like(batch.target)
         noisy = self.scheduler.add_noise(batch.target, noise, timestep)
         return (self._noise_in(noisy, batch, timestep) - noise).square().mean()

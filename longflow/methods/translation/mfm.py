@@ -22,7 +22,7 @@ class Mfm(TranslationMethod):
     def training_step(self, batch: PhaseBatch) -> Tensor:
         """Draw one t ~ U[0, 1] per sample and compute the mean squared error of the velocity (eq. 5)."""
         start, end = ends(batch)
-        tau = torch.rand(len(start)).to(start.device)
+        tau = torch.rand(len(start)).to(start.device, non_blocking=True)
         predicted = self.network(interpolate(start, end, tau), tau)
         return (predicted - velocity(start, end)).square().mean()
 

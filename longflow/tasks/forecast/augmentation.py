@@ -1,11 +1,15 @@
 """Augment a sample: one spatial and one intensity draw for all its scans, so that the changes between them remain."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import torch
 from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample
 
+from longflow.methods.batches import Batch
 from longflow.plans import ConfigurationPlan, Plans
 from longflow.preprocessing.patches import is_thin
 from longflow.random_state import isolated_randomness
@@ -32,9 +36,78 @@ def augment(stack: Tensor, plans: Plans, configuration: ConfigurationPlan, gener
     """
     with isolated_randomness(generator):  # the library draws from the global generators
         stack = _warp(stack, configuration)
-    gains, shifts = _intensity_draw(plans, generator)
+    return _with_intensities(stack, *_intensity_draw(plans, generator))
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What :func:`augment` draws for a sample, to be applied on a GPU.
+
+    :param affine: from a voxel of the result to one of the input along the warped axes, both from the centre; None
+        where nothing is warped.
+    :param mirrored: axes, counted from the last one (-1).
+    :param gains: of each channel.
+    :param shifts: of each channel.
+    """
+
+    affine: np.ndarray | None
+    mirrored: tuple[int, ...]
+    gains: Tensor
+    shifts: Tensor
+
+
+def draw_augmentation(plans: Plans, configuration: ConfigurationPlan, generator: np.random.Generator) -> Draw:
+    """Draw what :func:`augment` draws from the same generator.
+
+    :param plans: with the channels.
+    :param configuration: with the patch size.
+    :param generator: source of randomness.
+    :returns: the draw.
+    """
+    axes = 2 if is_thin(configuration) else len(configuration.patch_size)
+    with isolated_randomness(generator):
+        # a patch of one voxel, since the transform computes the position of every voxel with its draw
+        voxel = torch.zeros([1] * (axes + 1))
+        affine = _spatial_transform(tuple(voxel.shape[1:])).get_parameters(image=voxel)["affine"]
+        mirrored = MirrorTransform(tuple(range(axes))).get_parameters()["axes"]
+    return Draw(affine, tuple(axis - axes for axis in mirrored), *_intensity_draw(plans, generator))
+
+
+def augment_batch(batch: Batch) -> Batch:
+    """Augment the samples of a batch by their draws, on its device. Only rounding differs from :func:`augment`.
+
+    :param batch: with draws.
+    :returns: the batch, without them.
+    """
+    stacks = torch.cat([batch.context, batch.target.unsqueeze(1)], dim=1)
+    done = torch.stack([with_draw(stack, draw) for stack, draw in zip(stacks, batch.draws, strict=True)])
+    return replace(batch, context=done[:, :-1], target=done[:, -1], draws=None)
+
+
+def with_draw(stack: Tensor, draw: Draw) -> Tensor:
+    """Apply a draw to the scans of a sample.
+
+    :param stack: (scans, channels, *spatial), where the last axes are warped.
+    :param draw: to apply.
+    :returns: a tensor of that shape.
+    """
+    if draw.affine is not None:
+        axes = len(draw.affine)
+        edges = np.array(stack.shape[-axes:])
+        # affine_grid counts from -1 to 1 along each axis, the last axis first
+        theta = (draw.affine * edges / edges[:, None])[::-1, ::-1]
+        theta = torch.from_numpy(np.column_stack([theta, np.zeros(axes)])).float().to(stack.device, non_blocking=True)
+        images = stack.reshape(1, -1, *stack.shape[-axes:])
+        grid = affine_grid(theta[None], list(images.shape), align_corners=False)
+        stack = grid_sample(images, grid, padding_mode="border", align_corners=False).view(stack.shape)
+    return _with_intensities(stack.flip(draw.mirrored), draw.gains, draw.shifts)
+
+
+def _with_intensities(stack: Tensor, gains: Tensor, shifts: Tensor) -> Tensor:
+    """Change the intensities of each channel."""
     shape = (1, -1, *([1] * (stack.ndim - 2)))
-    return stack * gains.view(shape) + shifts.view(shape)
+    gains, shifts = (numbers.to(stack.device, non_blocking=True).view(shape) for numbers in (gains, shifts))
+    return stack * gains + shifts
 
 
 def _warp(stack: Tensor, configuration: ConfigurationPlan) -> Tensor:
@@ -43,7 +116,14 @@ def _warp(stack: Tensor, configuration: ConfigurationPlan) -> Tensor:
     flat = len(spatial) == 3 and is_thin(configuration)
     images = stack.reshape(-1, *(spatial[1:] if flat else spatial))
     edges = tuple(images.shape[1:])
-    warp = SpatialTransform(
+    mirror = MirrorTransform(tuple(range(len(edges))))
+    images = mirror(**_spatial_transform(edges)(image=images))["image"]
+    return images.reshape(stack.shape)
+
+
+def _spatial_transform(edges: tuple[int, ...]) -> SpatialTransform:
+    """Make the library's rotation and scaling of patches with these edges."""
+    return SpatialTransform(
         edges,
         patch_center_dist_from_border=0,
         random_crop=False,
@@ -54,9 +134,6 @@ def _warp(stack: Tensor, configuration: ConfigurationPlan) -> Tensor:
         p_synchronize_scaling_across_axes=1,
         padding_mode_image="border",
     )
-    mirror = MirrorTransform(tuple(range(len(edges))))
-    images = mirror(**warp(image=images))["image"]
-    return images.reshape(stack.shape)
 
 
 def _intensity_draw(plans: Plans, generator: np.random.Generator) -> tuple[Tensor, Tensor]:

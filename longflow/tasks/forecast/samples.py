@@ -1,5 +1,7 @@
 """Draw samples of forecasts: subject, target, context and patch of each training step."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch.utils.data import Dataset
@@ -7,7 +9,7 @@ from torch.utils.data import Dataset
 from longflow.methods.batches import Batch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
-from longflow.tasks.forecast.augmentation import augment
+from longflow.tasks.forecast.augmentation import augment, augment_batch, draw_augmentation
 from longflow.tasks.forecast.targets import draw_context
 from longflow.tasks.forecast.windows import times_for_network
 from longflow.training.open_series import OpenSeries
@@ -31,10 +33,15 @@ class ForecastSamples(Dataset):
     def __init__(self, cohort: Cohort, plans: Plans, configuration: str, seed: int, augmented: bool = True):
         self.series = OpenSeries(cohort.folder)
         self.scan_counts = {subject: len(cases) for subject, cases in cohort.scans.items() if len(cases) > 1}
-        self.augmented = augmented
+        self.augmented, self.deferred = augmented, False
         self.plans = plans
         self.plan = plans.configuration(configuration)
         self.seed = seed
+
+    def defer_augmentation(self) -> Callable[[Batch], Batch]:
+        """Give batches as they are read, with draws, and return the function that augments them, on a GPU."""
+        self.deferred = True
+        return augment_batch
 
     def __getitem__(self, number: int) -> Batch:
         """Draw the batch of an iteration."""
@@ -44,13 +51,14 @@ class ForecastSamples(Dataset):
             sample = self._draw(generator, count)
             count = sample[1].shape[0]
             samples.append(sample)
-        targets, contexts, times, horizons = zip(*samples, strict=True)
+        targets, contexts, times, horizons, draws = zip(*samples, strict=True)
         return Batch(
             context=torch.stack(contexts),
             context_times=torch.tensor(times, dtype=torch.float32),
             context_mask=torch.ones(len(samples), count, dtype=torch.bool),
             target_time=torch.tensor(horizons, dtype=torch.float32),
             target=torch.stack(targets),
+            draws=list(draws) if self.augmented and self.deferred else None,
         )
 
     @staticmethod
@@ -68,7 +76,7 @@ class ForecastSamples(Dataset):
         )
 
     def _draw(self, generator: np.random.Generator, count: int | None):
-        """Draw a target patch, its context, context times and horizon.
+        """Draw a target patch, its context, context times, horizon and, where it is deferred, augmentation.
 
         :param count: number of context scans; None: random.
         """
@@ -79,13 +87,16 @@ class ForecastSamples(Dataset):
         start = draw_patch_start(series, change, self.plan.tile, generator)
         stack = read_patch(series.images, [*context, target], start, self.plan.tile)
         stack = torch.from_numpy(stack[:, :, 0] if len(self.plan.patch_size) == 2 else stack)
-        if self.augmented:
+        draw = None
+        if self.augmented and self.deferred:
+            draw = draw_augmentation(self.plans, self.plan, generator)
+        elif self.augmented:
             stack = augment(stack, self.plans, self.plan, generator)
         all_times = series.properties.times
         times, horizon = times_for_network(
             [all_times[index] for index in context], all_times[target], self.plans.temporal.time_scale
         )
-        return stack[-1], stack[:-1], times, horizon
+        return stack[-1], stack[:-1], times, horizon, draw
 
     def _draw_target(self, generator: np.random.Generator, earlier: int) -> tuple[str, int]:
         """Draw a subject, uniformly, and one of its scans that has at least ``earlier`` scans before it."""

@@ -5,12 +5,14 @@ Intensities are never changed: the method learns how contrast changes them.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
+
+from longflow.methods.batches import PhaseBatch
 
 #: probability of mirroring along each axis, of turning by a multiple of 90 degrees, of rotation with shift and shear
 MIRROR_PROBABILITY, TURN_PROBABILITY, AFFINE_PROBABILITY = 0.5, 0.5, 0.7
@@ -97,6 +99,17 @@ def augment_phases(stack: Tensor, spacing: Sequence[float], generator: np.random
     return with_geometry(stack, draw, spacing)
 
 
+def augment_batch(batch: PhaseBatch) -> PhaseBatch:
+    """Augment the samples of a batch by their draws, on its device, as :func:`augment_phases` does.
+
+    :param batch: with draws: the geometry and the spacing of each sample.
+    :returns: the batch, without them.
+    """
+    stacks = torch.stack([batch.source, batch.target], dim=1)
+    done = torch.stack([with_geometry(stack, *draw) for stack, draw in zip(stacks, batch.draws, strict=True)])
+    return replace(batch, source=done[:, 0], target=done[:, 1], draws=None)
+
+
 def with_geometry(stack: Tensor, draw: Draw, spacing: Sequence[float]) -> Tensor:
     """Apply a draw. Mirroring and turning move voxels; the rest is one bilinear resampling.
 
@@ -116,5 +129,6 @@ def with_geometry(stack: Tensor, draw: Draw, spacing: Sequence[float]) -> Tensor
     shift = 2 * np.asarray(draw.affine.shift)
     theta = np.column_stack([draw.affine.matrix / half[:, None] * half, shift])
     planes = stack.reshape(1, -1, *stack.shape[-2:])
-    grid = affine_grid(torch.from_numpy(theta).float()[None], list(planes.shape), align_corners=False)
+    theta = torch.from_numpy(theta).float().to(stack.device, non_blocking=True)
+    grid = affine_grid(theta[None], list(planes.shape), align_corners=False)
     return grid_sample(planes, grid, mode="bilinear", padding_mode="border", align_corners=False).view(stack.shape)

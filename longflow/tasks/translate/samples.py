@@ -1,6 +1,7 @@
 """Draw samples of translation: pair of contrast phases, direction and patch of each training step."""
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from longflow.methods.batches import PhaseBatch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
 from longflow.preprocessing.series import PreparedSeries, read_properties
-from longflow.tasks.translate.augmentation import augment_phases
+from longflow.tasks.translate.augmentation import augment_batch, augment_phases, draw_geometry, may_be_turned
 from longflow.training.open_series import OpenSeries
 from longflow.training.patch_starts import draw_patch_start, draw_start_around
 from longflow.training.splits import Cohort
@@ -41,16 +42,22 @@ class PhaseSamples(Dataset):
         self.pairs = pairs_of_cohort(cohort, plans, "to train on")
         self.subjects = list(self.pairs)
         self.series = OpenSeries(cohort.folder)
-        self.augmented = augmented
+        self.augmented, self.deferred = augmented, False
         self.plan = plans.configuration(configuration)
         self.seed = seed
+
+    def defer_augmentation(self) -> Callable[[PhaseBatch], PhaseBatch]:
+        """Give batches as they are read, with draws, and return the function that augments them, on a GPU."""
+        self.deferred = True
+        return augment_batch
 
     def __getitem__(self, number: int) -> PhaseBatch:
         """Draw the batch of an iteration."""
         generator = np.random.default_rng([self.seed, number])
-        stacks, phases = zip(*(self._draw(generator) for _ in range(self.plan.batch_size)), strict=True)
+        stacks, phases, draws = zip(*(self._draw(generator) for _ in range(self.plan.batch_size)), strict=True)
         sources, targets = (torch.stack([stack[scan] for stack in stacks]) for scan in (0, 1))
-        return PhaseBatch(sources, torch.tensor(phases, dtype=torch.float32), targets)
+        phases = torch.tensor(phases, dtype=torch.float32)
+        return PhaseBatch(sources, phases, targets, draws=list(draws) if self.augmented and self.deferred else None)
 
     @staticmethod
     def largest_batch(plans: Plans, configuration: str, batch_size: int) -> PhaseBatch:
@@ -58,8 +65,8 @@ class PhaseSamples(Dataset):
         shape = (batch_size, len(plans.channel_names), *plans.configuration(configuration).patch_size)
         return PhaseBatch(source=torch.rand(shape), source_phase=torch.arange(batch_size) % 2, target=torch.rand(shape))
 
-    def _draw(self, generator: np.random.Generator) -> tuple[Tensor, int]:
-        """Draw a patch of source and target, (2, channels, *patch), and the phase of the source."""
+    def _draw(self, generator: np.random.Generator) -> tuple[Tensor, int, tuple | None]:
+        """Draw a patch of source and target, (2, channels, *patch), the phase of the source and the augmentation."""
         subject = self.subjects[generator.integers(len(self.subjects))]
         series, pairs = self.series[subject], self.pairs[subject]
         pair = pairs[generator.integers(len(pairs))]
@@ -73,9 +80,12 @@ class PhaseSamples(Dataset):
             start = draw_patch_start(series, np.square(change).sum(0), self.plan.tile, generator)
         patch = read_patch(series.images, [source, target], start, self.plan.tile)
         stack = torch.from_numpy(patch[:, :, 0] if flat else patch)
-        if self.augmented:
-            stack = augment_phases(stack, properties.spacing[1:], generator)
-        return stack, phase
+        spacing, draw = properties.spacing[1:], None
+        if self.augmented and self.deferred:
+            draw = draw_geometry(generator, may_be_turned(stack.shape[-2:], spacing)), spacing
+        elif self.augmented:
+            stack = augment_phases(stack, spacing, generator)
+        return stack, phase, draw
 
 
 def uniform_over_slices(series: PreparedSeries) -> np.ndarray:

@@ -5,7 +5,7 @@ import torch
 from longflow.plans import ChannelPlan
 from longflow.preprocessing.patches import is_thin
 from longflow.tasks.forecast import augmentation
-from longflow.tasks.forecast.augmentation import augment
+from longflow.tasks.forecast.augmentation import augment, draw_augmentation, with_draw
 from tests.methods.helpers import minimal_plans
 
 
@@ -80,3 +80,23 @@ def test_the_draw_depends_on_its_generator_alone():
     assert not torch.equal(draw(stack, seed=6), first)
     assert all(np.array_equal(a, b) for a, b in zip(numpy_state, np.random.get_state(), strict=True))
     assert torch.equal(torch_state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize(("patch", "dimensions"), [((8, 10, 12), 3), ((10, 12), 2), ((2, 12, 16), 3)])
+def test_a_draw_for_a_gpu_is_the_same_and_so_is_its_result(monkeypatch, patch, dimensions):
+    """Of the library's transform on the one side, of torch's affine_grid on the other; edges differ, thin patches."""
+    for certain in (0.0, 1.0):
+        monkeypatch.setattr(augmentation, "PROBABILITY", certain)
+        plans = minimal_plans(channels=2, dimensions=dimensions)
+        (configuration,) = plans.configurations.values()
+        configuration.patch_size = list(patch)
+        stack = random_stack(3, 2, *patch)
+        for seed in range(20):
+            expected = draw(stack, plans, seed, dimensions)
+            generator = np.random.default_rng(seed)
+            drawn = draw_augmentation(plans, configuration, generator)
+            torch.testing.assert_close(with_draw(stack, drawn), expected, atol=2e-4, rtol=1e-4)
+            assert (drawn.affine is not None) == bool(certain)
+            other = np.random.default_rng(seed)
+            augment(stack, plans, configuration, other)
+            assert generator.random() == other.random()  # the next sample begins alike

@@ -92,3 +92,19 @@ def test_in_2d_samples_have_no_slice_axis(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     batch = samples_of(make_dataset(subjects=2, channels=2, dimensions=2))[0]
     assert batch.context.shape[2:] == (2, 8, 8) and batch.target.shape == (2, 2, 8, 8)
+
+
+def test_deferred_augmentation_gives_the_same_batches_on_the_device(dataset):
+    """Up to rounding; batches without augmentation have nothing to defer."""
+    now, later = samples_of(dataset, batch_size=3), samples_of(dataset, batch_size=3)
+    finish = later.defer_augmentation()
+    for number in range(6):
+        expected, read = now[number], later[number]
+        assert expected.draws is None and len(read.draws) == 3
+        done = finish(read.to("cpu"))
+        assert done.draws is None
+        for name in ("context", "target", "context_times", "target_time"):
+            torch.testing.assert_close(getattr(done, name), getattr(expected, name), atol=1e-3, rtol=1e-4)
+        assert not torch.equal(read.target, expected.target)
+    later.augmented = now.augmented = False
+    assert later[0].draws is None and equal(later[0], now[0])

@@ -201,3 +201,16 @@ def test_subjects_without_a_pair_are_left_out_and_said_so(caplog):
         DataError, match=r"None of the 1 subjects to train on \(p2\) has a pair: .* native and arterial"
     ):
         PhaseSamples(alone, plans, "3d_fullres", 0)
+
+
+def test_deferred_augmentation_gives_the_same_batches_on_the_device():
+    now, later = samples_of(), samples_of()
+    finish = later.defer_augmentation()
+    for number in range(6):
+        expected, read = now[number], later[number]
+        assert expected.draws is None and len(read.draws) == len(read.source)
+        done = finish(read)
+        assert done.draws is None and torch.equal(done.source_phase, expected.source_phase)
+        assert torch.equal(done.source, expected.source) and torch.equal(done.target, expected.target)
+    later.augmented = False
+    assert later[0].draws is None

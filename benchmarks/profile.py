@@ -26,6 +26,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 TASKS = {"forecast": "forecasting", "segment": "segmentation", "translate": "translation"}
 KINDS = ("import", "reading", "network", "writing", "other")
+COMMANDS = (
+    *("plan_and_preprocess", "verify", "extract_fingerprint", "plan", "preprocess"),
+    *("train", "find_best", "predict", "evaluate"),
+)
+#: commands whose results later ones read
+NEEDED = ("plan_and_preprocess", "train", "predict")
 #: seconds; the wait of a moment is divided among the kinds of work that ran in it
 MOMENT = 0.05
 #: seconds between two looks at the memory
@@ -195,12 +201,15 @@ def profile(data: Data, package: Path, options: argparse.Namespace) -> None:
         home = Path(folder)
         (home / "raw").mkdir()
         (home / "raw" / data.name).symlink_to(data.raw.resolve())
-        for command, arguments in commands(Data(home, data.name), options.iterations, options.processes):
-            selected = not options.commands or command in options.commands
+        steps = list(commands(Data(home, data.name), options.iterations, options.processes))
+        selected = [index for index, (command, _) in enumerate(steps) if command in (options.commands or dict(steps))]
+        for index, (command, arguments) in enumerate(steps[: max(selected) + 1]):
+            if index not in selected and command not in NEEDED:
+                continue
             found = run(command, arguments, home, package)
             numbers = [found.seconds, *(found.by_kind[kind] for kind in (*KINDS, "waiting")), found.processor]
             cells = [command, *(f"{number:.1f}" for number in numbers), f"{found.memory / 1e9:.2f}"]
-            if selected:
+            if index in selected:
                 print("| " + " | ".join(cells) + " |", flush=True)
 
 
@@ -209,7 +218,7 @@ def main() -> None:
     parser.add_argument("--task", nargs="+", choices=list(TASKS), default=list(TASKS), help="default: all")
     parser.add_argument("--dataset", type=Path, help="folder of a raw dataset, in place of phantoms")
     parser.add_argument("--package", nargs="+", type=Path, default=[HERE.parent], help="checkouts (default: this one)")
-    parser.add_argument("--commands", nargs="+", metavar="NAME", help="show only these, as plan (default: all)")
+    parser.add_argument("--commands", nargs="+", choices=COMMANDS, metavar="NAME", help="only these (default: all)")
     parser.add_argument("--iterations", type=int, default=4, help="steps of training (default: %(default)s)")
     parser.add_argument("--processes", type=int, help="worker processes (default: as the commands choose)")
     parser.add_argument("--folder", type=Path, help="keeps the phantoms; all else is deleted (default: nowhere)")

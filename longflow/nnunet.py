@@ -11,6 +11,7 @@ Axes are z, y, x, spacings are mm along them. The global random generators that 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -104,7 +105,9 @@ def foreground_intensities(image: np.ndarray, inside: np.ndarray, count: int) ->
     foreground = image[inside]
     if not len(foreground):
         return np.zeros(0, dtype=np.float32)
-    return np.random.RandomState(FINGERPRINT_SEED).choice(foreground, count, replace=True).astype(np.float32, copy=False)
+    return (
+        np.random.RandomState(FINGERPRINT_SEED).choice(foreground, count, replace=True).astype(np.float32, copy=False)
+    )
 
 
 def sample_positions(segmentation: np.ndarray, values: Sequence[int]) -> dict[int, np.ndarray]:
@@ -147,8 +150,9 @@ IMAGE_RESAMPLING = Resampling(is_seg=False, order=3)
 LABEL_RESAMPLING = Resampling(is_seg=True, order=1)
 LOGITS_RESAMPLING = Resampling(is_seg=False, order=1)
 
-#: name of the function behind :func:`resample` in nnU-Net's plans
+#: name of the function behind :func:`resample` in nnU-Net's plans, and its module, which imports torch
 RESAMPLING_FUNCTION = "resample_data_or_seg_to_shape"
+RESAMPLING_MODULE = "nnunetv2.preprocessing.resampling.default_resampling"
 
 
 def resample(
@@ -163,9 +167,9 @@ def resample(
     :param how: :data:`IMAGE_RESAMPLING`, :data:`LABEL_RESAMPLING` or :data:`LOGITS_RESAMPLING`.
     :returns: (channels, *shape) of the same type; the same array where the shape is the same.
     """
-    from nnunetv2.preprocessing.resampling import default_resampling
-
-    return getattr(default_resampling, RESAMPLING_FUNCTION)(volume, shape, spacing, new_spacing, **asdict(how))
+    return getattr(import_module(RESAMPLING_MODULE), RESAMPLING_FUNCTION)(
+        volume, shape, spacing, new_spacing, **asdict(how)
+    )
 
 
 def thick_axis(spacing: Sequence[float], new_spacing: Sequence[float]) -> int | None:
@@ -181,16 +185,15 @@ def thick_axis(spacing: Sequence[float], new_spacing: Sequence[float]) -> int | 
 
 
 def shape_at_spacing(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> np.ndarray:
-    """Compute the shape of an image at another spacing.
+    """Compute the shape of an image at another spacing, as nnU-Net does; importing its function would import torch.
 
     :param shape: voxels along z, y, x.
     :param spacing: mm, before.
     :param new_spacing: mm, after.
     :returns: int (3,), rounded to the nearest voxel; it can be 0.
     """
-    from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
-
-    return compute_new_shape(shape, spacing, new_spacing)
+    edges = zip(shape, spacing, new_spacing, strict=True)
+    return np.array([round(old / new * size) for size, old, new in edges])
 
 
 def anisotropy_threshold() -> float:

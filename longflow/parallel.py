@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import accumulate
+from multiprocessing import forkserver
 from typing import Any
 
 import psutil
@@ -141,6 +142,15 @@ def worker_context(*modules: str) -> multiprocessing.context.BaseContext:
     _imported_by_the_server.extend(module for module in modules if module not in _imported_by_the_server)
     context.set_forkserver_preload(_imported_by_the_server)
     return context
+
+
+def start_server(*modules: str) -> None:
+    """Start the server of the workers now: it imports their modules while this process does other things.
+
+    :param modules: as in :func:`worker_context`, for all workers of the command.
+    """
+    worker_context(*modules)
+    forkserver.ensure_running()
 
 
 def _begin_worker(environment: dict[str, str]) -> None:

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+#: what :func:`fake_tensors` imports when it is first called, which takes seconds
+FAKE_TENSORS = ("torch._subclasses.fake_tensor", "torch._dynamo.config")
+
+
 def fake_tensors() -> AbstractContextManager:
     """Create tensors without contents within a ``with`` block: shapes and types are right, nothing is computed.
 

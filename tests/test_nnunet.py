@@ -220,6 +220,23 @@ def test_shapes_are_rounded_to_the_nearest_voxel():
 # ---- planning
 
 
+def test_shapes_are_those_of_nnunet(generator):
+    from nnunetv2.preprocessing.resampling.default_resampling import compute_new_shape
+
+    for _ in range(200):
+        shape, spacing = generator.integers(1, 300, 3), generator.uniform(0.3, 8, 3).round(1)
+        new = generator.uniform(0.3, 8, 3).round(1)
+        np.testing.assert_array_equal(
+            nnunet.shape_at_spacing(shape, spacing, new), compute_new_shape(shape, spacing, new)
+        )
+
+
+def test_preparing_without_resampling_imports_no_torch():
+    code = "import numpy as np, longflow.preprocessing.grid as g; g.resampled_shape([4, 5, 6], [1, 1, 1], [2, 1, 1]); "
+    code += "g.resample_image(np.ones((1, 4, 5, 6)), [4, 5, 6], [1, 1, 1], [1, 1, 1])"
+    assert "torch" not in modules_after(code)
+
+
 def test_the_target_spacing_is_the_median():
     spacings, shapes = [[1, 1, 1], [2, 1, 1], [3, 1, 2]], [[100, 100, 100]] * 3
     np.testing.assert_allclose(nnunet.fullres_spacing(spacings, shapes), [2, 1, 1])

@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 from pathlib import Path
 
 import psutil
 import pytest
 
 from longflow.errors import DataError, WorkerError
-from longflow.parallel import available_cores, for_each_subject, processes_that_fit
+from longflow.parallel import available_cores, for_each_subject, processes_that_fit, start_server
 
 GIGABYTE = 10**9
 
@@ -73,6 +74,13 @@ def test_workers_are_forked_from_a_server_that_imported_their_modules():
     (one, server), (other, same) = dict(for_each_subject(parents, {"a": 1, "b": 2}, 2)).values()
     assert one != other and server == same
     assert "forkserver" in server[-1] and "longflow.preprocessing.run" in server[-1]  # as conftest.py asks
+
+
+def test_the_server_knows_its_modules_when_it_starts(monkeypatch):
+    known = []
+    monkeypatch.setattr(forkserver, "ensure_running", lambda: known.extend(forkserver._forkserver._preload_modules))
+    start_server("json", "longflow.errors")
+    assert {"json", "longflow.errors"} <= {*known}
 
 
 @pytest.mark.parametrize("processes", [1, 2])

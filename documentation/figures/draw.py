@@ -471,6 +471,26 @@ def budget() -> None:
     axes.set(yticks=[], ylim=(-0.4, 0.6))
 
 
+@figure
+def side_by_side() -> None:
+    axes = canvas(19, 4.4)
+    steps = (
+        (3.3, 2.6, "import", "import", GREY),
+        (6.3, 2.6, "show progress", "check scans,\nfingerprint", BLUE),
+        (9.3, 2.6, "choose patch\nand batch", "", GREEN),
+        (12.3, 2.6, "", "memory of\nall methods", GREEN),
+        (15.8, 3.4, "show progress", "crop, resample,\nnormalise", BLUE),
+    )
+    axes.text(0.2, 3.2, "the command", va="center", fontsize=10)
+    axes.text(0.2, 1.2, "its workers", va="center", fontsize=10)
+    for x, width, above, below, colour in steps:
+        for y, text in ((3.2, above), (1.2, below)):
+            if text:
+                box(axes, (x + 0.6, y), (width, 1.3), text, colour)
+    arrow(axes, (2.4, 0.2), (17.6, 0.2))
+    axes.text(17.8, 0.2, "time", va="center", fontsize=9, color=GREY)
+
+
 def main(names: Sequence[str]) -> None:
     """Draw the figures of the given names, or all."""
     for name in names or FIGURES:

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from longflow.data.body import brighter_than_mean
 from longflow.data.box import box_slices, nonzero_box
-from longflow.data.dataset import Scan, Series
-from longflow.data.images import Volume, check_same_grid, read_label, read_scan
+from longflow.data.dataset import Series
+from longflow.data.images import check_same_grid, read_label, read_scan
 from longflow.errors import DataError
 from longflow.integrity.problems import REGISTER
 from longflow.nnunet import foreground_intensities
@@ -83,18 +83,21 @@ def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
     scans = series.with_images().scans
     if not scans:
         raise DataError(f"Subject {series.subject} has no scan whose images exist. Check with longflow_verify.")
-    volumes = [_read_channels(scan) for scan in scans]
-    first = volumes[0][0]
-    for scan, channels in zip(scans, volumes, strict=True):
-        for channel, volume in enumerate(channels):
+    images, types, first = [], [set() for _ in scans[0].images], None
+    for scan in scans:
+        channels = [read_scan((path,)) for path in scan.images]
+        first = first or channels[0].geometry
+        for path, volume, found in zip(scan.images, channels, types, strict=True):
             check_same_grid(
                 volume.geometry,
-                scan.images[channel],
-                first.geometry,
+                path,
+                first,
                 f"{scans[0].images[0]} of the same subject",
                 f"{REGISTER} longflow_verify lists every scan on another grid.",
             )
-    images = [np.concatenate([volume.array for volume in channels]) for channels in volumes]
+            found.add(volume.data_type)
+        # what is read is not kept next to its copy
+        images.append(channels[0].array if len(channels) == 1 else np.concatenate([one.array for one in channels]))
 
     box = nonzero_box(images)
     crop = box_slices(box)
@@ -102,7 +105,7 @@ def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
     channels = range(len(images[0]))
     samples, counts = [[] for _ in channels], [0 for _ in channels]
     for scan, image in zip(scans, images, strict=True):
-        labels = read_label(scan.label, scan.images[0], first.geometry) if foreground == "labels" else None
+        labels = read_label(scan.label, scan.images[0], first) if foreground == "labels" else None
         if foreground == "labels" and labels is None:
             continue
         for channel in channels:
@@ -111,12 +114,12 @@ def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
             samples[channel].append(foreground_intensities(voxels, inside, samples_of_scan))
             counts[channel] += int(inside.sum())
     return SubjectFindings(
-        spacing=first.geometry.array_spacing,
+        spacing=first.array_spacing,
         shape_before_crop=images[0].shape[1:],
         shape_after_crop=tuple(stop - start for start, stop in box),
         samples=[np.concatenate(drawn) if drawn else np.zeros(0, np.float32) for drawn in samples],
         counts=counts,
-        data_types=[{volumes[scan][channel].data_type for scan in range(len(scans))} for channel in channels],
+        data_types=types,
     )
 
 
@@ -166,7 +169,3 @@ def samples_of_scan(scans: int) -> int:
     :returns: samples per scan and channel.
     """
     return max(100, min(SAMPLES_OF_SCAN, SAMPLES_OF_DATASET // max(scans, 1)))
-
-
-def _read_channels(scan: Scan) -> list[Volume]:
-    return [read_scan((path,)) for path in scan.images]

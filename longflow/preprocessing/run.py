@@ -12,7 +12,8 @@ from longflow.data.images import read_geometry
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import exclusive_lock
 from longflow.fingerprint.phases import paired_series
-from longflow.parallel import Progress, for_each_subject, processes_that_fit
+from longflow.nnunet import RESAMPLING_MODULE
+from longflow.parallel import Progress, for_each_subject, processes_that_fit, worker_context
 from longflow.paths import PLANS_NAME, DatasetPaths, lock_in
 from longflow.plans import Plans, read_plans
 from longflow.preprocessing.grid import check_grid, resampled_shape
@@ -114,6 +115,8 @@ def preprocess_dataset(
         sizes = {subject: _estimated_bytes(job) for subject, job in jobs.items()}
         _check_disk(paths.preprocessed, sum(disk for disk, _ in sizes.values()))
         processes = processes_that_fit(processes, [memory for _, memory in sizes.values()])
+        if any(_is_resampled(job) for job in jobs.values()):
+            worker_context(RESAMPLING_MODULE)  # imported once for all workers
         for _ in for_each_subject(_prepare, jobs, processes, progress):
             pass
     return Summary(
@@ -222,6 +225,14 @@ def _up_to_date(series: Series, plans: Plans, output: Output) -> bool:
     except DataError:  # missing, damaged or of an older form
         return False
     return found.digest == series_digest(series, plans, output.configuration)
+
+
+def _is_resampled(job: Job) -> bool:
+    """Tell whether the first scan of a subject has another spacing than an output."""
+    spacing = read_geometry(existing_scans(job.series)[0].images[0]).array_spacing
+    plans = [job.plans.configuration(output.configuration) for output in job.outputs]
+    own = [spacing[axis] for axis in job.plans.transpose_forward]
+    return any(not plan.own_grid and list(plan.spacing) != own for plan in plans)
 
 
 def _estimated_bytes(job: Job) -> tuple[int, int]:

@@ -11,8 +11,10 @@ import psutil
 import pytest
 
 from longflow.data.dataset import training_series
+from longflow.data.images import read_geometry
 from longflow.errors import ConfigurationError, DataError, InUseError, NotFoundError, WorkerError
 from longflow.files import write_json
+from longflow.nnunet import RESAMPLING_MODULE
 from longflow.paths import DatasetPaths, lock_in
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing import run
@@ -48,6 +50,21 @@ def check_all(dataset):
         expected, found = prepare_series(series, plans, "3d_fullres"), load_prepared(folder, series.subject)
         assert found.properties == expected.properties
         assert np.array_equal(found.images[:], expected.images)
+
+
+def test_the_server_imports_resampling_where_a_scan_is_resampled(dataset, monkeypatch):
+    found = []
+    monkeypatch.setattr(run, "worker_context", lambda *modules: found.extend(modules))
+    monkeypatch.setattr(run, "for_each_subject", lambda *_: ())
+    plans = read_plans(dataset.plans())
+    _, (series, *_) = training_series(dataset.raw)
+    spacing = list(read_geometry(series.scans[0].images[0]).array_spacing)
+    for target, expected in ((spacing, []), ([2 * edge for edge in spacing], [RESAMPLING_MODULE])):
+        for plan in plans.configurations.values():
+            plan.spacing = [target[axis] for axis in plans.transpose_forward]
+        write_plans(plans, dataset.plans())
+        preprocess_dataset(NAME, processes=1)
+        assert found == expected
 
 
 def test_only_what_is_missing_or_stale_is_done(dataset):

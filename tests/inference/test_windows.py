@@ -126,6 +126,16 @@ def test_intensities_beyond_half_precision_survive():
     assert np.allclose(predict(method_of(identity), context)["forecast"], 70_000, rtol=1e-6)
 
 
+def test_only_the_wanted_reductions_are_made():
+    def predict_both(batch):
+        return {"last": batch.context[:, -1], "mean": batch.context.mean(1)}
+
+    method, scans = method_of(predict_both, reductions=("last", "mean")), coordinates((4, 8, 12))
+    both, one = predict(method, scans), predict(method, scans, reductions=("mean",))
+    assert list(both) == ["last", "mean"] and list(one) == ["mean"]
+    assert np.array_equal(one["mean"], both["mean"]) and not np.array_equal(both["last"], both["mean"])
+
+
 #: as the CPU's allocator of torch, CUDA's, and Python say it
 SHORT = [
     RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: not enough memory: you tried"),

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 the user's data or command; 2 our fault; 130 stopped by th
 
 import argparse
 import errno
+import gc
 import logging
 import os
 import sys
@@ -159,6 +160,20 @@ def set_up_process() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_BF16")
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Import modules in the block without a search for garbage among their objects, then or later.
+
+    These are hundreds of thousands, and stay until the process ends, when all of them would be searched once more.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _set_up_logging(verbose: bool, debug: bool) -> None:

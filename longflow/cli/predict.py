@@ -53,15 +53,16 @@ def request_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def work(options: argparse.Namespace) -> None:
     command.set_up_process()
-    from longflow.inference.models import PredictionSettings
-    from longflow.inference.predictor import load_predictor, predict_folder
-    from longflow.inference.selection import select
+    with command.importing():
+        from longflow.inference.models import PredictionSettings
+        from longflow.inference.predictor import load_predictor, predict_folder
+        from longflow.inference.selection import select
 
-    folds = None if options.folds is None else tuple(options.folds)
-    selection = select(options.dataset, options.configuration, options.method, folds)
-    device = flags.checked_device(options.device)
-    settings = PredictionSettings(device, options.solver, options.steps, options.mirror)
-    predictor = load_predictor(selection, settings)
+        folds = None if options.folds is None else tuple(options.folds)
+        selection = select(options.dataset, options.configuration, options.method, folds)
+        device = flags.checked_device(options.device)
+        settings = PredictionSettings(device, options.solver, options.steps, options.mirror)
+        predictor = load_predictor(selection, settings)
     for member in selection.members:
         trained = f", folds {', '.join(map(str, member.folds))}" if member.folds else ""
         command.console.print(

@@ -9,7 +9,6 @@ import torch
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.errors import ConfigurationError, unknown_name
 from longflow.files import file_digest
-from longflow.flow.solvers import ORDERS, count_evaluations
 from longflow.inference.selection import Member, Selection
 from longflow.inference.windows import WindowSettings
 from longflow.methods.method import Method
@@ -124,6 +123,8 @@ def solver_settings(method: Method) -> dict[str, Any]:
     """
     if not method.integrates:
         return {"solver": None, "steps": None, "function_evaluations": None}
+    from longflow.flow.solvers import ORDERS, count_evaluations  # imports scipy's solvers: a segmentation needs none
+
     evaluations = count_evaluations(method.solver, method.steps) if method.solver in ORDERS else None
     return {"solver": method.solver, "steps": method.steps, "function_evaluations": evaluations}
 

@@ -40,12 +40,14 @@ class WindowSettings:
     :param step: distance between tiles as a share of their size; 1: tiles do not overlap.
     :param mirror: average over all mirrored inputs (8 times the work in 3D).
     :param seed: seed of the noise that some methods begin with.
+    :param reductions: those of the method that are wanted; empty: all.
     """
 
     device: torch.device | str = "cpu"
     step: float = 0.5
     mirror: bool = False
     seed: int = 0
+    reductions: tuple[str, ...] = ()
 
 
 def predict_changed(
@@ -63,7 +65,7 @@ def predict_changed(
     :param scans: (scans, channels, z, y, x), float32, in the normal form.
     :param make_batch: makes the batch of a pass.
     :param settings: how the volume is cut and averaged.
-    :returns: one volume (channels, z, y, x), float32, for each of the method's reductions.
+    :returns: one volume (channels, z, y, x), float32, for each wanted reduction.
     :raises ModelError: a prediction is not a finite number.
     """
     configuration, count = methods[0].configuration, len(scans)
@@ -87,7 +89,7 @@ def predict_changed(
     weight = gaussian_weight(tuple(configuration.tile), torch.float32)
     changes = weighted_slices(stack, weight, settings.step, predict_changes, SLICES_PER_PASS if flat else 1)
     last = padded[(-1, slice(None), *inside)]
-    predicted = {name: np.empty(last.shape, np.float32) for name in methods[0].reductions}
+    predicted = {name: np.empty(last.shape, np.float32) for name in settings.reductions or methods[0].reductions}
     for place, means in enumerate(islice(changes, inside[0].start, inside[0].stop)):
         for name, volume in predicted.items():
             volume[:, place] = last[:, place] + means[name].numpy()[(slice(None), *inside[1:])]
@@ -110,8 +112,8 @@ def _mean_change(
         for method in methods:
             with autocast(settings.device):
                 predictions = method.predict(batch)
-            for name, prediction in predictions.items():
-                change = prediction.float().flip(flip).cpu() - before
+            for name in settings.reductions or method.reductions:
+                change = predictions[name].float().flip(flip).cpu() - before
                 check_finite(change, method)
                 total[name] = total[name] + change if name in total else change
     return {name: value / (len(flips) * len(methods)) for name, value in total.items()}

@@ -1,7 +1,6 @@
 """Weights on disk: safetensors, never pickle. Everything that is not a tensor is JSON in the file's own header."""
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -149,16 +148,20 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
 
 @contextmanager
 def _refused_where_shapes_differ(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Stop building a network at its first parameter of a shape that a file has not, or not so often.
+    """Stop building a network at its first parameter of a shape that a file does not have, or with too many numbers.
+
+    Some networks replace a layer while they are built, so twice as many numbers as in the file are allowed.
 
     :param weights: of the file, by name.
     :raises RuntimeError: there is such a parameter; its memory was not written to.
     """
-    left = Counter(tensor.shape for tensor in weights.values())
+    shapes = {tensor.shape for tensor in weights.values()}
+    left = 2 * sum(tensor.numel() for tensor in weights.values())
 
     def check(module: torch.nn.Module, name: str, parameter: torch.nn.Parameter) -> None:
-        left[parameter.shape] -= 1
-        if left[parameter.shape] < 0:
+        nonlocal left
+        left -= parameter.numel()
+        if parameter.shape not in shapes or left < 0:
             raise RuntimeError(f"{name} of {type(module).__name__} has shape {list(parameter.shape)}")
 
     hook = register_module_parameter_registration_hook(check)

@@ -1,4 +1,5 @@
 import errno
+import gc
 import logging
 import os
 import subprocess
@@ -112,6 +113,17 @@ def test_a_process_is_set_up_and_the_user_may_choose_the_instructions(monkeypatc
     monkeypatch.setattr(os, "environ", {})
     command.set_up_process()
     assert os.environ["ONEDNN_MAX_CPU_ISA"] == "AVX512_CORE_BF16"
+
+
+def test_what_is_imported_is_never_searched_for_garbage():
+    before = gc.get_freeze_count()
+    with pytest.raises(ImportError), command.importing():
+        assert not gc.isenabled()
+        kept = [[]]
+        raise ImportError
+    assert gc.isenabled() and gc.get_freeze_count() > before
+    assert not any(one is kept for one in gc.get_objects())
+    gc.unfreeze()
 
 
 @pytest.mark.parametrize("module", ["train", "compare", "predict", "translate_dataset", "find_best"])

@@ -378,6 +378,44 @@ def test_whatever_fails_for_one_subject_does_not_cost_the_others(forecaster, fol
     assert [row.case for row in read_rows(tmp_path / "out" / "scans.csv")] == ["b_3"]
 
 
+@pytest.mark.parametrize("step", ["read", "make", "write"])
+def test_a_step_that_runs_out_of_memory_is_done_again_alone(forecaster, folder, tmp_path, monkeypatch, step):
+    """Other subjects that are read or written at the same time may have taken the memory."""
+    tried, done = [], getattr(forecaster, step)
+
+    def has_no_memory_at_first(item, *further):
+        tried.append(item.target.case)
+        if item.target.case == "a_3" and tried.count("a_3") == 1:
+            raise MemoryError
+        return done(item, *further)
+
+    monkeypatch.setattr(forecaster, step, has_no_memory_at_first)
+    predict_folder(forecaster, folder, tmp_path / "out")
+    assert tried == ["a_3", "b_3", "a_3"]
+    assert [row.case for row in read_rows(tmp_path / "out" / "scans.csv")] == ["a_3", "b_3"]
+
+
+def test_a_folder_that_is_interrupted_holds_whole_forecasts_and_goes_on(forecaster, folder, tmp_path, monkeypatch):
+    whole, out, times = tmp_path / "whole", tmp_path / "out", {"times": (50, 60, 70)}
+    predict_folder(forecaster, folder, whole, times)
+    make = forecaster.make
+
+    def is_interrupted_at_b(item, scans):
+        if item.target.case == "b_t60":
+            raise KeyboardInterrupt
+        return make(item, scans)
+
+    monkeypatch.setattr(forecaster, "make", is_interrupted_at_b)
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(forecaster, folder, out, times)
+    cases = ["a_t50", "a_t60", "a_t70", "b_t50"]
+    assert names(out) == sorted([f"{case}.json" for case in cases] + [f"{case}_0000.nii.gz" for case in cases])
+    monkeypatch.undo()
+    predict_folder(forecaster, folder, out, times)
+    assert names(out) == names(whole)
+    assert all((out / name).read_bytes() == (whole / name).read_bytes() for name in names(whole))
+
+
 def test_a_scan_without_content_is_an_error_of_its_subject(forecaster, folder, tmp_path):
     write_volume(np.full(SHAPE, 7), geometry(), "int16", folder / "a_1_0000.nii.gz")
     with pytest.raises(DataError, match=r"1 of 2 forecasts(?s:.)*a_3: a_1_0000.nii.gz: voxels: found all 7; expected"):
@@ -640,6 +678,25 @@ def test_scans_are_read_once_for_all_times_of_a_subject(forecaster, folder, tmp_
     monkeypatch.setattr("longflow.tasks.forecast.predictor.read_scan", noted)
     predict_folder(forecaster, folder, tmp_path / "out", {"times": (50, 60, 70)})
     assert sorted(read) == [f"{subject}_{index}_0000.nii.gz" for subject in SUBJECTS for index in range(3)]
+
+
+def test_a_context_that_grows_reads_only_its_new_scans(dataset, folder, tmp_path, monkeypatch):
+    """A time after each scan; the forecasts are those of a context that was read for itself."""
+    finished_model(dataset, read_plans(dataset.plans()), random=True)
+    forecaster, times, read = Forecaster.load(device="cpu", steps=1), (5, 12, 50, 60), []
+    for time in times:
+        predict_folder(forecaster, folder, tmp_path / "alone", {"times": (time,)})
+
+    def noted(paths):
+        read.append(paths[0].name)
+        return read_scan(paths)
+
+    monkeypatch.setattr("longflow.tasks.forecast.predictor.read_scan", noted)
+    predict_folder(forecaster, folder, tmp_path / "together", {"times": times})
+    assert sorted(read) == [f"{subject}_{index}_0000.nii.gz" for subject in SUBJECTS for index in range(3)]
+    files = sorted((tmp_path / "alone").glob("*_t*"))
+    assert len(files) == 16
+    assert all(file.read_bytes() == (tmp_path / "together" / file.name).read_bytes() for file in files)
 
 
 def test_input_and_output_are_two_folders(forecaster, folder):

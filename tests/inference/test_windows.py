@@ -1,3 +1,4 @@
+import logging
 from itertools import combinations, product
 
 import numpy as np
@@ -5,8 +6,9 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from longflow.errors import ModelError
-from longflow.inference.windows import WindowSettings, predict_changed
+from longflow.errors import LongflowError, ModelError, OutOfMemoryError
+from longflow.inference import windows
+from longflow.inference.windows import WindowSettings, is_out_of_memory, predict_changed
 from longflow.methods.batches import Batch
 from tests.inference.helpers import coordinates, identity, method_of, patch_mean
 
@@ -122,3 +124,77 @@ def test_every_reduction_comes_back():
 def test_intensities_beyond_half_precision_survive():
     context = np.full((1, 1, 6, 12, 12), 70_000, np.float32)
     assert np.allclose(predict(method_of(identity), context)["forecast"], 70_000, rtol=1e-6)
+
+
+def test_only_the_wanted_reductions_are_made():
+    def predict_both(batch):
+        return {"last": batch.context[:, -1], "mean": batch.context.mean(1)}
+
+    method, scans = method_of(predict_both, reductions=("last", "mean")), coordinates((4, 8, 12))
+    both, one = predict(method, scans), predict(method, scans, reductions=("mean",))
+    assert list(both) == ["last", "mean"] and list(one) == ["mean"]
+    assert np.array_equal(one["mean"], both["mean"]) and not np.array_equal(both["last"], both["mean"])
+
+
+#: as the CPU's allocator of torch, CUDA's, and Python say it
+SHORT = [
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: not enough memory: you tried"),
+    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has"),
+    MemoryError(),
+]
+
+
+@pytest.fixture
+def said(caplog):
+    """The lines of the log, in which a process says each thing once."""
+    windows._say_fewer_at_once.cache_clear()
+    caplog.set_level(logging.WARNING)
+    return caplog
+
+
+def with_room_for(room, error, tried):
+    def predict_or_fail(batch):
+        tried.append(len(batch.context))
+        if len(batch.context) > room:
+            raise error
+        return batch.context[:, -1] + 1
+
+    return method_of(predict_or_fail, dimensions=2)
+
+
+@pytest.mark.parametrize("error", SHORT, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(("room", "sizes"), [(8, [8, 8, 3]), (4, [8, 4, 4, 4, 4, 3]), (1, [8, 4, 2, *[1] * 19])])
+def test_fewer_patches_at_once_where_the_memory_is_too_small(error, room, sizes, said):
+    """19 slices of one tile each, 8 at once; each size that fails is tried once in a volume."""
+    scans, tried = np.random.default_rng(0).normal(size=(1, 1, 19, 8, 8)).astype(np.float32), []
+    found = predict(with_room_for(room, error, tried), scans)["forecast"]
+    assert tried == sizes and np.allclose(found, scans[0] + 1, atol=1e-6)
+    messages = [f"{size} patches of a scan are predicted at once" for size in (4, 2, 1) if room <= size < 8]
+    predict(with_room_for(room, error, []), scans)  # another scan says nothing new
+    assert len(said.messages) == len(messages)
+    assert all(message in line for message, line in zip(messages, said.messages, strict=True))
+
+
+@pytest.mark.parametrize("error", SHORT, ids=lambda error: type(error).__name__)
+def test_a_patch_that_no_memory_holds_is_one_clear_error(error):
+    message = r"too small to predict one patch of 1 x 8 x 8 voxels\. Close .*--device cpu"
+    with pytest.raises(OutOfMemoryError, match=message) as raised:
+        predict(with_room_for(0, error, []), np.zeros((1, 1, 3, 8, 8), np.float32))
+    assert isinstance(raised.value, LongflowError) and is_out_of_memory(raised.value)
+
+
+def test_another_error_of_a_network_is_not_taken_for_it():
+    tried = []
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        predict(with_room_for(0, RuntimeError("The size of tensor a (3) must"), tried), np.zeros((1, 1, 9, 8, 8)))
+    assert tried == [8]
+
+
+@pytest.mark.parametrize("bf16", [True, False])
+def test_weights_have_the_layout_of_training_where_bf16_is_computed(bf16, monkeypatch):
+    """Elsewhere results of float32 would change in their last digits, for no gain."""
+    monkeypatch.setattr(windows, "computes_bf16", lambda device: bf16)
+    method = method_of(identity)
+    method.convolution = torch.nn.Conv3d(2, 3, 3)
+    predict(method, coordinates((4, 8, 8)))
+    assert method.convolution.weight.is_contiguous(memory_format=torch.channels_last_3d) == bf16

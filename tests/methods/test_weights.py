@@ -7,7 +7,14 @@ import torch
 
 from longflow.errors import DataError, ModelError
 from longflow.methods.registry import build_method
-from longflow.methods.weights import Checkpoint, load_method, load_weights, read_checkpoint, write_checkpoint
+from longflow.methods.weights import (
+    Checkpoint,
+    _refused_where_shapes_differ,
+    load_method,
+    load_weights,
+    read_checkpoint,
+    write_checkpoint,
+)
 from tests.conftest import small_disk
 from tests.methods.helpers import minimal_plans
 
@@ -150,6 +157,32 @@ def test_a_network_that_no_memory_holds_is_compared_with_its_file_before_it_is_b
     with pytest.raises(ModelError, match=r"a\.safetensors lacks the tensor"):
         load_method(path, "cronos", plans, "3d_fullres")
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("name", ["cronos", "tfm", "convlstm", "ode_lstm", "simvp", "vivit", "latent_diffusion"])
+def test_a_network_that_fits_its_file_is_built_once(tmp_path, monkeypatch, name):
+    """What torch imports for a network without contents takes a second."""
+    path, built = tmp_path / "a.safetensors", []
+    saved(path, name=name)
+    monkeypatch.setattr("longflow.methods.weights.build_method", lambda *of: built.append(of) or build_method(*of))
+    load_method(path, name, minimal_plans(), "3d_fullres")
+    assert len(built) == 1
+
+
+def test_building_stops_at_an_unknown_shape_and_at_twice_the_numbers_of_the_file():
+    def build(*sizes):
+        module = torch.nn.Module()
+        with _refused_where_shapes_differ({"a": torch.zeros(4), "b": torch.zeros(2)}):
+            for place, size in enumerate(sizes):
+                module.register_parameter(str(place), torch.nn.Parameter(torch.zeros(size)))
+        return len(list(module.parameters()))
+
+    assert build(4, 2) == 2 and build(4, 4, 4) == 3
+    with pytest.raises(RuntimeError, match=r"1 of Module has shape \[3\]"):
+        build(4, 3)
+    with pytest.raises(RuntimeError, match=r"3 of Module has shape \[4\]"):
+        build(4, 4, 4, 4)
+    assert build() == 0 and torch.nn.Linear(3, 3)  # nothing is refused afterwards
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

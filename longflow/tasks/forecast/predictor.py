@@ -166,8 +166,9 @@ class Forecaster(Predictor[ForecastRequest]):
     ) -> np.ndarray:
         times = prepared.properties.times
         context = np.asarray(prepared.images[...], dtype=np.float32)
-        forecasts = predict_forecast(member.methods, context, times, target, self.models.windows(member))
         reduction = self.models.selection.reduction or member.methods[0].reductions[0]
+        windows = replace(self.models.windows(member), reductions=(reduction,))
+        forecasts = predict_forecast(member.methods, context, times, target, windows)
         return restore_forecast(forecasts[reduction], prepared, len(times) - 1, last)
 
     def requests(

@@ -27,7 +27,7 @@ def predict_forecast(
     :param context_times: (scans,), in the plan's time unit.
     :param target_time: requested time, in the plan's time unit.
     :param settings: how the volume is cut and averaged.
-    :returns: one volume (channels, z, y, x), float32, for each of the method's reductions.
+    :returns: one volume (channels, z, y, x), float32, for each wanted reduction.
     """
     times, horizon = times_for_network(context_times, target_time, methods[0].plans.temporal.time_scale)
 

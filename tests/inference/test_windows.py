@@ -1,3 +1,4 @@
+import weakref
 from itertools import combinations, product
 
 import numpy as np
@@ -6,7 +7,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 
 from longflow.errors import ModelError
-from longflow.inference.windows import WindowSettings, predict_changed
+from longflow.inference.windows import WindowSettings, predict_changed, weighted_slices
 from longflow.methods.batches import Batch
 from tests.inference.helpers import coordinates, identity, method_of, patch_mean
 
@@ -122,3 +123,24 @@ def test_every_reduction_comes_back():
 def test_intensities_beyond_half_precision_survive():
     context = np.full((1, 1, 6, 12, 12), 70_000, np.float32)
     assert np.allclose(predict(method_of(identity), context)["forecast"], 70_000, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("tile", "per_pass", "most"), [((4, 8, 8), 1, 4), ((8, 8), 3, 3)])
+def test_sums_are_held_of_as_many_slices_as_a_pass_has(tile, per_pass, most, monkeypatch):
+    """And not of the volume, which would be 20 volumes where there are 20 structures."""
+    made, held, zeros = [], [], torch.zeros
+
+    def noted_zeros(*shape, **kind):
+        tensor = zeros(*shape, **kind)
+        made.append(weakref.ref(tensor))
+        return tensor
+
+    def predict_nothing(tiles):
+        held.append(sum(one() is not None and one().shape == (20, 8, 12) for one in made))
+        return {"logits": zeros(len(tiles), 20, *tiles.shape[-3:])}
+
+    monkeypatch.setattr(torch, "zeros", noted_zeros)
+    volume, weight = np.zeros((1, 20, 8, 12), np.float32), torch.ones(tile, dtype=torch.float16)
+    slices = weighted_slices(volume, weight, 0.5, predict_nothing, per_pass)
+    assert [tuple(means["logits"].shape) for means in slices] == [(20, 8, 12)] * 20
+    assert len(made) == 2 * 20 and len(held) > 5 and max(held) <= most + 1  # the one that is yielded

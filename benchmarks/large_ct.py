@@ -5,7 +5,7 @@ of its own. The model is planned on small phantoms, preset tiny; its weights are
 depend. The peak is that of the process' resident memory (VmHWM) above what it takes after everything is imported. A
 thread of that process looks every 20 ms at what is done and how much memory is taken: a table of stages. ``--nnunet``
 exports the model that segments and measures nnU-Net's predictor on the same scan. ``--stand_in`` takes multiples of the
-image for the outputs of the network that segments: minutes instead of an hour, but the network's own memory is missing.
+image for what the network predicts: minutes instead of an hour, but the network's own memory is missing.
 
     python benchmarks/large_ct.py                                  # label map of 600 x 512 x 512 voxels
     python benchmarks/large_ct.py --nnunet --stand_in --spacing 1.25 1 1
@@ -207,6 +207,21 @@ def multiples(image):
     return torch.cat([image * factor for factor in (1, 2, -1)], dim=1)
 
 
+def use_stand_in(task: str) -> None:
+    """Leave out what the network of a task costs."""
+    from longflow.methods.registry import method_class
+    from longflow.networks.unet import UNet
+
+    def predict(method, batch):
+        scan = batch.source if task == "translate" else batch.context[:, -1]
+        return dict.fromkeys(method.reductions, 1.01 * scan)
+
+    if task == "segment":
+        UNet.finest = lambda _, image: multiples(image)
+    else:
+        method_class(MODELS[task][0]).predict = predict
+
+
 def with_longflow(task: str, source: str, output: str, network: str):
     """Import what ``longflow_predict`` does."""
     import nnunetv2.inference.sliding_window_prediction
@@ -215,12 +230,11 @@ def with_longflow(task: str, source: str, output: str, network: str):
 
     from longflow.cli.predict import main as predict
     from longflow.inference.predictor import load_predictor, predict_folder  # noqa: F401
-    from longflow.networks.unet import UNet
     from longflow.task import get_task
 
     get_task(task).predictor()
     if network == "stand_in":
-        UNet.finest = lambda _, image: multiples(image)
+        use_stand_in(task)
     to = ["--to", "arterial"] if task == "translate" else []
 
     def work() -> None:

@@ -4,10 +4,11 @@ A synthetic CT (int16, 0.8 x 0.8 x 1 mm, smooth structures and noise) is predict
 of its own. The model is planned on small phantoms, preset tiny; its weights are random, on which memory does not
 depend. The peak is that of the process' resident memory (VmHWM) above what it takes after everything is imported. A
 thread of that process looks every 20 ms at what is done and how much memory is taken: a table of stages. ``--nnunet``
-exports the model that segments and measures nnU-Net's predictor on the same scan.
+exports the model that segments and measures nnU-Net's predictor on the same scan. ``--stand_in`` takes multiples of the
+image for what the network predicts: minutes instead of an hour, but the network's own memory is missing.
 
     python benchmarks/large_ct.py                                  # label map of 600 x 512 x 512 voxels
-    python benchmarks/large_ct.py --nnunet --shape 150 256 256
+    python benchmarks/large_ct.py --nnunet --stand_in --spacing 1.25 1 1
     python benchmarks/large_ct.py --task translate forecast --shape 300 256 256
 """
 
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--spacing", type=float, nargs=3, help="of the model's grid, mm (default: that of the scan)")
     parser.add_argument("--step", type=float, default=1.0, help="between tiles, as a share of them (default: 1)")
     parser.add_argument("--nnunet", action="store_true", help="measure nnU-Net's predictor too")
+    parser.add_argument("--stand_in", action="store_true", help="multiples of the image instead of a network")
     parser.add_argument("--work", type=Path, help="folder to work in and keep (default: a temporary one)")
     parser.add_argument("--child", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -68,7 +70,7 @@ def compare(task: str, home: Path, options: argparse.Namespace) -> None:
     tools = ["longflow", *(["nnunet"] if options.nnunet and task == "segment" else [])]
     for tool in tools:
         command = [sys.executable, __file__, "--child", tool, task, str(folder), str(home / f"out_{task}_{tool}")]
-        command.append(str(options.step))  # longflow's stands in its plans
+        command += [str(options.step), *(["stand_in"] if options.stand_in else [])]
         printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
         show(tool, task, options.shape, json.loads(printed.splitlines()[-1]))
 
@@ -179,9 +181,11 @@ def write_ct(path: Path, shape: tuple[int, ...], seed: int, brighter: float = 0.
 # ---- in the process that is measured
 
 
-def measured(tool: str, task: str, source: str, output: str, step: str) -> dict:
+def measured(tool: str, task: str, source: str, output: str, step: str, network: str = "") -> dict:
     """Predict, and watch this process."""
-    work = {"longflow": with_longflow, "nnunet": with_nnunet}[tool](task, source, output, step)
+    work = (
+        with_nnunet(source, output, step, network) if tool == "nnunet" else with_longflow(task, source, output, network)
+    )
     imported = resident("VmRSS")
     sampler = Sampler()
     begun, cpu = time.perf_counter(), time.process_time()
@@ -196,7 +200,29 @@ def measured(tool: str, task: str, source: str, output: str, step: str) -> dict:
     }
 
 
-def with_longflow(task: str, source: str, output: str, step: str):
+def multiples(image):
+    """As many outputs as the phantom has labels, of the same places: what a network costs is left out."""
+    import torch
+
+    return torch.cat([image * factor for factor in (1, 2, -1)], dim=1)
+
+
+def use_stand_in(task: str) -> None:
+    """Leave out what the network of a task costs."""
+    from longflow.methods.registry import method_class
+    from longflow.networks.unet import UNet
+
+    def predict(method, batch):
+        scan = batch.source if task == "translate" else batch.context[:, -1]
+        return dict.fromkeys(method.reductions, 1.01 * scan)
+
+    if task == "segment":
+        UNet.finest = lambda _, image: multiples(image)
+    else:
+        method_class(MODELS[task][0]).predict = predict
+
+
+def with_longflow(task: str, source: str, output: str, network: str):
     """Import what ``longflow_predict`` does."""
     import nnunetv2.inference.sliding_window_prediction
     import nnunetv2.preprocessing.resampling.default_resampling
@@ -207,6 +233,8 @@ def with_longflow(task: str, source: str, output: str, step: str):
     from longflow.task import get_task
 
     get_task(task).predictor()
+    if network == "stand_in":
+        use_stand_in(task)
     to = ["--to", "arterial"] if task == "translate" else []
 
     def work() -> None:
@@ -219,7 +247,7 @@ def with_longflow(task: str, source: str, output: str, step: str):
     return work
 
 
-def with_nnunet(task: str, source: str, output: str, step: str):
+def with_nnunet(source: str, output: str, step: str, network: str):
     """Export the model and load it into nnU-Net's predictor, as it predicts one file after the other."""
     import torch
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -228,9 +256,13 @@ def with_nnunet(task: str, source: str, output: str, step: str):
     from longflow.tasks.segment.nnunet_export import export_to_nnunet
 
     model = Path(output) / "model"
-    export_to_nnunet(select(str(NUMBERS[task]), None, None, None), model, overwrite=True)
+    export_to_nnunet(select(str(NUMBERS["segment"]), None, None, None), model, overwrite=True)
     predictor = nnUNetPredictor(float(step), use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
     predictor.initialize_from_trained_model_folder(str(model), (0,), "checkpoint_final.pth")
+    if network == "stand_in":
+        predictor.network = torch.nn.Identity()
+        predictor.network.forward = multiples
+        predictor.list_of_parameters = [{}]
 
     def work() -> None:
         sys.stdout = sys.stderr

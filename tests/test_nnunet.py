@@ -197,6 +197,21 @@ def test_a_ratio_of_three_is_not_thick():
     assert nnunet.anisotropy_threshold() == 3
 
 
+@pytest.mark.parametrize(
+    ("spacing", "new_spacing", "axis"),
+    [
+        ((6, 1, 1), (6, 0.8, 0.8), 0),
+        ((1, 6, 1), (1, 5, 1), 1),
+        ((1, 1, 2), (1, 1, 4), 2),
+        ((3, 1, 1), (1.5, 1, 1), None),
+        ((0.2, 1, 1), (1, 1, 1), None),
+    ],
+)
+def test_the_axis_across_thick_slices(spacing, new_spacing, axis):
+    """Slices are thick before or after resampling; two long edges of a voxel are no thickness."""
+    assert nnunet.thick_axis(spacing, new_spacing) == axis
+
+
 def test_the_largest_share_wins_among_labels():
     labels = np.broadcast_to(np.array([0, 0, 5, 5]), (1, 4, 4, 4)).astype(np.int16)
     found = nnunet.resample(labels, (4, 4, 8), (1, 1, 1), (1, 1, 0.5), nnunet.LABEL_RESAMPLING)

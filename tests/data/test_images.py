@@ -1,3 +1,5 @@
+import tracemalloc
+
 import nibabel
 import numpy as np
 import pytest
@@ -54,6 +56,16 @@ def test_as_type_rounds_and_clips():
     array = np.array([-1.2, 0.5, 1.5, 254.7, 999.0])
     assert as_type(array, "uint8").tolist() == [0, 0, 2, 255, 255]
     assert as_type(array, "float32").dtype == np.float32
+
+
+def test_a_type_is_changed_slice_by_slice():
+    array = np.random.default_rng(0).uniform(-500, 500, (50, 64, 64)).astype(np.float32)
+    tracemalloc.start()
+    converted = as_type(array, "int16")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * converted.nbytes
+    assert np.array_equal(converted, np.rint(array))
 
 
 def test_scaled_nifti_is_read_in_its_units(tmp_path):

@@ -1,5 +1,6 @@
 import gzip
 import struct
+import tracemalloc
 
 import nibabel
 import numpy as np
@@ -26,6 +27,36 @@ def test_big_endian_and_concatenated_gzip(tmp_path):
     content = image.to_bytes()
     (tmp_path / "a.nii.gz").write_bytes(gzip.compress(content[:1000]) + gzip.compress(content[1000:]))
     np.testing.assert_array_equal(read_nifti_array(tmp_path / "a.nii.gz"), tiny_array())
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(("slope", "share"), [(1, 1), (0.5, 3)])
+def test_a_volume_is_read_without_copies(tmp_path, ending, slope, share):
+    """Besides the piece that is decompressed, the file's voxels are in memory, and those in float32 where scaled."""
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (64, 128, 128)).astype(np.int16)
+    image = nibabel.Nifti1Image(voxels.T, np.eye(4))
+    image.header.set_slope_inter(slope, 0)
+    path = tmp_path / f"a{ending}"
+    path.write_bytes(gzip.compress(image.to_bytes(), 1) if ending == ".nii.gz" else image.to_bytes())
+    header = read_header(path)
+    tracemalloc.start()
+    array = read_nifti_array(path, header)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert array.dtype == (np.int16 if slope == 1 else np.float32)
+    assert np.array_equal(array, nibabel.load(path).get_fdata().T)
+    assert peak < share * voxels.nbytes + 2**20 + 2**19
+
+
+def test_a_volume_is_compressed_slice_by_slice(tmp_path):
+    voxels = np.random.default_rng(0).integers(-1000, 1000, (64, 128, 128)).astype(np.int16)
+    header = nibabel.Nifti1Image(voxels.T, np.eye(4)).header.binaryblock
+    tracemalloc.start()
+    nifti.write_nifti(voxels, header, tmp_path / "a.nii.gz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < voxels.nbytes / 3
+    assert np.array_equal(np.asarray(nibabel.load(tmp_path / "a.nii.gz").dataobj).T, voxels)
 
 
 def test_nothing_at_all(tmp_path):

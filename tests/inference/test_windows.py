@@ -1,4 +1,5 @@
 import logging
+import weakref
 from itertools import combinations, product
 
 import numpy as np
@@ -8,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 
 from longflow.errors import LongflowError, ModelError, OutOfMemoryError
 from longflow.inference import windows
-from longflow.inference.windows import WindowSettings, is_out_of_memory, predict_changed
+from longflow.inference.windows import WindowSettings, is_out_of_memory, predict_changed, weighted_slices
 from longflow.methods.batches import Batch
 from tests.inference.helpers import coordinates, identity, method_of, patch_mean
 
@@ -198,3 +199,24 @@ def test_weights_have_the_layout_of_training_where_bf16_is_computed(bf16, monkey
     method.convolution = torch.nn.Conv3d(2, 3, 3)
     predict(method, coordinates((4, 8, 8)))
     assert method.convolution.weight.is_contiguous(memory_format=torch.channels_last_3d) == bf16
+
+
+@pytest.mark.parametrize(("tile", "per_pass", "most"), [((4, 8, 8), 1, 4), ((8, 8), 3, 3)])
+def test_sums_are_held_of_as_many_slices_as_a_pass_has(tile, per_pass, most, monkeypatch):
+    """And not of the volume, which would be 20 volumes where there are 20 structures."""
+    made, held, zeros = [], [], torch.zeros
+
+    def noted_zeros(*shape, **kind):
+        tensor = zeros(*shape, **kind)
+        made.append(weakref.ref(tensor))
+        return tensor
+
+    def predict_nothing(tiles):
+        held.append(sum(one() is not None and one().shape == (20, 8, 12) for one in made))
+        return {"logits": zeros(len(tiles), 20, *tiles.shape[-3:])}
+
+    monkeypatch.setattr(torch, "zeros", noted_zeros)
+    volume, weight = np.zeros((1, 20, 8, 12), np.float32), torch.ones(tile, dtype=torch.float16)
+    slices = weighted_slices(volume, weight, 0.5, predict_nothing, per_pass)
+    assert [tuple(means["logits"].shape) for means in slices] == [(20, 8, 12)] * 20
+    assert len(made) == 2 * 20 and len(held) > 5 and max(held) <= most + 1  # the one that is yielded

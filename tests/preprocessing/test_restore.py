@@ -1,3 +1,4 @@
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,8 @@ from nnunetv2.utilities.label_handling.label_handling import LabelManager
 from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
 from longflow.plans import Plans
-from longflow.preprocessing.restore import export_labels, labels_of_logits
+from longflow.preprocessing import resampling
+from longflow.preprocessing.restore import export_labels, export_slices, labels_of_logits
 from longflow.preprocessing.series import RawSeries, export_forecast, prepare_volumes, to_input_space
 from tests.preprocessing.helpers import OBLIQUE, make_plans, make_volume, translation_plans
 
@@ -159,6 +161,36 @@ def test_labels_are_those_that_nnunet_exports(kind, content, border):
     assert found.dtype == np.int16 and list(found.shape) == properties.shape_before_crop
     assert set(np.unique(found)) == {0, 1, 2}
     assert np.array_equal(found, by_nnunet(logits, properties, plans))
+
+
+def peak_of(work):
+    """Bytes that NumPy takes at most."""
+    tracemalloc.start()
+    result = work()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return result, peak
+
+
+def test_labels_of_many_structures_take_the_memory_of_a_few_slices():
+    labels = {"background": 0, **{f"s{number}": number for number in range(1, 20)}}
+    plans = segmentation_plans({"labels": labels}, spacing=(1.25, 1, 1))
+    properties = prepare([make_volume((80, 40, 40), (1.0, 1.0, 1.0))], plans).properties
+    assert properties.shape == [64, 40, 40]
+    random = np.random.default_rng(0)
+    slices = (random.normal(size=(20, 40, 40)).astype(np.float16) for _ in range(64))
+    labels, peak = peak_of(lambda: export_slices(slices, properties, plans))
+    assert len(np.unique(labels)) == 20
+    of_logits = 20 * 40 * 40 * np.dtype(np.float64).itemsize
+    assert peak < labels.nbytes + 6 * of_logits
+
+
+def test_a_forecast_takes_two_volumes_besides_those_given(monkeypatch):
+    monkeypatch.setattr(resampling, "SLAB", 1)
+    prepared = prepare([make_volume((60, 48, 48), (1.0, 1.0, 1.0))], make_plans(normal_form="absolute"))
+    image, last = prepared.images[0], make_volume((60, 48, 48)).array
+    _, peak = peak_of(lambda: export_forecast(image + 1, image, last, prepared.properties, 0))
+    assert peak < 3.4 * image.nbytes  # one of them is image + 1
 
 
 def test_the_greatest_logit_wins_and_later_regions_lie_on_top():

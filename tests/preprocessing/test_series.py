@@ -1,13 +1,16 @@
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 
+from longflow.data import coarse
 from longflow.data.dataset import Scan, Series, training_series
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import DataError
+from longflow.preprocessing import resampling
 from longflow.preprocessing.series import RawSeries, prepare_series, prepare_volumes, series_digest
 from tests.data.helpers import edit_table, write_phase_dataset
 from tests.preprocessing.helpers import (
@@ -60,6 +63,19 @@ def test_files_are_prepared_as_volumes_are(dataset):
     in_memory = prepare([read_scan(scan.images) for scan in series.scans], plans)
     assert np.array_equal(from_files.images, in_memory.images)
     assert from_files.properties.digest and not in_memory.properties.digest
+
+
+def test_a_scan_is_prepared_in_the_memory_of_the_result_and_a_few_slices(monkeypatch):
+    monkeypatch.setattr(resampling, "SLAB", 1)
+    monkeypatch.setattr(coarse, "PART", 1)
+    plans = segmentation_plans({"background": 0, "one": 1}, normal_form="absolute", channels=("CT",))
+    volume = make_volume((60, 48, 48), (1.0, 1.0, 1.0))
+    tracemalloc.start()
+    images = prepare([volume], plans).images
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert images.shape == (1, 1, 60, 48, 48)
+    assert peak < 1.6 * images.nbytes
 
 
 def test_a_scan_without_label_is_minus_one(dataset):

@@ -100,7 +100,7 @@ class Segmenter(Predictor[SegmentationRequest]):
         return prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
 
     def label(self, prepared: PreparedSeries) -> np.ndarray:
-        """Segment a prepared scan, as :meth:`segment`: logits are labelled slice by slice, as soon as they are known."""
+        """Segment a prepared scan, as :meth:`segment`: a slice is labelled as soon as its logits are known."""
         (member,) = self.models.members
         image = np.asarray(prepared.images[0], dtype=np.float32)
         logits = logits_of_slices(member.methods, image, self.models.windows(member))

@@ -112,7 +112,8 @@ class Translator(Predictor[TranslationRequest]):
         total = np.zeros_like(volume.array, dtype=np.float32)
         for member, scan in zip(self.models.members, prepared, strict=True):
             total += translate_prepared(member, scan, volume, source_phase, self.models.windows(member))
-        return total / len(self.models.members)
+        total /= len(self.models.members)
+        return total
 
     def requests(
         self, folder: Path, description: DatasetDescription, to: str | None = None
@@ -195,7 +196,8 @@ def translate_prepared(
     image = np.asarray(prepared.images[0], dtype=np.float32)
     translation = predict_translation(member.methods, image, source_phase, settings)
     translated = export_forecast(translation, image, volume.array, prepared.properties, 0)
-    return np.where(nonzero_mask(volume.array), translated, volume.array.astype(np.float32, copy=False))
+    np.copyto(translated, volume.array, where=~nonzero_mask(volume.array))
+    return translated
 
 
 def files_of_translation(item: TranslationRequest, folder: Path, description: DatasetDescription) -> list[Path]:

@@ -9,7 +9,7 @@ from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans
 from longflow.reading import read_json
 from longflow.tasks.forecast.validation import ForecastValidation
-from longflow.training.least_steps import are_equal, could_take_fewer, is_measured_at, least_steps
+from longflow.training.least_steps import MEASURED_AT, are_equal, could_take_fewer, least_steps
 from longflow.training.validation import Score, sampled
 from tests.training.helpers import plan_steps
 from tests.training.test_loop import train
@@ -75,8 +75,8 @@ def test_a_validation_that_cannot_be_compared_is_scored_once():
     assert asked == [10]
 
 
-def test_it_is_measured_at_powers_of_four():
-    assert [number for number in range(1, 300) if is_measured_at(number)] == [1, 4, 16, 64, 256]
+def test_it_is_measured_at_powers_of_ten():
+    assert [number for number in range(1, 2000) if number in MEASURED_AT] == [1, 10, 100, 1000]
 
 
 def test_a_sample_is_the_same_voxels_every_time():

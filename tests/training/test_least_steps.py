@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from longflow.cli import predict
 from longflow.methods.forecasting.cronos import Cronos
 from longflow.methods.registry import build_method
 from longflow.methods.weights import read_checkpoint
@@ -138,6 +139,18 @@ def test_steps_that_no_longer_suffice_at_the_end_are_noticed_and_the_best_is_sco
     assert solver_steps(paths)[0] == 10
     header = read_checkpoint(paths.final).header
     assert header["iteration"] == 2 and header["validation"]["nrmse"] == scored[8][1] != scored[1][1]
+
+
+def test_longflow_predict_takes_the_recorded_steps_and_says_so(dataset, bend, tmp_path):
+    bend(0.01)
+    paths = train(dataset)
+    out = tmp_path / "out"
+    arguments = ("-d", "1", "-m", "cronos", "-f", "0", "-t", "50", "--device", "cpu")
+    assert predict.main(["-i", str(dataset.raw / "imagesTr"), "-o", str(out), *arguments]) == 0
+    predicted, validated = read_json(out / "s0_t50.json"), next(paths.validation("last").glob("s*.json"))
+    for name in ("solver", "steps", "function_evaluations", "plan_identity"):
+        assert predicted[name] == read_json(validated)[name]
+    assert predicted["steps"] == 5 and predicted["digests"]["weights"] == read_json(validated)["digests"]["weights"]
 
 
 def test_plans_that_name_one_step_have_nothing_to_measure(dataset):

@@ -9,11 +9,13 @@ from longflow.methods.registry import build_method
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans
 from longflow.reading import read_json
+from longflow.tasks.forecast import validation
 from longflow.tasks.forecast.validation import ForecastValidation
 from longflow.training.least_steps import MEASURED_AT, are_equal, could_take_fewer, least_steps
 from longflow.training.validation import Score, sampled
 from tests.training.helpers import plan_steps
 from tests.training.test_loop import train
+from tests.training.test_scoring import Clock
 
 #: skill 0.1, so that errors may differ by 0.001
 REFERENCE = Score(0.4, {}, "", 0.5, [[0.3, 0.4], [0.5, 0.6]], [np.ones(100), np.ones(100)])
@@ -139,6 +141,33 @@ def test_steps_that_no_longer_suffice_at_the_end_are_noticed_and_the_best_is_sco
     assert solver_steps(paths)[0] == 10
     header = read_checkpoint(paths.final).header
     assert header["iteration"] == 2 and header["validation"]["nrmse"] == scored[8][1] != scored[1][1]
+
+
+def test_a_time_budget_holds_while_steps_are_measured_and_is_used_up_where_they_are_few(dataset, bend, monkeypatch):
+    """Forecasting a target takes 0.1 s for each solver step: 6 s with the planned ones, and 0.6 s with one."""
+    bend(0.0)
+    clock = Clock(monkeypatch, step=1.0, scored=0.0, predicted=0.0)
+
+    def slow(methods, *rest):
+        clock.time += 0.1 * methods[0].steps
+        return forecast(methods, *rest)
+
+    forecast = validation.predict_forecast
+    monkeypatch.setattr(validation, "predict_forecast", slow)
+    paths = train(dataset, iterations=None, max_time=100.0)
+    assert solver_steps(paths)[0] == 1 and 88 < clock.time <= 100
+    # the end took at most 6 s + 0.6 s for the last weights, as much for the best ones, and 0.6 s for the predictions
+    assert read_json(paths.run)["cost"]["iterations"] > 70
+    assert len(list(paths.validation("last").glob("s*.json"))) == 6
+
+
+def test_a_time_budget_that_shortens_validations_leaves_the_planned_steps(dataset, bend, monkeypatch, caplog):
+    bend(0.0)
+    Clock(monkeypatch, step=1.0, scored=8.0, predicted=1.0)
+    paths = train(dataset, iterations=None, max_time=100.0)
+    assert "2 are scored" in caplog.text
+    assert read_json(paths.run)["cost"]["solver_steps"] is None
+    assert read_json(next(paths.validation("last").glob("s*.json")))["steps"] == 10
 
 
 def test_longflow_predict_takes_the_recorded_steps_and_says_so(dataset, bend, tmp_path):

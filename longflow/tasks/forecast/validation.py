@@ -92,8 +92,8 @@ class ForecastValidation:
         windows = WindowSettings(self.device, self.job.plans.inference.tile_step_size)
         context, times = context_of(method, series, target)
         forecasts = predict_forecast([method], context, times, time_of(target, series), windows)
+        settings = out_of_fold_settings(self.job, method)
         content = {
-            **out_of_fold_settings(self.job, method),
             "shrinkage": 1.0,
             **solver_settings(method),
             **horizon_fields(item, self.job.plans),
@@ -105,7 +105,7 @@ class ForecastValidation:
             for channel, array in enumerate(restored):
                 path = image_path(folder, target.target, channel, description)
                 write_volume(array, raw.geometry, raw.data_type, path)
-            write_sidecar(item, folder, {**content, "reduction": reduction})
+            write_sidecar(item, folder, {**settings, "reduction": reduction, **content})
 
 
 @dataclass(frozen=True)

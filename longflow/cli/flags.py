@@ -81,7 +81,11 @@ def add_prediction_settings(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Solver),
         help="of a method with a flow (default: what longflow_find_best recorded, else the plans')",
     )
-    parser.add_argument("--steps", type=positive(int), help="steps of the solver (default: likewise)")
+    parser.add_argument(
+        "--steps",
+        type=positive(int),
+        help="steps of the solver (default: likewise, or as few as training found to be equal to the plans')",
+    )
     parser.add_argument(
         "--mirror",
         action=argparse.BooleanOptionalAction,

@@ -27,7 +27,7 @@ class Variant:
     :param method: name as on the command line.
     :param options: of the method that differ from its defaults (``longflow_train --set``).
     :param solver: of predictions; None: that of the plans.
-    :param steps: of the solver; None: those of the plans.
+    :param steps: of the solver; None: those that training recorded with the weights, or the plans'.
     :param reduction: of predictions; None: that of the method.
     :param hidden: context scans to hide in predictions (``longflow_predict --hide_context``), as "first:2".
     :param lines: of the study's figure that the variant belongs to.

@@ -41,7 +41,7 @@ class Selection:
     :param reduction: name of the volume to use; None: the method's default.
     :param shrinkage: s in LCI + s (forecast - LCI); 1 keeps the forecast, 0 gives the LCI.
     :param solver: of a flow, where ``longflow_find_best`` chose it; None: the plans' solver.
-    :param steps: of the solver; None: the plans' steps.
+    :param steps: of the solver; None: those recorded with the weights, or the plans'.
     :param origin: why these were selected, human-readable.
     """
 

@@ -25,14 +25,8 @@ TRIED = (1, 2, 3, 5, 10, 20, 50, 100)
 #: largest share of the skill, and of the squared change, by which equal predictions differ
 ALIKE = 0.01
 
-
-def is_measured_at(validations: int) -> bool:
-    """Tell whether the number is measured at a validation: the 1st, 4th, 16th, 64th ... of a run.
-
-    :param validations: number of validations so far, this one included.
-    :returns: True for a power of four.
-    """
-    return validations.bit_count() == 1 and validations.bit_length() % 2 == 1
+#: the validations of a run at which the number is measured; it also is at the last one
+MEASURED_AT = frozenset(10**power for power in range(10))
 
 
 def could_take_fewer(method: Method) -> bool:

@@ -184,7 +184,9 @@ class Run:
     @property
     def reserved(self) -> float:
         """Seconds of a time budget that are kept for the last validation and the out-of-fold predictions."""
-        validation = max(self.state.validation_cost, self.state.check_cost)
+        # where the last weights are not the best, solver steps are measured for both
+        checks = 1 if self.state.best_iteration == self.state.validated_iteration else 2
+        validation = max(self.state.validation_cost, checks * self.state.check_cost)
         cost = validation + (self.state.prediction_cost or 0.0)
         return min(MARGIN * cost, MOST_FOR_THE_END * self.job.settings.max_time)
 

@@ -14,7 +14,7 @@ from longflow.methods.weights import Checkpoint, read_checkpoint, record_steps, 
 from longflow.training import clock
 from longflow.training.checkpoints import averaged_weights
 from longflow.training.clock import Pace
-from longflow.training.least_steps import could_take_fewer, is_measured_at, least_steps
+from longflow.training.least_steps import MEASURED_AT, could_take_fewer, least_steps
 from longflow.training.run import Run
 from longflow.training.validation import Score
 
@@ -145,7 +145,7 @@ def _measures_next(run: Run) -> bool:
 
     Where a time budget shortens validations, their few items say too little, and the planned number stays.
     """
-    due = is_measured_at(run.state.validations + 1) or run.progress >= 1
+    due = run.state.validations + 1 in MEASURED_AT or run.progress >= 1
     return due and run.state.scored_items is None and could_take_fewer(run.method)
 
 

@@ -6,6 +6,7 @@ from longflow.errors import ConfigurationError, ModelError, NotFoundError
 from longflow.inference.models import PredictionSettings, load_models, solver_settings, task_of
 from longflow.inference.selection import Member, Selection, select
 from longflow.methods.registry import build_method
+from longflow.methods.weights import read_checkpoint, write_checkpoint
 from longflow.plans import read_plans, write_plans
 from tests.inference.helpers import LABELS, segmentation_model
 from tests.training.helpers import finished_model
@@ -45,6 +46,27 @@ def test_a_selected_solver_is_used_unless_another_is_given(forecasting, flags, e
     (member,) = load_on_cpu(selection, **flags).members
     assert {(method.solver, method.steps) for method in member.methods} == {expected}
     assert member.plans.inference.steps == 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ({}, ("euler", 3)),
+        ({"steps": 5}, ("euler", 5)),
+        ({"solver": "euler"}, ("euler", 3)),
+        # measured for the planned solver alone
+        ({"solver": "rk4"}, ("rk4", 10)),
+    ],
+)
+def test_all_folds_take_the_most_steps_that_the_training_of_one_recorded(forecasting, flags, expected):
+    (member,) = forecasting.members
+    for fold, steps in ((0, 1), (1, 3)):
+        file = member.model.fold(fold).final
+        checkpoint = read_checkpoint(file)
+        checkpoint.header["solver_steps"] = {"solver": "euler", "planned": 10, "equal": steps}
+        write_checkpoint(checkpoint, file)
+    (loaded,) = load_on_cpu(forecasting, **flags).members
+    assert {(method.solver, method.steps) for method in loaded.methods} == {expected}
 
 
 def test_some_of_the_folds(forecasting):

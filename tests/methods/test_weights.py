@@ -13,6 +13,7 @@ from longflow.methods.weights import (
     load_method,
     load_weights,
     read_checkpoint,
+    record_steps,
     write_checkpoint,
 )
 from tests.conftest import small_disk
@@ -42,6 +43,39 @@ def test_the_stage_of_training_comes_back(tmp_path):
     assert load_method(tmp_path / "a.safetensors", "latent_diffusion", minimal_plans(), "3d_fullres").stage == 1
     saved(tmp_path / "a.safetensors")
     assert load_method(tmp_path / "a.safetensors", "cronos", minimal_plans(), "3d_fullres").stage == 0
+
+
+MEASURED = {"solver": "euler", "planned": 10, "equal": 2}
+
+
+@pytest.mark.parametrize(
+    ("record", "steps"),
+    [
+        (MEASURED, 2),
+        ({}, 10),
+        # measured for other plans: those in use are followed
+        ({**MEASURED, "planned": 20}, 10),
+        ({**MEASURED, "solver": "rk4"}, 10),
+        # a number that was never measured
+        *(({**MEASURED, "equal": strange}, 10) for strange in (0, -1, 50, 1.5, "2", None, True)),
+    ],
+)
+def test_the_steps_that_equal_the_planned_ones_come_back(tmp_path, record, steps):
+    saved(tmp_path / "a.safetensors", solver_steps=record)
+    assert load_method(tmp_path / "a.safetensors", "cronos", minimal_plans(), "3d_fullres").steps == steps
+
+
+def test_the_record_of_steps_names_the_plan_that_it_was_measured_for():
+    method, header = build_method("cronos", minimal_plans(), "3d_fullres"), {}
+    method.steps = 2
+    record_steps(header, method)
+    assert header == {"solver_steps": MEASURED}
+
+
+def test_a_record_of_steps_of_another_form_is_refused(tmp_path):
+    saved(tmp_path / "a.safetensors", solver_steps=[1])
+    with pytest.raises(ModelError, match="not one that longflow wrote"):
+        read_checkpoint(tmp_path / "a.safetensors")
 
 
 def test_a_checkpoint_of_another_plan_is_refused(tmp_path):

@@ -3,16 +3,19 @@
 import numpy as np
 import pytest
 
+from longflow.cli import predict
 from longflow.methods.forecasting.cronos import Cronos
 from longflow.methods.registry import build_method
 from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans
 from longflow.reading import read_json
+from longflow.tasks.forecast import validation
 from longflow.tasks.forecast.validation import ForecastValidation
-from longflow.training.least_steps import are_equal, could_take_fewer, is_measured_at, least_steps
+from longflow.training.least_steps import MEASURED_AT, are_equal, could_take_fewer, least_steps
 from longflow.training.validation import Score, sampled
 from tests.training.helpers import plan_steps
 from tests.training.test_loop import train
+from tests.training.test_scoring import Clock
 
 #: skill 0.1, so that errors may differ by 0.001
 REFERENCE = Score(0.4, {}, "", 0.5, [[0.3, 0.4], [0.5, 0.6]], [np.ones(100), np.ones(100)])
@@ -75,8 +78,8 @@ def test_a_validation_that_cannot_be_compared_is_scored_once():
     assert asked == [10]
 
 
-def test_it_is_measured_at_powers_of_four():
-    assert [number for number in range(1, 300) if is_measured_at(number)] == [1, 4, 16, 64, 256]
+def test_it_is_measured_at_powers_of_ten():
+    assert [number for number in range(1, 2000) if number in MEASURED_AT] == [1, 10, 100, 1000]
 
 
 def test_a_sample_is_the_same_voxels_every_time():
@@ -138,6 +141,45 @@ def test_steps_that_no_longer_suffice_at_the_end_are_noticed_and_the_best_is_sco
     assert solver_steps(paths)[0] == 10
     header = read_checkpoint(paths.final).header
     assert header["iteration"] == 2 and header["validation"]["nrmse"] == scored[8][1] != scored[1][1]
+
+
+def test_a_time_budget_holds_while_steps_are_measured_and_is_used_up_where_they_are_few(dataset, bend, monkeypatch):
+    """Forecasting a target takes 0.1 s for each solver step: 6 s with the planned ones, and 0.6 s with one."""
+    bend(0.0)
+    clock = Clock(monkeypatch, step=1.0, scored=0.0, predicted=0.0)
+
+    def slow(methods, *rest):
+        clock.time += 0.1 * methods[0].steps
+        return forecast(methods, *rest)
+
+    forecast = validation.predict_forecast
+    monkeypatch.setattr(validation, "predict_forecast", slow)
+    paths = train(dataset, iterations=None, max_time=100.0)
+    assert solver_steps(paths)[0] == 1 and 88 < clock.time <= 100
+    # the end took at most 6 s + 0.6 s for the last weights, as much for the best ones, and 0.6 s for the predictions
+    assert read_json(paths.run)["cost"]["iterations"] > 70
+    assert len(list(paths.validation("last").glob("s*.json"))) == 6
+
+
+def test_a_time_budget_that_shortens_validations_leaves_the_planned_steps(dataset, bend, monkeypatch, caplog):
+    bend(0.0)
+    Clock(monkeypatch, step=1.0, scored=8.0, predicted=1.0)
+    paths = train(dataset, iterations=None, max_time=100.0)
+    assert "2 are scored" in caplog.text
+    assert read_json(paths.run)["cost"]["solver_steps"] is None
+    assert read_json(next(paths.validation("last").glob("s*.json")))["steps"] == 10
+
+
+def test_longflow_predict_takes_the_recorded_steps_and_says_so(dataset, bend, tmp_path):
+    bend(0.01)
+    paths = train(dataset)
+    out = tmp_path / "out"
+    arguments = ("-d", "1", "-m", "cronos", "-f", "0", "-t", "50", "--device", "cpu")
+    assert predict.main(["-i", str(dataset.raw / "imagesTr"), "-o", str(out), *arguments]) == 0
+    predicted, validated = read_json(out / "s0_t50.json"), next(paths.validation("last").glob("s*.json"))
+    for name in ("solver", "steps", "function_evaluations", "plan_identity"):
+        assert predicted[name] == read_json(validated)[name]
+    assert predicted["steps"] == 5 and predicted["digests"]["weights"] == read_json(validated)["digests"]["weights"]
 
 
 def test_plans_that_name_one_step_have_nothing_to_measure(dataset):

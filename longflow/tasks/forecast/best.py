@@ -151,7 +151,7 @@ def collect_targets(
     :raises DataError: a fold has no validation predictions, or models differ in targets or context scans.
     """
     sources = [Source(model, reduction) for model in models for reduction in _reductions(model, folds)]
-    forecasts = {source.name: _forecasts_of(source, folds, description) for source in sources}
+    forecasts = {source.name: forecasts_of_source(source, folds, description) for source in sources}
     check_same_cases(
         {
             name: {one.label: frozenset(one.context) for one in of_source.values()}
@@ -165,10 +165,16 @@ def collect_targets(
     return sources, list(zip(pairs, files, strict=True))
 
 
-def _forecasts_of(
+def forecasts_of_source(
     source: Source, folds: Sequence[int], description: DatasetDescription
 ) -> dict[str, ForecastPrediction]:
-    """The out-of-fold forecasts of a source by their labels, fold by fold."""
+    """List the out-of-fold forecasts of a source by their labels, fold by fold.
+
+    :param source: a reduction of a model.
+    :param folds: of the model.
+    :param description: of the dataset.
+    :returns: by case and fold.
+    """
     forecasts = [
         replace(one, fold=fold)
         for fold in folds

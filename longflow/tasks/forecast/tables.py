@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from longflow.evaluation.metric import Metric, metrics_of
-from longflow.report.tables import MOST_ROWS, folds_in_words, short_name, show_further_rows, span
+from longflow.report.tables import MOST_ROWS, counted, folds_in_words, new_table, short_name, show_further_rows, span
 from longflow.tasks.forecast.task import TASK
 
 #: own metrics of the table in this order; those of installed packages follow
@@ -138,6 +138,36 @@ def show_best(best: Mapping[str, Any], console: Console) -> None:
         text = (
             "With a single fold, choice and judgement rest on the same targets: the figure is slightly optimistic. "
             "Train further folds, or evaluate held-out subjects (imagesTs)."
+        )
+    console.print(text, highlight=False)
+    if best.get("solvers"):
+        _show_solvers(best["solvers"], (best["solver"], best["steps"]), console)
+
+
+def _show_solvers(solvers: Mapping[str, Any], chosen: tuple[str, int], console: Console) -> None:
+    """Print the solvers that were compared, the choice, and its difference to the forecasts that were judged above."""
+    nrmse = {(row["solver"], row["steps"]): row["nrmse"] for row in solvers["table"]}
+    table = new_table("Solvers of the chosen model", "solver (steps)", "evaluations", "seconds", "NRMSE")
+    for row in solvers["table"]:
+        setting = row["solver"], row["steps"]
+        table.add_row(
+            f"{row['solver']} ({row['steps']})",
+            str(row["evaluations"]),
+            f"{row['seconds']:.2f}",
+            f"{row['nrmse']:.5f}",
+            style="bold" if setting == chosen else None,
+        )
+    console.print(table)
+    validated = tuple(solvers["validated"])
+    text = (
+        f"longflow_predict uses {chosen[0]} ({chosen[1]}): the cheapest whose NRMSE is within 1 % of the skill of the "
+        f"lowest, on {counted(solvers['targets'], 'validation target')} of {counted(solvers['subjects'], 'subject')} "
+        f"({solvers['device']}, patches without overlap; LCI {solvers['lci_nrmse']:.5f})."
+    )
+    if validated != chosen and validated in nrmse:
+        text += (
+            f" Models were compared as they were validated, with {validated[0]} ({validated[1]}): on these targets the "
+            f"NRMSE of the chosen solver differs from it by {nrmse[chosen] - nrmse[validated]:+.5f}."
         )
     console.print(text, highlight=False)
 

@@ -39,7 +39,7 @@ class Forecast(Task):
             "evaluate": "Forecasts: compared with the acquired scans, next to the last context image (LCI) and the "
             "mean of the context scans.",
             "find_best": "Forecasts: method, configuration, ensemble of two, reduction and shrinkage towards the last "
-            "context image (LCI), by the lowest NRMSE.",
+            "context image (LCI), by the lowest NRMSE; for a flow, the cheapest solver of those that are alike.",
             "demo": "the next scans of beating hearts",
         },
     )
@@ -137,8 +137,9 @@ class Forecast(Task):
 
     def find_best(self, dataset, processes=None, progress=None):
         from longflow.tasks.forecast.best import find_best
+        from longflow.tasks.forecast.solvers import choose_solver
 
-        return find_best(dataset, processes, progress)
+        return choose_solver(dataset, find_best(dataset, processes, progress), progress)
 
     def show_best(self, best, console):
         from longflow.tasks.forecast.tables import show_best

@@ -16,7 +16,7 @@ from longflow.inference.windows import WindowSettings
 from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.preprocessing.normal_form import from_normal
-from longflow.preprocessing.series import PreparedSeries, load_prepared
+from longflow.preprocessing.series import PreparedSeries
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.predictor import horizon_fields, restore_forecast
 from longflow.tasks.forecast.requests import ForecastRequest
@@ -52,6 +52,7 @@ class ForecastValidation:
         splits = read_or_make_splits(job.dataset, scans, job.task)
         self.targets = read_or_draw_targets(job.dataset, splits, scans)[job.fold]
         self.job, self.folder, self.device = job, cohort.folder, device
+        self.series = OpenSeries(cohort.folder)
 
     def score(self, method: Method) -> Score:
         """Return the lowest NRMSE among the method's reductions.
@@ -85,27 +86,26 @@ class ForecastValidation:
         self, method: Method, item: ForecastRequest, target: ForecastTarget, description: DatasetDescription
     ) -> None:
         """Write the forecast of a target under every reduction."""
-        series = load_prepared(self.folder, target.subject)
+        series = self.series[target.subject]
         last = series.properties.cases.index(target.context[-1])
         raw = read_scan(item.context[-1].images)
         windows = WindowSettings(self.device, self.job.plans.inference.tile_step_size)
         context, times = context_of(method, series, target)
         forecasts = predict_forecast([method], context, times, time_of(target, series), windows)
+        settings = out_of_fold_settings(self.job, method)
+        content = {
+            "shrinkage": 1.0,
+            **solver_settings(method),
+            **horizon_fields(item, self.job.plans),
+            "digests": out_of_fold_digests(self.job, [path for scan in item.context for path in scan.images]),
+        }
         for reduction in method.reductions:
             folder = self.job.paths.validation(reduction)
             restored = restore_forecast(forecasts[reduction], series, last, raw.array)
             for channel, array in enumerate(restored):
                 path = image_path(folder, target.target, channel, description)
                 write_volume(array, raw.geometry, raw.data_type, path)
-            content = {
-                **out_of_fold_settings(self.job, method),
-                "reduction": reduction,
-                "shrinkage": 1.0,
-                **solver_settings(method),
-                **horizon_fields(item, self.job.plans),
-                "digests": out_of_fold_digests(self.job, [path for scan in item.context for path in scan.images]),
-            }
-            write_sidecar(item, folder, content)
+            write_sidecar(item, folder, {**settings, "reduction": reduction, **content})
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from longflow.evaluation.best import (
     validation_folder,
 )
 from longflow.evaluation.references import peak_bytes, read_like
+from longflow.evaluation.solvers import write_solvers
 from longflow.evaluation.summary import Row, subject_means, summary
-from longflow.files import write_csv
 from longflow.methods.registry import method_class
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
@@ -93,15 +93,8 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
         "table": table,
         "solvers": solvers,
     }
-    _write_solvers(solvers, dataset.best_solvers)
+    write_solvers(solvers, dataset.best_solvers)
     return record_best(dataset, best)
-
-
-def _write_solvers(solvers: Mapping[str, Any] | None, path: Path) -> None:
-    if solvers:
-        write_csv(list(solvers["table"][0]), solvers["table"], path)
-    else:
-        path.unlink(missing_ok=True)  # of an earlier choice
 
 
 def out_of_fold_translations(

@@ -9,7 +9,6 @@ differ a little from those of whole scans, alike for all solvers.
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,15 @@ from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Volume, read_scan
 from longflow.evaluation.metric import compute_metrics
 from longflow.evaluation.references import read_like
+from longflow.evaluation.solvers import (
+    ALIKE,
+    SOLVERS,
+    Setting,
+    cheapest_alike,
+    predictions_of_solvers,
+    rows_of_folds,
+)
 from longflow.evaluation.summary import Row, subject_means
-from longflow.flow.solvers import count_evaluations
 from longflow.inference.models import Models, load_models
 from longflow.inference.selection import Member, Selection
 from longflow.parallel import Progress
@@ -30,18 +36,8 @@ from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVol
 from longflow.tasks.translate.pairs import ONE_GRID, TranslationPrediction
 from longflow.tasks.translate.predictor import translate_scan
 
-#: (solver, steps): those of table 5, where RK2 is ``heun2`` and RK3 ``heun3``, and Adams, which A.2 names
-SOLVERS: tuple[tuple[Solver, int], ...] = (
-    *(("euler", 1), ("euler", 2), ("euler", 3), ("euler", 5)),
-    *(("heun2", 1), ("heun3", 1), ("rk4", 1), ("midpoint", 1), ("midpoint", 3), ("explicit_adams", 3)),
-)
-
 #: pairs that are translated at most, evenly over the folds; slices of each, or one 3D patch where that is deeper
 MOST_PAIRS, SLICES = 8, 8
-
-#: solvers whose errors differ by less than this share are alike, and the cheapest is taken: a tenth of a HU is not
-#: worth several times the work. In table 5 the best is 2.4 % better than the next
-ALIKE = 0.01
 
 
 def compare_solvers(
@@ -60,15 +56,14 @@ def compare_solvers(
         seconds_per_slice and the metrics of the task, means over subjects.
     """
     chosen = chosen_scans(pairs)
-    rows: list[Row] = []
-    for fold in sorted({one.fold for one in chosen}):
-        models = load_models(Selection(dataset, (Member(model, (fold,)),)), "translate")
-        for number, one in enumerate(scan for scan in chosen if scan.fold == fold):
-            if progress:
-                progress(len({row["case"] for row in rows}), len(chosen), f"{one.case}, {len(SOLVERS)} solvers")
-            rows += rows_of_scan(one, models, description, warm_up=number == 0)
-    if progress:
-        progress(len(chosen), len(chosen), "")
+
+    def load(fold: int) -> Models:
+        return load_models(Selection(dataset, (Member(model, (fold,)),)), "translate")
+
+    def rows_of(one: TranslationPrediction, models: Models, first: bool) -> list[Row]:
+        return rows_of_scan(one, models, description, warm_up=first)
+
+    rows, device = rows_of_folds(chosen, load, rows_of, len(SOLVERS), progress)
     table = _table(rows)
     solver, steps = best_solver(table)
     slices = [row["slices"] for row in rows]
@@ -78,7 +73,7 @@ def compare_solvers(
         "steps": steps,
         "pairs": len({_pair_of(one) for one in chosen}),
         "slices": [min(slices), max(slices)],
-        "device": str(models.device),
+        "device": device,
         "table": table,
     }
 
@@ -114,9 +109,7 @@ def rows_of_scan(
     slices = part.array.shape[1 + models.plans.transpose_forward[0]]
     phase = models.plans.phases.index(one.source_phase)
 
-    def translated(solver: Solver, steps: int) -> np.ndarray:
-        for method in member.methods:
-            method.solver, method.steps = solver, steps
+    def translated() -> np.ndarray:
         return translate_scan(member, part, phase, models.windows(member), one.source)
 
     def row(translation: np.ndarray, **how: Any) -> Row:
@@ -125,15 +118,9 @@ def rows_of_scan(
         volumes = TranslationVolumes(translation, expected, spacing, body, description.is_ct)
         return {**place, **how, **compute_metrics(TRANSLATION_METRICS, volumes)}
 
-    if warm_up:
-        translated("euler", 1)
     rows = [row(part.array, solver=None, steps=None, evaluations=0, seconds_per_slice=None)]
-    for solver, steps in SOLVERS:
-        begun = perf_counter()
-        translation = translated(solver, steps)
-        seconds = (perf_counter() - begun) / slices
-        evaluations = count_evaluations(solver, steps)
-        rows.append(row(translation, solver=solver, steps=steps, evaluations=evaluations, seconds_per_slice=seconds))
+    for how, translation, seconds in predictions_of_solvers(models, SOLVERS, translated, warm_up):
+        rows.append(row(translation, **how, seconds_per_slice=seconds / slices))
     return rows
 
 
@@ -181,14 +168,11 @@ def best_solver(table: Sequence[Row]) -> tuple[Solver | None, int | None]:
 
     :returns: solver and steps; (None, None) where it is not defined in any direction.
     """
-    measured: dict[tuple[int, Solver, int], list[float]] = {}
+    measured: dict[Setting, list[float]] = {}
     for row in table:
         if row["solver"] is not None and row["body_mae"] is not None:
-            measured.setdefault((row["evaluations"], row["solver"], row["steps"]), []).append(row["body_mae"])
+            measured.setdefault((row["solver"], row["steps"]), []).append(row["body_mae"])
     if not measured:
         return None, None
     errors = {one: float(np.mean(of_directions)) for one, of_directions in measured.items()}
-    lowest = min(errors.values())
-    good = [one for one, error in errors.items() if error <= (1 + ALIKE) * lowest]
-    _, solver, steps = min(good, key=lambda one: (one[0], errors[one]))
-    return solver, steps
+    return cheapest_alike(errors, ALIKE * min(errors.values()))

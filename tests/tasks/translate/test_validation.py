@@ -89,6 +89,14 @@ def test_what_is_left_as_it_is_has_the_ratio_one():
     assert score.value == 1 and score.columns["mae_to_native"] == score.columns["input_mae_to_native"] > 0
 
 
+def test_what_numbers_of_solver_steps_are_compared_by():
+    """The untranslated scans have the ratio 1; every translation has its own ratio, and its change of 0.1."""
+    score = validation_on(*make_pairs()).score(method_of())
+    assert score.baseline == 1 and [len(ratios) for ratios in score.errors] == [1] * 4
+    assert np.mean(score.errors) == pytest.approx(score.value)
+    assert [change.mean() for change in score.changes] == pytest.approx([0.1, -0.1] * 2, abs=1e-6)
+
+
 def test_errors_are_those_of_the_units_of_the_files():
     """MR: source and reference have normal forms of their own; the translation has that of the source."""
     plans = phase_plans(channel="T1", normal_form="per_scan")

@@ -243,9 +243,9 @@ def add_losses(state: State, losses: dict[str, Tensor]) -> None:
     :param losses: scalars by name.
     """
     for name, value in losses.items():
-        value = value.detach()
-        # sums of float64, as Python's; Apple's GPUs have none
-        value = value.double() if value.device.type != "mps" else value
+        value = torch.as_tensor(value).detach()
+        # float64 as Python's numbers, which Apple's GPUs do not have
+        value = value if value.device.type == "mps" else value.double()
         state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
     state.loss_count += 1
 

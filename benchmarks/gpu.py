@@ -61,13 +61,13 @@ PHANTOMS = {
 }
 SMALL = {"forecast": (6, (8, 48, 48)), "segment": (2, (24, 48, 48)), "translate": (2, (8, 64, 64))}
 SUBJECTS, SPACE = 6, "3d_fullres"
-#: steps before the measured ones; seconds after which no further row is begun
-UNTIMED, LIMIT = 20, 480
+#: steps before the measured ones, by device; seconds after which no further row is begun
+UNTIMED, LIMIT = {"cuda": 20, "cpu": 3}, 480
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="default: cuda")
+    parser.add_argument("--device", choices=UNTIMED, default="cuda", help="default: cuda")
     parser.add_argument("--preset", nargs="+", default=["M", "L"], help="default: M L")
     parser.add_argument("--task", nargs="+", default=[*PHANTOMS], help="default: all three, and nnU-Net with segment")
     parser.add_argument("--steps", type=int, default=100, help="measured steps of each row (default: 100)")
@@ -121,7 +121,7 @@ def measure(task: str, preset: str, device: str, steps: int) -> dict:
         cohort = prepare(plans, Path(folder), scans, shape, spacing)
         method = get_task(task).default_method
         settings = FoldSettings(
-            iterations=UNTIMED + steps, device=device, workers=default_workers(device), checkpoint_every=1e9
+            iterations=UNTIMED[device] + steps, device=device, workers=default_workers(device), checkpoint_every=1e9
         )
         job = FoldJob(DatasetPaths(plans.dataset_name), plans, SPACE, method, 0, settings)
         row = {"task": task, "preset": preset, "method": method, "patch": job.plan.patch_size}
@@ -201,7 +201,7 @@ def train(job: FoldJob, cohort: Cohort, steps: int) -> dict:
     loop.training_batches = lambda *given: watch.waited_for(batches(*given))
 
     def after_step(share: float, state) -> None:
-        if state.iteration == UNTIMED:
+        if state.iteration == UNTIMED[device.type]:
             watch.begin()
 
     with StopSignal() as stop:

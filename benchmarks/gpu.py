@@ -1,12 +1,13 @@
 """Measure training on a GPU: three tasks, presets M and L, phantoms of a usual size; a Markdown table and JSON.
 
     python benchmarks/gpu.py                                                 # a CUDA GPU, at most ten minutes
+    python benchmarks/gpu.py --preset L                                      # rows for which there was no time
     python benchmarks/gpu.py --device cpu --preset tiny --steps 5            # tests this script
 
 Each row is a process of its own that plans, prepares phantoms and trains by longflow's own loop, without validation.
 The steps before the measured ones compile the network and fill the queues. Columns:
 
-- step: milliseconds, waiting for data included;
+- step: milliseconds, waiting for data included; the median, as that of plain;
 - data: share of the time in which the loop waits for a batch;
 - busy: share of the time in which the GPU computes anything (nvidia-smi, every 100 ms);
 - peak: GB that torch reserved on the GPU, or GB of resident memory less that before the training on a CPU;
@@ -60,14 +61,14 @@ PHANTOMS = {
     "translate": (2, (48, 320, 320), (3.0, 0.8, 0.8)),
 }
 SMALL = {"forecast": (6, (8, 48, 48)), "segment": (2, (24, 48, 48)), "translate": (2, (8, 64, 64))}
-SUBJECTS, SPACE = 6, "3d_fullres"
-#: steps before the measured ones; seconds after which no further row is begun
-UNTIMED, LIMIT = 20, 480
+SUBJECTS, SPACE = 5, "3d_fullres"
+#: steps before the measured ones, by device; seconds of all rows together: a row that is not done is left out
+UNTIMED, LIMIT = {"cuda": 40, "cpu": 3}, 590
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cuda", help="default: cuda")
+    parser.add_argument("--device", choices=UNTIMED, default="cuda", help="default: cuda")
     parser.add_argument("--preset", nargs="+", default=["M", "L"], help="default: M L")
     parser.add_argument("--task", nargs="+", default=[*PHANTOMS], help="default: all three, and nnU-Net with segment")
     parser.add_argument("--steps", type=int, default=100, help="measured steps of each row (default: 100)")
@@ -77,12 +78,12 @@ def main() -> None:
     if options.row:
         print(json.dumps(measure(*options.row, options.device, options.steps)))
         return
-    begun, rows = time.monotonic(), []
-    for preset in options.preset:
-        for task in options.task:
-            if time.monotonic() - begun < LIMIT:
-                rows.append(in_own_process(task, preset, options))
-    nnunet = compare_with_nnunet(options) if "segment" in options.task and time.monotonic() - begun < LIMIT else {}
+    begun = time.monotonic()
+    options.end = begun + LIMIT
+    first, *others = options.preset
+    rows = [row_of(task, first, options) for task in options.task]
+    nnunet = compare_with_nnunet(options) if "segment" in options.task else {}
+    rows += [row_of(task, preset, options) for preset in others for task in options.task]
     name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     options.out.write_text(json.dumps({"device": name, "rows": rows, "nnunet": nnunet}, indent=1))
     print(f"\n{name}, torch {torch.__version__}, {options.steps} steps, {time.monotonic() - begun:.0f} s in all\n")
@@ -90,13 +91,22 @@ def main() -> None:
     print(nnunet.get("result", "not compared with nnU-Net"))
 
 
-def in_own_process(task: str, preset: str, options: argparse.Namespace) -> dict:
-    """The figures of a row; the reason where it failed."""
+def row_of(task: str, preset: str, options: argparse.Namespace) -> dict:
+    """The figures of a row; the reason where there are none."""
     print(f"{task}, {preset} ...", flush=True)
     arguments = ["--row", task, preset, "--device", options.device, "--steps", str(options.steps)]
-    done = subprocess.run([sys.executable, __file__, *arguments], capture_output=True, text=True)
-    last = (done.stdout if done.returncode == 0 else done.stderr).splitlines()[-1:]
-    return json.loads(last[0]) if done.returncode == 0 else {"task": task, "preset": preset, "failed": "".join(last)}
+    printed, failure = in_own_process([__file__, *arguments], options.end)
+    return {"task": task, "preset": preset, "failed": failure} if failure else json.loads(printed[-1])
+
+
+def in_own_process(command: list[str], end: float) -> tuple[list[str], str]:
+    """The lines that a script prints, and why it failed."""
+    try:
+        left = max(1.0, end - time.monotonic())
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=left)
+    except subprocess.TimeoutExpired:
+        return [], "no time left"
+    return done.stdout.splitlines(), (done.stderr.splitlines() or ["failed"])[-1] if done.returncode else ""
 
 
 def table(rows: list[dict]) -> str:
@@ -121,7 +131,7 @@ def measure(task: str, preset: str, device: str, steps: int) -> dict:
         cohort = prepare(plans, Path(folder), scans, shape, spacing)
         method = get_task(task).default_method
         settings = FoldSettings(
-            iterations=UNTIMED + steps, device=device, workers=default_workers(device), checkpoint_every=1e9
+            iterations=UNTIMED[device] + steps, device=device, workers=default_workers(device), checkpoint_every=1e9
         )
         job = FoldJob(DatasetPaths(plans.dataset_name), plans, SPACE, method, 0, settings)
         row = {"task": task, "preset": preset, "method": method, "patch": job.plan.patch_size}
@@ -196,20 +206,21 @@ def train(job: FoldJob, cohort: Cohort, steps: int) -> dict:
     resident = 0 if device.type == "cuda" else peak_memory(device)
     run = set_up_run(job, Processes(0, 1, device), None)
     samples = samples_of(run.method)(cohort, job.plans, job.configuration, job.settings.seed, run.method.augmented)
-    watch = Watch(device)
+    watch, times = Watch(device), []
     batches = loop.training_batches
     loop.training_batches = lambda *given: watch.waited_for(batches(*given))
 
     def after_step(share: float, state) -> None:
-        if state.iteration == UNTIMED:
+        if state.iteration == UNTIMED[device.type]:
             watch.begin()
+        times.append(time.perf_counter())
 
     with StopSignal() as stop:
         loop._loop(run, samples, None, stop, after_step, lambda folder: None)
     seconds, waited, busy = watch.end()
     peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory(device) - resident
     return {
-        "step": round(1e3 * seconds / steps, 1),
+        "step": round(1e3 * float(np.median(np.diff(times[-steps - 1 :]))), 1),
         "data": f"{waited / seconds:.0%}",
         "busy": "" if busy is None else f"{busy:.0%}",
         "peak": round(peak / 1024**3, 2),
@@ -296,13 +307,12 @@ def compare_with_nnunet(options: argparse.Namespace) -> dict:
             write_volume(label, geometry, "int16", data / "labelsTr" / f"p{number}.nii.gz")
         labels = {"background": 0, "inner": 1, "outer": 2}
         (data / "dataset.json").write_text(json.dumps({"channel_names": {"0": "MRI"}, "labels": labels}))
-        command = [sys.executable, str(Path(__file__).with_name("nnunet.py")), str(data), "--iterations", str(steps)]
+        command = [str(Path(__file__).with_name("nnunet.py")), str(data), "--iterations", str(steps)]
         command += ["--device", options.device, "--workers", str(default_workers(options.device) or 1)]
         command += ["--features", "8", "--batch_size", "2"] if small else []
-        done = subprocess.run(command, capture_output=True, text=True)
-    lines = done.stdout.splitlines()
-    if done.returncode:
-        return {"result": f"nnU-Net: failed: {(done.stderr.splitlines() or [''])[-1]}"}
+        lines, failure = in_own_process(command, options.end)
+    if failure:
+        return {"result": f"nnU-Net: {failure}"}
     seconds = {line.split()[0]: float(line.split()[2]) for line in lines if re.match(r"(nnunet|longflow) +\d", line)}
     return {**seconds, "result": lines[-1]}
 

@@ -81,6 +81,7 @@ TESTS_OF_SEVERAL = {
     "tests/cli/test_hostile.py",
     "tests/methods/test_outside_method.py",
     "tests/methods/test_outside_network.py",
+    "tests/methods/test_waiting.py",
     "tests/methods/forecasting/test_direct.py",
     "tests/methods/forecasting/test_flows.py",
 }

@@ -42,7 +42,11 @@ def parser() -> command.Parser:
     result.add_argument("--seed", type=flags.number(int), default=0, help="default: 0")
     flags.add_device(result)
     flags.add_workers(result)
-    result.add_argument("--compile", action="store_true", help="compile the network; worth it for long trainings")
+    result.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        help="compile the training step, which takes a minute or more at the start (default: on a CUDA GPU)",
+    )
     result.add_argument(
         "--overwrite", action="store_true", help="train from scratch, even if the fold is finished or begun"
     )

@@ -233,7 +233,8 @@ def _train_step(run: Run, batch: Batch) -> dict[str, Tensor]:
     if run.recipe.ema_decay:
         in_stage = run.state.iteration - run.state.stage_iteration
         update_average(run.average, run.method.state_dict(), run.recipe.ema_decay, in_stage)
-    return {"loss": loss, **{f"loss_{name}": term for name, term in run.method.terms.items()}}
+    losses = {"loss": loss, **{f"loss_{name}": term for name, term in run.method.terms.items()}}
+    return {name: torch.as_tensor(value).detach() for name, value in losses.items()}
 
 
 def add_losses(state: State, losses: dict[str, Tensor]) -> None:
@@ -243,9 +244,8 @@ def add_losses(state: State, losses: dict[str, Tensor]) -> None:
     :param losses: scalars by name.
     """
     for name, value in losses.items():
-        value = value.detach()
-        # sums of float64, as Python's; Apple's GPUs have none
-        value = value.double() if value.device.type != "mps" else value
+        # float64 as Python's numbers, which Apple's GPUs do not have
+        value = value if value.device.type == "mps" else value.double()
         state.loss_sums[name] = state.loss_sums.get(name, 0.0) + value
     state.loss_count += 1
 

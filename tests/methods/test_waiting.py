@@ -1,11 +1,18 @@
 """Training steps on a GPU that is none: fake tensors have its device, and refuse what would need a number of them."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from longflow.job import FoldJob, FoldSettings
 from longflow.methods.registry import build_method, known_methods, method_class, samples_of
+from longflow.paths import DatasetPaths
 from longflow.private import fake_tensors
+from longflow.training import loop, losses
+from longflow.training.distributed import Processes
+from longflow.training.run import set_up_run
 from tests.methods.helpers import minimal_plans
 from tests.methods.segmentation.helpers import segmentation_plans
 from tests.tasks.translate.cohort import phase_plans
@@ -59,3 +66,31 @@ def test_no_training_step_waits_for_the_device(name):
                 loss = method.training_step(batch)
             assert loss.device.type == "cuda" and waits.found == []
             assert all(term.device.type == "cuda" and not term.requires_grad for term in method.terms.values())
+
+
+@pytest.mark.parametrize("name", ["cronos", "mfm"])
+def test_nor_does_the_loop_around_it(monkeypatch, name):
+    """Clipping, optimizer, averages and sums; the pass backward, which only queues, is left out."""
+    kind = method_class(name)
+    plans = PLANS[kind.task]()
+    (configuration,) = plans.configurations
+    job = FoldJob(DatasetPaths("Dataset001_Test"), plans, configuration, name, 0, FoldSettings(compile=False))
+    samples, queued = samples_of(kind), []
+    monkeypatch.setattr(losses, "queue_copy", lambda value: queued.append(value.device.type) or (lambda: 1.0))
+    monkeypatch.setattr(loop, "autocast", lambda device: nullcontext())
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_, **__: self)  # fake weights cannot move
+    with fake_tensors():
+        with torch.device("cuda"):
+            run = set_up_run(job, Processes(0, 1, torch.device("cuda")), None)
+
+        def backward(loss):
+            for weight in run.method.parameters():
+                weight.grad = torch.empty_like(weight)
+
+        monkeypatch.setattr(torch.Tensor, "backward", backward)
+        batch = samples.largest_batch(plans, configuration, 2).to("cuda")
+        with Waits() as waits:
+            for run.state.iteration in range(2):
+                loop.add_losses(run.state, loop._train_step(run, batch))
+        assert waits.found == [] and queued == ["cuda"] * 2
+        assert run.optimizer.defaults["fused"] and run.state.loss_sums["loss"].device.type == "cuda"

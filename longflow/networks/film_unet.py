@@ -119,4 +119,9 @@ class Upsample(nn.Module):
         :returns: (batch, above, *fine).
         """
         x = F.interpolate(x, scale_factor=self.scale, mode=self.mode, align_corners=False)
-        return self.align(torch.cat([self.conv(x), skip], dim=1))
+        convolve = {4: F.conv2d, 5: F.conv3d}[x.ndim]
+        # the 1 x 1 x 1 convolution of the concatenation, without one: both convolutions of the map are one
+        of_map, of_skip = self.align.weight.chunk(2, dim=1)
+        weight = (of_map.flatten(1) @ self.conv.weight.flatten(1)).view_as(self.conv.weight)
+        bias = of_map.flatten(1) @ self.conv.bias + self.align.bias
+        return convolve(x, weight, bias, padding=self.conv.padding).add_(convolve(skip, of_skip))

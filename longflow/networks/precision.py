@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from longflow.private import cpu_has_amx, cpu_has_bf16
 
@@ -62,16 +63,45 @@ def guard_convolutions(network: nn.Module) -> nn.Module:
 
 
 class GroupNorm(nn.GroupNorm):
+    """Apply torch's GroupNorm by :func:`group_norm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply :class:`torch.nn.GroupNorm`."""
+        return group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+def group_norm(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Apply torch's GroupNorm, faster on a CPU in bf16 and channels-last, where its gradient takes ten times as long.
 
     There it is computed in torch's usual layout, which costs two copies. The result is channels-last again.
     """
+    if x.device.type != "cpu" or x.dtype != torch.bfloat16 or x.is_contiguous():
+        return F.group_norm(x, groups, weight, bias, eps)
+    normalized = F.group_norm(x.contiguous(), groups, weight, bias, eps)
+    return normalized.contiguous(memory_format=channels_last(x.ndim - 2))
+
+
+class InstanceNorm(nn.InstanceNorm3d):
+    """Apply torch's InstanceNorm in 2D or 3D, faster on a CPU in channels-last.
+
+    There torch's own copies its input into the usual layout, and every convolution after it copies that back. That of a
+    single image is BatchNorm, which knows both layouts. Its sums are less exact: 1e-5 of the largest value in float32.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply :class:`torch.nn.GroupNorm`."""
-        if x.device.type != "cpu" or x.dtype != torch.bfloat16 or x.is_contiguous():
-            return super().forward(x)
-        return super().forward(x.contiguous()).contiguous(memory_format=channels_last(x.ndim - 2))
+        """Apply :class:`torch.nn.InstanceNorm3d` or the one for 2D."""
+        if x.device.type != "cpu" or x.is_contiguous():
+            return F.instance_norm(x, weight=self.weight, bias=self.bias, eps=self.eps)
+        images = [F.batch_norm(one, None, None, self.weight, self.bias, True, eps=self.eps) for one in x.split(1)]
+        return torch.cat(images)
+
+
+def speed_up_norms(network: nn.Module) -> nn.Module:
+    """Make the InstanceNorms of another library's network faster; parameters and their names stay."""
+    for module in network.modules():
+        if type(module) in (nn.InstanceNorm2d, nn.InstanceNorm3d):
+            module.__class__ = InstanceNorm
+    return network
 
 
 def channels_last(dimensions: int) -> torch.memory_format:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longflow.networks.attention import WindowAttention
-from longflow.networks.blocks import INTERPOLATION, FiLMBlock
+from longflow.networks.blocks import CONVOLUTIONS, INTERPOLATION, FiLMBlock
 from longflow.networks.padding import same_padding
 from longflow.networks.precision import bf16_gradient_is_wrong, channels_last
 from longflow.plans import NetworkPlan
@@ -38,7 +38,7 @@ class FiLMUNet(nn.Module):
     def __init__(self, in_channels: int, plan: NetworkPlan, code_size: int):
         super().__init__()
         self.in_channels = in_channels
-        self.conv = {2: nn.Conv2d, 3: nn.Conv3d}[plan.dimensions]
+        self.conv = CONVOLUTIONS[plan.dimensions]
         features, strides, kernels = plan.features_per_stage, plan.strides, plan.kernel_sizes
         self.strides, self.kernels = strides, kernels
         self.code = nn.Sequential(nn.Linear(code_size, 4 * features[0]), nn.SiLU())

@@ -1,13 +1,11 @@
 """Blocks of two convolutions, conditioned on a code in between, for U-Nets in 2D and 3D."""
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longflow.networks.padding import same_padding
-from longflow.networks.precision import GroupNorm, GuardedConv3d
+from longflow.networks.precision import GroupNorm, GuardedConv3d, group_norm
 from longflow.networks.time_embedding import TimeModulation
 
 CONVOLUTIONS = {2: nn.Conv2d, 3: GuardedConv3d}
@@ -26,18 +24,16 @@ class PlainBlock(nn.Module):
     :param code_size: length of the code; 0: the block has no condition.
     """
 
-    normalization: ClassVar[type[nn.GroupNorm]] = GroupNorm
-
     def __init__(
         self, conv: type, inputs: int, features: int, kernel: list[int], stride: list[int], code_size: int = 0
     ):
         super().__init__()
         padding = same_padding(kernel)
         self.conv1 = conv(inputs, features, kernel, stride, padding)
-        self.norm1 = self.normalization(GROUPS, features)
+        self.norm1 = GroupNorm(GROUPS, features)
         self.make_condition(code_size, features)
         self.conv2 = conv(features, features, kernel, padding=padding)
-        self.norm2 = self.normalization(GROUPS, features)
+        self.norm2 = GroupNorm(GROUPS, features)
 
     def make_condition(self, code_size: int, features: int) -> None:
         """Make the layer through which the code enters."""
@@ -74,16 +70,11 @@ class ResidualBlock(PlainBlock):
 
     def forward(self, x: Tensor, code: Tensor | None = None) -> Tensor:
         """Apply the block; shapes as in :class:`PlainBlock`."""
-        return F.silu(self.residual(x, code) + self.skip(x))
+        return F.silu(self.residual(x, code).add_(self.skip(x)))
 
 
 class FiLMBlock(ResidualBlock):
-    """The residual block of CRONOS (C.3): the code enters by FiLM, before the first SiLU.
-
-    Its GroupNorm is torch's own: that of ``precision`` rounds differently in bf16.
-    """
-
-    normalization = nn.GroupNorm
+    """The residual block of CRONOS (C.3): the code enters by FiLM, before the first SiLU."""
 
     def make_condition(self, code_size: int, features: int) -> None:
         """Make the linear layer of gain and shift, which starts at zero."""
@@ -106,6 +97,10 @@ def film_residual(h: Tensor, norm: nn.GroupNorm, gain: Tensor, shift: Tensor) ->
     :param shift: (batch, features).
     :returns: the shape of ``h``.
     """
-    shape = (*gain.shape, *([1] * (h.ndim - 2)))
-    normalized = norm(h)
-    return torch.addcmul(h + shift.to(h.dtype).view(shape), normalized, gain.to(h.dtype).view(shape))
+    # gain and shift are those of the norm, so that no map is made for them
+    weights, biases = gain * norm.weight, gain * norm.bias + shift
+    maps = [
+        group_norm(one, norm.num_groups, weight, bias, norm.eps)
+        for one, weight, bias in zip(h.split(1), weights, biases, strict=True)
+    ]
+    return (torch.cat(maps) if len(maps) > 1 else maps[0]).add_(h)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from longflow.networks.attention import WindowAttention
-from longflow.networks.blocks import INTERPOLATION, FiLMBlock
+from longflow.networks.blocks import CONVOLUTIONS, INTERPOLATION, FiLMBlock
 from longflow.networks.padding import same_padding
 from longflow.networks.precision import bf16_gradient_is_wrong, channels_last
 from longflow.plans import NetworkPlan
@@ -38,7 +38,7 @@ class FiLMUNet(nn.Module):
     def __init__(self, in_channels: int, plan: NetworkPlan, code_size: int):
         super().__init__()
         self.in_channels = in_channels
-        self.conv = {2: nn.Conv2d, 3: nn.Conv3d}[plan.dimensions]
+        self.conv = CONVOLUTIONS[plan.dimensions]
         features, strides, kernels = plan.features_per_stage, plan.strides, plan.kernel_sizes
         self.strides, self.kernels = strides, kernels
         self.code = nn.Sequential(nn.Linear(code_size, 4 * features[0]), nn.SiLU())
@@ -119,4 +119,9 @@ class Upsample(nn.Module):
         :returns: (batch, above, *fine).
         """
         x = F.interpolate(x, scale_factor=self.scale, mode=self.mode, align_corners=False)
-        return self.align(torch.cat([self.conv(x), skip], dim=1))
+        convolve = {4: F.conv2d, 5: F.conv3d}[x.ndim]
+        # the 1 x 1 x 1 convolution of the concatenation, without one: both convolutions of the map are one
+        of_map, of_skip = self.align.weight.chunk(2, dim=1)
+        weight = (of_map.flatten(1) @ self.conv.weight.flatten(1)).view_as(self.conv.weight)
+        bias = of_map.flatten(1) @ self.conv.bias + self.align.bias
+        return convolve(x, weight, bias, padding=self.conv.padding).add_(convolve(skip, of_skip))

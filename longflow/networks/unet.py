@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from longflow.networks.precision import guard_convolutions
+from longflow.networks.precision import guard_convolutions, speed_up_norms
 from longflow.nnunet import build_network
 from longflow.plans import NetworkPlan
 
@@ -38,7 +38,8 @@ class UNet(nn.Module):
 
     def __init__(self, in_channels: int, outputs: int, plan: NetworkPlan):
         super().__init__()
-        self.unet = guard_convolutions(build_network(describe_architecture(plan), in_channels, outputs))
+        network = build_network(describe_architecture(plan), in_channels, outputs)
+        self.unet = speed_up_norms(guard_convolutions(network))
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Compute logits.

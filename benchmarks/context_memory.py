@@ -113,7 +113,6 @@ def prediction_memory(method: str, plans: Plans, device: str, bf16: bool) -> flo
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     samples_of(model)  # imported before the mode is on
     with fake_tensors(), LiveBytes(device) as live, torch.inference_mode():
-        live.fragments = True
         batch = batch_to_predict(model, plans, "cpu")
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext(), one_evaluation():
             model.predict(batch)

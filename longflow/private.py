@@ -56,6 +56,22 @@ def storage_key(storage: "torch.UntypedStorage") -> int:
     return storage._cdata
 
 
+def return_freed_memory(at_least: int = 1024**2) -> None:
+    """Let this process return large blocks of memory to the system as soon as they are freed, where glibc is.
+
+    By itself glibc keeps freed blocks of up to 32 MiB. The tensors of a training step then leave holes that the next do
+    not fit in, which took up to as much memory again as the tensors. ``mallopt`` is public in glibc, but not in Python.
+
+    :param at_least: size of a large block, bytes.
+    """
+    import ctypes
+    import sys
+
+    threshold = -3  # M_MMAP_THRESHOLD of malloc.h
+    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
+        library.mallopt(threshold, at_least)
+
+
 def cpu_has_bf16() -> bool:
     """Tell whether the processor has bf16 instructions (avx512_bf16)."""
     import torch

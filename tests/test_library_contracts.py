@@ -1,6 +1,8 @@
 """The contract with the private parts of libraries that ``longflow/private.py`` calls; nnunetv2 has its own test."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import blosc2
@@ -31,6 +33,38 @@ def test_private_parts_are_used_in_one_module():
     found = {path.name for path in (ROOT / "longflow").rglob("*.py") if PRIVATE_PARTS.search(path.read_text())}
     # torch_file.py compares the names that stand in a file, and uses none of them
     assert found == {"private.py", "torch_file.py"}
+
+
+# ---- glibc
+
+#: blocks of 24 MiB raise the size from which glibc maps, to 24 MiB; VmRSS then shows whether 8 MiB stay in the heap
+KEPT = """
+import ctypes, resource, sys
+from pathlib import Path
+from longflow.private import return_freed_memory
+if sys.argv[1] == "return":
+    return_freed_memory()
+library = ctypes.CDLL(None)
+library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+library.free.argtypes = [ctypes.c_void_p]
+pages = lambda: int(Path("/proc/self/statm").read_text().split()[1])
+library.free(library.malloc(24 * 2**20))
+before = pages()
+block, above = library.malloc(8 * 2**20), library.malloc(1000)
+ctypes.memset(block, 1, 8 * 2**20)
+library.free(block)
+print((pages() - before) * resource.getpagesize())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_freed_memory_returns_to_the_system():
+    """A block of 8 MiB is freed below one that stays: by itself glibc keeps it."""
+    kept = {
+        mode: int(subprocess.run([sys.executable, "-c", KEPT, mode], check=True, capture_output=True, text=True).stdout)
+        for mode in ("keep", "return")
+    }
+    assert kept["keep"] > 7 * 2**20 > 2**20 > kept["return"]
 
 
 # ---- torch

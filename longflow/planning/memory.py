@@ -2,18 +2,22 @@
 
 The step runs on fake tensors (shapes without contents), and every tensor that it makes is counted from its creation to
 its end: parameters, the batch, everything that autograd really saves for backward, gradients and temporary tensors. So
-the figure is that of the network, number of scans, batch and precision that will be trained. The optimizer's moments
-and the averaged weights, which a step does not make, are added.
+the figure is that of the network, number of scans, batch and precision that will be trained. Copies that operations
+make inside themselves, the optimizer's moments and the averaged weights, which a step does not make, are added.
 
-On a CPU the figure is resident memory, which holds two things more; both were measured with ``benchmarks/memory.py``.
+``benchmarks/memory.py`` compares with measured peaks. On a CPU the figure is resident memory: training has glibc return
+what is freed (:func:`longflow.private.return_freed_memory`), so that there are no holes to guess. On a GPU it is what
+the caching allocator reserves; the context of CUDA is not in it.
 """
 
 import weakref
+from collections.abc import Iterable
 from contextlib import nullcontext
 
 import torch
 
 from longflow.methods.registry import build_method, method_class, samples_of
+from longflow.networks.precision import channels_last
 from longflow.plans import Plans
 from longflow.private import fake_tensors, storage_key, watch_operations
 
@@ -22,11 +26,9 @@ GB = 1024**3
 MOMENTS = {"adamw": 2, "adam": 2, "sgd": 1}
 #: temporary copies of the parameters during the weights' update
 UPDATE_COPIES = 2
-#: glibc takes blocks up to this size from its heap, which is full of holes after a step; larger ones come from the
-#: system and return to it
-HEAP_BLOCK = 32 * 1024**2
-#: share of the heap's blocks that is lost to holes; measured 0.1 to 0.5, differently in each run
-HOLES = 0.33
+#: CUDA's caching allocator rounds a block to the first; blocks from 10 MiB on are taken one by one, rounded to the
+#: second. Smaller ones share segments of 2 and of 20 MiB, of which one each is partly empty
+CUDA_BLOCK, CUDA_LARGE, CUDA_SEGMENT, CUDA_POOLS = 512, 10 * 1024**2, 2 * 1024**2, 22 * 1024**2
 
 
 class LiveBytes:
@@ -34,15 +36,14 @@ class LiveBytes:
 
     Views share their storage and are counted once.
 
-    :param device: "cpu" adds the part of resident memory that is not tensors, once :attr:`fragments` is set.
+    :param device: "cuda" rounds as its allocator does.
     """
 
     def __init__(self, device: str):
-        self.live = 0.0
-        self.peak = 0.0
-        self.fragments = False
-        self._resident = device == "cpu"
-        self._known: dict[int, float] = {}
+        self.live = 0
+        self.peak = 0
+        self._rounded = device == "cuda"
+        self._known: dict[int, int] = {}
         self._watch = watch_operations(self._after)
 
     def __enter__(self) -> "LiveBytes":
@@ -55,25 +56,37 @@ class LiveBytes:
     def _after(self, operation, args: tuple, made: list[torch.Tensor]) -> None:
         for tensor in made:
             self._count(tensor.untyped_storage())
-        within = 0
-        if self._resident and operation is torch.ops.aten.convolution_backward.default:
-            # oneDNN copies its two large inputs into its own order
-            within = sum(tensor.untyped_storage().nbytes() for tensor in args[:2])
-        self.peak = max(self.peak, self.live + within)
+        self.peak = max(self.peak, self.live + inner_copies(operation, args))
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key = storage_key(storage)
         if key in self._known:
             return
-        cost = float(storage.nbytes())
-        if self._resident and self.fragments and cost < HEAP_BLOCK:
-            cost *= 1 + HOLES
+        cost = storage.nbytes()
+        if self._rounded:
+            unit = CUDA_BLOCK if cost < CUDA_LARGE else CUDA_SEGMENT
+            cost = -(-cost // unit) * unit
         self._known[key] = cost
         self.live += cost
         weakref.finalize(storage, self._forget, key)
 
     def _forget(self, key: int) -> None:
         self.live -= self._known.pop(key)
+
+
+def inner_copies(operation, args: tuple) -> int:
+    """Return the bytes that an operation takes for itself and frees before it ends.
+
+    The gradient of a convolution copies the larger of its two large inputs: oneDNN into its own order (measured). On a
+    GPU the same stands for cuDNN's workspace, which was not measured.
+
+    :param operation: ``torch.ops.aten...``.
+    :param args: its positional arguments.
+    :returns: bytes.
+    """
+    if operation is torch.ops.aten.convolution_backward.default:
+        return max(tensor.untyped_storage().nbytes() for tensor in args[:2])
+    return 0
 
 
 def training_memory(
@@ -100,19 +113,30 @@ def training_memory(
         return 0.0
     # imported before the mode is on, in which tensors that a module makes would be fake
     samples = samples_of(kind)
+    plan = plans.configuration(configuration)
+    peaks = []
     with fake_tensors(), LiveBytes(device) as memory:
         model = build_method(method, plans, configuration)
-        weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-        memory.fragments = True
-        batch = samples.largest_batch(plans, configuration, batch_size or plans.configuration(configuration).batch_size)
+        for parameter in model.parameters():
+            if parameter.ndim == 2 + plan.network.dimensions:  # as longflow/training/run.py arranges them
+                parameter.data = parameter.contiguous(memory_format=channels_last(plan.network.dimensions))
+        recipe = model.recipe
+        batch = samples.largest_batch(plans, configuration, batch_size or plan.batch_size)
         for stage in range(len(model.stages)):
             model.zero_grad()
+            memory.peak = memory.live
             with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
                 if stage:
                     model.begin_stage(stage, batch)
                 loss = model.training_step(batch)
             loss.backward()
             del loss
-            memory.peak = max(memory.peak, memory.live + UPDATE_COPIES * weights)
-    recipe = model.recipe
-    return memory.peak + (MOMENTS[recipe.optimizer] + (recipe.ema_decay > 0)) * weights
+            trained = _bytes(parameter for parameter in model.parameters() if parameter.grad is not None)
+            peak = max(memory.peak, memory.live + UPDATE_COPIES * trained)
+            peaks.append(peak + MOMENTS[recipe.optimizer] * trained)
+    pools = CUDA_POOLS if device == "cuda" else 0
+    return max(peaks) + (recipe.ema_decay > 0) * _bytes(model.parameters()) + pools
+
+
+def _bytes(parameters: Iterable[torch.Tensor]) -> int:
+    return sum(parameter.numel() * parameter.element_size() for parameter in parameters)

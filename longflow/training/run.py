@@ -13,6 +13,7 @@ from longflow.job import FoldJob
 from longflow.methods.method import Method, Recipe
 from longflow.methods.registry import build_method
 from longflow.networks.precision import computes_bf16
+from longflow.private import return_freed_memory
 from longflow.training import clock
 from longflow.training.distributed import Processes
 from longflow.training.losses import FiniteCheck
@@ -226,6 +227,8 @@ def set_up_run(job: FoldJob, processes: Processes, validation: Validation) -> Ru
     :returns: a run at iteration 0.
     """
     settings = job.settings
+    if processes.device.type == "cpu":
+        return_freed_memory()
     torch.manual_seed(settings.seed)
     layout = torch.channels_last_3d if len(job.plan.patch_size) == 3 else torch.channels_last
     method = build_method(job.method, job.plans, job.configuration, settings.options)

@@ -5,8 +5,9 @@ import torch
 
 from longflow.methods.registry import SAMPLES, build_method, method_class, samples_of
 from longflow.networks.unet import UNet
-from longflow.planning.memory import HOLES, LiveBytes, training_memory
+from longflow.planning.memory import LiveBytes, training_memory
 from longflow.planning.plan import make_plans
+from longflow.private import fake_tensors
 from tests.planning.helpers import description, fingerprint, phase_fingerprint
 
 
@@ -17,7 +18,7 @@ def plans():
 
 
 def test_live_bytes_follow_tensors_from_making_to_end():
-    with LiveBytes("cuda") as memory:
+    with LiveBytes("cpu") as memory:
         first = torch.zeros(1000)
         view = first.view(10, 100)
         assert memory.live == 4000
@@ -30,17 +31,51 @@ def test_live_bytes_follow_tensors_from_making_to_end():
         assert memory.live == 0
 
 
-def test_resident_memory_has_holes():
-    with LiveBytes("cpu") as memory:
-        memory.fragments = True
-        kept = torch.zeros(1000)
-        assert memory.live == pytest.approx(4000 * (1 + HOLES))
-        del kept
+def test_blocks_of_a_gpu_are_rounded_as_its_allocator_does():
+    """To 512 bytes; from 10 MiB on to 2 MiB."""
+    with LiveBytes("cuda") as memory:
+        small = torch.zeros(129)
+        assert memory.live == 1024
+        large = torch.zeros(5 * 2**19 + 1)  # 10 MiB and 4 bytes
+        assert memory.live == 1024 + 12 * 2**20
+        del small, large
+        assert memory.live == 0
+
+
+def test_the_gradient_of_a_convolution_copies_its_larger_input():
+    """16 channels become 4: the input is larger. At the end it, both results and two gradients of weights are alive."""
+    with fake_tensors(), LiveBytes("cpu") as memory:
+        x = torch.zeros(1, 16, 64, 64, requires_grad=True)
+        weight = torch.zeros(4, 16, 1, 1, requires_grad=True)
+        y = torch.nn.functional.conv2d(x, weight)
+        gradient = torch.zeros_like(y)
+        memory.peak = 0
+        torch.autograd.grad(y, (x, weight), gradient)
+    image, result = 4 * 64 * 64 * 16, 4 * 64 * 64 * 4
+    # image, its gradient and the copy; result and its gradient; weights and their gradient
+    expected = 3 * image + 2 * result + 2 * 4 * 64
+    assert memory.peak == pytest.approx(expected, rel=0.01)
+
+
+def test_only_what_a_stage_trains_has_moments(plans, monkeypatch):
+    """Adam keeps nothing of weights without a gradient; they are there, and averaged."""
+    everything = training_memory("cronos", plans, "3d_fullres")
+    kind = method_class("cronos")
+    build = kind.__init__
+
+    def with_idle_weights(self, *args, **further):
+        build(self, *args, **further)
+        self.idle = torch.nn.Parameter(torch.zeros(1000, 1000))
+
+    monkeypatch.setattr(kind, "__init__", with_idle_weights)
+    # the weights themselves and their average
+    copies = 1 + (build_method("cronos", plans, "3d_fullres").recipe.ema_decay > 0)
+    assert training_memory("cronos", plans, "3d_fullres") == pytest.approx(everything + copies * 4e6)
 
 
 def test_saved_activations_are_counted():
     """Two layers of SiLU on a leaf: input, both activations, and their gradients on the way back."""
-    with LiveBytes("cuda") as memory:
+    with LiveBytes("cpu") as memory:
         x = torch.zeros(1000, requires_grad=True)
         y = torch.nn.functional.silu(torch.nn.functional.silu(x))
         assert memory.live == 3 * 4000

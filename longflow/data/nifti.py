@@ -61,7 +61,7 @@ def read_header(path: Path) -> nibabel.Nifti1Header:
         programs read differently.
     """
     try:
-        block = _content(path, HEADER_BYTES)
+        block = bytes(_content(path, HEADER_BYTES))
     except (OSError, EOFError, zlib.error) as error:
         raise damaged(path, error) from error
     _check_kind(block, path)

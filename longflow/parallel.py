@@ -1,5 +1,6 @@
 """Work on every subject in worker processes, with progress, and with the cause where a worker is killed."""
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -160,6 +161,7 @@ def _begin_worker(environment: dict[str, str]) -> None:
     """
     os.environ.clear()
     os.environ.update(environment)
+    gc.freeze()  # else collecting garbage writes to every object of the server, whose memory is then shared no longer
     parent = multiprocessing.parent_process()
 
     def wait_for_the_end() -> None:

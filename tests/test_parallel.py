@@ -1,5 +1,6 @@
 """Workers live in this module because spawned processes import them from it."""
 
+import gc
 import logging
 import os
 import signal
@@ -56,6 +57,10 @@ def variables(name):
     return os.environ.get(name), os.environ.get("LONGFLOW_GONE")
 
 
+def frozen(number):
+    return gc.get_freeze_count()
+
+
 def parents(number):
     time.sleep(0.2)  # so that both workers answer
     return os.getpid(), psutil.Process().parent().cmdline()
@@ -74,6 +79,10 @@ def test_workers_are_forked_from_a_server_that_imported_their_modules():
     (one, server), (other, same) = dict(for_each_subject(parents, {"a": 1, "b": 2}, 2)).values()
     assert one != other and server == same
     assert "forkserver" in server[-1] and "longflow.preprocessing.run" in server[-1]  # as conftest.py asks
+
+
+def test_collecting_garbage_leaves_the_memory_that_workers_share():
+    assert all(count > 1000 for _, count in for_each_subject(frozen, {"a": 1, "b": 2}, 2))
 
 
 def test_the_server_knows_its_modules_when_it_starts(monkeypatch):

@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -16,6 +16,7 @@ def overlapped(
     make: Callable[[Item, Given], Made],
     write: Callable[[Item, Made], None],
     begin: Callable[[Item], None] = lambda item: None,
+    alone: Callable[[Item], bool] = lambda item: False,
 ) -> list[Exception | None]:
     """Read, make and write each item, in order; a failure of one costs no other.
 
@@ -28,6 +29,7 @@ def overlapped(
     :param make: the second one, with what was read.
     :param write: the last one, with what was made.
     :param begin: called before an item is made, in the thread of the caller.
+    :param alone: whether an item is too large to be in memory with another: no other one is read or written meanwhile.
     :returns: for each item None, or the error of the step that failed.
     """
     errors: list[Exception | None] = [None] * len(items)
@@ -39,20 +41,23 @@ def overlapped(
             errors[number] = _without_variables(error)
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        ahead = [reader.submit(read, item) for item in items[:1]]
+        ahead: list[Future[Given]] = []
         behind: list[Future[None]] = []
         for number, item in enumerate(items):
             begin(item)
-            given = ahead.pop()
-            ahead = [reader.submit(read, following) for following in items[number + 1 : number + 2]]
+            if alone(item):
+                wait(behind)
+            given = ahead.pop() if ahead else reader.submit(read, item)
+            following = [] if alone(item) else items[number + 1 : number + 2]
+            ahead = [reader.submit(read, one) for one in following if not alone(one)]
             try:
                 made = make(item, given.result())
             except Exception as error:
                 errors[number] = _without_variables(error)
                 continue
-            for before in behind:
-                before.result()
+            wait(behind)
             behind = [writer.submit(write_behind, number, made)]
+            del given, made  # what was read for a large item, and made of it, is freed
     return errors
 
 

@@ -1,9 +1,11 @@
 """Predict a folder, for any task: make what it requests, and write it as a folder that is valid input again."""
 
 import logging
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -15,7 +17,7 @@ from longflow.data.dataset import (
     read_rows,
     sidecar_path,
 )
-from longflow.data.images import Volume
+from longflow.data.images import Volume, read_header
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
 from longflow.files import exclusive_lock, file_digest
 from longflow.inference.models import Models, PredictionSettings, load_models, task_of
@@ -31,6 +33,10 @@ from longflow.plans import Plans
 from longflow.task import Words, all_tasks, get_task
 
 logger = logging.getLogger(__name__)
+
+#: bytes of scans in float32. A prediction from more than that is made alone, when no other is read or written: reading
+#: is a small part of its time, and the memory of several would add up
+LARGE = 256 * 1024**2
 
 #: the folders of acquired scans and labels in a raw dataset
 OF_RAW_DATASET = ("imagesTr", "labelsTr", "imagesTs", "targetsTs", "labelsTs")
@@ -319,7 +325,10 @@ def _make_all(output: "Output[OfRequest]", items: Sequence[OfRequest], progress:
     def begin(item: OfRequest) -> None:
         progress(numbers[item.target.case], len(items), item.target.case)
 
-    steps = output.read, output.make, output.write, begin
+    def is_large(item: OfRequest) -> bool:
+        return memory_of_input(output.predictor, item) > LARGE
+
+    steps = output.read, output.make, output.write, begin, is_large
     failures = []
     for item, error in zip(items, overlapped(items, *steps), strict=True):
         if isinstance(error, MemoryError) and len(items) > 1:
@@ -328,6 +337,18 @@ def _make_all(output: "Output[OfRequest]", items: Sequence[OfRequest], progress:
             failures.append(f"  {item.target.case}: {_described(error, item.target.case)}")
     progress(len(items), len(items), "")
     return failures
+
+
+def memory_of_input(predictor: Predictor[OfRequest], item: OfRequest) -> int:
+    """Return the bytes in float32 of the images that a prediction is made from, by their headers.
+
+    An image that cannot be read counts as nothing: its error is raised where it is predicted from.
+    """
+    total = 0
+    for path in predictor.inputs(item):
+        with suppress(LongflowError):
+            total += 4 * math.prod(read_header(path)[0])
+    return total
 
 
 def _described(error: Exception, case: str) -> str:

@@ -60,6 +60,17 @@ def test_every_item_takes_its_steps_in_order(items):
         assert noted.place("begin", item) < noted.place("make", item)
 
 
+@pytest.mark.parametrize("large", ["", "a", "c", "ab", "bd", "abcd"])
+def test_no_other_item_is_worked_on_while_a_large_one_is(large):
+    noted = Noted()
+    steps = noted.read, noted.make, noted.write, noted.begin
+    assert overlapped("abcd", *steps, alone=lambda item: item in large) == [None] * 4
+    assert noted.items_of("write ends") == list("abcd")
+    for item in large:
+        first, last = noted.place("read", item), noted.place("make ends", item)
+        assert {event[1] for event in noted.events[first:last]} == {item}
+
+
 def test_items_are_made_in_the_thread_of_the_caller():
     noted = Noted()
     noted.run("abc")

@@ -21,7 +21,7 @@ from longflow.data.images import read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError, InUseError, ModelError, NotFoundError
 from longflow.files import write_json
 from longflow.inference.models import PredictionSettings
-from longflow.inference.predictor import Predictor, load_predictor, predict_folder
+from longflow.inference.predictor import Predictor, load_predictor, memory_of_input, predict_folder
 from longflow.inference.selection import select
 from longflow.methods.weights import read_checkpoint, write_checkpoint
 from longflow.paths import lock_in
@@ -146,6 +146,16 @@ def test_times_for_every_subject_instead(forecaster, folder, tmp_path):
     assert [item.target.case for item in requests] == ["a_t35", "a_t12.5", "b_t35", "b_t12.5"]
     assert [len(item.context) for item in requests] == [3, 2, 3, 2]
     assert read_json(tmp_path / "out" / "a_t12.5.json")["context"] == ["a_0", "a_1"]
+
+
+def test_the_memory_of_the_input_is_that_of_its_voxels(dataset, forecaster, folder):
+    """In float32; a file that cannot be read counts as nothing, and its own error is said later."""
+    requests = forecaster.requests(folder, forecaster.models.description)
+    item = requests[0]
+    scans = len(forecaster.inputs(item))
+    assert scans > 1 and memory_of_input(forecaster, item) == scans * 4 * np.prod(SHAPE)
+    forecaster.inputs(item)[0].write_bytes(b"no image")
+    assert memory_of_input(forecaster, item) == (scans - 1) * 4 * np.prod(SHAPE)
 
 
 def test_the_output_is_a_valid_input(dataset, forecaster, folder, tmp_path):

@@ -5,6 +5,11 @@ usual memory layout. Ratios within a run mean something; absolute times depend o
 
     python benchmarks/flow_network.py                         # 11 scans of 32 x 128 x 128, 32 features
     python benchmarks/flow_network.py --shape 3 16 64 64 --repeat 10
+
+With a checkout of the code published with CRONOS (github.com/MIC-DKFZ/Longitudinal4DMed), its network runs as well, as
+its authors train it: float32, 32 features, multiples 1, 1, 2, 4.
+
+    python benchmarks/flow_network.py --published Longitudinal4DMed
 """
 
 import argparse
@@ -13,6 +18,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -23,6 +29,7 @@ from longflow.networks.precision import autocast, computes_bf16
 from longflow.plans import NetworkPlan
 
 SETTINGS = ("float32", "float32 channels_last", "as longflow trains")
+PUBLISHED = "published code"
 EULER_STEPS = (1, 2, 5, 10)
 CODE_SIZE = 64
 
@@ -33,21 +40,27 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=32, help="of the first stage")
     parser.add_argument("--repeat", type=int, default=3, help="timed runs; the median is reported")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--setting", choices=SETTINGS, help=argparse.SUPPRESS)
+    parser.add_argument("--published", type=Path, help="folder of the published code")
+    parser.add_argument("--setting", choices=(*SETTINGS, PUBLISHED), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.setting:
         print(json.dumps(measure(options)))
         return
     shape = " x ".join(map(str, options.shape))
     precision = "bf16" if computes_bf16(options.device) else "float32"
-    print(f"{shape}, {options.features} features, {options.device}; longflow trains in {precision} here")
-    results = {setting: in_own_process(setting) for setting in SETTINGS}
+    where = f"{options.device}, {torch.get_num_threads()} threads"
+    print(f"{shape}, {options.features} features, {where}; longflow trains in {precision} here")
+    settings = (*SETTINGS, PUBLISHED) if options.published else SETTINGS
+    results = {setting: in_own_process(setting) for setting in settings}
     first = results[SETTINGS[0]]
     for quantity in first:
         print(f"\n{quantity}")
         for setting, result in results.items():
             ratio = result[quantity] / first[quantity]
             print(f"  {setting:24s} {result[quantity]:8.3f}   {ratio:5.2f} x")
+        if options.published:
+            ratio = results[PUBLISHED][quantity] / results[SETTINGS[-1]][quantity]
+            print(f"  published code : as longflow trains {ratio:7.2f}")
 
 
 def in_own_process(setting: str) -> dict[str, float]:
@@ -61,8 +74,9 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     torch.manual_seed(0)
     device = torch.device(options.device)
     scans, *spatial = options.shape
-    network = FiLMUNet(scans, plan(options.features, len(spatial)), CODE_SIZE).to(device)
-    if options.setting != "float32":
+    network = published(options) if options.setting == PUBLISHED else ours(options)
+    network = network.to(device)
+    if options.setting not in ("float32", PUBLISHED):
         network = network.to(memory_format=torch.channels_last_3d)
     stack, code = torch.randn(1, scans, *spatial, device=device), torch.randn(1, CODE_SIZE, device=device)
     optimizer = torch.optim.AdamW(network.parameters())
@@ -88,6 +102,25 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             seconds = timed(lambda n=steps: integrate(lambda _, x: velocity(x), stack, "euler", n), 1, device)
             found[f"{steps} Euler steps, s"] = seconds
     return found
+
+
+def ours(options: argparse.Namespace) -> torch.nn.Module:
+    """FiLM U-Net of four scales."""
+    scans, *spatial = options.shape
+    return FiLMUNet(scans, plan(options.features, len(spatial)), CODE_SIZE)
+
+
+def published(options: argparse.Namespace) -> torch.nn.Module:
+    """Return the published network, called as ours; it gets times of scans, of which it makes its own code."""
+    sys.path.insert(0, str(options.published / "src" / "methods" / "fm_utils"))
+    from image_cond_unet import ConditionedUNet
+
+    class Published(ConditionedUNet):
+        def forward(self, stack: Tensor, code: Tensor) -> Tensor:
+            return super().forward(code[:, : stack.shape[1]], [stack, None])
+
+    multiples = [1, 1, 2, 4]
+    return Published(dim=options.shape, num_channels=options.features, num_res_blocks=1, channel_mult=multiples)
 
 
 def plan(features: int, dimensions: int) -> NetworkPlan:

@@ -6,7 +6,11 @@ weights alone, and no two of its runs are equal.) nnU-Net's learning rate falls 
 into 20. Seconds per step are those of training, waiting for data included; validation and files are not counted, nor is
 the first quarter of the steps, in which processes start and queues fill. Dice of both comes from nnU-Net's
 `compute_metrics_on_folder` on the label maps of the validation fold, which both predict with mirroring, with the
-weights at the end.
+weights at the end. On a CPU nnU-Net trains in the precision of longflow: bf16 where that computes in it.
+
+Before that, two ratios that other programs disturb least: both networks in one process, in turns, with the same
+weights, loss, precision and threads. They are of a step without loader and augmentation, and of the prediction of an
+image with mirroring.
 
 The folder holds images and labels as in the Medical Segmentation Decathlon: imagesTr and labelsTr (or images and
 labels) with files of the same names, or nnU-Net's names; one channel.
@@ -24,7 +28,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 NAME, CONFIGURATION, ENDING, EPOCHS = "Dataset999_Benchmark", "3d_fullres", ".nii.gz", 20
 UNTIMED = 0.25
@@ -43,12 +49,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="default: cpu")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw patches, for each (default: 1)")
     parser.add_argument("--work", type=Path, help="folder to work in and keep (default: a temporary one)")
-    parser.add_argument("--tool", choices=("plan", *TOOLS), help=argparse.SUPPRESS)
+    parser.add_argument("--tool", choices=("plan", "alternate", *TOOLS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.iterations % EPOCHS:
         parser.error(f"--iterations must be a multiple of {EPOCHS}")
     if options.tool:
-        {"plan": plan_both, "nnunet": train_nnunet, "longflow": train_longflow}[options.tool](options)
+        tools = {"plan": plan_both, "alternate": alternate, "nnunet": train_nnunet, "longflow": train_longflow}
+        tools[options.tool](options)
         return
     with tempfile.TemporaryDirectory() as temporary:
         options.work = (options.work or Path(temporary)).resolve()
@@ -59,6 +66,12 @@ def compare(options: argparse.Namespace) -> None:
     """Each tool in a process of its own, one after the other."""
     copy_raw_data(options)
     in_own_process("plan", options)
+    in_turns = in_own_process("alternate", options)
+    print(f"\n{in_turns['compared']}")
+    for work in ("step", "prediction"):
+        nnunet, longflow = in_turns[work]
+        print(f"{work:10s} nnunet {nnunet:.3f} s, longflow {longflow:.3f} s: {longflow / nnunet:.2f} of its time")
+    print(f"largest difference of the logits: {in_turns['difference']:.1e} of the largest logit\n")
     results = {tool: in_own_process(tool, options) for tool in TOOLS}
     print(f"\nfold {options.fold}, {options.iterations} steps, {options.device}")
     print(f"{'':10s} {'mean Dice':>10s} {'s per step':>11s}")
@@ -183,11 +196,98 @@ def plan_both(options: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def alternate(options: argparse.Namespace) -> None:
+    """Median seconds of a step and of a prediction of both networks in turns, and how far their logits differ."""
+    import numpy as np
+    import torch
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    from longflow.inference.windows import WindowSettings
+    from longflow.methods.batches import ScanBatch
+    from longflow.methods.registry import build_method
+    from longflow.networks.precision import autocast, channels_last, computes_bf16
+    from longflow.networks.unet import describe_architecture
+    from longflow.nnunet import build_network
+    from longflow.paths import DatasetPaths
+    from longflow.plans import read_plans
+    from longflow.tasks.segment.windows import predict_logits
+
+    plans, device = read_plans(DatasetPaths(NAME).plans()), torch.device(options.device)
+    configuration = plans.configuration(CONFIGURATION)
+    patch, batch = configuration.patch_size, configuration.batch_size
+    ours = build_method("unet", plans, CONFIGURATION).to(device).to(memory_format=channels_last(len(patch)))
+    outputs = ours.label_manager.num_segmentation_heads
+    theirs = build_network(describe_architecture(configuration.network), len(plans.channel_names), outputs).to(device)
+    theirs.load_state_dict(ours.network.unet.state_dict())
+    image = torch.randn(batch, len(plans.channel_names), *patch, device=device)
+    scales = [logits.shape[2:] for logits in theirs(image)]
+    labels = [torch.randint(0, outputs, (batch, 1, *scale), device=device).float() for scale in scales]
+
+    def step_of(parameters, loss_of):
+        optimizer = torch.optim.SGD(parameters, 1e-3, momentum=0.99, nesterov=True, weight_decay=3e-5)
+
+        def step():
+            optimizer.zero_grad(set_to_none=True)
+            with autocast(device):
+                loss = loss_of()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 12)
+            optimizer.step()
+
+        return step
+
+    steps = (
+        step_of(list(theirs.parameters()), lambda: ours.supervised_loss(theirs(image), labels)),
+        step_of(list(ours.parameters()), lambda: ours.training_step(ScanBatch(image=image, labels=labels))),
+    )
+    found = {"step": in_turns(steps, device)}
+    theirs.load_state_dict(ours.network.unet.state_dict())
+    theirs.decoder.deep_supervision = False
+    predictor = nnUNetPredictor(device=device, perform_everything_on_device=False, allow_tqdm=False)
+    predictor.network, predictor.configuration_manager = theirs.eval(), SimpleNamespace(patch_size=patch)
+    predictor.allowed_mirroring_axes = tuple(range(len(patch)))
+    predictor.label_manager = SimpleNamespace(num_segmentation_heads=outputs)
+    predictor.list_of_parameters = [theirs.state_dict()]
+    shape = (len(plans.channel_names), patch[0] + patch[0] // 2, *patch[1:])  # two tiles
+    case = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    predictions = (
+        lambda: predictor.predict_logits_from_preprocessed_data(torch.from_numpy(case)).numpy(),
+        lambda: predict_logits([ours.eval()], case, WindowSettings(device, 0.5, True)),
+    )
+    found["prediction"] = in_turns(predictions, device)
+    expected, predicted = (predict().astype(np.float32) for predict in predictions)
+    found["difference"] = float(abs(expected - predicted).max() / abs(expected).max())
+    edges = " x ".join(map(str, case.shape[1:]))
+    found["compared"] = (
+        f"in turns, {options.device}, {torch.get_num_threads()} threads: a step in "
+        f"{'bf16' if computes_bf16(device) else 'float32'} of {batch} x {' x '.join(map(str, patch))}, features "
+        f"{configuration.network.features_per_stage}; a prediction of {edges} with mirroring"
+    )
+    (options.work / "alternate.json").write_text(json.dumps(found))
+
+
+def in_turns(works, device, rounds: int = 3) -> list[float]:
+    """Median seconds of each of several works, done one after the other in each round; the first does not count."""
+    import torch
+
+    seconds = [[] for _ in works]
+    for _ in range(rounds + 1):
+        for work, mine in zip(works, seconds, strict=True):
+            begun = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            mine.append(time.perf_counter() - begun)
+    return [sorted(mine[1:])[rounds // 2] for mine in seconds]
+
+
 def train_nnunet(options: argparse.Namespace) -> None:
     """nnU-Net's trainer with a chosen number of steps."""
     import numpy as np
     import torch
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    from longflow.networks.precision import autocast
 
     class ShortTrainer(nnUNetTrainer):
         """So many steps, cut into epochs; one step of validation after each; no files but the label maps."""
@@ -199,6 +299,10 @@ def train_nnunet(options: argparse.Namespace) -> None:
             self.num_val_iterations_per_epoch = 1
             self.disable_checkpointing = True
             self.seconds, self.steps = 0.0, 0
+
+        def train_step(self, batch):
+            with autocast(self.device) if self.device.type == "cpu" else nullcontext():
+                return super().train_step(batch)
 
         def on_train_epoch_start(self):
             super().on_train_epoch_start()

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from longflow.networks.precision import GroupNorm, autocast, channels_last, computes_bf16
+from longflow.networks.precision import (
+    GroupNorm,
+    GuardedConv3d,
+    InstanceNorm,
+    autocast,
+    channels_last,
+    computes_bf16,
+    speed_up_norms,
+)
 from longflow.private import cpu_has_bf16
 
 PACKAGE = Path(__file__).parents[2] / "longflow"
@@ -99,3 +107,47 @@ def test_group_norm_in_bf16_and_channels_last_is_that_of_float32(spatial):
     (found.float() * direction).sum().backward()
     (expected * direction).sum().backward()
     assert (low.grad.float() - high.grad).norm() < 0.02 * high.grad.norm()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_small_maps_are_convolved_by_onednn_with_the_results_of_float64(layout):
+    torch.manual_seed(0)
+    layer, image = GuardedConv3d(4, 8, 3, padding=1), torch.randn(1, 4, 6, 5, 7)
+    image = image.contiguous(memory_format=layout).requires_grad_()
+    exact, double = torch.nn.Conv3d(4, 8, 3, padding=1).double(), image.detach().double().requires_grad_()
+    exact.load_state_dict(layer.state_dict())
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile, autocast_off():
+        found = layer(image)
+        found.square().sum().backward()
+    exact(double).square().sum().backward()
+    torch.testing.assert_close(found.double(), exact(double), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(image.grad.double(), double.grad, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(layer.weight.grad.double(), exact.weight.grad, atol=1e-3, rtol=1e-5)
+    names = {event.key for event in profile.key_averages()}
+    if torch.backends.mkldnn.is_available():
+        assert not [name for name in names if "slow_conv" in name]
+
+
+def autocast_off():
+    return torch.autocast("cpu", enabled=False)
+
+
+@pytest.mark.parametrize("spatial", [(6, 5), (3, 6, 5)])
+def test_instance_norm_in_channels_last_stays_there_and_is_that_of_float64(spatial):
+    torch.manual_seed(0)
+    kind = {2: torch.nn.InstanceNorm2d, 3: torch.nn.InstanceNorm3d}[len(spatial)]
+    norm = speed_up_norms(torch.nn.Sequential(kind(4, affine=True)))[0]
+    assert type(norm) is InstanceNorm
+    torch.nn.init.normal_(norm.weight)
+    exact = kind(4, affine=True).double()
+    exact.load_state_dict(norm.state_dict())
+    x, direction = torch.randn(2, 4, *spatial), torch.randn(2, 4, *spatial)
+    image = x.contiguous(memory_format=channels_last(len(spatial))).requires_grad_()
+    double = x.double().requires_grad_()
+    found, expected = norm(image), exact(double)
+    assert found.is_contiguous(memory_format=channels_last(len(spatial)))
+    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+    (found * direction).sum().backward()
+    (expected * direction).sum().backward()
+    torch.testing.assert_close(image.grad.double(), double.grad, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(norm.weight.grad.double(), exact.weight.grad, atol=1e-4, rtol=1e-4)

@@ -30,7 +30,10 @@ def predict_logits(methods: Sequence[Method], image: np.ndarray, settings: Windo
 def logits_of_slices(
     methods: Sequence[Method], image: np.ndarray, settings: WindowSettings
 ) -> Generator[np.ndarray, None, None]:
-    """Predict the logits of a scan with the mean of several folds, bit-identical to nnU-Net's predictor.
+    """Predict the logits of a scan with the mean of several folds, as nnU-Net's predictor does.
+
+    Everything but the network is bit-identical. On a CPU the network's small maps are convolved by oneDNN, which torch
+    avoids: logits then differ by 2e-6 of the largest one, before they are rounded to half precision.
 
     Tiles are predicted one at a time, padded with zeros, and weighted with nnU-Net's Gaussian. Sums are kept in half
     precision on the CPU, for each fold by itself. An exported model thus gives the same labels in nnU-Net. For the

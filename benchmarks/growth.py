@@ -91,7 +91,7 @@ def network_rows(against: str, shapes: dict[int, tuple[int, list[int]]], threads
     """Points of a training step and of a forecast of two solver steps."""
     rows = []
     for size, (scans, patch_size) in shapes.items():
-        memory.SHAPES["growth"] = ("cronos", scans, 16, memory.ANISOTROPIC, 1, patch_size, False)
+        memory.SHAPES["growth"] = ("cronos", scans, 16, memory.ANISOTROPIC, 2, patch_size, False)
         for what, work in {"training step": memory.train_steps, "forecast": context_memory.predict}.items():
             rows.append(row(against, size, what, *apart(threads, network_cost, work)))
     return rows
@@ -192,7 +192,7 @@ def show_exponents(rows: list[dict]) -> None:
 def draw(rows: list[dict], path: Path) -> None:
     """Seconds above, memory below; a column for each quantity, relative to its smallest size. Grey: linear."""
     quantities = list(dict.fromkeys(row["against"] for row in rows))
-    figure, axes = plt.subplots(2, len(quantities), figsize=(12, 6), layout="constrained", sharex="col")
+    figure, axes = plt.subplots(2, len(quantities), figsize=(12, 6), layout="constrained", sharex="col", squeeze=False)
     for column, against in enumerate(quantities):
         own = [row for row in rows if row["against"] == against]
         sizes = sorted({row["size"] for row in own})

@@ -151,10 +151,13 @@ def test_pairs_cost_more(to_segment):
 
 
 def test_the_optimizer_is_the_methods(to_segment, monkeypatch):
-    """SGD keeps one number for each weight, Adam two."""
+    """SGD keeps one number for each weight that has a gradient, Adam two."""
     sgd = training_memory("unet", to_segment, "3d_fullres", "cuda")
     adam = dataclasses.replace(build_method("unet", to_segment, "3d_fullres").recipe, optimizer="adam")
-    weights = sum(weight.numel() for weight in build_method("unet", to_segment, "3d_fullres").parameters())
+    model = build_method("unet", to_segment, "3d_fullres")
+    model.training_step(samples_of(model).largest_batch(to_segment, "3d_fullres", 2)).backward()
+    weights = sum(weight.numel() for weight in model.parameters() if weight.grad is not None)
+    assert weights < sum(weight.numel() for weight in model.parameters())  # the coarsest output has none
     monkeypatch.setattr(method_class("unet"), "recipe", adam)
     assert training_memory("unet", to_segment, "3d_fullres", "cuda") == pytest.approx(sgd + 4 * weights)
 

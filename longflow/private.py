@@ -80,10 +80,13 @@ def cpu_has_bf16() -> bool:
 
 
 def cpu_has_amx() -> bool:
-    """Tell whether the processor has AMX instructions, whether libraries may use them or not."""
+    """Tell whether the processor has AMX instructions, whether libraries may use them or not.
+
+    A virtual machine can hide them. Every processor with avx512_fp16 has them (Intel since Sapphire Rapids).
+    """
     import torch
 
-    return torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_amx_tile_supported() or torch.cpu.get_capabilities().get("avx512_fp16", False)
 
 
 def open_blosc2(path: Path) -> "blosc2.NDArray":

@@ -20,7 +20,8 @@ def computes_bf16(device: torch.device | str) -> bool:
     On a CPU it does where the processor has avx512_bf16; elsewhere it is emulated and far slower than float32. Where it
     has AMX, too, bf16 is never used. oneDNN (torch 2.15) writes beyond its memory in bf16 gradients of some 3D
     convolutions with AMX instructions: the process dies, or continues with damaged memory. Without AMX instructions,
-    bf16 is slower than float32 on such processors (a 3 x 3 x 3 convolution and its gradient: 1.5 times).
+    as where a virtual machine hides them, bf16 is slower than float32 on such processors (a 3 x 3 x 3 convolution and
+    its gradient: 1.5 to 1.7 times).
     """
     kind = torch.device(device).type
     if kind == "cuda":

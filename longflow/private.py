@@ -86,7 +86,9 @@ def cpu_has_amx() -> bool:
     """
     import torch
 
-    return torch.cpu._is_amx_tile_supported() or torch.cpu.get_capabilities().get("avx512_fp16", False)
+    # older releases of torch do not tell
+    fp16 = getattr(torch.cpu, "get_capabilities", dict)().get("avx512_fp16", False)
+    return torch.cpu._is_amx_tile_supported() or fp16
 
 
 def open_blosc2(path: Path) -> "blosc2.NDArray":

@@ -175,13 +175,15 @@ def resample(
 def thick_axis(spacing: Sequence[float], new_spacing: Sequence[float]) -> int | None:
     """Return the axis across thick slices, along which :func:`resample` repeats them; None where none are thick.
 
+    Importing nnU-Net's function would import torch.
+
     :param spacing: mm, before.
     :param new_spacing: mm, after.
     """
-    from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
-
-    separately, axis = determine_do_sep_z_and_axis(None, spacing, new_spacing)
-    return int(axis) if separately else None
+    for edges in (list(spacing), list(new_spacing)):
+        if max(edges) / min(edges) > anisotropy_threshold():
+            return edges.index(max(edges)) if edges.count(max(edges)) == 1 else None
+    return None
 
 
 def shape_at_spacing(shape: Sequence[int], spacing: Sequence[float], new_spacing: Sequence[float]) -> np.ndarray:

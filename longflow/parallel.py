@@ -100,7 +100,7 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
     while waiting:
         under_way: dict[Future, str] = {}
         pool = ProcessPoolExecutor(
-            processes, worker_context(work.__module__), initializer=_begin_worker, initargs=(dict(os.environ),)
+            processes, start_server(work.__module__), initializer=_begin_worker, initargs=(_with_one_thread(),)
         )
         try:
             names = iter(list(waiting))
@@ -145,13 +145,29 @@ def worker_context(*modules: str) -> multiprocessing.context.BaseContext:
     return context
 
 
-def start_server(*modules: str) -> None:
+def start_server(*modules: str) -> multiprocessing.context.BaseContext:
     """Start the server of the workers now: it imports their modules while this process does other things.
 
     :param modules: as in :func:`worker_context`, for all workers of the command.
+    :returns: the context.
     """
-    worker_context(*modules)
-    forkserver.ensure_running()
+    context = worker_context(*modules)
+    own = dict(os.environ)
+    os.environ.update(_with_one_thread())  # libraries read it when they are loaded
+    try:
+        forkserver.ensure_running()
+    finally:
+        os.environ.clear()
+        os.environ.update(own)
+    return context
+
+
+def _with_one_thread() -> dict[str, str]:
+    """Return the environment of a worker: there is one for each core, so each computes with one thread.
+
+    A user's own numbers stay.
+    """
+    return {**dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"), **os.environ}
 
 
 def _begin_worker(environment: dict[str, str]) -> None:

@@ -44,7 +44,10 @@ def watch_operations(after: Callable[[Any, tuple, list["torch.Tensor"]], None]) 
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-            result = operation(*args, **(kwargs or {}))
+            if operation is torch.ops.aten.native_group_norm_backward.default:
+                result = tuple(torch.empty_like(one) for one in (args[1], args[4], args[4]))
+            else:
+                result = operation(*args, **(kwargs or {}))
             after(operation, args, [leaf for leaf in tree_iter(result) if isinstance(leaf, torch.Tensor)])
             return result
 

@@ -212,6 +212,16 @@ def test_the_axis_across_thick_slices(spacing, new_spacing, axis):
     assert nnunet.thick_axis(spacing, new_spacing) == axis
 
 
+def test_the_axis_across_thick_slices_is_that_of_nnunet():
+    from nnunetv2.preprocessing.resampling.default_resampling import determine_do_sep_z_and_axis
+
+    spacings = np.random.default_rng(0).choice([0.5, 1, 1.5, 2, 4, 6], size=(500, 2, 3))
+    found = [nnunet.thick_axis(*pair) for pair in spacings]
+    expected = [determine_do_sep_z_and_axis(None, *pair) for pair in spacings]
+    assert found == [int(axis) if separately else None for separately, axis in expected]
+    assert {None, 0, 1, 2} == set(found)
+
+
 def test_the_largest_share_wins_among_labels():
     labels = np.broadcast_to(np.array([0, 0, 5, 5]), (1, 4, 4, 4)).astype(np.int16)
     found = nnunet.resample(labels, (4, 4, 8), (1, 1, 1), (1, 1, 0.5), nnunet.LABEL_RESAMPLING)

@@ -174,3 +174,15 @@ def is_alive(process):
 def test_a_worker_killed_for_want_of_memory_is_tried_again_alone(tmp_path):
     subjects = {f"s{number}": (number, tmp_path) for number in range(4)}
     assert dict(for_each_subject(killed_once, subjects, 2)) == {f"s{number}": number for number in range(4)}
+
+
+def variable(name):
+    return os.environ.get(name)
+
+
+def test_a_worker_computes_with_one_thread_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    names = {name: name for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
+    assert dict(for_each_subject(variable, names, 2)) == {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "3"}
+    assert "OPENBLAS_NUM_THREADS" not in os.environ

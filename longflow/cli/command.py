@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 the user's data or command; 2 our fault; 130 stopped by th
 """
 
 import argparse
+import atexit
 import errno
 import gc
 import logging
@@ -98,6 +99,7 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
     """
     options = parser.parse_args(arguments)
     _set_up_logging(options.verbose, options.debug)
+    atexit.register(gc.freeze)  # else ending takes a second: Python searches for garbage among all that was imported
     try:
         with _only_installed_modules():
             work(options)

@@ -2,13 +2,11 @@
 
 import argparse
 from collections.abc import Sequence
-from importlib import import_module
 from typing import get_args
 
 from longflow.cli import command, flags
 from longflow.paths import DatasetPaths, is_file_of_plans, name_of_plans, resolve_dataset_name
 from longflow.plans import Encoder, PresetName
-from longflow.private import FAKE_TENSORS
 from longflow.task import all_tasks
 
 EXAMPLE = """
@@ -17,23 +15,6 @@ longflow_plan -d 101 --preset L --gpu_memory 40 -p longflowPlansL
 longflow_plan -d 103 --encoder residual -p longflowPlansResidual
 longflow_plan -d 101 -p plans/acdc.json
 """
-
-#: what planning imports, for seconds; the workers need it too
-MODULES = ("longflow.planning.run", "longflow.flow.solvers", *FAKE_TENSORS)
-
-
-def begin_imports(processes: int | None, *further: str) -> None:
-    """Import what planning needs, in this process and in the server of the workers at the same time.
-
-    :param processes: number of workers; None: all available cores.
-    :param further: modules that workers of the command need as well.
-    """
-    from longflow.parallel import available_cores, start_server
-
-    if (processes or available_cores()) > 1:
-        start_server(*further, *MODULES)
-    for module in MODULES:
-        import_module(module)
 
 
 def add_planning_flags(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +53,6 @@ def parser() -> command.Parser:
 def work(options: argparse.Namespace) -> None:
     """Plan the dataset."""
     name = resolve_dataset_name(options.dataset)
-    begin_imports(None)
     plan_and_show(name, options.preset, options.gpu_memory, options.plans, options.encoder)
 
 
@@ -82,7 +62,6 @@ def plan_and_show(
     gpu_memory: float | None,
     plans_name: str,
     encoder: Encoder | None,
-    processes: int | None = None,
 ) -> None:
     """Plan a dataset and print the summary.
 
@@ -90,10 +69,10 @@ def plan_and_show(
     :param gpu_memory: GB; None: that of the preset.
     :param plans_name: name of the plans, or the file of a reference plan.
     :param encoder: None: that of the task.
-    :param processes: number of worker processes; None: all available cores.
     """
-    from longflow.planning.run import default_preset, plan_dataset
-    from longflow.planning.summary import summarize
+    with command.importing():
+        from longflow.planning.run import default_preset, plan_dataset
+        from longflow.planning.summary import summarize
 
     if preset is None and not is_file_of_plans(plans_name):
         preset = default_preset()
@@ -102,7 +81,7 @@ def plan_and_show(
             f"Preset {preset}: {found}. Choose another one by --preset tiny|S|M|L", markup=False, highlight=False
         )
     with command.console.status("Planning: estimating the memory of training steps ..."):
-        planned = plan_dataset(dataset_name, preset, gpu_memory, plans_name, encoder, processes)
+        planned = plan_dataset(dataset_name, preset, gpu_memory, plans_name, encoder)
     command.console.print(summarize(planned.fingerprint, planned.plans), markup=False, highlight=False)
     if planned.previous:
         text = f"The previous plans of this name were different; they are kept as {planned.previous}"

@@ -44,9 +44,10 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     """Do all steps for one dataset; an error of the data stops before anything is written."""
     from longflow.cli import extract_fingerprint, plan, preprocess, verify
     from longflow.data.dataset import training_series
+    from longflow.parallel import start_server
     from longflow.plans import read_plans
 
-    plan.begin_imports(options.processes, "longflow.integrity.voxels", "longflow.preprocessing.run")
+    start_server("longflow.integrity.voxels", "longflow.preprocessing.run")
     if not options.no_verify:
         verify.check(DatasetPaths(name), options.processes)
     step = argparse.Namespace(
@@ -57,7 +58,7 @@ def prepare(name: str, options: argparse.Namespace) -> None:
         configurations=options.configurations,
     )
     extract_fingerprint.work(step)
-    plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans, options.encoder, options.processes)
+    plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans, options.encoder)
     preprocess.work(step)
     description, all_series = training_series(DatasetPaths(name).raw)
     task = get_task(description.task)

@@ -1,8 +1,5 @@
 """Make plans from a fingerprint."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 import torch
 
 from longflow.data.dataset import DatasetDescription
@@ -11,7 +8,6 @@ from longflow.errors import ConfigurationError
 from longflow.fingerprint.fingerprint import Fingerprint
 from longflow.methods.registry import known_methods, network_of
 from longflow.networks.precision import computes_bf16, default_device
-from longflow.parallel import for_each_subject
 from longflow.paths import PLANS_NAME
 from longflow.planning.channels import plan_channels
 from longflow.planning.memory import GB, training_memory
@@ -28,7 +24,6 @@ def make_plans(
     gpu_memory: float | None = None,
     plans_name: str = PLANS_NAME,
     encoder: Encoder | None = None,
-    processes: int | None = 1,
 ) -> Plans:
     """Decide everything for a dataset.
 
@@ -38,7 +33,6 @@ def make_plans(
     :param description: dataset.json.
     :param preset_name: tiny, S, M or L.
     :param plans_name: name of the plans.
-    :param processes: number of worker processes for the memory of the methods; None: all available cores.
     :returns: the plans.
     :raises DataError: the dataset cannot serve its task (no subject has two scans).
     :raises ConfigurationError: nothing fits the memory, or dataset.json requests something impossible.
@@ -69,10 +63,10 @@ def make_plans(
         inference=task.inference(size) or InferencePlan(),
         training_data=fingerprint.training_data(),
     )
-    return _with_space(plans, fingerprint, size, processes)
+    return _with_space(plans, fingerprint, size)
 
 
-def _with_space(plans: Plans, fingerprint: Fingerprint, size: Preset, processes: int | None) -> Plans:
+def _with_space(plans: Plans, fingerprint: Fingerprint, size: Preset) -> Plans:
     """Add the spatial choices, the memory of every planned method and the task's remarks."""
     task = get_task(plans.task)
     scans = [len(times) for times in fingerprint.temporal.times]
@@ -80,7 +74,6 @@ def _with_space(plans: Plans, fingerprint: Fingerprint, size: Preset, processes:
     space = plan_space(
         fingerprint.spatial, size, steps.largest, plans.gpu_memory * GB, sum(scans), own_slices=task.own_slices
     )
-    steps.estimate_all(space.configurations, processes)
     for plan in space.configurations.values():
         by_method = steps.by_method(plan.patch_size, plan.network, plan.batch_size)
         plan.memory_estimate = {method: round(needed / GB, 3) for method, needed in by_method.items()}
@@ -139,29 +132,7 @@ class TrainingSteps:
         """Return the bytes of every planned method."""
         return {method: self._of(method, patch_size, network, batch_size) for method in self.methods}
 
-    def estimate_all(self, configurations: Mapping[str, ConfigurationPlan], processes: int | None) -> None:
-        """Estimate the bytes of every planned method for all configurations, several at a time.
-
-        :param processes: number of worker processes; None: all available cores.
-        """
-        if default_device().type != "cpu":
-            processes = 1  # fake tensors take memory of a GPU, in every process
-        steps = {
-            f"{method} of {name}": self._step(method, plan.patch_size, plan.network, plan.batch_size)
-            for name, plan in configurations.items()
-            for method in self.methods
-        }
-        unknown = {name: step for name, step in steps.items() if step.key not in self._known}
-        for name, needed in for_each_subject(_bytes_of, unknown, processes):
-            self._known[steps[name].key] = needed
-
     def _of(self, method: str, patch_size: list[int], network: NetworkPlan, batch_size: int) -> float:
-        step = self._step(method, patch_size, network, batch_size)
-        if step.key not in self._known:
-            self._known[step.key] = _bytes_of(step)
-        return self._known[step.key]
-
-    def _step(self, method: str, patch_size: list[int], network: NetworkPlan, batch_size: int) -> "_Step":
         trial = ConfigurationPlan(
             data_identifier="trial",
             spacing=[1, 1, 1],
@@ -170,24 +141,8 @@ class TrainingSteps:
             batch_size=batch_size,
             network=network,
         )
-        plans = self.plans.model_copy(update={"configurations": {"trial": trial}})
-        return _Step(method, plans, self.device, self.bf16)
-
-
-@dataclass(frozen=True)
-class _Step:
-    """A training step of a method, with plans whose only configuration is "trial"."""
-
-    method: str
-    plans: Plans
-    device: str
-    bf16: bool
-
-    @property
-    def key(self) -> str:
-        return f"{self.method} {self.plans.configurations['trial'].model_dump_json()}"
-
-
-def _bytes_of(step: _Step) -> float:
-    """Estimate the bytes of a training step; may run in a worker."""
-    return training_memory(step.method, step.plans, "trial", step.device, step.bf16)
+        key = f"{method} {trial.model_dump_json()}"
+        if key not in self._known:
+            plans = self.plans.model_copy(update={"configurations": {"trial": trial}})
+            self._known[key] = training_memory(method, plans, "trial", self.device, self.bf16)
+        return self._known[key]

@@ -37,7 +37,6 @@ def plan_dataset(
     gpu_memory: float | None = None,
     plans_name: str = PLANS_NAME,
     encoder: Encoder | None = None,
-    processes: int | None = 1,
 ) -> Planned:
     """Make and write the plans of a dataset, whose fingerprint is updated first.
 
@@ -47,7 +46,6 @@ def plan_dataset(
         own sizes.
     :param encoder: for tasks that choose it; None: plain.
     :param dataset_name: as "Dataset101_Name".
-    :param processes: number of worker processes for the memory of the methods; None: all available cores.
     :returns: fingerprint and plans.
     :raises ConfigurationError: a setting cannot be used.
     :raises InUseError: another process makes plans of this name.
@@ -72,8 +70,7 @@ def plan_dataset(
         if reference:
             plans = plans_of_reference(reference, fingerprint, description)
         else:
-            preset = preset or default_preset()
-            plans = make_plans(fingerprint, description, preset, gpu_memory, plans_name, encoder, processes)
+            plans = make_plans(fingerprint, description, preset or default_preset(), gpu_memory, plans_name, encoder)
         previous = _keep_previous(plans, paths.plans(plans_name), paths.plans(f"{plans_name}_previous"))
         write_plans(plans, paths.plans(plans_name))
     return Planned(fingerprint, plans, previous)

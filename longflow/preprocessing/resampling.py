@@ -6,6 +6,7 @@ axis they are a product with a matrix, whose rows are nothing but rounding away 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy.ndimage import zoom
@@ -71,6 +72,7 @@ def cubic_slabs(
         yield part, values.take(repeated, axis=1 + thick) if thick in (1, 2) else values
 
 
+@lru_cache(maxsize=16)  # scans of a subject, and often of a cohort, have the same shape
 def cubic_matrix(size: int, new: int) -> np.ndarray:
     """Return what cubic splines do along an axis: (new, size), float64."""
     units = np.eye(size)

@@ -115,7 +115,7 @@ def preprocess_dataset(
         sizes = {subject: _estimated_bytes(job) for subject, job in jobs.items()}
         _check_disk(paths.preprocessed, sum(disk for disk, _ in sizes.values()))
         processes = processes_that_fit(processes, [memory for _, memory in sizes.values()])
-        if any(_is_resampled(job) for job in jobs.values()):
+        if get_task(plans.task).uses_labels:
             worker_context(RESAMPLING_MODULE)  # imported once for all workers
         for _ in for_each_subject(_prepare, jobs, processes, progress):
             pass
@@ -225,14 +225,6 @@ def _up_to_date(series: Series, plans: Plans, output: Output) -> bool:
     except DataError:  # missing, damaged or of an older form
         return False
     return found.digest == series_digest(series, plans, output.configuration)
-
-
-def _is_resampled(job: Job) -> bool:
-    """Tell whether the first scan of a subject has another spacing than an output."""
-    spacing = read_geometry(existing_scans(job.series)[0].images[0]).array_spacing
-    plans = [job.plans.configuration(output.configuration) for output in job.outputs]
-    own = [spacing[axis] for axis in job.plans.transpose_forward]
-    return any(not plan.own_grid and list(plan.spacing) != own for plan in plans)
 
 
 def _estimated_bytes(job: Job) -> tuple[int, int]:

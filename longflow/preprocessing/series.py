@@ -63,7 +63,7 @@ def prepare_series(series: Series, plans: Plans, configuration_name: str) -> Pre
     scans = existing_scans(series)
     if not scans:
         raise DataError(f"Subject {series.subject} has no scan whose images exist.")
-    volumes = [read_scan(scan.images) for scan in scans]
+    volumes, task = [read_scan(scan.images) for scan in scans], get_task(plans.task)
     raw = RawSeries(
         subject=series.subject,
         cases=[scan.case for scan in scans],
@@ -71,9 +71,11 @@ def prepare_series(series: Series, plans: Plans, configuration_name: str) -> Pre
         volumes=volumes,
         labels=[
             read_label(scan.label, scan.images[0], volume.geometry) for scan, volume in zip(scans, volumes, strict=True)
-        ],
+        ]
+        if task.uses_labels
+        else [],
         sources=[str(scan.images[0]) for scan in scans],
-        phases=[scan.phase for scan in scans] if get_task(plans.task).uses_phases else (),
+        phases=[scan.phase for scan in scans] if task.uses_phases else (),
     )
     prepared = prepare_volumes(raw, plans, configuration_name)
     prepared.properties.digest = series_digest(series, plans, configuration_name)
@@ -185,30 +187,30 @@ def _outside_marked(label: np.ndarray, scan: np.ndarray) -> np.ndarray:
 def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
     """Hash everything that a prepared series depends on: its files, the plan's grid and the normal form.
 
-    A file counts with its content, so that a copied dataset need not be prepared again, and a replaced scan is. Patch
-    sizes and networks do not change the data.
+    Labels count only for tasks that learn from them. A file counts with its content, so that a copied dataset need not
+    be prepared again, and a replaced scan is. Patch sizes and networks do not change the data.
 
     :param series: the subject's scans.
     :param plans: grid and normal form.
     :param configuration_name: name of one of its configurations.
     :returns: 16 hexadecimal digits.
     """
-    plan = plans.configuration(configuration_name)
-    scans = [
-        [scan.case, scan.time, *([path.name, file_digest(path)] for path in (*scan.images, scan.label) if path)]
-        for scan in existing_scans(series)
-    ]
+    plan, task, scans = plans.configuration(configuration_name), get_task(plans.task), existing_scans(series)
+    files = [(*scan.images, scan.label) if task.uses_labels else scan.images for scan in scans]
     content = {
         "format": FORMAT,
-        "scans": scans,
+        "scans": [
+            [scan.case, scan.time, *([path.name, file_digest(path)] for path in paths if path)]
+            for scan, paths in zip(scans, files, strict=True)
+        ],
         "spacing": plan.spacing,
         "transpose": plans.transpose_forward,
         "channels": [channel.numbers() for channel in plans.channels],
         "task": plans.task,
         "labels": values_to_locate(plans.labels),
     }
-    if get_task(plans.task).uses_phases:
-        content["phases"] = [scan.phase for scan in existing_scans(series)]
+    if task.uses_phases:
+        content["phases"] = [scan.phase for scan in scans]
     if plan.own_grid:
         content["spacing"] = "own"
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import torch
 
 from longflow.errors import ConfigurationError
 from longflow.methods.registry import build_method, method_class, named_with_network
@@ -36,29 +35,6 @@ def test_plans_are_valid_and_survive_the_disk(tmp_path, quick_memory):
         assert plan.reasons
         assert set(plan.memory_estimate) == set(get_task("forecast").planned_methods(plans, True))
         assert max(plan.memory_estimate.values()) <= plans.gpu_memory
-
-
-def test_methods_are_estimated_in_worker_processes(monkeypatch, quick_memory):
-    """Each method of each configuration once; what decided the patch is not estimated again."""
-    seen = {}
-
-    def in_workers(work, steps, processes):
-        seen.update(dict.fromkeys(steps, processes))
-        return ((name, work(step)) for name, step in steps.items())
-
-    found = fingerprint(CINE, [9, 250, 216], [10, 1.5, 1.5], "frames")
-    alone = make_plans(found, description("frames"), "tiny")
-    monkeypatch.setattr(planning, "for_each_subject", in_workers)
-    monkeypatch.setattr(planning, "default_device", lambda: torch.device("cpu"))
-    assert make_plans(found, description("frames"), "tiny", processes=3) == alone
-    decided = get_task("forecast").deciding_methods(alone, [])
-    others = {*get_task("forecast").planned_methods(alone, True)} - {*decided}
-    assert seen == {f"{method} of {name}": 3 for name in alone.configurations for method in others}
-
-    seen.clear()  # fake tensors of a GPU take its memory
-    monkeypatch.setattr(planning, "default_device", lambda: torch.device("cuda"))
-    make_plans(found, description("frames"), "tiny", processes=3)
-    assert set(seen.values()) == {1}
 
 
 def test_more_memory_gives_larger_patches(quick_memory):

@@ -11,7 +11,6 @@ import psutil
 import pytest
 
 from longflow.data.dataset import training_series
-from longflow.data.images import read_geometry
 from longflow.errors import ConfigurationError, DataError, InUseError, NotFoundError, WorkerError
 from longflow.files import write_json
 from longflow.nnunet import RESAMPLING_MODULE
@@ -52,19 +51,16 @@ def check_all(dataset):
         assert np.array_equal(found.images[:], expected.images)
 
 
-def test_the_server_imports_resampling_where_a_scan_is_resampled(dataset, monkeypatch):
+@pytest.mark.parametrize(("task", "expected"), [("forecast", []), ("segment", [RESAMPLING_MODULE])])
+def test_the_server_imports_resampling_where_labels_are_learned_from(dataset, monkeypatch, task, expected):
     found = []
     monkeypatch.setattr(run, "worker_context", lambda *modules: found.extend(modules))
     monkeypatch.setattr(run, "for_each_subject", lambda *_: ())
     plans = read_plans(dataset.plans())
-    _, (series, *_) = training_series(dataset.raw)
-    spacing = list(read_geometry(series.scans[0].images[0]).array_spacing)
-    for target, expected in ((spacing, []), ([2 * edge for edge in spacing], [RESAMPLING_MODULE])):
-        for plan in plans.configurations.values():
-            plan.spacing = [target[axis] for axis in plans.transpose_forward]
-        write_plans(plans, dataset.plans())
-        preprocess_dataset(NAME, processes=1)
-        assert found == expected
+    plans.task = task
+    monkeypatch.setattr(run, "read_plans", lambda path: plans)
+    preprocess_dataset(NAME, processes=1)
+    assert found == expected
 
 
 def test_only_what_is_missing_or_stale_is_done(dataset):

@@ -80,7 +80,10 @@ def test_a_scan_is_prepared_in_the_memory_of_the_result_and_a_few_slices(monkeyp
 
 def test_a_scan_without_label_is_minus_one(dataset):
     _, (series,) = training_series(dataset.raw)
-    prepared = prepare_series(series, make_plans(spacing=(4.0, 0.5, 0.5)), "3d_fullres")
+    plans = make_plans(spacing=(4.0, 0.5, 0.5))
+    assert prepare_series(series, plans, "3d_fullres").segmentations is None  # forecasts do not learn from labels
+    plans.task = "segment"
+    prepared = prepare_series(series, plans, "3d_fullres")
     assert prepared.segmentations.shape == (2, *prepared.properties.shape)
     assert prepared.segmentations.dtype == np.int16
     assert set(np.unique(prepared.segmentations[0])) == {0, 1}
@@ -120,8 +123,10 @@ def test_a_label_on_another_grid_is_an_error(dataset):
     label = dataset.raw / "labelsTr" / "s0_0.nii.gz"
     write_volume(volume.array[0] > 0, volume.geometry, "uint8", label)
     _, (series,) = training_series(dataset.raw)
+    plans = make_plans()
+    plans.task = "segment"
     with pytest.raises(DataError, match=r"s0_0\.nii\.gz: size is 25 x 20 x 6, but its image, .* has 24 x 20 x 6"):
-        prepare_series(series, make_plans(), "3d_fullres")
+        prepare_series(series, plans, "3d_fullres")
 
 
 def test_what_is_not_a_number_is_an_error():

@@ -21,7 +21,15 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 from pathlib import Path
+
+if __name__ == "profile":
+    # another script of this folder is running, and Python's cProfile imports its own module of this name
+    standard = PathFinder.find_spec("profile", [os.path.dirname(os.__file__)])
+    sys.modules["profile"] = module_from_spec(standard)
+    standard.loader.exec_module(sys.modules["profile"])
 
 HERE = Path(__file__).resolve().parent
 TASKS = {"forecast": "forecasting", "segment": "segmentation", "translate": "translation"}

@@ -63,7 +63,8 @@ def return_freed_memory(at_least: int = 1024**2) -> None:
     """Let this process return large blocks of memory to the system as soon as they are freed, where glibc is.
 
     By itself glibc keeps freed blocks of up to 32 MiB. The tensors of a training step then leave holes that the next do
-    not fit in, which took up to as much memory again as the tensors. ``mallopt`` is public in glibc, but not in Python.
+    not fit in, which took up to as much memory again as the tensors. In return the system clears pages for every large
+    tensor, and small networks train slower by up to a half. ``mallopt`` is public in glibc, but not in Python.
 
     :param at_least: size of a large block, bytes.
     """

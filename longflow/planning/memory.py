@@ -5,9 +5,9 @@ its end: parameters, the batch, everything that autograd really saves for backwa
 the figure is that of the network, number of scans, batch and precision that will be trained. Copies that operations
 make inside themselves, the optimizer's moments and the averaged weights, which a step does not make, are added.
 
-``benchmarks/memory.py`` compares with measured peaks. On a CPU the figure is resident memory: training has glibc return
-what is freed (:func:`longflow.private.return_freed_memory`), so that there are no holes to guess. On a GPU it is what
-the caching allocator reserves; the context of CUDA is not in it.
+``benchmarks/memory.py`` compares with measured peaks. On a CPU the figure is resident memory where glibc returns what
+is freed (:func:`longflow.private.return_freed_memory`): training has it do so where memory is short. Elsewhere glibc
+keeps up to as much again. On a GPU it is what the caching allocator reserves; the context of CUDA is not in it.
 """
 
 import weakref

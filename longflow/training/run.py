@@ -13,6 +13,8 @@ from longflow.job import FoldJob
 from longflow.methods.method import Method, Recipe
 from longflow.methods.registry import build_method
 from longflow.networks.precision import computes_bf16
+from longflow.parallel import free_memory
+from longflow.planning.memory import GB
 from longflow.private import return_freed_memory
 from longflow.training import clock
 from longflow.training.distributed import Processes
@@ -27,6 +29,9 @@ MOST_FOR_THE_END = 0.5
 MARGIN = 1.2
 #: several processes decide together about so often; in between nobody waits for another one's word
 DECISION_SECONDS = 1.0
+#: on a CPU, glibc keeps up to as much freed memory again as a training step needs, and steps take 0.7 of the time.
+#: Where less than this many times the planned memory is free, what is freed is returned at once
+HELD_FOR_SPEED = 3
 #: what the bar shows of an unfinished run at most
 MOST_SHOWN = 0.99
 
@@ -227,7 +232,7 @@ def set_up_run(job: FoldJob, processes: Processes, validation: Validation) -> Ru
     :returns: a run at iteration 0.
     """
     settings = job.settings
-    if processes.device.type == "cpu":
+    if processes.device.type == "cpu" and job.plans.gpu_memory * HELD_FOR_SPEED * GB > free_memory():
         return_freed_memory()
     torch.manual_seed(settings.seed)
     layout = torch.channels_last_3d if len(job.plan.patch_size) == 3 else torch.channels_last

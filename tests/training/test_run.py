@@ -8,7 +8,8 @@ from longflow.methods.method import Recipe
 from longflow.private import fake_tensors
 from longflow.training import run
 from longflow.training.distributed import Processes
-from longflow.training.run import Run, State, compiled
+from longflow.training.run import Run, State, compiled, set_up_run
+from tests.training.helpers import job_of
 
 
 def test_compilation_that_fails_is_left_out(monkeypatch, caplog):
@@ -89,3 +90,12 @@ class Several(Processes):
 
     def agree(self, value):
         return max(value, self.slowest.pop())
+
+
+@pytest.mark.parametrize(("free", "returned"), [(2.9, True), (3.1, False)])
+def test_freed_memory_is_returned_where_less_than_three_times_the_planned_is_free(dataset, monkeypatch, free, returned):
+    job, called = job_of(dataset), []
+    monkeypatch.setattr(run, "free_memory", lambda: free * job.plans.gpu_memory * 1024**3)
+    monkeypatch.setattr(run, "return_freed_memory", lambda: called.append(True))
+    set_up_run(job, Processes(0, 1, torch.device("cpu")), validation=None)
+    assert called == [True] * returned

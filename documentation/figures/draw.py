@@ -475,10 +475,9 @@ def budget() -> None:
 def side_by_side() -> None:
     axes = canvas(19, 4.4)
     steps = (
-        (3.3, 2.6, "import", "import", GREY),
+        (3.3, 2.6, "start", "import\n(no torch)", GREY),
         (6.3, 2.6, "show progress", "check scans,\nfingerprint", BLUE),
-        (9.3, 2.6, "choose patch\nand batch", "", GREEN),
-        (12.3, 2.6, "", "memory of\nall methods", GREEN),
+        (10.6, 5.6, "import torch, choose patch,\nmemory of all methods", "", GREEN),
         (15.8, 3.4, "show progress", "crop, resample,\nnormalise", BLUE),
     )
     axes.text(0.2, 3.2, "the command", va="center", fontsize=10)

@@ -191,7 +191,7 @@ def test_subjects_without_a_pair_are_left_out_and_said_so(caplog):
     series = load_prepared(cohort.folder, "p2")
     assert pairs_of_cohort(cohort, plans, "to train on") == {name: [(1, 0)] for name in ("p1", "p2", "p3")}
     series.properties.phases[0] = "venous"
-    series.images, series.segmentations = series.images[:], series.segmentations[:]
+    series.images = series.images[:]
     save_prepared(series, cohort.folder)
     with caplog.at_level("INFO"):
         assert list(pairs_of_cohort(cohort, plans, "to train on")) == ["p1", "p3"]

@@ -188,3 +188,17 @@ def test_names_of_weights_of_a_swin_stage_stay():
     expected = {f"blocks.0.{part}.{kind}" for part in block for kind in ("weight", "bias")}
     expected |= {"blocks.0.attn.relative_position_bias_table", "blocks.0.attn.relative_position_index"}
     assert names == expected | {"downsample.reduction.weight", "downsample.norm.weight", "downsample.norm.bias"}
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_watching_changes_no_gradient_of_a_norm(affine):
+    torch.manual_seed(0)
+    norm, image = torch.nn.GroupNorm(2, 4, affine=affine), torch.randn(2, 4, 3, 5, requires_grad=True)
+    (expected,) = torch.autograd.grad(norm(image).square().sum(), image)
+    with watch_operations(lambda *_: None):
+        (found,) = torch.autograd.grad(norm(image).square().sum(), image)
+    assert torch.equal(found, expected)
+    with fake_tensors(), watch_operations(lambda *_: None):
+        fake = torch.empty(2, 4, 3, 5, requires_grad=True)
+        (of_fake,) = torch.autograd.grad(torch.nn.GroupNorm(2, 4, affine=affine)(fake).sum(), fake)
+    assert of_fake.shape == image.shape

@@ -57,11 +57,7 @@ def work(options: argparse.Namespace) -> None:
 
 
 def plan_and_show(
-    dataset_name: str,
-    preset: str | None,
-    gpu_memory: float | None,
-    plans_name: str,
-    encoder: Encoder | None,
+    dataset_name: str, preset: str | None, gpu_memory: float | None, plans_name: str, encoder: Encoder | None
 ) -> None:
     """Plan a dataset and print the summary.
 

@@ -47,7 +47,8 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     from longflow.parallel import start_server
     from longflow.plans import read_plans
 
-    start_server("longflow.integrity.voxels", "longflow.preprocessing.run")
+    if options.processes != 1:  # with one, the work is done in this process
+        start_server("longflow.integrity.voxels", "longflow.preprocessing.run")
     if not options.no_verify:
         verify.check(DatasetPaths(name), options.processes)
     step = argparse.Namespace(

@@ -84,6 +84,17 @@ def _none_or_two_phases(value: list[str]) -> list[str]:
     return value
 
 
+def _number_above_zero_or_column(value: float | str) -> float | str:
+    if isinstance(value, str) and not (value.strip() and is_printable(value)):
+        raise ValueError("period names a column of scans.csv, or is a number")
+    if not isinstance(value, str) and not 0 < value < math.inf:
+        raise ValueError(f"period is {value:g}, expected a number above 0 in the dataset's time unit")
+    return value
+
+
+#: the time after which scans repeat: a number in time units, or the column of scans.csv that has it for each subject
+Period = Annotated[float | str, AfterValidator(_number_above_zero_or_column)]
+
 #: a name that people read: of a channel, a label
 Name = Annotated[str, AfterValidator(_printable)]
 #: a name that becomes part of the name of a file
@@ -129,6 +140,9 @@ class TemporalPlan(_Strict):
     shortest_interval: PositiveFloat = Field(description="5th percentile of the intervals, in time units")
     longest_span: PositiveFloat = Field(description="longest time between two scans of one subject, in time units")
     longest_horizon: PositiveFloat = Field(description="longest horizon that training can draw, in time units")
+    period: Period | None = Field(
+        default=None, description="after which scans repeat: time units, or the column of scans.csv that holds it"
+    )
     grid: GridPlan
     runners_up: list[GridPlan] = []
     regular: bool = Field(

@@ -18,7 +18,7 @@ from longflow.data.hounsfield import is_ct
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.files import write_csv, write_json
 from longflow.paths import LONGEST_NAME, is_name, path_in
-from longflow.plans import FileEnding, Name, NormalForm, Phases, TaskName, TimeUnit, validated
+from longflow.plans import FileEnding, Name, NormalForm, Period, Phases, TaskName, TimeUnit, validated
 from longflow.reading import parse_number, read_json, read_table
 from longflow.task import DEFAULT_TASK, get_task
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class DatasetDescription(BaseModel):
-    """``dataset.json``: nnU-Net's keys, plus ``time_unit``, ``task`` and ``normalization``.
+    """``dataset.json``: nnU-Net's keys, plus ``time_unit``, ``task``, ``normalization`` and ``period``.
 
     Further keys (``name``, ``licence``, ``reference`` ...) are kept and ignored, as nnU-Net does.
     """
@@ -46,6 +46,11 @@ class DatasetDescription(BaseModel):
     task: TaskName = DEFAULT_TASK
     normalization: dict[str, NormalForm] = Field(default={}, description="normal form by channel index, to override")
     phases: Phases = Field(default=[], description="for tasks that use phases: the two phases, the one at t = 0 first")
+    period: Period | None = Field(
+        default=None,
+        description="where scans repeat, as heart beats do: a number in the time unit, or the column of scans.csv that "
+        "holds it",
+    )
 
     @field_validator("channel_names")
     @classmethod

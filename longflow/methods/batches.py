@@ -51,6 +51,8 @@ class Batch(OnDevice):
     :param context_mask: (batch, scans), True where a scan was observed.
     :param target_time: (batch,).
     :param target: (batch, channels, *spatial), or None where it is to be predicted.
+    :param period: (batch,), after which each subject's scans repeat, in units of the time scale; NaN where it is not
+        known. None where the dataset has no period.
     :param noise: (batch, channels, *spatial), standard normal, from which a method with ``noise`` predicts; cut from
         one field for the whole volume. None in training.
     :param draws: of each sample, augmentation that is still to be applied; None where there is none.
@@ -61,6 +63,7 @@ class Batch(OnDevice):
     context_mask: Tensor
     target_time: Tensor
     target: Tensor | None = None
+    period: Tensor | None = None
     noise: Tensor | None = None
     draws: list[Any] | None = None
 

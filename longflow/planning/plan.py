@@ -13,6 +13,7 @@ from longflow.planning.channels import plan_channels
 from longflow.planning.memory import GB, training_memory
 from longflow.planning.presets import Preset
 from longflow.planning.spatial import plan_space
+from longflow.planning.temporal import with_period
 from longflow.plans import ConfigurationPlan, Encoder, InferencePlan, NetworkPlan, Plans
 from longflow.task import get_task
 
@@ -56,7 +57,7 @@ def make_plans(
         file_ending=description.file_ending,
         transpose_forward=[0, 1, 2],
         transpose_backward=[0, 1, 2],
-        temporal=task.plan_time(fingerprint.temporal, size.longest_sequence),
+        temporal=with_period(task.plan_time(fingerprint.temporal, size.longest_sequence), description.period),
         channels=plan_channels(fingerprint.spatial, description),
         configurations={},
         training=size.training.model_copy(),

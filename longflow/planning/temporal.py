@@ -16,7 +16,7 @@ from torch import Tensor
 from longflow.errors import DataError
 from longflow.fingerprint.temporal import TemporalFingerprint, interval_percentiles, weighted_percentiles
 from longflow.flow.grid import grid_slots, latest_in_slot
-from longflow.plans import CONTEXT_WINDOW, GridPlan, TemporalPlan, TimeUnit
+from longflow.plans import CONTEXT_WINDOW, GridPlan, Period, TemporalPlan, TimeUnit
 
 #: costs of a grid; losing a scan is the unit
 WEIGHTS = {"overwritten": 1.0, "rounding_error": 1.0, "clipped": 0.5, "filled": 0.1, "memory": 0.1}
@@ -108,6 +108,24 @@ def plan_series(fingerprint: TemporalFingerprint, longest_sequence: int) -> Temp
             regular_reason,
         ],
     )
+
+
+def with_period(plan: TemporalPlan, period: Period | None) -> TemporalPlan:
+    """Add the period after which scans repeat.
+
+    :param plan: of the times.
+    :param period: of dataset.json; None: 1 for times in cycles, else not known.
+    :returns: the plan with the period and its reason; the same plan where it is not known.
+    """
+    if period is None and plan.time_unit == "cycles":
+        period, reason = 1.0, "Period 1: times count in cycles."
+    elif isinstance(period, str):
+        reason = f"Period of each subject: the column '{period}' of scans.csv, as dataset.json says."
+    elif period is not None:
+        reason = f"Period {period:g} {plan.time_unit}, as dataset.json says."
+    else:
+        return plan
+    return plan.model_copy(update={"period": period, "reasons": [*plan.reasons, reason]})
 
 
 def choose_sequence_length(scans: list[int], longest: int) -> tuple[int, str]:

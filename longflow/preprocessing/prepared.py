@@ -24,6 +24,7 @@ class RawSeries:
     :param labels: (z, y, x) integers per scan, None where a scan has none; empty: no scan has one.
     :param sources: the name of each scan in an error; empty: its case.
     :param phases: the contrast phase of each scan, for tasks that use phases; empty otherwise.
+    :param period: after which its scans repeat, in the dataset's time unit; None: not known.
     """
 
     subject: str
@@ -33,6 +34,7 @@ class RawSeries:
     labels: Sequence[np.ndarray | None] = ()
     sources: Sequence[str] = ()
     phases: Sequence[str] = ()
+    period: float | None = None
 
     @classmethod
     def of_scan(cls, case: str, volume: Volume) -> "RawSeries":
@@ -74,6 +76,7 @@ class SeriesProperties:
     :param shape: voxels along the prepared axes.
     :param spacing: mm along the prepared axes.
     :param phases: the contrast phase of each scan, for tasks that use phases; empty otherwise.
+    :param period: after which the subject's scans repeat, in the dataset's time unit; None: not known.
     :param digest: hash of the files and settings that the result depends on; empty if prepared in memory.
     """
 
@@ -92,6 +95,7 @@ class SeriesProperties:
     shape: list[int]
     spacing: list[float]
     phases: list[str] = field(default_factory=list)
+    period: float | None = None
     digest: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -108,7 +112,7 @@ class SeriesProperties:
         :returns: the properties.
         :raises DataError: a key is missing or unknown.
         """
-        further = {"digest", "phases"}
+        further = {"digest", "period", "phases"}
         expected = {entry.name for entry in fields(cls)} - further
         if not isinstance(content, dict) or not expected <= set(content) <= expected | further:
             found = sorted(content) if isinstance(content, dict) else type(content).__name__

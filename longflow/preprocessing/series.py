@@ -15,6 +15,7 @@ from longflow.data.box import box_slices, nonzero_box
 from longflow.data.coarse import block_means, coarse_block
 from longflow.data.dataset import Scan, Series
 from longflow.data.images import check_same_grid, read_label, read_scan
+from longflow.data.periods import period_of
 from longflow.errors import DataError
 from longflow.files import file_digest
 from longflow.integrity.problems import REGISTER
@@ -76,6 +77,7 @@ def prepare_series(series: Series, plans: Plans, configuration_name: str) -> Pre
         else [],
         sources=[str(scan.images[0]) for scan in scans],
         phases=[scan.phase for scan in scans] if task.uses_phases else (),
+        period=period_of(scans, plans.temporal.period),
     )
     prepared = prepare_volumes(raw, plans, configuration_name)
     prepared.properties.digest = series_digest(series, plans, configuration_name)
@@ -137,6 +139,7 @@ def prepare_volumes(raw: RawSeries, plans: Plans, configuration_name: str) -> Pr
         shape=resampled_shape([shape_after_crop[axis] for axis in order], spacing, target),
         spacing=list(target),
         phases=list(raw.phases),
+        period=raw.period,
     )
     check_grid(properties.shape, len(arrays) * len(plans.channels), raw.names[0], geometry)
     images = _normal_images(arrays, plans, properties)
@@ -211,6 +214,8 @@ def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
     }
     if task.uses_phases:
         content["phases"] = [scan.phase for scan in scans]
+    if plans.temporal.period is not None:
+        content["period"] = period_of(scans, plans.temporal.period)
     if plan.own_grid:
         content["spacing"] = "own"
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

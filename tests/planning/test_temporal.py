@@ -11,6 +11,7 @@ from longflow.planning.temporal import (
     grid_residual,
     judge_grid,
     runners_up,
+    with_period,
 )
 from longflow.task import get_task
 from tests.planning.helpers import temporal
@@ -191,3 +192,13 @@ def test_scans_of_every_subject_count_the_same():
     assert contexts.weights.tolist() == [2, 2, 1, 1, 1]
     residuals = [grid_residual(contexts_of([times], 3), 1) for times in (first, second)]
     assert grid_residual(contexts, 1) == pytest.approx(np.mean(residuals))
+
+
+def test_a_period_comes_from_dataset_json_and_is_one_in_cycles():
+    plan = plan_time(temporal([[0, 2, 5, 7]] * 3), longest_sequence=3)
+    assert with_period(plan, None) is plan and plan.period is None
+    given, column = with_period(plan, 6.0), with_period(plan, "rr")
+    assert given.period == 6 and given.reasons[-1].startswith("Period 6 ")
+    assert column.period == "rr" and "column 'rr'" in column.reasons[-1]
+    beats = with_period(plan.model_copy(update={"time_unit": "cycles"}), None)
+    assert beats.period == 1 and "cycles" in beats.reasons[-1]

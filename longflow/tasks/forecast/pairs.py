@@ -35,6 +35,7 @@ class ForecastPrediction(Prediction):
     :param context: cases that it was predicted from.
     :param context_times: their times; the last context image is the one with the latest.
     :param context_images: files of the context scans in order of time; empty until they are found.
+    :param period: after which the subject's scans repeat, time units; None: not known.
     """
 
     target_time: float
@@ -42,6 +43,7 @@ class ForecastPrediction(Prediction):
     context: tuple[str, ...]
     context_times: tuple[float, ...]
     context_images: tuple[Files, ...] = ()
+    period: float | None = None
 
 
 def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[ForecastPrediction]:
@@ -67,6 +69,9 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
         raise DataError(f"{path}: target_time, horizon and context_times must be numbers.")
     if len(times) != len(context) or ("context_times" in sidecar and max(times) >= sidecar["target_time"]):
         raise DataError(f"{path}: context_times must hold a time for each scan of context, all before target_time.")
+    period = sidecar.get("period")
+    if period is not None and not (isinstance(period, int | float) and 0 < period < math.inf):
+        raise DataError(f"{path}: period is {period!r}, expected a number above 0 or null.")
     return ForecastPrediction(
         case=case,
         subject=str(sidecar["subject"]),
@@ -76,6 +81,7 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
         horizon=float(sidecar["horizon"]),
         context=tuple(context),
         context_times=tuple(times),
+        period=period,
     )
 
 

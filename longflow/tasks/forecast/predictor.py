@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.images import Geometry, Volume, as_type, check_same_grid, read_scan, write_volume
+from longflow.data.periods import period_of
 from longflow.errors import ConfigurationError, DataError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
@@ -21,7 +22,7 @@ from longflow.preprocessing.restore import export_forecast
 from longflow.preprocessing.series import prepare_volumes
 from longflow.tasks.forecast.hidden_context import HiddenContext
 from longflow.tasks.forecast.requests import ForecastRequest, forecast_requests
-from longflow.tasks.forecast.windows import predict_forecast
+from longflow.tasks.forecast.windows import Times, predict_forecast
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Forecaster(Predictor[ForecastRequest]):
         times: Sequence[float],
         target: float,
         spacing: Sequence[float] | None = None,
+        period: float | None = None,
     ) -> np.ndarray | sitk.Image:
         """Forecast the scan at time ``target``.
 
@@ -88,6 +90,7 @@ class Forecaster(Predictor[ForecastRequest]):
         :param times: (scans,), in the time unit of the training dataset.
         :param target: requested time, after the last scan.
         :param spacing: (z, y, x), mm; needed for arrays, taken from the image otherwise.
+        :param period: after which the subject's scans repeat, in the time unit; None: that of the plans, if it has one.
         :returns: an image or array like the given ones, in their units.
         :raises DataError: the numbers of scans and times differ, or the target is not after the last scan.
         """
@@ -102,28 +105,26 @@ class Forecaster(Predictor[ForecastRequest]):
             )
         order = np.argsort(times, kind="stable")
         volumes = [volume_of(scans[index], spacing) for index in order]
-        forecast = self.forecast("subject", [float(times[index]) for index in order], volumes, float(target))
+        context = self.prepare("subject", [float(times[index]) for index in order], volumes, period=period)
+        forecast = self.forecast_from(context, float(target))
         last = volumes[-1]
         forecast = as_type(forecast, last.data_type)
         if not isinstance(scans[0], sitk.Image):
             return forecast.reshape(np.shape(scans[0]))
         return image_like(forecast, scans[order[-1]])
 
-    def forecast(self, subject: str, times: Sequence[float], volumes: Sequence[Volume], target: float) -> np.ndarray:
-        """Forecast a volume.
-
-        :param times: (volumes,), ascending.
-        :param target: requested time, after the last of them.
-        :returns: (channels, z, y, x), float32, on the grid and in the units of the last volume.
-        """
-        return self.forecast_from(self.prepare(subject, times, volumes), target)
-
     def prepare(
-        self, subject: str, times: Sequence[float], volumes: Sequence[Volume], sources: Sequence[str] = ()
+        self,
+        subject: str,
+        times: Sequence[float],
+        volumes: Sequence[Volume],
+        sources: Sequence[str] = (),
+        period: float | None = None,
     ) -> Context:
         """Prepare the volumes for forecasts at any later time.
 
         :param sources: their files, for messages.
+        :param period: after which the scans repeat, in time units; None: that of the plans, if it is one number.
         """
         plans = self.models.plans
         for volume in volumes:
@@ -132,16 +133,23 @@ class Forecaster(Predictor[ForecastRequest]):
                     f"A scan of {subject} has {volume.array.shape[0]} channels, but the model has "
                     f"{len(plans.channel_names)}: {', '.join(plans.channel_names)}."
                 )
-        prepared = []
+        prepared, planned = [], plans.temporal.period
+        period = planned if period is None and not isinstance(planned, str) else period
         for member in self.models.members:
             latest = slice(-member.plans.temporal.sequence_length, None)
             cases = [f"{subject}_{position}" for position in range(len(times[latest]))]
-            raw = RawSeries(subject, cases, times[latest], volumes[latest], sources=list(sources[latest]))
+            raw = RawSeries(
+                subject, cases, times[latest], volumes[latest], sources=list(sources[latest]), period=period
+            )
             prepared.append(prepare_volumes(raw, member.plans, member.configuration))
         return Context(subject, list(times), list(volumes), prepared)
 
     def forecast_from(self, context: Context, target: float) -> np.ndarray:
-        """Forecast a volume from prepared scans, as :meth:`forecast`."""
+        """Forecast a volume from prepared scans.
+
+        :param target: requested time, after the last of them.
+        :returns: (channels, z, y, x), float32, on the grid and in the units of the last scan.
+        """
         if not target > context.times[-1]:
             raise DataError(
                 f"The requested time {target:g} of {context.subject} is not after its last context scan "
@@ -168,7 +176,7 @@ class Forecaster(Predictor[ForecastRequest]):
         context = np.asarray(prepared.images[...], dtype=np.float32)
         reduction = self.models.selection.reduction or member.methods[0].reductions[0]
         windows = replace(self.models.windows(member), reductions=(reduction,))
-        forecasts = predict_forecast(member.methods, context, times, target, windows)
+        forecasts = predict_forecast(member.methods, context, Times(times, target, prepared.properties.period), windows)
         return restore_forecast(forecasts[reduction], prepared, len(times) - 1, last)
 
     def requests(
@@ -257,7 +265,8 @@ class Forecaster(Predictor[ForecastRequest]):
         for scan, volume in zip(scans, volumes, strict=True):
             check_same_grid(volume.geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
         times, sources = [scan.time for scan in scans], [str(scan.images[0]) for scan in scans]
-        context = self.prepare(scans[0].subject, times, volumes, sources)
+        period = period_of(scans, self.models.plans.temporal.period)
+        context = self.prepare(scans[0].subject, times, volumes, sources, period)
         return replace(context, warnings=[sentence for some in warnings for sentence in some])
 
 
@@ -266,7 +275,7 @@ def horizon_fields(item: ForecastRequest, plans: Plans) -> dict[str, Any]:
 
     :param item: the requested forecast.
     :param plans: with the longest horizon of training, and, if known, the shortest.
-    :returns: ``horizon_outside_training`` and ``warnings``.
+    :returns: ``horizon_outside_training``, ``warnings``, and, where the plans have one, the subject's ``period``.
     """
     unit, longest = plans.temporal.time_unit, plans.temporal.longest_horizon
     shortest = (plans.training_data and plans.training_data.shortest_interval) or 0.0
@@ -276,7 +285,10 @@ def horizon_fields(item: ForecastRequest, plans: Plans) -> dict[str, Any]:
     elif item.horizon < shortest * (1 - 1e-9):
         limit = f"shorter than any that the model was trained on ({shortest:g})."
     warnings = [f"The horizon of {item.horizon:g} {unit} is {limit}"] if limit else []
-    return {"horizon_outside_training": limit is not None, "warnings": warnings}
+    fields = {"horizon_outside_training": limit is not None, "warnings": warnings}
+    if plans.temporal.period is not None:
+        fields["period"] = period_of(item.context, plans.temporal.period)
+    return fields
 
 
 def restore_forecast(forecast: np.ndarray, prepared: PreparedSeries, last: int, raw: np.ndarray) -> np.ndarray:

@@ -122,7 +122,7 @@ def rows_of_target(pair: ForecastPrediction, models: Models, warm_up: bool, solv
     forecaster = Forecaster(models)
     times = sorted(pair.context_times)
     latest = slice(-forecaster.context_length(), None)
-    prepared = forecaster.prepare(pair.subject, times[latest], context[latest])
+    prepared = forecaster.prepare(pair.subject, times[latest], context[latest], period=pair.period)
     place = {"case": pair.case, "subject": pair.subject, "lci_nrmse": lci}
 
     def forecast() -> np.ndarray:

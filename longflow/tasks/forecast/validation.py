@@ -21,7 +21,7 @@ from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.predictor import horizon_fields, restore_forecast
 from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
-from longflow.tasks.forecast.windows import predict_forecast
+from longflow.tasks.forecast.windows import Times, predict_forecast
 from longflow.training.clock import in_time
 from longflow.training.open_series import OpenSeries
 from longflow.training.progress import ProgressColumns
@@ -91,7 +91,7 @@ class ForecastValidation:
         raw = read_scan(item.context[-1].images)
         windows = WindowSettings(self.device, self.job.plans.inference.tile_step_size)
         context, times = context_of(method, series, target)
-        forecasts = predict_forecast([method], context, times, time_of(target, series), windows)
+        forecasts = predict_forecast([method], context, times, windows)
         settings = out_of_fold_settings(self.job, method)
         content = {
             "shrinkage": 1.0,
@@ -149,7 +149,7 @@ def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], de
             continue
         context, times = context_of(method, series, target)
         windows = WindowSettings(device, WITHOUT_OVERLAP)
-        forecasts = predict_forecast([method], context, times, time_of(target, series), windows)
+        forecasts = predict_forecast([method], context, times, windows)
         changes += [sampled(forecasts[name] - context[-1]) for name in method.reductions]
         forecasts |= {"lci": context[-1], "context_mean": context.mean(0)}
         found = {name: prepared_nrmse(forecast, series, target) for name, forecast in forecasts.items()}
@@ -179,17 +179,21 @@ def is_constant(series: PreparedSeries, target: ForecastTarget) -> bool:
     return all(np.ptp(channel) == 0 for channel in reference)
 
 
-def context_of(method: Method, series: PreparedSeries, target: ForecastTarget) -> tuple[np.ndarray, list[float]]:
+def context_of(method: Method, series: PreparedSeries, target: ForecastTarget) -> tuple[np.ndarray, Times]:
     """Read the context scans that a method uses: the latest, as many as it was planned for.
 
     :param method: with its plans.
     :param series: of the subject.
     :param target: with the stored context.
-    :returns: (scans, channels, z, y, x) in the normal form, and their times in time units.
+    :returns: (scans, channels, z, y, x) in the normal form, and the times.
     """
     cases = series.properties.cases
     indices = [cases.index(case) for case in target.context[-method.plans.temporal.sequence_length :]]
-    return np.stack([series.images[index] for index in indices]), [series.properties.times[index] for index in indices]
+    times = [series.properties.times[index] for index in indices]
+    return (
+        np.stack([series.images[index] for index in indices]),
+        Times(times, time_of(target, series), series.properties.period),
+    )
 
 
 def time_of(target: ForecastTarget, series: PreparedSeries) -> float:

@@ -1,6 +1,8 @@
 """A forecast of a whole volume from overlapping patches."""
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,14 +11,25 @@ from torch import Tensor
 from longflow.inference.windows import WindowSettings, predict_changed
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method
+from longflow.plans import TemporalPlan
+
+
+@dataclass(frozen=True)
+class Times:
+    """The times of a forecast, in the plan's time unit.
+
+    :param context: (scans,), ascending.
+    :param target: requested time.
+    :param period: after which the subject's scans repeat; None where it is not known.
+    """
+
+    context: Sequence[float]
+    target: float
+    period: float | None = None
 
 
 def predict_forecast(
-    methods: Sequence[Method],
-    context: np.ndarray,
-    context_times: Sequence[float],
-    target_time: float,
-    settings: WindowSettings,
+    methods: Sequence[Method], context: np.ndarray, times: Times, settings: WindowSettings
 ) -> dict[str, np.ndarray]:
     """Forecast a volume with the mean of several folds of one method (``inference.windows.predict_changed``).
 
@@ -24,20 +37,21 @@ def predict_forecast(
 
     :param methods: the same method with the weights of different folds, in evaluation mode on ``settings.device``.
     :param context: (scans, channels, z, y, x), in order of time, in the normal form.
-    :param context_times: (scans,), in the plan's time unit.
-    :param target_time: requested time, in the plan's time unit.
+    :param times: of the scans and the forecast.
     :param settings: how the volume is cut and averaged.
     :returns: one volume (channels, z, y, x), float32, for each wanted reduction.
     """
-    times, horizon = times_for_network(context_times, target_time, methods[0].plans.temporal.time_scale)
+    temporal = methods[0].plans.temporal
+    relative, horizon = times_for_network(times.context, times.target, temporal.time_scale)
 
     def make_batch(scans: Tensor, noise: Tensor | None) -> Batch:
         tiles, count = scans.shape[:2]
         return Batch(
             context=scans,
-            context_times=torch.tensor(times, dtype=torch.float32).expand(tiles, count),
+            context_times=torch.tensor(relative, dtype=torch.float32).expand(tiles, count),
             context_mask=torch.ones(tiles, count, dtype=torch.bool),
             target_time=torch.full((tiles,), horizon, dtype=torch.float32),
+            period=periods_for_network([times.period] * tiles, temporal),
             noise=noise,
         )
 
@@ -47,3 +61,10 @@ def predict_forecast(
 def times_for_network(times: Sequence[float], target_time: float, time_scale: float) -> tuple[list[float], float]:
     """Convert context times and target time to time since the last context scan, in units of the time scale."""
     return [(time - times[-1]) / time_scale for time in times], (target_time - times[-1]) / time_scale
+
+
+def periods_for_network(periods: Sequence[float | None], temporal: TemporalPlan) -> Tensor | None:
+    """Convert periods, in time units, to units of the time scale; None where the plan has no period."""
+    if temporal.period is None:
+        return None
+    return torch.tensor([(period or math.nan) / temporal.time_scale for period in periods], dtype=torch.float32)

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 
 from longflow.inference.windows import WindowSettings, noise_field
-from longflow.tasks.forecast.windows import predict_forecast, times_for_network
+from longflow.tasks.forecast.windows import Times, periods_for_network, predict_forecast, times_for_network
 from tests.inference.helpers import coordinates, identity, method_of
 
 
 def predict(methods, context, times=(0, 10), target=25, **settings):
     methods = methods if isinstance(methods, list) else [methods]
-    return predict_forecast(methods, context, list(times), target, WindowSettings("cpu", **settings))
+    return predict_forecast(methods, context, Times(list(times), target), WindowSettings("cpu", **settings))
 
 
 def test_patches_reach_the_method_in_its_own_number_of_axes():
@@ -33,6 +33,14 @@ def test_times_reach_the_method_from_the_last_scan_in_units_of_the_scale():
 
     predict(method_of(note), coordinates((4, 8, 8), scans=3), times=(1970, 1990, 2000), target=2015)
     assert times_for_network([5.0], 6.0, 2.0) == ([0.0], 0.5)
+
+
+def test_periods_reach_the_method_in_units_of_the_scale_and_unknown_ones_as_nan():
+    temporal = method_of(identity).plans.temporal
+    assert periods_for_network([800.0, None], temporal) is None
+    periodic = temporal.model_copy(update={"period": "rr", "time_scale": 40.0})
+    periods = periods_for_network([800.0, None], periodic)
+    assert periods[0] == 20 and periods[1].isnan()
 
 
 @pytest.mark.parametrize("mirror", [False, True])

@@ -3,7 +3,7 @@ import pytest
 
 from longflow.inference.windows import WindowSettings
 from longflow.methods.method import Method
-from longflow.tasks.forecast.windows import predict_forecast
+from longflow.tasks.forecast.windows import Times, predict_forecast
 from longflow.tasks.translate.windows import predict_translation
 from tests.inference.helpers import coordinates, method_of, patch_mean
 from tests.methods.helpers import minimal_plans
@@ -59,7 +59,7 @@ def test_overlaps_of_translations_are_weighted_as_those_of_forecasts():
     """Forecasts of ``patch_mean`` are compared with NumPy in tests/inference/test_windows.py."""
     image = np.random.default_rng(0).normal(size=(1, 6, 15, 20)).astype(np.float32)
     mean = translating(lambda batch: batch.source.mean((2, 3, 4), keepdim=True).expand_as(batch.source))
-    expected = predict_forecast([method_of(patch_mean)], image[None], [0], 25, WindowSettings())["forecast"]
+    expected = predict_forecast([method_of(patch_mean)], image[None], Times([0], 25), WindowSettings())["forecast"]
     np.testing.assert_allclose(translate([mean], image), expected, rtol=1e-5, atol=1e-6)
 
 

@@ -150,6 +150,12 @@ class TemporalPlan(_Strict):
     )
     reasons: list[str] = Field(description="each choice with the numbers that led to it")
 
+    def numbers(self) -> dict[str, Any]:
+        """Return what a trained network depends on, for hashes."""
+        # without the key where there is no period: hashes of earlier plans stay what they were
+        without = {"reasons", "runners_up", *(["period"] if self.period is None else [])}
+        return self.model_dump(exclude=without)
+
 
 class ChannelPlan(_Strict):
     """The invertible intensity normal form of a channel: normal = (input - offset) / scale.
@@ -369,7 +375,7 @@ class Plans(_Strict):
         content = {
             "task": self.task,
             "channels": [channel.numbers() for channel in self.channels],
-            "temporal": self.temporal.model_dump(exclude={"reasons", "runners_up"}),
+            "temporal": self.temporal.numbers(),
             "transpose": self.transpose_forward,
             "spacing": plan.spacing,
             "patch_size": plan.patch_size,

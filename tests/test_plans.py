@@ -229,6 +229,13 @@ def test_identity_changes_with_what_a_trained_network_depends_on(path, value, sa
     assert (one == other) is same
 
 
+def test_a_period_changes_the_identity_but_that_of_plans_without_one_is_what_it_was():
+    plans = Plans.model_validate(CONTENT)
+    assert "period" not in plans.temporal.numbers() and plans.temporal.period is None
+    periodic = plans.model_copy(update={"temporal": plans.temporal.model_copy(update={"period": 60.0})})
+    assert periodic.identity("3d_fullres") != plans.identity("3d_fullres")
+
+
 @pytest.mark.parametrize(
     "path", sorted((Path(__file__).parents[1] / "plans").glob("*.json")), ids=lambda path: path.name
 )

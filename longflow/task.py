@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from longflow.data.dataset import DatasetDescription, Series
     from longflow.evaluation.evaluation import Evaluation, EvaluationJob
     from longflow.fingerprint.fingerprint import Fingerprint
+    from longflow.fingerprint.intensities import IntensityMaps
     from longflow.fingerprint.spatial import ChannelIntensities
     from longflow.fingerprint.temporal import TemporalFingerprint
     from longflow.inference.predictor import Predictor
@@ -149,8 +150,13 @@ class Task(ABC):
 
     # ---- planning
 
-    def normal_form(self, description: "DatasetDescription") -> tuple["NormalForm", str]:
-        """Choose the intensity normal form of a channel that is not CT, and say why."""
+    def normal_form(self, description: "DatasetDescription", maps: "IntensityMaps | None") -> tuple["NormalForm", str]:
+        """Choose the intensity normal form of a channel that is not CT, and say why.
+
+        :param description: dataset.json.
+        :param maps: of the channel between neighbouring scans; None: not measured.
+        :returns: the form and the reason.
+        """
         return "per_scan", f"a scan is {self.words.done} by itself, with its own mean and standard deviation"
 
     @property

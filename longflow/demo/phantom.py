@@ -10,9 +10,9 @@ from right to left of the body. The equations are in ``documentation/tutorials/f
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ive
 
 from longflow.demo.law import Subject, lv_contraction, rv_contraction
+from longflow.demo.painting import cover, ellipse_depth, mean_with_noise, mix, texture, with_noise
 
 FIELD_OF_VIEW = (96.0, 140.8, 140.8)
 DEMO_SHAPE = (12, 64, 64)
@@ -51,8 +51,7 @@ def phantom_scan(
     image *= _coil_sensitivity(subject, grid)
     if noise:
         generator = np.random.default_rng([subject.seed, 2, int(np.float64(time).view(np.uint64))])
-        real, imaginary = generator.standard_normal((2, *shape), dtype=np.float32) * np.float32(noise)
-        image = np.hypot(image + real, imaginary)
+        image = with_noise(image, noise, generator)
     return np.rint(image * FULL_SCALE).astype(np.int16), _label(heart, in_rv)
 
 
@@ -64,10 +63,7 @@ def expected_scan(
     :returns: float32 (z, y, x).
     """
     noiseless = phantom_scan(subject, time, shape, noise=0)[0].astype(np.float64)
-    sigma = noise * FULL_SCALE
-    x = (noiseless / sigma) ** 2 / 4
-    # sigma sqrt(pi / 2) L_1/2(-2 x), by modified Bessel functions scaled by exp(-x)
-    return (sigma * np.sqrt(np.pi / 2) * ((1 + 2 * x) * ive(0, x) + 2 * x * ive(1, x))).astype(np.float32)
+    return mean_with_noise(noiseless, noise * FULL_SCALE).astype(np.float32)
 
 
 class _Grid(NamedTuple):
@@ -129,40 +125,6 @@ def _ellipse_profile(position: np.ndarray) -> np.ndarray:
     return np.sqrt(np.clip(1 - np.clip(position, 0, 1) ** 2, 0, 1))
 
 
-def _cover(depth: np.ndarray, width: float) -> np.ndarray:
-    """Return the share of a voxel of ``width`` inside a surface, ``depth`` below it (negative: outside)."""
-    return np.clip(depth / width + 0.5, 0, 1)
-
-
-def _mix(image: np.ndarray, cover: np.ndarray, value: np.ndarray | float) -> np.ndarray:
-    return image + cover * (value - image)
-
-
-def _texture(
-    seed: int, which: int, points: tuple[np.ndarray, ...], wavelength: tuple[float, float], modes: int = 10
-) -> np.ndarray:
-    """Draw a smooth random function of position with mean 0 and variance 1: a sum of plane waves.
-
-    :param which: number of the texture.
-    :param points: coordinates z, y, x in mm that broadcast to (z, y, x).
-    :param wavelength: shortest and longest, mm.
-    """
-    generator = np.random.default_rng([seed, 3, which])
-    directions = generator.standard_normal((modes, 3))
-    directions *= 2 * np.pi / np.linalg.norm(directions, axis=1, keepdims=True)
-    waves = (directions / generator.uniform(*wavelength, (modes, 1))).astype(np.float32)
-    phases = generator.uniform(0, 2 * np.pi, modes).astype(np.float32)
-    (z, y, x), total = points, np.float32(0)
-    for (kz, ky, kx), phase in zip(waves, phases, strict=True):
-        total = total + np.cos(kz * z + ky * y + kx * x + phase)
-    return total * np.float32(np.sqrt(2 / modes))
-
-
-def _ellipse_depth(y, x, half_y: float, half_x: float) -> np.ndarray:
-    """Estimate the depth below an ellipse's edge, mm."""
-    return (1 - np.hypot(y / half_y, x / half_x)) * np.sqrt(half_y * half_x)
-
-
 def _body(subject: Subject, grid: _Grid, heart: _Frame) -> np.ndarray:
     """Paint torso, chest wall, lungs, mediastinum, liver, spine and aorta; drawn towards the heart in systole."""
     pull = _pull(heart)
@@ -170,32 +132,32 @@ def _body(subject: Subject, grid: _Grid, heart: _Frame) -> np.ndarray:
     y = grid.y + pull * heart.v
     x = grid.x + pull * heart.u
     seed, edge = subject.seed, grid.pixel
-    fine = _texture(seed, 0, (z, y, x), (7, 22))
-    coarse = _texture(seed, 1, (z, y, x), (25, 70), modes=6)
+    fine = texture(seed, 0, (z, y, x), (7, 22))
+    coarse = texture(seed, 1, (z, y, x), (25, 70), modes=6)
     half_y, half_x = subject.torso
 
-    image = _cover(_ellipse_depth(y, x, half_y, half_x), edge) * (FAT + 0.05 * fine)
-    wall = _ellipse_depth(y + 1, x, half_y - 7 + 1.5 * coarse, half_x - 6 + 1.5 * coarse)
-    image = _mix(image, _cover(wall, edge), MUSCLE + 0.04 * fine)
-    chest = _ellipse_depth(y + 1, x, half_y - 14, half_x - 13 + coarse)
+    image = cover(ellipse_depth(y, x, half_y, half_x), edge) * (FAT + 0.05 * fine)
+    wall = ellipse_depth(y + 1, x, half_y - 7 + 1.5 * coarse, half_x - 6 + 1.5 * coarse)
+    image = mix(image, cover(wall, edge), MUSCLE + 0.04 * fine)
+    chest = ellipse_depth(y + 1, x, half_y - 14, half_x - 13 + coarse)
     vessels = np.clip(fine - 1.1, 0, None) * 0.35
-    image = _mix(image, _cover(chest, edge), LUNG + 0.015 * coarse + vessels)
+    image = mix(image, cover(chest, edge), LUNG + 0.015 * coarse + vessels)
 
-    mediastinum = _ellipse_depth(y + 4, x - 1, half_y - 12, 15 + 2 * coarse)
-    image = _mix(image, _cover(mediastinum, edge), MEDIASTINUM + 0.07 * fine)
+    mediastinum = ellipse_depth(y + 4, x - 1, half_y - 12, 15 + 2 * coarse)
+    image = mix(image, cover(mediastinum, edge), MEDIASTINUM + 0.07 * fine)
     dome = z - subject.liver - 0.30 * x - 0.008 * (x**2 + y**2)
-    image = _mix(
-        image, _cover(dome, grid.thickness) * _cover(chest - 1, edge), LIVER + 0.05 * fine + 0.05 * np.abs(coarse)
+    image = mix(
+        image, cover(dome, grid.thickness) * cover(chest - 1, edge), LIVER + 0.05 * fine + 0.05 * np.abs(coarse)
     )
 
     spine_y = half_y - 21
-    vertebra = _ellipse_depth(y - spine_y, x, 9, 11)
-    image = _mix(image, _cover(vertebra + 2, edge), 0.12)
-    image = _mix(image, _cover(vertebra, edge), BONE + 0.07 * fine)
-    image = _mix(image, _cover(_ellipse_depth(y - spine_y - 12, x, 3.5, 4.5), edge), FLUID)
-    aorta = _ellipse_depth(y - spine_y + 9, x - 12, 5.5, 5.5)
-    image = _mix(image, _cover(aorta + 1.2, edge), MUSCLE)
-    return _mix(image, _cover(aorta, edge), ATRIAL_BLOOD)
+    vertebra = ellipse_depth(y - spine_y, x, 9, 11)
+    image = mix(image, cover(vertebra + 2, edge), 0.12)
+    image = mix(image, cover(vertebra, edge), BONE + 0.07 * fine)
+    image = mix(image, cover(ellipse_depth(y - spine_y - 12, x, 3.5, 4.5), edge), FLUID)
+    aorta = ellipse_depth(y - spine_y + 9, x - 12, 5.5, 5.5)
+    image = mix(image, cover(aorta + 1.2, edge), MUSCLE)
+    return mix(image, cover(aorta, edge), ATRIAL_BLOOD)
 
 
 def _pull(heart: _Frame) -> np.ndarray:
@@ -219,28 +181,28 @@ def _paint_right_heart(
     across = (heart.v * cosine - heart.u * sine) / (1 - 0.4 * subject.rv_contraction * c)
     size = subject.radius + subject.wall
     profile = _ellipse_profile(heart.Z / (0.88 * subject.length)) + 1e-3
-    free_wall = _ellipse_depth(
+    free_wall = ellipse_depth(
         across - 0.1 * along, along - 0.72 * size * profile, 1.18 * size * profile, 0.98 * size * profile
     )
     above_apex = heart.Z / (0.88 * subject.length) < 1
-    below_base = _cover(heart.Z * heart.length, grid.thickness) * above_apex
+    below_base = cover(heart.Z * heart.length, grid.thickness) * above_apex
     seed, edge = subject.seed, grid.pixel
 
-    fat = _cover(np.maximum(free_wall + 3.5, heart.outer + 2.5 - heart.r), edge) * below_base
-    image = _mix(image, fat, 0.85 * FAT)
-    image = _mix(image, _cover(free_wall + 1.5, edge) * below_base, RV_WALL)
-    trabeculae = _texture(seed, 4, (heart.Z, across, along), (6, 14))
+    fat = cover(np.maximum(free_wall + 3.5, heart.outer + 2.5 - heart.r), edge) * below_base
+    image = mix(image, fat, 0.85 * FAT)
+    image = mix(image, cover(free_wall + 1.5, edge) * below_base, RV_WALL)
+    trabeculae = texture(seed, 4, (heart.Z, across, along), (6, 14))
     blood = RV_BLOOD + 0.07 * trabeculae - 0.30 * (trabeculae > 0.9) * (free_wall < 6)
-    image = _mix(image, _cover(free_wall - 1.5, edge) * below_base, blood)
+    image = mix(image, cover(free_wall - 1.5, edge) * below_base, blood)
 
     # the atria fill while the ventricles contract
-    above_base = _cover(-heart.Z * heart.length, grid.thickness)
+    above_base = cover(-heart.Z * heart.length, grid.thickness)
     filling = size * (0.96 + 0.10 * c) * (_ellipse_profile(-heart.Z * heart.length / 42) + 1e-3)
     u, v = heart.u * cosine + heart.v * sine, heart.v * cosine - heart.u * sine
     for centre, width in ((-0.1, 0.80), (1.05, 0.72)):
-        depth = _ellipse_depth(v - 0.2 * size, u - centre * size, 0.75 * filling, width * filling)
-        image = _mix(image, _cover(depth + 2, edge) * above_base, MUSCLE)
-        image = _mix(image, _cover(depth, edge) * above_base, ATRIAL_BLOOD)
+        depth = ellipse_depth(v - 0.2 * size, u - centre * size, 0.75 * filling, width * filling)
+        image = mix(image, cover(depth + 2, edge) * above_base, MUSCLE)
+        image = mix(image, cover(depth, edge) * above_base, ATRIAL_BLOOD)
     return image, (heart.Z > 0) & above_apex & (free_wall > 1.5) & (heart.r > heart.outer)
 
 
@@ -248,22 +210,22 @@ def _paint_left_heart(image: np.ndarray, subject: Subject, grid: _Grid, heart: _
     """Paint wall, blood and the two papillary muscles of the left ventricle."""
     seed, edge = subject.seed, grid.pixel
     whole = subject.length + subject.wall
-    below_base = _cover(heart.Z * heart.length, grid.thickness) * _cover((whole - heart.Z), grid.thickness)
+    below_base = cover(heart.Z * heart.length, grid.thickness) * cover((whole - heart.Z), grid.thickness)
 
     R = np.sqrt(np.clip(heart.R_inner**2 + heart.length * (heart.r**2 - heart.inner**2), 0, None))
     angle = np.arctan2(heart.v, heart.u) - subject.twist * heart.contraction * (heart.Z / whole - 0.25)
-    fibres = _texture(seed, 5, (heart.Z, R * np.sin(angle), R * np.cos(angle)), (7, 18))
-    image = _mix(image, _cover(heart.outer - heart.r, edge) * below_base, MYOCARDIUM + 0.06 * fibres)
+    fibres = texture(seed, 5, (heart.Z, R * np.sin(angle), R * np.cos(angle)), (7, 18))
+    image = mix(image, cover(heart.outer - heart.r, edge) * below_base, MYOCARDIUM + 0.06 * fibres)
 
     has_cavity = below_base * (heart.R_inner > 0)
-    flow = _texture(seed, 6, (heart.Z, heart.v / heart.scale, heart.u / heart.scale), (15, 40), modes=5)
-    image = _mix(image, _cover(heart.inner - heart.r, edge) * has_cavity, LV_BLOOD + 0.03 * flow)
+    flow = texture(seed, 6, (heart.Z, heart.v / heart.scale, heart.u / heart.scale), (15, 40), modes=5)
+    image = mix(image, cover(heart.inner - heart.r, edge) * has_cavity, LV_BLOOD + 0.03 * flow)
 
-    reach = _cover(6 - np.abs(heart.Z - 0.5 * subject.length) / 2, 4) * has_cavity
+    reach = cover(6 - np.abs(heart.Z - 0.5 * subject.length) / 2, 4) * has_cavity
     for place in (subject.septum + 2.2, subject.septum - 2.2):
         place = place + subject.twist * heart.contraction * 0.25
         distance = np.hypot(heart.u - 0.72 * heart.inner * np.cos(place), heart.v - 0.72 * heart.inner * np.sin(place))
-        image = _mix(image, _cover(3.2 - distance, edge) * reach, MYOCARDIUM)
+        image = mix(image, cover(3.2 - distance, edge) * reach, MYOCARDIUM)
     return image
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from longflow.data.dataset import DatasetDescription, Series, training_series
 from longflow.errors import DataError, LongflowError
 from longflow.files import file_digest, write_json
+from longflow.fingerprint.intensities import IntensityMaps, combine_maps
 from longflow.fingerprint.phases import PhaseFingerprint, paired_series
 from longflow.fingerprint.spatial import Foreground, SpatialFingerprint, combine, examine_subject, samples_of_scan
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
@@ -20,7 +21,7 @@ from longflow.plans import IntensityRange, TrainingData, validated
 from longflow.reading import read_json
 from longflow.task import get_task
 
-FINGERPRINT_VERSION = "1"
+FINGERPRINT_VERSION = "2"
 
 
 class Fingerprint(BaseModel):
@@ -28,13 +29,18 @@ class Fingerprint(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: Literal["1"] = FINGERPRINT_VERSION
+    version: Literal["2"] = FINGERPRINT_VERSION
     dataset_name: str
     raw_digest: str
     subjects: list[str]
     spatial: SpatialFingerprint
     temporal: TemporalFingerprint
     phases: PhaseFingerprint | None = None
+    intensity_maps: dict[str, IntensityMaps] | None = Field(
+        default=None,
+        description="between neighbouring scans, by channel number; null: no subject has two scans, or the task does "
+        "not compare the intensities of scans",
+    )
 
     @model_validator(mode="after")
     def _one_entry_per_subject(self) -> "Fingerprint":
@@ -98,15 +104,18 @@ def extract_fingerprint(
 
     samples = samples_of_scan(sum(len(one.scans) for one in series))
     foreground = _foreground(description, series)
-    work = {one.subject: (one, samples, foreground) for one in series}
+    fits_maps = _fits_maps(description)
+    work = {one.subject: (one, samples, foreground, fits_maps) for one in series}
     found = dict(for_each_subject(examine_subject, work, processes, progress))
+    in_order = [found[one.subject] for one in series]
     fingerprint = Fingerprint(
         dataset_name=dataset_name,
         raw_digest=digest,
         subjects=[one.subject for one in series],
-        spatial=combine([found[one.subject] for one in series], foreground),
+        spatial=combine(in_order, foreground),
         temporal=temporal_fingerprint(series, description.time_unit),
         phases=phases,
+        intensity_maps=combine_maps([one.maps for one in in_order]) if fits_maps else None,
     )
     write_json(fingerprint.model_dump(mode="json"), paths.fingerprint)
     return fingerprint
@@ -133,6 +142,8 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
     if _foreground(description, series) == "labels":
         labels = [scan.label for one in series for scan in one.scans if scan.label is not None]
         content["labels"] = [[path.name, file_digest(path)] for path in labels if path.is_file()]
+    if _fits_maps(description):
+        content["intensity_maps"] = True
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -142,15 +153,27 @@ def _foreground(description: DatasetDescription, series: list[Series]) -> Foregr
     return "labels" if get_task(description.task).uses_labels and labelled else "bodies"
 
 
+def _fits_maps(description: DatasetDescription) -> bool:
+    """Return whether the task prepares the scans of a subject together, so that their units matter."""
+    return not get_task(description.task).sees_single_scans
+
+
 def read_fingerprint(path: Path) -> Fingerprint:
     """Read and validate a fingerprint.
 
     :param path: the file.
     :returns: its content.
-    :raises DataError: the file is missing or not JSON.
+    :raises DataError: the file is missing, not JSON, or of another version of longflow.
     :raises ConfigurationError: a key is unknown, missing or out of its range; all problems are listed.
     """
-    return validated(Fingerprint, read_json(path), path)
+    content = read_json(path)
+    version = content.get("version") if isinstance(content, dict) else None
+    if isinstance(version, str) and version != FINGERPRINT_VERSION:
+        raise DataError(
+            f"{path} was made by another version of longflow (version {version[:20]} of the file, expected "
+            f"{FINGERPRINT_VERSION}). Make it again: longflow_extract_fingerprint -d {path.parent.name}"
+        )
+    return validated(Fingerprint, content, path)
 
 
 def current_fingerprint(dataset_name: str) -> tuple[Fingerprint, DatasetDescription]:

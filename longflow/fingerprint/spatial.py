@@ -10,7 +10,9 @@ from longflow.data.body import brighter_than_mean
 from longflow.data.box import box_slices, nonzero_box
 from longflow.data.dataset import Series
 from longflow.data.images import check_same_grid, read_label, read_scan
+from longflow.data.intensity_map import IntensityMap
 from longflow.errors import DataError
+from longflow.fingerprint.intensities import neighbour_maps
 from longflow.integrity.problems import REGISTER
 from longflow.nnunet import foreground_intensities
 
@@ -61,6 +63,7 @@ class SubjectFindings:
     :param samples: for each channel, intensities drawn in the foreground of the scans.
     :param counts: for each channel, number of voxels of the foreground.
     :param data_types: for each channel, types of the files.
+    :param maps: for each channel, the intensity map from each scan to the next; empty where tasks need none.
     """
 
     spacing: tuple[float, ...]
@@ -69,17 +72,19 @@ class SubjectFindings:
     samples: list[np.ndarray]
     counts: list[int]
     data_types: list[set[str]]
+    maps: list[list[IntensityMap]]
 
 
-def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
+def examine_subject(work: tuple[Series, int, Foreground, bool]) -> SubjectFindings:
     """Read all scans of a subject, crop them to one box, sample intensities.
 
-    :param work: the series; number of intensities to draw from each scan and channel; where to draw them. With
-        "labels", scans without a label give none. (It is one argument, for worker processes.)
+    :param work: the series; number of intensities to draw from each scan and channel; where to draw them (with
+        "labels", scans without a label give none); whether to fit the intensity maps between neighbouring scans. (It is
+        one argument, for worker processes.)
     :returns: the measured properties.
     :raises DataError: a file cannot be read, holds NaN or infinite voxels, or is on another grid than the others.
     """
-    series, samples_of_scan, foreground = work
+    series, samples_of_scan, foreground, fits_maps = work
     scans = series.with_images().scans
     if not scans:
         raise DataError(f"Subject {series.subject} has no scan whose images exist. Check with longflow_verify.")
@@ -120,6 +125,7 @@ def examine_subject(work: tuple[Series, int, Foreground]) -> SubjectFindings:
         samples=[np.concatenate(drawn) if drawn else np.zeros(0, np.float32) for drawn in samples],
         counts=counts,
         data_types=types,
+        maps=neighbour_maps(images) if fits_maps else [],
     )
 
 

@@ -58,7 +58,7 @@ def make_plans(
         transpose_forward=[0, 1, 2],
         transpose_backward=[0, 1, 2],
         temporal=with_period(task.plan_time(fingerprint.temporal, size.longest_sequence), description.period),
-        channels=plan_channels(fingerprint.spatial, description),
+        channels=plan_channels(fingerprint.spatial, description, fingerprint.intensity_maps),
         configurations={},
         training=size.training.model_copy(),
         inference=task.inference(size) or InferencePlan(),

@@ -53,7 +53,7 @@ def plans_of_reference(path: Path, fingerprint: Fingerprint, description: Datase
             "phases": fingerprint.phases.names if fingerprint.phases else [],
             "file_ending": description.file_ending,
             "temporal": times_of_reference(reference, fingerprint.temporal, path.name),
-            "channels": plan_channels(fingerprint.spatial, description),
+            "channels": plan_channels(fingerprint.spatial, description, fingerprint.intensity_maps),
             "configurations": _configurations(reference, fingerprint.spatial, path.name),
             "training_data": fingerprint.training_data(),
         }

@@ -1,9 +1,12 @@
 """Compute the invertible intensity normal form: normal = (raw - offset) / scale, per scan and channel.
 
-There are three forms (``plans.channels``). ``absolute``: fixed numbers for all scans (CT). ``per_subject``: mean and
+There are four forms (``plans.channels``). ``absolute``: fixed numbers for all scans (CT). ``per_subject``: mean and
 standard deviation of the subject's first scan, so that changes between the scans of one acquisition survive (contrast
-arrival). ``per_scan``: each scan's own, where the units of two visits cannot be compared (MR). A forecast has no
-statistics of its own: it is mapped back with the last context scan's numbers.
+arrival). ``matched``: the first scan's too, carried to every later scan by robust maps, each fitted between a scan and
+the one before it on the tissue that did not change (:mod:`longflow.data.intensity_map`); for visits whose units differ.
+``per_scan``: each scan's own; growth and atrophy change them, so they are not comparable between visits. A forecast has
+no statistics of its own: it is mapped back with the last context scan's numbers. The numbers of a scan never depend on
+later ones, so a target never changes its context.
 
 The task chooses the region of the statistics (``Task.region``). "nonzero", for forecasts: the nonzero region. "body",
 for translations: a scan is prepared alone, and skull-stripping or resampling may leave faint noise around one of two
@@ -19,6 +22,7 @@ import numpy as np
 
 from longflow.data.body import body_mask, nonzero_mask
 from longflow.data.box import box_slices, nonzero_box
+from longflow.data.intensity_map import map_blocks, map_of_blocks
 from longflow.plans import ChannelPlan
 
 #: the voxels that statistics are taken of
@@ -38,22 +42,41 @@ def normal_form_of_series(
     forms = {channel.normal_form for channel in channels}
     statistics: list[list[tuple[float, float]]] = []
     for position, scan in enumerate(scans):
-        needed = "per_scan" in forms or ("per_subject" in forms and position == 0)
+        needed = "per_scan" in forms or (forms & {"per_subject", "matched"} and position == 0)
         statistics.append(region_statistics(scan, region) if needed else [])
-    offsets, scales = [], []
-    for position in range(len(scans)):
-        numbers = [_numbers(channel, index, position, statistics) for index, channel in enumerate(channels)]
-        offsets.append([offset for offset, _ in numbers])
-        scales.append([scale for _, scale in numbers])
-    return offsets, scales
+    of_channels = [_numbers(channel, index, scans, statistics) for index, channel in enumerate(channels)]
+    of_scans = list(zip(*of_channels, strict=True))
+    return [[offset for offset, _ in one] for one in of_scans], [[scale for _, scale in one] for one in of_scans]
 
 
 def _numbers(
-    channel: ChannelPlan, index: int, position: int, statistics: list[list[tuple[float, float]]]
-) -> tuple[float, float]:
+    channel: ChannelPlan, index: int, scans: Sequence[np.ndarray], statistics: list[list[tuple[float, float]]]
+) -> list[tuple[float, float]]:
+    """Return offset and scale of a channel in each scan."""
     if channel.normal_form == "absolute":
-        return float(channel.offset), float(channel.scale)
-    return statistics[0 if channel.normal_form == "per_subject" else position][index]
+        return [(float(channel.offset), float(channel.scale))] * len(scans)
+    if channel.normal_form == "per_scan":
+        return [one[index] for one in statistics]
+    first = statistics[0][index]
+    if channel.normal_form == "per_subject":
+        return [first] * len(scans)
+    return _carried(first, [scan[index] for scan in scans])
+
+
+def _carried(first: tuple[float, float], scans: Sequence[np.ndarray]) -> list[tuple[float, float]]:
+    """Carry offset and scale of the first scan to the later ones.
+
+    Each scan is mapped from the one before it: neighbours differ least, and a forecast needs the map between the last
+    two scans most. Where two neighbours have nothing in common, they are taken to share their units.
+    """
+    numbers, before = [first], map_blocks(scans[0])
+    for scan in scans[1:]:
+        blocks = map_blocks(scan)
+        found = map_of_blocks(before, blocks)
+        offset, scale = numbers[-1]
+        numbers.append((found.gain * offset + found.offset, found.gain * scale))
+        before = blocks
+    return numbers
 
 
 def region_statistics(scan: np.ndarray, region: Region = "nonzero") -> list[tuple[float, float]]:

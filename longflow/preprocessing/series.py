@@ -117,8 +117,10 @@ def prepare_volumes(raw: RawSeries, plans: Plans, configuration_name: str) -> Pr
     _check_volumes(raw, plans.channel_names)
     geometry, arrays = raw.volumes[0].geometry, [volume.array for volume in raw.volumes]
     crop = nonzero_box(arrays)
-    # where the body ends depends on the air around it, and so on a crop: that of a pair is not that of a scan alone
-    seen = arrays if task.region == "body" else [array[(..., *box_slices(crop))] for array in arrays]
+    # where the body ends depends on the air around it, and so on a crop: that of a pair is not that of a scan
+    # alone; and the blocks of a map would depend on the scans after it
+    whole = task.region == "body" or any(channel.normal_form == "matched" for channel in plans.channels)
+    seen = arrays if whole else [array[(..., *box_slices(crop))] for array in arrays]
     offset, scale = normal_form_of_series(seen, plans.channels, task.region)
     shape_after_crop = [stop - start for start, stop in crop]
     spacing = [geometry.array_spacing[axis] for axis in order]

@@ -1,11 +1,14 @@
 import pytest
 
 from longflow.errors import ConfigurationError
+from longflow.fingerprint.intensities import IntensityMaps
+from longflow.fingerprint.temporal import Distribution
 from longflow.planning.channels import plan_channels
 from tests.planning.helpers import description, spatial
 
 
 @pytest.mark.parametrize(
+    # without maps between visits, as of a cohort whose scans have nothing in common, each scan has its own numbers
     ("unit", "name", "form"),
     [
         ("days", "CT", "absolute"),
@@ -53,10 +56,65 @@ def test_ct_is_clipped_to_segment_alone():
     assert to_forecast.clip is None
 
 
+def maps(log_gains, shifts, without_map=0):
+    return {
+        "0": IntensityMaps(
+            log_gains=Distribution.of(log_gains), shifts=Distribution.of(shifts), without_map=without_map
+        )
+    }
+
+
+def normal_form(measured, unit="months", name="FLAIR", **further):
+    (channel,) = plan_channels(spatial([8, 8, 8], [1, 1, 1]), description(unit, (name,), **further), measured)
+    return channel
+
+
+SPREAD = [-1.0, -0.5, 0.0, 0.5, 1.0] * 8
+
+
+@pytest.mark.parametrize(
+    ("log_gains", "shifts", "form"),
+    [
+        ([0.04 * one for one in SPREAD], [0.1 * one for one in SPREAD], "per_subject"),
+        ([0.15 * one for one in SPREAD], [0.0] * 40, "matched"),
+        ([0.0] * 40, [0.2 * one for one in SPREAD], "matched"),
+        # one scanner in eight has other units
+        ([0.0] * 35 + [0.7] * 5, [0.0] * 40, "matched"),
+        # one visit in forty is an outlier
+        ([0.0] * 39 + [0.7], [0.0] * 40, "per_subject"),
+        # a single map far from the identity has no spread, and is none the less another unit
+        ([0.5], [0.0], "matched"),
+    ],
+)
+def test_units_of_visits_are_measured(log_gains, shifts, form):
+    channel = normal_form(maps(log_gains, shifts))
+    assert channel.normal_form == form
+    assert f"of {len(log_gains)} maps between neighbouring scans" in channel.reason
+
+
+def test_the_reason_has_the_numbers():
+    reason = normal_form(maps([0.3 * one for one in SPREAD], [0.0] * 40)).reason
+    assert "half have a gain of 0.861 to 1.162 and 9 in 10 one of 0.741 to 1.350" in reason
+
+
+def test_what_cannot_be_measured_is_said():
+    channel = normal_form(maps([], [], without_map=7))
+    assert channel.normal_form == "per_scan" and "could not be measured (7 pairs" in channel.reason
+
+
+def test_units_of_one_acquisition_of_ct_and_of_the_user_are_not_measured():
+    other = maps([0.5], [0.9])
+    assert normal_form(other, "ms").normal_form == "per_subject"
+    assert normal_form(other, name="CT").normal_form == "absolute"
+    assert normal_form(other, normalization={"0": "per_scan"}).normal_form == "per_scan"
+    assert normal_form(None, normalization={"0": "matched"}).normal_form == "matched"
+
+
+@pytest.mark.parametrize("form", ["per_subject", "matched"])
 @pytest.mark.parametrize(("task", "verb"), [("segment", "segmented"), ("translate", "translated")])
-def test_the_first_scan_cannot_prepare_one_that_is_seen_by_itself(task, verb):
-    expected = description(task=task, normalization={"0": "per_subject"})
-    with pytest.raises(ConfigurationError, match=f"'per_subject', but a scan is {verb} by itself"):
+def test_the_first_scan_cannot_prepare_one_that_is_seen_by_itself(task, verb, form):
+    expected = description(task=task, normalization={"0": form})
+    with pytest.raises(ConfigurationError, match=f"'{form}', but a scan is {verb} by itself"):
         plan_channels(spatial([8, 8, 8], [1, 1, 1]), expected)
 
 

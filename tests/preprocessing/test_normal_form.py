@@ -48,6 +48,52 @@ def test_absolute_uses_the_plans_numbers_and_channels_may_differ(scans):
     assert offset[0][1] != offset[1][1]
 
 
+@pytest.fixture
+def visits():
+    """Three visits with units of their own: gain and offset are known; a lesion grows."""
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in (8, 32, 32)), indexing="ij")
+    tissue = np.where(z**2 + y**2 + x**2 < 0.8, 400 + 200 * np.sin(6 * x) * np.cos(5 * y), 20)
+    noise = np.random.default_rng(0).normal(0, 10, (3, *tissue.shape))
+    images = [np.where(np.hypot(y, x - 0.3) < radius, 900, tissue) + noise[i] for i, radius in enumerate((0, 0.2, 0.4))]
+    units = [(1.0, 0.0), (1.5, 100.0), (0.7, -30.0)]
+    return units, [(gain * image + offset)[None] for (gain, offset), image in zip(units, images, strict=True)], images
+
+
+def test_matched_scans_are_in_the_frame_of_the_first(visits):
+    units, scans, _ = visits
+    offsets, scales = normal_form_of_series(scans, channels("matched"))
+    ((mean, deviation),) = region_statistics(scans[0])
+    assert (offsets[0], scales[0]) == ([mean], [deviation])
+    for (gain, offset), (found,), (scale,) in zip(units, offsets, scales, strict=True):
+        assert scale / deviation == pytest.approx(gain, rel=0.01)
+        assert found == pytest.approx(gain * mean + offset, abs=0.02 * gain * deviation)
+
+
+def test_a_perfect_forecast_of_a_matched_scan_comes_back_in_the_units_of_the_last_context(visits):
+    """Mean and deviation of each scan move with the lesion: they miss by more than the noise."""
+    _, scans, images = visits
+    expected = 1.5 * images[2] + 100
+    errors = {}
+    for form in ("matched", "per_scan"):
+        offsets, scales = normal_form_of_series(scans, channels(form))
+        perfect = to_normal(scans[2], offsets[2], scales[2])
+        errors[form] = np.sqrt(np.mean((from_normal(perfect, offsets[1], scales[1])[0] - expected) ** 2)) / 1.5
+    assert errors["matched"] < 5 and errors["per_scan"] > 20
+
+
+@pytest.mark.parametrize("form", ["matched", "per_subject", "per_scan", "absolute"])
+def test_later_scans_never_change_the_numbers_of_earlier_ones(visits, form):
+    _, scans, _ = visits
+    with_target, without = (normal_form_of_series(some, channels(form)) for some in (scans, scans[:2]))
+    assert [numbers[:2] for numbers in with_target] == list(without)
+
+
+def test_matched_scans_with_nothing_in_common_share_their_units(visits):
+    scan = visits[1][1]
+    offsets, scales = normal_form_of_series([scan, np.zeros_like(scan)], channels("matched"))
+    assert offsets[0] == offsets[1] and scales[0] == scales[1]
+
+
 def test_zeros_around_the_body_do_not_count(scans):
     (mean, _), _ = region_statistics(scans[0])
     assert mean == pytest.approx(scans[0][0][:, 1:5, 1:5].mean(), rel=1e-5)

@@ -32,7 +32,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("normal_form", ["absolute", "per_subject", "per_scan"])
+@pytest.mark.parametrize("normal_form", ["absolute", "per_subject", "per_scan", "matched"])
 @pytest.mark.parametrize("border", [0, 2])
 def test_an_unchanged_prediction_gives_the_last_scan_back_to_the_bit(kind, normal_form, border):
     volumes = [make_volume(seed=seed, border=border, channels=2) for seed in range(2)]

@@ -142,11 +142,22 @@ def test_another_number_of_channels_is_an_error():
 
 
 def test_the_targets_intensities_do_not_reach_the_context():
-    """per_subject: the first scan alone decides; per_scan: each scan alone."""
+    """per_subject: the first scan alone decides; per_scan: each scan alone; matched: those before it."""
     context, dim, bright = make_volume(seed=0), make_volume(seed=1), make_volume(seed=1, high=9000)
-    for form in ("per_subject", "per_scan"):
+    for form in ("per_subject", "per_scan", "matched"):
         plans = make_plans(normal_form=form)
         assert np.array_equal(prepare([context, dim], plans).images[0], prepare([context, bright], plans).images[0])
+
+
+@pytest.mark.parametrize("form", ["per_subject", "per_scan", "matched"])
+def test_a_target_that_widens_the_crop_changes_no_number_of_the_context(form):
+    """The blocks of maps are those of the whole grid, not of the crop."""
+    first, wide = make_volume((9, 80, 90), seed=0, border=3), make_volume((9, 80, 90), seed=1)
+    second = Volume(1.3 * first.array + 50 * (first.array != 0), first.geometry, first.data_type)
+    plans = make_plans(normal_form=form)
+    alone, with_target = (prepare(volumes, plans).properties for volumes in ([first, second], [first, second, wide]))
+    assert alone.crop != with_target.crop
+    assert alone.offset == with_target.offset[:2] and alone.scale == with_target.scale[:2]
 
 
 def test_the_digest_knows_what_matters(dataset):

@@ -5,6 +5,7 @@ and then averaged over channels. Where a number is not defined it is None, never
 
 - reference of a single value (range 0): all but RMSE and MAE;
 - forecast identical to the reference: PSNR (it would be infinite);
+- forecast and reference with nothing in common: the error after matching;
 - no voxel changed: RMSE, MAE and NRMSE of the changed region;
 - last context image identical to the reference: skill.
 """
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
+from longflow.data.intensity_map import fit_intensity_map
 from longflow.errors import DataError
 from longflow.evaluation.metric import INPUT_UNITS, Better, Compared, Metric, mean_of_all, mean_of_defined
 
@@ -74,6 +76,15 @@ class ForecastChannel:
         return _rmse(self.error)
 
     @cached_property
+    def matched_rmse(self) -> float | None:
+        """RMSE after the robust map of the forecast onto the reference; None where there is none."""
+        found = fit_intensity_map(self.forecast, self.reference)
+        if found.identity_because:
+            return None
+        slices = zip(self.forecast, self.reference, strict=True)  # one at a time: no volume of float64
+        return _rmse(np.array([_rmse(found.gain * one - other + found.offset) for one, other in slices]))
+
+    @cached_property
     def change(self) -> tuple[np.ndarray, float]:
         """The changed region as a mask, and the RMSE of the last context image."""
         change = np.subtract(self.last_context, self.reference, dtype=np.float64)
@@ -103,6 +114,10 @@ def _rmse_of(channel: ForecastChannel) -> float:
 
 def _nrmse_of(channel: ForecastChannel) -> float | None:
     return channel.rmse / channel.range if channel.range else None
+
+
+def _matched_nrmse_of(channel: ForecastChannel) -> float | None:
+    return channel.matched_rmse / channel.range if channel.range and channel.matched_rmse is not None else None
 
 
 def _psnr_of(channel: ForecastChannel) -> float | None:
@@ -149,6 +164,13 @@ def _metric(name: str, of: Callable, definition: str, better: Better | None = No
 RMSE = _metric("rmse", _rmse_of, "root mean squared error, input units", "lower", unit=INPUT_UNITS)
 MAE = _metric("mae", _mae_of, "mean absolute error, input units", "lower", unit=INPUT_UNITS, heading="MAE\n")
 NRMSE = _metric("nrmse", _nrmse_of, "RMSE / range of the reference (maximum - minimum)", "lower", heading="NRMSE")
+MATCHED_NRMSE = _metric(
+    *("matched_nrmse", _matched_nrmse_of),
+    "NRMSE after the intensities are mapped onto the reference's by one gain and one offset per channel, fitted to the "
+    "tissue that is alike in both; so a scanner's change of units is no error. Undefined where nothing is alike",
+    better="lower",
+    heading="NRMSE,\nmatched",
+)
 PSNR = Metric(
     *("psnr", "forecast", _psnr),
     "peak signal-to-noise ratio, dB, the data range being the reference's range; undefined for identical images",
@@ -199,7 +221,19 @@ SKILL = _metric(
 #: what each number means, in the order of metrics.csv
 DEFINITIONS = {
     metric.name: metric.definition
-    for metric in (RMSE, MAE, NRMSE, PSNR, SSIM, CHANGED_SHARE, CHANGED_RMSE, CHANGED_MAE, CHANGED_NRMSE, SKILL)
+    for metric in (
+        RMSE,
+        MAE,
+        NRMSE,
+        MATCHED_NRMSE,
+        PSNR,
+        SSIM,
+        CHANGED_SHARE,
+        CHANGED_RMSE,
+        CHANGED_MAE,
+        CHANGED_NRMSE,
+        SKILL,
+    )
 }
 
 

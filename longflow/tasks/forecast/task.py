@@ -56,6 +56,7 @@ class Forecast(Task):
         "rmse": "longflow.tasks.forecast.metrics:RMSE",
         "mae": "longflow.tasks.forecast.metrics:MAE",
         "nrmse": "longflow.tasks.forecast.metrics:NRMSE",
+        "matched_nrmse": "longflow.tasks.forecast.metrics:MATCHED_NRMSE",
         "psnr": "longflow.tasks.forecast.metrics:PSNR",
         "ssim": "longflow.tasks.forecast.metrics:SSIM",
         "changed_share": "longflow.tasks.forecast.metrics:CHANGED_SHARE",
@@ -99,13 +100,15 @@ class Forecast(Task):
             if scans < self.least_scans
         ]
 
-    def normal_form(self, description):
+    def normal_form(self, description, maps):
+        from longflow.planning.channels import form_of_visits
         from longflow.plans import ONE_ACQUISITION
 
         unit = description.time_unit
         if unit in ONE_ACQUISITION:
             return "per_subject", f"times in {unit} are one acquisition: changes of intensity are signal"
-        return "per_scan", f"times in {unit} are separate visits, whose units cannot be compared"
+        form, reason = form_of_visits(maps)
+        return form, f"times in {unit} are separate visits, {reason}"
 
     def plan_time(self, fingerprint, longest_sequence):
         from longflow.planning.temporal import plan_series

@@ -140,10 +140,11 @@ def _write_weights(method: Method, configuration: str, fold: int, path: Path) ->
 
 
 def _scheme(channel: ChannelPlan) -> str:
-    if channel.normal_form == "per_subject":
+    if channel.normal_form in ("per_subject", "matched"):
         raise ConfigurationError(
-            f"The channel '{channel.name}' has the normal form 'per_subject', which nnU-Net does not have: it reads "
-            "each scan alone. Plan with 'per_scan' or 'absolute' (normalization in dataset.json) and train again."
+            f"The channel '{channel.name}' has the normal form '{channel.normal_form}', which nnU-Net does not have: "
+            "it reads each scan alone. Plan with 'per_scan' or 'absolute' (normalization in dataset.json) and train "
+            "again."
         )
     return {"absolute": "CTNormalization", "per_scan": "ZScoreNormalization"}[channel.normal_form]
 

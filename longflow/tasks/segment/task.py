@@ -56,8 +56,8 @@ class Segment(Task):
         labelled = any(scan.label for series in all_series for scan in series.scans)
         return "" if labelled else " -m spatiotemporal"  # without labels there is nothing but pretraining
 
-    def normal_form(self, description):
-        form, reason = super().normal_form(description)
+    def normal_form(self, description, maps):
+        form, reason = super().normal_form(description, maps)
         return form, f"{reason}, as in nnU-Net"
 
     def adapt_channel(self, channel, intensities):

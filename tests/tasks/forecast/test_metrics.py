@@ -43,6 +43,25 @@ def test_against_numpy_and_scikit_image():
     assert list(found) == list(DEFINITIONS) == list(TASK.metrics)
 
 
+def test_matched_errors_do_not_know_the_units():
+    """The forecast in other units: the raw error is large, the matched one that of its noise in the reference's."""
+    generator = np.random.default_rng(0)
+    z, y, x = np.meshgrid(*(np.linspace(-1, 1, size) for size in (8, 32, 32)), indexing="ij")
+    body = z**2 + y**2 + x**2 < 0.8
+    target = np.where(body, 500 + 200 * np.sin(6 * x) * np.cos(5 * y), 10)[None].astype(np.float32)
+    noise = generator.normal(0, 15, target.shape)
+    found = target_metrics((1.5 * (target + noise) + 70).astype(np.float32), target, target + 1)
+    assert found["nrmse"] > 0.2
+    expected = np.sqrt(np.mean(noise**2)) / (target.max() - target.min())
+    assert found["matched_nrmse"] == pytest.approx(expected, rel=0.03)
+
+
+def test_matched_errors_of_scans_with_nothing_in_common_are_not_defined():
+    target = np.random.default_rng(0).random((1, 6, 8, 8)).astype(np.float32)
+    found = target_metrics(np.full_like(target, 3), target, target + 1)
+    assert found["matched_nrmse"] is None and found["nrmse"] is not None
+
+
 def test_ssim_equals_plain_scikit_image_where_the_minimum_is_zero():
     forecast, target, _ = volumes()
     target -= target.min()

@@ -13,6 +13,7 @@ Residuals do not depend on the sum of both standardised intensities, by which th
 neither choice prefers a gain.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -40,8 +41,8 @@ GAINS = 2.0 ** (np.arange(-3, 4) / 3)
 ROUNDING = 1e-6
 #: standard deviations over which changed blocks are taken to lie evenly
 RANGE = 4.0
-#: correlation of unchanged blocks below which two scans show nothing in common
-LEAST_CORRELATION = 0.5
+#: correlation of unchanged blocks below which a map is none: its gain is in doubt by 15 % and more
+LEAST_CORRELATION = 0.85
 #: steps of the refinement of all candidates, and of the best one
 COMPARED_STEPS, MOST_STEPS = 10, 50
 
@@ -55,6 +56,8 @@ class IntensityMap:
     :param mean: of the source where nothing changed, in its units.
     :param deviation: standard deviation of the source there, in its units.
     :param unchanged: share of the body that agrees with the map.
+    :param correlation: of source and target there. Least squares gives gain · correlation, least squares of the source
+        on the target gain / correlation: between them, the gain is in doubt.
     :param identity_because: why no map could be fitted, so that it is the identity; empty where one was.
     """
 
@@ -63,12 +66,20 @@ class IntensityMap:
     mean: float = 0.0
     deviation: float = 1.0
     unchanged: float = 0.0
+    correlation: float = 0.0
     identity_because: str = ""
 
     @property
     def shift(self) -> float:
         """How far the map moves the mean of the unchanged body, in standard deviations of it."""
         return ((self.gain - 1) * self.mean + self.offset) / self.deviation
+
+    @property
+    def certain_log_gain(self) -> float:
+        """The logarithm of the gain as far as it is beyond doubt: 0 where 1 is between the two regressions."""
+        size = abs(math.log(self.gain))
+        doubt = -math.log(self.correlation) if self.correlation else size
+        return math.copysign(max(size - doubt, 0.0), self.gain - 1)
 
 
 def fit_intensity_map(source: np.ndarray, target: np.ndarray) -> IntensityMap:
@@ -136,6 +147,7 @@ def map_of_blocks(source: np.ndarray, target: np.ndarray) -> IntensityMap:
         mean=float(fitted.means[0] * scales[0]),
         deviation=float(fitted.spreads[0] * scales[0]),
         unchanged=float(fitted.shares[0]),
+        correlation=min(float(correlation), 1.0),
     )
 
 

@@ -98,12 +98,14 @@ def form_of_visits(maps: IntensityMaps | None) -> tuple[NormalForm, str]:
             f"and whether they share their units could not be measured ({pairs} pairs of neighbouring scans, none with "
             "a map): each scan has its own mean and standard deviation"
         )
-    gains, shifts = maps.log_gains, maps.shifts
-    shared = _within(gains, GAIN_LIMITS) and _within(shifts, SHIFT_LIMITS)
+    gains, certain, shifts = maps.log_gains, maps.certain_log_gains, maps.shifts
+    shared = _within(certain, GAIN_LIMITS) and _within(shifts, SHIFT_LIMITS)
     numbers = (
         f"of {gains.count} maps between neighbouring scans, fitted to what did not change, half have a gain of "
         f"{math.exp(gains.percentile_25):.3f} to {math.exp(gains.percentile_75):.3f} and 9 in 10 one of "
-        f"{math.exp(gains.percentile_5):.3f} to {math.exp(gains.percentile_95):.3f}; half shift the mean by "
+        f"{math.exp(gains.percentile_5):.3f} to {math.exp(gains.percentile_95):.3f} (beyond doubt "
+        f"{math.exp(certain.percentile_25):.3f} to {math.exp(certain.percentile_75):.3f} and "
+        f"{math.exp(certain.percentile_5):.3f} to {math.exp(certain.percentile_95):.3f}); half shift the mean by "
         f"{shifts.percentile_25:.3f} to {shifts.percentile_75:.3f} standard deviations and 9 in 10 by "
         f"{shifts.percentile_5:.3f} to {shifts.percentile_95:.3f} (limits: {GAIN_LIMITS[0]:.0%} and "
         f"{GAIN_LIMITS[1]:.0%}, {SHIFT_LIMITS[0]:g} and {SHIFT_LIMITS[1]:g})"

@@ -44,13 +44,17 @@ def normal_form_of_series(
     for position, scan in enumerate(scans):
         needed = "per_scan" in forms or (forms & {"per_subject", "matched"} and position == 0)
         statistics.append(region_statistics(scan, region) if needed else [])
-    of_channels = [_numbers(channel, index, scans, statistics) for index, channel in enumerate(channels)]
+    of_channels = [_numbers(channel, index, scans, statistics, region) for index, channel in enumerate(channels)]
     of_scans = list(zip(*of_channels, strict=True))
     return [[offset for offset, _ in one] for one in of_scans], [[scale for _, scale in one] for one in of_scans]
 
 
 def _numbers(
-    channel: ChannelPlan, index: int, scans: Sequence[np.ndarray], statistics: list[list[tuple[float, float]]]
+    channel: ChannelPlan,
+    index: int,
+    scans: Sequence[np.ndarray],
+    statistics: list[list[tuple[float, float]]],
+    region: Region,
 ) -> list[tuple[float, float]]:
     """Return offset and scale of a channel in each scan."""
     if channel.normal_form == "absolute":
@@ -60,21 +64,29 @@ def _numbers(
     first = statistics[0][index]
     if channel.normal_form == "per_subject":
         return [first] * len(scans)
-    return _carried(first, [scan[index] for scan in scans])
+    return _carried(first, [scan[index][None] for scan in scans], region)
 
 
-def _carried(first: tuple[float, float], scans: Sequence[np.ndarray]) -> list[tuple[float, float]]:
+def _carried(first: tuple[float, float], scans: Sequence[np.ndarray], region: Region) -> list[tuple[float, float]]:
     """Carry offset and scale of the first scan to the later ones.
 
     Each scan is mapped from the one before it: neighbours differ least, and a forecast needs the map between the last
-    two scans most. Where two neighbours have nothing in common, they are taken to share their units.
+    two scans most. Where two neighbours have nothing in common, mean and standard deviation of both are all there is.
+
+    :param scans: (1, z, y, x) each.
     """
-    numbers, before = [first], map_blocks(scans[0])
-    for scan in scans[1:]:
-        blocks = map_blocks(scan)
+    numbers, before = [first], map_blocks(scans[0][0])
+    for position, scan in enumerate(scans[1:], start=1):
+        blocks = map_blocks(scan[0])
         found = map_of_blocks(before, blocks)
+        gain, added = found.gain, found.offset
+        if found.identity_because:
+            pair = scans[position - 1], scan
+            (mean, deviation), (later_mean, later_deviation) = (region_statistics(one, region)[0] for one in pair)
+            gain = later_deviation / deviation
+            added = later_mean - gain * mean
         offset, scale = numbers[-1]
-        numbers.append((found.gain * offset + found.offset, found.gain * scale))
+        numbers.append((gain * offset + added, gain * scale))
         before = blocks
     return numbers
 

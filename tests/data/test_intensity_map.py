@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from longflow.data.intensity_map import MOST_BLOCKS, fit_intensity_map, map_blocks
+from longflow.data.intensity_map import MOST_BLOCKS, IntensityMap, fit_intensity_map, map_blocks
 
 SHAPE = (12, 48, 48)
 
@@ -113,6 +113,14 @@ def test_anticorrelated_tissue_never_gives_a_negative_gain(anatomy):
 def test_the_shift_is_that_of_the_mean_in_deviations(anatomy):
     found = fit_intensity_map(anatomy[0], 1.2 * anatomy[0] + 30)
     assert found.shift == pytest.approx((0.2 * found.mean + 30) / found.deviation, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("gain", "correlation", "certain"),
+    [(1.0, 1.0, 0.0), (2.0, 1.0, np.log(2)), (0.5, 0.8, np.log(0.5 / 0.8)), (1.2, 0.8, 0.0), (1.0, 0.0, 0.0)],
+)
+def test_the_gain_between_the_two_regressions_is_in_doubt(gain, correlation, certain):
+    assert IntensityMap(gain=gain, correlation=correlation).certain_log_gain == pytest.approx(certain)
 
 
 def test_blocks_are_means_of_whole_blocks():

@@ -40,6 +40,25 @@ class TestFingerprint:
         path.write_text("{")
         assert extract_fingerprint(NAME, processes=1).subjects == ["a", "b"]
 
+    def test_one_of_another_version_is_made_anew_and_never_read(self):
+        extract_fingerprint(NAME, processes=1)
+        path = DatasetPaths(NAME).fingerprint
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "version": "1"}))
+        with pytest.raises(
+            DataError, match=f"version 1 of the file, expected 2.*longflow_extract_fingerprint -d {NAME}"
+        ):
+            current_fingerprint(NAME)
+        assert extract_fingerprint(NAME, processes=1).version == "2"
+
+    def test_units_are_measured_for_forecasts_alone(self):
+        """The visits here are noise, and have nothing in common."""
+        maps = extract_fingerprint(NAME, processes=1).intensity_maps["0"]
+        assert (maps.log_gains.count, maps.without_map) == (0, 2)
+        dataset_json = DatasetPaths(NAME).raw / "dataset.json"
+        dataset_json.write_text(json.dumps({**json.loads(dataset_json.read_text()), "task": "segment"}))
+        assert extract_fingerprint(NAME, processes=1).intensity_maps is None
+
     def test_edited_into_nonsense(self):
         extract_fingerprint(NAME, processes=1)
         path = DatasetPaths(NAME).fingerprint

@@ -56,10 +56,13 @@ def test_ct_is_clipped_to_segment_alone():
     assert to_forecast.clip is None
 
 
-def maps(log_gains, shifts, without_map=0):
+def maps(log_gains, shifts, without_map=0, certain=None):
     return {
         "0": IntensityMaps(
-            log_gains=Distribution.of(log_gains), shifts=Distribution.of(shifts), without_map=without_map
+            log_gains=Distribution.of(log_gains),
+            certain_log_gains=Distribution.of(log_gains if certain is None else certain),
+            shifts=Distribution.of(shifts),
+            without_map=without_map,
         )
     }
 
@@ -95,6 +98,12 @@ def test_units_of_visits_are_measured(log_gains, shifts, form):
 def test_the_reason_has_the_numbers():
     reason = normal_form(maps([0.3 * one for one in SPREAD], [0.0] * 40)).reason
     assert "half have a gain of 0.861 to 1.162 and 9 in 10 one of 0.741 to 1.350" in reason
+
+
+def test_a_gain_in_doubt_is_no_other_unit():
+    """Brains that grow as a whole: the gain is uncertain, and nothing says that units differ."""
+    channel = normal_form(maps([0.3 * one for one in SPREAD], [0.0] * 40, certain=[0.0] * 40))
+    assert channel.normal_form == "per_subject" and "beyond doubt 1.000 to 1.000" in channel.reason
 
 
 def test_what_cannot_be_measured_is_said():

@@ -88,10 +88,14 @@ def test_later_scans_never_change_the_numbers_of_earlier_ones(visits, form):
     assert [numbers[:2] for numbers in with_target] == list(without)
 
 
-def test_matched_scans_with_nothing_in_common_share_their_units(visits):
+def test_matched_scans_with_nothing_in_common_have_numbers_of_their_own(visits):
+    """And the scan after them is in the frame of the first again."""
     scan = visits[1][1]
-    offsets, scales = normal_form_of_series([scan, np.zeros_like(scan)], channels("matched"))
-    assert offsets[0] == offsets[1] and scales[0] == scales[1]
+    noise = np.random.default_rng(5).normal(3, 2, scan.shape)
+    scans = [scan, noise, np.zeros_like(scan), scan]
+    offsets, scales = normal_form_of_series(scans, channels("matched"))
+    own = [region_statistics(one)[0] for one in scans]
+    assert np.allclose([[*offset, *scale] for offset, scale in zip(offsets, scales, strict=True)], own)
 
 
 def test_zeros_around_the_body_do_not_count(scans):

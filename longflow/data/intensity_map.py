@@ -13,9 +13,8 @@ Residuals do not depend on the sum of both standardised intensities, by which th
 neither choice prefers a gain.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -56,8 +55,10 @@ class IntensityMap:
     :param mean: of the source where nothing changed, in its units.
     :param deviation: standard deviation of the source there, in its units.
     :param unchanged: share of the body that agrees with the map.
-    :param correlation: of source and target there. Least squares gives gain · correlation, least squares of the source
-        on the target gain / correlation: between them, the gain is in doubt.
+    :param explained: share of the mean squared difference of both scans in the body that goes with the map, as far as
+        its gain is beyond doubt: least squares of the target on the source gives gain · correlation, least squares of
+        the source on the target gain / correlation, and a gain between them is as likely. Near 0 where units are
+        shared. To neglect the map costs a forecast its square root, as a share of the error of the last scan.
     :param identity_because: why no map could be fitted, so that it is the identity; empty where one was.
     """
 
@@ -66,20 +67,13 @@ class IntensityMap:
     mean: float = 0.0
     deviation: float = 1.0
     unchanged: float = 0.0
-    correlation: float = 0.0
+    explained: float = 0.0
     identity_because: str = ""
 
     @property
     def shift(self) -> float:
         """How far the map moves the mean of the unchanged body, in standard deviations of it."""
         return ((self.gain - 1) * self.mean + self.offset) / self.deviation
-
-    @property
-    def certain_log_gain(self) -> float:
-        """The logarithm of the gain as far as it is beyond doubt: 0 where 1 is between the two regressions."""
-        size = abs(math.log(self.gain))
-        doubt = -math.log(self.correlation) if self.correlation else size
-        return math.copysign(max(size - doubt, 0.0), self.gain - 1)
 
 
 def fit_intensity_map(source: np.ndarray, target: np.ndarray) -> IntensityMap:
@@ -141,14 +135,24 @@ def map_of_blocks(source: np.ndarray, target: np.ndarray) -> IntensityMap:
     correlation = fitted.correlations[0]
     if not correlation > LEAST_CORRELATION:
         return IntensityMap(identity_because=f"the scans agree nowhere (correlation {correlation:.2f})")
-    return IntensityMap(
+    found = IntensityMap(
         gain=float(fitted.gains[0] * scales[1] / scales[0]),
         offset=float(fitted.offsets[0] * scales[1]),
         mean=float(fitted.means[0] * scales[0]),
         deviation=float(fitted.spreads[0] * scales[0]),
         unchanged=float(fitted.shares[0]),
-        correlation=min(float(correlation), 1.0),
     )
+    return replace(found, explained=_explained(found, float(correlation), scales[0] * x, scales[1] * y))
+
+
+def _explained(found: IntensityMap, correlation: float, x: np.ndarray, y: np.ndarray) -> float:
+    """Compute ``IntensityMap.explained``. :param x: (blocks,), the source in the body. :param y: the target."""
+    before = np.mean((y - x) ** 2)
+    if before == 0:
+        return 0.0
+    low, high = found.gain * correlation, found.gain / correlation
+    gain = min(max(1.0, low), high)  # 1, or the bound next to it
+    return float(1 - np.mean((y - found.gain * found.mean - found.offset - gain * (x - found.mean)) ** 2) / before)
 
 
 class _Lines(NamedTuple):
@@ -195,6 +199,7 @@ def _residuals(x: np.ndarray, y: np.ndarray, gains: np.ndarray, offsets: np.ndar
     return (y - gains[:, None] * x - offsets[:, None]) / np.sqrt(gains)[:, None]
 
 
+@np.errstate(divide="ignore", invalid="ignore")  # along one value there is no line: its correlation is NaN
 def _refined(x: np.ndarray, y: np.ndarray, lines: tuple[np.ndarray, ...], steps: int) -> "_Lines":
     """Fit the reduced major axis to the blocks that agree with each line; their deviation is fitted with it.
 

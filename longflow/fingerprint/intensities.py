@@ -16,12 +16,12 @@ class IntensityMaps(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     log_gains: Distribution = Field(description="natural logarithm of the gain; 0 where units are shared")
-    certain_log_gains: Distribution = Field(
-        description="log_gains as far as they are beyond doubt: 0 where least squares of one scan on the other and the "
-        "reverse lie on both sides of 1, as where the scans are not well aligned"
-    )
     shifts: Distribution = Field(
         description="of the mean of the unchanged body, in its standard deviations; 0 where units are shared"
+    )
+    explained: Distribution = Field(
+        description="share of the mean squared difference of two neighbours that goes with the map: near 0 where units "
+        "are shared"
     )
     without_map: int = Field(ge=0, description="pairs of neighbours that have nothing in common")
 
@@ -58,7 +58,7 @@ def _combined(maps: list[IntensityMap]) -> IntensityMaps:
     fitted = [one for one in maps if not one.identity_because]
     return IntensityMaps(
         log_gains=Distribution.of([math.log(one.gain) for one in fitted]),
-        certain_log_gains=Distribution.of([one.certain_log_gain for one in fitted]),
         shifts=Distribution.of([one.shift for one in fitted]),
+        explained=Distribution.of([one.explained for one in fitted]),
         without_map=len(maps) - len(fitted),
     )

@@ -8,15 +8,13 @@ from longflow.data.hounsfield import is_ct
 from longflow.errors import ConfigurationError
 from longflow.fingerprint.intensities import IntensityMaps
 from longflow.fingerprint.spatial import ChannelIntensities, SpatialFingerprint
-from longflow.fingerprint.temporal import Distribution
 from longflow.plans import ChannelPlan, NormalForm
 from longflow.task import get_task
 
-#: units of visits are shared where half of the maps between neighbouring scans change the gain by less than the first
-#: number (natural logarithm), and 9 in 10 by less than the second: a rare change of the scanner shows in that one alone
-GAIN_LIMITS = (0.05, 0.2)
-#: the same for the shift of the mean, in standard deviations of the body
-SHIFT_LIMITS = (0.075, 0.3)
+#: units of visits are shared where the maps between neighbouring scans explain less than this share of their squared
+#: difference: at the median, so that neglecting them costs at most sqrt(0.1) = 0.32 of the error of the last scan; and
+#: in 95 % of the pairs, since a rare change of the scanner shows there alone
+MEDIAN_LIMIT, HIGH_LIMIT = 0.1, 0.6
 
 
 def plan_channels(
@@ -98,25 +96,15 @@ def form_of_visits(maps: IntensityMaps | None) -> tuple[NormalForm, str]:
             f"and whether they share their units could not be measured ({pairs} pairs of neighbouring scans, none with "
             "a map): each scan has its own mean and standard deviation"
         )
-    gains, certain, shifts = maps.log_gains, maps.certain_log_gains, maps.shifts
-    shared = _within(certain, GAIN_LIMITS) and _within(shifts, SHIFT_LIMITS)
+    gains, shifts, explained = maps.log_gains, maps.shifts, maps.explained
     numbers = (
-        f"of {gains.count} maps between neighbouring scans, fitted to what did not change, half have a gain of "
-        f"{math.exp(gains.percentile_25):.3f} to {math.exp(gains.percentile_75):.3f} and 9 in 10 one of "
-        f"{math.exp(gains.percentile_5):.3f} to {math.exp(gains.percentile_95):.3f} (beyond doubt "
-        f"{math.exp(certain.percentile_25):.3f} to {math.exp(certain.percentile_75):.3f} and "
-        f"{math.exp(certain.percentile_5):.3f} to {math.exp(certain.percentile_95):.3f}); half shift the mean by "
-        f"{shifts.percentile_25:.3f} to {shifts.percentile_75:.3f} standard deviations and 9 in 10 by "
-        f"{shifts.percentile_5:.3f} to {shifts.percentile_95:.3f} (limits: {GAIN_LIMITS[0]:.0%} and "
-        f"{GAIN_LIMITS[1]:.0%}, {SHIFT_LIMITS[0]:g} and {SHIFT_LIMITS[1]:g})"
+        f"{gains.count} maps between neighbouring scans, fitted to what did not change, explain "
+        f"{max(explained.median, 0):.1%} of the squared difference at the median and "
+        f"{max(explained.percentile_95, 0):.1%} at the 95th percentile (limits: {MEDIAN_LIMIT:.0%} and "
+        f"{HIGH_LIMIT:.0%}); half of their gains are "
+        f"{math.exp(gains.percentile_25):.3f} to {math.exp(gains.percentile_75):.3f}, half of their shifts of the mean "
+        f"{shifts.percentile_25:.3f} to {shifts.percentile_75:.3f} standard deviations"
     )
-    if shared:
+    if explained.median < MEDIAN_LIMIT and explained.percentile_95 < HIGH_LIMIT:
         return "per_subject", f"which share their units: {numbers}"
     return "matched", f"whose units differ: {numbers}"
-
-
-def _within(found: Distribution, limits: tuple[float, float]) -> bool:
-    """Check half and 9 in 10 of the numbers against their limits."""
-    half = max(abs(found.percentile_25), abs(found.percentile_75))
-    most = max(abs(found.percentile_5), abs(found.percentile_95))
-    return half < limits[0] and most < limits[1]

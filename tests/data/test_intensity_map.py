@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from longflow.data.intensity_map import MOST_BLOCKS, IntensityMap, fit_intensity_map, map_blocks
+from longflow.data.intensity_map import MOST_BLOCKS, fit_intensity_map, map_blocks
 
 SHAPE = (12, 48, 48)
 
@@ -115,12 +115,34 @@ def test_the_shift_is_that_of_the_mean_in_deviations(anatomy):
     assert found.shift == pytest.approx((0.2 * found.mean + 30) / found.deviation, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("gain", "correlation", "certain"),
-    [(1.0, 1.0, 0.0), (2.0, 1.0, np.log(2)), (0.5, 0.8, np.log(0.5 / 0.8)), (1.2, 0.8, 0.0), (1.0, 0.0, 0.0)],
-)
-def test_the_gain_between_the_two_regressions_is_in_doubt(gain, correlation, certain):
-    assert IntensityMap(gain=gain, correlation=correlation).certain_log_gain == pytest.approx(certain)
+def test_what_the_map_explains_is_the_squared_difference_that_goes_with_it(anatomy):
+    """Of the same tissue in other units all; of shared units nothing, whatever has changed."""
+    image, body = anatomy
+    generator = np.random.default_rng(2)
+    source, later = (one + generator.normal(0, 20, SHAPE) for one in (image, with_change(image, body, 0.2)))
+    assert fit_intensity_map(image, 1.2 * image + 30).explained == pytest.approx(1, abs=1e-4)
+    assert fit_intensity_map(source, later).explained == pytest.approx(0, abs=0.01)
+    # of both: the squares are those of the blocks in the body
+    found = fit_intensity_map(source, 1.3 * later)
+    inside = [map_blocks(one)[map_blocks(body) == 1] for one in (source, 1.3 * later)]
+    expected = 1 - np.mean((inside[1] - 1.3 * inside[0]) ** 2) / np.mean((inside[1] - inside[0]) ** 2)
+    assert found.explained == pytest.approx(expected, abs=0.03)
+
+
+def test_a_gain_between_the_two_regressions_explains_nothing(anatomy):
+    """In much noise, a gain of 1.03 is as likely as one of 1."""
+    generator = np.random.default_rng(2)
+    source, target = (anatomy[0] + generator.normal(0, 60, SHAPE) for _ in range(2))
+    found = fit_intensity_map(source, 1.03 * (target - target.mean()) + target.mean())
+    assert abs(found.explained) < 0.01 and found.gain > 1.015
+
+
+def test_scans_of_few_values_have_a_map():
+    """As masks or phantoms have them: within a tissue there is no contrast at all."""
+    image = np.zeros((8, 24, 24))
+    image[1:7, 4:20, 4:20], image[2:6, 8:16, 8:16] = 100, 300
+    found = fit_intensity_map(image, 2 * image)
+    assert (found.gain, found.offset) == (pytest.approx(2), pytest.approx(0, abs=1e-6))
 
 
 def test_blocks_are_means_of_whole_blocks():

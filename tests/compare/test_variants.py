@@ -80,8 +80,14 @@ def test_filling_context_and_time_are_trained_apart():
         "cronos_discrete,filling=none",
     ]
     assert [variant.training for variant in of_study("context")] == ["tfm", "tfm,context=last"]
-    time = of_study("time")
-    assert [variant.training for variant in time] == ["cronos", "cronos,explicit_time=False", "cronos_discrete"]
+    assert [variant.training for variant in of_study("time")] == [
+        "cronos",
+        "cronos,mixing=False",
+        "cronos,target_code=False",
+        "cronos,mixing=False,target_code=False",
+        "cronos,explicit_time=False",
+        "cronos_discrete",
+    ]
 
 
 def test_options_are_understood_as_longflow_train_reads_them():
@@ -92,8 +98,7 @@ def test_options_are_understood_as_longflow_train_reads_them():
 
 
 def test_variants_that_several_methods_share_occur_once():
-    found = of_study("time", "cronos", "cronos")
-    assert len(found) == 3
+    assert of_study("time", "cronos", "cronos") == of_study("time")
     both = of_study("context", "tfm", "cronos")
     assert [variant.method for variant in both] == ["tfm", "tfm", "cronos", "cronos"]
 

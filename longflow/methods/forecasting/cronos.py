@@ -17,54 +17,59 @@ class Cronos(FlowMethod):
     """Continuous CRONOS.
 
     Time reaches the network as in the paper, Enc(T_tau) of equation 11. That code alone loses information that a
-    forecast depends on, so time enters in two further ways:
+    forecast depends on, so time enters in two further ways. Each is an option; with both switched off the method is the
+    paper's as printed:
 
-    - The encoded target time is concatenated to it. At tau = 0 equation 9 gives the context's times, which say nothing
-    of the target's. So the first evaluation (the only one with a single Euler step) could not depend on the requested
-      time.
-    - Equation 11 is a mean over the scans, from which it is hard to tell which scan belongs to which time. A linear
-    term W(t_1 ... t_T, t_target) X_0, with weights made of every scan's own time, is added to the network's velocity:
-      v = v_theta(X_tau, T_tau) + W X_0. It starts at zero, as the network does.
+    - ``target_code``: the encoded target time is concatenated to the code. At tau = 0 equation 9 gives the context's
+      times, which say nothing of the target's. So the first evaluation (the only one with a single Euler step) could
+      not depend on the requested time.
+    - ``mixing``: equation 11 is a mean over the scans, from which it is hard to tell which scan belongs to which time.
+      A linear term W(t_1 ... t_T, t_target) X_0, with weights made of every scan's own time, is added to the network's
+      velocity: v = v_theta(X_tau, T_tau) + W X_0. It starts at zero, as the network does.
 
     Frequencies cover the dataset's shortest interval and longest span or horizon (:func:`planned_frequencies`).
 
     A further option is ``explicit_time``. Switched off, no time enters (table 9 and B.6.2, where the variant called
     discrete "receives no timestamps" and everything else is equal). The code is then gamma(tau), as in discrete CRONOS
-    (C.3), since Enc(T_tau) and gamma(t_target) are made of times. The linear term is excluded for the same reason. Only
-    the order of the scans and their number remain of time.
+    (C.3), since Enc(T_tau) and gamma(t_target) are made of times. The linear term is excluded for the same reason: the
+    two options above have no effect. Only the order of the scans and their number remain of time.
     """
 
     summary = "continuous CRONOS: transport of all context scans at their real times (default)"
 
-    options: ClassVar[Options] = {**FlowMethod.options, "explicit_time": True}
+    options: ClassVar[Options] = {**FlowMethod.options, "explicit_time": True, "mixing": True, "target_code": True}
 
     def __init__(self, plans: Plans, configuration: str, options: Options | None = None, network: str = ""):
         temporal = plans.temporal
-        timed = {**type(self).options, **(options or {})}["explicit_time"]
-        code_size = (4 if timed else 2) * FREQUENCIES
+        chosen = {**type(self).options, **(options or {})}
+        encoded_times = 2 if chosen["explicit_time"] and chosen["target_code"] else 1
+        code_size = encoded_times * 2 * FREQUENCIES
         super().__init__(plans, configuration, temporal.sequence_length, code_size, options, network)
-        if not timed:
+        if not self.options["explicit_time"]:
             self.register_buffer("frequencies", flow_step_frequencies())
             return
         self.register_buffer("frequencies", planned_frequencies(temporal))
-        self.mixing = ScanMixing(self.scans, 2 * FREQUENCIES, 2 * FREQUENCIES)
+        if self.options["mixing"]:
+            self.mixing = ScanMixing(self.scans, 2 * FREQUENCIES, 2 * FREQUENCIES)
 
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take the observed scans as they are (section 3.1: observed context only, without padding)."""
         return batch.context, batch.context_mask
 
     def code(self, batch: Batch, tau: Tensor) -> Tensor:
-        """Make [Enc(T_tau), gamma(t_target)]; gamma(tau) without explicit time."""
+        """Make [Enc(T_tau), gamma(t_target)], or what the options leave of it."""
         if not self.options["explicit_time"]:
             return fourier_features(tau, self.frequencies)
         times = interpolate_times(batch.context_times, batch.target_time, tau)
         encoded = encode_times(times, self.frequencies, batch.context_mask)
+        if not self.options["target_code"]:
+            return encoded
         return torch.cat([encoded, fourier_features(batch.target_time, self.frequencies)], dim=1)
 
     def velocity(self, batch: Batch, stack: Tensor, mask: Tensor, tau: Tensor) -> Tensor:
-        """Compute v_theta(X_tau, T_tau) + W(t, t_target) X_0; v_theta(X_tau, tau) without explicit time."""
+        """Compute v_theta(X_tau, T_tau) + W(t, t_target) X_0, or what the options leave of it."""
         velocity = super().velocity(batch, stack, mask, tau)
-        if not self.options["explicit_time"]:
+        if not (self.options["explicit_time"] and self.options["mixing"]):
             return velocity
         times = fourier_features(batch.context_times, self.frequencies)
         target = fourier_features(batch.target_time, self.frequencies)

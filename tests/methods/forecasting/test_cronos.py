@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import pytest
 import torch
 
 from longflow.flow.times import encode_times, fourier_features
@@ -55,6 +56,47 @@ def test_a_trained_forecast_changes_with_its_target_time():
             change = (method.predict(batch)["last"] - context[:, 0]).mean((1, 2, 3, 4))
         assert torch.corrcoef(torch.stack([change, horizon]))[0, 1] > 0.98
         assert (change - horizon).abs().max() < 0.5
+
+
+def one_step_forecasts(options):
+    """Forecasts of one Euler step for two target times, from a network whose every part is awake."""
+    torch.manual_seed(0)
+    method = awake(build_method("cronos", minimal_plans(), "3d_fullres", options)).eval()
+    method.steps = 1
+    batch = random_batch()
+    later = replace(batch, target_time=batch.target_time + 0.7)
+    with torch.no_grad():
+        return method, batch, method.predict(batch)["mean"], method.predict(later)["mean"]
+
+
+def test_as_printed_one_step_does_not_know_the_target_time():
+    """Equation 9 at tau = 0 gives the context's times; two steps see the target's."""
+    method, batch, forecast, later = one_step_forecasts({"mixing": "off", "target_code": "off"})
+    assert torch.equal(forecast, later)
+    method.steps = 2
+    with torch.no_grad():
+        assert not torch.allclose(
+            method.predict(batch)["mean"], method.predict(replace(batch, target_time=batch.target_time + 0.7))["mean"]
+        )
+
+
+@pytest.mark.parametrize("switched_off", ["mixing", "target_code"])
+def test_either_way_alone_tells_the_first_step_the_target_time(switched_off):
+    _, _, forecast, later = one_step_forecasts({switched_off: "off"})
+    assert not torch.allclose(forecast, later)
+
+
+def test_as_printed_the_code_is_equation_11_alone_and_the_velocity_the_networks():
+    method, batch, _, _ = one_step_forecasts({"mixing": False, "target_code": False})
+    tau = torch.tensor([0.2, 0.9])
+    times = (1 - tau[:, None]) * batch.context_times + tau[:, None] * batch.target_time[:, None]
+    expected = torch.stack([fourier_features(of_one, method.frequencies).mean(0) for of_one in times])
+    torch.testing.assert_close(method.code(batch, tau), expected)
+    with torch.no_grad():
+        of_network = method.network(batch.context.flatten(1, 2), expected).view_as(batch.context)
+        velocity = method.velocity(batch, batch.context, batch.context_mask, tau)
+    torch.testing.assert_close(velocity, of_network)
+    assert not hasattr(method, "mixing")
 
 
 def test_without_explicit_time_no_time_enters():

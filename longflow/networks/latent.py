@@ -94,9 +94,18 @@ def build_diffusion_unet(channels_in: int, channels_out: int, code_size: int, pl
         cross_attention_dim=code_size,
         use_flash_attention=True,
     )
-    downs = [module.op.conv for module in network.modules() if isinstance(module, DiffusionUnetDownsample)]
-    _set_strides(network, downs, plan.strides[first + 1 :])
+    set_strides_of_unet(network, plan.strides[first + 1 :])
     return guard_convolutions(network)
+
+
+def set_strides_of_unet(network: DiffusionModelUNet, strides: list[list[int]]) -> None:
+    """Divide each axis as planned instead of halving all of them.
+
+    :param network: MONAI's diffusion U-Net.
+    :param strides: from each level to the next.
+    """
+    downs = [module.op.conv for module in network.modules() if isinstance(module, DiffusionUnetDownsample)]
+    _set_strides(network, downs, strides)
 
 
 def _set_strides(network: nn.Module, downs: list[nn.Module], strides: list[list[int]]) -> None:

@@ -9,7 +9,11 @@ from longflow.registry import Registry
 
 #: longflow's own, by what they serve; the first of each is the default
 _OWN = {
-    "flow": {"film_unet": "longflow.networks.film_unet:FiLMUNet"},
+    "flow": {
+        "film_unet": "longflow.networks.film_unet:FiLMUNet",
+        "diffusion_unet": "longflow.networks.diffusion_unet:DiffusionUNet",
+        "concatenation_unet": "longflow.networks.diffusion_unet:ConcatenationUNet",
+    },
     "translation": {
         "timeresnet": "longflow.networks.timeresnet:TimeResNet",
         "unet": "longflow.networks.timed_unet:TimedUNet",

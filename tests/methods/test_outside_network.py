@@ -60,6 +60,6 @@ def test_its_weights_are_read_again(tmp_path):
 
 
 def test_the_default_network_keeps_the_name_of_the_method():
-    assert method_class("cronos").networks == ("film_unet", "scaled")
+    assert method_class("cronos").networks == ("film_unet", "diffusion_unet", "concatenation_unet", "scaled")
     assert named_with_network("cronos", "film_unet") == named_with_network("cronos", None) == "cronos"
     assert "scaled" not in method_class("mfm").networks

@@ -11,6 +11,7 @@ from longflow.plans import NetworkPlan
 from tests.networks.helpers import awake, never_modulated
 
 TRANSLATING = NetworksFor("translation").__get__(None)
+FLOWING = ("film_unet", "diffusion_unet", "concatenation_unet")
 
 
 def build(name: str, dimensions: int, channels_in: int = 2, channels_out: int = 1) -> torch.nn.Module:
@@ -65,7 +66,7 @@ class Dense(torch.nn.Module):
 def test_a_package_brings_a_network_for_what_it_serves(monkeypatch):
     point = EntryPoint("dense", f"{__name__}:Dense", "longflow.networks")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "longflow.networks" else [])
-    assert NetworksFor("flow").__get__(None) == ("film_unet", "dense")
+    assert NetworksFor("flow").__get__(None) == (*FLOWING, "dense")
     assert NetworksFor("translation").__get__(None) == TRANSLATING
     assert isinstance(build_network("dense"), Dense)
 
@@ -74,6 +75,6 @@ def test_a_package_brings_a_network_for_what_it_serves(monkeypatch):
 def test_a_broken_outside_network_is_not_listed_and_explained_when_requested(monkeypatch, target):
     point = EntryPoint("broken", target, "longflow.networks")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "longflow.networks" else [])
-    assert NetworksFor("flow").__get__(None) == ("film_unet",)
+    assert NetworksFor("flow").__get__(None) == FLOWING
     with pytest.raises(ConfigurationError, match="network 'broken'"):
         build_network("broken")

@@ -93,6 +93,12 @@ def test_memory_grows_with_batch_scans_and_precision(plans):
     assert training_memory("cronos", longer, "3d_fullres", "cuda", batch_size=1) > one
 
 
+@pytest.mark.parametrize("network", ["diffusion_unet", "concatenation_unet"])
+def test_other_networks_of_a_flow_are_estimated_too(plans, network):
+    one = training_memory(f"tfm-{network}", plans, "3d_fullres", "cuda", batch_size=1)
+    assert one < training_memory(f"tfm-{network}", plans, "3d_fullres", "cuda", batch_size=4) < 4 * one
+
+
 def test_no_real_tensor_is_made(plans):
     """A patch that no machine could hold is estimated all the same."""
     plan = plans.configuration("3d_fullres").model_copy(update={"patch_size": [1024, 2048, 2048]})

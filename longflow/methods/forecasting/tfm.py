@@ -19,9 +19,9 @@ class TemporalFlowMatching(GridFlowMethod):
     """TFM: the context padded to a set length, every missing place filled with the nearest earlier scan.
 
     Places before the first scan take the earliest one (section 2.4). Places are the slots of the planned grid, the
-    "time axis" in which irregular sampling leaves holes. The paper uses TorchCFM's U-Net, where cross-attention joins
-    time and features, and finds that a lighter network does as well (table 3). Here it is the FiLM U-Net of CRONOS with
-    the sinusoidal embedding of tau that diffusion U-Nets have.
+    "time axis" in which irregular sampling leaves holes. tau enters by the sinusoidal embedding that diffusion U-Nets
+    have. The paper's network is ``diffusion_unet``, and "No Att" of its table 3 is ``concatenation_unet``. The default
+    is the FiLM U-Net of CRONOS, so that a comparison of methods does not compare networks.
     """
 
     summary = "Temporal Flow Matching: filled sequence of a set length"

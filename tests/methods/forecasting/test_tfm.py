@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 
 from longflow.methods.forecasting.tfm import sinusoidal_embedding
@@ -28,3 +29,22 @@ def test_the_code_tells_flow_steps_apart():
     method, batch = build_method("tfm", minimal_plans(), "3d_fullres"), random_batch()
     code = method.code(batch, torch.tensor([0.5, 0.6]))
     assert (code[0] - code[1]).norm() > 0.5
+
+
+@pytest.mark.parametrize("network", ["diffusion_unet", "concatenation_unet"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_with_each_network_it_starts_at_the_last_scan_and_learns_a_sample_by_heart(network, dimensions):
+    torch.manual_seed(0)
+    plans = minimal_plans(dimensions=dimensions)
+    method = build_method(f"tfm-{network}", plans, next(iter(plans.configurations)))
+    batch = random_batch(shape=(4, 8, 8)[-dimensions:])
+    assert torch.equal(method.predict(batch)["last"], batch.context[:, -1])
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(40):
+        loss = method.training_step(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]

@@ -10,25 +10,42 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from longflow.errors import DataError
 from longflow.importers.registry import Importer, flag
-from longflow.importers.scans import ImportedDataset, ImportedScan
+from longflow.importers.scans import Blend, ImportedDataset, ImportedScan
 from longflow.reading import read_text
 
 LABELS = ("right ventricle", "myocardium", "left ventricle")
 REFERENCE = "Bernard et al., IEEE TMI 37(11), 2514-2525, 2018, doi:10.1109/TMI.2018.2837502"
+
+#: frames from ED to ES to which the released code of TFM and CRONOS resamples every cine
+RESAMPLED = 12
 
 
 @dataclass(frozen=True)
 class Options:
     """Flags of the layout.
 
-    :param time: "cycles": frame / NbFrame; "frames": number of the frame.
+    :param frames: "all": every frame of a cine as acquired; "ed_es": the protocol of CRONOS and TFM, from end diastole
+        to end systole, resampled to 12 frames.
+    :param time: "cycles": frame / NbFrame; "frames": number of the frame. None: "cycles" for all frames, "frames" from
+        ED to ES, where all patients then have the same times 1 to 12.
     """
 
-    time: Literal["cycles", "frames"] = field(
-        default="cycles",
-        metadata=flag("frame / NbFrame (default), or the number of the frame", choices=["cycles", "frames"]),
+    frames: Literal["all", "ed_es"] = field(
+        default="all",
+        metadata=flag(
+            "all frames (default), or those from end diastole to end systole, resampled to 12 as in CRONOS and TFM",
+            choices=["all", "ed_es"],
+        ),
+    )
+    time: Literal["cycles", "frames"] | None = field(
+        default=None,
+        metadata=flag(
+            "frame / NbFrame (default), or the number of the frame (default with --frames ed_es)",
+            choices=["cycles", "frames"],
+        ),
     )
 
 
@@ -48,12 +65,15 @@ def read(source: Path, options: Options) -> ImportedDataset:
             "patient001_frame01.nii.gz."
         )
     has_training = any(folder.parent.name == "training" for folder in folders.values())
+    resampled = options.frames == "ed_es"
+    time = options.time or ("frames" if resampled else "cycles")
+    scans_of = resampled_scans_of_patient if resampled else scans_of_patient
     return ImportedDataset(
-        [scan for folder in folders.values() for scan in scans_of_patient(folder, options.time)],
-        time_unit=options.time,
+        [scan for folder in folders.values() for scan in scans_of(folder, time)],
+        time_unit=time,
         channel="cine MRI",
         label_names=LABELS,
-        settings={"time": options.time},
+        settings={"time": time} | ({"frames": options.frames} if resampled else {}),
         about={"reference": REFERENCE, "licence": "CC BY-NC-SA 4.0"},
         test_subjects=[name for name, path in folders.items() if has_training and path.parent.name == "testing"],
     )
@@ -76,26 +96,77 @@ def scans_of_patient(folder: Path, time: str) -> list[ImportedScan]:
     scans = []
     for number in numbers:
         later = count if not cine.is_file() and number == systole and systole < diastole else 0
-        still = folder / f"{subject}_frame{number:02d}.nii.gz"
-        label = folder / f"{subject}_frame{number:02d}_gt.nii.gz"
-        scans.append(
-            ImportedScan(
-                case=f"{subject}_frame{number:02d}",
-                subject=subject,
-                time=round((number + later) / count, 6) if time == "cycles" else float(number + later),
-                image=cine if cine.is_file() else still,
-                frame=number - 1 if cine.is_file() else None,
-                label=label if label.is_file() else None,
-                same_voxels=True,
-                covariates={
-                    "moment": {diastole: "ED", systole: "ES"}.get(number, ""),
-                    "group": str(info.get("Group", "")),
-                    "height": str(info.get("Height", "")),
-                    "weight": str(info.get("Weight", "")),
-                },
-            )
+        moment = {diastole: "ED", systole: "ES"}.get(number, "")
+        scan = ImportedScan(
+            case=f"{subject}_frame{number:02d}",
+            subject=subject,
+            time=round((number + later) / count, 6) if time == "cycles" else float(number + later),
+            image=cine if cine.is_file() else folder / f"{subject}_frame{number:02d}.nii.gz",
+            frame=number - 1 if cine.is_file() else None,
         )
+        scans.append(_described(scan, folder, info, moment))
     return scans
+
+
+def resampled_scans_of_patient(folder: Path, time: str) -> list[ImportedScan]:
+    """List the scans of a patient from end diastole to end systole, resampled to 12.
+
+    As the released code of TFM and CRONOS does: all frames from ED to ES, resampled in time by cubic splines
+    (``scipy.ndimage.zoom``). Where ES comes before ED in the file, the frames go on with those of the next cycle; the
+    released code has no frames then. Where only ED and ES exist, they are the first and the last.
+
+    :param folder: of the patient.
+    :param time: "cycles" or "frames"; the frames are the 12 resampled ones.
+    :returns: in order of time.
+    """
+    info = read_info(folder / "Info.cfg")
+    subject, diastole, systole, count = folder.name, info["ED"], info["ES"], info["NbFrame"]
+    cine = folder / f"{subject}_4d.nii.gz"
+    last = systole if systole > diastole else systole + count
+    blends = _resampled([(number - 1) % count for number in range(diastole, last + 1)])
+    scans = []
+    for step in range(1, RESAMPLED + 1) if cine.is_file() else (1, RESAMPLED):
+        moment = {1: "ED", RESAMPLED: "ES"}.get(step, "")
+        still = folder / f"{subject}_frame{systole if moment == 'ES' else diastole:02d}.nii.gz"
+        number = diastole + (step - 1) / (RESAMPLED - 1) * (last - diastole)
+        scan = ImportedScan(
+            case=f"{subject}_step{step:02d}",
+            subject=subject,
+            time=round(number / count, 6) if time == "cycles" else float(step),
+            image=cine if cine.is_file() else still,
+            frame=blends[step - 1] if cine.is_file() else None,
+        )
+        scans.append(_described(scan, folder, info, moment))
+    return scans
+
+
+def _resampled(frames: list[int]) -> list[Blend]:
+    """Return 12 volumes, evenly spaced from the first frame to the last; those two are the frames themselves."""
+    from scipy.ndimage import zoom  # the help of longflow_import does not wait for it
+
+    weights = zoom(np.eye(len(frames)), (RESAMPLED / len(frames), 1))
+    blends = []
+    for row in weights.round(9):
+        used = np.flatnonzero(row)
+        blends.append(Blend(tuple(frames[place] for place in used), tuple(row[used].tolist())))
+    return blends
+
+
+def _described(scan: ImportedScan, folder: Path, info: dict[str, int | str], moment: str) -> ImportedScan:
+    """Add label and covariates to a scan. :param moment: "ED", "ES" or empty; only the first two may have a label."""
+    number = info.get(moment, 0)
+    label = folder / f"{scan.subject}_frame{number:02d}_gt.nii.gz"
+    return replace(
+        scan,
+        label=label if label.is_file() else None,
+        same_voxels=True,
+        covariates={
+            "moment": moment,
+            "group": str(info.get("Group", "")),
+            "height": str(info.get("Height", "")),
+            "weight": str(info.get("Weight", "")),
+        },
+    )
 
 
 def systole_as_target(scans: Sequence[ImportedScan], targets: int) -> list[ImportedScan]:

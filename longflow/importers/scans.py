@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from longflow.errors import ConfigurationError
 from longflow.task import DEFAULT_TASK
@@ -15,6 +15,17 @@ if TYPE_CHECKING:
 Space = Literal["native", "registered"]
 
 
+class Blend(NamedTuple):
+    """A volume between the frames of a 4D file: a weighted sum of them.
+
+    :param frames: numbers of the frames, from 0.
+    :param weights: of each.
+    """
+
+    frames: tuple[int, ...]
+    weights: tuple[float, ...]
+
+
 @dataclass(frozen=True)
 class ImportedScan:
     """Where a scan comes from and what it becomes.
@@ -23,7 +34,7 @@ class ImportedScan:
     :param subject: name of the patient.
     :param time: in the dataset's time unit.
     :param image: 3D file, or 4D file of which ``frame`` is taken.
-    :param frame: number of the frame, from 0; None: the file is 3D.
+    :param frame: number of the frame, from 0, or a sum of frames; None: the file is 3D.
     :param label: 3D or 4D label file, or None; a label without any structure is not written.
     :param label_frame: as ``frame``, for the label file.
     :param part: "training", "context" (imagesTs) or "target" (in the table of imagesTs, its image in targetsTs).
@@ -35,7 +46,7 @@ class ImportedScan:
     subject: str
     time: float
     image: Path
-    frame: int | None = None
+    frame: int | Blend | None = None
     label: Path | None = None
     label_frame: int | None = None
     part: str = "training"

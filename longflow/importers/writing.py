@@ -32,7 +32,7 @@ from longflow.data.images import (
 )
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.files import exclusive_lock, file_digest, write_json
-from longflow.importers.scans import Destination, ImportedDataset, ImportedScan
+from longflow.importers.scans import Blend, Destination, ImportedDataset, ImportedScan
 from longflow.parallel import for_each_subject
 from longflow.paths import lock_beside, path_in
 from longflow.reading import read_json
@@ -324,7 +324,7 @@ class _Source:
         self.path: Path | None = None
         self.image: sitk.Image | None = None
 
-    def volume(self, path: Path, frame: int | None) -> sitk.Image:
+    def volume(self, path: Path, frame: int | Blend | None) -> sitk.Image:
         if path != self.path:
             self.path, self.image = path, read_image_of_any_size(path)
         dimensions = self.image.GetDimension()
@@ -335,6 +335,9 @@ class _Source:
             )
         if frame is None:
             return self.image
+        if isinstance(frame, Blend):
+            volumes = [sitk.Cast(self.volume(path, number), sitk.sitkFloat32) for number in frame.frames]
+            return sum(weight * volume for weight, volume in zip(frame.weights, volumes, strict=True))
         if frame >= self.image.GetSize()[3]:
             raise DataError(f"{path} has {self.image.GetSize()[3]} frames, expected at least {frame + 1}.")
         return self.image[:, :, :, frame]

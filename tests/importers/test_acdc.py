@@ -3,6 +3,7 @@ import gzip
 import nibabel
 import numpy as np
 import pytest
+from scipy.ndimage import zoom
 
 from longflow.data.dataset import read_description, read_rows
 from longflow.errors import DataError, NotFoundError
@@ -103,6 +104,48 @@ def test_a_test_subject_has_systole_as_its_target(source, tmp_path, cine):
     assert (raw / "labelsTs" / "patient003_frame03.nii.gz").is_file()
     assert "patient003" not in (raw / "scans.csv").read_text()
     assert [problem for problem in verify_dataset(raw, processes=1) if problem.severity == "error"] == []
+
+
+def test_from_diastole_to_systole_a_cine_is_resampled_as_the_released_code_does(tmp_path):
+    """The spline of scipy's zoom over the frames from ED to ES, at 12 places; both ends are the frames themselves."""
+    write_patient(tmp_path / "acdc" / "patient001", diastole=2, systole=6, count=7, cine=True)
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    assert run_import("acdc", tmp_path / "acdc", raw, frames="ed_es")
+    assert times(raw / "scans.csv") == {f"patient001_step{step:02d}": step for step in range(1, 13)}
+    assert read_description(raw / "dataset.json").time_unit == "frames"
+    expected = zoom(np.stack([tiny_array(number) for number in range(2, 7)]).astype(float), (12 / 5, 1, 1, 1))
+    for step in range(12):
+        found = voxels(raw / "imagesTr" / f"patient001_step{step + 1:02d}_0000.nii.gz")
+        np.testing.assert_allclose(found, expected[step], rtol=1e-5, atol=1e-3)
+    np.testing.assert_array_equal(voxels(raw / "imagesTr" / "patient001_step01_0000.nii.gz"), tiny_array(2))
+    np.testing.assert_array_equal(voxels(raw / "imagesTr" / "patient001_step12_0000.nii.gz"), tiny_array(6))
+    labels = sorted(path.name for path in (raw / "labelsTr").iterdir())
+    assert labels == ["patient001_step01.nii.gz", "patient001_step12.nii.gz"]
+    assert [row.covariates["moment"] for row in read_rows(raw / "scans.csv")] == ["ED", *[""] * 10, "ES"]
+    assert [problem for problem in verify_dataset(raw, processes=1) if problem.severity == "error"] == []
+
+
+def test_resampled_frames_go_on_into_the_next_cycle_where_systole_comes_first(tmp_path):
+    write_patient(tmp_path / "acdc" / "patient001", diastole=6, systole=2, count=7, cine=True)
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    run_import("acdc", tmp_path / "acdc", raw, frames="ed_es", time="cycles")
+    found = list(times(raw / "scans.csv").values())
+    np.testing.assert_allclose(found, np.linspace(6, 9, 12) / 7, atol=1e-6)
+    expected = zoom(np.stack([tiny_array(number) for number in (6, 7, 1, 2)]).astype(float), (3, 1, 1, 1))
+    middle = voxels(raw / "imagesTr" / "patient001_step06_0000.nii.gz")
+    np.testing.assert_allclose(middle, expected[5], rtol=1e-5, atol=1e-3)
+
+
+def test_of_still_frames_diastole_and_systole_are_the_first_and_the_last(source, tmp_path):
+    write_patient(source / "patient003", systole=2, diastole=4)
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    run_import("acdc", source, raw, frames="ed_es", test=["patient003"])
+    assert times(raw / "scans.csv") == {
+        f"patient{number}_step{step:02d}": step for number in ("001", "002") for step in (1, 12)
+    }
+    np.testing.assert_array_equal(voxels(raw / "targetsTs" / "patient003_step12_0000.nii.gz"), tiny_array(2))
+    with pytest.raises(DataError, match="was made differently"):
+        run_import("acdc", source, raw, test=["patient003"])
 
 
 def test_the_testing_folder_becomes_test_subjects(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+
 from longflow.errors import DataError
 from longflow.importers.registry import Importer, flag
 from longflow.importers.scans import Blend, ImportedDataset, ImportedScan

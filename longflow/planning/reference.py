@@ -134,8 +134,8 @@ def times_of_reference(reference: Plans, fingerprint: TemporalFingerprint, name:
     if not task.plans_grid:
         return planned
     times = [np.asarray(one, dtype=np.float64) for one in fingerprint.times if len(one) > 1]
-    grid = grid_of_length(times, planned.time_scale, slots)
-    regular, regular_reason = regularity(contexts_of(times, CONTEXT_WINDOW * scans), grid)
+    grid = grid_of_length(times, planned.time_scale, scans, slots)
+    regular, regular_reason = regularity(contexts_of(times, scans), grid)
     return planned.model_copy(
         update={
             "sequence_length": scans,
@@ -154,18 +154,19 @@ def times_of_reference(reference: Plans, fingerprint: TemporalFingerprint, name:
     )
 
 
-def grid_of_length(times: list[np.ndarray], scale: float, length: int) -> GridPlan:
+def grid_of_length(times: list[np.ndarray], scale: float, scans: int, length: int) -> GridPlan:
     """Find the grid of a given number of slots that costs least.
 
     Δ = ``scale`` where every context is a single scan.
 
     :param times: of each subject, ascending, at least two.
     :param scale: the median interval.
+    :param scans: most scans of a context.
     :param length: number of slots.
     :returns: the grid.
     """
     longest = CONTEXT_WINDOW * length
-    contexts = contexts_of(times, longest).of_several
+    contexts = contexts_of(times, scans).of_several
     if not len(contexts.times):
         return GridPlan(spacing=scale, length=length, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0)
     spacings = candidate_spacings(times, longest)

@@ -1,13 +1,17 @@
 """Plan time: time scale, sequence length, the grid of discrete methods, regular or irregular.
 
-Each choice carries the numbers that led to it. A grid (CRONOS A.1.1) is judged on the scans that contexts are drawn
-from: for every scan except the first of every subject, the latest scans before it, up to twice the sequence length.
-Contexts of one scan are the same in every slot, so they say nothing about a grid.
+Each choice carries the numbers that led to it. A grid (CRONOS A.1.1) is judged on the contexts that training draws. The
+target is any scan except the first of its subject. The context is a subset of the latest scans before it, of which
+twice the sequence length T are drawn from: its size is uniform from 1 to T, then the subset of that size is (CRONOS
+C.2). The costs of a grid are expected values over this draw, exactly. Contexts of one scan are the same in every slot,
+so they say nothing about a grid, and are not counted.
 
 Every subject weighs the same in every statistic, however many scans it has.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from math import comb
 
 import numpy as np
 import torch
@@ -15,7 +19,7 @@ from torch import Tensor
 
 from longflow.errors import DataError
 from longflow.fingerprint.temporal import TemporalFingerprint, interval_percentiles, weighted_percentiles
-from longflow.flow.grid import grid_slots, latest_in_slot
+from longflow.flow.grid import grid_slots
 from longflow.plans import CONTEXT_WINDOW, GridPlan, Period, TemporalPlan, TimeUnit
 
 #: costs of a grid; losing a scan is the unit
@@ -32,28 +36,41 @@ SAME = 1e-6
 
 @dataclass(frozen=True)
 class Contexts:
-    """Contexts of a dataset, padded at the front to one length.
+    """The scans that the contexts of a dataset are drawn from, padded at the front to one length.
 
     :param times: relative to the target, in time units, (contexts, scans), negative.
     :param mask: of the same shape.
     :param subjects: position of the subject of each context, (contexts,).
+    :param most: most scans of a context, T.
     """
 
     times: Tensor
     mask: Tensor
     subjects: Tensor
+    most: int
+
+    @property
+    def available(self) -> Tensor:
+        """Numbers of scans that contexts are drawn from, (contexts,)."""
+        return self.mask.sum(1)
+
+    @property
+    def drawn(self) -> Tensor:
+        """Expected numbers of scans of the contexts, (contexts,): sizes are uniform from 2, where there are two."""
+        largest = self.available.clamp(max=self.most).double()
+        return (largest.clamp(max=2) + largest) / 2
 
     @property
     def weights(self) -> Tensor:
         """Weights with which the scans of every subject count the same, (contexts,); 1 if all have as many."""
-        scans = torch.bincount(self.subjects, self.mask.sum(1).double())
+        scans = torch.bincount(self.subjects, self.drawn)
         return (scans.max() / scans)[self.subjects]
 
     @property
     def of_several(self) -> "Contexts":
         """The contexts of more than one scan."""
-        several = self.mask.sum(1) > 1
-        return Contexts(self.times[several], self.mask[several], self.subjects[several])
+        several = self.available.clamp(max=self.most) > 1
+        return replace(self, times=self.times[several], mask=self.mask[several], subjects=self.subjects[several])
 
     @property
     def offsets(self) -> np.ndarray:
@@ -61,9 +78,15 @@ class Contexts:
         return -self.times[self.mask].numpy()
 
     @property
+    def of_scans(self) -> Tensor:
+        """The weight of each scan: that of its context, times the chance that it is drawn, (contexts, scans)."""
+        chance = self.drawn / self.available
+        return (self.weights * chance)[:, None] * self.mask
+
+    @property
     def scan_weights(self) -> np.ndarray:
         """The weights of the scans, in the order of :attr:`offsets`."""
-        return self.weights[:, None].expand_as(self.mask)[self.mask].numpy()
+        return self.of_scans[self.mask].numpy()
 
 
 def plan_series(fingerprint: TemporalFingerprint, longest_sequence: int) -> TemporalPlan:
@@ -85,7 +108,7 @@ def plan_series(fingerprint: TemporalFingerprint, longest_sequence: int) -> Temp
     sequence_length, length_reason = choose_sequence_length([len(one) for one in times], longest_sequence)
     grids = rank_grids(times, sequence_length)
     best = grids[0]
-    contexts = contexts_of(times, CONTEXT_WINDOW * sequence_length)
+    contexts = contexts_of(times, sequence_length)
     regular, regular_reason = regularity(contexts, best)
     longest_span = float(max(one[-1] - one[0] for one in times))
     unit = fingerprint.time_unit
@@ -144,15 +167,16 @@ def choose_sequence_length(scans: list[int], longest: int) -> tuple[int, str]:
     return chosen, reason + (f"; the preset allows {longest}." if needed > longest else ".")
 
 
-def contexts_of(times: list[np.ndarray], window: int) -> Contexts:
-    """Collect the latest ``window`` scans before every scan except the first of every subject.
+def contexts_of(times: list[np.ndarray], most: int) -> Contexts:
+    """Collect what contexts are drawn from: the latest scans before every scan except the first of every subject.
 
-    Of a very large dataset every n-th context is taken, so that planning takes seconds.
+    Of a very large dataset every n-th target is taken, so that planning takes seconds.
 
     :param times: of each subject, ascending.
-    :param window: most scans of a context.
+    :param most: most scans of a context, T.
     :returns: the contexts.
     """
+    window = CONTEXT_WINDOW * most
     targets = [(subject, target) for subject, one in enumerate(times) for target in range(1, len(one))]
     targets = targets[:: -(-len(targets) // MOST_CONTEXTS)]
     rows = [times[subject][max(0, target - window) : target] - times[subject][target] for subject, target in targets]
@@ -162,7 +186,7 @@ def contexts_of(times: list[np.ndarray], window: int) -> Contexts:
         padded[index, window - len(row) :] = row
         mask[index, window - len(row) :] = True
     subjects = torch.tensor([subject for subject, _ in targets])
-    return Contexts(torch.from_numpy(padded), torch.from_numpy(mask), subjects)
+    return Contexts(torch.from_numpy(padded), torch.from_numpy(mask), subjects, most)
 
 
 def rank_grids(times: list[np.ndarray], sequence_length: int) -> list[GridPlan]:
@@ -177,7 +201,7 @@ def rank_grids(times: list[np.ndarray], sequence_length: int) -> list[GridPlan]:
     """
     scale = float(interval_percentiles(times, (50,))[0])
     longest = CONTEXT_WINDOW * sequence_length
-    contexts = contexts_of(times, longest).of_several
+    contexts = contexts_of(times, sequence_length).of_several
     if not len(contexts.times):
         return [GridPlan(spacing=scale, length=1, overwritten=0, rounding_error=0, filled=0, clipped=0, score=0)]
 
@@ -241,7 +265,7 @@ def common_divisor(values: np.ndarray, tolerance: float = 1e-4) -> float | None:
 
 
 def judge_grid(contexts: Contexts, spacing: float, length: int, scale: float, longest: int) -> GridPlan:
-    """Compute the costs of a grid on contexts: eq. 13-16 and 19, by the code that the methods run.
+    """Compute the expected costs of a grid on contexts: eq. 13-16 and 19.
 
     :param scale: the median interval.
     :param longest: most slots that a grid may have.
@@ -252,22 +276,44 @@ def judge_grid(contexts: Contexts, spacing: float, length: int, scale: float, lo
     times, mask = contexts.times, contexts.mask
     target = torch.zeros(len(times), dtype=times.dtype)
     slots = grid_slots(times, target, spacing, length)
-    occupied = latest_in_slot(slots, mask, length) >= 0
+    competing = torch.zeros(len(times), length, dtype=torch.long).scatter_add(1, slots, mask.long())
+    occupied = occupancy(contexts.most)[contexts.available[:, None], competing]
     position = times / spacing + length
     before = (position < -0.5 - SAME) & mask
-    inside = mask & ~before
-    weights = contexts.weights[:, None]
-    scans, shown = float((weights * mask).sum()), float((weights * occupied).sum())
-    rounded = float(((position - slots).abs() * weights)[inside].sum()) / max(1.0, float((weights * inside).sum()))
+    weights, of_scans = contexts.weights, contexts.of_scans
+    scans, shown = float(of_scans.sum()), float((weights[:, None] * occupied).sum())
+    inside = of_scans * ~before
+    rounded = float(((position - slots).abs() * inside).sum()) / (float(inside.sum()) or 1)
     costs = {
         "overwritten": 1 - shown / scans,
         "rounding_error": rounded * spacing / scale,
-        "clipped": float((weights * before).sum()) / scans,
+        "clipped": float((of_scans * before).sum()) / scans,
         "filled": 1 - shown / (length * float(weights.sum())),
     }
     costs = {name: _clean(cost) for name, cost in costs.items()}
     score = sum(WEIGHTS[name] * cost for name, cost in costs.items()) + WEIGHTS["memory"] * length / longest
     return GridPlan(spacing=float(spacing), length=length, score=_clean(score), **costs)
+
+
+@lru_cache(maxsize=8)
+def occupancy(most: int) -> Tensor:
+    """Compute how often a slot holds a scan in drawn contexts.
+
+    Of n available scans, c fall into the slot. A subset of s scans leaves it empty with the chance
+    C(n - c, s) / C(n, s). Sizes s are uniform from 2 to min(n, ``most``); of a single scan, s = 1.
+
+    :param most: most scans of a context, T.
+    :returns: chance that the slot is occupied, (n, c), float64, n and c from 0 to twice ``most``.
+    """
+    window = CONTEXT_WINDOW * most
+    chances = torch.zeros(window + 1, window + 1, dtype=torch.float64)
+    for available in range(1, window + 1):
+        largest = min(available, most)
+        sizes = range(min(2, largest), largest + 1)
+        for within in range(1, available + 1):
+            empty = sum(comb(available - within, size) / comb(available, size) for size in sizes)
+            chances[available, within] = 1 - empty / len(sizes)
+    return chances
 
 
 def grid_residual(contexts: Contexts, spacing: float) -> float:
@@ -352,7 +398,7 @@ def _alone(unit: TimeUnit, times: list[np.ndarray], reason: str) -> TemporalPlan
 
 
 def _grid_reason(grid: GridPlan, contexts: Contexts, unit: str) -> str:
-    if int(contexts.mask.sum(1).max()) == 1:
+    if not len(contexts.of_several.times):
         return (
             f"Grid of 1 slot: every context is a single scan, which is the same in every slot; Δ = {grid.spacing:g} "
             f"{unit} is the median interval."

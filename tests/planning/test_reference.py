@@ -75,7 +75,7 @@ def test_images_are_resized_to_the_patch_and_times_are_those_of_the_data():
     assert plans.channels[0].normal_form == "per_subject"
     assert plans.temporal.reasons[1] == "Sequence length 11: as in acdc.json."
     # every frame lies on it, but 22 are drawn from and 11 have a slot
-    assert not plans.temporal.regular and plans.temporal.grid.clipped > 0.3
+    assert not plans.temporal.regular and plans.temporal.grid.clipped > 0.25
     assert plans.temporal.reasons[-1].startswith("Irregular: scans lie 0.0% of Δ from the grid")
 
 
@@ -118,9 +118,9 @@ def test_two_configurations_of_one_resolution_share_its_spacing():
 
 def test_the_grid_of_a_length_costs_least():
     days = [np.array([0.0, 28, 56, 84, 112]), np.array([0.0, 56, 84])]
-    grid = grid_of_length(days, scale=28, length=4)
+    grid = grid_of_length(days, scale=28, scans=4, length=4)
     assert (grid.spacing, grid.length, grid.overwritten, grid.clipped, grid.rounding_error) == (28, 4, 0, 0, 0)
-    single = grid_of_length([np.array([0.0, 30]), np.array([0.0, 90])], scale=60, length=3)
+    single = grid_of_length([np.array([0.0, 30]), np.array([0.0, 90])], scale=60, scans=3, length=3)
     assert (single.spacing, single.length, single.filled) == (60, 3, 0)
 
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from longflow.errors import DataError
-from longflow.flow.grid import grid_slots
+from longflow.flow.grid import grid_slots, latest_in_slot
 from longflow.planning.temporal import (
     choose_sequence_length,
     common_divisor,
@@ -14,6 +14,7 @@ from longflow.planning.temporal import (
     with_period,
 )
 from longflow.task import get_task
+from longflow.tasks.forecast.targets import draw_context
 from tests.planning.helpers import temporal
 
 
@@ -99,33 +100,63 @@ def test_sequence_length_is_the_90th_percentile():
     assert choose_sequence_length([2], 15)[0] == 1
 
 
-def test_contexts_hold_the_latest_scans_relative_to_their_target():
-    contexts = contexts_of([np.array([0.0, 1, 3, 6])], window=2)
+def test_contexts_are_drawn_from_the_latest_scans_relative_to_their_target():
+    contexts = contexts_of([np.array([0.0, 1, 3, 6])], most=1)
     assert contexts.times.tolist() == [[0, -1], [-3, -2], [-5, -3]]
     assert contexts.mask.tolist() == [[False, True], [True, True], [True, True]]
+    assert contexts.drawn.tolist() == [1, 1, 1] and not len(contexts.of_several.times)
 
 
 def test_costs_of_a_grid_by_hand():
-    """Target at 0, scans at -1.0, -1.2 and -9: two share the last slot, one lies before the first."""
-    contexts = contexts_of([np.array([-9.0, -1.2, -1.0, 0])], window=3)
+    """Target at 0, scans at -1.0, -1.2 and -9: two share the last slot, one lies before the first.
+
+    Two or three of them are drawn, 2.5 on average. The last slot is always occupied, and the first one in two of the
+    three pairs and in the triple.
+    """
+    contexts = contexts_of([np.array([-9.0, -1.2, -1.0, 0])], most=3)
     contexts.mask[:2] = False
-    grid = judge_grid(contexts, spacing=1, length=4, scale=2, longest=8)
-    assert grid.overwritten == pytest.approx(1 / 3)
+    grid = judge_grid(contexts.of_several, spacing=1, length=4, scale=2, longest=8)
+    shown = 1 + (2 / 3 + 1) / 2
+    assert grid.overwritten == pytest.approx(1 - shown / 2.5)
+    assert grid.filled == pytest.approx(1 - shown / 4)
     assert grid.clipped == pytest.approx(1 / 3)
     assert grid.rounding_error == pytest.approx((0.2 + 0) / 2 / 2)
 
 
+def test_costs_are_those_of_contexts_as_training_draws_and_embeds_them():
+    """The mean over many contexts, drawn and put on the grid by the code of training."""
+    random, most, spacing, length = np.random.default_rng(0), 3, 1.5, 5
+    times = np.sort(random.uniform(0, 12, 10))
+    scans = shown = clipped = 0
+    filled = []
+    for target in range(2, 10):
+        for _ in range(2000):
+            context = times[draw_context(random, target, most)]
+            if len(context) < 2:
+                continue
+            relative = torch.tensor(context - times[target])[None]
+            slots = grid_slots(relative, torch.zeros(1), spacing, length)
+            occupied = (latest_in_slot(slots, torch.ones_like(relative, dtype=torch.bool), length) >= 0).sum().item()
+            scans, shown = scans + len(context), shown + occupied
+            clipped += (relative < -spacing * (length + 0.5)).sum().item()
+            filled.append(1 - occupied / length)
+    grid = judge_grid(contexts_of([times], most).of_several, spacing, length, 1, 6)
+    assert grid.overwritten == pytest.approx(1 - shown / scans, abs=0.01)
+    assert grid.clipped == pytest.approx(clipped / scans, abs=0.01)
+    assert grid.filled == pytest.approx(np.mean(filled), abs=0.01)
+
+
 def test_costs_agree_with_the_quantiser_of_the_methods():
-    contexts = contexts_of([np.array([0.0, 1, 2, 3, 4, 5])], window=4)
-    slots = grid_slots(contexts.times, torch.zeros(5), 1.0, 4)
+    contexts = contexts_of([np.array([0.0, 1, 2, 3, 4])], most=2).of_several
+    slots = grid_slots(contexts.times, torch.zeros(3), 1.0, 4)
     assert slots[-1].tolist() == [0, 1, 2, 3]
     assert judge_grid(contexts, 1.0, 4, 1.0, 8).overwritten == 0
-    assert judge_grid(contexts, 2.0, 4, 1.0, 8).overwritten > 0.3
+    assert judge_grid(contexts, 3.0, 4, 1.0, 8).overwritten > 0.1
 
 
 def test_residual_is_a_quarter_at_random():
     random = np.random.default_rng(0)
-    contexts = contexts_of([np.sort(random.uniform(0, 1000, 500))], window=10)
+    contexts = contexts_of([np.sort(random.uniform(0, 1000, 500))], most=5)
     assert grid_residual(contexts, 1.0) == pytest.approx(0.25, abs=0.02)
 
 
@@ -183,15 +214,15 @@ def test_nor_for_the_grid():
 
 
 def test_scans_of_every_subject_count_the_same():
-    """Costs are means of the costs of the subjects, whose contexts hold 1 + 2 and 1 + 2 + 3 scans."""
+    """Costs are means of the costs of the subjects, whose contexts hold 2, and 2 and (2 or 3) scans."""
     first, second = np.array([0.0, 1, 2.2]), np.array([0.0, 1, 2, 3.4])
-    both, *each = (judge_grid(contexts_of(times, 3), 1, 2, 1, 4) for times in ([first, second], [first], [second]))
+    all_contexts = [contexts_of(times, 3).of_several for times in ([first, second], [first], [second])]
+    both, *each = (judge_grid(contexts, 1, 2, 1, 4) for contexts in all_contexts)
     for cost in ("overwritten", "clipped"):
         assert getattr(both, cost) == pytest.approx(np.mean([getattr(one, cost) for one in each]))
-    contexts = contexts_of([first, second], 3)
-    assert contexts.weights.tolist() == [2, 2, 1, 1, 1]
-    residuals = [grid_residual(contexts_of([times], 3), 1) for times in (first, second)]
-    assert grid_residual(contexts, 1) == pytest.approx(np.mean(residuals))
+    assert all_contexts[0].weights.tolist() == [4.5 / 2, 1, 1]
+    residuals = [grid_residual(contexts, 1) for contexts in all_contexts[1:]]
+    assert grid_residual(all_contexts[0], 1) == pytest.approx(np.mean(residuals))
 
 
 def test_a_period_comes_from_dataset_json_and_is_one_in_cycles():

@@ -4,11 +4,11 @@ import torch
 from torch import nn
 
 from longflow.networks.conv_lstm import (
-    CONVOLUTIONS,
     ConvLSTMCell,
+    ConvLSTMLayers,
     ScanDecoder,
     ScanEncoder,
-    fresh_state,
+    StateDecoder,
     recurrent_stage,
     where_seen,
     without_keeping,
@@ -46,7 +46,7 @@ def of_lstm(kernel: int) -> tuple[ConvLSTMCell, nn.LSTMCell]:
 def test_at_every_voxel_it_is_an_lstm(kernel):
     cell, lstm = of_lstm(kernel)
     series = torch.randn(3, 2, 2, 2, 3, 3)
-    state, expected = fresh_state(torch.zeros(2, 4, 2, 3, 3)), None
+    state, expected = (torch.zeros(2, 4, 2, 3, 3), torch.zeros(2, 4, 2, 3, 3)), None
     for x in series:
         state = cell(x, state)
         expected = lstm(x.movedim(1, -1).reshape(-1, 2), expected)
@@ -107,6 +107,33 @@ def test_encoder_and_decoder_keep_how_bright_a_scan_is():
     assert (dark - bright).abs().mean() > 0.01
 
 
+THIN = plan(((1, 1, 1), (1, 2, 2), (2, 2, 2)), (8, 16, 24))
+
+
+def test_every_stage_from_the_second_on_has_a_layer_which_sees_the_finer_one():
+    torch.manual_seed(0)
+    layers = ConvLSTMLayers(THIN)
+    x = torch.randn(2, 16, 4, 4, 4)
+    fresh = layers.fresh_states(x)
+    assert [tuple(one.shape) for one in fresh] == [(2, 16, 4, 4, 4)] * 2 + [(2, 24, 2, 2, 2)] * 2
+    assert not any(one.any() for one in fresh)
+    found = layers(x, fresh)
+    fine = layers.cells[0](x, fresh[:2])
+    coarse = layers.cells[1](fine[0], fresh[2:])
+    assert all(torch.equal(one, other) for one, other in zip(found, (*fine, *coarse), strict=True))
+
+
+def test_all_hidden_states_are_decoded_and_no_cell_is():
+    torch.manual_seed(0)
+    decoder = StateDecoder(1, THIN)
+    states = tuple(torch.randn_like(one) for one in ConvLSTMLayers(THIN).fresh_states(torch.zeros(1, 16, 4, 4, 4)))
+    image = decoder(states)
+    assert image.shape == (1, 1, 4, 8, 8)
+    for place in range(4):
+        changed = tuple(one + (index == place) for index, one in enumerate(states))
+        assert torch.equal(decoder(changed), image) == (place in (1, 3))
+
+
 def test_a_sample_without_anything_to_see_keeps_its_state():
     before = (torch.zeros(2, 1, 2, 2), torch.ones(2, 1, 2, 2))
     after = (torch.full((2, 1, 2, 2), 5.0), torch.full((2, 1, 2, 2), 6.0))
@@ -125,7 +152,7 @@ def test_what_is_not_kept_is_computed_again_with_the_same_gradient():
     gradients, kept = [], []
     for run in (step, lambda *inputs: without_keeping(step, *inputs)):
         with LiveBytes("cuda") as memory:
-            state = fresh_state(x)
+            state = torch.zeros_like(x), torch.zeros_like(x)
             for _ in range(10):
                 state = run(x, *state)
             kept.append(memory.live)
@@ -145,12 +172,12 @@ def test_nothing_is_kept_where_no_gradient_is_needed():
 @pytest.mark.parametrize(("slices", "stride"), [(1, 1), (2, 1), (2, 2), (4, 1), (4, 2)])
 def test_gradients_in_bf16_are_those_of_float32(slices, stride):
     torch.manual_seed(0)
-    network = plan(((1, 1, 1), (stride, 2, 2)))
+    network = plan(((1, 1, 1), (stride, 2, 2), (1, 2, 2)), (8, 16, 24))
     parts = nn.ModuleDict(
         {
             "encoder": ScanEncoder(1, network),
-            "cell": ConvLSTMCell(CONVOLUTIONS[3], 16, 16, [3] * 3),
-            "decoder": ScanDecoder(1, network),
+            "layers": ConvLSTMLayers(network),
+            "decoder": StateDecoder(1, network),
         }
     ).to(memory_format=torch.channels_last_3d)
     scans = torch.randn(2, 3, 1, slices, 8, 8)
@@ -161,10 +188,10 @@ def test_gradients_in_bf16_are_those_of_float32(slices, stride):
         del litter  # what is read without having been written is now likely NaN
         with context:
             maps = parts["encoder"](scans)
-            state = fresh_state(maps[:, 0])
+            states = parts["layers"].fresh_states(maps[:, 0])
             for x in maps.unbind(1):
-                state = parts["cell"](x, state)
-            loss = parts["decoder"](state[0]).square().mean()
+                states = parts["layers"](x, states)
+            loss = parts["decoder"](states).square().mean()
         loss.backward()
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in parts.parameters()]))
     low, high = gradients

@@ -4,14 +4,11 @@ from torch import Tensor, nn
 
 from longflow.methods.batches import Batch
 from longflow.methods.forecasting._direct import DirectMethod, scans_on_grid
-from longflow.networks.blocks import CONVOLUTIONS
 from longflow.networks.conv_lstm import (
-    ConvLSTMCell,
-    ScanDecoder,
+    ConvLSTMLayers,
     ScanEncoder,
-    State,
-    fresh_state,
-    recurrent_stage,
+    StateDecoder,
+    States,
     where_seen,
     without_keeping,
 )
@@ -39,11 +36,11 @@ class ConvLSTM(DirectMethod):
 
 
 class ConvLSTMNetwork(nn.Module):
-    """Encoder of single scans, one layer of ConvLSTM, decoder of its last hidden state.
+    """Encoder of single scans, layers of ConvLSTM, decoder of their last hidden states.
 
     SHI et al. have two or three layers, and a second network that unrolls the future frame by frame. CRONOS and TFM
-    give neither the number of layers nor that of features. The memory in CRONOS table 8, half of CRONOS's, is that of
-    one layer at half the resolution, and a single target needs no second network.
+    give neither the number of layers nor that of features. Here the layers are those of the plan's stages, so that the
+    network is of the size of CRONOS's, and a single target needs no second network.
 
     :param channels: of a scan.
     :param plan: features, strides, kernel sizes.
@@ -51,28 +48,25 @@ class ConvLSTMNetwork(nn.Module):
 
     def __init__(self, channels: int, plan: NetworkPlan):
         super().__init__()
-        stage = recurrent_stage(plan)
-        features = plan.features_per_stage[stage]
         self.encoder = ScanEncoder(channels, plan)
-        self.cell = ConvLSTMCell(CONVOLUTIONS[plan.dimensions], features, features, plan.kernel_sizes[stage])
-        self.decoder = ScanDecoder(channels, plan)
+        self.layers = ConvLSTMLayers(plan)
+        self.decoder = StateDecoder(channels, plan)
 
     def forward(self, scans: Tensor, mask: Tensor) -> Tensor:
         """Predict the target.
 
         :param scans: (batch, scans, channels, *spatial).
-        :param mask: (batch, scans), False where the state stays.
+        :param mask: (batch, scans), False where the states stay.
         :returns: (batch, channels, *spatial), float32.
         """
         maps = self.encoder(scans)
-        state = fresh_state(maps[:, 0])
+        states = self.layers.fresh_states(maps[:, 0])
         for x, seen in zip(maps.unbind(1), mask.unbind(1), strict=True):
-            state = without_keeping(self._step, x, seen, *state)
-        return self.decoder(state[0])
+            states = without_keeping(self._step, x, seen, *states)
+        return self.decoder(states)
 
-    def _step(self, x: Tensor, seen: Tensor, hidden: Tensor, cell: Tensor) -> State:
-        before = hidden, cell
-        return where_seen(seen, self.cell(x, before), before)
+    def _step(self, x: Tensor, seen: Tensor, *before: Tensor) -> States:
+        return where_seen(seen, self.layers(x, before), before)
 
 
 METHOD = ConvLSTM

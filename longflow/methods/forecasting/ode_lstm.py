@@ -7,11 +7,10 @@ from longflow.methods.batches import Batch
 from longflow.methods.forecasting._direct import DirectMethod
 from longflow.networks.blocks import CONVOLUTIONS
 from longflow.networks.conv_lstm import (
-    ConvLSTMCell,
-    ScanDecoder,
+    ConvLSTMLayers,
     ScanEncoder,
-    State,
-    fresh_state,
+    StateDecoder,
+    States,
     recurrent_stage,
     where_seen,
     without_keeping,
@@ -42,13 +41,13 @@ class ODELSTM(DirectMethod):
 
 
 class ODELSTMNetwork(nn.Module):
-    """Encoder of single scans, LSTM cell, dynamics of its hidden state, decoder.
+    """Encoder of single scans, layers of LSTM, dynamics of their hidden states, decoder.
 
-    The LSTM is the authors', with convolutions for its products. A scan updates hidden state and cell. Then the hidden
-    state follows dh/dt = f(h) until the next scan or the target; f has two layers with tanh in between. The cell stays
-    constant, so that a gradient survives long intervals. Encoder, decoder and scale are those of ``convlstm``. CRONOS
-    does not describe them; with them and Euler steps, a training step that keeps everything takes the memory of its
-    table 8. f starts at zero: at first nothing happens between scans.
+    The LSTM is the authors', with convolutions for its products. A scan updates hidden state and cell of every layer.
+    Then the hidden states follow dh/dt = f(h), each with its own f, until the next scan or the target; f has two layers
+    with tanh in between. The cells stay constant, so that a gradient survives long intervals. Encoder, layers and
+    decoder are those of ``convlstm``. CRONOS does not describe them. f starts at zero: at first nothing happens between
+    scans.
 
     :param channels: of a scan.
     :param plan: features, strides, kernel sizes.
@@ -56,53 +55,66 @@ class ODELSTMNetwork(nn.Module):
 
     def __init__(self, channels: int, plan: NetworkPlan):
         super().__init__()
-        stage = recurrent_stage(plan)
-        features, kernel = plan.features_per_stage[stage], plan.kernel_sizes[stage]
-        conv, same = CONVOLUTIONS[plan.dimensions], same_padding(kernel)
         self.encoder = ScanEncoder(channels, plan)
-        self.cell = ConvLSTMCell(conv, features, features, kernel)
-        self.dynamics = nn.Sequential(
-            conv(features, features, kernel, padding=same), nn.Tanh(), conv(features, features, kernel, padding=same)
+        self.layers = ConvLSTMLayers(plan)
+        self.dynamics = nn.ModuleList(
+            dynamics_of_state(plan, stage) for stage in range(recurrent_stage(plan), len(plan.strides))
         )
-        nn.init.zeros_(self.dynamics[-1].weight)
-        nn.init.zeros_(self.dynamics[-1].bias)
-        self.decoder = ScanDecoder(channels, plan)
+        self.decoder = StateDecoder(channels, plan)
 
     def forward(self, scans: Tensor, waits: Tensor, mask: Tensor) -> Tensor:
         """Predict the target.
 
         :param scans: (batch, scans, channels, *spatial).
         :param waits: from each scan to the next, from the last to the target, (batch, scans).
-        :param mask: (batch, scans), False where the state stays.
+        :param mask: (batch, scans), False where the states stay.
         :returns: (batch, channels, *spatial), float32.
         """
         maps = self.encoder(scans)
-        state = fresh_state(maps[:, 0])
+        states = self.layers.fresh_states(maps[:, 0])
         for x, wait, seen in zip(maps.unbind(1), waits.unbind(1), mask.unbind(1), strict=True):
-            state = without_keeping(self._step, x, wait, seen, *state)
-        return self.decoder(state[0])
+            states = without_keeping(self._step, x, wait, seen, *states)
+        return self.decoder(states)
 
-    def _step(self, x: Tensor, wait: Tensor, seen: Tensor, hidden: Tensor, cell: Tensor) -> State:
-        before = hidden, cell
-        hidden, cell = self.cell(x, before)
-        return where_seen(seen, (self.wait(hidden, wait), cell), before)
+    def _step(self, x: Tensor, wait: Tensor, seen: Tensor, *before: Tensor) -> States:
+        after = list(self.layers(x, before))
+        after[::2] = [evolve(f, hidden, wait) for f, hidden in zip(self.dynamics, after[::2], strict=True)]
+        return where_seen(seen, tuple(after), before)
 
-    def wait(self, hidden: Tensor, time: Tensor) -> Tensor:
-        """Evolve the hidden state for a time that may differ between samples, by equal Euler steps.
 
-        Every sample goes from 0 to 1 with its own time as a factor of f. The steps are those of torchdiffeq's
-        ``euler``. That cannot be used here: it reads the numbers of its grid, and memory is planned on tensors without
-        any.
+def dynamics_of_state(plan: NetworkPlan, stage: int) -> nn.Sequential:
+    """Build f of a layer, which starts at zero.
 
-        :param hidden: (batch, features, *spatial).
-        :param time: (batch,).
-        :returns: of the shape and type of ``hidden``; the steps are taken in float32.
-        """
-        step = time.view(-1, *[1] * (hidden.ndim - 1)) / STEPS
-        h = hidden.float()
-        for _ in range(STEPS):
-            h = h + step * self.dynamics(h)
-        return h.to(hidden.dtype)
+    :param plan: features and kernel sizes.
+    :param stage: of the layer.
+    :returns: f, from a hidden state to its derivative.
+    """
+    features, kernel = plan.features_per_stage[stage], plan.kernel_sizes[stage]
+    conv, same = CONVOLUTIONS[plan.dimensions], same_padding(kernel)
+    f = nn.Sequential(
+        conv(features, features, kernel, padding=same), nn.Tanh(), conv(features, features, kernel, padding=same)
+    )
+    nn.init.zeros_(f[-1].weight)
+    nn.init.zeros_(f[-1].bias)
+    return f
+
+
+def evolve(f: nn.Module, hidden: Tensor, time: Tensor) -> Tensor:
+    """Evolve a hidden state for a time that may differ between samples, by equal Euler steps.
+
+    Every sample goes from 0 to 1 with its own time as a factor of f. The steps are those of torchdiffeq's ``euler``.
+    That cannot be used here: it reads the numbers of its grid, and memory is planned on tensors without any.
+
+    :param f: from a hidden state to its derivative.
+    :param hidden: (batch, features, *spatial).
+    :param time: (batch,).
+    :returns: of the shape and type of ``hidden``; the steps are taken in float32.
+    """
+    step = time.view(-1, *[1] * (hidden.ndim - 1)) / STEPS
+    h = hidden.float()
+    for _ in range(STEPS):
+        h = h + step * f(h)
+    return h.to(hidden.dtype)
 
 
 def waiting_times(batch: Batch) -> Tensor:

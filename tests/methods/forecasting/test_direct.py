@@ -8,6 +8,8 @@ import torch
 from longflow.methods.forecasting._direct import scans_on_grid
 from longflow.methods.method import Method
 from longflow.methods.registry import build_method
+from longflow.planning.presets import preset
+from longflow.plans import NetworkPlan
 from longflow.private import cpu_has_bf16
 from tests.methods.helpers import minimal_plans, random_batch
 
@@ -119,3 +121,26 @@ def test_gradients_in_bf16_are_those_of_float32(name, slices, dimensions):
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in method.parameters()]))
     low, high = gradients
     assert (low - high).norm() < 0.1 * high.norm()
+
+
+@pytest.mark.parametrize("name", ["convlstm", "ode_lstm"])
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("size", ["tiny", "S", "M", "L"])
+def test_a_recurrent_baseline_has_as_many_weights_as_cronos_within_a_factor_of_2(name, dimensions, size):
+    """At every preset, with the most stages of it."""
+    chosen = preset(size)
+    plans = minimal_plans(scans=chosen.longest_sequence, dimensions=dimensions)
+    (plan,) = plans.configurations.values()
+    stages = chosen.max_stages
+    plan.network = NetworkPlan(
+        features_per_stage=chosen.features(stages, dimensions),
+        strides=[[1] * dimensions] + [[2] * dimensions] * (stages - 1),
+        kernel_sizes=[[3] * dimensions] * stages,
+        attention=chosen.attention,
+    )
+    with torch.device("meta"):
+        own, cronos = (
+            sum(one.numel() for one in build_method(method, plans, next(iter(plans.configurations))).parameters())
+            for method in (name, "cronos")
+        )
+    assert 1 / 2 < own / cronos < 2

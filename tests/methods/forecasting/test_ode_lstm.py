@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from longflow.flow.solvers import integrate
-from longflow.methods.forecasting.ode_lstm import STEPS, waiting_times
+from longflow.methods.forecasting.ode_lstm import STEPS, evolve, waiting_times
 from longflow.methods.registry import build_method
 from longflow.planning.memory import training_memory
+from longflow.plans import NetworkPlan
 from longflow.private import cpu_has_bf16
 from tests.methods.helpers import minimal_plans, random_batch
 from tests.networks.helpers import awake
@@ -38,20 +39,18 @@ def test_waits_are_the_real_intervals_and_the_horizon():
 
 
 def test_waiting_is_the_solvers_euler_with_the_time_of_each_sample():
-    network = awake(ode_lstm()).network
+    (f,) = awake(ode_lstm()).network.dynamics
     hidden, times = torch.randn(2, 8, 2, 4, 4), torch.tensor([0.5, 4.0])
-    found = network.wait(hidden, times)
-    expected = integrate(lambda _, h: times.view(2, 1, 1, 1, 1) * network.dynamics(h), hidden, "euler", STEPS)
+    found = evolve(f, hidden, times)
+    expected = integrate(lambda _, h: times.view(2, 1, 1, 1, 1) * f(h), hidden, "euler", STEPS)
     torch.testing.assert_close(found, expected)
     assert not torch.allclose(found, hidden, atol=1e-2)
 
 
 def test_waiting_solves_the_equation():
     """dh/dt = -h goes as exp(-t)."""
-    network = ode_lstm().network
-    network.dynamics = Decay()
     times = np.array([0.1, 0.3])
-    found = network.wait(torch.ones(2, 8, 1, 1, 1), torch.from_numpy(times).float())[:, 0].flatten()
+    found = evolve(Decay(), torch.ones(2, 8, 1, 1, 1), torch.from_numpy(times).float())[:, 0].flatten()
     np.testing.assert_allclose(found.numpy(), np.exp(-times), rtol=0.02)
 
 
@@ -61,9 +60,9 @@ class Decay(nn.Module):
 
 
 def test_nothing_happens_between_scans_before_it_is_learned():
-    network = ode_lstm().network
+    (f,) = ode_lstm().network.dynamics
     hidden = torch.randn(2, 8, 2, 4, 4)
-    assert torch.equal(network.wait(hidden, torch.tensor([0.5, 40.0])), hidden)
+    assert torch.equal(evolve(f, hidden, torch.tensor([0.5, 40.0])), hidden)
 
 
 def test_scans_update_hidden_state_and_cell_and_waiting_the_hidden_state_alone():
@@ -71,10 +70,10 @@ def test_scans_update_hidden_state_and_cell_and_waiting_the_hidden_state_alone()
     maps = network.encoder(batch.context)
     hidden = cell = torch.zeros_like(maps[:, 0])
     for scan, wait in ((0, 1.0), (1, 1.5)):
-        hidden, cell = network.cell(maps[:, scan], (hidden, cell))
-        hidden = network.wait(hidden, torch.full((2,), wait))
+        hidden, cell = network.layers(maps[:, scan], (hidden, cell))
+        hidden = evolve(network.dynamics[0], hidden, torch.full((2,), wait))
     torch.testing.assert_close(
-        network(batch.context, waiting_times(batch), batch.context_mask), network.decoder(hidden)
+        network(batch.context, waiting_times(batch), batch.context_mask), network.decoder((hidden, cell))
     )
 
 
@@ -126,11 +125,11 @@ def test_padding_changes_neither_loss_nor_forecast():
 
 def test_a_long_wait_does_not_explode():
     """f is bounded, so the state grows no faster than time."""
-    network = awake(ode_lstm()).network
+    (f,) = awake(ode_lstm()).network.dynamics
     hidden = torch.randn(1, 8, 2, 4, 4)
-    most = network.dynamics[2].weight.abs().sum((1, 2, 3, 4)).max() + network.dynamics[2].bias.abs().max()
+    most = f[2].weight.abs().sum((1, 2, 3, 4)).max() + f[2].bias.abs().max()
     for time in (10.0, 1000.0):
-        moved = (network.wait(hidden, torch.tensor([time])) - hidden).abs().max()
+        moved = (evolve(f, hidden, torch.tensor([time])) - hidden).abs().max()
         assert moved <= 1.01 * time * most
 
 
@@ -147,11 +146,35 @@ def test_its_memory_can_be_planned_and_grows_with_the_scans():
 
 @pytest.mark.skipif(not cpu_has_bf16(), reason="this processor has no bf16 instructions")
 def test_in_bf16_the_state_keeps_its_type_and_a_small_step_is_not_lost():
-    network = awake(ode_lstm()).network
+    (f,) = awake(ode_lstm()).network.dynamics
     hidden = torch.ones(1, 8, 2, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        assert network.wait(hidden.bfloat16(), torch.ones(1)).dtype == torch.bfloat16
-        many = hidden + sum(network.wait(hidden, torch.tensor([1e-3])) - hidden for _ in range(2))
+        assert evolve(f, hidden.bfloat16(), torch.ones(1)).dtype == torch.bfloat16
+        many = hidden + sum(evolve(f, hidden, torch.tensor([1e-3])) - hidden for _ in range(2))
     with torch.autocast("cpu", enabled=False):
-        expected = hidden + 2 * (network.wait(hidden, torch.tensor([1e-3])) - hidden)
+        expected = hidden + 2 * (evolve(f, hidden, torch.tensor([1e-3])) - hidden)
     torch.testing.assert_close(many, expected, rtol=0, atol=1e-4)
+
+
+def test_a_scan_of_three_stages_is_learned_by_heart():
+    """The coarser layer and its way back take part."""
+    torch.manual_seed(0)
+    plans, batch = minimal_plans(), random_batch()
+    plan = plans.configuration("3d_fullres")
+    plan.network = NetworkPlan(
+        features_per_stage=[8, 8, 16],
+        strides=[[1] * 3, [1, 2, 2], [2] * 3],
+        kernel_sizes=[[3] * 3] * 3,
+        attention=False,
+    )
+    method = build_method("ode_lstm", plans, "3d_fullres")
+    optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
+    losses = []
+    for _ in range(70):
+        loss = method.training_step(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(parameter.grad.any() for parameter in method.network.layers.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 EVALUATIONS = (1, 5, 10, 100, 200)
 #: standard deviations of CRONOS table 7, in units of the normal form
 NOISES = (0.0, 0.01, 0.025, 0.05, 0.1, 0.3)
+#: features of the first stage in CRONOS table 5
+FEATURES = (8, 16, 32, 64)
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,20 @@ def _noise(method: str, settings: StudySettings) -> list[Variant]:
     ]
 
 
+def _features(method: str, settings: StudySettings) -> list[Variant]:
+    """Vary the features of the network."""
+    return [
+        Variant(
+            f"{method}, {features} features",
+            method,
+            _but_defaults(method, {"features": features}),
+            lines=(method,),
+            x=features,
+        )
+        for features in FEATURES
+    ]
+
+
 def _reduction(method: str, settings: StudySettings) -> list[Variant]:
     """Compare the reductions of one trained model."""
     names = _method(method).reductions
@@ -203,6 +219,14 @@ STUDIES: dict[str, Study] = {
     ),
     "noise": Study(
         title="training noise", source="CRONOS table 7", methods=("cronos",), variants=_noise, axis="training noise"
+    ),
+    "features": Study(
+        title="features of the network's first stage",
+        source="CRONOS table 5",
+        methods=("cronos_discrete",),
+        variants=_features,
+        axis="features of the first stage",
+        logarithmic=True,
     ),
     "reduction": Study(
         title="last place or mean of the transported stack",

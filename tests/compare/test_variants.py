@@ -67,6 +67,12 @@ def test_noise_is_a_training_and_0_is_the_default_method():
     assert [variant.training for variant in found][:2] == ["cronos", "cronos,noise=0.01"]
 
 
+def test_features_are_a_training_each():
+    found = of_study("features")
+    assert [variant.x for variant in found] == [8, 16, 32, 64] and {one.method for one in found} == {"cronos_discrete"}
+    assert [variant.options for variant in found] == [{"features": features} for features in (8, 16, 32, 64)]
+
+
 def test_both_reductions_of_one_trained_model():
     found = of_study("reduction")
     assert {variant.reduction for variant in found} == {"last", "mean"}

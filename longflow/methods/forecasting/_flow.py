@@ -17,8 +17,9 @@ from longflow.flow.solvers import integrate
 from longflow.flow.times import time_frequencies
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method, Options
+from longflow.networks.blocks import GROUPS
 from longflow.networks.registry import NetworksFor, build_network
-from longflow.plans import Plans, TemporalPlan
+from longflow.plans import NetworkPlan, Plans, TemporalPlan
 
 FREQUENCIES = 16
 
@@ -40,18 +41,20 @@ class FlowMethod(Method):
     - ``context``: "all" scans, or the "last" one alone: a stack of one scan, for which the network is built; everything
       else stays. That is "LCI + FM" of TFM (table 3: its U-Net with a single time channel) and the single context
       frame of CRONOS (B.6.1). A grid of one slot says nothing of the horizon; ``cronos`` knows it from its times.
+    - ``features``: of the network's first stage, a multiple of 8 (CRONOS table 5); those of the other stages change in
+      proportion. 0: those of the plan.
 
     :param scans: most scans of a stack.
     :param code_size: length of the conditioning code.
     :param network: a name in ``networks``; empty: the default.
-    :raises ConfigurationError: the noise is negative or not a finite number.
+    :raises ConfigurationError: the noise is negative or not a finite number; the features do not fit.
     """
 
     task = "forecast"
     reductions = REDUCTIONS
     integrates = True
     networks = NetworksFor("flow")
-    options: ClassVar[Options] = {"noise": 0.0, "context": "all"}
+    options: ClassVar[Options] = {"noise": 0.0, "context": "all", "features": 0}
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"context": ("all", "last")}
 
     def __init__(
@@ -68,7 +71,8 @@ class FlowMethod(Method):
             raise ConfigurationError(f"The option 'noise' is {self.options['noise']}, expected 0 or more.")
         self.scans = 1 if self.options["context"] == "last" else scans
         channels = self.scans * len(plans.channel_names)
-        self.network = build_network(network or self.networks[0], channels, self.configuration.network, code_size)
+        plan = with_features(self.configuration.network, self.options["features"])
+        self.network = build_network(network or self.networks[0], channels, plan, code_size)
 
     @abstractmethod
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -167,6 +171,25 @@ class GridFlowMethod(FlowMethod):
             return embedded, occupied
         filled = fill_forward(embedded, occupied) if self.options["filling"] == "locf" else embedded
         return filled, torch.ones_like(occupied)
+
+
+def with_features(plan: NetworkPlan, first: int) -> NetworkPlan:
+    """Change the features of all stages in proportion.
+
+    :param plan: of the network.
+    :param first: features of the first stage; 0: those of the plan.
+    :returns: the changed plan.
+    :raises ConfigurationError: the features of a stage would not be a multiple of 8.
+    """
+    if first == 0:
+        return plan
+    scaled = [features * first / plan.features_per_stage[0] for features in plan.features_per_stage]
+    if first < 0 or any(features % GROUPS for features in scaled):
+        raise ConfigurationError(
+            f"The option 'features' is {first}, expected a multiple of {GROUPS} that leaves a multiple of {GROUPS} in "
+            f"each stage; the plan has {plan.features_per_stage}. 0 takes those of the plan."
+        )
+    return plan.model_copy(update={"features_per_stage": [int(features) for features in scaled]})
 
 
 def flow_step_frequencies() -> Tensor:

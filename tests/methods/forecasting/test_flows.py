@@ -231,3 +231,20 @@ def test_weights_are_loaded_with_the_options_of_their_training(name, recorded, t
     loaded = load_method(tmp_path / "weights", name, method.plans, "3d_fullres")
     assert loaded.options == method.options and loaded.options["context"] == (recorded or {}).get("context", "all")
     assert torch.equal(loaded.predict(random_batch())["mean"], method.predict(random_batch())["mean"])
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_features_change_in_proportion(name):
+    plans = minimal_plans()
+    plan = plans.configuration("3d_fullres")
+    plan.network.features_per_stage[:] = [16, 32]
+
+    def widths(features):
+        network = build_method(name, plans, "3d_fullres", {"features": features}).network
+        return [block.norm1.num_channels for block in network.encoder]
+
+    assert [widths(features) for features in (0, 8, 16, 32)] == [[16, 32], [8, 16], [16, 32], [32, 64]]
+    assert plan.network.features_per_stage == [16, 32]
+    for impossible in (-8, 12):
+        with pytest.raises(ConfigurationError, match=f"'features' is {impossible}, expected a multiple of 8"):
+            widths(impossible)

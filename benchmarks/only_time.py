@@ -9,7 +9,7 @@ later frames is predicted. `--draws` such samples are made of each patient, who 
 - cronos_discrete without timestamps: trained on the order alone, as the paper's discrete model;
 - cronos without explicit time (`--set explicit_time=off`): the same network without times;
 - cronos_discrete on a grid of real times, which tells it of the horizon as far as its spacing allows;
-- cronos, and cronos as printed (`--set mixing=off`, `--set target_code=off`).
+- cronos as printed (`--set mixing=off --set target_code=off`), with either of the two, and with both.
 
     python benchmarks/only_time.py --max_time 10m --seeds 0 1 2
     python benchmarks/only_time.py --iterations 20000 --device cuda
@@ -44,6 +44,8 @@ PARTS = (
             "cronos, no explicit time": "cronos, no explicit time",
             "cronos_discrete": "cronos_discrete, on a grid of real times",
             "cronos, as printed": "cronos, as printed",
+            "cronos, no target code": "cronos, no target code",
+            "cronos, no W X_0": "cronos, no W X_0",
             "cronos": "cronos (continuous)",
         },
     ),
@@ -55,6 +57,8 @@ ORDER = (
     "cronos, no explicit time",
     "cronos_discrete, on a grid of real times",
     "cronos, as printed",
+    "cronos, no target code",
+    "cronos, no W X_0",
     "cronos (continuous)",
 )
 

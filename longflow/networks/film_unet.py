@@ -85,6 +85,14 @@ class FiLMUNet(nn.Module):
 
     def _velocity(self, stack: Tensor, code: Tensor) -> Tensor:
         channels = stack.shape[1]
+        features = self.features(stack, code)
+        weight, bias = self.velocity.weight, self.velocity.bias
+        convolve = {4: F.conv2d, 5: F.conv3d}[stack.ndim]
+        return convolve(features, weight[self.in_channels - channels :], bias[self.in_channels - channels :]).float()
+
+    def features(self, stack: Tensor, code: Tensor) -> Tensor:
+        """Compute what the last convolution sees: (batch, features of the first stage, *spatial)."""
+        channels = stack.shape[1]
         stack = stack.contiguous(memory_format=channels_last(stack.ndim - 2))
         convolve = {4: F.conv2d, 5: F.conv3d}[stack.ndim]
         code = self.code(code)
@@ -96,9 +104,7 @@ class FiLMUNet(nn.Module):
         x = self.bottleneck(self.attention(skips.pop()), code)
         for up, block, skip in zip(reversed(self.up), reversed(self.decoder), reversed(skips), strict=True):
             x = block(up(x, skip), code)
-        x = F.silu(self.head(x))
-        weight, bias = self.velocity.weight, self.velocity.bias
-        return convolve(x, weight[self.in_channels - channels :], bias[self.in_channels - channels :]).float()
+        return F.silu(self.head(x))
 
 
 class Upsample(nn.Module):

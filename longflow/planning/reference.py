@@ -18,6 +18,7 @@ from longflow.fingerprint.spatial import SpatialFingerprint
 from longflow.fingerprint.temporal import TemporalFingerprint
 from longflow.nnunet import fullres_spacing
 from longflow.planning.channels import plan_channels
+from longflow.planning.conditions import plan_conditions
 from longflow.planning.temporal import candidate_spacings, contexts_of, judge_grid, regularity
 from longflow.plans import CONTEXT_WINDOW, ConfigurationPlan, GridPlan, Plans, TemporalPlan, read_plans
 from longflow.task import get_task
@@ -52,7 +53,7 @@ def plans_of_reference(path: Path, fingerprint: Fingerprint, description: Datase
             "regions_class_order": description.regions_class_order if uses_labels else [],
             "phases": fingerprint.phases.names if fingerprint.phases else [],
             "file_ending": description.file_ending,
-            "temporal": times_of_reference(reference, fingerprint.temporal, path.name),
+            **plan_conditions(times_of_reference(reference, fingerprint.temporal, path.name), fingerprint, description),
             "channels": plan_channels(fingerprint.spatial, description, fingerprint.intensity_maps),
             "configurations": _configurations(reference, fingerprint.spatial, path.name),
             "training_data": fingerprint.training_data(),

@@ -3,8 +3,10 @@ from dataclasses import replace
 import torch
 
 from longflow.flow.times import encode_times, fourier_features
+from longflow.methods.forecasting._flow import FREQUENCIES
+from longflow.methods.forecasting.cronos import HARMONICS
 from longflow.methods.registry import build_method
-from tests.methods.helpers import minimal_plans, random_batch
+from tests.methods.helpers import conditioned_plans, minimal_plans, random_batch
 from tests.networks.helpers import awake
 
 
@@ -17,7 +19,7 @@ def test_code_is_equation_11_of_the_interpolated_times_next_to_the_target_time()
     method, batch = cronos(), random_batch()
     tau = torch.tensor([0.2, 0.9])
     times = (1 - tau[:, None]) * batch.context_times + tau[:, None] * batch.target_time[:, None]
-    expected = encode_times(times, method.frequencies, batch.context_mask)
+    expected = encode_times(fourier_features(times, method.frequencies), batch.context_mask)
     code = method.code(batch, tau)
     torch.testing.assert_close(code[:, : expected.shape[1]], expected)
     torch.testing.assert_close(code[:, expected.shape[1] :], fourier_features(batch.target_time, method.frequencies))
@@ -55,6 +57,32 @@ def test_a_trained_forecast_changes_with_its_target_time():
             change = (method.predict(batch)["last"] - context[:, 0]).mean((1, 2, 3, 4))
         assert torch.corrcoef(torch.stack([change, horizon]))[0, 1] > 0.98
         assert (change - horizon).abs().max() < 0.5
+
+
+def test_with_a_period_times_one_period_apart_are_alike_to_the_harmonics():
+    method = build_method("cronos", conditioned_plans(period=20.0), "3d_fullres")
+    batch, count = replace(random_batch(), period=torch.tensor([2.0, float("nan")])), 2 * FREQUENCIES
+    features = method.features(batch.context_times, batch)
+    assert features.shape == (2, 3, count + 2 * HARMONICS)
+    torch.testing.assert_close(features[..., :count], fourier_features(batch.context_times, method.frequencies))
+    later = method.features(batch.context_times + 2, batch)[0, :, count:]
+    torch.testing.assert_close(later, features[0, :, count:], atol=1e-5, rtol=0)
+    assert not features[1, :, count:].any()  # its period is not known
+    tau = torch.tensor([0.2, 0.9])
+    code = method.code(batch, tau)
+    assert code.shape == (2, 2 * features.shape[-1])
+    torch.testing.assert_close(code[:, features.shape[-1] :], method.features(batch.target_time, batch))
+
+
+def test_with_a_period_an_untrained_forecast_is_lci_and_a_trained_one_depends_on_it():
+    torch.manual_seed(0)
+    method = build_method("cronos", conditioned_plans(period="rr"), "3d_fullres")
+    batch = replace(random_batch(), period=torch.tensor([2.0, 3.0]))
+    assert torch.equal(method.predict(batch)["last"], batch.context[:, -1])
+    awake(method).eval()
+    shorter = replace(batch, period=torch.tensor([1.2, 3.0]))
+    first, second = method.predict(shorter)["last"] - method.predict(batch)["last"]
+    assert first.abs().max() > 1e-3 and second.abs().max() < 1e-5
 
 
 def test_without_explicit_time_no_time_enters():

@@ -88,9 +88,9 @@ def _none_or_two_phases(value: list[str]) -> list[str]:
 
 def _number_above_zero_or_column(value: float | str) -> float | str:
     if isinstance(value, str) and not (value.strip() and is_printable(value)):
-        raise ValueError("period names a column of scans.csv, or is a number")
+        raise ValueError("the name of a column of scans.csv, or a number")
     if not isinstance(value, str) and not 0 < value < math.inf:
-        raise ValueError(f"period is {value:g}, expected a number above 0 in the dataset's time unit")
+        raise ValueError("a number above 0 in the dataset's time unit, or the name of a column of scans.csv")
     return value
 
 

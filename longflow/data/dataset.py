@@ -67,8 +67,7 @@ class DatasetDescription(BaseModel):
     def _are_further_columns(cls, value: list[str]) -> list[str]:
         if len(set(value)) < len(value) or not set(value).isdisjoint([*REQUIRED_COLUMNS, PHASE, ""]):
             raise ValueError(
-                'covariates names further columns of scans.csv, each once, as ["age", "treatment"]; case, subject, '
-                "time and phase are none"
+                'further columns of scans.csv, each once, as ["age", "treatment"], and not case, subject, time or phase'
             )
         return value
 

@@ -16,6 +16,8 @@ from longflow.importers.scans import ImportedDataset, ImportedScan
 from longflow.reading import read_text
 
 LABELS = ("right ventricle", "myocardium", "left ventricle")
+#: the column of scans.csv with the period of a subject whose times are numbers of frames
+FRAMES_PER_BEAT = "frames_per_beat"
 REFERENCE = "Bernard et al., IEEE TMI 37(11), 2514-2525, 2018, doi:10.1109/TMI.2018.2837502"
 
 
@@ -23,7 +25,7 @@ REFERENCE = "Bernard et al., IEEE TMI 37(11), 2514-2525, 2018, doi:10.1109/TMI.2
 class Options:
     """Flags of the layout.
 
-    :param time: "cycles": frame / NbFrame; "frames": number of the frame.
+    :param time: "cycles": frame / NbFrame; "frames": number of the frame, NbFrame of which are a heartbeat.
     """
 
     time: Literal["cycles", "frames"] = field(
@@ -54,7 +56,12 @@ def read(source: Path, options: Options) -> ImportedDataset:
         channel="cine MRI",
         label_names=LABELS,
         settings={"time": options.time},
-        about={"reference": REFERENCE, "licence": "CC BY-NC-SA 4.0"},
+        about={
+            "reference": REFERENCE,
+            "licence": "CC BY-NC-SA 4.0",
+            # in cycles it is 1, which needs no key
+            **({"period": FRAMES_PER_BEAT} if options.time == "frames" else {}),
+        },
         test_subjects=[name for name, path in folders.items() if has_training and path.parent.name == "testing"],
     )
 
@@ -92,6 +99,7 @@ def scans_of_patient(folder: Path, time: str) -> list[ImportedScan]:
                     "group": str(info.get("Group", "")),
                     "height": str(info.get("Height", "")),
                     "weight": str(info.get("Weight", "")),
+                    **({FRAMES_PER_BEAT: str(count)} if time == "frames" else {}),
                 },
             )
         )

@@ -259,7 +259,7 @@ def error_after_training(name, names):
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_a_change_that_a_covariate_alone_decides_is_learned_with_it_and_not_without(name):
-    assert error_after_training(name, ("treatment",)) < 0.1
+    assert error_after_training(name, ("treatment",)) < 0.2
     assert error_after_training(name, ()) > 0.9
 
 

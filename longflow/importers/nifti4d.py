@@ -41,8 +41,8 @@ class Options:
         subject,frame,time, or a pattern ``{subject}.json``.
     :param key: of the json, with the list of one time per frame.
     :param time_unit: of a table or json; for the header, "s" or "ms" (None: that of the first header).
-    :param period: after which frames repeat: "cycle" (the frames of a file are one whole cycle), a number in time units,
-        or a table ``*.csv`` with the columns subject,period; None: not known.
+    :param period: after which frames repeat: "cycle" (the frames of a file are one whole cycle), a number in time
+        units, or a table ``*.csv`` with the columns subject,period; None: not known.
     :param channel: name of the channel.
     :param label_names: names of the labels 1, 2, ...
     """

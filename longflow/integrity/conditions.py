@@ -45,7 +45,7 @@ def _period_problems(period: float | str, table: str, rows: Sequence[Row], is_tr
     if period not in rows[0].covariates:
         kind = error if is_training else warning
         advice = (
-            f'Add the column, or correct "period" in {DATASET_JSON}: a number (without quotes), or the name of a column.'
+            f'Add the column, or correct "period" in {DATASET_JSON}: a number without quotes, or the name of a column.'
             if is_training
             else "The forecasts are made without a period. Add the column if it is known."
         )

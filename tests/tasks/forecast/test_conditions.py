@@ -74,7 +74,7 @@ def test_values_outside_the_range_of_the_training_are_warnings():
 def test_covariates_are_given_by_name_and_unknown_names_are_refused():
     plans = PLANS.model_copy(update={"excluded_covariates": {"sex": "constant"}})
     assert given_covariates({"treatment": 1.0, "sex": 1.0}, plans) == {"age": None, "treatment": 1}
-    with pytest.raises(NotFoundError, match="no covariate 'agee'. Did you mean 'age'"):
+    with pytest.raises(NotFoundError, match=r"no covariate 'agee'. Did you mean 'age'"):
         given_covariates({"agee": 60.0}, plans)
 
 

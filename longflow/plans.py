@@ -47,6 +47,8 @@ PositiveInt = Annotated[int, Field(ge=1, le=10_000)]
 Duration = Annotated[int, Field(ge=1, le=10**9)]
 #: most stages of a network, blocks of a stage, voxels of a patch and labels
 MOST_STAGES, MOST_BLOCKS, MOST_VOXELS, MOST_LABELS = 16, 100, 2**29, 4096
+#: most columns of scans.csv that are conditions of networks
+MOST_COVARIATES = 100
 
 #: name of a task, of longflow or of an installed package
 TaskName = Annotated[str, AfterValidator(known_task)]
@@ -86,9 +88,9 @@ def _none_or_two_phases(value: list[str]) -> list[str]:
 
 def _number_above_zero_or_column(value: float | str) -> float | str:
     if isinstance(value, str) and not (value.strip() and is_printable(value)):
-        raise ValueError("period names a column of scans.csv, or is a number")
+        raise ValueError("the name of a column of scans.csv, or a number")
     if not isinstance(value, str) and not 0 < value < math.inf:
-        raise ValueError(f"period is {value:g}, expected a number above 0 in the dataset's time unit")
+        raise ValueError("a number above 0 in the dataset's time unit, or the name of a column of scans.csv")
     return value
 
 
@@ -302,6 +304,17 @@ class IntensityRange(_Strict):
     percentile_99_5: float
 
 
+class CovariatePlan(_Strict):
+    """A column of scans.csv that is a condition of the networks: (value - mean) / standard_deviation."""
+
+    name: Name = Field(description="of the column")
+    mean: float = Field(description="over the training scans whose value is known")
+    standard_deviation: PositiveFloat = Field(description="over the same scans")
+    minimum: float = Field(description="smallest value of the training scans")
+    maximum: float = Field(description="largest value of the training scans")
+    reason: str = ""
+
+
 class TrainingData(_Strict):
     """The ranges of the training data; prediction warns of input far outside them. It names no subject.
 
@@ -335,6 +348,8 @@ class Plans(_Strict):
     transpose_backward: list[int] = Field(min_length=3, max_length=3)
     temporal: TemporalPlan
     channels: list[ChannelPlan]
+    covariates: list[CovariatePlan] = Field(default=[], max_length=MOST_COVARIATES, description="conditions")
+    excluded_covariates: dict[Name, str] = Field(default={}, description="reason by column of scans.csv")
     configurations: dict[FolderName, ConfigurationPlan]
     training: TrainingPlan
     inference: InferencePlan = InferencePlan()
@@ -383,6 +398,8 @@ class Plans(_Strict):
             # what a network does not have (flows have no encoder kind) says nothing about its weights
             "network": plan.network.model_dump(exclude_defaults=True),
         }
+        if self.covariates:
+            content["covariates"] = [[one.name, one.mean, one.standard_deviation] for one in self.covariates]
         content |= get_task(self.task).plan_identity(self, plan)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

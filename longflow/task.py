@@ -89,6 +89,7 @@ class Task(ABC):
     :cvar uses_labels: label images are learned from: they must be good, and each fold needs some to validate on.
     :cvar uses_phases: a sample is a pair of contrast phases of one time (column ``phase`` of scans.csv).
     :cvar plans_grid: the temporal grid of discrete methods is planned.
+    :cvar uses_conditions: the period and the covariates of dataset.json are conditions of its methods.
     :cvar requires_images: every row of a table needs an image; elsewhere a row without one requests a prediction.
     :cvar predicts_new_scans: a prediction is a scan that was not acquired. An importer therefore makes some scans of
         test subjects targets; elsewhere all of them are inputs.
@@ -115,6 +116,7 @@ class Task(ABC):
     uses_labels: ClassVar[bool] = False
     uses_phases: ClassVar[bool] = False
     plans_grid: ClassVar[bool] = False
+    uses_conditions: ClassVar[bool] = False
     requires_images: ClassVar[bool] = False
     predicts_new_scans: ClassVar[bool] = False
     requires_units: ClassVar[bool] = False

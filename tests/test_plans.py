@@ -6,7 +6,9 @@ import pytest
 
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.plans import Plans, read_plans, write_plans
+from tests.methods.helpers import minimal_plans
 
+AGE = {"name": "age", "mean": 60, "standard_deviation": 9, "minimum": 40, "maximum": 80}
 CONTENT = {
     "dataset_name": "Dataset101_Cine",
     "plans_name": "longflowPlans",
@@ -221,6 +223,10 @@ def test_a_network_of_many_stages_is_refused(tmp_path):
         (f"{FULL}.patch_size", [8, 32, 32], False),
         (f"{FULL}.network.features_per_stage", [16, 32, 72], False),
         ("channels.0.normal_form", "per_subject", False),
+        ("temporal.period", 400, False),
+        ("covariates", [], True),
+        ("covariates", [AGE], False),
+        ("excluded_covariates", {"sex": "constant"}, True),
     ],
 )
 def test_identity_changes_with_what_a_trained_network_depends_on(path, value, same):
@@ -243,3 +249,8 @@ def test_reference_plans_are_valid_and_explained(path):
     plans = read_plans(path)
     assert plans.temporal.reasons
     assert path.name in (path.parent / "README.md").read_text()
+
+
+def test_plans_of_earlier_versions_keep_the_identity_that_stands_in_their_checkpoints():
+    """Computed with the version before a plan could have a period and covariates."""
+    assert minimal_plans().identity("3d_fullres") == "eea8ba7cb6757826"

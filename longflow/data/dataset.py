@@ -18,7 +18,7 @@ from longflow.data.hounsfield import is_ct
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.files import write_csv, write_json
 from longflow.paths import LONGEST_NAME, is_name, path_in
-from longflow.plans import FileEnding, Name, NormalForm, Period, Phases, TaskName, TimeUnit, validated
+from longflow.plans import MOST_COVARIATES, FileEnding, Name, NormalForm, Period, Phases, TaskName, TimeUnit, validated
 from longflow.reading import parse_number, read_json, read_table
 from longflow.task import DEFAULT_TASK, get_task
 
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 class DatasetDescription(BaseModel):
-    """``dataset.json``: nnU-Net's keys, plus ``time_unit``, ``task``, ``normalization`` and ``period``.
+    """``dataset.json``: nnU-Net's keys, plus ``time_unit``, ``task``, ``normalization``, ``period`` and ``covariates``.
 
     Further keys (``name``, ``licence``, ``reference`` ...) are kept and ignored, as nnU-Net does.
     """
@@ -51,12 +51,24 @@ class DatasetDescription(BaseModel):
         description="where scans repeat, as heart beats do: a number in the time unit, or the column of scans.csv that "
         "holds it",
     )
+    covariates: list[Name] = Field(
+        default=[], max_length=MOST_COVARIATES, description="columns of scans.csv that are conditions of methods"
+    )
 
     @field_validator("channel_names")
     @classmethod
     def _channels_count_from_zero(cls, value: dict[str, str]) -> dict[str, str]:
         if sorted(value) != sorted(str(index) for index in range(len(value))) or not value:
             raise ValueError('channel_names needs the keys "0", "1", ... without a gap')
+        return value
+
+    @field_validator("covariates")
+    @classmethod
+    def _are_further_columns(cls, value: list[str]) -> list[str]:
+        if len(set(value)) < len(value) or not set(value).isdisjoint([*REQUIRED_COLUMNS, PHASE, ""]):
+            raise ValueError(
+                'further columns of scans.csv, each once, as ["age", "treatment"], and not case, subject, time or phase'
+            )
         return value
 
     @field_validator("file_ending")

@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from longflow.data.covariates import covariates_of, covariates_used
 from longflow.data.dataset import DatasetDescription, Series, training_series
 from longflow.errors import DataError, LongflowError
 from longflow.files import file_digest, write_json
+from longflow.fingerprint.covariates import CovariateFingerprint, covariate_fingerprints
 from longflow.fingerprint.intensities import IntensityMaps, combine_maps
 from longflow.fingerprint.phases import PhaseFingerprint, paired_series
 from longflow.fingerprint.spatial import Foreground, SpatialFingerprint, combine, examine_subject, samples_of_scan
@@ -41,6 +43,7 @@ class Fingerprint(BaseModel):
         description="between neighbouring scans, by channel number; null: no subject has two scans, or the task does "
         "not compare the intensities of scans",
     )
+    covariates: list[CovariateFingerprint] = []
 
     @model_validator(mode="after")
     def _one_entry_per_subject(self) -> "Fingerprint":
@@ -116,6 +119,7 @@ def extract_fingerprint(
         temporal=temporal_fingerprint(series, description.time_unit),
         phases=phases,
         intensity_maps=combine_maps([one.maps for one in in_order]) if fits_maps else None,
+        covariates=covariate_fingerprints(series, covariates_used(description)),
     )
     write_json(fingerprint.model_dump(mode="json"), paths.fingerprint)
     return fingerprint
@@ -139,6 +143,9 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
     }
     if get_task(description.task).uses_phases:
         content["phases"] = [description.phases, [scan.phase for one in series for scan in one.scans]]
+    if columns := covariates_used(description):
+        values = [covariates_of(scan, columns) for one in series for scan in one.scans]
+        content["covariates"] = [columns, values]
     if _foreground(description, series) == "labels":
         labels = [scan.label for one in series for scan in one.scans if scan.label is not None]
         content["labels"] = [[path.name, file_digest(path)] for path in labels if path.is_file()]

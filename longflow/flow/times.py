@@ -1,4 +1,4 @@
-"""Bring time to a network: interpolated times (CRONOS eq. 9) and their Fourier encoding (eq. 11)."""
+"""Bring time to a network: interpolated times (CRONOS eq. 9), their Fourier encoding (eq. 11), and their phase."""
 
 import math
 
@@ -46,13 +46,26 @@ def fourier_features(times: Tensor, frequencies: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-def encode_times(times: Tensor, frequencies: Tensor, mask: Tensor) -> Tensor:
+def encode_times(features: Tensor, mask: Tensor) -> Tensor:
     """Compute Enc(t) = 1/T sum_i gamma(t_i) (CRONOS eq. 11) over the observed scans; masked ones have no weight.
 
-    :param times: (batch, scans).
-    :param frequencies: (count,).
+    :param features: gamma(t_i), (batch, scans, features).
     :param mask: (batch, scans), True where observed.
-    :returns: (batch, 2 * count).
+    :returns: (batch, features).
     """
-    weight = mask.to(times.dtype).unsqueeze(-1)
-    return (fourier_features(times, frequencies) * weight).sum(1) / weight.sum(1)
+    weight = mask.to(features.dtype).unsqueeze(-1)
+    return (features * weight).sum(1) / weight.sum(1)
+
+
+def harmonic_features(times: Tensor, period: Tensor, count: int) -> Tensor:
+    """Compute [sin(2 pi k t / P), cos(2 pi k t / P)], k = 1 ... count: equal at t and t + P.
+
+    :param times: (batch, ...).
+    :param period: P, (batch,), in the unit of the times; NaN: not known, the features are zero.
+    :param count: how many harmonics.
+    :returns: (*times.shape, 2 * count).
+    """
+    turns = times / period.view(-1, *[1] * (times.ndim - 1))
+    harmonics = torch.arange(1.0, count + 1, device=times.device)
+    # nan_to_num after sine and cosine: the cosine of an angle of 0 would be 1
+    return torch.nan_to_num(fourier_features(turns, harmonics))

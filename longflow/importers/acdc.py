@@ -18,6 +18,8 @@ from longflow.importers.scans import Blend, ImportedDataset, ImportedScan
 from longflow.reading import read_text
 
 LABELS = ("right ventricle", "myocardium", "left ventricle")
+#: the column of scans.csv with the period of a subject whose times are numbers of frames
+FRAMES_PER_BEAT = "frames_per_beat"
 REFERENCE = "Bernard et al., IEEE TMI 37(11), 2514-2525, 2018, doi:10.1109/TMI.2018.2837502"
 
 #: frames from ED to ES to which the released code of TFM and CRONOS resamples every cine
@@ -30,8 +32,8 @@ class Options:
 
     :param frames: "all": every frame of a cine as acquired; "ed_es": the protocol of CRONOS and TFM, from end diastole
         to end systole, resampled to 12 frames.
-    :param time: "cycles": frame / NbFrame; "frames": number of the frame. None: "cycles" for all frames, "frames" from
-        ED to ES, where all patients then have the same times 1 to 12.
+    :param time: "cycles": frame / NbFrame; "frames": number of the frame, NbFrame of which are a heartbeat. None:
+        "cycles" for all frames, "frames" from ED to ES, where all patients then have the same times 1 to 12.
     """
 
     frames: Literal["all", "ed_es"] = field(
@@ -75,7 +77,12 @@ def read(source: Path, options: Options) -> ImportedDataset:
         channel="cine MRI",
         label_names=LABELS,
         settings={"time": time} | ({"frames": options.frames} if resampled else {}),
-        about={"reference": REFERENCE, "licence": "CC BY-NC-SA 4.0"},
+        about={
+            "reference": REFERENCE,
+            "licence": "CC BY-NC-SA 4.0",
+            # in cycles it is 1, which needs no key; from ED to ES the frames are none of a heartbeat
+            **({"period": FRAMES_PER_BEAT} if time == "frames" and not resampled else {}),
+        },
         test_subjects=[name for name, path in folders.items() if has_training and path.parent.name == "testing"],
     )
 
@@ -105,7 +112,9 @@ def scans_of_patient(folder: Path, time: str) -> list[ImportedScan]:
             image=cine if cine.is_file() else folder / f"{subject}_frame{number:02d}.nii.gz",
             frame=number - 1 if cine.is_file() else None,
         )
-        scans.append(_described(scan, folder, info, moment))
+        described = _described(scan, folder, info, moment)
+        beat = {FRAMES_PER_BEAT: str(count)} if time == "frames" else {}
+        scans.append(replace(described, covariates={**described.covariates, **beat}))
     return scans
 
 

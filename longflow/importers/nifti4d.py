@@ -3,9 +3,11 @@
 import logging
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, get_args
 
 from longflow.data.dataset import parse_time
@@ -39,6 +41,8 @@ class Options:
         subject,frame,time, or a pattern ``{subject}.json``.
     :param key: of the json, with the list of one time per frame.
     :param time_unit: of a table or json; for the header, "s" or "ms" (None: that of the first header).
+    :param period: after which frames repeat: "cycle" (the frames of a file are one whole cycle), a number in time
+        units, or a table ``*.csv`` with the columns subject,period; None: not known.
     :param channel: name of the channel.
     :param label_names: names of the labels 1, 2, ...
     """
@@ -67,6 +71,14 @@ class Options:
         default=None,
         metadata=flag("unit of the times (default for the header: its own unit)", choices=get_args(TimeUnit)),
     )
+    period: str | None = field(
+        default=None,
+        metadata=flag(
+            "where scans repeat, as heart beats do: cycle (the frames of each file are one whole cycle), a number in "
+            "the unit of the times, or TABLE.csv (subject,period)",
+            metavar="PERIOD",
+        ),
+    )
 
 
 def read(source: Path, options: Options) -> ImportedDataset:
@@ -81,12 +93,15 @@ def read(source: Path, options: Options) -> ImportedDataset:
     files = subjects_of_folder(source, options.images)
     frames = {subject: frames_of_header(path) for subject, path in files.items()}
     unit, moments = _times(source, files, frames, options)
+    periods = None if options.period is None else periods_of(options.period, moments)
     scans = []
     for subject, path in files.items():
         mask = source / labels.replace(PLACE, subject) if labels else None
         scans += _scans_of_subject(subject, path, mask if mask and mask.is_file() else None, moments[subject])
     if labels and not any(scan.label for scan in scans):
         raise DataError(f"No file of {source} has a name as --labels {labels}, with a subject for {PLACE}.")
+    if isinstance(periods, dict):
+        scans = [replace(scan, covariates={"period": repr(periods[scan.subject])}) for scan in scans]
     return ImportedDataset(
         scans,
         time_unit=unit,
@@ -99,8 +114,58 @@ def read(source: Path, options: Options) -> ImportedDataset:
             "time_unit": unit,
             "channel": options.channel,
             "label_names": list(options.label_names),
+            **({} if periods is None else {"period": periods}),
         },
+        about={} if periods is None else {"period": "period" if isinstance(periods, dict) else periods},
     )
+
+
+def periods_of(period: str, moments: dict[str, list[float]]) -> float | dict[str, float]:
+    """Return the period of all subjects, or that of each.
+
+    :param period: "cycle", a number, or a table.
+    :param moments: times of each subject, one per frame.
+    :returns: in time units.
+    :raises ConfigurationError: it is none of the three, or not above 0.
+    :raises DataError: the table lacks a subject, or a cell of it is not a number above 0; a subject has one frame.
+    """
+    if period == "cycle":
+        return {subject: _whole_cycle(subject, sorted(times)) for subject, times in moments.items()}
+    if period.endswith(".csv"):
+        return periods_of_table(Path(period), moments)
+    number = parse_time(period)
+    if number is None or number <= 0:
+        raise ConfigurationError(f"--period {period}: expected cycle, a number above 0, or a table.csv.")
+    return number
+
+
+def _whole_cycle(subject: str, times: list[float]) -> float:
+    """Return the time from the first frame to one interval after the last, when the next cycle begins."""
+    if len(times) < 2:
+        raise DataError(f"--period cycle: subject {subject} has one frame, which is no cycle.")
+    return float(f"{times[-1] - times[0] + median(after - before for before, after in pairwise(times)):.12g}")
+
+
+def periods_of_table(path: Path, subjects: Iterable[str]) -> dict[str, float]:
+    """Read periods from a CSV with the columns subject,period.
+
+    :param path: the table.
+    :param subjects: that need a line.
+    :returns: the period of each subject.
+    :raises DataError: a line is missing, double or invalid.
+    """
+    found: dict[str, float] = {}
+    for line in read_table(path, "subject", "period"):
+        subject, value = line.cells["subject"], parse_time(line.cells["period"])
+        if value is None or value <= 0:
+            shown = line.cells["period"][:80]
+            raise DataError(f"{path}, line {line.number}: period '{shown}' must be a number above 0.")
+        if subject in found:
+            raise DataError(f"{path}, line {line.number}: subject {subject} has two lines, expected one.")
+        found[subject] = value
+    if missing := [subject for subject in subjects if subject not in found]:
+        raise DataError(f"{path} has no line for {first_few(missing)}. Each subject needs a period.")
+    return {subject: found[subject] for subject in subjects}
 
 
 def _scans_of_subject(subject: str, path: Path, mask: Path | None, times: list[float]) -> list[ImportedScan]:
@@ -319,5 +384,6 @@ IMPORTER = Importer(
     example="""
 longflow_import nifti4d cine -d 102 -n Sunnybrook --images "{subject}_cine.nii.gz"
 longflow_import nifti4d cine -d 102 -n Sunnybrook --times "{subject}.json" --key trigger_times --time_unit ms
+longflow_import nifti4d cine -d 103 -n Beats --times frames --period cycle
 """,
 )

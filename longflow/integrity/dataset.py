@@ -25,6 +25,7 @@ from longflow.data.dataset import (
     stem_of,
 )
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few
+from longflow.integrity.conditions import condition_problems
 from longflow.integrity.labels import absent_structures, description_problems, labelled_scans, unused_labels
 from longflow.integrity.names import Table, compare_names
 from longflow.integrity.phases import expected_phases, pairs_of_rows, phase_of, phase_problems
@@ -63,6 +64,7 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
         problems += phase_problems(description, *((part.table, part.rows) for part in parts))
     for part in parts:
         problems += column_problems(part.table, part.rows, description)
+        problems += condition_problems(description, part.table, part.rows, part.is_training)
     problems += _leaks(parts)
 
     work = {name: subject for part in parts for name, subject in part.subjects(description, phases).items()}

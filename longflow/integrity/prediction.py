@@ -14,6 +14,7 @@ from longflow.data.dataset import DatasetDescription, parse_time
 from longflow.data.hounsfield import is_ct
 from longflow.data.images import Volume, by_axis
 from longflow.errors import first_few
+from longflow.integrity.conditions import condition_problems
 from longflow.integrity.dataset import Part, in_order
 from longflow.integrity.problems import Problem, error, warning
 from longflow.integrity.tables import column_problems
@@ -49,6 +50,7 @@ def verify_input(folder: Path, description: DatasetDescription, plans: Plans | N
         if (time := parse_time(row.time)) is not None:
             times.setdefault(row.subject, []).append(time)
     problems += column_problems(part.table, part.rows, description)
+    problems += condition_problems(description, part.table, part.rows, is_training=False)
     if plans is not None:
         problems += trained_unit_problems(list(times.values()), plans, part.table)
     return in_order(problems)

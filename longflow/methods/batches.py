@@ -53,6 +53,8 @@ class Batch(OnDevice):
     :param target: (batch, channels, *spatial), or None where it is to be predicted.
     :param period: (batch,), after which each subject's scans repeat, in units of the time scale; NaN where it is not
         known. None where the dataset has no period.
+    :param covariates: (batch, 2 n): of each of the n covariates the scaled value at the target time, 0 where it is not
+        known; then, for each, 1 where it is known. None where the plans have no covariates.
     :param noise: (batch, channels, *spatial), standard normal, from which a method with ``noise`` predicts; cut from
         one field for the whole volume. None in training.
     :param draws: of each sample, augmentation that is still to be applied; None where there is none.
@@ -64,6 +66,7 @@ class Batch(OnDevice):
     target_time: Tensor
     target: Tensor | None = None
     period: Tensor | None = None
+    covariates: Tensor | None = None
     noise: Tensor | None = None
     draws: list[Any] | None = None
 

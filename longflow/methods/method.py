@@ -59,6 +59,7 @@ class Method(nn.Module):
     :cvar networks: names of the networks that it can be trained with (``longflow_train --network``), the default first;
         a :class:`~longflow.networks.registry.NetworksFor` lists those of installed packages too. With another one than
         the default its name is ``{method}-{network}``, and it is made with ``network=NAME``.
+    :cvar uses_covariates: whether ``Batch.covariates`` are conditions of its network.
     :cvar noise: whether predictions begin with noise (``Batch.noise``, ``PhaseBatch.noise``).
     :cvar stages: shares of a run at which its stages begin, 0 first. Each is a training of its own, with a schedule,
         moments, averages and best weights of its own. It continues from the averaged weights of the stage before. The
@@ -77,6 +78,7 @@ class Method(nn.Module):
     predicts: ClassVar[bool] = True
     mirrors: bool = False
     networks: ClassVar[tuple[str, ...]] = ()
+    uses_covariates: ClassVar[bool] = False
     noise: ClassVar[bool] = False
     stages: ClassVar[tuple[float, ...]] = (0.0,)
     integrates: ClassVar[bool] = False

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from longflow.networks.blocks import INTERPOLATION
+
 #: of scaling and squaring: the first step is 2 ** -SQUARINGS of the velocity, at most an eighth of a voxel for 4 voxels
 SQUARINGS = 5
 
@@ -21,29 +23,29 @@ def warp(image: Tensor, displacement: Tensor) -> Tensor:
     :param displacement: (batch, axes, *spatial), in voxels.
     :returns: (batch, channels, *spatial), float32: at each voxel p the image at p + displacement(p).
     """
-    sizes = image.shape[2:]
-    axes = [torch.arange(size, device=image.device, dtype=torch.float32) for size in sizes]
-    places = torch.stack(torch.meshgrid(*axes, indexing="ij")) + displacement.float()
-    # torch's grid runs from -1 to 1, and names the last axis first; an axis of one voxel has no extent
-    extent = torch.tensor([max(size - 1, 1) for size in sizes], device=image.device).view(-1, *[1] * len(sizes))
-    grid = (2 * places / extent - 1).flip(1).movedim(1, -1)
-    return F.grid_sample(image.float(), grid, mode="bilinear", padding_mode="border", align_corners=True)
+    grid = []
+    for axis, size in enumerate(image.shape[2:]):
+        place = torch.arange(size, device=image.device, dtype=torch.float32)
+        place = place.view(-1, *[1] * (displacement.ndim - 3 - axis)) + displacement[:, axis].float()
+        # torch's grid runs from -1 to 1, and names the last axis first; an axis of one voxel has no extent
+        grid.insert(0, place * (2 / max(size - 1, 1)) - 1)
+    places = torch.stack(grid, dim=-1)
+    return F.grid_sample(image.float(), places, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def exponentiate(velocity: Tensor, squarings: int = SQUARINGS) -> Tensor:
+def exponentiate(velocity: Tensor) -> Tensor:
     """Compute the displacement after unit time of a stationary velocity, by scaling and squaring (Arsigny et al. 2006).
 
     :param velocity: (batch, axes, *spatial), voxels per unit of time.
-    :param squarings: number of doublings of the time.
     :returns: (batch, axes, *spatial), voxels; 0 exactly for a velocity of 0.
     """
-    displacement = velocity.float() / 2**squarings
-    for _ in range(squarings):
+    displacement = velocity.float() / 2**SQUARINGS
+    for _ in range(SQUARINGS):
         displacement = displacement + warp(displacement, displacement)
     return displacement
 
 
-def on_coarse_grid(velocity: Tensor, stride: Sequence[int], squarings: int = SQUARINGS) -> tuple[Tensor, Tensor]:
+def on_coarse_grid(velocity: Tensor, stride: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Compute the displacement of a velocity that is averaged over blocks, at a fraction of the time.
 
     :param velocity: (batch, axes, *spatial), voxels; every axis is divisible by its stride.
@@ -51,11 +53,11 @@ def on_coarse_grid(velocity: Tensor, stride: Sequence[int], squarings: int = SQU
     :returns: the displacement (batch, axes, *spatial), in voxels, and the averaged velocity, in blocks.
     """
     pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[len(stride)]
-    size = torch.tensor(stride, device=velocity.device, dtype=torch.float32).view(-1, *[1] * len(stride))
-    coarse = pool(velocity, tuple(stride)) / size
-    mode = {2: "bilinear", 3: "trilinear"}[len(stride)]
-    displacement = F.interpolate(exponentiate(coarse, squarings), velocity.shape[2:], mode=mode, align_corners=False)
-    return displacement * size, coarse
+    coarse = torch.stack(
+        [part / size for part, size in zip(pool(velocity, tuple(stride)).unbind(1), stride, strict=True)], dim=1
+    )
+    displacement = F.interpolate(exponentiate(coarse), velocity.shape[2:], mode=INTERPOLATION[len(stride)])
+    return torch.stack([part * size for part, size in zip(displacement.unbind(1), stride, strict=True)], dim=1), coarse
 
 
 def roughness(velocity: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from longflow.methods.registry import known_methods, network_of
 from longflow.networks.precision import computes_bf16, default_device
 from longflow.paths import PLANS_NAME
 from longflow.planning.channels import plan_channels
+from longflow.planning.conditions import plan_conditions
 from longflow.planning.memory import GB, training_memory
 from longflow.planning.presets import Preset
 from longflow.planning.spatial import plan_space
-from longflow.planning.temporal import with_period
 from longflow.plans import ConfigurationPlan, Encoder, InferencePlan, NetworkPlan, Plans
 from longflow.task import get_task
 
@@ -57,7 +57,7 @@ def make_plans(
         file_ending=description.file_ending,
         transpose_forward=[0, 1, 2],
         transpose_backward=[0, 1, 2],
-        temporal=with_period(task.plan_time(fingerprint.temporal, size.longest_sequence), description.period),
+        **plan_conditions(task.plan_time(fingerprint.temporal, size.longest_sequence), fingerprint, description),
         channels=plan_channels(fingerprint.spatial, description, fingerprint.intensity_maps),
         configurations={},
         training=size.training.model_copy(),

@@ -18,6 +18,7 @@ from longflow.fingerprint.spatial import SpatialFingerprint
 from longflow.fingerprint.temporal import TemporalFingerprint
 from longflow.nnunet import fullres_spacing
 from longflow.planning.channels import plan_channels
+from longflow.planning.conditions import plan_conditions
 from longflow.planning.temporal import candidate_spacings, contexts_of, judge_grid, regularity
 from longflow.plans import CONTEXT_WINDOW, ConfigurationPlan, GridPlan, Plans, TemporalPlan, read_plans
 from longflow.task import get_task
@@ -28,7 +29,8 @@ def plans_of_reference(path: Path, fingerprint: Fingerprint, description: Datase
 
     As in the reference: preset, patch, batch, network, number of context scans and slots, training, inference, order of
     axes. Where the reference's median image is its patch, images are resized to it, in the median (CRONOS section 4.1).
-    Where it is larger, patches are crops at the spacing of nnU-Net's rule.
+    Where it is larger, patches are crops at the spacing of nnU-Net's rule. Period and covariates are those that
+    dataset.json names.
 
     :param path: of the reference.
     :param fingerprint: of the dataset.
@@ -43,6 +45,10 @@ def plans_of_reference(path: Path, fingerprint: Fingerprint, description: Datase
             f"'{description.task}' (dataset.json)."
         )
     uses_labels = get_task(description.task).uses_labels
+    temporal = times_of_reference(reference, fingerprint.temporal, path.name)
+    conditions = plan_conditions(temporal, fingerprint, description)
+    if description.period is None:  # times in cycles imply one, but no network of a paper sees it
+        conditions["temporal"] = temporal
     return reference.model_copy(
         update={
             "dataset_name": fingerprint.dataset_name,
@@ -52,7 +58,7 @@ def plans_of_reference(path: Path, fingerprint: Fingerprint, description: Datase
             "regions_class_order": description.regions_class_order if uses_labels else [],
             "phases": fingerprint.phases.names if fingerprint.phases else [],
             "file_ending": description.file_ending,
-            "temporal": times_of_reference(reference, fingerprint.temporal, path.name),
+            **conditions,
             "channels": plan_channels(fingerprint.spatial, description, fingerprint.intensity_maps),
             "configurations": _configurations(reference, fingerprint.spatial, path.name),
             "training_data": fingerprint.training_data(),

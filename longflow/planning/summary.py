@@ -24,6 +24,7 @@ def summarize(fingerprint: Fingerprint, plans: Plans) -> RenderableType:
         _found(fingerprint, plans),
         *get_task(plans.task).plan_summary(fingerprint, plans),
         _intensities(plans),
+        *_covariates(plans),
         _configurations(plans),
         _training(plans),
     )
@@ -67,6 +68,18 @@ def _intensities(plans: Plans) -> RenderableType:
     for channel in plans.channels:
         table.add_row(f"{channel.name}: {channel.normal_form}", channel.reason)
     return table
+
+
+def _covariates(plans: Plans) -> list[RenderableType]:
+    """Return the table of covariates, used and excluded; none where the dataset has none."""
+    if not plans.covariates and not plans.excluded_covariates:
+        return []
+    table = key_table("Covariates")
+    for covariate in plans.covariates:
+        table.add_row(covariate.name, covariate.reason)
+    for name, reason in plans.excluded_covariates.items():
+        table.add_row(name, f"excluded: {reason}")
+    return [table]
 
 
 def _configurations(plans: Plans) -> RenderableType:

@@ -8,6 +8,7 @@ import blosc2
 import numpy as np
 
 from longflow.data.box import Box
+from longflow.data.covariates import Covariates
 from longflow.data.images import Geometry, Volume
 from longflow.errors import DataError
 from longflow.preprocessing.class_locations import ClassLocations
@@ -25,6 +26,7 @@ class RawSeries:
     :param sources: the name of each scan in an error; empty: its case.
     :param phases: the contrast phase of each scan, for tasks that use phases; empty otherwise.
     :param period: after which its scans repeat, in the dataset's time unit; None: not known.
+    :param covariates: of each scan, by name, None where a value is not known; empty: the plans have none.
     """
 
     subject: str
@@ -35,6 +37,7 @@ class RawSeries:
     sources: Sequence[str] = ()
     phases: Sequence[str] = ()
     period: float | None = None
+    covariates: Sequence[Covariates] = ()
 
     @classmethod
     def of_scan(cls, case: str, volume: Volume) -> "RawSeries":
@@ -77,6 +80,7 @@ class SeriesProperties:
     :param spacing: mm along the prepared axes.
     :param phases: the contrast phase of each scan, for tasks that use phases; empty otherwise.
     :param period: after which the subject's scans repeat, in the dataset's time unit; None: not known.
+    :param covariates: of each scan, by name, None where a value is not known; empty: the plans have none.
     :param digest: hash of the files and settings that the result depends on; empty if prepared in memory.
     """
 
@@ -96,6 +100,7 @@ class SeriesProperties:
     spacing: list[float]
     phases: list[str] = field(default_factory=list)
     period: float | None = None
+    covariates: list[Covariates] = field(default_factory=list)
     digest: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -112,7 +117,7 @@ class SeriesProperties:
         :returns: the properties.
         :raises DataError: a key is missing or unknown.
         """
-        further = {"digest", "period", "phases"}
+        further = {"covariates", "digest", "period", "phases"}
         expected = {entry.name for entry in fields(cls)} - further
         if not isinstance(content, dict) or not expected <= set(content) <= expected | further:
             found = sorted(content) if isinstance(content, dict) else type(content).__name__

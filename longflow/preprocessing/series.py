@@ -13,6 +13,7 @@ import numpy as np
 from longflow.data.body import nonzero_mask
 from longflow.data.box import box_slices, nonzero_box
 from longflow.data.coarse import block_means, coarse_block
+from longflow.data.covariates import Covariates, covariates_of
 from longflow.data.dataset import Scan, Series
 from longflow.data.images import check_same_grid, read_label, read_scan
 from longflow.data.periods import period_of
@@ -78,6 +79,7 @@ def prepare_series(series: Series, plans: Plans, configuration_name: str) -> Pre
         sources=[str(scan.images[0]) for scan in scans],
         phases=[scan.phase for scan in scans] if task.uses_phases else (),
         period=period_of(scans, plans.temporal.period),
+        covariates=_covariates(scans, plans),
     )
     prepared = prepare_volumes(raw, plans, configuration_name)
     prepared.properties.digest = series_digest(series, plans, configuration_name)
@@ -142,6 +144,7 @@ def prepare_volumes(raw: RawSeries, plans: Plans, configuration_name: str) -> Pr
         spacing=list(target),
         phases=list(raw.phases),
         period=raw.period,
+        covariates=list(raw.covariates),
     )
     check_grid(properties.shape, len(arrays) * len(plans.channels), raw.names[0], geometry)
     images = _normal_images(arrays, plans, properties)
@@ -218,9 +221,17 @@ def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
         content["phases"] = [scan.phase for scan in scans]
     if plans.temporal.period is not None:
         content["period"] = period_of(scans, plans.temporal.period)
+    if plans.covariates:
+        content["covariates"] = _covariates(scans, plans)
     if plan.own_grid:
         content["spacing"] = "own"
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _covariates(scans: Sequence[Scan], plans: Plans) -> list[Covariates]:
+    """Return the covariates of each scan; empty where the plans have none."""
+    names = [covariate.name for covariate in plans.covariates]
+    return [covariates_of(scan, names) for scan in scans] if names else []
 
 
 def _check_volumes(raw: RawSeries, channel_names: list[str]) -> None:

@@ -94,6 +94,9 @@ def train_fold(
 def _begin(job: FoldJob, processes: Processes, validation: Validation, start: Start, overwrite: bool) -> Run:
     """Set up a run and write its settings."""
     run = set_up_run(job, processes, validation)
+    if job.plans.covariates and not run.method.uses_covariates and processes.first:
+        names = ", ".join(covariate.name for covariate in job.plans.covariates)
+        logger.warning("The method '%s' does not use the covariates of the dataset (%s).", job.method, names)
     first_weights = begin(run, start)
     if processes.first:
         if overwrite:

@@ -5,6 +5,8 @@ import pytest
 from longflow.errors import ConfigurationError, DataError
 from longflow.fingerprint.fingerprint import current_fingerprint, extract_fingerprint, read_fingerprint
 from longflow.paths import DatasetPaths
+from longflow.planning.run import plan_dataset
+from tests.data.helpers import edit_description
 from tests.planning.test_run import NAME, dataset  # noqa: F401  (a fixture)
 
 
@@ -33,6 +35,21 @@ class TestFingerprint:
         image.write_bytes(image.read_bytes() + b" ")
         with pytest.raises(DataError, match="have changed since"):
             current_fingerprint(NAME)
+
+    def test_covariates_are_measured_and_a_changed_value_is_noticed(self):
+        edit_description(DatasetPaths(NAME).raw, covariates=["age"])
+        table = DatasetPaths(NAME).raw / "scans.csv"
+        ages = iter(["age", "40", "", "50", "60"])
+        table.write_text("\n".join(f"{line},{next(ages)}" for line in table.read_text().splitlines()))
+        (age,) = extract_fingerprint(NAME, processes=1).covariates
+        assert (age.known, age.mean, age.minimum, age.maximum) == (3, 50, 40, 60)
+        assert plan_dataset(NAME, "tiny").plans.covariates[0].mean == 50
+        table.write_text(table.read_text().replace(",60", ",61"))
+        with pytest.raises(DataError, match="have changed since"):
+            current_fingerprint(NAME)
+        table.write_text(table.read_text().replace(",61", ",old"))
+        with pytest.raises(DataError, match=r"case b1 \(column 'age' of scans.csv\) is 'old'"):
+            extract_fingerprint(NAME, processes=1)
 
     def test_a_damaged_one_is_made_anew(self):
         path = DatasetPaths(NAME).fingerprint

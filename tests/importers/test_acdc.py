@@ -216,3 +216,18 @@ def test_for_segmentation_a_test_subject_has_scans_to_segment_and_no_targets(sou
     assert len(list((raw / "labelsTs").glob("*.nii.gz"))) == 2
     with pytest.raises(DataError, match="was made differently"):
         run_import("acdc", source, raw, test=["patient002"])
+
+
+def test_numbers_of_frames_have_the_frames_of_a_beat_as_their_period(source, tmp_path):
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    write_patient(source / "patient003", systole=9, count=12)
+    assert run_import("acdc", source, raw, time="frames")
+    periods = {row.subject: row.covariates["frames_per_beat"] for row in read_rows(raw / "scans.csv")}
+    assert periods == {"patient001": "5", "patient002": "5", "patient003": "12"}
+    assert read_description(raw / "dataset.json").period == "frames_per_beat"
+
+
+def test_cycles_need_no_period(source, tmp_path):
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    assert run_import("acdc", source, raw)
+    assert "period" not in (raw / "dataset.json").read_text()

@@ -9,6 +9,7 @@ from longflow.data.dataset import read_description, read_rows
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.importers.nifti4d import subjects_of_folder
 from longflow.integrity.dataset import verify_dataset
+from longflow.reading import read_json
 from tests.conftest import outside_data
 from tests.data.helpers import tiny_array, tiny_label
 from tests.importers.helpers import run_import
@@ -226,3 +227,58 @@ def test_real_header_agrees_with_the_trigger_times(raw):
     trigger = json.loads((sunnybrook / "SCD0000101.json").read_text())["trigger_time_ms_mean"]
     found = np.array(times(raw, "SCD0000101"))
     np.testing.assert_allclose(found, np.array(trigger) - trigger[0], atol=0.02)
+
+
+def periods(raw):
+    return {row.subject: row.covariates.get("period") for row in read_rows(raw / "scans.csv")}
+
+
+@pytest.mark.parametrize(("times", "expected"), [("frames", ("5.0", "8.0")), ("header", ("200.0", "320.0"))])
+def test_the_period_of_whole_cycles_is_as_many_intervals_as_frames(source, raw, times, expected):
+    write_cine(source, "s2", frames=8)
+    assert run(source, raw, times=times, period="cycle")
+    assert periods(raw) == dict(zip(("s1", "s2"), expected, strict=True))
+    assert read_description(raw / "dataset.json").period == "period"
+    assert [one for one in verify_dataset(raw, processes=1) if one.field == "period"] == []
+
+
+def test_one_period_for_all_stands_in_dataset_json_and_none_where_it_is_not_known(source, raw, tmp_path):
+    assert run(source, raw, period="812.5")
+    assert read_description(raw / "dataset.json").period == 812.5 and periods(raw) == {"s1": None, "s2": None}
+    other = tmp_path / "raw" / "Dataset103_Other"
+    assert run(source, other)
+    assert "period" not in read_json(other / "dataset.json")
+    assert "period" not in read_json(other / "import.json")["settings"]
+
+
+def test_the_period_of_a_table(source, raw, tmp_path):
+    (tmp_path / "rr.csv").write_text("subject,period\ns2,900\ns1,631\nother,1\n")
+    assert run(source, raw, period=str(tmp_path / "rr.csv"))
+    assert periods(raw) == {"s1": "631.0", "s2": "900.0"}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("s1,631", "no line for s2"),
+        ("s1,631\ns2,0", "line 3: period '0' must be a number above 0"),
+        ("s1,631\ns2,fast", "line 3: period 'fast' must be"),
+        ("s1,631\ns1,640\ns2,700", "line 3: subject s1 has two lines"),
+    ],
+)
+def test_a_table_of_periods_that_cannot_be_used(source, raw, tmp_path, table, message):
+    (tmp_path / "rr.csv").write_text(f"subject,period\n{table}\n")
+    with pytest.raises(DataError, match=message):
+        run(source, raw, period=str(tmp_path / "rr.csv"))
+
+
+@pytest.mark.parametrize("period", ["0", "-800", "beat", "nan"])
+def test_a_period_that_is_none(source, raw, period):
+    with pytest.raises(ConfigurationError, match=f"--period {period}: expected cycle, a number above 0, or a table"):
+        run(source, raw, period=period)
+
+
+def test_one_frame_is_no_cycle(tmp_path, raw):
+    write_cine(tmp_path / "cine", "s1", frames=1)
+    with pytest.raises(DataError, match="subject s1 has one frame, which is no cycle"):
+        run(tmp_path / "cine", raw, period="cycle")

@@ -6,6 +6,7 @@ from longflow.methods import Batch
 from longflow.plans import (
     ChannelPlan,
     ConfigurationPlan,
+    CovariatePlan,
     GridPlan,
     NetworkPlan,
     Plans,
@@ -58,6 +59,15 @@ def minimal_plans(scans: int = 4, channels: int = 1, grid_length: int = 5, dimen
         },
         training=TrainingPlan(epochs=1, iterations_per_epoch=2, learning_rate=1e-3),
     )
+
+
+def conditioned_plans(period: float | str | None = None, names: tuple[str, ...] = (), **plan) -> Plans:
+    """:func:`minimal_plans` with a period, and covariates of mean 60 and standard deviation 10."""
+    plans = minimal_plans(**plan)
+    numbers = {"mean": 60, "standard_deviation": 10, "minimum": 40, "maximum": 80}
+    plans.covariates = [CovariatePlan(name=name, **numbers) for name in names]
+    plans.temporal.period = period
+    return plans
 
 
 def random_batch(scans: int = 3, channels: int = 1, size: int = 2, shape: tuple[int, ...] = (4, 8, 8)) -> Batch:

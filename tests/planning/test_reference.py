@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from longflow.errors import ConfigurationError, DataError
+from longflow.fingerprint.covariates import CovariateFingerprint
 from longflow.methods.registry import build_method
 from longflow.planning.reference import grid_of_length, plans_of_reference
 from longflow.plans import Plans, read_plans, write_plans
@@ -77,6 +78,16 @@ def test_images_are_resized_to_the_patch_and_times_are_those_of_the_data():
     # every frame lies on it, but 22 are drawn from and 11 have a slot
     assert not plans.temporal.regular and plans.temporal.grid.clipped > 0.25
     assert plans.temporal.reasons[-1].startswith("Irregular: scans lie 0.0% of Δ from the grid")
+
+
+def test_a_reference_has_the_conditions_that_dataset_json_names_and_no_others():
+    found = fingerprint(FRAMES, [10, 200, 256], [9.6, 1.6, 1.5], unit="cycles")
+    assert plans_of_reference(PLANS / "acdc.json", found, description("cycles", ("MRI",))).temporal.period is None
+    age = {"name": "age", "scans": 60, "known": 60, "mean": 61, "standard_deviation": 9, "minimum": 40, "maximum": 82}
+    found = found.model_copy(update={"covariates": [CovariateFingerprint(**age)]})
+    named = description("cycles", ("MRI",), period=1, covariates=["age"])
+    plans = plans_of_reference(PLANS / "acdc.json", found, named)
+    assert plans.temporal.period == 1 and plans.covariates[0].mean == 61
 
 
 def test_axes_are_in_the_order_of_the_reference():

@@ -10,9 +10,11 @@ from longflow.data import coarse
 from longflow.data.dataset import Scan, Series, training_series
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import DataError
+from longflow.plans import read_plans
 from longflow.preprocessing import resampling
 from longflow.preprocessing.series import RawSeries, prepare_series, prepare_volumes, series_digest
 from tests.data.helpers import edit_table, write_phase_dataset
+from tests.methods.helpers import minimal_plans
 from tests.preprocessing.helpers import (
     make_dataset,
     make_plans,
@@ -20,6 +22,7 @@ from tests.preprocessing.helpers import (
     segmentation_plans,
     translation_plans,
 )
+from tests.training.helpers import conditioned_dataset
 
 LABELS = {"background": 0, "dark": 1, "bright": 2}
 
@@ -334,3 +337,24 @@ def test_a_scan_of_a_pair_has_the_numbers_that_it_has_alone():
     alone = prepare_volumes(RawSeries.of_scan("a", volumes[0]), plans, "2d").properties
     assert both.crop != alone.crop
     assert (both.offset[0], both.scale[0]) == (alone.offset[0], alone.scale[0])
+
+
+def test_covariates_are_kept_for_each_scan_and_a_changed_one_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    paths = conditioned_dataset(subjects=1)
+    plans, (series,) = read_plans(paths.plans()), training_series(paths.raw)[1]
+    found = prepare_series(series, plans, "3d_fullres").properties
+    assert (
+        found.covariates == [{"age": 50.0 + scan, "treatment": 1.0 if scan % 2 else None} for scan in range(4)]
+        and found.period == 20
+    )
+    assert type(found).from_json(json.loads(json.dumps(found.to_json()))) == found
+    older = {name: value for name, value in found.to_json().items() if name != "covariates"}
+    assert type(found).from_json(older).covariates == []
+    table = (paths.raw / "scans.csv").read_text()
+    for old, new in ((",20,52,", ",20,62,"), (",20,5", ",21,5")):
+        (paths.raw / "scans.csv").write_text(table.replace(old, new))
+        (changed,) = training_series(paths.raw)[1]
+        assert series_digest(changed, plans, "3d_fullres") != found.digest
+        without = minimal_plans()
+        assert series_digest(changed, without, "3d_fullres") == series_digest(series, without, "3d_fullres")

@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import InferencePlan, Plans, read_plans, write_plans
 from longflow.preprocessing.series import prepare_series, save_prepared
 from longflow.reading import read_json
-from tests.methods.helpers import minimal_plans
+from tests.methods.helpers import conditioned_plans, minimal_plans
 
 SHAPE = (5, 10, 12)
 TIMES = (0.0, 10.0, 25.0, 40.0)
@@ -58,6 +59,33 @@ def make_dataset(subjects=6, scans=4, shape=SHAPE, channels=1, dimensions=3, pre
     if prepare:
         prepare_all(paths, plans)
     return paths
+
+
+def conditioned_dataset(**plan) -> DatasetPaths:
+    """:func:`make_dataset` with a period (column rr) and the covariates age and treatment: :func:`add_conditions`."""
+    paths = make_dataset(prepare=False, **plan)
+    add_conditions(paths.raw / "scans.csv")
+    columns = {"period": "rr", "covariates": ["age", "treatment"]}
+    write_json({**read_json(paths.raw / "dataset.json"), **columns}, paths.raw / "dataset.json")
+    plans = conditioned_plans(period="rr", names=("age", "treatment"))
+    write_plans(plans, paths.plans())
+    prepare_all(paths, plans)
+    return paths
+
+
+def add_conditions(table: Path) -> None:
+    """Add columns to a table of cases s{number}_{scan}: rr 20 + number, age 50 + number + scan, treatment 1 or unknown.
+
+    The scans 1 and 3 are treated. A subject whose name has no number counts as 0.
+    """
+    first, *lines = table.read_text().splitlines()
+    table.write_text("\n".join([f"{first},rr,age,treatment", *map(_with_cells, lines)]) + "\n")
+
+
+def _with_cells(line: str) -> str:
+    subject, scan = line.split(",")[0][1:].split("_")
+    number = int(subject or 0)
+    return f"{line},{20 + number},{50 + number + int(scan)},{'1' if int(scan) % 2 else ''}"
 
 
 def prepare_all(paths: DatasetPaths, plans: Plans) -> None:

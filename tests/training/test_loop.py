@@ -26,7 +26,7 @@ from longflow.training.splits import number_of_folds
 from longflow.training.validation import Score
 from tests.tasks.segment.test_validation import make_labelled
 from tests.tasks.translate.cohort import make_pairs, phase_plans
-from tests.training.helpers import job_of, make_dataset, plan_steps
+from tests.training.helpers import conditioned_dataset, job_of, make_dataset, plan_steps
 
 
 def train(dataset, method="cronos", fold=0, configuration="3d_fullres", overwrite=False, on_progress=None, **settings):
@@ -50,6 +50,16 @@ def same(one, other):
     assert one.header == other.header
     assert one.tensors.keys() == other.tensors.keys()
     return all(torch.equal(tensor, other.tensors[name]) for name, tensor in one.tensors.items())
+
+
+def test_a_method_that_does_not_use_the_covariates_says_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    dataset = conditioned_dataset()
+    train(dataset, "convlstm", iterations=1)
+    assert "The method 'convlstm' does not use the covariates of the dataset (age, treatment)" in caplog.text
+    caplog.clear()
+    train(dataset, "cronos", iterations=1)
+    assert "covariates" not in caplog.text
 
 
 def test_a_finished_fold_has_everything(dataset):

@@ -31,7 +31,7 @@ class FlowMethod(Method):
     """Flow matching from the context to the target of the same subject (CRONOS algorithms 1 and 2; TFM algorithm 1).
 
     The coupling is paired: every stack is transported to its own subject's target. Subclasses make the stack of a batch
-    (:meth:`stack`) and the network's conditioning code (:meth:`code`).
+    (:meth:`stack`) and the network's conditioning code (:meth:`code`), to which covariates are appended.
 
     ``options``:
 
@@ -53,6 +53,7 @@ class FlowMethod(Method):
     task = "forecast"
     reductions = REDUCTIONS
     integrates = True
+    uses_covariates = True
     networks = NetworksFor("flow")
     options: ClassVar[Options] = {"noise": 0.0, "context": "all", "features": 0}
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"context": ("all", "last")}
@@ -72,6 +73,7 @@ class FlowMethod(Method):
         self.scans = 1 if self.options["context"] == "last" else scans
         channels = self.scans * len(plans.channel_names)
         plan = with_features(self.configuration.network, self.options["features"])
+        code_size += covariate_features(plans)
         self.network = build_network(network or self.networks[0], channels, plan, code_size)
 
     @abstractmethod
@@ -101,7 +103,7 @@ class FlowMethod(Method):
         :returns: the shape of ``stack``.
         """
         observed = stack * as_weights(mask, stack)
-        return self.network(observed.flatten(1, 2), self.code(batch, tau)).view_as(stack)
+        return self.network(observed.flatten(1, 2), with_covariates(self.code(batch, tau), batch)).view_as(stack)
 
     def training_step(self, batch: Batch) -> Tensor:
         """Draw one tau per sample and compute the mean squared error of the velocity (CRONOS eq. 4-6)."""
@@ -190,6 +192,21 @@ def with_features(plan: NetworkPlan, first: int) -> NetworkPlan:
             f"each stage; the plan has {plan.features_per_stage}. 0 takes those of the plan."
         )
     return plan.model_copy(update={"features_per_stage": [int(features) for features in scaled]})
+
+
+def covariate_features(plans: Plans) -> int:
+    """Return the length of what :func:`with_covariates` appends: value and presence of each covariate."""
+    return 2 * len(plans.covariates)
+
+
+def with_covariates(code: Tensor, batch: Batch) -> Tensor:
+    """Append the covariates of a batch to a conditioning code.
+
+    :param code: (batch, features).
+    :param batch: with or without covariates.
+    :returns: (batch, features + 2 n); without covariates the code itself.
+    """
+    return code if batch.covariates is None else torch.cat([code, batch.covariates], dim=1)
 
 
 def flow_step_frequencies() -> Tensor:

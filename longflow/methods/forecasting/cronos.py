@@ -5,12 +5,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longflow.flow.times import encode_times, fourier_features, interpolate_times
+from longflow.flow.times import encode_times, fourier_features, harmonic_features, interpolate_times
 from longflow.methods.batches import Batch
 from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod, flow_step_frequencies, planned_frequencies
 from longflow.methods.method import Options
 from longflow.networks.scan_mixing import ScanMixing
 from longflow.plans import Plans
+
+#: harmonics of a period that times are encoded with: a heart's contraction is well described by as many
+HARMONICS = 4
 
 
 class Cronos(FlowMethod):
@@ -27,7 +30,9 @@ class Cronos(FlowMethod):
       A linear term W(t_1 ... t_T, t_target) X_0, with weights made of every scan's own time, is added to the network's
       velocity: v = v_theta(X_tau, T_tau) + W X_0. It starts at zero, as the network does.
 
-    Frequencies cover the dataset's shortest interval and longest span or horizon (:func:`planned_frequencies`).
+    Frequencies cover the dataset's shortest interval and longest span or horizon (:func:`planned_frequencies`). Where
+    the plans have a period P, gamma(t) has ``HARMONICS`` harmonics of it as well, so that times one period apart are
+    alike there. They are zero for a subject whose period is not known.
 
     A further option is ``explicit_time``. Switched off, no time enters (table 9 and B.6.2, where the variant called
     discrete "receives no timestamps" and everything else is equal). The code is then gamma(tau), as in discrete CRONOS
@@ -42,15 +47,16 @@ class Cronos(FlowMethod):
     def __init__(self, plans: Plans, configuration: str, options: Options | None = None, network: str = ""):
         temporal = plans.temporal
         chosen = {**type(self).options, **(options or {})}
-        encoded_times = 2 if chosen["explicit_time"] and chosen["target_code"] else 1
-        code_size = encoded_times * 2 * FREQUENCIES
+        features = 2 * (FREQUENCIES + (HARMONICS if temporal.period else 0))
+        of_times = features * (2 if chosen["target_code"] else 1)
+        code_size = of_times if chosen["explicit_time"] else 2 * FREQUENCIES
         super().__init__(plans, configuration, temporal.sequence_length, code_size, options, network)
         if not self.options["explicit_time"]:
             self.register_buffer("frequencies", flow_step_frequencies())
             return
         self.register_buffer("frequencies", planned_frequencies(temporal))
         if self.options["mixing"]:
-            self.mixing = ScanMixing(self.scans, 2 * FREQUENCIES, 2 * FREQUENCIES)
+            self.mixing = ScanMixing(self.scans, features, features)
 
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take the observed scans as they are (section 3.1: observed context only, without padding)."""
@@ -61,18 +67,30 @@ class Cronos(FlowMethod):
         if not self.options["explicit_time"]:
             return fourier_features(tau, self.frequencies)
         times = interpolate_times(batch.context_times, batch.target_time, tau)
-        encoded = encode_times(times, self.frequencies, batch.context_mask)
+        encoded = encode_times(self.features(times, batch), batch.context_mask)
         if not self.options["target_code"]:
             return encoded
-        return torch.cat([encoded, fourier_features(batch.target_time, self.frequencies)], dim=1)
+        return torch.cat([encoded, self.features(batch.target_time, batch)], dim=1)
+
+    def features(self, times: Tensor, batch: Batch) -> Tensor:
+        """Make gamma(t), and the harmonics of the period where the plans have one.
+
+        :param times: (batch,) or (batch, scans).
+        :param batch: with its period.
+        :returns: (*times.shape, features).
+        """
+        found = fourier_features(times, self.frequencies)
+        if batch.period is None:
+            return found
+        return torch.cat([found, harmonic_features(times, batch.period, HARMONICS)], dim=-1)
 
     def velocity(self, batch: Batch, stack: Tensor, mask: Tensor, tau: Tensor) -> Tensor:
         """Compute v_theta(X_tau, T_tau) + W(t, t_target) X_0, or what the options leave of it."""
         velocity = super().velocity(batch, stack, mask, tau)
         if not (self.options["explicit_time"] and self.options["mixing"]):
             return velocity
-        times = fourier_features(batch.context_times, self.frequencies)
-        target = fourier_features(batch.target_time, self.frequencies)
+        times = self.features(batch.context_times, batch)
+        target = self.features(batch.target_time, batch)
         return velocity + self.mixing(batch.context, times, target, mask)
 
 

@@ -10,7 +10,12 @@ from torch.nn import functional as F
 from longflow.errors import ConfigurationError
 from longflow.flow.times import fourier_features
 from longflow.methods.batches import Batch
-from longflow.methods.forecasting._flow import FREQUENCIES, planned_frequencies
+from longflow.methods.forecasting._flow import (
+    FREQUENCIES,
+    covariate_features,
+    planned_frequencies,
+    with_covariates,
+)
 from longflow.methods.method import Method, Options
 from longflow.networks.displacement import jacobian_determinant, on_coarse_grid, roughness, warp
 from longflow.networks.motion_unet import MotionUNet
@@ -88,6 +93,7 @@ class CronosMotion(Method):
     """
 
     task = "forecast"
+    uses_covariates = True
     summary = "CRONOS with a motion head: scans are warped to the target, and a residual is added"
     options: ClassVar[Options] = {"moving": 2, "transport": 0.5, "smoothness": 0.05}
 
@@ -101,7 +107,7 @@ class CronosMotion(Method):
             )
         self.scans = plans.temporal.sequence_length
         self.register_buffer("frequencies", planned_frequencies(plans.temporal))
-        code_size = self.scans * (2 * FREQUENCIES + 1)
+        code_size = self.scans * (2 * FREQUENCIES + 1) + covariate_features(plans)
         self.network = MotionUNet(self.scans, moving, len(plans.channel_names), self.configuration.network, code_size)
         strides = self.configuration.network.strides
         self.block = strides[min(1, len(strides) - 1)]
@@ -111,12 +117,13 @@ class CronosMotion(Method):
         made = self.transport(batch)
         weight = made.mask.to(made.moved.dtype)
         errors = (made.moved - batch.target.unsqueeze(1)).square().flatten(2).mean(2)
-        self.terms = {
+        terms = {
             "forecast": F.mse_loss(made.forecast, batch.target),
             "transport": self.options["transport"] * (errors * weight).sum() / weight.sum(),
             "smoothness": self.options["smoothness"] * roughness(made.velocity),
         }
-        return torch.stack(list(self.terms.values())).sum()
+        self.terms = {name: term.detach() for name, term in terms.items()}
+        return torch.stack(list(terms.values())).sum()
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the forecast; warn of motion that folds."""
@@ -130,7 +137,7 @@ class CronosMotion(Method):
         """Move the scans to the target."""
         stack = stack_of(batch)
         observed = _factors(stack.mask, stack.scans)
-        velocity, change, residual = self.network(stack.scans * observed, self.code(stack))
+        velocity, change, residual = self.network(stack.scans * observed, with_covariates(self.code(stack), batch))
         moving = velocity.shape[1]
         near = stack.scans[:, -moving:]
         reach = GAIN * (stack.offsets / (1 + stack.offsets.abs()))[:, -moving:]

@@ -10,7 +10,12 @@ from longflow.errors import ConfigurationError
 from longflow.flow.times import fourier_features
 from longflow.methods.batches import Batch
 from longflow.methods.diffusion import USUAL_TIMESTEPS, ddim_scheduler, denoised
-from longflow.methods.forecasting._flow import FREQUENCIES, planned_frequencies
+from longflow.methods.forecasting._flow import (
+    FREQUENCIES,
+    covariate_features,
+    planned_frequencies,
+    with_covariates,
+)
 from longflow.methods.method import Method, Options
 from longflow.plans import Plans
 
@@ -41,7 +46,8 @@ class LatentDiffusion(Method):
 
     - Puglisi et al. condition on the first scan by a ControlNet, trained in a third stage. With two stages the latent
     of the last scan is concatenated to the noisy one.
-    - They condition on age, by cross-attention. Here it is the horizon, in the Fourier features of CRONOS.
+    - They condition on age, by cross-attention. Here it is the horizon, in the Fourier features of CRONOS, and the
+      covariates of the dataset.
     - Their autoencoder has a further perceptual and adversarial loss. The first needs weights of another network, the
       second a third network with an optimizer of its own: both are excluded.
     - ``sampling_steps`` of DDIM are 50, as theirs; 1000 takes all. The latent that a step implies is limited to 10
@@ -57,6 +63,7 @@ class LatentDiffusion(Method):
     task = "forecast"
     summary = "latent diffusion from the last scan alone: an autoencoder first, then diffusion of its latents"
     noise = True
+    uses_covariates = True
     stages = (0.0, 0.5)
     options: ClassVar[Options] = {"timesteps": USUAL_TIMESTEPS, "sampling_steps": 50}
 
@@ -67,9 +74,9 @@ class LatentDiffusion(Method):
         temporal, network, channels = plans.temporal, self.configuration.network, len(plans.channel_names)
         self.strides = latent_strides(network)
         self.offsets = list(islice(product(*map(range, self.strides)), LATENT_CHANNELS))
-        latent_channels = channels * len(self.offsets)
+        latent_channels, code_size = channels * len(self.offsets), 2 * FREQUENCIES + covariate_features(plans)
         self.autoencoder = build_autoencoder(channels, latent_channels, network)
-        self.unet = build_diffusion_unet(2 * latent_channels, latent_channels, 2 * FREQUENCIES, network)
+        self.unet = build_diffusion_unet(2 * latent_channels, latent_channels, code_size, network)
         self.register_buffer("frequencies", planned_frequencies(temporal))
         self.register_buffer("scale", torch.ones(()))
         self.scheduler = ddim_scheduler(
@@ -106,7 +113,7 @@ class LatentDiffusion(Method):
             raise ConfigurationError("The method 'latent_diffusion' begins with noise: set Batch.noise.")
 
         def noise_in(noisy: Tensor, timestep: Tensor) -> Tensor:
-            return self._noise_in(noisy, last * self.scale, timestep, batch.target_time)
+            return self._noise_in(noisy, last * self.scale, timestep, batch)
 
         latent = denoised(self.scheduler, self.latent_noise(batch.noise), noise_in)
         return {"forecast": self.autoencoder.decode(latent / self.scale).float()}
@@ -142,7 +149,7 @@ class LatentDiffusion(Method):
         timestep = timestep.to(target.device, non_blocking=True)
         noise = torch.randn_like(target)
         noisy = self.scheduler.add_noise(target, noise, timestep)
-        error = (self._noise_in(noisy, last, timestep, batch.target_time) - noise).square().mean()
+        error = (self._noise_in(noisy, last, timestep, batch) - noise).square().mean()
         self.terms = {"noise": error.detach()}
         return error
 
@@ -150,9 +157,9 @@ class LatentDiffusion(Method):
         """Return the mean of an image's latent, float32, not yet scaled."""
         return self.autoencoder.encode(image)[0].float()
 
-    def _noise_in(self, noisy: Tensor, last: Tensor, timestep: Tensor, target_time: Tensor) -> Tensor:
-        """Predict eps_theta([z_t, z_last], t, gamma(t_target))."""
-        code = fourier_features(target_time, self.frequencies).unsqueeze(1)
+    def _noise_in(self, noisy: Tensor, last: Tensor, timestep: Tensor, batch: Batch) -> Tensor:
+        """Predict eps_theta([z_t, z_last], t, [gamma(t_target), covariates])."""
+        code = with_covariates(fourier_features(batch.target_time, self.frequencies), batch).unsqueeze(1)
         return self.unet(torch.cat([noisy, last], dim=1), timestep, context=code).float()
 
 

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from longflow.data.covariates import Covariates
 from longflow.data.dataset import DatasetDescription, is_name, sidecar_path
 from longflow.data.images import Volume
 from longflow.errors import DataError
@@ -36,6 +37,7 @@ class ForecastPrediction(Prediction):
     :param context_times: their times; the last context image is the one with the latest.
     :param context_images: files of the context scans in order of time; empty until they are found.
     :param period: after which the subject's scans repeat, time units; None: not known.
+    :param covariates: at the target time, by name; None where a value is not known.
     """
 
     target_time: float
@@ -44,6 +46,7 @@ class ForecastPrediction(Prediction):
     context_times: tuple[float, ...]
     context_images: tuple[Files, ...] = ()
     period: float | None = None
+    covariates: Covariates = field(default_factory=dict)
 
 
 def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[ForecastPrediction]:
@@ -72,6 +75,9 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
     period = sidecar.get("period")
     if period is not None and not (isinstance(period, int | float) and 0 < period < math.inf):
         raise DataError(f"{path}: period is {period!r}, expected a number above 0 or null.")
+    covariates = sidecar.get("covariates", {})
+    if not isinstance(covariates, dict) or not all(_is_known_or_null(value) for value in covariates.values()):
+        raise DataError(f"{path}: covariates is {covariates!r}, expected a number or null by name.")
     return ForecastPrediction(
         case=case,
         subject=str(sidecar["subject"]),
@@ -82,7 +88,12 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
         context=tuple(context),
         context_times=tuple(times),
         period=period,
+        covariates=covariates,
     )
+
+
+def _is_known_or_null(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
 
 
 def find_pairs(

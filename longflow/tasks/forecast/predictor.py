@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from longflow.data.covariates import Covariates
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.images import Geometry, Volume, as_type, check_same_grid, read_scan, write_volume
 from longflow.data.periods import period_of
@@ -20,6 +21,7 @@ from longflow.plans import Plans
 from longflow.preprocessing.prepared import PreparedSeries, RawSeries
 from longflow.preprocessing.restore import export_forecast
 from longflow.preprocessing.series import prepare_volumes
+from longflow.tasks.forecast.conditions import covariate_warnings, given_covariates, with_conditions
 from longflow.tasks.forecast.hidden_context import HiddenContext
 from longflow.tasks.forecast.requests import ForecastRequest, forecast_requests
 from longflow.tasks.forecast.windows import Times, predict_forecast
@@ -82,6 +84,7 @@ class Forecaster(Predictor[ForecastRequest]):
         target: float,
         spacing: Sequence[float] | None = None,
         period: float | None = None,
+        covariates: Covariates | None = None,
     ) -> np.ndarray | sitk.Image:
         """Forecast the scan at time ``target``.
 
@@ -91,8 +94,10 @@ class Forecaster(Predictor[ForecastRequest]):
         :param target: requested time, after the last scan.
         :param spacing: (z, y, x), mm; needed for arrays, taken from the image otherwise.
         :param period: after which the subject's scans repeat, in the time unit; None: that of the plans, if it has one.
+        :param covariates: at the target time, by the names in dataset.json; those that are not given are not known.
         :returns: an image or array like the given ones, in their units.
         :raises DataError: the numbers of scans and times differ, or the target is not after the last scan.
+        :raises NotFoundError: the dataset of the model has no such covariate.
         """
         if len(scans) != len(times) or not scans:
             raise DataError(
@@ -106,7 +111,7 @@ class Forecaster(Predictor[ForecastRequest]):
         order = np.argsort(times, kind="stable")
         volumes = [volume_of(scans[index], spacing) for index in order]
         context = self.prepare("subject", [float(times[index]) for index in order], volumes, period=period)
-        forecast = self.forecast_from(context, float(target))
+        forecast = self.forecast_from(context, float(target), given_covariates(covariates or {}, self.models.plans))
         last = volumes[-1]
         forecast = as_type(forecast, last.data_type)
         if not isinstance(scans[0], sitk.Image):
@@ -144,10 +149,11 @@ class Forecaster(Predictor[ForecastRequest]):
             prepared.append(prepare_volumes(raw, member.plans, member.configuration))
         return Context(subject, list(times), list(volumes), prepared)
 
-    def forecast_from(self, context: Context, target: float) -> np.ndarray:
+    def forecast_from(self, context: Context, target: float, covariates: Covariates | None = None) -> np.ndarray:
         """Forecast a volume from prepared scans.
 
         :param target: requested time, after the last of them.
+        :param covariates: at the target time, by name; None: not known.
         :returns: (channels, z, y, x), float32, on the grid and in the units of the last scan.
         """
         if not target > context.times[-1]:
@@ -162,7 +168,8 @@ class Forecaster(Predictor[ForecastRequest]):
             return last.astype(np.float32)
         total = np.zeros_like(last, dtype=np.float32)
         for member, prepared in zip(self.models.members, context.prepared, strict=True):
-            total += self._member_forecast(member, prepared, target, last)
+            times = Times(prepared.properties.times, target, prepared.properties.period, covariates or {})
+            total += self._member_forecast(member, prepared, times, last)
         return last + shrinkage * (total / len(self.models.members) - last)
 
     def context_length(self) -> int:
@@ -170,14 +177,13 @@ class Forecaster(Predictor[ForecastRequest]):
         return max(member.plans.temporal.sequence_length for member in self.models.members)
 
     def _member_forecast(
-        self, member: LoadedMember, prepared: PreparedSeries, target: float, last: np.ndarray
+        self, member: LoadedMember, prepared: PreparedSeries, times: Times, last: np.ndarray
     ) -> np.ndarray:
-        times = prepared.properties.times
         context = np.asarray(prepared.images[...], dtype=np.float32)
         reduction = self.models.selection.reduction or member.methods[0].reductions[0]
         windows = replace(self.models.windows(member), reductions=(reduction,))
-        forecasts = predict_forecast(member.methods, context, Times(times, target, prepared.properties.period), windows)
-        return restore_forecast(forecasts[reduction], prepared, len(times) - 1, last)
+        forecasts = predict_forecast(member.methods, context, times, windows)
+        return restore_forecast(forecasts[reduction], prepared, len(times.context) - 1, last)
 
     def requests(
         self,
@@ -193,7 +199,8 @@ class Forecaster(Predictor[ForecastRequest]):
         """
         hidden = None if hide_context is None else HiddenContext.of(hide_context)
         self.forget()  # the files may have changed since
-        return forecast_requests(folder, description, times, self.context_length(), hidden)
+        requests = forecast_requests(folder, description, times, self.context_length(), hidden)
+        return [with_conditions(item, self.models.plans) for item in requests]
 
     def conditions(self, item: ForecastRequest) -> dict[str, Any]:
         """Return the hidden context, which all forecasts of a folder share."""
@@ -229,7 +236,7 @@ class Forecaster(Predictor[ForecastRequest]):
     def make(self, item: ForecastRequest, scans: Context) -> Forecast:
         """Forecast the target, in the units of the last context scan."""
         last = scans.volumes[-1]
-        array = self.forecast_from(scans, item.target.time)
+        array = self.forecast_from(scans, item.target.time, item.conditions.get("covariates"))
         return Forecast(array, last.geometry, last.data_type, scans.warnings)
 
     def write(
@@ -271,11 +278,11 @@ class Forecaster(Predictor[ForecastRequest]):
 
 
 def horizon_fields(item: ForecastRequest, plans: Plans) -> dict[str, Any]:
-    """Compare a horizon with those that were trained on, for the sidecar.
+    """Compare horizon and covariates with those that were trained on, for the sidecar.
 
     :param item: the requested forecast.
     :param plans: with the longest horizon of training, and, if known, the shortest.
-    :returns: ``horizon_outside_training``, ``warnings``, and, where the plans have one, the subject's ``period``.
+    :returns: ``horizon_outside_training`` and ``warnings``.
     """
     unit, longest = plans.temporal.time_unit, plans.temporal.longest_horizon
     shortest = (plans.training_data and plans.training_data.shortest_interval) or 0.0
@@ -285,10 +292,8 @@ def horizon_fields(item: ForecastRequest, plans: Plans) -> dict[str, Any]:
     elif item.horizon < shortest * (1 - 1e-9):
         limit = f"shorter than any that the model was trained on ({shortest:g})."
     warnings = [f"The horizon of {item.horizon:g} {unit} is {limit}"] if limit else []
-    fields = {"horizon_outside_training": limit is not None, "warnings": warnings}
-    if plans.temporal.period is not None:
-        fields["period"] = period_of(item.context, plans.temporal.period)
-    return fields
+    warnings += covariate_warnings(item.conditions.get("covariates", {}), plans)
+    return {"horizon_outside_training": limit is not None, "warnings": warnings}
 
 
 def restore_forecast(forecast: np.ndarray, prepared: PreparedSeries, last: int, raw: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ class ForecastRequest:
     :param target: the requested scan.
     :param context: the scans that the forecast is made from, in order of time.
     :param hidden: the rule by which context scans were hidden; ``context`` holds the rest.
+    :param conditions: ``period`` and ``covariates``, where the model has them, as in the sidecar
+        (:func:`longflow.tasks.forecast.conditions.with_conditions`).
     """
 
     target: Scan
     context: tuple[Scan, ...]
     hidden: HiddenContext | None = None
+    conditions: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @property
     def horizon(self) -> float:
@@ -43,6 +46,7 @@ class ForecastRequest:
             "context": [scan.case for scan in self.context],
             "context_times": [scan.time for scan in self.context],
             "hide_context": str(self.hidden) if self.hidden else None,
+            **self.conditions,
         }
 
 

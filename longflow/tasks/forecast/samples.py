@@ -10,8 +10,9 @@ from longflow.methods.batches import Batch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
 from longflow.tasks.forecast.augmentation import augment, augment_batch, draw_augmentation
+from longflow.tasks.forecast.conditions import covariates_at_target
 from longflow.tasks.forecast.targets import draw_context
-from longflow.tasks.forecast.windows import periods_for_network, times_for_network
+from longflow.tasks.forecast.windows import covariates_for_network, periods_for_network, times_for_network
 from longflow.training.open_series import OpenSeries
 from longflow.training.patch_starts import draw_patch_start
 from longflow.training.splits import Cohort
@@ -51,7 +52,7 @@ class ForecastSamples(Dataset):
             sample = self._draw(generator, count)
             count = sample[1].shape[0]
             samples.append(sample)
-        targets, contexts, times, horizons, periods, draws = zip(*samples, strict=True)
+        targets, contexts, times, horizons, periods, covariates, draws = zip(*samples, strict=True)
         return Batch(
             context=torch.stack(contexts),
             context_times=torch.tensor(times, dtype=torch.float32),
@@ -59,6 +60,7 @@ class ForecastSamples(Dataset):
             target_time=torch.tensor(horizons, dtype=torch.float32),
             target=torch.stack(targets),
             period=periods_for_network(periods, self.plans.temporal),
+            covariates=covariates_for_network(covariates, self.plans),
             draws=list(draws) if self.augmented and self.deferred else None,
         )
 
@@ -75,10 +77,11 @@ class ForecastSamples(Dataset):
             target_time=torch.full((batch_size,), horizon),
             target=torch.rand(batch_size, channels, *patch_size),
             period=periods_for_network([plans.temporal.time_scale] * batch_size, plans.temporal),
+            covariates=covariates_for_network([{}] * batch_size, plans),
         )
 
     def _draw(self, generator: np.random.Generator, count: int | None):
-        """Draw a target patch, its context, context times, horizon, period and, where it is deferred, augmentation.
+        """Draw a target patch, its context, context times, horizon, period, covariates and deferred augmentation.
 
         :param count: number of context scans; None: random.
         """
@@ -98,7 +101,9 @@ class ForecastSamples(Dataset):
         times, horizon = times_for_network(
             [all_times[index] for index in context], all_times[target], self.plans.temporal.time_scale
         )
-        return stack[-1], stack[:-1], times, horizon, series.properties.period, draw
+        properties = series.properties
+        covariates = covariates_at_target(properties, context[-1], target)
+        return stack[-1], stack[:-1], times, horizon, properties.period, covariates, draw
 
     def _draw_target(self, generator: np.random.Generator, earlier: int) -> tuple[str, int]:
         """Draw a subject, uniformly, and one of its scans that has at least ``earlier`` scans before it."""

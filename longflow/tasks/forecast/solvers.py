@@ -126,7 +126,7 @@ def rows_of_target(pair: ForecastPrediction, models: Models, warm_up: bool, solv
     place = {"case": pair.case, "subject": pair.subject, "lci_nrmse": lci}
 
     def forecast() -> np.ndarray:
-        return forecaster.forecast_from(prepared, pair.target_time)
+        return forecaster.forecast_from(prepared, pair.target_time, pair.covariates)
 
     return [
         {**place, **how, "seconds": seconds, "nrmse": nrmse(array, reference.array)}

@@ -46,6 +46,7 @@ class Forecast(Task):
     default_method = "cronos"
     least_scans = 2
     plans_grid = True
+    uses_conditions = True
     compares_methods = True
     predicts_new_scans = True
     region = "nonzero"

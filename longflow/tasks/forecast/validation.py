@@ -17,6 +17,7 @@ from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries
+from longflow.tasks.forecast.conditions import covariates_at_target, with_conditions
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.predictor import horizon_fields, restore_forecast
 from longflow.tasks.forecast.requests import ForecastRequest
@@ -77,7 +78,8 @@ class ForecastValidation:
         scans = {scan.case: scan for one in series for scan in one.scans}
         items = []
         for target in in_time(self.targets):
-            items.append(ForecastRequest(scans[target.target], tuple(scans[case] for case in target.context)))
+            item = ForecastRequest(scans[target.target], tuple(scans[case] for case in target.context))
+            items.append(with_conditions(item, self.job.plans))
             self._write(method, items[-1], target, description)
         for reduction in method.reductions:
             write_table(items, self.job.paths.validation(reduction), description)
@@ -187,12 +189,13 @@ def context_of(method: Method, series: PreparedSeries, target: ForecastTarget) -
     :param target: with the stored context.
     :returns: (scans, channels, z, y, x) in the normal form, and the times.
     """
-    cases = series.properties.cases
+    properties, cases = series.properties, series.properties.cases
     indices = [cases.index(case) for case in target.context[-method.plans.temporal.sequence_length :]]
-    times = [series.properties.times[index] for index in indices]
+    times = [properties.times[index] for index in indices]
+    covariates = covariates_at_target(properties, indices[-1], cases.index(target.target))
     return (
         np.stack([series.images[index] for index in indices]),
-        Times(times, time_of(target, series), series.properties.period),
+        Times(times, time_of(target, series), properties.period, covariates),
     )
 
 

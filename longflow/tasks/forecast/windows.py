@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from longflow.data.covariates import Covariates
 from longflow.inference.windows import WindowSettings, predict_changed
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method
-from longflow.plans import TemporalPlan
+from longflow.plans import Plans, TemporalPlan
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,13 @@ class Times:
     :param context: (scans,), ascending.
     :param target: requested time.
     :param period: after which the subject's scans repeat; None where it is not known.
+    :param covariates: of the subject at the target time, by name; None where a value is not known.
     """
 
     context: Sequence[float]
     target: float
     period: float | None = None
+    covariates: Covariates = field(default_factory=dict)
 
 
 def predict_forecast(
@@ -52,6 +55,7 @@ def predict_forecast(
             context_mask=torch.ones(tiles, count, dtype=torch.bool),
             target_time=torch.full((tiles,), horizon, dtype=torch.float32),
             period=periods_for_network([times.period] * tiles, temporal),
+            covariates=covariates_for_network([times.covariates] * tiles, methods[0].plans),
             noise=noise,
         )
 
@@ -68,3 +72,19 @@ def periods_for_network(periods: Sequence[float | None], temporal: TemporalPlan)
     if temporal.period is None:
         return None
     return torch.tensor([(period or math.nan) / temporal.time_scale for period in periods], dtype=torch.float32)
+
+
+def covariates_for_network(covariates: Sequence[Covariates], plans: Plans) -> Tensor | None:
+    """Scale covariates; None where the plans have none.
+
+    :param covariates: of each sample at its target time.
+    :param plans: with the scaling.
+    :returns: (batch, 2 n): of the n covariates of the plans the values, 0 where one is not known; then 1 where it is.
+    """
+    if not plans.covariates:
+        return None
+    rows = [[one.get(plan.name) for plan in plans.covariates] for one in covariates]
+    values = np.array(rows, dtype=np.float64)  # NaN where a value is None
+    scaling = np.array([[plan.mean, plan.standard_deviation] for plan in plans.covariates])
+    scaled = np.nan_to_num((values - scaling[:, 0]) / scaling[:, 1])
+    return torch.from_numpy(np.concatenate([scaled, ~np.isnan(values)], axis=1)).float()

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from longflow.flow.times import encode_times, fourier_features
+from longflow.methods.forecasting._flow import FREQUENCIES
+from longflow.methods.forecasting.cronos import HARMONICS
 from longflow.methods.registry import build_method
-from tests.methods.helpers import minimal_plans, random_batch
+from tests.methods.helpers import conditioned_plans, minimal_plans, random_batch
 from tests.networks.helpers import awake
 
 
@@ -18,7 +20,7 @@ def test_code_is_equation_11_of_the_interpolated_times_next_to_the_target_time()
     method, batch = cronos(), random_batch()
     tau = torch.tensor([0.2, 0.9])
     times = (1 - tau[:, None]) * batch.context_times + tau[:, None] * batch.target_time[:, None]
-    expected = encode_times(times, method.frequencies, batch.context_mask)
+    expected = encode_times(fourier_features(times, method.frequencies), batch.context_mask)
     code = method.code(batch, tau)
     torch.testing.assert_close(code[:, : expected.shape[1]], expected)
     torch.testing.assert_close(code[:, expected.shape[1] :], fourier_features(batch.target_time, method.frequencies))
@@ -97,6 +99,32 @@ def test_as_printed_the_code_is_equation_11_alone_and_the_velocity_the_networks(
         velocity = method.velocity(batch, batch.context, batch.context_mask, tau)
     torch.testing.assert_close(velocity, of_network)
     assert not hasattr(method, "mixing")
+
+
+def test_with_a_period_times_one_period_apart_are_alike_to_the_harmonics():
+    method = build_method("cronos", conditioned_plans(period=20.0), "3d_fullres")
+    batch, count = replace(random_batch(), period=torch.tensor([2.0, float("nan")])), 2 * FREQUENCIES
+    features = method.features(batch.context_times, batch)
+    assert features.shape == (2, 3, count + 2 * HARMONICS)
+    torch.testing.assert_close(features[..., :count], fourier_features(batch.context_times, method.frequencies))
+    later = method.features(batch.context_times + 2, batch)[0, :, count:]
+    torch.testing.assert_close(later, features[0, :, count:], atol=1e-5, rtol=0)
+    assert not features[1, :, count:].any()  # its period is not known
+    tau = torch.tensor([0.2, 0.9])
+    code = method.code(batch, tau)
+    assert code.shape == (2, 2 * features.shape[-1])
+    torch.testing.assert_close(code[:, features.shape[-1] :], method.features(batch.target_time, batch))
+
+
+def test_with_a_period_an_untrained_forecast_is_lci_and_a_trained_one_depends_on_it():
+    torch.manual_seed(0)
+    method = build_method("cronos", conditioned_plans(period="rr"), "3d_fullres")
+    batch = replace(random_batch(), period=torch.tensor([2.0, 3.0]))
+    assert torch.equal(method.predict(batch)["last"], batch.context[:, -1])
+    awake(method).eval()
+    shorter = replace(batch, period=torch.tensor([1.2, 3.0]))
+    first, second = method.predict(shorter)["last"] - method.predict(batch)["last"]
+    assert first.abs().max() > 1e-3 and second.abs().max() < 1e-5
 
 
 def test_without_explicit_time_no_time_enters():

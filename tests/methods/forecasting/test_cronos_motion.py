@@ -8,7 +8,6 @@ from longflow.errors import ConfigurationError
 from longflow.methods import Batch
 from longflow.methods.forecasting.cronos_motion import stack_of
 from longflow.methods.registry import build_method
-from longflow.networks.motion_unet import MotionUNet
 from tests.methods.helpers import minimal_plans, random_batch
 from tests.networks.helpers import awake
 
@@ -164,12 +163,6 @@ def test_motion_that_folds_is_warned_of(caplog):
     batch = Batch(blob((16, 10))[:, None], torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), torch.ones(1))
     method.predict(batch)
     assert "folds in" in caplog.text
-
-
-def test_a_shorter_stack_uses_the_last_places_of_the_network():
-    network = MotionUNet(4, 2, 1, minimal_plans(dimensions=2).configuration("2d").network, 6)
-    velocity, weights, residual = network(torch.randn(2, 1, 1, 8, 8), torch.randn(2, 6))
-    assert velocity.shape == (2, 1, 2, 8, 8) and weights.shape == (2, 1, 1, 8, 8) and residual.shape == (2, 1, 8, 8)
 
 
 @pytest.mark.parametrize("options", [{"moving": 0}, {"smoothness": -1.0}, {"transport": -0.1}])

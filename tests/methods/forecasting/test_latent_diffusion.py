@@ -7,7 +7,7 @@ from longflow.errors import ConfigurationError
 from longflow.methods.forecasting.latent_diffusion import KL_WEIGHT, LatentDiffusion
 from longflow.methods.registry import build_method
 from longflow.planning.memory import training_memory
-from tests.methods.helpers import minimal_plans, random_batch
+from tests.methods.helpers import conditioned_plans, minimal_plans, random_batch
 from tests.networks.helpers import awake
 
 
@@ -87,7 +87,7 @@ def test_the_second_loss_is_the_error_of_the_noise():
     noise = torch.randn(target.shape)
     kept = method.scheduler.alphas_cumprod[timestep].view(-1, 1, 1, 1, 1)
     noisy = kept.sqrt() * target + (1 - kept).sqrt() * noise
-    expected = (method._noise_in(noisy, last, timestep, batch.target_time) - noise).square().mean()
+    expected = (method._noise_in(noisy, last, timestep, batch) - noise).square().mean()
     torch.manual_seed(1)
     assert method.training_step(batch).item() == pytest.approx(expected.item(), rel=1e-4)
 
@@ -133,6 +133,18 @@ def test_last_scan_horizon_and_noise_decide_and_nothing_else_does():
     assert changed(context=context)
     assert changed(target_time=batch.target_time + 1)
     assert changed(noise=-batch.noise)
+
+
+def test_covariates_decide_too():
+    torch.manual_seed(0)
+    plans, batch = conditioned_plans(names=("age",)), to_predict()
+    method = awake(build_method("latent_diffusion", plans, "3d_fullres", {"sampling_steps": 2})).eval()
+    method.stage, batch.covariates = 1, torch.tensor([[0.5, 1.0], [0.5, 1.0]])
+    first, second = (
+        method.predict(replace(batch, covariates=torch.tensor([[-2.0, 1.0], [0.5, 1.0]])))["forecast"]
+        - method.predict(batch)["forecast"]
+    )
+    assert first.abs().max() > 1e-4 and second.abs().max() < 1e-5
 
 
 def test_padding_changes_nothing():

@@ -156,3 +156,19 @@ def test_last_and_mean(tmp_path, folders, description, write_forecast):
     np.testing.assert_array_equal(last.array[0], SCAN + 1)
     np.testing.assert_array_equal(mean.array[0], SCAN + 0.5)
     assert mean.array.dtype == np.float32
+
+
+def test_the_conditions_of_a_forecast_are_read(tmp_path, description, write_forecast):
+    conditions = {"period": 812.5, "covariates": {"age": 61, "treatment": None}}
+    write_forecast(tmp_path / "out", "s1_2", SCAN, ["s1_0"], **conditions)
+    write_forecast(tmp_path / "out", "s1_3", SCAN, ["s1_0"])
+    told, without = forecasts_of_folder(tmp_path / "out", description)
+    assert (told.period, told.covariates) == (812.5, {"age": 61, "treatment": None})
+    assert (without.period, without.covariates) == (None, {})
+
+
+@pytest.mark.parametrize("covariates", [["age"], {"age": "old"}, {"age": [1]}])
+def test_covariates_that_are_no_numbers(tmp_path, description, write_forecast, covariates):
+    write_forecast(tmp_path / "out", "s1_2", SCAN, ["s1_0"], covariates=covariates)
+    with pytest.raises(DataError, match=r"covariates is .*, expected a number or null by name"):
+        forecasts_of_folder(tmp_path / "out", description)

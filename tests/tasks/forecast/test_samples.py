@@ -8,7 +8,8 @@ from longflow.preprocessing.series import load_prepared, prepared_subjects
 from longflow.tasks.forecast import samples as forecast_samples
 from longflow.tasks.forecast.samples import ForecastSamples
 from longflow.training.splits import Cohort
-from tests.training.helpers import make_dataset
+from tests.methods.helpers import conditioned_plans
+from tests.training.helpers import conditioned_dataset, make_dataset
 
 
 def samples_of(paths, seed=0, counts=None, **plan):
@@ -108,3 +109,29 @@ def test_deferred_augmentation_gives_the_same_batches_on_the_device(dataset):
         assert not torch.equal(read.target, expected.target)
     later.augmented = now.augmented = False
     assert later[0].draws is None and equal(later[0], now[0])
+
+
+def test_period_and_covariates_of_a_sample_are_those_of_its_subject_at_the_target_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    samples = samples_of(conditioned_dataset(), batch_size=2)
+    times, seen = [0.0, 1.0, 2.5, 4.0], set()
+    for number in range(30):
+        batch = samples[number]
+        for period, covariates, horizon in zip(batch.period, batch.covariates, batch.target_time, strict=True):
+            subject = round(10 * period.item() - 20)
+            age, treatment, age_known, treatment_known = covariates.tolist()
+            target = round(10 * age + 60 - 50 - subject)
+            last = next(scan for scan, time in enumerate(times) if abs(times[target] - time - horizon) < 1e-5)
+            known = target % 2 == 1 or last % 2 == 1  # else that of the last context scan
+            assert (age_known, treatment_known) == (1, known)
+            assert treatment == pytest.approx((1 - 60) / 10 if known else 0)
+            seen.add((subject, target, known))
+    assert {subject for subject, *_ in seen} == set(range(6)) and {known for *_, known in seen} == {False, True}
+
+
+def test_the_largest_batch_has_the_conditions_of_the_plans():
+    plans = conditioned_plans(period=30.0, names=("age", "treatment", "sex"))
+    batch = ForecastSamples.largest_batch(plans, "3d_fullres", 5)
+    assert batch.covariates.shape == (5, 6) and batch.period.shape == (5,)
+    without = ForecastSamples.largest_batch(conditioned_plans(), "3d_fullres", 5)
+    assert without.covariates is None and without.period is None

@@ -1,9 +1,17 @@
 import numpy as np
 import pytest
+import torch
 
 from longflow.inference.windows import WindowSettings, noise_field
-from longflow.tasks.forecast.windows import Times, periods_for_network, predict_forecast, times_for_network
+from longflow.tasks.forecast.windows import (
+    Times,
+    covariates_for_network,
+    periods_for_network,
+    predict_forecast,
+    times_for_network,
+)
 from tests.inference.helpers import coordinates, identity, method_of
+from tests.methods.helpers import conditioned_plans
 
 
 def predict(methods, context, times=(0, 10), target=25, **settings):
@@ -61,3 +69,22 @@ def test_a_forecast_that_begins_with_noise_gets_one_field_next_to_its_context(di
     drawn = predict(method, zeros, mirror=mirror)["noise"]
     np.testing.assert_allclose(drawn, noise_field((2, 5, 17, 13), dimensions == 2, 0), rtol=1e-4, atol=1e-5)
     assert not np.allclose(predict(method, zeros, seed=1)["noise"], drawn)
+
+
+def test_covariates_reach_the_method_scaled_with_a_flag_and_unknown_ones_as_zero():
+    plans = conditioned_plans(names=("age", "treatment"))
+    batch = covariates_for_network([{"age": 75.0, "treatment": None}, {"treatment": 60.0}, {}], plans)
+    assert batch.tolist() == [[1.5, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]] and batch.dtype == torch.float32
+    assert covariates_for_network([{"age": 75.0}], conditioned_plans()) is None
+
+
+def test_conditions_are_those_of_every_patch():
+    seen = []
+    method = method_of(lambda batch: seen.append(batch) or identity(batch))
+    method.plans = conditioned_plans(period="rr", names=("age",))
+    times = Times([0, 10], 25, period=30.0, covariates={"age": 50.0})
+    predict_forecast([method], coordinates((6, 15, 20)), times, WindowSettings("cpu"))
+    assert sum(len(batch.period) for batch in seen) > 1
+    for batch in seen:
+        assert batch.period.tolist() == [3] * len(batch.context)
+        assert batch.covariates.tolist() == [[-1, 1]] * len(batch.context)

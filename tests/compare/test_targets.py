@@ -25,7 +25,7 @@ def test_a_folder_requests_the_stored_targets_with_their_contexts(dataset, tmp_p
     stored = read_json(dataset.validation_targets)["folds"][0]
     assert len(stored) > len({one["subject"] for one in stored})  # several of a subject
     description = read_description(dataset.raw / "dataset.json")
-    requests = {one.target.case: one for one in forecast_requests(found.folder, description, (), 99)}
+    requests = {one.target.case: one for one in forecast_requests(found.folder, description, ())}
     assert requests.keys() == found.subjects.keys() == {one["target"] for one in stored}
     for one in stored:
         assert found.subjects[one["target"]] == one["subject"]
@@ -77,7 +77,7 @@ def test_equal_contexts_are_as_long_as_every_subject_allows():
 def test_equal_contexts_of_a_fold(dataset, tmp_path):
     found = of_fold(dataset, tmp_path / "targets", equal_context=True)
     description = read_description(dataset.raw / "dataset.json")
-    lengths = {len(one.context) for one in forecast_requests(found.folder, description, (), 99)}
+    lengths = {len(one.context) for one in forecast_requests(found.folder, description, ())}
     assert lengths == {found.context_scans} == {3}
 
 

@@ -35,7 +35,8 @@ from longflow.paths import DatasetPaths
 from longflow.tasks.forecast.best import Source, forecasts_of_source
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.pairs import ForecastPrediction, find_pairs
-from longflow.tasks.forecast.predictor import Forecaster
+from longflow.tasks.forecast.predictor import Context, Forecaster
+from longflow.tasks.forecast.windows import Times
 from longflow.training.validation import WITHOUT_OVERLAP, evenly_spaced
 
 #: targets that are forecast at most, evenly over the folds
@@ -115,23 +116,33 @@ def rows_of_target(pair: ForecastPrediction, models: Models, warm_up: bool, solv
     :param solvers: to try.
     :returns: a row for each; none for a constant target.
     """
-    reference, context = read_scan(pair.reference), [read_scan(files) for files in pair.context_images]
-    lci = nrmse(context[-1].array, reference.array)
+    reference, last = read_scan(pair.reference), read_scan(pair.context_images[-1])
+    lci = nrmse(last.array, reference.array)
     if lci is None:
         return []
     forecaster = Forecaster(models)
-    times = sorted(pair.context_times)
-    latest = slice(-forecaster.context_length(), None)
-    prepared = forecaster.prepare(pair.subject, times[latest], context[latest], period=pair.period)
+    prepared = prepared_pair(pair, forecaster)
     place = {"case": pair.case, "subject": pair.subject, "lci_nrmse": lci}
 
     def forecast() -> np.ndarray:
-        return forecaster.forecast_from(prepared, pair.target_time)
+        return forecaster.forecast_from(prepared)
 
     return [
         {**place, **how, "seconds": seconds, "nrmse": nrmse(array, reference.array)}
         for how, array, seconds in predictions_of_solvers(models, solvers, forecast, warm_up)
     ]
+
+
+def prepared_pair(pair: ForecastPrediction, forecaster: Forecaster) -> Context:
+    """Read and prepare the context scans that a forecaster takes.
+
+    :param pair: with its context scans.
+    :param forecaster: with its rule.
+    :returns: what ``forecaster.forecast_from`` needs.
+    """
+    given = Times(sorted(pair.context_times), pair.target_time, pair.period)
+    volumes = {position: read_scan(pair.context_images[position]) for position in forecaster.taken(given)}
+    return forecaster.prepare(pair.subject, given, volumes)
 
 
 def best_setting(solvers: Mapping[str, Any]) -> Setting:

@@ -99,8 +99,8 @@ def draw_targets(scans: dict[str, list[str]], generator: np.random.Generator) ->
 
 
 def _stratified(count: int, generator: np.random.Generator) -> np.ndarray:
-    """Return the middles of ``count`` equal parts of [0, 1], in random order."""
-    return (generator.permutation(count) + 0.5) / count
+    """Draw a number in each of ``count`` equal parts of [0, 1), in random order (a Latin hypercube's axis)."""
+    return (generator.permutation(count) + generator.random(count)) / count
 
 
 def _positions(scans: int, most: int, share: float) -> list[int]:

@@ -109,7 +109,7 @@ def test_the_recorded_rule_is_used_and_an_unknown_one_refused(dataset):
     forecaster = Forecaster.load(dataset=1, device="cpu")
     assert forecaster.rule == forecaster.settings()["context_rule"] == "latest"
     recorded(dataset, member(model, [0]), reduction="last", shrinkage=1.0, context_rule="newest")
-    with pytest.raises(ConfigurationError, match="context rule 'newest' .* latest, spread, subsets"):
+    with pytest.raises(ConfigurationError, match=r"context rule 'newest' .* latest, spread, subsets"):
         Forecaster.load(dataset=1, device="cpu")
 
 

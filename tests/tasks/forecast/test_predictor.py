@@ -8,8 +8,10 @@ import SimpleITK as sitk
 from longflow.data.dataset import training_series
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import write_json
+from longflow.inference.predictor import predict_folder
 from longflow.methods.weights import read_checkpoint, write_checkpoint
 from longflow.plans import read_plans, write_plans
+from longflow.reading import read_json
 from longflow.tasks.forecast.context import DEFAULT_RULE
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.windows import Times
@@ -92,6 +94,29 @@ def test_of_more_scans_than_it_was_planned_for_some_are_taken_by_the_rule(awake,
     found = awake.predict(scans, times, 80, SPACING, period)
     np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-5)
     assert awake.contexts(Times(times, 80.0, period)) == [taken]
+
+
+def test_only_the_taken_scans_of_a_folder_are_read_and_the_sidecar_names_them(dataset, tmp_path):
+    plans = read_plans(dataset.plans())
+    plans.temporal.sequence_length = 2
+    finished_model(dataset, plans, random=True)
+    forecaster, folder = Forecaster.load(device="cpu", steps=1), dataset.raw / "imagesTr"
+    for path in folder.glob("*_2_0000.nii.gz"):
+        path.write_bytes(b"no image")
+    (first, *_) = predict_folder(forecaster, folder, tmp_path / "out", {"times": (90,)})
+    sidecar = read_json(tmp_path / "out" / f"{first.target.case}.json")
+    assert sidecar["context"] == ["s0_0", "s0_1", "s0_2", "s0_3"] and sidecar["context_times"] == [0, 10, 25, 40]
+    assert (sidecar["context_rule"], sidecar["context_used"]) == ("spread", ["s0_0", "s0_3"])
+    assert list(sidecar["digests"]["inputs"]) == ["s0_0_0000.nii.gz", "s0_3_0000.nii.gz"]
+    assert forecaster.inputs(first) == [scan.images[0] for scan in (first.context[0], first.context[3])]
+
+
+def test_targets_that_take_the_same_scans_are_prepared_once(awake, dataset):
+    folder, description = dataset.raw / "imagesTr", awake.models.description
+    one, two, *_ = awake.requests(folder, description, (90, 95))
+    first, second = awake.read(one), awake.read(two)
+    assert first.members is second.members and (first.given.target, second.given.target) == (90, 95)
+    assert not np.array_equal(awake.make(one, first).array, awake.make(two, second).array)
 
 
 def test_a_method_without_training_takes_every_scan(dataset):

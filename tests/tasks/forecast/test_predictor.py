@@ -76,11 +76,11 @@ def test_dates_do_not_matter_but_the_horizon_and_the_order_of_scans_in_time_do(a
 @pytest.mark.parametrize(
     ("rule", "period", "taken"),
     [
-        ("spread", None, [[0, 2, 3, 5]]),
+        ("spread", None, [[0, 3, 4, 5]]),
         ("latest", None, [[2, 3, 4, 5]]),
-        ("subsets", None, [[0, 1, 3, 5], [0, 2, 3, 5], [0, 2, 4, 5]]),
-        # 80 is 30 and 40 minus, plus a part of a period of 45
-        ("spread", 45.0, [[0, 3, 4, 5]]),
+        ("subsets", None, [[0, 2, 4, 5], [0, 3, 4, 5]]),
+        # 80 minus two periods of 32 is between 10 and 20
+        ("spread", 32.0, [[0, 1, 2, 5]]),
     ],
 )
 def test_of_more_scans_than_it_was_planned_for_some_are_taken_by_the_rule(awake, rule, period, taken):

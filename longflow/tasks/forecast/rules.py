@@ -1,8 +1,9 @@
 """Choose by which rule the model that longflow_find_best chose takes its context scans.
 
 Each fold forecasts validation targets that it was not trained on, with every rule. Only targets that have more scans
-before them than the model takes tell rules apart. Of the rules whose NRMSE exceeds the lowest by at most ``ALIKE`` of
-the skill, LCI's NRMSE minus the lowest, one that averages fewer forecasts is taken, then the one with the lowest NRMSE.
+before them than the model takes tell rules apart, and they can be few. So of the rules whose NRMSE exceeds the lowest
+by at most ``ALIKE`` of the skill, LCI's NRMSE minus the lowest, one that averages fewer forecasts is taken, then the
+default.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from longflow.data.images import read_scan
 from longflow.evaluation.best import record_best
-from longflow.evaluation.solvers import ALIKE, rows_of_folds
+from longflow.evaluation.solvers import rows_of_folds
 from longflow.evaluation.summary import Row, subject_means
 from longflow.inference.models import Models
 from longflow.inference.selection import Selection, recorded_best
@@ -31,6 +32,9 @@ from longflow.training.validation import evenly_spaced
 
 #: targets that are forecast at most, evenly over the folds
 MOST_TARGETS = 8
+
+#: rules that differ by less than this share of the skill are alike: three forecasts must be worth their work
+ALIKE = 0.05
 
 #: forecasts that a rule averages
 FORECASTS: Mapping[Rule, int] = {"latest": 1, "spread": 1, "subsets": len(SHIFTS)}
@@ -107,7 +111,7 @@ def best_rule(rules: Mapping[str, Any]) -> Rule:
     lowest = min(errors.values())
     tolerance = ALIKE * abs(rules["lci_nrmse"] - lowest)
     alike = [rule for rule in RULES if errors[rule] <= lowest + tolerance]
-    return min(alike, key=lambda rule: (FORECASTS[rule], errors[rule]))
+    return min(alike, key=lambda rule: (FORECASTS[rule], rule != DEFAULT_RULE, errors[rule]))
 
 
 def _mean(rows: Sequence[Row], name: str) -> float:

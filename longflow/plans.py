@@ -26,9 +26,8 @@ MOST_SHOWN = 20
 
 Model = TypeVar("Model", bound=BaseModel)
 
-#: training draws a context among this many times the sequence length of scans before the target, and grids have at most
-#: as many slots. It is wider than a sample, so that scans are missing as in practice. It is not wider than this,
-#: because prediction uses the latest scans
+#: grids have at most this many times the sequence length of slots, and are judged on as many of the latest scans before
+#: a target. It is wider than a sample, so that scans are missing as in practice
 CONTEXT_WINDOW = 2
 
 TimeUnit = Literal["days", "weeks", "months", "years", "s", "ms", "frames", "cycles", "visits"]

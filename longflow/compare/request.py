@@ -74,7 +74,7 @@ def resolve(request: ComparisonRequest) -> Comparison:
         raise ConfigurationError(f"--name {name}: '{name}' cannot be the name of a folder.")
     paths, folds = dataset.comparison(name), tuple(dict.fromkeys(request.folds))
     if request.input:
-        targets = dict.fromkeys(folds, _targets_of_user(request.input, request.references, dataset, plans))
+        targets = dict.fromkeys(folds, _targets_of_user(request.input, request.references, dataset))
     else:
         hides = request.study is not None and study_named(request.study).hides
         with lock_of_comparison(paths):
@@ -153,11 +153,11 @@ def _usual_name(request: ComparisonRequest, budget: Budget, configuration: str, 
     return "_".join(parts)
 
 
-def _targets_of_user(folder: Path, references: Sequence[Path], dataset: DatasetPaths, plans: Plans) -> Targets:
+def _targets_of_user(folder: Path, references: Sequence[Path], dataset: DatasetPaths) -> Targets:
     """Return the targets that the folder of ``-i`` requests."""
     description = read_description(dataset.raw / "dataset.json")
     searched = [*references, *dataset_folders(dataset.raw)]
-    return targets_of_folder(folder, searched, description, plans.temporal.sequence_length)
+    return targets_of_folder(folder, searched, description)
 
 
 def _variants(request: ComparisonRequest, context_scans: int) -> list[Variant]:

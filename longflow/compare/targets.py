@@ -1,5 +1,7 @@
 """Write stored validation targets as an input folder of ``longflow_predict``.
 
+Their contexts are those of the protocol ``random``, as in the papers (CRONOS C.2).
+
 A subject can have several targets, each with its own context, and one target can be in the context of another. In the
 folder, therefore, every target is a subject of its own with the name of its case. Its context scans are links to the
 acquired ones; their names contain both cases.
@@ -37,15 +39,12 @@ class Targets:
     context_scans: int
 
 
-def targets_of_folder(
-    folder: Path, references: Sequence[Path], description: DatasetDescription, most_context: int
-) -> Targets:
+def targets_of_folder(folder: Path, references: Sequence[Path], description: DatasetDescription) -> Targets:
     """Return the targets that the rows without an image in a folder request.
 
     :param references: folders of acquired scans.
-    :param most_context: context scans that a model takes.
     """
-    requests = forecast_requests(folder, description, (), most_context)
+    requests = forecast_requests(folder, description, ())
     fewest = min(len(one.context) for one in requests)
     return Targets(folder, tuple(references), {one.target.case: one.target.subject for one in requests}, fewest)
 
@@ -65,7 +64,7 @@ def targets_of_fold(
     scans = prepared_scans(cache, task)
     splits = read_or_make_splits(dataset, scans, task)
     split_of_fold(splits, fold, dataset.splits)
-    targets = read_or_draw_targets(dataset, splits, scans)[fold]
+    targets = read_or_draw_targets(dataset, splits, scans, "random")[fold]
     if equal_context:
         targets = with_equal_context(targets, scans, plans.temporal.sequence_length)
     description, series = training_series(dataset.raw)

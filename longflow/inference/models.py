@@ -178,7 +178,11 @@ def _load(member: Member, device: torch.device, settings: PredictionSettings) ->
     # one number for all folds; those that were measured are for the planned solver alone
     measured = max(method.steps for method in methods)
     steps = measured if settings.solver in (None, plans.inference.solver) else plans.inference.steps
+    # one reduction for all folds, too: the one that chose most of them
+    chosen = [method.reduction for method in methods]
+    reduction = max(methods[0].reductions, key=chosen.count)
     for method in methods:
+        method.reduction = reduction
         method.to(device)
         method.solver = settings.solver or method.solver
         method.steps = settings.steps or steps

@@ -38,10 +38,11 @@ class Selection:
     """The models to predict with.
 
     :param members: models whose predictions are averaged.
-    :param reduction: name of the volume to use; None: the method's default.
+    :param reduction: name of the volume to use; None: the one that chose the weights, else the method's default.
     :param shrinkage: s in LCI + s (forecast - LCI); 1 keeps the forecast, 0 gives the LCI.
     :param solver: of a flow, where ``longflow_find_best`` chose it; None: the plans' solver.
     :param steps: of the solver; None: those recorded with the weights, or the plans'.
+    :param context_rule: of forecasts: which of the given scans are taken, where ``longflow_find_best`` chose it.
     :param origin: why these were selected, human-readable.
     """
 
@@ -51,6 +52,7 @@ class Selection:
     shrinkage: float = 1.0
     solver: Solver | None = None
     steps: int | None = None
+    context_rule: str | None = None
     origin: str = field(default="", compare=False)
 
 
@@ -147,7 +149,8 @@ def recorded_best(paths: DatasetPaths) -> Selection:
             )
     origin = f"as recorded in {paths.best}"
     solver, steps = best.get("solver"), best.get("steps")
-    return Selection(paths, members, best["reduction"], best["shrinkage"], solver, steps, origin)
+    rule = best.get("context_rule")
+    return Selection(paths, members, best["reduction"], best["shrinkage"], solver, steps, rule, origin)
 
 
 def _is_record(best: Any) -> bool:
@@ -168,6 +171,7 @@ def _is_record(best: Any) -> bool:
         and not twice
         and all(isinstance(name, str) and is_name(name) for name in names)
         and isinstance(reduction, str | None)
+        and isinstance(best.get("context_rule"), str | None)
         and all(isinstance(fold, int) for fold in folds)
         and isinstance(shrinkage, int | float)
         and 0 <= shrinkage <= 1

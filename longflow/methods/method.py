@@ -54,7 +54,8 @@ class Method(nn.Module):
         of the task.
     :cvar trains: False for a method that has nothing to learn.
     :cvar predicts: False for pretraining.
-    :cvar reductions: names of the volumes that :meth:`predict` returns; the first is the default.
+    :cvar reductions: names of the volumes that :meth:`predict` returns; the first is the default where no validation
+        chose another (``self.reduction``).
     :cvar mirrors: whether predictions are averaged over mirrored inputs, where neither user nor plan decides.
     :cvar networks: names of the networks that it can be trained with (``longflow_train --network``), the default first;
         a :class:`~longflow.networks.registry.NetworksFor` lists those of installed packages too. With another one than
@@ -98,6 +99,8 @@ class Method(nn.Module):
         self.solver = plans.inference.solver
         self.steps = plans.inference.steps
         self.stage = 0
+        #: by which predictions are made where none is requested; with trained weights, the one that chose them
+        self.reduction = self.reductions[0] if self.reductions else ""
         #: file of the weights, for messages; None where they were not read
         self.file: Path | None = None
 

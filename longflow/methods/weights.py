@@ -24,6 +24,9 @@ HEADER_KEY = "longflow"
 #: of the header's record of solver steps
 STEPS_KEY = "solver_steps"
 
+#: of the header's record of the reduction that chose the weights
+REDUCTION_KEY = "reduction"
+
 #: most bytes of the names and places of tensors, and most letters of a method's name; ours have some 300,000 and 30
 LARGEST_HEADER, LONGEST_NAME = 8 * 2**20, 100
 
@@ -142,6 +145,7 @@ def load_method(path: Path, name: str, plans: Plans, configuration: str) -> Meth
     load_weights(method, weights, path)
     method.stage = checkpoint.header.get("stage", 0)
     method.steps = recorded_steps(checkpoint.header, method)
+    method.reduction = recorded_reduction(checkpoint.header, method)
     method.file = path
     return method.eval()
 
@@ -194,6 +198,17 @@ def recorded_steps(header: Mapping[str, Any], method: Method) -> int:
     equal = record.get("equal")
     measured = (record.get("solver"), record.get("planned")) == (planned.solver, planned.steps)
     return equal if measured and type(equal) is int and 0 < equal < planned.steps else planned.steps
+
+
+def recorded_reduction(header: Mapping[str, Any], method: Method) -> str:
+    """Return the reduction to predict with: the one whose validation chose the weights, where it is recorded.
+
+    :param header: of the checkpoint.
+    :param method: with the names of its reductions.
+    :returns: one of them.
+    """
+    recorded = header.get(REDUCTION_KEY)
+    return recorded if recorded in method.reductions else method.reductions[0]
 
 
 def load_weights(method: Method, weights: dict[str, Tensor], path: Path) -> None:

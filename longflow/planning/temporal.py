@@ -1,10 +1,11 @@
 """Plan time: time scale, sequence length, the grid of discrete methods, regular or irregular.
 
-Each choice carries the numbers that led to it. A grid (CRONOS A.1.1) is judged on the contexts that training draws. The
+Each choice carries the numbers that led to it. A grid (CRONOS A.1.1) is judged on random contexts. The
 target is any scan except the first of its subject. The context is a subset of the latest scans before it, of which
 twice the sequence length T are drawn from: its size is uniform from 1 to T, then the subset of that size is (CRONOS
 C.2). The costs of a grid are expected values over this draw, exactly. Contexts of one scan are the same in every slot,
-so they say nothing about a grid, and are not counted.
+so they say nothing about a grid, and are not counted. Training draws from all earlier scans
+(``tasks.forecast.context``), but of those before a grid it sees the latest alone.
 
 Every subject weighs the same in every statistic, however many scans it has.
 """

@@ -9,6 +9,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from longflow.errors import ModelError
 from longflow.methods.weights import (
+    REDUCTION_KEY,
     Checkpoint,
     check_fit,
     check_identity,
@@ -53,8 +54,21 @@ def averaged_weights(run: Run, score: Score) -> Checkpoint:
     :returns: the checkpoint.
     """
     tensors = {f"weights.{name}": tensor for name, tensor in run.average.items()}
-    header = {**run.header, "iteration": run.state.iteration, "validation": score.columns, "stage": run.state.stage}
-    return Checkpoint(tensors, header)
+    header = {**run.header, "iteration": run.state.iteration, "stage": run.state.stage}
+    checkpoint = Checkpoint(tensors, header)
+    record_score(checkpoint, score)
+    return checkpoint
+
+
+def record_score(checkpoint: Checkpoint, score: Score) -> None:
+    """Record the score of the weights, and the reduction that it is the score of, by which they predict.
+
+    :param checkpoint: whose header is changed in place.
+    :param score: of its weights.
+    """
+    checkpoint.header["validation"] = score.columns
+    if score.reduction is not None:
+        checkpoint.header[REDUCTION_KEY] = score.reduction
 
 
 def save_state(run: Run) -> None:

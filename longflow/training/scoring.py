@@ -12,7 +12,7 @@ from torch import Tensor
 from longflow.errors import DataError
 from longflow.methods.weights import Checkpoint, read_checkpoint, record_steps, write_checkpoint
 from longflow.training import clock
-from longflow.training.checkpoints import averaged_weights
+from longflow.training.checkpoints import averaged_weights, record_score
 from longflow.training.clock import Pace
 from longflow.training.least_steps import MEASURED_AT, could_take_fewer, least_steps
 from longflow.training.run import Run
@@ -185,7 +185,7 @@ def _score_best_again(run: Run) -> None:
     with _evaluated(run, best.part("weights")):
         score = _score(run)
     state.best_value, state.best_iteration = score.value, best.header["iteration"]
-    best.header["validation"] = score.columns
+    record_score(best, score)
     write_checkpoint(best, path)
 
 

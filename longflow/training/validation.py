@@ -32,6 +32,7 @@ class Score:
     :param baseline: the value of the unchanged input, where numbers of solver steps can be compared; else None.
     :param errors: (items, predictions of an item), on the scale of ``value``, in the order of the items.
     :param changes: of each of these predictions, a sample (:func:`sampled`) of what it changes in the input.
+    :param reduction: of the method, whose score ``value`` is; None where a method makes one volume.
     """
 
     value: float
@@ -40,6 +41,7 @@ class Score:
     baseline: float | None = None
     errors: Sequence[Sequence[float]] = field(default=(), compare=False)
     changes: Sequence[np.ndarray] = field(default=(), compare=False)
+    reduction: str | None = None
 
 
 class Validation(Protocol):

@@ -20,7 +20,8 @@ def dataset(tmp_path, monkeypatch):
 
 def test_shows_the_choice_and_its_honest_estimate(dataset, monkeypatch, capsys):
     monkeypatch.setattr("longflow.tasks.forecast.best.find_best", lambda *_: BEST)
-    monkeypatch.setattr("longflow.tasks.forecast.solvers.choose_solver", lambda dataset, best, progress: best)
+    for choose in ("rules.choose_rule", "solvers.choose_solver"):
+        monkeypatch.setattr(f"longflow.tasks.forecast.{choose}", lambda dataset, best, progress: best)
     assert find_best.main(["-d", "101"]) == 0
     shown = capsys.readouterr().out
     assert "Chosen: cronos 3d_fullres (last) with s = 0.80" in shown

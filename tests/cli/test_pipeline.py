@@ -64,7 +64,9 @@ def test_every_subject_is_preprocessed(home):
 def test_folds_share_splits_and_targets(home):
     paths = DatasetPaths(NAME)
     assert len(read_json(paths.splits)) == 5
-    targets = [{target["target"] for target in fold} for fold in read_json(paths.validation_targets)["folds"]]
+    targets = [
+        {target["target"] for target in fold} for fold in read_json(paths.validation_targets)["protocols"]["deployment"]
+    ]
     for method in METHODS:
         model = paths.model(method, "longflowPlans", "3d_fullres")
         assert model.finished_folds() == list(FOLDS)

@@ -91,7 +91,7 @@ class Player:
         (record,) = Path(folders["longflow_results"]).glob("*/best.json")
         mean, out = read_json(record)["reduction"] == "mean", Path(given["-o"])
         description = description_of(self.dataset)
-        for request in forecast_requests(Path(given["-i"]), description, (), 4):
+        for request in forecast_requests(Path(given["-i"]), description, ()):
             sidecar = out / f"{request.target.case}.json"
             if not sidecar.is_file():
                 volumes = [read_scan(scan.images) for scan in request.context]

@@ -35,7 +35,7 @@ def test_everything_is_trained_predicted_and_measured_on_the_same_targets(datase
     outcomes, player = play(comparison)
     assert player.names() == ["train", "predict", "train", "predict", "predict", *["train", "predict"] * 2]
     assert [outcome.run for outcome in outcomes] == comparison.runs and not any(o.failure for o in outcomes)
-    stored = read_json(dataset.validation_targets)["folds"][0]
+    stored = read_json(dataset.validation_targets)["protocols"]["random"][0]
     for outcome in outcomes:
         assert {row["case"]: row["subject"] for row in outcome.rows} == {
             one["target"]: one["subject"] for one in stored

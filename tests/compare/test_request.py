@@ -25,7 +25,7 @@ def test_methods_as_requested(dataset):
     assert found.configuration == "3d_fullres" and found.device == "cpu"
     assert found.paths.folder == dataset.results / "comparisons" / "methods_9_iterations"
     for fold in (0, 1):
-        stored = read_json(dataset.validation_targets)["folds"][fold]
+        stored = read_json(dataset.validation_targets)["protocols"]["random"][fold]
         assert found.targets[fold].subjects == {one["target"]: one["subject"] for one in stored}
 
 

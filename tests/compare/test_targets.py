@@ -22,10 +22,10 @@ def of_fold(dataset, folder, fold=0, **further):
 
 def test_a_folder_requests_the_stored_targets_with_their_contexts(dataset, tmp_path):
     found = of_fold(dataset, tmp_path / "targets")
-    stored = read_json(dataset.validation_targets)["folds"][0]
+    stored = read_json(dataset.validation_targets)["protocols"]["random"][0]
     assert len(stored) > len({one["subject"] for one in stored})  # several of a subject
     description = read_description(dataset.raw / "dataset.json")
-    requests = {one.target.case: one for one in forecast_requests(found.folder, description, (), 99)}
+    requests = {one.target.case: one for one in forecast_requests(found.folder, description, ())}
     assert requests.keys() == found.subjects.keys() == {one["target"] for one in stored}
     for one in stored:
         assert found.subjects[one["target"]] == one["subject"]
@@ -77,17 +77,17 @@ def test_equal_contexts_are_as_long_as_every_subject_allows():
 def test_equal_contexts_of_a_fold(dataset, tmp_path):
     found = of_fold(dataset, tmp_path / "targets", equal_context=True)
     description = read_description(dataset.raw / "dataset.json")
-    lengths = {len(one.context) for one in forecast_requests(found.folder, description, (), 99)}
+    lengths = {len(one.context) for one in forecast_requests(found.folder, description, ())}
     assert lengths == {found.context_scans} == {3}
 
 
 def test_a_folder_of_the_user_requests_the_rows_without_an_image(dataset, tmp_path):
     folder = of_fold(dataset, tmp_path / "targets", equal_context=True).folder
     description = read_description(dataset.raw / "dataset.json")
-    found = targets_of_folder(folder, [dataset.raw / "imagesTr"], description, most_context=2)
+    found = targets_of_folder(folder, [dataset.raw / "imagesTr"], description)
     requested = [series.scans[-1] for series in series_of_folder(folder, description)]
     assert found.subjects == {scan.case: scan.subject for scan in requested}
-    assert found.context_scans == 2 and found.references == (dataset.raw / "imagesTr",)
+    assert found.context_scans == 3 and found.references == (dataset.raw / "imagesTr",)
 
 
 def test_links_are_renewed_and_copies_where_the_disk_has_none(tmp_path, monkeypatch):

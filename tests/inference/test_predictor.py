@@ -124,6 +124,8 @@ def test_a_sidecar_says_what_was_made_from_what(forecaster, folder, tmp_path):
         "horizon_outside_training": False,
         "context": ["a_0", "a_1", "a_2"],
         "context_times": [0.0, 10.0, 25.0],
+        "context_rule": "spread",
+        "context_used": ["a_0", "a_1", "a_2"],
         "hide_context": None,
         "dataset": "Dataset001_Test",
         "method": ["cronos"],

@@ -45,6 +45,12 @@ def test_the_stage_of_training_comes_back(tmp_path):
     assert load_method(tmp_path / "a.safetensors", "cronos", minimal_plans(), "3d_fullres").stage == 0
 
 
+@pytest.mark.parametrize(("record", "reduction"), [("mean", "mean"), ("median", "last"), (None, "last"), ([1], "last")])
+def test_the_reduction_that_chose_the_weights_comes_back(tmp_path, record, reduction):
+    saved(tmp_path / "a.safetensors", reduction=record)
+    assert load_method(tmp_path / "a.safetensors", "cronos", minimal_plans(), "3d_fullres").reduction == reduction
+
+
 MEASURED = {"solver": "euler", "planned": 10, "equal": 2}
 
 

@@ -14,7 +14,6 @@ from longflow.planning.temporal import (
     with_period,
 )
 from longflow.task import get_task
-from longflow.tasks.forecast.targets import draw_context
 from tests.planning.helpers import temporal
 
 
@@ -123,15 +122,22 @@ def test_costs_of_a_grid_by_hand():
     assert grid.rounding_error == pytest.approx((0.2 + 0) / 2 / 2)
 
 
-def test_costs_are_those_of_contexts_as_training_draws_and_embeds_them():
-    """The mean over many contexts, drawn and put on the grid by the code of training."""
+def draw_subset(random, earlier: int, most: int) -> list[int]:
+    """Draw a subset of the latest 2 ``most`` earlier scans: its size is uniform, then the subset of that size is."""
+    first = max(0, earlier - 2 * most)
+    size = random.integers(1, min(earlier, most) + 1)
+    return sorted(first + random.choice(earlier - first, size, replace=False))
+
+
+def test_costs_are_those_of_random_contexts_as_training_embeds_them():
+    """The mean over many contexts, put on the grid by the code of training."""
     random, most, spacing, length = np.random.default_rng(0), 3, 1.5, 5
     times = np.sort(random.uniform(0, 12, 10))
     scans = shown = clipped = 0
     filled = []
     for target in range(2, 10):
         for _ in range(2000):
-            context = times[draw_context(random, target, most)]
+            context = times[draw_subset(random, target, most)]
             if len(context) < 2:
                 continue
             relative = torch.tensor(context - times[target])[None]

@@ -7,9 +7,10 @@ from longflow.errors import ModelError
 from longflow.job import FoldJob, FoldSettings
 from longflow.methods.weights import read_checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths
-from longflow.training.checkpoints import load_state, save_state, update_average
+from longflow.training.checkpoints import averaged_weights, load_state, record_score, save_state, update_average
 from longflow.training.distributed import Processes
 from longflow.training.run import Run, set_up_run
+from longflow.training.validation import Score
 from tests.methods.helpers import minimal_plans
 from tests.methods.segmentation.helpers import segmentation_plans
 
@@ -65,6 +66,16 @@ def test_a_state_of_another_training_is_explained(tmp_path, monkeypatch, changes
     write_checkpoint(checkpoint, run.job.paths.latest)
     with pytest.raises(ModelError, match=message):
         load_state(run_of("tfm", minimal_plans()))
+
+
+def test_weights_are_recorded_with_the_reduction_of_their_score(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    run = run_of("tfm", minimal_plans())
+    checkpoint = averaged_weights(run, Score(0.5, {"nrmse": 0.5}, "", reduction="mean"))
+    assert checkpoint.header["reduction"] == "mean" and checkpoint.header["validation"] == {"nrmse": 0.5}
+    record_score(checkpoint, Score(0.4, {"nrmse": 0.4}, "", reduction="last"))  # with other solver steps
+    assert checkpoint.header["reduction"] == "last" and checkpoint.header["validation"] == {"nrmse": 0.4}
+    assert "reduction" not in averaged_weights(run, Score(0.5, {}, "")).header
 
 
 def test_the_average_against_its_closed_form():

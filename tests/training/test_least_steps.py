@@ -152,8 +152,8 @@ def test_a_time_budget_holds_while_steps_are_measured_and_is_used_up_where_they_
         clock.time += 0.1 * methods[0].steps
         return forecast(methods, *rest)
 
-    forecast = validation.predict_forecast
-    monkeypatch.setattr(validation, "predict_forecast", slow)
+    forecast = validation.predict_from_contexts
+    monkeypatch.setattr(validation, "predict_from_contexts", slow)
     paths = train(dataset, iterations=None, max_time=100.0)
     assert solver_steps(paths)[0] == 1 and 88 < clock.time <= 100
     # the end took at most 6 s + 0.6 s for the last weights, as much for the best ones, and 0.6 s for the predictions

@@ -80,9 +80,10 @@ def test_a_finished_fold_has_everything(dataset):
     header = read_checkpoint(paths.final).header
     assert header["validation"]["nrmse"] == min(entry.found["nrmse"] for entry in records)
     assert header["iteration"] in {entry.iteration for entry in records}
+    assert header["reduction"] in ("last", "mean")
     log = paths.log.read_text()
     assert "Epoch 1, iteration 2: loss" in log and "Fold finished" in log
-    targets = read_json(dataset.validation_targets)["folds"][0]
+    targets = read_json(dataset.validation_targets)["protocols"]["deployment"][0]
     for reduction in ("last", "mean"):
         written = {path.stem for path in paths.validation(reduction).glob("*.json")}
         assert written == {"dataset", *(target["target"] for target in targets)}

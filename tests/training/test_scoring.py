@@ -101,7 +101,7 @@ def test_a_resumed_run_keeps_its_time_and_what_it_measured(dataset, monkeypatch)
 def test_a_few_items_that_show_nothing_are_no_error_where_all_show_something(dataset, monkeypatch, caplog):
     """There is time to score two, the first and the last, and those are constant."""
     train(dataset, fold=1, iterations=1)
-    targets = read_json(dataset.validation_targets)["folds"][0]
+    targets = read_json(dataset.validation_targets)["protocols"]["deployment"][0]
     ends = {targets[0]["target"], targets[-1]["target"]}
     monkeypatch.setattr(validation, "is_constant", lambda series, target: target.target in ends)
     clock = Clock(monkeypatch, step=1.0, scored=2.0, predicted=1.0)

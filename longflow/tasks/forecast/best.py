@@ -12,6 +12,9 @@ on a grid of s. LCI itself (s = 0) is a candidate, so the choice is never worse 
 A candidate and an s that were chosen on the same targets they are judged on look slightly better than they are. So the
 whole choice is repeated without each fold in turn and judged on that fold: the ``nested`` figures. What they do not
 undo: each fold's checkpoint was the best of its training on that fold's own targets.
+
+All these forecasts are of single folds, but predictions average them all. So at last s is corrected for that
+(:mod:`longflow.tasks.forecast.shrinkage`).
 """
 
 from collections.abc import Sequence
@@ -86,17 +89,20 @@ class Sums:
     ranges: np.ndarray
     voxels: int
 
-    def nrmse(self, members: Sequence[int], shrinkages: np.ndarray = SHRINKAGES) -> np.ndarray | None:
+    def nrmse(
+        self, members: Sequence[int], shrinkages: np.ndarray = SHRINKAGES, of_average: float = 1.0
+    ) -> np.ndarray | None:
         """Compute the NRMSE of LCI + s (mean of the members - LCI).
 
         :param members: positions of predictions; none: LCI itself.
         :param shrinkages: (shrinkages,), the values of s.
+        :param of_average: share of d.d that is left where forecasts of several folds are averaged.
         :returns: (shrinkages,), mean over channels; None for a constant target.
         """
         weights = np.zeros(self.dr.shape[1])
         weights[list(members)] = 1 / max(1, len(members))
         s = shrinkages[:, None]
-        squared = s**2 * (self.dd @ weights @ weights) - 2 * s * (self.dr @ weights) + self.rr
+        squared = s**2 * of_average * (self.dd @ weights @ weights) - 2 * s * (self.dr @ weights) + self.rr
         defined = self.ranges > 0
         if not defined.any():
             return None
@@ -108,7 +114,8 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     """Choose model or ensemble, reduction and shrinkage; write best.json and best.csv.
 
     :returns: content of best.json: candidate, members (method, plans_name, configuration, folds), reduction,
-        shrinkage, nrmse, lci_nrmse, context_mean_nrmse, nested, table (a row for each candidate, best first).
+        shrinkage, average_of_folds, nrmse (of single folds), lci_nrmse, context_mean_nrmse, nested, table (a row for
+        each candidate, best first).
     :raises NotFoundError: nothing is trained yet.
     :raises DataError: validation predictions are missing or differ between models in targets or context.
     """
@@ -130,6 +137,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
         "candidate": chosen.name,
         **_record(chosen, sources, dataset, folds),
         "shrinkage": float(SHRINKAGES[shrinkage]),
+        "average_of_folds": None,
         "nrmse": float(means[position, shrinkage]),
         "lci_nrmse": float(means[0, 0]),
         "context_mean_nrmse": float(means[1, -1]),
@@ -140,7 +148,46 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
         "undefined_targets": len(sums) - len(kept),
         "table": _table(candidates, means),
     }
-    return record_best(dataset, best)
+    best = record_best(dataset, best)
+    if len(folds) > 1 and chosen.members and chosen.name != CONTEXT_MEAN:
+        kept_targets = [(sums[index], targets[index][0]) for index in kept]
+        best = record_best(dataset, correct_shrinkage(dataset, best, chosen, kept_targets, progress))
+    return best
+
+
+def correct_shrinkage(
+    dataset: DatasetPaths,
+    best: dict[str, Any],
+    chosen: Candidate,
+    targets: Sequence[tuple[Sums, ForecastPrediction]],
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Fit the shrinkage to the average of all folds, which predictions are, in place of single folds.
+
+    :param best: content of best.json, as recorded.
+    :param chosen: the candidate that it names.
+    :param targets: sums of the validation targets, and the targets.
+    :returns: the content with another ``shrinkage`` and ``average_of_folds``: shrinkage_of_a_fold, own_share,
+        measured_on, forecasts, and nrmse, an estimate; None where the share of a fold cannot be measured.
+    """
+    # these import torch, which the workers do not need
+    from longflow.inference.selection import recorded_best
+    from longflow.tasks.forecast.shrinkage import measure_fold_share
+
+    share = measure_fold_share(recorded_best(dataset), [pair for _, pair in targets], progress)
+    if share is None:
+        return best
+    left = share.of_average(len(best["folds"]))
+    curves = np.array([sums.nrmse(chosen.members, of_average=left) for sums, _ in targets])
+    means = subject_weights([pair.subject for _, pair in targets]) @ curves
+    found = {
+        "shrinkage_of_a_fold": best["shrinkage"],
+        "own_share": share.share,
+        "measured_on": share.measured_on,
+        "forecasts": share.forecasts,
+        "nrmse": float(means.min()),
+    }
+    return {**best, "shrinkage": float(SHRINKAGES[means.argmin()]), "average_of_folds": found}
 
 
 def collect_targets(

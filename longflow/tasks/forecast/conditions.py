@@ -1,10 +1,11 @@
 """The conditions of a forecast apart from times: the subject's period, and its covariates at the target time."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from longflow.data.covariates import Covariates, covariates_of
+from longflow.data.dataset import Scan
 from longflow.data.periods import period_of
 from longflow.errors import unknown_name
 from longflow.plans import Plans
@@ -41,13 +42,23 @@ def with_conditions(item: ForecastRequest, plans: Plans) -> ForecastRequest:
     :returns: the request with its ``conditions``, which the sidecar holds.
     :raises DataError: a cell of scans.csv is not a number, or a period not above 0; the case is named.
     """
+    return replace(item, conditions=conditions_of(item.target, item.context, plans))
+
+
+def conditions_of(target: Scan, context: Sequence[Scan], plans: Plans) -> dict[str, Any]:
+    """Return ``period`` and ``covariates`` of a forecast, each where the model has it.
+
+    :param target: the scan to forecast.
+    :param context: the scans that are given, in order of time.
+    :param plans: of the model.
+    :raises DataError: as :func:`with_conditions`.
+    """
     conditions: dict[str, Any] = {}
     if plans.temporal.period is not None:
-        conditions["period"] = period_of(item.context, plans.temporal.period)
+        conditions["period"] = period_of(context, plans.temporal.period)
     if names := [covariate.name for covariate in plans.covariates]:
-        target, last = covariates_of(item.target, names), covariates_of(item.context[-1], names)
-        conditions["covariates"] = known_or_last(target, last)
-    return replace(item, conditions=conditions)
+        conditions["covariates"] = known_or_last(covariates_of(target, names), covariates_of(context[-1], names))
+    return conditions
 
 
 def given_covariates(covariates: Mapping[str, float | None], plans: Plans) -> Covariates:

@@ -1,7 +1,8 @@
 """Forecast a scan from earlier scans and their times: in memory (the Python interface) and for folders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import SimpleITK as sitk
 from longflow.data.covariates import Covariates
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.images import Geometry, Volume, as_type, check_same_grid, read_scan, write_volume
-from longflow.data.periods import period_of
 from longflow.errors import ConfigurationError, DataError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
@@ -22,25 +22,38 @@ from longflow.preprocessing.prepared import PreparedSeries, RawSeries
 from longflow.preprocessing.restore import export_forecast
 from longflow.preprocessing.series import prepare_volumes
 from longflow.tasks.forecast.conditions import covariate_warnings, given_covariates, with_conditions
+from longflow.tasks.forecast.context import DEFAULT_RULE, RULES, Rule, choose_contexts
 from longflow.tasks.forecast.hidden_context import HiddenContext
 from longflow.tasks.forecast.requests import ForecastRequest, forecast_requests
-from longflow.tasks.forecast.windows import Times, predict_forecast
+from longflow.tasks.forecast.windows import Times, predict_from_contexts
+
+
+@dataclass(frozen=True)
+class TakenScans:
+    """What one member takes of the scans that are given.
+
+    :param prepared: in the normal form.
+    :param contexts: positions in ``prepared`` for each forecast to average.
+    """
+
+    prepared: PreparedSeries
+    contexts: list[list[int]]
 
 
 @dataclass(frozen=True)
 class Context:
-    """The scans that forecasts of a subject are made from, read and prepared once for all targets.
+    """The scans that a forecast is made from, read and prepared.
 
-    :param times: (scans,), in time units, ascending.
-    :param volumes: (scans,), as read.
-    :param prepared: the latest scans in the normal form, of each member.
+    :param given: times of all scans that are given and of the target, in time units.
+    :param last: the last of them, as read.
+    :param members: what each member takes.
     :param warnings: of reading them.
     """
 
     subject: str
-    times: list[float]
-    volumes: list[Volume]
-    prepared: list[PreparedSeries]
+    given: Times
+    last: Volume
+    members: list[TakenScans]
     warnings: list[str] = field(default_factory=list)
 
 
@@ -73,9 +86,11 @@ class Forecaster(Predictor[ForecastRequest]):
         reduction = models.selection.reduction
         for member in models.members if reduction is not None else ():
             _known_reduction(member, reduction)
+        #: which of the given scans the models take
+        self.rule = _known_rule(models.selection.context_rule or DEFAULT_RULE)
         #: files of scans to the scans and their warnings, as read for the request before
         self._volumes: dict[tuple[Path, ...], tuple[Volume, list[str]]] = {}
-        self._context: tuple[tuple[Scan, ...], Context] | None = None
+        self._context: tuple[tuple[Scan, ...], list[list[list[int]]], Context] | None = None
 
     def predict(
         self,
@@ -109,81 +124,100 @@ class Forecaster(Predictor[ForecastRequest]):
                 "finite numbers."
             )
         order = np.argsort(times, kind="stable")
-        volumes = [volume_of(scans[index], spacing) for index in order]
-        context = self.prepare("subject", [float(times[index]) for index in order], volumes, period=period)
-        forecast = self.forecast_from(context, float(target), given_covariates(covariates or {}, self.models.plans))
-        last = volumes[-1]
+        planned = self.models.plans.temporal.period
+        period = planned if period is None and not isinstance(planned, str) else period
+        known = given_covariates(covariates or {}, self.models.plans)
+        given = Times([float(times[index]) for index in order], float(target), period, known)
+        taken = self.taken(given)
+        volumes = {position: volume_of(scans[order[position]], spacing) for position in taken}
+        forecast = self.forecast_from(self.prepare("subject", given, volumes))
+        last = volumes[taken[-1]]
         forecast = as_type(forecast, last.data_type)
         if not isinstance(scans[0], sitk.Image):
             return forecast.reshape(np.shape(scans[0]))
         return image_like(forecast, scans[order[-1]])
 
-    def prepare(
-        self,
-        subject: str,
-        times: Sequence[float],
-        volumes: Sequence[Volume],
-        sources: Sequence[str] = (),
-        period: float | None = None,
-    ) -> Context:
-        """Prepare the volumes for forecasts at any later time.
+    def contexts(self, given: Times) -> list[list[list[int]]]:
+        """Choose the scans that each member takes. A method without training was planned for no number: it takes all.
 
+        :param given: times of all scans that are given and of the target.
+        :returns: for each member, for each forecast to average: positions in ``given.context``.
+        """
+        return [
+            choose_contexts(
+                self.rule,
+                given,
+                member.plans.temporal.sequence_length if member.methods[0].trains else len(given.context),
+            )
+            for member in self.models.members
+        ]
+
+    def taken(self, given: Times) -> list[int]:
+        """Return the scans that any member takes: ascending positions in ``given.context``."""
+        return sorted(_union(chain.from_iterable(self.contexts(given))))
+
+    def prepare(
+        self, subject: str, given: Times, volumes: Mapping[int, Volume], sources: Mapping[int, str] | None = None
+    ) -> Context:
+        """Prepare the scans of a forecast.
+
+        :param given: times of all scans that are given and of the target.
+        :param volumes: at least those that are :meth:`taken`, by their positions in ``given.context``.
         :param sources: their files, for messages.
-        :param period: after which the scans repeat, in time units; None: that of the plans, if it is one number.
+        :returns: what :meth:`forecast_from` needs.
+        :raises DataError: a scan has another number of channels than the model, or the scans do not fit each other.
         """
         plans = self.models.plans
-        for volume in volumes:
+        for volume in volumes.values():
             if volume.array.shape[0] != len(plans.channel_names):
                 raise DataError(
                     f"A scan of {subject} has {volume.array.shape[0]} channels, but the model has "
                     f"{len(plans.channel_names)}: {', '.join(plans.channel_names)}."
                 )
-        prepared, planned = [], plans.temporal.period
-        period = planned if period is None and not isinstance(planned, str) else period
-        for member in self.models.members:
-            latest = slice(-member.plans.temporal.sequence_length, None)
-            cases = [f"{subject}_{position}" for position in range(len(times[latest]))]
+        members = []
+        for member, contexts in zip(self.models.members, self.contexts(given), strict=True):
+            taken = sorted(_union(contexts))
             raw = RawSeries(
-                subject, cases, times[latest], volumes[latest], sources=list(sources[latest]), period=period
+                subject,
+                [f"{subject}_{place}" for place in range(len(taken))],
+                [given.context[position] for position in taken],
+                [volumes[position] for position in taken],
+                sources=[sources[position] for position in taken] if sources else [],
+                period=given.period,
             )
-            prepared.append(prepare_volumes(raw, member.plans, member.configuration))
-        return Context(subject, list(times), list(volumes), prepared)
+            prepared = prepare_volumes(raw, member.plans, member.configuration)
+            places = [[taken.index(position) for position in context] for context in contexts]
+            members.append(TakenScans(prepared, places))
+        return Context(subject, given, volumes[len(given.context) - 1], members)
 
-    def forecast_from(self, context: Context, target: float, covariates: Covariates | None = None) -> np.ndarray:
+    def forecast_from(self, context: Context) -> np.ndarray:
         """Forecast a volume from prepared scans.
 
-        :param target: requested time, after the last of them.
-        :param covariates: at the target time, by name; None: not known.
         :returns: (channels, z, y, x), float32, on the grid and in the units of the last scan.
         """
-        if not target > context.times[-1]:
+        given, last = context.given, context.last.array
+        if not given.target > given.context[-1]:
             raise DataError(
-                f"The requested time {target:g} of {context.subject} is not after its last context scan "
-                f"({context.times[-1]:g} {self.models.plans.temporal.time_unit}). Forecasts lie in the future of the "
+                f"The requested time {given.target:g} of {context.subject} is not after its last context scan "
+                f"({given.context[-1]:g} {self.models.plans.temporal.time_unit}). Forecasts lie in the future of the "
                 "scans they are made from."
             )
-        last = context.volumes[-1].array
         shrinkage = self.models.selection.shrinkage
         if shrinkage == 0:  # the LCI, as longflow 0.1 recorded it; no network is needed
             return last.astype(np.float32)
         total = np.zeros_like(last, dtype=np.float32)
-        for member, prepared in zip(self.models.members, context.prepared, strict=True):
-            times = Times(prepared.properties.times, target, prepared.properties.period, covariates or {})
-            total += self._member_forecast(member, prepared, times, last)
+        for member, taken in zip(self.models.members, context.members, strict=True):
+            total += self._member_forecast(member, taken, given, last)
         return last + shrinkage * (total / len(self.models.members) - last)
 
-    def context_length(self) -> int:
-        """Return the largest number of context scans that are used, the latest ones."""
-        return max(member.plans.temporal.sequence_length for member in self.models.members)
-
-    def _member_forecast(
-        self, member: LoadedMember, prepared: PreparedSeries, times: Times, last: np.ndarray
-    ) -> np.ndarray:
-        context = np.asarray(prepared.images[...], dtype=np.float32)
-        reduction = self.models.selection.reduction or member.methods[0].reductions[0]
+    def _member_forecast(self, member: LoadedMember, taken: TakenScans, given: Times, last: np.ndarray) -> np.ndarray:
+        properties = taken.prepared.properties
+        images = np.asarray(taken.prepared.images[...], dtype=np.float32)
+        reduction = self.models.selection.reduction or member.methods[0].reduction
         windows = replace(self.models.windows(member), reductions=(reduction,))
-        forecasts = predict_forecast(member.methods, context, times, windows)
-        return restore_forecast(forecasts[reduction], prepared, len(times.context) - 1, last)
+        times = replace(given, context=properties.times, period=properties.period)
+        forecasts = predict_from_contexts(member.methods, images, times, taken.contexts, windows)
+        return restore_forecast(forecasts[reduction], taken.prepared, len(properties.times) - 1, last)
 
     def requests(
         self,
@@ -199,7 +233,7 @@ class Forecaster(Predictor[ForecastRequest]):
         """
         hidden = None if hide_context is None else HiddenContext.of(hide_context)
         self.forget()  # the files may have changed since
-        requests = forecast_requests(folder, description, times, self.context_length(), hidden)
+        requests = forecast_requests(folder, description, times, hidden)
         return [with_conditions(item, self.models.plans) for item in requests]
 
     def conditions(self, item: ForecastRequest) -> dict[str, Any]:
@@ -212,17 +246,18 @@ class Forecaster(Predictor[ForecastRequest]):
         return [image_path(folder, item.target.case, channel, description) for channel in channels]
 
     def inputs(self, item: ForecastRequest) -> list[Path]:
-        """Return the images of the context."""
-        return [path for scan in item.context for path in scan.images]
+        """Return the images of the context scans that are taken."""
+        return [path for scan in self._taken_scans(item) for path in scan.images]
 
     def read(self, item: ForecastRequest) -> Context:
-        """Read and prepare the context. Scans of the request before are kept: mostly they are the same.
+        """Read and prepare the taken scans. Scans of the request before are kept: mostly they are the same.
 
-        A context that grows, as for targets between the scans of a subject, is prepared for each target, since crop and
-        normal form depend on all of its scans; only its new scans are read.
+        Where other scans are taken, as for targets between the scans of a subject, they are prepared for each target,
+        since crop and normal form depend on all of them; only the new ones are read.
         """
-        scans = item.context
-        if self._context is None or self._context[0] != scans:
+        scans, given = self._taken_scans(item), self._given(item)
+        chosen = self.contexts(given)
+        if self._context is None or self._context[:2] != (item.context, chosen):
             self._context = None  # frees the memory first
             known = {scan.images: self._volumes[scan.images] for scan in scans if scan.images in self._volumes}
             self._volumes = known
@@ -230,14 +265,13 @@ class Forecaster(Predictor[ForecastRequest]):
                 if scan.images not in known:
                     volume = read_scan(scan.images)
                     known[scan.images] = volume, input_warnings(volume, scan, self.models.plans)
-            self._context = scans, self._prepared(scans)
-        return self._context[1]
+            self._context = item.context, chosen, self._prepared(item, scans, given)
+        return replace(self._context[-1], given=given)
 
     def make(self, item: ForecastRequest, scans: Context) -> Forecast:
         """Forecast the target, in the units of the last context scan."""
-        last = scans.volumes[-1]
-        array = self.forecast_from(scans, item.target.time, item.conditions.get("covariates"))
-        return Forecast(array, last.geometry, last.data_type, scans.warnings)
+        array = self.forecast_from(scans)
+        return Forecast(array, scans.last.geometry, scans.last.data_type, scans.warnings)
 
     def write(
         self, item: ForecastRequest, made: Forecast, folder: Path, description: DatasetDescription
@@ -245,7 +279,11 @@ class Forecaster(Predictor[ForecastRequest]):
         """Write the forecast; warn of a horizon longer than any trained on."""
         for array, path in zip(made.array, self.files(item, folder, description), strict=True):
             write_volume(array, made.geometry, made.data_type, path)
-        return {**horizon_fields(item, self.models.plans), "warnings_of_input": made.warnings}
+        return {
+            **context_fields(self._taken_scans(item), self.rule),
+            **horizon_fields(item, self.models.plans),
+            "warnings_of_input": made.warnings,
+        }
 
     def finish(self, folder: Path) -> None:
         """Free the memory of the last subject's scans; there are no further tables."""
@@ -260,21 +298,43 @@ class Forecaster(Predictor[ForecastRequest]):
         selection, method = self.models.selection, self.models.members[0].methods[0]
         return {
             **super().settings(),
-            "reduction": selection.reduction or method.reductions[0],
+            "reduction": selection.reduction or method.reduction,
             "shrinkage": selection.shrinkage,
+            "context_rule": self.rule,
             **solver_settings(method),
         }
 
-    def _prepared(self, scans: tuple[Scan, ...]) -> Context:
+    def _given(self, item: ForecastRequest) -> Times:
+        """Return the times of the scans that are given and of the target, and the conditions of the request."""
+        times = [scan.time for scan in item.context]
+        covariates = item.conditions.get("covariates", {})
+        return Times(times, item.target.time, item.conditions.get("period"), covariates)
+
+    def _taken_scans(self, item: ForecastRequest) -> list[Scan]:
+        """List the context scans that any member takes, in order of time."""
+        return [item.context[position] for position in self.taken(self._given(item))]
+
+    def _prepared(self, item: ForecastRequest, scans: Sequence[Scan], given: Times) -> Context:
         """Prepare scans that were read; check that they share a grid."""
         volumes, warnings = zip(*(self._volumes[scan.images] for scan in scans), strict=True)
         first = f"{scans[0].images[0]} of the same subject"
         for scan, volume in zip(scans, volumes, strict=True):
             check_same_grid(volume.geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
-        times, sources = [scan.time for scan in scans], [str(scan.images[0]) for scan in scans]
-        period = period_of(scans, self.models.plans.temporal.period)
-        context = self.prepare(scans[0].subject, times, volumes, sources, period)
+        positions = [item.context.index(scan) for scan in scans]
+        sources = {position: str(scan.images[0]) for position, scan in zip(positions, scans, strict=True)}
+        by_position = dict(zip(positions, volumes, strict=True))
+        context = self.prepare(scans[0].subject, given, by_position, sources)
         return replace(context, warnings=[sentence for some in warnings for sentence in some])
+
+
+def context_fields(used: Sequence[Scan], rule: Rule) -> dict[str, Any]:
+    """Say which of the given scans a forecast was made from, for the sidecar.
+
+    :param used: those that the models take, in order of time.
+    :param rule: by which they were chosen.
+    :returns: ``context_rule`` and ``context_used``.
+    """
+    return {"context_rule": rule, "context_used": [scan.case for scan in used]}
 
 
 def horizon_fields(item: ForecastRequest, plans: Plans) -> dict[str, Any]:
@@ -306,6 +366,18 @@ def restore_forecast(forecast: np.ndarray, prepared: PreparedSeries, last: int, 
     """
     last_context = np.asarray(prepared.images[last], dtype=np.float32)
     return export_forecast(forecast, last_context, raw, prepared.properties, last)
+
+
+def _union(contexts: Iterable[Sequence[int]]) -> set[int]:
+    return set(chain.from_iterable(contexts))
+
+
+def _known_rule(rule: str) -> Rule:
+    if rule not in RULES:
+        raise ConfigurationError(
+            f"The context rule '{rule}' of best.json is not one of: {', '.join(RULES)}. Run longflow_find_best again."
+        )
+    return rule
 
 
 def _known_reduction(member: LoadedMember, reduction: str) -> None:

@@ -1,4 +1,4 @@
-"""The forecasts that a folder requests, and the scans that each is made from."""
+"""The forecasts that a folder requests, and the scans that are given for each."""
 
 import logging
 import math
@@ -20,7 +20,7 @@ class ForecastRequest:
     """One forecast to make.
 
     :param target: the requested scan.
-    :param context: the scans that the forecast is made from, in order of time.
+    :param context: all scans that are given, those before the target, in order of time; a model takes some of them.
     :param hidden: the rule by which context scans were hidden; ``context`` holds the rest.
     :param conditions: ``period`` and ``covariates``, where the model has them, as in the sidecar
         (:func:`longflow.tasks.forecast.conditions.with_conditions`).
@@ -37,7 +37,7 @@ class ForecastRequest:
         return self.target.time - self.context[-1].time
 
     def provenance(self) -> dict[str, Any]:
-        """Return the fields of the sidecar that say from what the forecast is made."""
+        """Return the fields of the sidecar that say what is requested and given."""
         return {
             "case": self.target.case,
             "subject": self.target.subject,
@@ -54,13 +54,11 @@ def forecast_requests(
     folder: Path,
     description: DatasetDescription,
     times: Sequence[float],
-    context_length: int,
     hidden: HiddenContext | None = None,
 ) -> list[ForecastRequest]:
     """List the forecasts that a folder requests: its rows without an image, or ``times`` for every subject.
 
     :param times: in time units; empty: the rows without an image.
-    :param context_length: largest number of context scans; the latest before the target are used.
     :param hidden: hides scans of each such context. Where it would hide all, one scan is kept, and the log says so.
     :returns: the requests, by subject and time.
     :raises DataError: nothing is requested; a scan lacks a channel; a target has no earlier scan.
@@ -72,7 +70,7 @@ def forecast_requests(
     for series in all_series:
         context = series.with_images().scans
         for target in _targets(series, times, folder, description):
-            earlier = tuple(scan for scan in context if scan.time < target.time)[-context_length:]
+            earlier = tuple(scan for scan in context if scan.time < target.time)
             if earlier:
                 requests.append(ForecastRequest(target, earlier))
             else:

@@ -11,15 +11,19 @@ from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
 from longflow.tasks.forecast.augmentation import augment, augment_batch, draw_augmentation
 from longflow.tasks.forecast.conditions import covariates_at_target
-from longflow.tasks.forecast.targets import draw_context
-from longflow.tasks.forecast.windows import covariates_for_network, periods_for_network, times_for_network
+from longflow.tasks.forecast.context import draw_context
+from longflow.tasks.forecast.windows import Times, covariates_for_network, periods_for_network, times_for_network
 from longflow.training.open_series import OpenSeries
 from longflow.training.patch_starts import draw_patch_start
 from longflow.training.splits import Cohort
 
 
 class ForecastSamples(Dataset):
-    """Batches of forecasts: a subject, a target after its first scan, a random subset of earlier scans (CRONOS C.2).
+    """Batches of forecasts, drawn as validation targets are: a subject, a target, the scans that are given.
+
+    The target is uniform among the scans after the first; then its distance from the last scan that is given is, among
+    those that it allows. So long horizons are as frequent as the series has room for them. Of the given scans, the
+    context is drawn by :func:`~longflow.tasks.forecast.context.draw_context`.
 
     All samples of a batch have the same number of context scans, so that nothing is padded. Patches are drawn inside
     the body, a third of them where the target differs most from the last context scan.
@@ -85,9 +89,11 @@ class ForecastSamples(Dataset):
 
         :param count: number of context scans; None: random.
         """
-        subject, target = self._draw_target(generator, count or 1)
-        context = draw_context(generator, target, self.plans.temporal.sequence_length, count)
+        subject, target, given = self._draw_target(generator, count or 1)
         series = self.series[subject]
+        times = series.properties.times
+        known = Times(times[:given], times[target], series.properties.period)
+        context = draw_context(generator, known, self.plans.temporal.sequence_length, count)
         change = np.square(series.coarse[target] - series.coarse[context[-1]]).sum(0)
         start = draw_patch_start(series, change, self.plan.tile, generator)
         stack = read_patch(series.images, [*context, target], start, self.plan.tile)
@@ -97,16 +103,16 @@ class ForecastSamples(Dataset):
             draw = draw_augmentation(self.plans, self.plan, generator)
         elif self.augmented:
             stack = augment(stack, self.plans, self.plan, generator)
-        all_times = series.properties.times
-        times, horizon = times_for_network(
-            [all_times[index] for index in context], all_times[target], self.plans.temporal.time_scale
+        context_times, horizon = times_for_network(
+            [times[index] for index in context], times[target], self.plans.temporal.time_scale
         )
         properties = series.properties
         covariates = covariates_at_target(properties, context[-1], target)
-        return stack[-1], stack[:-1], times, horizon, properties.period, covariates, draw
+        return stack[-1], stack[:-1], context_times, horizon, properties.period, covariates, draw
 
-    def _draw_target(self, generator: np.random.Generator, earlier: int) -> tuple[str, int]:
-        """Draw a subject, uniformly, and one of its scans that has at least ``earlier`` scans before it."""
-        eligible = [subject for subject, count in self.scan_counts.items() if count > earlier]
+    def _draw_target(self, generator: np.random.Generator, least: int) -> tuple[str, int, int]:
+        """Draw a subject, uniformly, a target that has at least ``least`` scans before it, and how many are given."""
+        eligible = [subject for subject, count in self.scan_counts.items() if count > least]
         subject = eligible[generator.integers(len(eligible))]
-        return subject, int(generator.integers(earlier, self.scan_counts[subject]))
+        target = int(generator.integers(least, self.scan_counts[subject]))
+        return subject, target, int(generator.integers(least, target + 1))

@@ -36,6 +36,7 @@ from longflow.tasks.forecast.best import Source, forecasts_of_source
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.pairs import ForecastPrediction, find_pairs
 from longflow.tasks.forecast.predictor import Forecaster
+from longflow.tasks.forecast.shrinkage import given_of_pair, prepared_scans
 from longflow.training.validation import WITHOUT_OVERLAP, evenly_spaced
 
 #: targets that are forecast at most, evenly over the folds
@@ -64,11 +65,7 @@ def compare_solvers(selection: Selection, progress: Progress | None = None) -> d
     :param selection: the chosen model with all of its folds.
     :returns: as in :func:`choose_solver`; None where every chosen target is constant.
     """
-    description = read_description(selection.dataset.raw / "dataset.json")
-    (first, *_) = selection.members
-    forecasts = forecasts_of_source(Source(first.model, selection.reduction), first.folds, description)
-    pairs, _ = find_pairs(list(forecasts.values()), [selection.dataset.raw / "imagesTr"], description)
-    pairs = sorted(pairs, key=lambda pair: (pair.fold, pair.subject, pair.target_time))
+    pairs = pairs_of_selection(selection)
     chosen = [pairs[position] for position in evenly_spaced(len(pairs), MOST_TARGETS)]
     validated = planned_setting(load_of_fold(chosen[0].fold, selection))
     solvers = list(dict.fromkeys((*SOLVERS, *([validated] if validated[0] in ORDERS else []))))
@@ -84,6 +81,18 @@ def compare_solvers(selection: Selection, progress: Progress | None = None) -> d
         "lci_nrmse": _mean(rows, "lci_nrmse"),
         "table": [_row_of_solver(rows, *one) for one in solvers],
     }
+
+
+def pairs_of_selection(selection: Selection) -> list[ForecastPrediction]:
+    """List the validation targets of the chosen model, with their references and context scans, fold by fold.
+
+    :param selection: the chosen model with all of its folds.
+    """
+    description = read_description(selection.dataset.raw / "dataset.json")
+    (first, *_) = selection.members
+    forecasts = forecasts_of_source(Source(first.model, selection.reduction), first.folds, description)
+    pairs, _ = find_pairs(list(forecasts.values()), [selection.dataset.raw / "imagesTr"], description)
+    return sorted(pairs, key=lambda pair: (pair.fold, pair.subject, pair.target_time))
 
 
 def load_of_fold(fold: int, selection: Selection) -> Models:
@@ -115,18 +124,16 @@ def rows_of_target(pair: ForecastPrediction, models: Models, warm_up: bool, solv
     :param solvers: to try.
     :returns: a row for each; none for a constant target.
     """
-    reference, context = read_scan(pair.reference), [read_scan(files) for files in pair.context_images]
-    lci = nrmse(context[-1].array, reference.array)
+    reference, last = read_scan(pair.reference), read_scan(pair.context_images[-1])
+    lci = nrmse(last.array, reference.array)
     if lci is None:
         return []
     forecaster = Forecaster(models)
-    times = sorted(pair.context_times)
-    latest = slice(-forecaster.context_length(), None)
-    prepared = forecaster.prepare(pair.subject, times[latest], context[latest], period=pair.period)
+    prepared = prepared_scans(given_of_pair(pair), forecaster)
     place = {"case": pair.case, "subject": pair.subject, "lci_nrmse": lci}
 
     def forecast() -> np.ndarray:
-        return forecaster.forecast_from(prepared, pair.target_time, pair.covariates)
+        return forecaster.forecast_from(prepared)
 
     return [
         {**place, **how, "seconds": seconds, "nrmse": nrmse(array, reference.array)}

@@ -140,8 +140,36 @@ def show_best(best: Mapping[str, Any], console: Console) -> None:
             "Train further folds, or evaluate held-out subjects (imagesTs)."
         )
     console.print(text, highlight=False)
+    if best.get("average_of_folds"):
+        _show_average(best, console)
+    if best.get("context_rules"):
+        _show_rules(best, console)
     if best.get("solvers"):
         _show_solvers(best["solvers"], (best["solver"], best["steps"]), console)
+
+
+def _show_average(best: Mapping[str, Any], console: Console) -> None:
+    """Print how the shrinkage of single folds was corrected for their average."""
+    average = best["average_of_folds"]
+    bound = "" if average["measured_on"] == "imagesTs" else ", where folds agree more, so at least"
+    console.print(
+        f"longflow_predict averages {len(best['folds'])} folds, so s = {best['shrinkage']:.2f} and not "
+        f"{average['shrinkage_of_a_fold']:.2f}, which fits one fold: {average['own_share']:.0%} of the squared change "
+        f"in a forecast is a fold's own (measured on {counted(average['forecasts'], 'forecast')} of "
+        f"{average['measured_on']}{bound}). Expected NRMSE: {average['nrmse']:.5f}.",
+        highlight=False,
+    )
+
+
+def _show_rules(best: Mapping[str, Any], console: Console) -> None:
+    """Print the context rules that were compared, and the choice."""
+    rules = best["context_rules"]
+    errors = ", ".join(f"{row['rule']} {row['nrmse']:.5f}" for row in rules["table"])
+    console.print(
+        f"Context rule: {best['context_rule']}. NRMSE on {counted(rules['targets'], 'validation target')} with more "
+        f"scans than the model takes: {errors} (LCI {rules['lci_nrmse']:.5f}).",
+        highlight=False,
+    )
 
 
 def _show_solvers(solvers: Mapping[str, Any], chosen: tuple[str, int], console: Console) -> None:

@@ -1,22 +1,36 @@
-"""Draw the forecasts that validate each fold: once from one seed, and stored (CRONOS C.2)."""
+"""Draw the forecasts that validate each fold: once from one seed, and stored (CRONOS C.2).
 
+Two protocols are kept apart:
+
+- ``deployment``: as ``longflow_predict`` is used. All scans up to some time are given, and a later scan is the target,
+  the next one or one further ahead. It chooses checkpoint, reduction, model, shrinkage and rule.
+- ``random``: as in the papers. Each scan before the target is given with probability 1/2 (CRONOS C.2), so the latest
+  is missing half of the time. LCI is handicapped by that, so the protocol chooses nothing; ``longflow_compare``
+  reports it.
+
+Both have the same targets.
+"""
+
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import ceil
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from longflow.files import write_json
 from longflow.paths import DatasetPaths
-from longflow.plans import CONTEXT_WINDOW
 from longflow.reading import read_json
 from longflow.training.splits import SEED, Split
 
 #: a fold validates at least about this many forecasts, with as many targets per subject as that takes
 TARGETS_PER_FOLD = 8
 
-#: most scans of a validation forecast's context
-LONGEST_CONTEXT = 8
+#: raised whenever the targets would be drawn in another way, so that those of earlier versions are drawn again
+FORMAT = 2
+
+Protocol = Literal["deployment", "random"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +39,7 @@ class ForecastTarget:
 
     :param subject: the subject's name.
     :param target: case of the scan to forecast.
-    :param context: cases of the scans to forecast from, in order of time.
+    :param context: cases of all scans that are given, in order of time; a model takes some of them by its rule.
     """
 
     subject: str
@@ -34,76 +48,99 @@ class ForecastTarget:
 
 
 def read_or_draw_targets(
-    paths: DatasetPaths, splits: list[Split], scans: dict[str, list[str]]
+    paths: DatasetPaths, splits: list[Split], scans: dict[str, list[str]], protocol: Protocol = "deployment"
 ) -> list[list[ForecastTarget]]:
     """Return the validation forecasts of every fold.
 
-    They depend on the dataset alone, so that every method and every plan is measured on the same ones. A model that
-    takes fewer scans than a context has uses the latest. Where stored targets no longer fit the splits or scans, they
-    are drawn again.
+    They depend on the dataset alone, so that every method and every plan is measured on the same ones. Where stored
+    targets are of an earlier version, or no longer fit the splits or scans, they are drawn again.
 
     :param paths: of the dataset.
     :param splits: of all folds.
     :param scans: cases of each subject, in order of time.
+    :param protocol: which scans are given.
     :returns: a list for each fold.
     """
     if paths.validation_targets.is_file():
-        folds = _stored_targets(paths.validation_targets)
-        if _targets_fit(folds, splits, scans):
-            return folds
+        stored = _stored_targets(paths.validation_targets)
+        if stored and all(_targets_fit(folds, splits, scans) for folds in stored.values()):
+            return stored[protocol]
     generator = np.random.default_rng(SEED)
-    folds = [_draw_targets(split, scans, generator) for split in splits]
-    content = {"seed": SEED, "folds": [[asdict(target) for target in fold] for fold in folds]}
-    write_json(content, paths.validation_targets)
-    return folds
+    deployment = [draw_targets({name: scans[name] for name in split.val}, generator) for split in splits]
+    random = [[_with_random_context(one, scans[one.subject], generator) for one in fold] for fold in deployment]
+    drawn: dict[Protocol, list[list[ForecastTarget]]] = {"deployment": deployment, "random": random}
+    protocols = {name: [[asdict(target) for target in fold] for fold in folds] for name, folds in drawn.items()}
+    write_json({"format": FORMAT, "seed": SEED, "protocols": protocols}, paths.validation_targets)
+    return drawn[protocol]
 
 
-def _stored_targets(path: Path) -> list[list[ForecastTarget]]:
-    """Read the targets of every fold; none where the file has another structure."""
+def draw_targets(scans: dict[str, list[str]], generator: np.random.Generator) -> list[ForecastTarget]:
+    """Draw targets of the protocol ``deployment``.
+
+    The position of a target is uniform among the scans after the first; then its distance from the last scan that is
+    given is, in scans, among those that the position allows. Both are stratified: they are spread over the subjects,
+    and the positions over a subject's own targets, too.
+
+    :param scans: cases of each subject, in order of time, at least two.
+    :param generator: source of randomness.
+    :returns: the targets, different scans, by subject.
+    """
+    per_subject = ceil(TARGETS_PER_FOLD / len(scans))
+    positions = [
+        (subject, position)
+        for (subject, cases), share in zip(scans.items(), _stratified(len(scans), generator), strict=True)
+        for position in _positions(len(cases), per_subject, share)
+    ]
+    shares = _stratified(len(positions), generator)
+    return [
+        ForecastTarget(subject, scans[subject][position], tuple(scans[subject][: position - int(share * position)]))
+        for (subject, position), share in zip(positions, shares, strict=True)
+    ]
+
+
+def _stratified(count: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw a number in each of ``count`` equal parts of [0, 1), in random order (a Latin hypercube's axis)."""
+    return (generator.permutation(count) + generator.random(count)) / count
+
+
+def _positions(scans: int, most: int, share: float) -> list[int]:
+    """Choose positions after the first scan, evenly spaced; ``share`` in [0, 1) decides where in its part each is."""
+    count = min(most, scans - 1)
+    return [1 + int((scans - 1) * (part + share) / count) for part in range(count)]
+
+
+def _with_random_context(target: ForecastTarget, cases: list[str], generator: np.random.Generator) -> ForecastTarget:
+    """Give each scan before the target with probability 1/2, at least one."""
+    earlier = cases[: cases.index(target.target)]
+    given = np.zeros(len(earlier), dtype=bool)
+    while not given.any():
+        given = generator.random(len(earlier)) < 0.5
+    context = tuple(case for case, kept in zip(earlier, given, strict=True) if kept)
+    return ForecastTarget(target.subject, target.target, context)
+
+
+def _stored_targets(path: Path) -> dict[Protocol, list[list[ForecastTarget]]]:
+    """Read the targets of every protocol and fold; none where the file has another structure."""
     stored = read_json(path, dict)
     try:
-        return [
-            [ForecastTarget(entry["subject"], entry["target"], tuple(entry["context"])) for entry in fold]
-            for fold in stored["folds"]
-        ]
+        if stored["format"] != FORMAT:
+            return {}
+        return {name: [_read_fold(fold) for fold in stored["protocols"][name]] for name in get_args(Protocol)}
     except (KeyError, TypeError):
-        return []
+        return {}
 
 
-def draw_context(generator: np.random.Generator, earlier: int, most: int, count: int | None = None) -> list[int]:
-    """Draw a random non-empty subset of the latest earlier scans (CRONOS C.2).
-
-    Its size is uniform, then the subset of that size is.
-
-    :param generator: source of randomness.
-    :param earlier: number of earlier scans, of which the latest ``CONTEXT_WINDOW * most`` are drawn from.
-    :param most: largest size.
-    :param count: the size, if it is fixed.
-    :returns: ascending positions.
-    """
-    first = max(0, earlier - CONTEXT_WINDOW * most)
-    size = count or int(generator.integers(1, min(earlier, most) + 1))
-    return sorted(first + int(position) for position in generator.choice(earlier - first, size, replace=False))
-
-
-def _draw_targets(split: Split, scans: dict[str, list[str]], generator: np.random.Generator) -> list[ForecastTarget]:
-    """Draw targets spread evenly over each subject's series, with a random context each."""
-    targets = []
-    per_subject = ceil(TARGETS_PER_FOLD / len(split.val))
-    for subject in split.val:
-        cases = scans[subject]
-        count = min(per_subject, len(cases) - 1)
-        for position in np.unique(np.linspace(len(cases) - 1, 1, count).round().astype(int)):
-            context = draw_context(generator, int(position), LONGEST_CONTEXT)
-            targets.append(ForecastTarget(subject, cases[position], tuple(cases[index] for index in context)))
-    return targets
+def _read_fold(fold: Sequence[dict[str, Any]]) -> list[ForecastTarget]:
+    return [ForecastTarget(entry["subject"], entry["target"], tuple(entry["context"])) for entry in fold]
 
 
 def _targets_fit(folds: list[list[ForecastTarget]], splits: list[Split], scans: dict[str, list[str]]) -> bool:
     """Tell whether stored targets are of these splits and scans, each after its context."""
     return len(folds) == len(splits) and all(
         {target.subject for target in fold} == set(split.val)
-        and all(_in_order((*target.context, target.target), scans[target.subject]) for target in fold)
+        and all(
+            target.context and _in_order((*target.context, target.target), scans[target.subject]) for target in fold
+        )
         for fold, split in zip(folds, splits, strict=True)
     )
 

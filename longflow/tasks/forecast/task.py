@@ -39,7 +39,8 @@ class Forecast(Task):
             "evaluate": "Forecasts: compared with the acquired scans, next to the last context image (LCI) and the "
             "mean of the context scans.",
             "find_best": "Forecasts: method, configuration, ensemble of two, reduction and shrinkage towards the last "
-            "context image (LCI), by the lowest NRMSE; for a flow, the cheapest solver of those that are alike.",
+            "context image (LCI), by the lowest NRMSE; the rule that takes context scans; for a flow, the cheapest "
+            "solver of those that are alike.",
             "demo": "the next scans of beating hearts",
         },
     )
@@ -141,9 +142,11 @@ class Forecast(Task):
 
     def find_best(self, dataset, processes=None, progress=None):
         from longflow.tasks.forecast.best import find_best
+        from longflow.tasks.forecast.rules import choose_rule
         from longflow.tasks.forecast.solvers import choose_solver
 
-        return choose_solver(dataset, find_best(dataset, processes, progress), progress)
+        best = choose_rule(dataset, find_best(dataset, processes, progress), progress)
+        return choose_solver(dataset, best, progress)
 
     def show_best(self, best, console):
         from longflow.tasks.forecast.tables import show_best

@@ -1,7 +1,7 @@
 """Validate forecasts: whole volumes, by the same code as prediction, on the stored targets."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,12 @@ from longflow.methods.method import Method
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries
 from longflow.tasks.forecast.conditions import covariates_at_target, with_conditions
+from longflow.tasks.forecast.context import DEFAULT_RULE, choose_contexts
 from longflow.tasks.forecast.metrics import nrmse
-from longflow.tasks.forecast.predictor import horizon_fields, restore_forecast
+from longflow.tasks.forecast.predictor import context_fields, horizon_fields, restore_forecast
 from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
-from longflow.tasks.forecast.windows import Times, predict_forecast
+from longflow.tasks.forecast.windows import Times, predict_from_contexts
 from longflow.training.clock import in_time
 from longflow.training.open_series import OpenSeries
 from longflow.training.progress import ProgressColumns
@@ -34,6 +35,9 @@ from longflow.training.validation import (
     out_of_fold_settings,
     sampled,
 )
+
+#: NRMSE of each baseline on each target
+Baselines = dict[ForecastTarget, dict[str, float]]
 
 
 class ForecastValidation:
@@ -54,6 +58,7 @@ class ForecastValidation:
         self.targets = read_or_draw_targets(job.dataset, splits, scans)[job.fold]
         self.job, self.folder, self.device = job, cohort.folder, device
         self.series = OpenSeries(cohort.folder)
+        self.baselines: Baselines = {}
 
     def score(self, method: Method) -> Score:
         """Return the lowest NRMSE among the method's reductions.
@@ -61,16 +66,16 @@ class ForecastValidation:
         :param method: in evaluation mode.
         :returns: the score, with the baselines' NRMSE.
         """
-        found = validate(method, self.folder, self.targets, self.device)
+        found = validate(method, self.folder, self.targets, self.device, self.baselines)
         columns = {"nrmse": found.best, "lci_nrmse": found.lci, "context_mean_nrmse": found.context_mean}
         note = f"NRMSE {found.best:.4f}, LCI {found.lci:.4f}"
-        return Score(found.best, columns, note, found.lci, found.errors, found.changes)
+        return Score(found.best, columns, note, found.lci, found.errors, found.changes, found.reduction)
 
     def finish(self, method: Method) -> None:
         """Write the out-of-fold forecasts under every reduction, as ``longflow_predict`` would.
 
-        ``context`` in a sidecar is the stored context of the target, the same for all methods. A model that takes fewer
-        scans uses the latest of them.
+        ``context`` in a sidecar is the stored context of the target, the same for all methods; ``context_used`` are the
+        scans of it that the model takes.
 
         :param method: in evaluation mode, with the weights that are kept.
         """
@@ -92,14 +97,16 @@ class ForecastValidation:
         last = series.properties.cases.index(target.context[-1])
         raw = read_scan(item.context[-1].images)
         windows = WindowSettings(self.device, self.job.plans.inference.tile_step_size)
-        context, times = context_of(method, series, target)
-        forecasts = predict_forecast([method], context, times, windows)
+        contexts = contexts_of(method, series, target)
+        forecasts = predict_from_contexts([method], series.images, given_times(series, target), contexts, windows)
         settings = out_of_fold_settings(self.job, method)
+        used = [scan for scan in item.context if series.properties.cases.index(scan.case) in set().union(*contexts)]
         content = {
             "shrinkage": 1.0,
+            **context_fields(used, DEFAULT_RULE),
             **solver_settings(method),
             **horizon_fields(item, self.job.plans),
-            "digests": out_of_fold_digests(self.job, [path for scan in item.context for path in scan.images]),
+            "digests": out_of_fold_digests(self.job, [path for scan in used for path in scan.images]),
         }
         for reduction in method.reductions:
             folder = self.job.paths.validation(reduction)
@@ -128,33 +135,52 @@ class ValidationScore:
     changes: list[np.ndarray] = field(default_factory=list, compare=False)
 
     @property
+    def reduction(self) -> str:
+        """The best of the reductions."""
+        return min(self.nrmse, key=lambda name: self.nrmse[name])
+
+    @property
     def best(self) -> float:
         """The lowest among the reductions."""
-        return min(self.nrmse.values())
+        return self.nrmse[self.reduction]
 
 
-def validate(method: Method, folder: Path, targets: Sequence[ForecastTarget], device: torch.device) -> ValidationScore:
+def validate(
+    method: Method,
+    folder: Path,
+    targets: Sequence[ForecastTarget],
+    device: torch.device,
+    baselines: Baselines | None = None,
+) -> ValidationScore:
     """Score a method on the validation targets of a fold, quickly: by patches that do not overlap.
 
     :param method: in evaluation mode on ``device``.
     :param folder: of the prepared subjects.
     :param targets: of the fold.
     :param device: that the method works on.
+    :param baselines: NRMSE of the baselines from earlier validations on the same targets; new ones are added.
     :returns: mean NRMSE of the method and of the baselines.
     :raises DataError: every target is constant.
     """
     errors: dict[str, dict[str, list[float]]] = {}
     of_reductions, changes, opened = [], [], OpenSeries(folder)
+    baselines = {} if baselines is None else baselines
     for target in in_time(targets):
         series = opened[target.subject]
         if is_constant(series, target):
             continue
-        context, times = context_of(method, series, target)
         windows = WindowSettings(device, WITHOUT_OVERLAP)
-        forecasts = predict_forecast([method], context, times, windows)
-        changes += [sampled(forecasts[name] - context[-1]) for name in method.reductions]
-        forecasts |= {"lci": context[-1], "context_mean": context.mean(0)}
+        contexts, given = contexts_of(method, series, target), given_times(series, target)
+        forecasts = predict_from_contexts([method], series.images, given, contexts, windows)
+        last = series.images[series.properties.cases.index(target.context[-1])]
+        changes += [sampled(forecasts[name] - last) for name in method.reductions]
+        if target not in baselines:
+            baselines[target] = {
+                "lci": prepared_nrmse(last, series, target),
+                "context_mean": prepared_nrmse(context_mean(series, target), series, target),
+            }
         found = {name: prepared_nrmse(forecast, series, target) for name, forecast in forecasts.items()}
+        found |= baselines[target]
         for name, value in found.items():
             errors.setdefault(name, {}).setdefault(target.subject, []).append(value)
         of_reductions.append([found[name] for name in method.reductions])
@@ -181,22 +207,47 @@ def is_constant(series: PreparedSeries, target: ForecastTarget) -> bool:
     return all(np.ptp(channel) == 0 for channel in reference)
 
 
-def context_of(method: Method, series: PreparedSeries, target: ForecastTarget) -> tuple[np.ndarray, Times]:
-    """Read the context scans that a method uses: the latest, as many as it was planned for.
+def given_times(series: PreparedSeries, target: ForecastTarget) -> Times:
+    """Return the times of a series up to the last scan that is given, and of the target.
+
+    Positions in them are those in the series; not every one is given.
+
+    :param series: of the subject.
+    :param target: with the stored context.
+    """
+    properties = series.properties
+    last = properties.cases.index(target.context[-1])
+    covariates = covariates_at_target(properties, last, properties.cases.index(target.target))
+    return Times(properties.times[: last + 1], time_of(target, series), properties.period, covariates)
+
+
+def contexts_of(method: Method, series: PreparedSeries, target: ForecastTarget) -> list[list[int]]:
+    """Choose the context scans that a method takes, by the default rule.
 
     :param method: with its plans.
     :param series: of the subject.
     :param target: with the stored context.
-    :returns: (scans, channels, z, y, x) in the normal form, and the times.
+    :returns: positions in the series, for each forecast to average.
     """
-    properties, cases = series.properties, series.properties.cases
-    indices = [cases.index(case) for case in target.context[-method.plans.temporal.sequence_length :]]
-    times = [properties.times[index] for index in indices]
-    covariates = covariates_at_target(properties, indices[-1], cases.index(target.target))
-    return (
-        np.stack([series.images[index] for index in indices]),
-        Times(times, time_of(target, series), properties.period, covariates),
-    )
+    given = [series.properties.cases.index(case) for case in target.context]
+    every = given_times(series, target)
+    times = replace(every, context=[every.context[position] for position in given])
+    chosen = choose_contexts(DEFAULT_RULE, times, method.plans.temporal.sequence_length)
+    return [[given[position] for position in context] for context in chosen]
+
+
+def context_mean(series: PreparedSeries, target: ForecastTarget) -> np.ndarray:
+    """Average all scans that are given, one at a time.
+
+    :param series: of the subject.
+    :param target: with the stored context.
+    :returns: (channels, z, y, x) in the normal form.
+    """
+    positions = [series.properties.cases.index(case) for case in target.context]
+    total = np.array(series.images[positions[0]], dtype=np.float32)
+    for position in positions[1:]:
+        total += series.images[position]
+    return total / len(positions)
 
 
 def time_of(target: ForecastTarget, series: PreparedSeries) -> float:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -60,6 +60,32 @@ def predict_forecast(
         )
 
     return predict_changed(methods, context, make_batch, settings)
+
+
+def predict_from_contexts(
+    methods: Sequence[Method],
+    images: Sequence[np.ndarray] | np.ndarray,
+    given: Times,
+    contexts: Sequence[Sequence[int]],
+    settings: WindowSettings,
+) -> dict[str, np.ndarray]:
+    """Average the forecasts of a volume from several contexts; with one, this is :func:`predict_forecast`.
+
+    :param images: (scans, channels, z, y, x), in order of time, in the normal form; only those of a context are read.
+    :param given: times of all these scans and the forecast.
+    :param contexts: positions in ``images`` for each forecast, ascending; all end with the same scan.
+    :returns: one volume (channels, z, y, x), float32, for each wanted reduction.
+    """
+    total: dict[str, np.ndarray] = {}
+    for context in contexts:
+        scans = np.stack([np.asarray(images[position], dtype=np.float32) for position in context])
+        times = replace(given, context=[given.context[position] for position in context])
+        for name, volume in predict_forecast(methods, scans, times, settings).items():
+            total[name] = total[name] + volume if name in total else volume
+    if len(contexts) > 1:
+        for volume in total.values():
+            volume /= len(contexts)
+    return total
 
 
 def times_for_network(times: Sequence[float], target_time: float, time_scale: float) -> tuple[list[float], float]:

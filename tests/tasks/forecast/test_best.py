@@ -18,9 +18,16 @@ from longflow.tasks.forecast.best import (
     subject_weights,
 )
 from longflow.tasks.forecast.metrics import nrmse
+from longflow.tasks.forecast.shrinkage import FoldShare
 from tests.tasks.conftest import SHAPE
 
 FOLDS = {0: ["s1", "s2"], 1: ["s3", "s4"]}
+
+
+@pytest.fixture(autouse=True)
+def without_networks(monkeypatch):
+    """The models here have no weights, so how much their folds differ cannot be measured (test_shrinkage.py)."""
+    monkeypatch.setattr("longflow.tasks.forecast.shrinkage.measure_fold_share", lambda *_: None)
 
 
 @pytest.fixture
@@ -97,6 +104,30 @@ def test_closed_form_equals_brute_force(paths, scans, train):
     assert found["lci_nrmse"] == pytest.approx(expected[0], rel=1e-5)
     assert found["nrmse"] == row["nrmse"] < found["lci_nrmse"]
     assert (found["subjects"], found["targets"], found["folds"]) == (4, 5, [0, 1])
+
+
+def test_the_shrinkage_is_fitted_to_the_average_of_all_folds(paths, scans, train, monkeypatch):
+    """Two folds: half of a fold's own share of d.d is left."""
+    train("cronos", 1, 0.5, 0.15)
+    alone = find_best(paths, 1)
+    assert alone["average_of_folds"] is None
+    monkeypatch.setattr(
+        "longflow.tasks.forecast.shrinkage.measure_fold_share", lambda *_: FoldShare(0.4, "imagesTs", 6)
+    )
+    found = find_best(paths, 1)
+    average = found["average_of_folds"]
+    assert read_json(paths.best) == found and found["table"] == alone["table"]
+    assert average["shrinkage_of_a_fold"] == alone["shrinkage"] < found["shrinkage"]
+    assert average["nrmse"] < found["nrmse"] == alone["nrmse"]
+    # with NumPy: mean over subjects of the root of s^2 0.8 d.d - 2 s d.r + r.r
+    expected = {}
+    for case, (_, last, wanted) in scans.items():
+        d, r = prediction_of(paths.models()[0], case)[0] - last, wanted - last
+        squared = SHRINKAGES**2 * 0.8 * (d**2).sum() - 2 * SHRINKAGES * (d * r).sum() + (r**2).sum()
+        expected.setdefault(case.split("_")[0], []).append(np.sqrt(squared / d.size) / np.ptp(wanted))
+    means = np.mean([np.mean(curves, axis=0) for curves in expected.values()], axis=0)
+    assert found["shrinkage"] == SHRINKAGES[means.argmin()]
+    assert average["nrmse"] == pytest.approx(means.min(), rel=1e-5)
 
 
 def test_ensemble_of_two_equals_brute_force(paths, scans, train):

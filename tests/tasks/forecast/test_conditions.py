@@ -5,7 +5,6 @@ from longflow.data.dataset import Scan, training_series
 from longflow.data.images import read_scan
 from longflow.errors import DataError, NotFoundError
 from longflow.inference.predictor import predict_folder
-from longflow.methods.registry import build_method
 from longflow.plans import read_plans
 from longflow.preprocessing.series import load_prepared
 from longflow.reading import read_json
@@ -13,7 +12,7 @@ from longflow.tasks.forecast.conditions import covariate_warnings, given_covaria
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget
-from longflow.tasks.forecast.validation import context_of
+from longflow.tasks.forecast.validation import given_times
 from tests.inference.test_predictor import make_input
 from tests.methods.helpers import conditioned_plans
 from tests.training.helpers import add_conditions, conditioned_dataset, finished_model
@@ -134,7 +133,7 @@ def test_validation_has_the_conditions_of_prediction(dataset, target, context):
     expected = with_conditions(item, plans).conditions
     series = load_prepared(dataset.cache("longflowPlans", "3d_fullres"), "s4")
     stored = ForecastTarget("s4", f"s4_{target}", tuple(f"s4_{index}" for index in context))
-    _, times = context_of(build_method("cronos", plans, "3d_fullres"), series, stored)
+    times = given_times(series, stored)
     assert (times.covariates, times.period) == (expected["covariates"], expected["period"])
     assert times.covariates["age"] == 54 + target and times.period == 24
 

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,8 +8,13 @@ import SimpleITK as sitk
 from longflow.data.dataset import training_series
 from longflow.errors import ConfigurationError, DataError, NotFoundError
 from longflow.files import write_json
+from longflow.inference.predictor import predict_folder
+from longflow.methods.weights import read_checkpoint, write_checkpoint
 from longflow.plans import read_plans, write_plans
+from longflow.reading import read_json
+from longflow.tasks.forecast.context import DEFAULT_RULE
 from longflow.tasks.forecast.predictor import Forecaster
+from longflow.tasks.forecast.windows import Times
 from tests.training.helpers import SHAPE, finished_model, make_dataset, scan_array
 
 
@@ -67,13 +73,84 @@ def test_dates_do_not_matter_but_the_horizon_and_the_order_of_scans_in_time_do(a
     assert not np.array_equal(awake.predict([scans[1], scans[0], scans[2]], [0, 10, 20], 35, SPACING), first)
 
 
-def test_more_scans_than_it_was_planned_for_are_excluded_from_the_front(awake):
-    scans = arrays(6, kind="float32")
-    length = awake.context_length()
-    assert length == 4
-    times = [10.0 * index for index in range(6)]
-    expected = awake.predict(scans[-4:], times[-4:], 80, SPACING)
-    assert np.array_equal(awake.predict(scans, times, 80, SPACING), expected)
+@pytest.mark.parametrize(
+    ("rule", "period", "taken"),
+    [
+        ("spread", None, [[0, 3, 4, 5]]),
+        ("latest", None, [[2, 3, 4, 5]]),
+        ("subsets", None, [[0, 2, 4, 5], [0, 3, 4, 5]]),
+        # 80 minus one period of 32 is just before 50, minus two of them after 10
+        ("spread", 32.0, [[0, 1, 4, 5]]),
+    ],
+)
+def test_of_more_scans_than_it_was_planned_for_some_are_taken_by_the_rule(awake, rule, period, taken):
+    scans, times = arrays(6, kind="float32"), [10.0 * index for index in range(6)]
+    assert awake.rule == DEFAULT_RULE and awake.models.plans.temporal.sequence_length == 4
+    awake.rule = rule
+    expected = [
+        awake.predict([scans[index] for index in some], [times[index] for index in some], 80, SPACING, period)
+        for some in taken
+    ]
+    found = awake.predict(scans, times, 80, SPACING, period)
+    np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-5)
+    assert awake.contexts(Times(times, 80.0, period)) == [taken]
+
+
+def test_only_the_taken_scans_of_a_folder_are_read_and_the_sidecar_names_them(dataset, tmp_path):
+    plans = read_plans(dataset.plans())
+    plans.temporal.sequence_length = 2
+    finished_model(dataset, plans, random=True)
+    forecaster, folder = Forecaster.load(device="cpu", steps=1), dataset.raw / "imagesTr"
+    for path in folder.glob("*_2_0000.nii.gz"):
+        path.write_bytes(b"no image")
+    (first, *_) = predict_folder(forecaster, folder, tmp_path / "out", {"times": (90,)})
+    sidecar = read_json(tmp_path / "out" / f"{first.target.case}.json")
+    assert sidecar["context"] == ["s0_0", "s0_1", "s0_2", "s0_3"] and sidecar["context_times"] == [0, 10, 25, 40]
+    assert (sidecar["context_rule"], sidecar["context_used"]) == ("spread", ["s0_0", "s0_3"])
+    assert list(sidecar["digests"]["inputs"]) == ["s0_0_0000.nii.gz", "s0_3_0000.nii.gz"]
+    assert forecaster.inputs(first) == [scan.images[0] for scan in (first.context[0], first.context[3])]
+
+
+def test_targets_that_take_the_same_scans_are_prepared_once(awake, dataset):
+    folder, description = dataset.raw / "imagesTr", awake.models.description
+    one, two, *_ = awake.requests(folder, description, (90, 95))
+    first, second = awake.read(one), awake.read(two)
+    assert first.members is second.members and (first.given.target, second.given.target) == (90, 95)
+    assert not np.array_equal(awake.make(one, first).array, awake.make(two, second).array)
+
+
+def test_a_method_without_training_takes_every_scan(dataset):
+    """It was planned for no number of scans, and longflow_find_best judged it on all that are given."""
+    mean = dataset.model("context_mean", "longflowPlans", "3d_fullres")
+    write_plans(read_plans(dataset.plans()), mean.plans)
+    recorded(dataset, member(mean, []), reduction=None, shrinkage=1.0)
+    forecaster = Forecaster.load(dataset=1, device="cpu")
+    assert forecaster.taken(Times(list(range(6)), 9.0)) == list(range(6))
+
+
+def test_the_recorded_rule_is_used_and_an_unknown_one_refused(dataset):
+    model = finished_model(dataset, read_plans(dataset.plans()))
+    recorded(dataset, member(model, [0]), reduction="last", shrinkage=1.0, context_rule="latest")
+    forecaster = Forecaster.load(dataset=1, device="cpu")
+    assert forecaster.rule == forecaster.settings()["context_rule"] == "latest"
+    recorded(dataset, member(model, [0]), reduction="last", shrinkage=1.0, context_rule="newest")
+    with pytest.raises(ConfigurationError, match=r"context rule 'newest' .* latest, spread, subsets"):
+        Forecaster.load(dataset=1, device="cpu")
+
+
+def test_the_reduction_that_chose_the_weights_of_most_folds_is_used(dataset):
+    plans = read_plans(dataset.plans())
+    for fold, reduction in enumerate(("mean", "last", "mean")):
+        path = finished_model(dataset, plans, random=True, fold=fold, seed=fold).fold(fold).final
+        checkpoint = read_checkpoint(path)
+        checkpoint.header["reduction"] = reduction
+        write_checkpoint(checkpoint, path)
+    forecaster = Forecaster.load(device="cpu", steps=1)
+    assert forecaster.settings()["reduction"] == "mean"
+    expected = replace(forecaster.models.selection, reduction="mean")
+    found = forecaster.predict(arrays(2, kind="float32"), [0, 10], 20, SPACING)
+    explicit = Forecaster(replace(forecaster.models, selection=expected))
+    assert np.array_equal(found, explicit.predict(arrays(2, kind="float32"), [0, 10], 20, SPACING))
 
 
 def test_several_channels(tmp_path, monkeypatch):
@@ -115,8 +192,8 @@ def test_what_cannot_be_forecast(untrained, changes, message):
         untrained.predict(**arguments)
 
 
-def recorded(dataset, *members, reduction, shrinkage):
-    write_json({"members": list(members), "reduction": reduction, "shrinkage": shrinkage}, dataset.best)
+def recorded(dataset, *members, **choices):
+    write_json({"members": list(members), **choices}, dataset.best)
 
 
 def member(model, folds):

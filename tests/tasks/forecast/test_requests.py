@@ -12,17 +12,13 @@ def folder(tmp_path):
     return write_input(tmp_path)
 
 
-def listed(folder, times=(), context_length=8, hidden=None):
-    requests = forecast_requests(folder, TWO_CHANNELS, times, context_length, hidden)
+def listed(folder, times=(), hidden=None):
+    requests = forecast_requests(folder, TWO_CHANNELS, times, hidden)
     return {item.target.case: ([scan.time for scan in item.context], item.horizon) for item in requests}
 
 
 def test_rows_without_images_are_requested_from_all_scans_before_them(folder):
     assert listed(folder) == {"s_25": ([0, 10, 20], 5), "s_40": ([0, 10, 20, 30], 10)}
-
-
-def test_the_latest_scans_are_the_context(folder):
-    assert listed(folder, context_length=2) == {"s_25": ([10, 20], 5), "s_40": ([20, 30], 10)}
 
 
 def test_times_stand_instead_of_rows_each_once(folder):
@@ -32,13 +28,13 @@ def test_times_stand_instead_of_rows_each_once(folder):
 @pytest.mark.parametrize(
     ("text", "contexts"),
     [
-        ("first:1", {"s_25": ([10, 20], 5), "s_40": ([20, 30], 10)}),
-        ("last:1", {"s_25": ([0, 10], 15), "s_40": ([10, 20], 20)}),
-        ("last:2", {"s_25": ([0], 25), "s_40": ([10], 30)}),
+        ("first:1", {"s_25": ([10, 20], 5), "s_40": ([10, 20, 30], 10)}),
+        ("last:1", {"s_25": ([0, 10], 15), "s_40": ([0, 10, 20], 20)}),
+        ("last:2", {"s_25": ([0], 25), "s_40": ([0, 10], 30)}),
     ],
 )
-def test_scans_are_hidden_of_what_a_model_takes_and_horizons_count_from_the_rest(folder, text, contexts, caplog):
-    assert listed(folder, context_length=3, hidden=HiddenContext.of(text)) == contexts
+def test_scans_are_hidden_of_all_that_are_given_and_horizons_count_from_the_rest(folder, text, contexts, caplog):
+    assert listed(folder, hidden=HiddenContext.of(text)) == contexts
     assert not caplog.text
 
 
@@ -50,10 +46,10 @@ def test_one_scan_is_kept_where_there_are_too_few_and_the_log_says_so(folder, ca
 
 
 def test_the_sidecar_says_what_was_hidden(folder):
-    (one, _) = forecast_requests(folder, TWO_CHANNELS, (), 8, HiddenContext.of("last:2"))
+    (one, _) = forecast_requests(folder, TWO_CHANNELS, (), HiddenContext.of("last:2"))
     provenance = one.provenance()
     assert provenance["hide_context"] == "last:2" and provenance["context"] == ["s_0"] and provenance["horizon"] == 25
-    assert forecast_requests(folder, TWO_CHANNELS, (), 8)[0].provenance()["hide_context"] is None
+    assert forecast_requests(folder, TWO_CHANNELS, ())[0].provenance()["hide_context"] is None
 
 
 def test_long_times_have_different_names(folder):

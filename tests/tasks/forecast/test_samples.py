@@ -89,6 +89,17 @@ def test_subjects_with_few_scans_are_drawn_only_where_they_have_enough(dataset):
         assert samples[number].context.shape[0] == 4
 
 
+def test_horizons_are_drawn_as_validation_draws_them(dataset):
+    """The target is uniform among the scans after the first, then its distance in scans among those possible."""
+    samples, generator = samples_of(dataset), np.random.default_rng(0)
+    drawn = np.array([samples._draw_target(generator, 1)[1:] for _ in range(3000)])
+    shares = {(target, target - given + 1): np.mean((drawn == (target, given)).all(1)) for target, given in drawn}
+    expected = {(target, gap): 1 / 3 / target for target in (1, 2, 3) for gap in range(1, target + 1)}
+    assert shares == pytest.approx(expected, abs=0.03)
+    # as many scans as the other samples of the batch have
+    assert {tuple(samples._draw_target(generator, 2)[1:]) for _ in range(200)} == {(2, 2), (3, 2), (3, 3)}
+
+
 def test_in_2d_samples_have_no_slice_axis(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     batch = samples_of(make_dataset(subjects=2, channels=2, dimensions=2))[0]

@@ -81,7 +81,7 @@ def test_nrmse_of_a_solver_against_numpy(dataset, bend):
     """The forecast is LCI + s (0.2 + c / n) of the last scan's deviation, in the units of the files."""
     bend(0.5)
     best = find_best(dataset)
-    targets = read_json(dataset.validation_targets)["folds"][0]
+    targets = read_json(dataset.validation_targets)["protocols"]["deployment"][0]
     targets = sorted(targets, key=lambda target: (target["subject"], target["target"]))
     chosen = [targets[position] for position in np.linspace(0, len(targets) - 1, 4).round().astype(int)]
 

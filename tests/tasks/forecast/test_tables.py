@@ -34,6 +34,9 @@ BEST = {
 }
 
 
+AVERAGE = {"shrinkage_of_a_fold": 0.46, "own_share": 0.58, "measured_on": "imagesTs", "forecasts": 6, "nrmse": 0.028}
+
+
 def shown(show, content, width=200):
     console = Console(file=StringIO(), width=width, soft_wrap=True)
     show(content, console)
@@ -87,3 +90,21 @@ def test_constant_lci_leaves_the_ratio_empty():
     table = [{**row, "relative_to_lci": None} for row in BEST["table"]]
     text = shown(show_best, {**BEST, "table": table * 15})
     assert "and 10 more in the file" in text and " x" not in text
+
+
+def test_the_shrinkage_of_the_average_of_folds_is_explained():
+    text = shown(show_best, {**BEST, "average_of_folds": AVERAGE})
+    assert "averages 2 folds, so s = 0.80 and not 0.46" in text
+    assert "58% of the squared change in a forecast is a fold's own (measured on 6 forecasts of imagesTs)" in text
+    bound = {**AVERAGE, "measured_on": "training subjects"}
+    assert "of training subjects, where folds agree more, so at least)" in shown(
+        show_best, {**BEST, "average_of_folds": bound}
+    )
+
+
+def test_the_context_rules_are_shown():
+    table = [{"rule": "latest", "nrmse": 0.02}, {"rule": "spread", "nrmse": 0.01}]
+    rules = {"targets": 1, "subjects": 1, "lci_nrmse": 0.03, "table": table}
+    text = shown(show_best, {**BEST, "context_rule": "spread", "context_rules": rules})
+    assert "Context rule: spread. NRMSE on 1 validation target with more scans than the model takes" in text
+    assert "latest 0.02000, spread 0.01000 (LCI 0.03000)" in text

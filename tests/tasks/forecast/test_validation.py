@@ -14,7 +14,7 @@ from longflow.plans import read_plans
 from longflow.preprocessing.series import load_prepared, save_prepared
 from longflow.reading import read_json
 from longflow.tasks.forecast.targets import ForecastTarget
-from longflow.tasks.forecast.validation import ForecastValidation, prepared_nrmse, validate
+from longflow.tasks.forecast.validation import ForecastValidation, contexts_of, prepared_nrmse, validate
 from longflow.training.splits import cohorts_of_fold
 from tests.training.helpers import finished_model, job_of, trained_model
 
@@ -72,6 +72,22 @@ def test_a_forecast_is_mapped_back_with_the_last_context_scan(dataset):
     assert score.best == score.nrmse["better"]
 
 
+def test_a_context_longer_than_planned_is_taken_by_the_rule_and_the_baselines_use_all_of_it(dataset):
+    plans = read_plans(dataset.plans())
+    plans.temporal.sequence_length = 2
+    method = Brighter(plans, "3d_fullres")
+    series = load_prepared(cache(dataset), "s0")
+    assert contexts_of(method, series, TARGETS[0]) == [[0, 2]]
+    # of the scans that are given, by their positions in the series
+    assert contexts_of(method, series, ForecastTarget("s0", "s0_3", ("s0_1", "s0_2"))) == [[1, 2]]
+    kept = {}
+    score = validate(method, cache(dataset), TARGETS[:1], torch.device("cpu"), kept)
+    mean = np.mean([series.images[index] for index in range(3)], axis=0)
+    assert score.context_mean == pytest.approx(prepared_nrmse(mean, series, TARGETS[0]))
+    assert kept == {TARGETS[0]: {"lci": score.lci, "context_mean": score.context_mean}}
+    assert score.reduction == "better"
+
+
 def test_a_constant_target_has_no_nrmse_and_does_not_spoil_the_others(dataset):
     plans = read_plans(dataset.plans())
     method = build_method("cronos", plans, "3d_fullres").eval()
@@ -120,6 +136,8 @@ def test_out_of_fold_forecasts_are_written_as_predictions_are(dataset):
         "horizon": 15.0,
         "context": ["s0_0", "s0_1", "s0_2"],
         "context_times": [0.0, 10.0, 25.0],
+        "context_rule": "spread",
+        "context_used": ["s0_0", "s0_1", "s0_2"],
         "hide_context": None,
         "dataset": "Dataset001_Test",
         "method": ["cronos"],
@@ -151,7 +169,7 @@ def test_out_of_fold_forecasts_have_the_fields_of_longflow_predict(dataset, tmp_
     assert predicted.keys() == written.keys()
     inputs = [sidecar["digests"].pop("inputs") for sidecar in (predicted, written)]
     assert inputs[1].items() < inputs[0].items() and len(inputs[0]) == 4
-    own = {"case", "target_time", "horizon", "context", "context_times"}
+    own = {"case", "target_time", "horizon", "context", "context_times", "context_used"}
     assert {key: predicted[key] for key in predicted.keys() - own} == {
         key: written[key] for key in written.keys() - own
     }

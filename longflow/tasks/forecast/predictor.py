@@ -141,7 +141,7 @@ class Forecaster(Predictor[ForecastRequest]):
         prepared, planned = [], plans.temporal.period
         period = planned if period is None and not isinstance(planned, str) else period
         for member in self.models.members:
-            latest = slice(-member.plans.temporal.sequence_length, None)
+            latest = slice(-member.methods[0].most_scans, None)
             cases = [f"{subject}_{position}" for position in range(len(times[latest]))]
             raw = RawSeries(
                 subject, cases, times[latest], volumes[latest], sources=list(sources[latest]), period=period
@@ -174,7 +174,7 @@ class Forecaster(Predictor[ForecastRequest]):
 
     def context_length(self) -> int:
         """Return the largest number of context scans that are used, the latest ones."""
-        return max(member.plans.temporal.sequence_length for member in self.models.members)
+        return max(member.methods[0].most_scans for member in self.models.members)
 
     def _member_forecast(
         self, member: LoadedMember, prepared: PreparedSeries, times: Times, last: np.ndarray

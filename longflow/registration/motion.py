@@ -31,6 +31,8 @@ MOST_VOXELS = 1_000_000
 RADIUS, WARPS = 5, 5
 #: from this ratio of spacings on, slices are too thick to see motion through them (nnU-Net's threshold of anisotropy)
 THICK = 3.0
+#: share of the last motion that goes on, where the cross-validation has not chosen one
+STEP = 0.5
 #: voxels that a step of the exponential moves at most
 _SMALL = 0.5
 
@@ -78,11 +80,11 @@ def _block_of(image: sitk.Image) -> list[int]:
 
 
 def _flow(fixed: np.ndarray, moving: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """Estimate the flow in voxels, (3, z, y, x); slice by slice where slices are thick or there is one alone."""
+    """Estimate the flow in voxels, (3, z, y, x); slice by slice where slices are thick or fewer than a window."""
     estimate = partial(optical_flow_ilk, radius=RADIUS, num_warp=WARPS)
-    thick = max(spacing) >= THICK * min(spacing)
+    thick, window = max(spacing) >= THICK * min(spacing), 2 * RADIUS + 1
     across = int(np.argmax(spacing) if thick else np.argmin(fixed.shape))
-    if not thick and fixed.shape[across] > 1:
+    if not thick and fixed.shape[across] >= window:
         return estimate(fixed, moving)
     flow = np.zeros((3, *fixed.shape), np.float32)
     inside = [axis for axis in range(3) if axis != across]

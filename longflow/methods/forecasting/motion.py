@@ -7,6 +7,7 @@ from torch import Tensor
 
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method, Options
+from longflow.registration.motion import STEP, carried_on, motion_between
 
 
 class Motion(Method):
@@ -21,7 +22,7 @@ class Motion(Method):
     summary = "the last scan, carried on by its last motion"
     trains = False
     whole_volume = True
-    options: ClassVar[Options] = {"step": 0.5}
+    options: ClassVar[Options] = {"step": STEP}
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Warp the last scan of each sample; a scan before that was not observed gives no motion."""
@@ -32,8 +33,6 @@ class Motion(Method):
         return {"forecast": forecast}
 
     def _carried_on(self, batch: Batch, sample: int) -> Tensor:
-        from longflow.registration.motion import carried_on, motion_between  # only here: it imports SimpleITK
-
         before, last = batch.context[sample, -2:].float().cpu().numpy()
         earlier, present = batch.context_times[sample, -2:].tolist()
         velocity = motion_between(before[0], last[0], self.configuration.spacing)

@@ -3,28 +3,10 @@
 import torch
 from torch import Tensor
 
+from longflow.data.periods import neighbours_in_period
 from longflow.errors import ConfigurationError
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method
-
-
-def neighbours_in_period(times: Tensor, target: float, period: float) -> tuple[int, int, float]:
-    """Find the scans around a time, when every scan is repeated after each whole number of periods.
-
-    :param times: (scans,).
-    :param target: a time.
-    :param period: in the unit of the times.
-    :returns: position of the nearest scan at or before the target, of the nearest after it, and the weight of the
-        second in linear interpolation, 0 to 1. Of two scans at the same phase, the later one counts.
-    """
-    since = torch.remainder(target - times.double(), period)  # from the last repetition of each scan to the target
-    until = period - since
-    before, after = _last_of_least(since), _last_of_least(until)
-    return before, after, float(since[before] / (since[before] + until[after]))
-
-
-def _last_of_least(values: Tensor) -> int:
-    return len(values) - 1 - int(values.flip(0).argmin())
 
 
 class Periodic(Method):
@@ -53,7 +35,7 @@ class Periodic(Method):
         for scans, times, mask, target, period in zip(
             batch.context, batch.context_times, batch.context_mask, batch.target_time, batch.period, strict=True
         ):
-            before, after, weight = neighbours_in_period(times[mask], float(target), float(period))
+            before, after, weight = neighbours_in_period(times[mask].tolist(), float(target), float(period))
             forecasts.append(torch.lerp(scans[mask][before], scans[mask][after], weight))
         return {"forecast": torch.stack(forecasts)}
 

@@ -20,8 +20,9 @@ from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths
 from longflow.reading import read_json
+from longflow.registration.motion import STEP
 from longflow.tasks.forecast.comparison import COMPARISON_DEFINITIONS, FORECAST, compare
-from longflow.tasks.forecast.ladder import MOTION, STEP, read_given, rungs
+from longflow.tasks.forecast.ladder import MOTION, read_given, rungs
 from longflow.tasks.forecast.metrics import CHANGED_THRESHOLD, ForecastVolumes
 from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction, find_pairs, forecasts_of_folder
 from longflow.tasks.forecast.task import TASK

@@ -9,8 +9,9 @@ import numpy as np
 from longflow.data.images import read_scan
 from longflow.errors import DataError
 from longflow.evaluation.references import read_like
+from longflow.registration.motion import STEP
 from longflow.report.drawing import plt, save
-from longflow.tasks.forecast.ladder import LCI, MOTION, RUNG_NAMES, STEP, read_given, rungs
+from longflow.tasks.forecast.ladder import LCI, MOTION, RUNG_NAMES, read_given, rungs
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction
 

@@ -7,13 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from longflow.data.images import Volume
+from longflow.data.periods import neighbours_in_period
 from longflow.evaluation.references import read_like
 from longflow.evaluation.summary import Row, summary
-from longflow.methods.forecasting.motion import Motion
-from longflow.methods.forecasting.periodic import neighbours_in_period
 from longflow.registration.motion import carried_on, motion_between
 from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction
 
@@ -22,9 +20,6 @@ LCI, CONTEXT_MEAN, LINEAR, MOTION, PERIODIC = RUNGS = ("lci", "context_mean", "l
 
 #: their names in tables and figures
 RUNG_NAMES = {LCI: "LCI", CONTEXT_MEAN: "context mean", LINEAR: "linear", MOTION: "motion", PERIODIC: "periodic"}
-
-#: the step of ``motion`` where the cross-validation has not chosen one
-STEP = float(Motion.options["step"])
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ def read_given(pair: ForecastPrediction, reference: Volume) -> Given:
     """
     times, around, kept = sorted(pair.context_times), None, {}
     if pair.period is not None:
-        around = neighbours_in_period(torch.tensor(times, dtype=torch.float64), pair.target_time, pair.period)
+        around = neighbours_in_period(times, pair.target_time, pair.period)
     total, before, last = None, None, None
     for position, files in enumerate(pair.context_images):
         before, last = last, read_like(files, reference, pair.reference[0], OWN_GRID)

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from longflow.errors import ConfigurationError
-from longflow.methods.forecasting.periodic import neighbours_in_period
 from longflow.methods.registry import build_method
 from tests.methods.helpers import minimal_plans, random_batch
 
@@ -34,17 +33,6 @@ def test_it_is_linear_interpolation_of_a_sinusoid_over_its_period(times, target)
     moments = sorted(shifted)
     expected = np.interp(target, moments, [shifted[moment] for moment in moments])
     assert forecast(batch_of(times, target)).numpy() == pytest.approx(expected, abs=1e-5)
-
-
-def test_the_end_of_a_beat_lies_between_the_last_scan_and_the_first_of_the_next():
-    times = torch.arange(14.0)
-    assert neighbours_in_period(times, 17.0, 20.0) == (13, 0, pytest.approx(4 / 7))
-    assert neighbours_in_period(times, 37.0, 20.0) == (13, 0, pytest.approx(4 / 7))
-    assert neighbours_in_period(times, 22.0, 20.0) == (2, 3, 0.0)
-
-
-def test_of_two_scans_at_one_phase_the_later_counts():
-    assert neighbours_in_period(torch.tensor([0.0, 4.0, 20.0]), 40.0, 20.0) == (2, 1, 0.0)
 
 
 def test_scans_that_were_not_observed_do_not_count():

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from longflow.data.images import read_scan
-from longflow.registration.motion import carried_on, motion_between
-from longflow.tasks.forecast.ladder import MOTION, RUNGS, STEP, best_rung, read_given, rung_names, rungs
+from longflow.registration.motion import STEP, carried_on, motion_between
+from longflow.tasks.forecast.ladder import MOTION, RUNGS, best_rung, read_given, rung_names, rungs
 from longflow.tasks.forecast.pairs import find_pairs, forecasts_of_folder
 from tests.tasks.conftest import SHAPE
 

@@ -42,7 +42,7 @@ Bar = Callable[[str], AbstractContextManager[Progress | None]]
 class Outcome:
     """The result of a run.
 
-    :param rows: three for every target (forecast, LCI, context mean).
+    :param rows: of every target, for the forecast and each rung of the ladder that is defined.
     :param cost: of training (``cost`` of run.json), and ``seconds_per_prediction``.
     :param failure: why there is no result; empty where there is one.
     """

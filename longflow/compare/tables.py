@@ -64,7 +64,10 @@ def show_comparison(
     )
     for name in sorted({line["best_rung"]["name"] for line in lines}):
         own = [line for line in lines if line["best_rung"]["name"] == name]
-        value, ties = own[0]["best_rung"]["nrmse"], [one["variant"] for one in own if one["best_rung"]["verdict"] == "tie"]
+        ties, value = (
+            [one["variant"] for one in own if one["best_rung"]["verdict"] == "tie"],
+            own[0]["best_rung"]["nrmse"],
+        )
         text = f"Best forecast without training (best rung): {RUNG_NAMES[name]}, NRMSE {_number(value, '.4f')}."
         text += f" A tie with it, by the interval of the difference: {escape(', '.join(ties))}." if ties else ""
         console.print(text, highlight=False)

@@ -39,7 +39,8 @@ class Forecast(Task):
             "evaluate": "Forecasts: compared with the acquired scans, next to the forecasts without training (last "
             "context image, context mean, linear, motion, periodic).",
             "find_best": "Forecasts: method (trained or not), configuration, ensemble of two, reduction and shrinkage "
-            "towards the last context image (LCI), by the lowest NRMSE; for a flow, the cheapest solver of those that are alike.",
+            "towards the last context image (LCI), by the lowest NRMSE; for a flow, the cheapest solver of those that "
+            "are alike.",
             "demo": "the next scans of beating hearts",
         },
     )

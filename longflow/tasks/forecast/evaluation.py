@@ -84,11 +84,11 @@ def evaluate_pairs(
     pairs: Sequence[ForecastPrediction],
     processes: int | None = None,
     progress: Progress | None = None,
-    step: float = STEP,
+    step: float | None = STEP,
 ) -> list[Row]:
     """Measure forecasts and baselines.
 
-    :param step: of ``motion``.
+    :param step: of ``motion``; None: the forecasts alone, where the rungs of these targets are known.
     :returns: rows for every pair (forecast, and each rung of the ladder that is defined), in the order of the pairs.
     """
     fitting = processes_that_fit(processes, [peak_bytes(pair.reference, _VOLUMES_AT_PEAK) for pair in pairs])
@@ -97,15 +97,16 @@ def evaluate_pairs(
     return [row for pair in pairs for row in rows[pair.case]]
 
 
-def evaluate_pair(pair: ForecastPrediction, metrics: Sequence[Metric], step: float = STEP) -> list[Row]:
+def evaluate_pair(pair: ForecastPrediction, metrics: Sequence[Metric], step: float | None = STEP) -> list[Row]:
     """Measure one target: the forecast, and every rung of the ladder.
 
-    :param step: of ``motion``.
+    :param step: of ``motion``; None: the forecast alone.
     :raises DataError: grids differ, or a file cannot be read; it is named.
     """
     reference = read_scan(pair.reference)
     forecast = read_like(pair.images, reference, pair.reference[0], OWN_GRID)
     given, spacing = read_given(pair, reference), reference.geometry.array_spacing
+    ladder = () if step is None else rungs(given, {MOTION: step})
     place = {name: getattr(pair, name) for name in PLACE if name != "method"}
     return [
         {
@@ -113,7 +114,7 @@ def evaluate_pair(pair: ForecastPrediction, metrics: Sequence[Metric], step: flo
             "method": method,
             **compute_metrics(metrics, ForecastVolumes(array, reference.array, spacing, given.last.array)),
         }
-        for method, array in chain([(FORECAST, forecast.array)], rungs(given, {MOTION: step}))
+        for method, array in chain([(FORECAST, forecast.array)], ladder)
     ]
 
 

@@ -1,5 +1,7 @@
 """The last scan carried on by its last motion: the trivial forecast that moves edges instead of repainting them."""
 
+import logging
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -8,6 +10,8 @@ from torch import Tensor
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method, Options
 from longflow.registration.motion import STEP, carried_on, motion_between
+
+logger = logging.getLogger(__name__)
 
 
 class Motion(Method):
@@ -27,9 +31,12 @@ class Motion(Method):
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Warp the last scan of each sample; a scan before that was not observed gives no motion."""
         forecast = batch.context[:, -1].clone()
-        for sample in range(len(forecast) if batch.context.shape[1] > 1 else 0):
-            if batch.context_mask[sample, -2]:
+        several = batch.context.shape[1] > 1
+        for sample in range(len(forecast)):
+            if several and batch.context_mask[sample, -2]:
                 forecast[sample] = self._carried_on(batch, sample)
+            else:
+                _say_one_scan()
         return {"forecast": forecast}
 
     def _carried_on(self, batch: Batch, sample: int) -> Tensor:
@@ -39,6 +46,12 @@ class Motion(Method):
         horizon = float(batch.target_time[sample]) - present
         warped = carried_on(last, velocity, float(self.options["step"]) * horizon / (present - earlier))
         return torch.from_numpy(warped).to(batch.context)
+
+
+@cache
+def _say_one_scan() -> None:
+    """Log once in a process, and not for each subject."""
+    logger.warning("motion: a subject with one scan shows no motion. Its forecast is that scan, unchanged (LCI).")
 
 
 METHOD = Motion

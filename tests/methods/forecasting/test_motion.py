@@ -6,6 +6,7 @@ import torch
 
 from longflow.errors import ConfigurationError
 from longflow.inference.windows import WindowSettings
+from longflow.methods.forecasting import motion
 from longflow.methods.registry import build_method
 from longflow.tasks.forecast.windows import Times, predict_forecast
 from tests.methods.helpers import minimal_plans, random_batch
@@ -45,6 +46,13 @@ def test_identical_scans_and_a_single_scan_are_lci_bit_for_bit():
     for scans, times in (([scan, scan], [-1.0, 0.0]), ([scan], [0.0])):
         found = method().predict(batch_of(*scans, times=times, target=1.0))["forecast"]
         assert torch.equal(found[0, 0], torch.from_numpy(scan))
+
+
+def test_a_single_scan_is_said_once(caplog):
+    motion._say_one_scan.cache_clear()
+    for _ in range(2):
+        method().predict(batch_of(disc(14), times=[0.0], target=1.0))
+    assert caplog.text.count("a subject with one scan shows no motion") == 1
 
 
 def test_a_scan_that_was_not_observed_gives_no_motion():

@@ -48,8 +48,9 @@ def motion_between(before: np.ndarray, last: np.ndarray, spacing: Sequence[float
     """
     images = [normalised(as_image(scan, spacing)) for scan in (last, before)]
     fixed, moving = (sitk.BinShrink(image, _block_of(image)) for image in images)
-    flow = _flow(*(sitk.GetArrayFromImage(image) for image in (fixed, moving)), fixed.GetSpacing()[::-1])
-    in_mm = flow * np.reshape(fixed.GetSpacing()[::-1], (3, 1, 1, 1))
+    coarse = fixed.GetSpacing()[::-1]
+    flow = _flow(sitk.GetArrayFromImage(fixed), sitk.GetArrayFromImage(moving), coarse)
+    in_mm = flow * np.reshape(coarse, (3, 1, 1, 1))
     displacement = _field(np.moveaxis(in_mm[::-1], 0, -1), fixed)
     return on_grid(_logarithm(displacement), images[0])
 

@@ -235,7 +235,7 @@ def sum_targets(
     progress: Progress | None = None,
 ) -> list[Sums]:
     """Sum the voxels of every target, in parallel."""
-    volumes_at_peak = len(targets[0][1]) + len(ladder) + 24  # the vectors of a motion are the most of it
+    volumes_at_peak = len(targets[0][1]) + len(ladder) + 48  # the vectors of a motion are the most of it
     fitting = processes_that_fit(processes, [peak_bytes(pair.reference, volumes_at_peak) for pair, _ in targets])
     tasks = {target[0].label: target for target in targets}
     sums = dict(for_each_subject(partial(sum_target, ladder=tuple(ladder)), tasks, fitting, progress))

@@ -33,8 +33,8 @@ PLACE = ("case", "subject", "target_time", "horizon", "method")
 #: file in the folder of predictions
 FIGURE = f"{FIGURES}/forecasts.png"
 
-#: volumes of float32 that evaluating a target holds at the peak, float64 intermediates included
-_VOLUMES_AT_PEAK = 24
+#: volumes of float32 that evaluating a target holds at the peak: most are the vectors of a motion, in float64
+_VOLUMES_AT_PEAK = 48
 
 
 def columns() -> list[str]:

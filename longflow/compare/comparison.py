@@ -227,6 +227,7 @@ class Comparison:
                     "plans_name": copy.plans_name,
                     "configuration": copy.configuration,
                     "folds": [run.fold] if run.variant.trains else [],
+                    **({} if run.variant.trains else {"options": run.variant.options}),
                 }
             ],
             "reduction": run.variant.reduction,

@@ -21,6 +21,11 @@ COLOURS = (
 )
 MARKERS = "osD^vP*X<>"
 
+#: of LCI, and of the best rung where that is another
+BASELINE_STYLES = ("--", ":")
+#: before the name of the line whose LCI is drawn
+OF_LINE = "LCI of: "
+
 #: times that the largest value may exceed the smallest on a linear axis
 WIDE = 4.0
 
@@ -60,13 +65,13 @@ class Line:
     intervals: Sequence[tuple[float, float] | None] = ()
 
 
-def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
+def cost_figure(costs: Sequence[Cost], baselines: Mapping[str, float], path: Path) -> None:
     """Draw NRMSE against the seconds of training and of a prediction (as CRONOS figure 8, where it is PSNR).
 
     The area of a bubble is the peak of memory in training; a cross where it is unknown. Variants without training
     appear only in the right half.
 
-    :param lci: NRMSE of LCI.
+    :param baselines: NRMSE of LCI and the best rung by name.
     :raises DataError: there is no variant.
     """
     if not costs:
@@ -83,7 +88,8 @@ def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
             size, marker = (BUBBLE * one.memory / 1e9, "o") if known else (40, "x")
             bubble = axis.scatter(seconds, one.nrmse, s=size, color=colour, alpha=0.6, marker=marker, zorder=3)
             handles.setdefault(one.name, bubble)
-        handles["LCI"] = axis.axhline(lci, color=BASELINE_COLOUR, linestyle="--", linewidth=1, zorder=1)
+        for (name, nrmse), style in zip(baselines.items(), BASELINE_STYLES, strict=False):
+            handles[name] = axis.axhline(nrmse, color=BASELINE_COLOUR, linestyle=style, linewidth=1, zorder=1)
         axis.set_xlabel(f"seconds of {of}")
         axis.grid(alpha=0.3)
         axis.margins(0.15)
@@ -92,7 +98,7 @@ def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
         elif shown:
             axis.set_xlim(0, 1.25 * max(seconds for _, seconds, _ in shown))
     axes[0].set_ylabel("NRMSE")
-    if _is_wide([lci, *(one.nrmse for one in costs)]):
+    if _is_wide([*baselines.values(), *(one.nrmse for one in costs)]):
         axes[0].set_yscale("log")
     legend = outside_legend(figure, handles.values(), handles)
     for handle in legend.legend_handles:
@@ -104,14 +110,15 @@ def cost_figure(costs: Sequence[Cost], lci: float, path: Path) -> None:
 
 def line_figure(
     lines: Sequence[Line],
-    lci: Mapping[str, Sequence[tuple[float, float]]],
+    baselines: Mapping[str, Sequence[tuple[float, float]]],
     axis_name: str,
     path: Path,
     log: bool = False,
 ) -> None:
     """Draw the NRMSE of every variant against a horizon, a number of steps, ...
 
-    :param lci: points of LCI, by the name of the line that they belong to; one line "LCI" where all have the same.
+    :param baselines: points of LCI and the best rung, by name; with the prefix ``OF_LINE`` LCI has the colour of the
+        line that it belongs to.
     :param axis_name: of the horizontal axis.
     :param log: whether the horizontal axis is logarithmic.
     :raises DataError: there is no line.
@@ -127,15 +134,17 @@ def line_figure(
         if line.intervals and all(line.intervals):
             spans = [span for _, span in sorted(zip(line.points, line.intervals, strict=True))]
             axes.fill_between(x, *zip(*spans, strict=True), color=colour, alpha=0.12, linewidth=0)
-    for name, points in lci.items():
+    for (name, points), dashes in zip(baselines.items(), cycle(BASELINE_STYLES)):
         x, y = zip(*sorted(points), strict=True)
-        label = "LCI" if name == "LCI" else f"LCI of: {name}"
-        axes.plot(x, y, color=colours.get(name, BASELINE_COLOUR), linestyle="--", linewidth=1, label=label)
+        of_line = name.startswith(OF_LINE)
+        colour = colours[name.removeprefix(OF_LINE)] if of_line else BASELINE_COLOUR
+        style = BASELINE_STYLES[0] if of_line else dashes
+        axes.plot(x, y, color=colour, linestyle=style, linewidth=1, label=name)
     if log:
         axes.set_xscale("log")
     axes.set_xlabel(axis_name)
     axes.set_ylabel("NRMSE")
-    if _is_wide([y for points in (*(line.points for line in lines), *lci.values()) for _, y in points]):
+    if _is_wide([y for points in (*(line.points for line in lines), *baselines.values()) for _, y in points]):
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     outside_legend(figure, *axes.get_legend_handles_labels())

@@ -26,8 +26,11 @@ from longflow.files import write_csv, write_json
 from longflow.parallel import Progress
 from longflow.paths import folders_with_results
 from longflow.reading import read_json
+from longflow.registration.motion import STEP
+from longflow.tasks.forecast.comparison import FORECAST
 from longflow.tasks.forecast.evaluation import columns, evaluate_pairs
-from longflow.tasks.forecast.pairs import find_pairs, forecasts_of_folder
+from longflow.tasks.forecast.ladder import MOTION
+from longflow.tasks.forecast.pairs import ForecastPrediction, find_pairs, forecasts_of_folder
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +45,7 @@ Bar = Callable[[str], AbstractContextManager[Progress | None]]
 class Outcome:
     """The result of a run.
 
-    :param rows: three for every target (forecast, LCI, context mean).
+    :param rows: of every target, for the forecast and each rung of the ladder that is defined.
     :param cost: of training (``cost`` of run.json), and ``seconds_per_prediction``.
     :param failure: why there is no result; empty where there is one.
     """
@@ -198,7 +201,32 @@ def measure(
             len(without_reference),
             first_few(without_reference),
         )
-    write_csv(columns(), evaluate_pairs(pairs, progress=progress), out / METRICS_CSV, exact=True)
+    known = rows_of_rungs(comparison, run, pairs, description)
+    own = evaluate_pairs(pairs, progress=progress, step=None if known else STEP)
+    write_csv(columns(), own + known, out / METRICS_CSV, exact=True)
+
+
+def rows_of_rungs(
+    comparison: Comparison, run: Run, pairs: Sequence[ForecastPrediction], description: DatasetDescription
+) -> list[Row]:
+    """Find the rungs of these targets in the metrics of another run, where they were made of the same context scans.
+
+    :param pairs: the forecasts of the run.
+    :returns: rows of every target; none where no other run has them.
+    """
+    wanted = {pair.case: pair.context for pair in pairs}
+    for other in comparison.runs:
+        if other == run or comparison.targets[other.fold] != comparison.targets[run.fold]:
+            continue
+        out = comparison.predictions(other)
+        if not is_measured(comparison, other):
+            continue
+        contexts = {one.case: one.context for one in forecasts_of_folder(out, description)}
+        rows = [row for row in read_metrics(out / METRICS_CSV) if row["method"] != FORECAST]
+        measured = {row["case"] for row in rows if row["method"] == MOTION}
+        if measured == wanted.keys() and all(contexts.get(case) == context for case, context in wanted.items()):
+            return rows
+    return []
 
 
 def outcome_of(comparison: Comparison, run: Run) -> Outcome:

@@ -5,13 +5,14 @@ from typing import Any
 
 from longflow import __version__
 from longflow.compare.comparison import Comparison, Run, reused
-from longflow.compare.figures import Cost, Line, cost_figure, learning_figure, line_figure
+from longflow.compare.figures import OF_LINE, Cost, Line, cost_figure, learning_figure, line_figure
 from longflow.compare.perform import Outcome
 from longflow.compare.variant_table import TABLE_DEFINITIONS, Measured, flat, line_of
 from longflow.compare.variants import Study
 from longflow.files import write_csv, write_json
-from longflow.tasks.forecast.comparison import FORECAST, LCI
+from longflow.tasks.forecast.comparison import FORECAST
 from longflow.tasks.forecast.evaluation import columns
+from longflow.tasks.forecast.ladder import LCI, RUNG_NAMES
 from longflow.tasks.forecast.metrics import DEFINITIONS
 from longflow.training.logbook import read_progress
 
@@ -37,11 +38,12 @@ def write_results(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[d
     lines, paths = lines_of(comparison, outcomes), comparison.paths
     flat_lines = [flat(line) for line in lines]
     write_csv(list(flat_lines[0]) if flat_lines else ["variant"], flat_lines, paths.table_csv)
+    best = {line["variant"]: line["best_rung"]["name"] for line in lines}
     rows = [
         {**row, "variant": outcome.run.variant.name, "fold": outcome.run.fold, "seed": outcome.run.seed}
         for outcome in outcomes
         for row in outcome.rows
-        if row["method"] in (FORECAST, LCI)
+        if row["method"] in (FORECAST, LCI, best[outcome.run.variant.name])
     ]
     write_csv(["variant", "fold", "seed", *columns()], rows, paths.targets_csv)
     content = {
@@ -73,7 +75,8 @@ def draw_results(
     measured = [line for line in lines if line["nrmse"]["mean"] is not None and line["variant"] != "lci"]
     if not measured:
         return []
-    lci = measured[0]["nrmse"]["lci"]
+    best = measured[0]["best_rung"]
+    baselines = {"LCI": measured[0]["nrmse"]["lci"], RUNG_NAMES[best["name"]]: best["nrmse"]}
     costs = [
         Cost(
             line["variant"],
@@ -83,14 +86,15 @@ def draw_results(
         )
         for line in measured
     ]
-    cost_figure(costs, lci, paths.figure("cost"))
+    cost_figure(costs, baselines, paths.figure("cost"))
     drawn.append("cost.png")
     by_horizon = [Line(line["variant"], _points(line["by_horizon"])) for line in measured]
     hides = study is not None and study.hides  # horizons count from the last scan that is not hidden
     if not hides and any(len(line.points) > 1 for line in by_horizon):
         unit = comparison.plans.temporal.time_unit
-        of_lci = {"LCI": _points(measured[0]["by_horizon"], of_lci=True)}
-        line_figure(by_horizon, of_lci, f"horizon [{unit}]", paths.figure("horizon"))
+        bins = measured[0]["by_horizon"]
+        rungs = {"LCI": _points(bins, "lci"), RUNG_NAMES[best["name"]]: _points(bins, "best_rung")}
+        line_figure(by_horizon, rungs, f"horizon [{unit}]", paths.figure("horizon"))
         drawn.append("horizon.png")
     if study and study.axis:
         _draw_study(comparison, measured, study)
@@ -101,9 +105,9 @@ def draw_results(
     return drawn
 
 
-def _points(bins: Sequence[dict[str, Any]], of_lci: bool = False) -> list[tuple[float, float]]:
-    """Return the middle of every bin of horizons, and its NRMSE."""
-    values = [(part, part["lci"] if of_lci else part["nrmse"]["mean"]) for part in bins]
+def _points(bins: Sequence[dict[str, Any]], baseline: str = "") -> list[tuple[float, float]]:
+    """Return the middle of every bin of horizons, and its NRMSE. :param baseline: "lci" or "best_rung"; "": variant."""
+    values = [(part, part[baseline] if baseline else part["nrmse"]["mean"]) for part in bins]
     return [((part["from"] + part["to"]) / 2, value) for part, value in values if value is not None]
 
 
@@ -120,8 +124,8 @@ def _draw_study(comparison: Comparison, lines: Sequence[dict[str, Any]], study: 
             spans.setdefault(name, []).append(line["nrmse"]["interval"])
             of_lci.setdefault(name, []).append((variant.x, line["nrmse"]["lci"]))
     drawn = [Line(name, points[name], spans[name]) for name in points]
-    if len({round(y, 12) for own in of_lci.values() for _, y in own}) == 1:
-        of_lci = {"LCI": next(iter(of_lci.values()))}
+    one = len({round(y, 12) for own in of_lci.values() for _, y in own}) == 1
+    of_lci = {"LCI" if one else f"{OF_LINE}{name}": own for name, own in list(of_lci.items())[: 1 if one else None]}
     line_figure(drawn, of_lci, study.axis, comparison.paths.figure("study"), log=study.logarithmic)
 
 

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from longflow.report.tables import counted, few_subjects, new_table, span
+from longflow.tasks.forecast.ladder import RUNG_NAMES
 
 if TYPE_CHECKING:
     from longflow.compare.comparison import Comparison
@@ -31,14 +32,17 @@ def show_comparison(
         f"{comparison.dataset.name}: {counted(targets, 'target')} of {counted(subjects, 'subject')}, "
         f"{counted(runs, 'run')} of each; {comparison.budget.text}"
     )
-    table = new_table(title, "variant", *(heading for _, heading, *_ in ERRORS), "NRMSE − LCI", "better\nthan LCI")
+    table = new_table(title, "variant", *(heading for _, heading, *_ in ERRORS), *_headings(lines))
     for line in lines:
-        difference, better = line["nrmse"]["minus_lci"], line["better_than_lci"]
+        number = line["nrmse"]
         table.add_row(
             escape(line["variant"]),
             *(_with_deviation(line[number], form, scale) for number, _, form, scale in ERRORS),
-            _number(difference["mean"], "+.4f") + _below(difference["interval"], "+.4f"),
-            _number(better, ".0%"),
+            *(
+                _number(difference["mean"], "+.4f") + _below(difference["interval"], "+.4f")
+                for difference in (number["minus_lci"], number["minus_best_rung"])
+            ),
+            *(_number(better, ".0%") for better in (line["better_than_lci"], line["best_rung"]["better"])),
         )
     console.print(table)
     costs = new_table("Costs (means over runs)", "variant", "parameters", "training", "steps", "GB", "a forecast")
@@ -58,8 +62,24 @@ def show_comparison(
         f"Means over subjects; {spread}below a difference its 95 % interval over subjects, which are paired.",
         highlight=False,
     )
+    for name in sorted({line["best_rung"]["name"] for line in lines}):
+        own = [line for line in lines if line["best_rung"]["name"] == name]
+        ties, value = (
+            [one["variant"] for one in own if one["best_rung"]["verdict"] == "tie"],
+            own[0]["best_rung"]["nrmse"],
+        )
+        text = f"Best forecast without training (best rung): {RUNG_NAMES[name]}, NRMSE {_number(value, '.4f')}."
+        text += f" A tie with it, by the interval of the difference: {escape(', '.join(ties))}." if ties else ""
+        console.print(text, highlight=False)
     if sentence := few_subjects(subjects):
         console.print(sentence, highlight=False)
+
+
+def _headings(lines: Sequence[dict[str, Any]]) -> tuple[str, ...]:
+    """Name the columns of differences; where all variants have one best rung, it is named."""
+    names = {line["best_rung"]["name"] for line in lines}
+    rung = RUNG_NAMES[names.pop()] if len(names) == 1 else "best rung"
+    return "NRMSE − LCI", f"NRMSE −\n{rung}", "better\nthan LCI", f"better than\n{rung}"
 
 
 def _with_deviation(found: dict[str, Any], form: str, scale: float) -> str:

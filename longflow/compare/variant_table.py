@@ -1,4 +1,4 @@
-"""The table of a comparison: errors of every variant, their differences to LCI, and costs.
+"""The table of a comparison: errors of every variant, their differences to LCI and the best rung, and costs.
 
 A variant is measured on the same targets in several runs, one for each seed and fold. Subjects are the unit, as in
 :mod:`longflow.evaluation.summary`: a subject's targets in all runs are averaged first. The standard deviation over
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from longflow.evaluation.summary import Row, horizon_bins, summary
-from longflow.tasks.forecast.comparison import FORECAST, LCI, summarise
+from longflow.tasks.forecast.comparison import COMPARISON_DEFINITIONS, FORECAST, summarise
+from longflow.tasks.forecast.ladder import LCI
 from longflow.tasks.forecast.metrics import DEFINITIONS
 
 #: costs of the training and the predictions of a run, and their definitions
@@ -33,6 +34,9 @@ TABLE_DEFINITIONS = {
     "sd": "standard deviation (n - 1) over the runs (folds and seeds) of each run's mean; null for a single run",
     "lci": "the mean of LCI on the same targets, from the same context scans",
     "minus_lci": "variant minus LCI, paired: per target, then per subject over all runs, then over subjects",
+    "minus_best_rung": "variant minus the best forecast without training (best_rung), paired in the same way",
+    "best_rung": COMPARISON_DEFINITIONS["best_rung"],
+    "verdict": COMPARISON_DEFINITIONS["verdict"],
     "interval": "95 % bootstrap interval over subjects, as in longflow_evaluate; it does not hold the choice of a seed",
     **COSTS,
 }
@@ -57,16 +61,17 @@ def line_of(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
 
     :param name: of the variant.
     :param measured: its runs.
-    :returns: variant, runs, subjects, targets, for every number of ``DEFINITIONS`` its mean, sd, interval, lci and
-        minus_lci, better_than_lci, cost and by_horizon.
+    :returns: variant, runs, subjects, targets, for every number of ``DEFINITIONS`` its mean, sd, interval, lci,
+        minus_lci and minus_best_rung, better_than_lci, best_rung (name, nrmse, better, verdict), cost and by_horizon.
     """
     # the same target in two runs is two rows, each with the LCI of its own run
     rows = [{**row, "case": (one.run, row["case"])} for one in measured for row in one.rows]
     overall = summarise(rows)
+    best = overall["best_rung"]
     # bins are those of the targets, the same for all variants whatever their number of runs
     horizons = {row["case"]: row["horizon"] for one in measured for row in one.rows}
     bins = [
-        (low, high, summarise([row for row in rows if low <= row["horizon"] <= high]))
+        (low, high, summarise([row for row in rows if low <= row["horizon"] <= high], best=best["name"]))
         for low, high in horizon_bins(list(horizons.values()))
     ]
     return {
@@ -80,14 +85,24 @@ def line_of(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
                 "sd": _deviation([run_mean(one.rows, number) for one in measured]),
                 "lci": overall[LCI][number]["mean"],
                 "minus_lci": _short(overall["difference_to_lci"][number]),
+                "minus_best_rung": _short(best["difference"][number]),
                 "of_runs": [run_mean(one.rows, number) for one in measured],
             }
             for number in DEFINITIONS
         },
         "better_than_lci": overall["better_than_lci"]["share"],
+        "best_rung": {
+            "name": best["name"],
+            "nrmse": overall[best["name"]]["nrmse"]["mean"],
+            "better": best["better"]["share"],
+            "verdict": best["verdict"],
+        },
         "cost": {cost: _mean([one.cost.get(cost) for one in measured]) for cost in COSTS},
         "by_horizon": [
-            {"from": low, "to": high, "nrmse": _short(part[FORECAST]["nrmse"]), "lci": part[LCI]["nrmse"]["mean"]}
+            {
+                **{"from": low, "to": high, "nrmse": _short(part[FORECAST]["nrmse"])},
+                **{"lci": part[LCI]["nrmse"]["mean"], "best_rung": part[best["name"]]["nrmse"]["mean"]},
+            }
             for low, high, part in bins
         ],
     }
@@ -130,5 +145,7 @@ def flat(line: Mapping[str, Any]) -> dict[str, Any]:
             f"{number}_minus_lci": difference["mean"],
             f"{number}_minus_lci_from": difference_low,
             f"{number}_minus_lci_to": difference_high,
+            f"{number}_minus_best_rung": found["minus_best_rung"]["mean"],
         }
-    return {**cells, "better_than_lci": line["better_than_lci"], **line["cost"]}
+    best = {"best_rung": line["best_rung"]["name"], "better_than_best_rung": line["best_rung"]["better"]}
+    return {**cells, "better_than_lci": line["better_than_lci"], **best, **line["cost"]}

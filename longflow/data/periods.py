@@ -23,6 +23,21 @@ def period_of(scans: Sequence[Scan], period: float | str | None) -> float | None
     return float(np.median(values)) if values else None
 
 
+def neighbours_in_period(times: Sequence[float], target: float, period: float) -> tuple[int, int, float]:
+    """Find the scans around a time, when every scan is repeated after each whole number of periods.
+
+    :param times: (scans,).
+    :param target: a time.
+    :param period: in the unit of the times.
+    :returns: position of the nearest scan at or before the target, of the nearest after it, and the weight of the
+        second in linear interpolation, 0 to 1. Of two scans at the same phase, the later one counts.
+    """
+    since = np.mod(target - np.asarray(times, np.float64), period)  # from a scan's last repetition to the target
+    until = period - since
+    before, after = (len(times) - 1 - int(np.argmin(one[::-1])) for one in (since, until))
+    return before, after, float(since[before] / (since[before] + until[after]))
+
+
 def _checked(case: str, cell: str, column: str) -> float:
     value = parse_time(cell)
     if value is None or value <= 0:

@@ -12,7 +12,24 @@ from longflow.demo.phantom import expected_scan
 from longflow.demo.run import CONFIGURATION, Results
 from longflow.paths import DatasetPaths
 from longflow.reading import read_json
+from longflow.tasks.forecast.ladder import CONTEXT_MEAN, LCI, LINEAR, MOTION, PERIODIC, RUNG_NAMES, RUNGS
 from longflow.tasks.forecast.metrics import nrmse
+
+#: what the rungs of the ladder are called in the table
+LADDER = {
+    LCI: "last context image (LCI)",
+    CONTEXT_MEAN: "mean of the context",
+    LINEAR: "linear extrapolation",
+    MOTION: "the last motion continued",
+    PERIODIC: "interpolation over one period",
+}
+#: what the interval of the difference to the best rung says
+VERDICTS = {
+    "better": "Compared with the best forecast without training ({}): better beyond chance.",
+    "tie": "Compared with the best forecast without training ({}): a tie, the interval of the difference contains 0.",
+    "worse": "Compared with the best forecast without training ({}): worse beyond chance.",
+    None: "Compared with the best forecast without training ({}): one subject has no interval.",
+}
 
 TITLE = "beating hearts, scanned at irregular times"
 #: training time with which everything together stays under six minutes on two cores
@@ -51,19 +68,24 @@ def results(home: Path) -> Results:
     """Compare the forecasts with the baselines and with the lowest error that is possible."""
     metrics = read_json(forecast_folder(home) / "metrics.json")["overall"]
     lci = metrics["lci"]["nrmse"]["mean"]
+    best = metrics["best_rung"]
+    rungs = {rung: metrics[rung]["nrmse"]["mean"] for rung in RUNGS if rung in metrics}
     values = {
-        "last context image (LCI)": lci,
-        "mean of the context": metrics["context_mean"]["nrmse"]["mean"],
+        **{LADDER[rung] + (" (best rung)" if rung == best["name"] else ""): value for rung, value in rungs.items()},
         "the trained network": metrics["forecast"]["nrmse"]["mean"],
         "the law itself (only noise remains)": attainable_nrmse(raw_folder(home)),
     }
-    better = metrics["better_than_lci"]
+    compared = {LCI: metrics["better_than_lci"], best["name"]: best["better"]}
     return Results(
         "Held-out subjects, each forecast compared with the acquired scan",
         ("forecast by", "NRMSE", "of LCI"),
         [(name, f"{value:.4f}", f"{value / lci:.2f} x") for name, value in values.items()],
         [
-            f"Better than LCI in {better['better']} of {better['targets']} targets.",
+            *(
+                f"Better than {RUNG_NAMES[rung]} in {better['better']} of {better['targets']} targets."
+                for rung, better in compared.items()
+            ),
+            VERDICTS[best["verdict"]].format(RUNG_NAMES[best["name"]]),
             "",
             *(f"figure      {figure}" for figure in sorted(forecast_folder(home).rglob("*.png"))),
             f"forecasts   {forecast_folder(home)}",

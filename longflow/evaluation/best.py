@@ -113,13 +113,17 @@ def rank(values: Mapping[str, Mapping[str, float]], name: str, better: Better, b
     return rows
 
 
-def member(model: ModelPaths, folds: Sequence[int]) -> dict[str, Any]:
-    """Return a model and its folds as best.json names them."""
+def member(model: ModelPaths, folds: Sequence[int], options: Mapping[str, float] | None = None) -> dict[str, Any]:
+    """Return a model and its folds as best.json names them.
+
+    :param options: of a method that has nothing to train, where they differ from its defaults.
+    """
     return {
         "method": model.method,
         "plans_name": model.plans_name,
         "configuration": model.configuration,
         "folds": list(folds),
+        **({"options": dict(options)} if options else {}),
     }
 
 

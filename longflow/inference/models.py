@@ -96,6 +96,7 @@ class Models:
 
     def settings(self) -> dict[str, Any]:
         """Return what a prediction of any task depends on apart from its scans, for sidecars."""
+        options = [dict(member.member.options) for member in self.members]
         return {
             "dataset": self.selection.dataset.name,
             "method": [member.member.model.method for member in self.members],
@@ -104,6 +105,7 @@ class Models:
             "plan_identity": [member.plans.identity(member.configuration) for member in self.members],
             "folds": [list(member.member.folds) for member in self.members],
             "mirror": self.mirror,
+            **({"options": options} if any(options) else {}),
         }
 
 
@@ -174,7 +176,7 @@ def _load(member: Member, device: torch.device, settings: PredictionSettings) ->
         files = [model.fold(fold).final for fold in member.folds]
         methods = [load_method(file, model.method, plans, model.configuration) for file in files]
     else:
-        methods = [build_method(model.method, plans, model.configuration).eval()]
+        methods = [build_method(model.method, plans, model.configuration, dict(member.options)).eval()]
     # one number for all folds; those that were measured are for the planned solver alone
     measured = max(method.steps for method in methods)
     steps = measured if settings.solver in (None, plans.inference.solver) else plans.inference.steps

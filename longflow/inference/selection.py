@@ -1,5 +1,6 @@
 """Select the trained model of a command: by its flags, by the record of longflow_find_best, or as the only one."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -19,11 +20,13 @@ class Member:
     """One model of an ensemble.
 
     :param folds: folds to average; empty for a method that has nothing to train.
+    :param options: of such a method, where they differ from its defaults; those of a trained one are with its weights.
     :raises ConfigurationError: there are too many folds.
     """
 
     model: ModelPaths
     folds: tuple[int, ...]
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self):
         if len(self.folds) > MOST_FOLDS:
@@ -136,7 +139,11 @@ def recorded_best(paths: DatasetPaths) -> Selection:
             f"{paths.best} is not what longflow_find_best writes. Run it again, or give -m and -c."
         )
     members = tuple(
-        Member(paths.model(entry["method"], entry["plans_name"], entry["configuration"]), tuple(entry["folds"]))
+        Member(
+            paths.model(entry["method"], entry["plans_name"], entry["configuration"]),
+            tuple(entry["folds"]),
+            entry.get("options", {}),
+        )
         for entry in best["members"]
     )
     for member in members:
@@ -173,6 +180,7 @@ def _is_record(best: Any) -> bool:
         and isinstance(reduction, str | None)
         and isinstance(best.get("context_rule"), str | None)
         and all(isinstance(fold, int) for fold in folds)
+        and all(isinstance(entry.get("options", {}), dict) for entry in best["members"])
         and isinstance(shrinkage, int | float)
         and 0 <= shrinkage <= 1
         and solver in (None, *get_args(Solver))

@@ -59,7 +59,7 @@ def predict_changed(
     is bit-identical to the last scan. A method that begins with noise gets one field for the whole volume, cut by the
     same windows: a volume in 3D; in 2D the same for all slices, which would not fit each other otherwise (MFM section
     3.1). Besides the scans, the memory needed is a volume in float32 for each reduction, the sums of as many slices as
-    a tile has, and what one pass takes in the network.
+    a tile has, and what one pass takes in the network. A method that needs the whole volume gets it as one tile.
 
     :param methods: the same method with the weights of different folds, in evaluation mode on ``settings.device``.
     :param scans: (scans, channels, z, y, x), float32, in the normal form.
@@ -68,12 +68,13 @@ def predict_changed(
     :returns: one volume (channels, z, y, x), float32, for each wanted reduction.
     :raises ModelError: a prediction is not a finite number.
     """
-    configuration, count = methods[0].configuration, len(scans)
+    configuration, count, whole = methods[0].configuration, len(scans), methods[0].whole_volume
     if computes_bf16(settings.device):  # the layout of training; in float32 it is no faster
         for method in methods:
             method.to(memory_format=channels_last(len(configuration.patch_size)))
-    padded, inside = pad_to_tile(scans, configuration.tile, "edge")
-    flat = len(configuration.patch_size) == 2
+    tile = scans.shape[-3:] if whole else configuration.tile
+    padded, inside = pad_to_tile(scans, tile, "edge")
+    flat = len(configuration.patch_size) == 2 and not whole
     stack = padded
     if methods[0].noise:  # as one more scan, so that both are cut at once
         stack = np.concatenate([padded, noise_field(padded.shape[1:], flat, settings.seed)[None]])
@@ -86,7 +87,7 @@ def predict_changed(
         changes = _mean_change(methods, stacked, stacked[:, count - 1], batch_of, settings)
         return {name: change.unsqueeze(-3) if flat else change for name, change in changes.items()}
 
-    weight = gaussian_weight(tuple(configuration.tile), torch.float32)
+    weight = torch.ones(tile) if whole else gaussian_weight(tuple(tile), torch.float32)
     changes = weighted_slices(stack, weight, settings.step, predict_changes, SLICES_PER_PASS if flat else 1)
     last = padded[(-1, slice(None), *inside)]
     predicted = {name: np.empty(last.shape, np.float32) for name in settings.reductions or methods[0].reductions}

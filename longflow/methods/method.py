@@ -4,6 +4,7 @@ A method builds its network from the plans, names the samples it learns from, an
 and ``predict(batch) -> volumes``. The trainer, the predictor and the evaluation know nothing else about it.
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -61,6 +62,8 @@ class Method(nn.Module):
         a :class:`~longflow.networks.registry.NetworksFor` lists those of installed packages too. With another one than
         the default its name is ``{method}-{network}``, and it is made with ``network=NAME``.
     :cvar uses_covariates: whether ``Batch.covariates`` are conditions of its network.
+    :cvar whole_volume: whether :meth:`predict` needs all voxels of a scan at once, in 3D, rather than tiles of the
+        patch size.
     :cvar noise: whether predictions begin with noise (``Batch.noise``, ``PhaseBatch.noise``).
     :cvar stages: shares of a run at which its stages begin, 0 first. Each is a training of its own, with a schedule,
         moments, averages and best weights of its own. It continues from the averaged weights of the stage before. The
@@ -80,6 +83,7 @@ class Method(nn.Module):
     mirrors: bool = False
     networks: ClassVar[tuple[str, ...]] = ()
     uses_covariates: ClassVar[bool] = False
+    whole_volume: ClassVar[bool] = False
     noise: ClassVar[bool] = False
     stages: ClassVar[tuple[float, ...]] = (0.0,)
     integrates: ClassVar[bool] = False
@@ -115,6 +119,11 @@ class Method(nn.Module):
             gradient_clip=training.gradient_clip,
             ema_decay=training.ema_decay,
         )
+
+    @property
+    def most_scans(self) -> int:
+        """Most context scans that a forecast is made from, the latest; all where there is no training to fit them."""
+        return self.plans.temporal.sequence_length if self.trains else sys.maxsize
 
     @property
     def augmented(self) -> bool:

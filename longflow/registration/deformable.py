@@ -49,7 +49,7 @@ def deformations(scans: Sequence[sitk.Image], backend: str) -> list[sitk.Image]:
     :param backend: "syn" or "demons".
     :returns: a displacement field for each scan on that grid, float64 vectors in mm (x, y, z).
     """
-    scans = [_normalised(scan) for scan in scans]
+    scans = [normalised(scan) for scan in scans]
     if backend == "syn":
         return _groupwise(scans, _by_syn, SYN_ROUNDS, None)
     fields = None
@@ -60,7 +60,7 @@ def deformations(scans: Sequence[sitk.Image], backend: str) -> list[sitk.Image]:
     return [on_grid(field, scans[0]) for field in fields]
 
 
-def _normalised(image: sitk.Image) -> sitk.Image:
+def normalised(image: sitk.Image) -> sitk.Image:
     """Scale intensities to 0 to 1 between two percentiles of the body, which makes visits comparable."""
     image = sitk.Cast(image, sitk.sitkFloat32)
     array = sitk.GetArrayViewFromImage(image)

@@ -13,8 +13,12 @@ from longflow.files import write_json
 from longflow.task import all_tasks
 
 OVERALL = {
-    **{name: {"nrmse": {"mean": mean}} for name, mean in (("lci", 0.1), ("context_mean", 0.09), ("forecast", 0.05))},
+    **{
+        name: {"nrmse": {"mean": mean}}
+        for name, mean in (("lci", 0.1), ("context_mean", 0.09), ("motion", 0.08), ("forecast", 0.05))
+    },
     "better_than_lci": {"better": 3, "targets": 4},
+    "best_rung": {"name": "motion", "better": {"better": 2, "targets": 4}, "verdict": "tie"},
 }
 
 
@@ -48,7 +52,9 @@ def test_commands_are_run_as_shown_and_results_are_compared_with_lci(play, tmp_p
     positions = [shown.index(f"$ {typed}") for typed in ran]
     assert positions == sorted(positions)
     assert "0.0500" in shown and "0.50 x" in shown and "0.90 x" in shown
-    assert "Better than LCI in 3 of 4 targets" in shown
+    assert "Better than LCI in 3 of 4 targets" in shown and "Better than motion in 2 of 4 targets" in shown
+    assert "the last motion continued (best rung)" in shown and "linear" not in shown
+    assert "without training (motion): a tie" in shown
 
 
 def test_every_task_of_longflow_has_a_demo_with_the_four_functions(capsys):

@@ -49,6 +49,21 @@ def test_everything_is_trained_predicted_and_measured_on_the_same_targets(datase
     assert row["nrmse"] == pytest.approx(nrmse(last, target))
 
 
+def test_rungs_of_targets_are_measured_once(dataset, play, monkeypatch):
+    """They depend on targets and context alone, and a registration takes seconds."""
+    steps, measured = [], module.evaluate_pairs
+
+    def evaluate_pairs(pairs, progress=None, step=None):
+        steps.append(step)
+        return measured(pairs, 1, progress, step)
+
+    monkeypatch.setattr(module, "evaluate_pairs", evaluate_pairs)
+    outcomes, _ = play(comparison_of(dataset, CRONOS, LCI, seeds=(0, 1)))
+    assert steps == [0.5, None, None]
+    first, *others = ([row for row in outcome.rows if row["method"] != "forecast"] for outcome in outcomes)
+    assert {row["method"] for row in first} >= {"lci", "motion"} and all(rows == first for rows in others)
+
+
 def test_a_finished_comparison_repeats_nothing(dataset, play):
     comparison = comparison_of(dataset, CRONOS, LCI)
     first, _ = play(comparison)

@@ -113,6 +113,15 @@ def test_a_baseline_needs_no_solver(dataset):
     assert load_on_cpu(selection).members
 
 
+def test_options_of_a_method_without_training_come_from_the_record_and_are_in_the_sidecar(dataset):
+    model = dataset.model("motion", "longflowPlans", "3d_fullres")
+    write_plans(read_plans(dataset.plans()), model.plans)
+    usual, other = (load_on_cpu(Selection(dataset, (Member(model, (), given),))) for given in ({}, {"step": 0.75}))
+    assert usual.members[0].methods[0].options == {"step": 0.5} and "options" not in usual.settings()
+    assert other.members[0].methods[0].options == {"step": 0.75}
+    assert other.settings()["options"] == [{"step": 0.75}]
+
+
 def test_what_does_not_fit(dataset, forecasting):
     with pytest.raises(ConfigurationError, match="model for the task 'forecast', not for 'segment'"):
         load_on_cpu(forecasting, "segment")

@@ -39,6 +39,23 @@ def test_every_voxel_comes_back_at_its_place(dimensions, shape):
     assert np.array_equal(found, context[-1])
 
 
+@pytest.mark.parametrize("dimensions", [2, 3])
+@pytest.mark.parametrize("shape", [(2, 5, 6), (9, 17, 13)])
+def test_a_method_that_needs_the_whole_volume_gets_it_once(dimensions, shape):
+    seen = []
+
+    def mean_of_all(batch):
+        seen.append(tuple(batch.context.shape))
+        return patch_mean(batch)
+
+    method = method_of(mean_of_all, dimensions=dimensions)
+    type(method).whole_volume = True
+    context = coordinates(shape)
+    found = predict(method, context)["forecast"]
+    assert seen == [(1, *context.shape)]
+    np.testing.assert_allclose(found, context[-1].mean(), rtol=1e-5)
+
+
 def gaussian(tile):
     """nnU-Net's: a delta in the middle, blurred by an eighth of the size, zeros raised to the smallest weight."""
     delta = np.zeros(tile)

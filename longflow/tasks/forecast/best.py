@@ -7,7 +7,8 @@ squared error is quadratic in s, so three sums over the voxels of a target hold 
 
 and those of an ensemble, d = (d_i + d_j) / 2, follow from the products d_i.d_j. So each volume is read once, whatever
 the number of candidates. The mean over subjects of NRMSE, a sum of square roots of such quadratics, is then evaluated
-on a grid of s. LCI itself (s = 0) is a candidate, so the choice is never worse than LCI on the cross-validation.
+on a grid of s. LCI itself (s = 0) and every other rung of the ladder (``ladder.py``; ``motion`` with every step) are
+candidates, so the choice is never worse than any of them on the cross-validation.
 
 A candidate and an s that were chosen on the same targets they are judged on look slightly better than they are. So the
 whole choice is repeated without each fold in turn and judged on that fold: the ``nested`` figures. What they do not
@@ -19,6 +20,7 @@ All these forecasts are of single folds, but predictions average them all. So at
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -33,12 +35,15 @@ from longflow.files import write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.reading import read_json
-from longflow.tasks.forecast.comparison import CONTEXT_MEAN, LCI
+from longflow.tasks.forecast.ladder import CONTEXT_MEAN, LCI, MOTION, read_given, rung_names, rungs
 from longflow.tasks.forecast.metrics import value_range
-from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction, find_pairs, forecasts_of_folder, last_and_mean
+from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction, find_pairs, forecasts_of_folder
 
 #: the reduction of the baselines, which have only one
 BASELINE_REDUCTION = "forecast"
+
+#: the steps of ``motion`` that are tried, by candidate
+MOTION_STEPS = {f"{MOTION},step={step:g}": step for step in (0.25, 0.5, 0.75, 1.0)}
 
 #: the shrinkages that are tried
 SHRINKAGES = np.round(np.linspace(0, 1, 101), 2)
@@ -65,7 +70,7 @@ class Source:
 class Candidate:
     """A mean of sources.
 
-    :param members: positions of sources; the context mean has the position after the last source, LCI none.
+    :param members: positions of sources; the rungs of the ladder come after the last source, LCI has none.
     """
 
     name: str
@@ -114,16 +119,17 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     """Choose model or ensemble, reduction and shrinkage; write best.json and best.csv.
 
     :returns: content of best.json: candidate, members (method, plans_name, configuration, folds), reduction,
-        shrinkage, average_of_folds, nrmse (of single folds), lci_nrmse, context_mean_nrmse, nested, table (a row for
-        each candidate, best first).
+        shrinkage, average_of_folds, nrmse (of single folds), lci_nrmse, context_mean_nrmse, best_rung, best_rung_nrmse,
+        motion_step, nested, table (a row for each candidate, best first).
     :raises NotFoundError: nothing is trained yet.
     :raises DataError: validation predictions are missing or differ between models in targets or context.
     """
     models, folds = comparable_models(dataset, dataset.models())
     description = read_description(dataset.raw / "dataset.json")
     sources, targets = collect_targets(models, folds, dataset, description)
-    candidates = all_candidates(sources)
-    sums = sum_targets(targets, processes, progress)
+    ladder = rung_names([pair for pair, _ in targets], MOTION_STEPS)
+    candidates = all_candidates(sources, ladder)
+    sums = sum_targets(targets, ladder, processes, progress)
     curves, kept = nrmse_curves(candidates, sums, [pair.subject for pair, _ in targets])
     subjects = [targets[index][0].subject for index in kept]
     of_fold = np.array([targets[index][0].fold for index in kept])
@@ -132,6 +138,8 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     position, shrinkage = first_minimum(means)
     # whatever is shrunk to nothing is LCI
     chosen = candidates[position] if SHRINKAGES[shrinkage] > 0 else candidates[0]
+    unshrunk = {rung: float(means[place, -1]) for place, rung in enumerate(ladder)}
+    best_rung = min(ladder, key=lambda rung: unshrunk[rung])
     best = {
         "dataset": dataset.name,
         "candidate": chosen.name,
@@ -140,7 +148,10 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
         "average_of_folds": None,
         "nrmse": float(means[position, shrinkage]),
         "lci_nrmse": float(means[0, 0]),
-        "context_mean_nrmse": float(means[1, -1]),
+        "context_mean_nrmse": unshrunk[CONTEXT_MEAN],
+        "best_rung": best_rung,
+        "best_rung_nrmse": unshrunk[best_rung],
+        "motion_step": MOTION_STEPS[min(MOTION_STEPS, key=lambda rung: unshrunk[rung])],
         "nested": nested_estimate(curves, candidates, subjects, of_fold),
         "folds": folds,
         "subjects": len(set(subjects)),
@@ -245,12 +256,15 @@ def _reductions(model: ModelPaths, folds: Sequence[int]) -> list[str]:
     return sorted(set.intersection(*written))
 
 
-def all_candidates(sources: Sequence[Source]) -> list[Candidate]:
-    """List LCI, the context mean, every source, and every mean of two models; simpler ones first, as they win ties.
+def all_candidates(sources: Sequence[Source], ladder: Sequence[str]) -> list[Candidate]:
+    """List the rungs, every source, and every mean of two models; simpler ones first, as they win ties.
 
     Both models of an ensemble are reduced alike.
+
+    :param ladder: the rungs, LCI first.
     """
-    baselines = [Candidate(LCI, ()), Candidate(CONTEXT_MEAN, (len(sources),))]
+    others = [Candidate(rung, (position,)) for position, rung in enumerate(ladder[1:], start=len(sources))]
+    baselines = [Candidate(LCI, ()), *others]
     singles = [Candidate(source.name, (index,)) for index, source in enumerate(sources)]
     ensembles = [
         Candidate(f"{one.name} + {two.name}", (i, j))
@@ -261,25 +275,29 @@ def all_candidates(sources: Sequence[Source]) -> list[Candidate]:
 
 
 def sum_targets(
-    targets: Sequence[Target], processes: int | None = None, progress: Progress | None = None
+    targets: Sequence[Target],
+    ladder: Sequence[str],
+    processes: int | None = None,
+    progress: Progress | None = None,
 ) -> list[Sums]:
     """Sum the voxels of every target, in parallel."""
-    volumes_at_peak = len(targets[0][1]) + 6  # measured: 5 in addition to the predictions
+    volumes_at_peak = len(targets[0][1]) + len(ladder) + 48  # the vectors of a motion are the most of it
     fitting = processes_that_fit(processes, [peak_bytes(pair.reference, volumes_at_peak) for pair, _ in targets])
     tasks = {target[0].label: target for target in targets}
-    sums = dict(for_each_subject(sum_target, tasks, fitting, progress))
+    sums = dict(for_each_subject(partial(sum_target, ladder=tuple(ladder)), tasks, fitting, progress))
     return [sums[name] for name in tasks]
 
 
-def sum_target(target: Target) -> Sums:
-    """Sum the voxels of one target; its volumes are read once. The context mean is the last prediction."""
+def sum_target(target: Target, ladder: Sequence[str]) -> Sums:
+    """Sum the voxels of one target; its volumes are read once. The rungs but LCI are the last predictions."""
     pair, files_of_sources = target
     reference = read_scan(pair.reference)
-    lci, mean = last_and_mean(pair, reference)
-    predictions = [read_like(files, reference, pair.reference[0], OWN_GRID) for files in files_of_sources]
+    of_rungs = dict(rungs(read_given(pair, reference), MOTION_STEPS))
+    lci = of_rungs[LCI]
+    predictions = [read_like(files, reference, pair.reference[0], OWN_GRID).array for files in files_of_sources]
+    predictions += [of_rungs[rung] for rung in ladder[1:]]
     channels = [
-        _channel_sums([one.array[c] for one in [*predictions, mean]], reference.array[c], lci.array[c])
-        for c in range(len(reference.array))
+        _channel_sums([one[c] for one in predictions], reference.array[c], lci[c]) for c in range(len(reference.array))
     ]
     dd, dr, rr = (np.stack(parts) for parts in zip(*channels, strict=True))
     ranges = np.array([value_range(channel) for channel in reference.array])
@@ -367,15 +385,17 @@ def _record(
 ) -> dict[str, Any]:
     """What to predict with, for best.json.
 
-    LCI and the context mean have no folds. Each gets a folder next to the trained models, with the plans and
-    dataset.json of the first one, so that it is predicted with like any other.
+    A rung of the ladder has no folds. It gets a folder next to the trained models, with the plans and dataset.json of
+    the first one, so that it is predicted with like any other.
     """
-    if candidate.name in (LCI, CONTEXT_MEAN):
+    if not candidate.members or candidate.members[0] >= len(sources):
         model = sources[0].model
-        baseline = dataset.model(candidate.name, model.plans_name, model.configuration)
+        step = MOTION_STEPS.get(candidate.name)
+        baseline = dataset.model(MOTION if step else candidate.name, model.plans_name, model.configuration)
         for source, copy in ((model.plans, baseline.plans), (model.dataset_json, baseline.dataset_json)):
             write_json(read_json(source), copy)
-        return {"members": [member(baseline, [])], "reduction": BASELINE_REDUCTION}
+        options = {"step": step} if step else None
+        return {"members": [member(baseline, [], options)], "reduction": BASELINE_REDUCTION}
     members = [sources[index] for index in candidate.members]
     return {"members": [member(source.model, folds) for source in members], "reduction": members[0].reduction}
 

@@ -1,7 +1,8 @@
-"""Compare forecasts with the acquired scans, next to LCI and the mean of the context scans."""
+"""Compare forecasts with the acquired scans, next to the ladder of baselines without training."""
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 
 from longflow.data.images import read_scan
 from longflow.evaluation.evaluation import (
@@ -17,9 +18,13 @@ from longflow.evaluation.references import dataset_folders, peak_bytes, read_lik
 from longflow.evaluation.summary import Row
 from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
-from longflow.tasks.forecast.comparison import COMPARISON_DEFINITIONS, CONTEXT_MEAN, FORECAST, LCI, compare
+from longflow.paths import DatasetPaths
+from longflow.reading import read_json
+from longflow.registration.motion import STEP
+from longflow.tasks.forecast.comparison import COMPARISON_DEFINITIONS, FORECAST, compare
+from longflow.tasks.forecast.ladder import MOTION, read_given, rungs
 from longflow.tasks.forecast.metrics import CHANGED_THRESHOLD, ForecastVolumes
-from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction, find_pairs, forecasts_of_folder, last_and_mean
+from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction, find_pairs, forecasts_of_folder
 from longflow.tasks.forecast.task import TASK
 
 #: of metrics.csv, before the numbers
@@ -28,8 +33,8 @@ PLACE = ("case", "subject", "target_time", "horizon", "method")
 #: file in the folder of predictions
 FIGURE = f"{FIGURES}/forecasts.png"
 
-#: volumes of float32 that evaluating a target holds at the peak, float64 intermediates included (measured: 11)
-_VOLUMES_AT_PEAK = 12
+#: volumes of float32 that evaluating a target holds at the peak: most are the vectors of a motion, in float64
+_VOLUMES_AT_PEAK = 48
 
 
 def columns() -> list[str]:
@@ -54,7 +59,8 @@ def evaluate_forecasts(job: EvaluationJob, progress: Progress | None = None) -> 
     pairs, without = find_pairs(forecasts, folders, job.description)
     subjects, cases = [pair.subject for pair in pairs], [pair.case for pair in pairs]
     checked = check_predictions(job, TASK.words, subjects, cases, without)
-    rows = evaluate_pairs(pairs, job.processes, progress)
+    step = chosen_step(job.raw.name)
+    rows = evaluate_pairs(pairs, job.processes, progress, step)
     definitions = {metric.name: metric.definition for metric in metrics_of(TASK)}
     results = {
         "predictions": str(job.predictions),
@@ -64,43 +70,59 @@ def evaluate_forecasts(job: EvaluationJob, progress: Progress | None = None) -> 
         **checked,
         "definitions": {**definitions, **COMPARISON_DEFINITIONS},
         "changed_threshold": CHANGED_THRESHOLD,
+        "motion_step": step,
         **compare(rows, definitions),
     }
     write_csv(columns(), rows, job.predictions / METRICS_CSV)
     write_json(results, job.predictions / METRICS_JSON)
-    draw_forecasts(pairs, job.predictions / FIGURE, job.description.time_unit)
+    ladder = results["overall"]["best_rung"]["name"], step
+    draw_forecasts(pairs, job.predictions / FIGURE, job.description.time_unit, ladder)
     return Evaluation(results, (METRICS_CSV, METRICS_JSON, FIGURE), partial(show_forecasts, results))
 
 
 def evaluate_pairs(
-    pairs: Sequence[ForecastPrediction], processes: int | None = None, progress: Progress | None = None
+    pairs: Sequence[ForecastPrediction],
+    processes: int | None = None,
+    progress: Progress | None = None,
+    step: float | None = STEP,
 ) -> list[Row]:
     """Measure forecasts and baselines.
 
-    :returns: three rows for every pair (forecast, LCI, context mean), in the order of the pairs.
+    :param step: of ``motion``; None: the forecasts alone, where the rungs of these targets are known.
+    :returns: rows for every pair (forecast, and each rung of the ladder that is defined), in the order of the pairs.
     """
     fitting = processes_that_fit(processes, [peak_bytes(pair.reference, _VOLUMES_AT_PEAK) for pair in pairs])
-    work = partial(evaluate_pair, metrics=metrics_of(TASK))
+    work = partial(evaluate_pair, metrics=metrics_of(TASK), step=step)
     rows = dict(for_each_subject(work, {pair.case: pair for pair in pairs}, fitting, progress))
     return [row for pair in pairs for row in rows[pair.case]]
 
 
-def evaluate_pair(pair: ForecastPrediction, metrics: Sequence[Metric]) -> list[Row]:
-    """Measure one target: forecast, LCI, context mean.
+def evaluate_pair(pair: ForecastPrediction, metrics: Sequence[Metric], step: float | None = STEP) -> list[Row]:
+    """Measure one target: the forecast, and every rung of the ladder.
 
+    :param step: of ``motion``; None: the forecast alone.
     :raises DataError: grids differ, or a file cannot be read; it is named.
     """
     reference = read_scan(pair.reference)
     forecast = read_like(pair.images, reference, pair.reference[0], OWN_GRID)
-    last_context, context_mean = last_and_mean(pair, reference)
-    volumes = {FORECAST: forecast, LCI: last_context, CONTEXT_MEAN: context_mean}
-    spacing = reference.geometry.array_spacing
+    given, spacing = read_given(pair, reference), reference.geometry.array_spacing
+    ladder = () if step is None else rungs(given, {MOTION: step})
     place = {name: getattr(pair, name) for name in PLACE if name != "method"}
     return [
         {
             **place,
             "method": method,
-            **compute_metrics(metrics, ForecastVolumes(volume.array, reference.array, spacing, last_context.array)),
+            **compute_metrics(metrics, ForecastVolumes(array, reference.array, spacing, given.last.array)),
         }
-        for method, volume in volumes.items()
+        for method, array in chain([(FORECAST, forecast.array)], ladder)
     ]
+
+
+def chosen_step(dataset: str) -> float:
+    """Return the step of ``motion`` that longflow_find_best chose for a dataset; the default before it has run.
+
+    :param dataset: Dataset101_Name.
+    """
+    best = DatasetPaths(dataset).best
+    step = read_json(best, dict).get("motion_step") if best.is_file() else None
+    return float(step) if isinstance(step, int | float) else STEP

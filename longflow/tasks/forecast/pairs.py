@@ -7,7 +7,6 @@ from pathlib import Path
 
 from longflow.data.covariates import Covariates
 from longflow.data.dataset import DatasetDescription, is_name, sidecar_path
-from longflow.data.images import Volume
 from longflow.errors import DataError
 from longflow.evaluation.references import (
     Files,
@@ -16,7 +15,6 @@ from longflow.evaluation.references import (
     all_channels,
     joined_names,
     predicted_cases,
-    read_like,
     read_sidecar,
 )
 from longflow.tasks.forecast.task import TASK
@@ -59,7 +57,7 @@ def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[F
 
 def _forecast(folder: Path, case: str, description: DatasetDescription) -> ForecastPrediction:
     path = sidecar_path(folder, case)
-    purpose = "the context scans that LCI and the context mean are computed from"
+    purpose = "the context scans that LCI and the other baselines are computed from"
     sidecar = read_sidecar(path, SIDECAR_KEYS, TASK.words, purpose)
     context = sidecar["context"]
     if not context or not isinstance(context, list):
@@ -119,7 +117,7 @@ def find_pairs(
         if missing := [case for (_, case), files in zip(in_order, context, strict=True) if files is None]:
             raise DataError(
                 f"The context scans {', '.join(missing)} of the forecast {forecast.case} are in none of: {library}. "
-                "LCI and the context mean are computed from them. Give the folder they were predicted from: -r FOLDER"
+                "LCI and the other baselines are made of them. Give the folder they were predicted from: -r FOLDER"
             )
         pairs.append(replace(forecast, reference=reference, context_images=context))
     if not pairs:
@@ -129,16 +127,3 @@ def find_pairs(
             f"in: {library}. Give the folder that holds the acquired scans: -r FOLDER"
         )
     return pairs, without
-
-
-def last_and_mean(pair: ForecastPrediction, reference: Volume) -> tuple[Volume, Volume]:
-    """Read the last context image and the mean of the context scans, float32; one scan is in memory at a time.
-
-    :param reference: of the pair; all scans must have its grid.
-    """
-    total = None
-    for files in pair.context_images:
-        last = read_like(files, reference, pair.reference[0], OWN_GRID)
-        total = last.array.astype("float64") if total is None else total + last.array
-    mean = (total / len(pair.context_images)).astype("float32")
-    return last, Volume(mean, last.geometry, last.data_type)

@@ -143,14 +143,7 @@ class Forecaster(Predictor[ForecastRequest]):
         :param given: times of all scans that are given and of the target.
         :returns: for each member, for each forecast to average: positions in ``given.context``.
         """
-        return [
-            choose_contexts(
-                self.rule,
-                given,
-                member.plans.temporal.sequence_length if member.methods[0].trains else len(given.context),
-            )
-            for member in self.models.members
-        ]
+        return [choose_contexts(self.rule, given, member.methods[0].most_scans) for member in self.models.members]
 
     def taken(self, given: Times) -> list[int]:
         """Return the scans that any member takes: ascending positions in ``given.context``."""

@@ -10,11 +10,13 @@ from rich.table import Table
 
 from longflow.evaluation.metric import Metric, metrics_of
 from longflow.report.tables import MOST_ROWS, counted, folds_in_words, new_table, short_name, show_further_rows, span
+from longflow.tasks.forecast.comparison import FORECAST, verdict
+from longflow.tasks.forecast.ladder import LCI, RUNG_NAMES, RUNGS
 from longflow.tasks.forecast.task import TASK
 
 #: own metrics of the table in this order; those of installed packages follow
 SHOWN = ("nrmse", "psnr", "ssim", "mae", "changed_nrmse", "skill")
-METHOD_NAMES = {"forecast": "forecast", "lci": "LCI", "context_mean": "context mean"}
+METHOD_NAMES = {FORECAST: "forecast", **RUNG_NAMES}
 
 
 def show_forecasts(results: Mapping[str, Any], console: Console) -> None:
@@ -24,22 +26,18 @@ def show_forecasts(results: Mapping[str, Any], console: Console) -> None:
     """
     overall, metrics = results["overall"], _shown_metrics(results["overall"])
     console.print(_overall_table(overall, metrics, ", ".join(results["methods"])))
+    console.print(_ladder_table(overall))
     if len(results["by_horizon"]) > 1:
         console.print(_horizon_table(results["by_horizon"], results["time_unit"]))
-    better = overall["better_than_lci"]
-    if better["share"] is not None:
-        console.print(
-            f"Better than LCI in {better['better']} of {better['targets']} targets ({better['share']:.0%}"
-            + (f", interval {span(better['interval'], '.0%')}" if better["interval"] else "")
-            + ").",
-            highlight=False,
-        )
-    _show_difference(overall, console)
+    _show_against(LCI, overall["better_than_lci"], overall["difference_to_lci"], console)
+    best = overall["best_rung"]
+    if best["name"] != LCI:
+        _show_against(best["name"], best["better"], best["difference"], console)
     if undefined := [
         f"{' '.join(metric.title().split())} of {label}: {overall[method][metric.name]['undefined']}"
         for method, label in METHOD_NAMES.items()
         for metric in metrics
-        if overall[method][metric.name]["undefined"]
+        if method in overall and overall[method][metric.name]["undefined"]
     ]:
         text = escape("; ".join(undefined))
         console.print(f"Targets excluded because a number is not defined: {text}.", highlight=False)
@@ -53,17 +51,44 @@ def _shown_metrics(overall: Mapping[str, Any]) -> list[Metric]:
 
 
 def _overall_table(overall: Mapping[str, Any], metrics: Sequence[Metric], forecast_name: str) -> Table:
-    """A row for each number, a column for each method and for the forecast's difference to LCI."""
+    """A row for each number; columns for the forecast, the best rung and LCI, and its differences to both."""
     title = f"{overall['targets']} targets of {overall['subjects']} subjects: mean over subjects, 95 % interval"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
     table.add_column(escape(f"forecast\n({forecast_name})"), justify="right", style="bold")
-    for heading in ("last context\nimage (LCI)", "context\nmean", "forecast\n− LCI"):
+    best = overall["best_rung"]
+    compared = {LCI: ("last context\nimage (LCI)", overall["difference_to_lci"])}
+    if best["name"] != LCI:
+        compared = {best["name"]: (f"best rung\n({RUNG_NAMES[best['name']]})", best["difference"]), **compared}
+    for heading, _ in compared.values():
         table.add_column(heading, justify="right")
+    for rung in compared:
+        table.add_column(f"forecast\n− {RUNG_NAMES[rung]}", justify="right")
     for metric in metrics:
-        cells = [_cell(overall[method][metric.name], metric) for method in METHOD_NAMES]
-        difference = _cell(overall["difference_to_lci"][metric.name], metric, sign="+")
-        table.add_row(escape(metric.title()), *cells, difference)
+        cells = [_cell(overall[method][metric.name], metric) for method in (FORECAST, *compared)]
+        cells += [_cell(difference[metric.name], metric, sign="+") for _, difference in compared.values()]
+        table.add_row(escape(metric.title()), *cells)
+    if metrics and best["name"] != LCI and best["skill_against_best_rung"]["mean"] is not None:
+        skill = _cell(best["skill_against_best_rung"], next(one for one in metrics_of(TASK) if one.name == "skill"))
+        table.add_row("skill against\nthe best rung", skill)
+    return table
+
+
+def _ladder_table(overall: Mapping[str, Any]) -> Table:
+    """A row for each forecast without training, best first; those that lack a target come last."""
+    table = new_table("Without training (the ladder)", "rung", "NRMSE", "of LCI", "NRMSE,\nchanged region", "targets")
+    best, lci = overall["best_rung"]["name"], overall[LCI]["nrmse"]["mean"]
+    found = {rung: overall[rung]["nrmse"] for rung in RUNGS if rung in overall}
+    for rung in sorted(found, key=lambda one: (one != best, found[one]["mean"] is None, found[one]["mean"])):
+        mean, changed = found[rung]["mean"], overall[rung].get("changed_nrmse", {"mean": None})["mean"]
+        table.add_row(
+            RUNG_NAMES[rung] + (" (best)" if rung == best else ""),
+            _number(mean, ".4f"),
+            _number(mean / lci if mean is not None and lci else None, ".3f"),
+            _number(changed, ".4f"),
+            str(overall["targets_of_rung"][rung]),
+            style="bold" if rung == best else None,
+        )
     return table
 
 
@@ -75,11 +100,14 @@ def _horizon_table(bins: Sequence[Mapping[str, Any]], time_unit: str) -> Table:
     table.add_column(f"horizon\n\\[{time_unit}]", justify="right", no_wrap=True)
     table.add_column("targets", justify="right")
     table.add_column("NRMSE\nforecast", justify="right", style="bold", no_wrap=True)
-    for heading in ("\nLCI", "context\nmean", "\nskill", "better\nthan LCI"):
+    best = bins[0]["best_rung"]["name"]
+    methods = (FORECAST, *dict.fromkeys((best, LCI)))
+    against = RUNG_NAMES[best]
+    for heading in (*(f"\n{RUNG_NAMES[rung]}" for rung in methods[1:]), "\nskill", f"better than\n{against}"):
         table.add_column(heading, justify="right", no_wrap=True)
     for part in bins:
-        low, high, better = part["from"], part["to"], part["better_than_lci"]["share"]
-        cells = [part[method]["nrmse"]["mean"] for method in METHOD_NAMES]
+        low, high, better = part["from"], part["to"], part["best_rung"]["better"]["share"]
+        cells = [part[method]["nrmse"]["mean"] for method in methods]
         table.add_row(
             f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}",
             str(part["targets"]),
@@ -104,15 +132,23 @@ def _number(value: float | None, form: str) -> str:
     return "not defined" if value is None else format(value, form)
 
 
-def _show_difference(overall: Mapping[str, Any], console: Console) -> None:
-    difference = overall["difference_to_lci"]["nrmse"]
+def _show_against(rung: str, better: Mapping[str, Any], differences: Mapping[str, Any], console: Console) -> None:
+    """Print in how many targets the forecast is better than a rung, and the difference with its verdict."""
+    name = RUNG_NAMES[rung]
+    if better["share"] is not None:
+        console.print(
+            f"Better than {name} in {better['better']} of {better['targets']} targets ({better['share']:.0%}"
+            + (f", interval {span(better['interval'], '.0%')}" if better["interval"] else "")
+            + ").",
+            highlight=False,
+        )
+    difference = differences["nrmse"]
     if difference["mean"] is None:
         return
-    text = f"NRMSE of the forecast minus that of LCI: {difference['mean']:+.4f}"
-    if difference["interval"]:
-        low, high = difference["interval"]
-        verdict = "better than LCI" if high < 0 else "worse than LCI" if low > 0 else "no difference is within it"
-        text += f" (95 % interval over subjects {span([low, high], '+.4f')}: {verdict})"
+    text = f"NRMSE of the forecast minus that of {name}: {difference['mean']:+.4f}"
+    if interval := difference["interval"]:
+        words = {"better": f"better than {name}", "worse": f"worse than {name}", "tie": f"a tie with {name}"}
+        text += f" (95 % interval over subjects {span(interval, '+.4f')}: {words[verdict(interval)]})"
     console.print(f"{text}.", highlight=False)
 
 
@@ -121,11 +157,13 @@ def show_best(best: Mapping[str, Any], console: Console) -> None:
 
     :param best: content of best.json.
     """
+    rung = best["best_rung"] != LCI
     console.print(_candidate_table(best))
     show_further_rows(best["table"], console)
     console.print(
         f"Chosen: [bold]{escape(short_name(best['candidate']))}[/] with s = {best['shrinkage']:.2f}; "
-        f"NRMSE {best['nrmse']:.5f}, LCI {best['lci_nrmse']:.5f}.",
+        f"NRMSE {best['nrmse']:.5f}, LCI {best['lci_nrmse']:.5f}"
+        + (f", best rung without training ({best['best_rung']}) {best['best_rung_nrmse']:.5f}." if rung else "."),
         highlight=False,
     )
     if best["nested"]:

@@ -36,11 +36,11 @@ class Forecast(Task):
         needs="at least 2 scans",
         help={
             "predict": "Forecasts: the rows of scans.csv without an image, or the times of -t.",
-            "evaluate": "Forecasts: compared with the acquired scans, next to the last context image (LCI) and the "
-            "mean of the context scans.",
-            "find_best": "Forecasts: method, configuration, ensemble of two, reduction and shrinkage towards the last "
-            "context image (LCI), by the lowest NRMSE; the rule that takes context scans; for a flow, the cheapest "
-            "solver of those that are alike.",
+            "evaluate": "Forecasts: compared with the acquired scans, next to the forecasts without training (last "
+            "context image, context mean, linear, motion, periodic).",
+            "find_best": "Forecasts: method (trained or not), configuration, ensemble of two, reduction and shrinkage "
+            "towards the last context image (LCI), by the lowest NRMSE; the rule that takes context scans; for a flow, "
+            "the cheapest solver of those that are alike.",
             "demo": "the next scans of beating hearts",
         },
     )

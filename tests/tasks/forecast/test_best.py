@@ -10,6 +10,7 @@ from longflow.inference.selection import recorded_best
 from longflow.reading import read_json
 from longflow.tasks.forecast import best as best_module
 from longflow.tasks.forecast.best import (
+    MOTION_STEPS,
     SHRINKAGES,
     all_candidates,
     find_best,
@@ -51,9 +52,9 @@ def scans(paths, write_scan):
 def train(paths, scans, write_forecast):
     """Write what a trained model leaves behind: predictions = LCI + share of the change + noise."""
 
-    def write(method, seed, share, noise, reductions=("last",), configuration="3d_fullres", folds=(0, 1), skip=()):
+    def write(method, seed, share, noise, reductions=("last",), folds=(0, 1), skip=(), **sidecar):
         generator = np.random.default_rng(seed)
-        model = paths.model(method, "longflowPlans", configuration)
+        model = paths.model(method, "longflowPlans", "3d_fullres")
         write_json({"plans": 1}, model.plans)
         write_json({"dataset": 1}, model.dataset_json)
         for fold in folds:
@@ -67,7 +68,7 @@ def train(paths, scans, write_forecast):
                     prediction = last + share * (wanted - last) + noise * generator.standard_normal(SHAPE)
                     folder = model.fold(fold).validation(reduction)
                     context = [f"{subject}_0", f"{subject}_1"]
-                    write_forecast(folder, case, prediction.astype(np.float32), context, method=method)
+                    write_forecast(folder, case, prediction.astype(np.float32), context, method=method, **sidecar)
         return model
 
     return write
@@ -144,15 +145,49 @@ def test_ensemble_of_two_equals_brute_force(paths, scans, train):
     assert found["reduction"] == "last"
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_never_worse_than_lci(paths, scans, train, seed):
-    train("cronos", seed, 0.0, 0.5, reductions=("last", "mean"))
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_never_worse_than_any_rung(paths, scans, train, share):
+    train("cronos", 1, share, 0.5, reductions=("last", "mean"), period=2.5)
     found = find_best(paths, 1)
-    assert found["nrmse"] <= found["lci_nrmse"]
+    rows = {row["candidate"]: row for row in found["table"]}
+    ladder = ["lci", "context_mean", "linear", *MOTION_STEPS, "periodic"]
+    assert [rung for rung in ladder if rung not in rows] == []
+    rungs = {rung: rows[rung]["nrmse_unshrunk"] for rung in ladder}
+    assert found["best_rung_nrmse"] == min(rungs.values()) == rungs[found["best_rung"]]
+    assert found["nrmse"] <= min(rungs.values()) <= found["lci_nrmse"]
+    assert rungs[f"motion,step={found['motion_step']:g}"] == min(rungs[name] for name in MOTION_STEPS)
 
 
-def test_lci_is_chosen_where_nothing_is_better(paths, scans, train):
+def test_a_rung_that_wins_is_recorded_as_what_it_is(paths, scans, train, write_scan):
+    """Scans that repeat after two time units: the target is the first scan."""
+    train("cronos", 1, -1.0, 0.0, period=2.0)
+    for case, (first, *_) in scans.items():
+        if case != "s4_3":
+            write_scan(paths.raw / "imagesTr", case, first)
+    found = find_best(paths, 1)
+    assert (found["candidate"], found["best_rung"], found["shrinkage"]) == ("periodic", "periodic", 1.0)
+    assert_gets_a_folder("periodic", found, paths)
+
+
+def test_without_a_period_there_is_no_such_rung(paths, scans, train):
+    train("cronos", 1, 0.5, 0.1)
+    assert not any("periodic" in row["candidate"] for row in find_best(paths, 1)["table"])
+
+
+def test_the_chosen_step_of_motion_is_predicted_with(paths, scans, train, monkeypatch):
+    train("cronos", 1, 0.5, 0.15)
+    monkeypatch.setattr(best_module, "first_minimum", lambda means: (5, 100))
+    found = find_best(paths, 1)
+    assert found["candidate"] == "motion,step=0.75"
+    assert found["members"][0]["method"] == "motion"
+    (member,) = recorded_best(paths).members
+    assert member.options == {"step": 0.75} and member.folds == ()
+
+
+def test_lci_is_chosen_where_nothing_is_better(paths, scans, train, write_scan):
     train("cronos", 1, -1.0, 0.0)
+    for case, (_, last, _) in scans.items():  # nothing changed before: every rung is LCI
+        write_scan(paths.raw / "imagesTr", f"{case.split('_')[0]}_0", last)
     found = find_best(paths, 1)
     assert found["candidate"] == "lci"
     assert found["shrinkage"] == 0
@@ -208,7 +243,7 @@ def test_the_better_reduction_is_chosen_and_files_are_written(paths, scans, trai
     assert read_json(paths.best) == found
     with open(paths.best_table, newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 4
+    assert len(rows) == 9  # without a period: 7 rungs, 4 of them steps of motion, and 2 reductions
     assert [float(row["nrmse"]) for row in rows] == sorted(float(row["nrmse"]) for row in rows)
     assert rows[0]["candidate"] == found["candidate"]
 
@@ -229,7 +264,7 @@ def test_nested_estimate_chooses_without_the_fold_it_judges():
     # two candidates, four targets of four subjects, two folds: in each fold the other candidate is better
     curves = np.ones((2, 4, len(SHRINKAGES)))
     curves[0, :2, 50], curves[1, 2:, 70] = 0.5, 0.5
-    candidates = all_candidates([])
+    candidates = all_candidates([], ["lci", "context_mean"])
     found = nested_estimate(curves, candidates, ["a", "b", "c", "d"], np.array([0, 0, 1, 1]))
     assert found["choices"] == [
         {"fold": 0, "candidate": "context_mean", "shrinkage": 0.7},

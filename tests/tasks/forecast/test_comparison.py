@@ -62,6 +62,36 @@ def test_no_interval_where_all_targets_are_better():
     assert (found["share"], found["interval"]) == (1, None)
 
 
+def test_the_forecast_is_compared_with_the_best_rung():
+    found = summarise(ROWS)["best_rung"]
+    # context mean: 0.3 everywhere; LCI: 0.27 of a and 0.9 of b
+    assert found["name"] == "context_mean"
+    assert found["difference"]["nrmse"]["mean"] == pytest.approx(((-0.2 + 0 - 0.1) / 3 + 0.3) / 2)
+    assert (found["better"]["better"], found["better"]["targets"]) == (2, 4)
+    assert found["skill_against_best_rung"]["mean"] == pytest.approx(((2 / 3 + 0 + 1 / 3) / 3 - 1) / 2)
+    assert found["verdict"] == "tie"
+
+
+@pytest.mark.parametrize(("forecast", "expected"), [(0.1, "better"), (0.3, "worse"), (0.2, "tie")])
+def test_a_tie_is_called_a_tie(forecast, expected):
+    rows = rows_of(*((f"{subject}1", subject, forecast, 0.2, 0.3, 1.0) for subject in "abc"))
+    assert summarise(rows)["best_rung"]["verdict"] == expected
+
+
+def test_one_subject_has_no_verdict():
+    assert summarise(rows_of(("a1", "a", 0.1, 0.2, 0.2, 1.0)))["best_rung"]["verdict"] is None
+
+
+def test_the_best_rung_of_all_horizons_is_that_of_each():
+    rows = rows_of(("a1", "a", 0.1, 0.2, 0.3, 1.0), ("b1", "b", 0.1, 0.2, 0.3, 1.0), ("c1", "c", 0.1, 0.9, 0.3, 2.0))
+    assert [part["best_rung"]["name"] for part in compare(rows)["by_horizon"]] == ["context_mean"] * 2
+
+
+def test_rungs_without_a_row_are_no_part_of_the_results():
+    found = summarise(ROWS)
+    assert "periodic" not in found and found["targets_of_rung"]["periodic"] == 0
+
+
 def test_equal_to_lci_is_not_better():
     assert summarise(rows_of(("a1", "a", 0.2, 0.2, 0.2, 1.0)))["better_than_lci"]["share"] == 0
 

@@ -47,7 +47,8 @@ def test_numbers_of_the_files_are_those_of_the_volumes(cohort, evaluate, tmp_pat
     results = evaluate(processes)
     with open(tmp_path / "out" / "metrics.csv", newline="") as file:
         rows = {(row["case"], row["method"]): row for row in csv.DictReader(file)}
-    assert len(rows) == 6
+    assert {method for _, method in rows} == {"forecast", "lci", "context_mean", "linear", "motion"}
+    assert len(rows) == 10
     nrmse = []
     for subject, (first, last, target, forecast) in cohort.items():
         expected = target_metrics(forecast[None], target[None], last[None])

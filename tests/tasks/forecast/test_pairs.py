@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from longflow.data.images import read_scan
 from longflow.errors import DataError
 from longflow.evaluation.references import dataset_folders
-from longflow.tasks.forecast.pairs import find_pairs, forecasts_of_folder, last_and_mean
+from longflow.tasks.forecast.pairs import find_pairs, forecasts_of_folder
 from tests.tasks.conftest import SHAPE
 
 SCAN = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
@@ -147,15 +146,6 @@ def test_forecast_with_a_channel_missing(tmp_path, description, write_forecast):
     write_forecast(tmp_path, "s1_2", SCAN, ["s1_0"])
     with pytest.raises(DataError, match="not hold all 2 channels of the forecast s1_2"):
         forecasts_of_folder(tmp_path, two)
-
-
-def test_last_and_mean(tmp_path, folders, description, write_forecast):
-    write_forecast(tmp_path / "out", "s1_2", SCAN, ["s1_1", "s1_0"], context_times=[1.0, 0.0])
-    (pair,), _ = find_pairs(forecasts_of_folder(tmp_path / "out", description), folders, description)
-    last, mean = last_and_mean(pair, read_scan(pair.reference))
-    np.testing.assert_array_equal(last.array[0], SCAN + 1)
-    np.testing.assert_array_equal(mean.array[0], SCAN + 0.5)
-    assert mean.array.dtype == np.float32
 
 
 def test_the_conditions_of_a_forecast_are_read(tmp_path, description, write_forecast):

@@ -221,6 +221,21 @@ def test_shrinkage_rounding_and_a_method_without_training(dataset):
     assert np.abs(found - (scans[1] + change)).max() <= 0.51
 
 
+def test_a_method_without_training_takes_all_scans(dataset):
+    """The plan's sequence length is what a network was trained with; the first scan may be a period back."""
+    plans = read_plans(dataset.plans())
+    plans.temporal.period, plans.temporal.sequence_length = 40.0, 2
+    model = dataset.model("periodic", "longflowPlans", "3d_fullres")
+    write_plans(plans, model.plans)
+    recorded(dataset, member(model, []), reduction="forecast", shrinkage=1.0)
+    finished_model(dataset, read_plans(dataset.plans()))
+    scans = [arrays(1, kind="float32")[0] * (1 + number) for number in range(4)]
+    found = Forecaster.load(device="cpu").predict(scans, [0, 10, 20, 30], 40, SPACING)
+    first, last = ((scan - scan[scan > 0].mean()) / scan[scan > 0].std() for scan in (scans[0], scans[-1]))
+    expected = scans[-1] + (first - last) * scans[-1].std()
+    assert np.abs(found - expected).max() < 1e-2 * np.abs(scans[-1]).max()
+
+
 def test_the_lci_runs_no_network(dataset, monkeypatch):
     """As longflow 0.1 recorded it: the first model with shrinkage 0."""
     model = finished_model(dataset, read_plans(dataset.plans()), random=True)

@@ -8,6 +8,7 @@ from longflow.methods.forecasting.cronos import Cronos
 from longflow.methods.registry import build_method
 from longflow.plans import read_plans, write_plans
 from longflow.reading import read_json
+from longflow.tasks.forecast import best as best_module
 from longflow.tasks.forecast.context import DEFAULT_RULE, RULES, choose_contexts
 from longflow.tasks.forecast.rules import FORECASTS, best_rule
 from longflow.tasks.forecast.targets import ForecastTarget
@@ -15,6 +16,7 @@ from longflow.tasks.forecast.task import TASK
 from longflow.tasks.forecast.validation import ForecastValidation
 from longflow.tasks.forecast.windows import Times
 from longflow.training.splits import cohorts_of_fold
+from tests.tasks.forecast.helpers import best_of_trained
 from tests.training.helpers import job_of, plan_steps, trained_model
 
 PLANNED = ("longflowPlans", "3d_fullres")
@@ -28,6 +30,7 @@ def extrapolates(monkeypatch):
         return (0.5 * (batch.context[:, -1:] - batch.context[:, :1])).expand_as(stack)
 
     monkeypatch.setattr(Cronos, "velocity", velocity)
+    monkeypatch.setattr(best_module, "first_minimum", best_of_trained)
 
 
 def find_best(dataset, sequence_length):

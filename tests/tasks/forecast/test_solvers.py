@@ -13,10 +13,12 @@ from longflow.inference.selection import recorded_best, select
 from longflow.methods.forecasting.cronos import Cronos
 from longflow.methods.registry import build_method
 from longflow.reading import read_json
+from longflow.tasks.forecast import best as best_module
 from longflow.tasks.forecast.solvers import best_setting
 from longflow.tasks.forecast.task import TASK
 from longflow.tasks.forecast.validation import ForecastValidation
 from longflow.training.splits import cohorts_of_fold
+from tests.tasks.forecast.helpers import best_of_trained
 from tests.training.helpers import job_of, trained_model
 
 
@@ -29,6 +31,7 @@ def bend(monkeypatch):
             return (0.2 + curvature * (1 - 2 * tau)).view(-1, *[1] * (stack.ndim - 1)).expand_as(stack)
 
         monkeypatch.setattr(Cronos, "velocity", velocity)
+        monkeypatch.setattr(best_module, "first_minimum", best_of_trained)
 
     return to
 

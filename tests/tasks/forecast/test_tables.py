@@ -13,6 +13,8 @@ BEST = {
     "shrinkage": 0.8,
     "nrmse": 0.03,
     "lci_nrmse": 0.05,
+    "best_rung": "linear",
+    "best_rung_nrmse": 0.045,
     "nested": {"nrmse": 0.031, "lci_nrmse": 0.05, "choices": []},
     "folds": [0, 1],
     "subjects": 4,
@@ -47,12 +49,21 @@ def results(rows):
     return {"methods": ["cronos", "tfm"], "time_unit": "months", **compare(rows)}
 
 
-def test_forecasts_are_shown_with_both_baselines():
+def test_forecasts_are_shown_with_lci_and_the_best_rung():
     text = shown(show_forecasts, results(ROWS))
     assert "4 targets of 2 subjects" in text and "(cronos, tfm)" in text
     for cell in ("0.4000", "0.5833", "0.3000", "image (LCI)", "PSNR [dB]", "[months]", "changed region"):
         assert cell in text
+    assert "(context mean)" in text and "context mean (best)" in text and "skill against" in text
     assert "Better than LCI in 3 of 4 targets (75%" in text
+    assert "Better than context mean in 2 of 4 targets (50%" in text
+    assert "a tie with context mean" in text
+
+
+def test_where_lci_is_the_best_rung_it_is_shown_once():
+    rows = rows_of(*((f"{subject}1", subject, 0.1, 0.2, 0.3, 1.0) for subject in "abc"))
+    text = shown(show_forecasts, results(rows))
+    assert "LCI (best)" in text and "best rung" not in text and text.count("Better than") == 1
 
 
 def test_numbers_that_are_not_defined_are_counted():
@@ -67,7 +78,7 @@ def test_one_horizon_has_no_table_of_its_own():
 
 
 @pytest.mark.parametrize(
-    ("forecast", "verdict"), [(0.1, "better than LCI"), (0.3, "worse than LCI"), (0.2, "no difference is within it")]
+    ("forecast", "verdict"), [(0.1, "better than LCI"), (0.3, "worse than LCI"), (0.2, "a tie with LCI")]
 )
 def test_the_difference_to_lci_is_judged_by_its_interval(forecast, verdict):
     rows = rows_of(*((f"{subject}1", subject, forecast, 0.2, 0.3, 1.0) for subject in "abc"))
@@ -79,6 +90,7 @@ def test_the_choice_and_its_honest_estimate():
     assert "8 validation targets of 4 subjects, folds 0, 1" in text
     assert "Chosen: cronos 3d_fullres (last) with s = 0.80" in text
     assert "0.03100" in text and "0.600 x" in text
+    assert "LCI 0.05000, best rung without training (linear) 0.04500." in text
 
 
 def test_a_single_fold_is_said_to_be_optimistic():

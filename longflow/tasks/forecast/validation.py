@@ -15,6 +15,7 @@ from longflow.inference.output import write_sidecar, write_table
 from longflow.inference.windows import WindowSettings
 from longflow.job import FoldJob
 from longflow.methods.method import Method
+from longflow.plans import ChannelPlan
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries
 from longflow.tasks.forecast.conditions import covariates_at_target, with_conditions
@@ -164,7 +165,7 @@ def validate(
     """
     errors: dict[str, dict[str, list[float]]] = {}
     of_reductions, changes, opened = [], [], OpenSeries(folder)
-    baselines = {} if baselines is None else baselines
+    baselines, channels = {} if baselines is None else baselines, method.plans.channels
     for target in in_time(targets):
         series = opened[target.subject]
         if is_constant(series, target):
@@ -176,10 +177,10 @@ def validate(
         changes += [sampled(forecasts[name] - last) for name in method.reductions]
         if target not in baselines:
             baselines[target] = {
-                "lci": prepared_nrmse(last, series, target),
-                "context_mean": prepared_nrmse(context_mean(series, target), series, target),
+                "lci": prepared_nrmse(last, series, target, channels),
+                "context_mean": prepared_nrmse(context_mean(series, target), series, target, channels),
             }
-        found = {name: prepared_nrmse(forecast, series, target) for name, forecast in forecasts.items()}
+        found = {name: prepared_nrmse(forecast, series, target, channels) for name, forecast in forecasts.items()}
         found |= baselines[target]
         for name, value in found.items():
             errors.setdefault(name, {}).setdefault(target.subject, []).append(value)
@@ -259,19 +260,27 @@ def time_of(target: ForecastTarget, series: PreparedSeries) -> float:
     return series.properties.times[series.properties.cases.index(target.target)]
 
 
-def prepared_nrmse(forecast: np.ndarray, series: PreparedSeries, target: ForecastTarget) -> float:
+def prepared_nrmse(
+    forecast: np.ndarray, series: PreparedSeries, target: ForecastTarget, channels: Sequence[ChannelPlan]
+) -> float:
     """Compute RMSE over the reference's range, in the files' units on the prepared grid; the mean over channels.
 
-    The forecast is mapped back with the last context scan's intensity map, the reference with its own.
+    The forecast is mapped back with the last context scan's intensity map, the reference with its own. A channel in the
+    form ``matched`` is compared in the units of the last context scan: the units of a later visit cannot be known.
 
     :param forecast: (channels, z, y, x), in the normal form.
     :param series: of the subject.
     :param target: that was forecast.
+    :param channels: the plan of each channel.
     :returns: NRMSE; NaN where it is undefined.
     """
     properties = series.properties
     last, scan = properties.cases.index(target.context[-1]), properties.cases.index(target.target)
+    of_reference = [last if channel.normal_form == "matched" else scan for channel in channels]
+    offset, scale = (
+        [numbers[one][index] for index, one in enumerate(of_reference)]
+        for numbers in (properties.offset, properties.scale)
+    )
     prediction = from_normal(forecast, properties.offset[last], properties.scale[last])
-    reference = from_normal(series.images[scan], properties.offset[scan], properties.scale[scan])
-    error = nrmse(prediction, reference)
+    error = nrmse(prediction, from_normal(series.images[scan], offset, scale))
     return float("nan") if error is None else error

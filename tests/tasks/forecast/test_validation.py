@@ -72,6 +72,19 @@ def test_a_forecast_is_mapped_back_with_the_last_context_scan(dataset):
     assert score.best == score.nrmse["better"]
 
 
+def test_a_matched_reference_is_compared_in_the_units_of_the_last_context_scan(dataset):
+    """The normal forms of the last scan and the target differ by their units alone."""
+    plans = read_plans(dataset.plans())
+    series = load_prepared(cache(dataset), "s1")
+    (channel,) = plans.channels
+    matched = [channel.model_copy(update={"normal_form": "matched"})]
+    target, scale = np.asarray(series.images[2]), series.properties.scale[1][0]
+    assert prepared_nrmse(target, series, TARGETS[2], matched) == 0
+    error = np.sqrt(np.mean((0.3 * scale) ** 2)) / (scale * np.ptp(target))
+    assert prepared_nrmse(target + 0.3, series, TARGETS[2], matched) == pytest.approx(error, rel=1e-4)
+    assert prepared_nrmse(target, series, TARGETS[2], plans.channels) > 0
+
+
 def test_a_context_longer_than_planned_is_taken_by_the_rule_and_the_baselines_use_all_of_it(dataset):
     plans = read_plans(dataset.plans())
     plans.temporal.sequence_length = 2
@@ -83,7 +96,7 @@ def test_a_context_longer_than_planned_is_taken_by_the_rule_and_the_baselines_us
     kept = {}
     score = validate(method, cache(dataset), TARGETS[:1], torch.device("cpu"), kept)
     mean = np.mean([series.images[index] for index in range(3)], axis=0)
-    assert score.context_mean == pytest.approx(prepared_nrmse(mean, series, TARGETS[0]))
+    assert score.context_mean == pytest.approx(prepared_nrmse(mean, series, TARGETS[0], plans.channels))
     assert kept == {TARGETS[0]: {"lci": score.lci, "context_mean": score.context_mean}}
     assert score.reduction == "better"
 
@@ -95,7 +108,7 @@ def test_a_constant_target_has_no_nrmse_and_does_not_spoil_the_others(dataset):
     series = load_prepared(cache(dataset), "s0")
     series.images = series.images[:]
     series.images[3] = 1.0
-    assert np.isnan(prepared_nrmse(np.asarray(series.images[2]), series, TARGETS[0]))
+    assert np.isnan(prepared_nrmse(np.asarray(series.images[2]), series, TARGETS[0], plans.channels))
     save_prepared(series, cache(dataset))
     assert validate(method, cache(dataset), TARGETS, torch.device("cpu")) == expected
     with pytest.raises(DataError, match=r"Every validation target .s0_3. is constant"):

@@ -6,7 +6,7 @@ and then averaged over channels. Where a number is not defined it is None, never
 - reference of a single value (range 0): all but RMSE and MAE;
 - forecast identical to the reference: PSNR (it would be infinite);
 - forecast and reference with nothing in common: the error after matching;
-- no voxel changed: RMSE, MAE and NRMSE of the changed region;
+- no voxel changed: RMSE, MAE, NRMSE and edges of the changed region;
 - last context image identical to the reference: skill.
 """
 
@@ -150,6 +150,16 @@ def _changed_nrmse_of(channel: ForecastChannel) -> float | None:
     return None if channel.changed_error is None else _rmse(channel.changed_error) / channel.range
 
 
+def _edges_of(channel: ForecastChannel) -> float | None:
+    if not channel.range or not channel.change[0].any():
+        return None
+    # the mean of the magnitude would not do: it is that of a sharp edge for a blurred one, since both climb as high
+    forecast, reference = (
+        _rmse(gradient_magnitude(volume)[channel.change[0]]) for volume in (channel.forecast, channel.reference)
+    )
+    return forecast / reference if reference else None
+
+
 def _skill_of(channel: ForecastChannel) -> float | None:
     if not channel.range or not channel.change[1]:
         return None
@@ -210,6 +220,11 @@ CHANGED_NRMSE = _metric(
     better="lower",
     heading="NRMSE,\nchanged region",
 )
+EDGES = _metric(
+    *("edges", _edges_of),
+    "root mean square of the forecast's gradient magnitude / that of the reference's, in the changed region (central "
+    "differences of voxels): 1 as sharp, below 1 blurred; undefined where the region is empty or flat",
+)
 SKILL = _metric(
     *("skill", _skill_of),
     "1 - RMSE / RMSE of the last context image (LCI): 1 perfect, 0 as LCI, negative worse than LCI",
@@ -232,6 +247,7 @@ DEFINITIONS = {
         CHANGED_RMSE,
         CHANGED_MAE,
         CHANGED_NRMSE,
+        EDGES,
         SKILL,
     )
 }
@@ -248,6 +264,19 @@ def nrmse(forecast: np.ndarray, reference: np.ndarray) -> float | None:
     return mean_of_defined(
         _rmse(forecast[c] - reference[c]) / ranges[c] if ranges[c] > 0 else None for c in range(len(reference))
     )
+
+
+def gradient_magnitude(volume: np.ndarray) -> np.ndarray:
+    """Compute the length of the gradient, by central differences in units per voxel; axes of one voxel have none.
+
+    :param volume: (z, y, x).
+    :returns: (z, y, x), float32.
+    """
+    squares = np.zeros(volume.shape, np.float32)
+    for axis in range(volume.ndim):
+        if volume.shape[axis] > 1:
+            squares += np.square(np.gradient(volume.astype(np.float32, copy=False), axis=axis))
+    return np.sqrt(squares)
 
 
 def value_range(volume: np.ndarray) -> float:

@@ -65,6 +65,7 @@ class Forecast(Task):
         "changed_rmse": "longflow.tasks.forecast.metrics:CHANGED_RMSE",
         "changed_mae": "longflow.tasks.forecast.metrics:CHANGED_MAE",
         "changed_nrmse": "longflow.tasks.forecast.metrics:CHANGED_NRMSE",
+        "edges": "longflow.tasks.forecast.metrics:EDGES",
         "skill": "longflow.tasks.forecast.metrics:SKILL",
     }
     predictor_class = "longflow.tasks.forecast.predictor:Forecaster"

@@ -39,8 +39,17 @@ def test_against_numpy_and_scikit_image():
     assert found["changed_rmse"] == pytest.approx(np.sqrt(np.mean((t - f)[changed] ** 2)))
     assert found["changed_mae"] == pytest.approx(np.abs(t - f)[changed].mean())
     assert found["changed_nrmse"] == pytest.approx(found["changed_rmse"] / data_range)
+    lengths = [np.sqrt(sum(part**2 for part in np.gradient(volume))[changed].mean()) for volume in (f, t)]
+    assert found["edges"] == pytest.approx(lengths[0] / lengths[1], rel=1e-5)
     assert found["skill"] == pytest.approx(1 - found["rmse"] / np.sqrt(mean_squared_error(t, l)))
     assert list(found) == list(DEFINITIONS) == list(TASK.metrics)
+
+
+def test_edges_are_those_of_the_target_where_it_is_moved_and_fewer_where_it_is_blurred():
+    x = np.broadcast_to(np.linspace(-8, 8, 33), (1, 1, 5, 33))
+    target, last = np.tanh(x), np.tanh(x + 3)
+    assert target_metrics(target, target, last)["edges"] == 1
+    assert target_metrics((target + last) / 2, target, last)["edges"] < 0.9
 
 
 def test_matched_errors_do_not_know_the_units():
@@ -143,7 +152,7 @@ def test_unchanged_target_has_no_changed_region_and_no_skill():
     forecast, target, _ = volumes()
     found = target_metrics(forecast, target, target)
     assert found["changed_share"] == 0
-    assert [found[name] for name in ("changed_rmse", "changed_mae", "changed_nrmse", "skill")] == [None] * 4
+    assert [found[name] for name in ("changed_rmse", "changed_mae", "changed_nrmse", "edges", "skill")] == [None] * 5
 
 
 def test_lci_has_skill_zero():

@@ -71,10 +71,12 @@ class Candidate:
     """A mean of sources.
 
     :param members: positions of sources; the rungs of the ladder come after the last source, LCI has none.
+    :param rung: that is among the members; empty where there is none.
     """
 
     name: str
     members: tuple[int, ...]
+    rung: str = ""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
         "table": _table(candidates, means),
     }
     best = record_best(dataset, best)
-    if len(folds) > 1 and chosen.members and chosen.name != CONTEXT_MEAN:
+    if len(folds) > 1 and chosen.name != chosen.rung:
         kept_targets = [(sums[index], targets[index][0]) for index in kept]
         best = record_best(dataset, correct_shrinkage(dataset, best, chosen, kept_targets, progress))
     return best
@@ -257,21 +259,27 @@ def _reductions(model: ModelPaths, folds: Sequence[int]) -> list[str]:
 
 
 def all_candidates(sources: Sequence[Source], ladder: Sequence[str]) -> list[Candidate]:
-    """List the rungs, every source, and every mean of two models; simpler ones first, as they win ties.
+    """List the rungs, every source, every mean of two models, and of a model and a rung; simpler ones first.
 
-    Both models of an ensemble are reduced alike.
+    Simpler ones win ties. Both models of an ensemble are reduced alike. The mean with a rung shrinks a forecast towards
+    the rung, as s does towards LCI.
 
     :param ladder: the rungs, LCI first.
     """
-    others = [Candidate(rung, (position,)) for position, rung in enumerate(ladder[1:], start=len(sources))]
-    baselines = [Candidate(LCI, ()), *others]
+    others = [Candidate(rung, (position,), rung) for position, rung in enumerate(ladder[1:], start=len(sources))]
+    baselines = [Candidate(LCI, (), LCI), *others]
     singles = [Candidate(source.name, (index,)) for index, source in enumerate(sources)]
     ensembles = [
         Candidate(f"{one.name} + {two.name}", (i, j))
         for (i, one), (j, two) in combinations(enumerate(sources), 2)
         if one.model != two.model and one.reduction == two.reduction
     ]
-    return [*baselines, *singles, *ensembles]
+    with_rungs = [
+        Candidate(f"{single.name} + {rung.name}", (*single.members, *rung.members), rung.name)
+        for single in singles
+        for rung in others
+    ]
+    return [*baselines, *singles, *ensembles, *with_rungs]
 
 
 def sum_targets(
@@ -383,21 +391,24 @@ def nested_estimate(
 def _record(
     candidate: Candidate, sources: Sequence[Source], dataset: DatasetPaths, folds: Sequence[int]
 ) -> dict[str, Any]:
-    """What to predict with, for best.json.
+    """What to predict with, for best.json."""
+    trained = [sources[index] for index in candidate.members if index < len(sources)]
+    members = [member(source.model, folds) for source in trained]
+    if candidate.rung:
+        members.append(_rung_as_member(candidate.rung, sources[0].model, dataset))
+    return {"members": members, "reduction": trained[0].reduction if trained else BASELINE_REDUCTION}
 
-    A rung of the ladder has no folds. It gets a folder next to the trained models, with the plans and dataset.json of
-    the first one, so that it is predicted with like any other.
+
+def _rung_as_member(rung: str, model: ModelPaths, dataset: DatasetPaths) -> dict[str, Any]:
+    """Make a rung of the ladder a member of best.json, so that it is predicted with like any other.
+
+    It has no folds. It gets a folder next to the trained models, with the plans and dataset.json of one of them.
     """
-    if not candidate.members or candidate.members[0] >= len(sources):
-        model = sources[0].model
-        step = MOTION_STEPS.get(candidate.name)
-        baseline = dataset.model(MOTION if step else candidate.name, model.plans_name, model.configuration)
-        for source, copy in ((model.plans, baseline.plans), (model.dataset_json, baseline.dataset_json)):
-            write_json(read_json(source), copy)
-        options = {"step": step} if step else None
-        return {"members": [member(baseline, [], options)], "reduction": BASELINE_REDUCTION}
-    members = [sources[index] for index in candidate.members]
-    return {"members": [member(source.model, folds) for source in members], "reduction": members[0].reduction}
+    step = MOTION_STEPS.get(rung)
+    baseline = dataset.model(MOTION if step else rung, model.plans_name, model.configuration)
+    for source, copy in ((model.plans, baseline.plans), (model.dataset_json, baseline.dataset_json)):
+        write_json(read_json(source), copy)
+    return member(baseline, [], {"step": step} if step else None)
 
 
 def _table(candidates: Sequence[Candidate], means: np.ndarray) -> list[dict[str, Any]]:

@@ -206,7 +206,9 @@ class Forecaster(Predictor[ForecastRequest]):
     def _member_forecast(self, member: LoadedMember, taken: TakenScans, given: Times, last: np.ndarray) -> np.ndarray:
         properties = taken.prepared.properties
         images = np.asarray(taken.prepared.images[...], dtype=np.float32)
-        reduction = self.models.selection.reduction or member.methods[0].reduction
+        method = member.methods[0]
+        # a rung of the ladder in an ensemble has one reduction, whatever that of the trained members
+        reduction = (self.models.selection.reduction if method.trains else None) or method.reduction
         windows = replace(self.models.windows(member), reductions=(reduction,))
         times = replace(given, context=properties.times, period=properties.period)
         forecasts = predict_from_contexts(member.methods, images, times, taken.contexts, windows)
@@ -375,7 +377,7 @@ def _known_rule(rule: str) -> Rule:
 
 def _known_reduction(member: LoadedMember, reduction: str) -> None:
     known = member.methods[0].reductions
-    if reduction not in known:
+    if member.methods[0].trains and reduction not in known:
         raise ConfigurationError(
             f"The reduction '{reduction}' is not one of {member.member.model.method}: {', '.join(known)}."
         )

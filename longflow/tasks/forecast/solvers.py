@@ -28,7 +28,7 @@ from longflow.evaluation.solvers import (
 from longflow.evaluation.summary import Row, subject_means
 from longflow.flow.solvers import ORDERS
 from longflow.inference.models import Models, load_models
-from longflow.inference.selection import Member, Selection, recorded_best
+from longflow.inference.selection import Selection, recorded_best
 from longflow.methods.registry import method_class
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths
@@ -102,7 +102,7 @@ def load_of_fold(fold: int, selection: Selection) -> Models:
     :param selection: the chosen model with all of its folds.
     :returns: the models.
     """
-    members = tuple(Member(member.model, (fold,) if member.folds else ()) for member in selection.members)
+    members = tuple(replace(member, folds=(fold,) if member.folds else ()) for member in selection.members)
     models = load_models(replace(selection, members=members), "forecast")
     for member in models.members:
         member.plans.inference.tile_step_size = WITHOUT_OVERLAP

@@ -145,6 +145,26 @@ def test_ensemble_of_two_equals_brute_force(paths, scans, train):
     assert found["reduction"] == "last"
 
 
+def test_the_mean_of_a_model_and_a_rung_equals_brute_force_and_is_recorded_with_both(
+    paths, scans, train, write_forecast
+):
+    """The prediction errs by as much as the context mean, to the other side."""
+    model = train("cronos", 1, 0.5, 0.05)
+    means = {case: (first + last) / 2 for case, (first, last, _) in scans.items()}
+    for fold, subjects in FOLDS.items():
+        for case, (_, _, wanted) in scans.items():
+            if (subject := case.split("_")[0]) in subjects:
+                mirrored, context = (2 * wanted - means[case]).astype(np.float32), [f"{subject}_0", f"{subject}_1"]
+                write_forecast(model.fold(fold).validation("last"), case, mirrored, context, method="cronos")
+    expected = brute_force(scans, lambda case: (prediction_of(model, case) + means[case][None]) / 2)
+    found = find_best(paths, 1)
+    assert found["candidate"] == "cronos__longflowPlans__3d_fullres (last) + context_mean"
+    assert found["nrmse"] == pytest.approx(expected.min(), abs=1e-6) and found["shrinkage"] == 1
+    members = [(entry["method"], entry["folds"]) for entry in found["members"]]
+    assert members == [("cronos", [0, 1]), ("context_mean", [])]
+    assert found["reduction"] == "last"
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5])
 def test_never_worse_than_any_rung(paths, scans, train, share):
     train("cronos", 1, share, 0.5, reductions=("last", "mean"), period=2.5)
@@ -243,7 +263,8 @@ def test_the_better_reduction_is_chosen_and_files_are_written(paths, scans, trai
     assert read_json(paths.best) == found
     with open(paths.best_table, newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 9  # without a period: 7 rungs, 4 of them steps of motion, and 2 reductions
+    # without a period: 7 rungs, 4 of them steps of motion; 2 reductions, and their means with the rungs but LCI
+    assert len(rows) == 7 + 2 + 2 * 6
     assert [float(row["nrmse"]) for row in rows] == sorted(float(row["nrmse"]) for row in rows)
     assert rows[0]["candidate"] == found["candidate"]
 
@@ -299,7 +320,8 @@ def test_ensembles_reduce_alike_and_need_two_models(paths, train):
     train("tfm", 2, 0.5, 0.1, reductions=("last", "mean"), folds=(0,))
     train("convlstm", 3, 0.5, 0.1, reductions=("forecast",), folds=(0,))
     names = [row["candidate"].replace("__longflowPlans__3d_fullres", "") for row in find_best(paths, 1)["table"]]
-    assert sorted(name for name in names if "+" in name) == [
+    ladder = ("context_mean", "linear", *MOTION_STEPS)
+    assert sorted(name for name in names if "+" in name and not name.endswith(ladder)) == [
         "cronos (last) + tfm (last)",
         "cronos (mean) + tfm (mean)",
     ]

@@ -277,6 +277,24 @@ def test_ensembles_and_reductions(dataset):
         forecast(member(one, [0]), reduction="median")
 
 
+def test_a_rung_in_an_ensemble_has_its_own_reduction_and_takes_every_scan(dataset):
+    plans = read_plans(dataset.plans())
+    plans.temporal.sequence_length = 2
+    trained = finished_model(dataset, plans, "cronos", random=True)
+    rung = dataset.model("context_mean", "longflowPlans", "3d_fullres")
+    write_plans(plans, rung.plans)
+    scans = arrays(4, kind="float32")
+
+    def forecast(*members, reduction, **settings):
+        recorded(dataset, *members, reduction=reduction, shrinkage=1.0)
+        return Forecaster.load(device="cpu", **settings).predict(scans, [0, 10, 20, 30], 40, SPACING)
+
+    one = forecast(member(trained, [0]), reduction="last", steps=1)
+    mean = forecast(member(rung, []), reduction="forecast")
+    both = forecast(member(trained, [0]), member(rung, []), reduction="last", steps=1)
+    np.testing.assert_allclose(both, (one + mean) / 2, rtol=1e-4)
+
+
 def test_folds_solver_and_steps(dataset):
     plans = read_plans(dataset.plans())
     for fold in (0, 1):

@@ -85,8 +85,8 @@ def _add_weights_and_labels(result: command.Parser) -> None:
     result.add_argument(
         "--pretrained",
         metavar="METHOD|FILE",
-        help="first weights: a method trained on the same fold (spatiotemporal), or a checkpoint of longflow, nnU-Net "
-        "or nnssl",
+        help="first weights: a method trained on the same fold (spatiotemporal), or a checkpoint of longflow; for "
+        "segmentation also of nnU-Net or nnssl",
     )
     result.add_argument(
         "--labelled_subjects",

@@ -1,11 +1,15 @@
 """Start from the weights of another training: of longflow, nnU-Net or nnssl (``longflow_train --pretrained``).
 
-All of these train the same library networks, so tensors are matched by name and shape. Nothing is unpickled.
+nnU-Net's U-Net takes the weights of all three, which train the same library networks. Every other network takes those
+of a method of the same task, which may have another number of scans. Tensors are matched by name and shape. Nothing is
+unpickled.
 """
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +20,7 @@ from longflow.methods.registry import method_class
 from longflow.methods.torch_file import read_torch_file
 from longflow.methods.weights import check_finite, read_checkpoint
 from longflow.networks.unet import UNet
+from longflow.task import get_task
 
 #: endings of files that torch writes
 TORCH_ENDINGS = (".pth", ".pt", ".ckpt")
@@ -23,7 +28,7 @@ TORCH_ENDINGS = (".pth", ".pt", ".ckpt")
 #: prefix of the library's network in longflow's methods
 OURS = "network.unet."
 
-#: least share of the encoder's tensors that must fit
+#: least share of tensors that must fit: of the encoder's for nnU-Net's U-Net, of all for other networks
 LEAST_SHARE = 0.5
 
 
@@ -31,12 +36,14 @@ LEAST_SHARE = 0.5
 class Transfer:
     """Which pretrained weights were taken over.
 
-    :param loaded: names of the tensors that were taken over.
-    :param skipped: name and reason of every other tensor, of the file and of the network.
+    :param loaded: names of the tensors that were taken over, whole or in part.
+    :param skipped: name and reason of every other tensor, of the file and of the network, and of parts.
+    :param share: of the network's numbers that were taken over, 0 to 1.
     """
 
     loaded: list[str] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    share: float = 0.0
 
 
 @dataclass
@@ -48,30 +55,91 @@ class _Source:
 
 
 def load_pretrained(method: Method, source: Path) -> Transfer:
-    """Put the weights of another training into a method's U-Net; what does not fit keeps its random start.
+    """Put the weights of another training into a method; what does not fit keeps its random start.
 
-    Encoder and decoder are taken over by name and shape. Output layers (``decoder.seg_layers``) are taken from a
-    segmentation alone, where they have the same shape: those of pretraining have another purpose.
+    In nnU-Net's U-Net, encoder and decoder are taken over by name and shape. Output layers (``decoder.seg_layers``) are
+    taken from a segmentation alone, where they have the same shape: those of pretraining have another purpose.
 
-    :param source: a checkpoint of longflow (.safetensors), nnU-Net (.pth) or nnssl (.pth, with its adaptation plan).
-    :param method: with a U-Net.
+    Every other network takes the tensors of the same name and shape. Those that belong to the scans of a stack
+    (``last_places`` of the network) are taken for the last scans that both networks have.
+
+    :param source: a checkpoint of longflow (.safetensors); for nnU-Net's U-Net also one of nnU-Net (.pth) or nnssl
+        (.pth, with its adaptation plan).
+    :param method: the method.
     :returns: which tensors were taken over.
-    :raises ConfigurationError: the method has no such network.
+    :raises ConfigurationError: the file comes from a method of another task.
     :raises ModelError: the file is missing, damaged or holds more than weights, or comes from a network of another
-        dimension, number of channels or plan.
+        kind, dimension, number of channels or plan.
     """
-    if not isinstance(getattr(method, "network", None), UNet):
-        raise ConfigurationError(
-            f"'{type(method).__name__}' has no U-Net of nnU-Net's kind; pretrained weights are for segmentation."
-        )
-    unet = method.network.unet
+    network = getattr(method, "network", None)
+    if not isinstance(network, UNet):
+        return _from_same_task(method, source)
+    unet = network.unet
     own = dict(unet.named_parameters())
     found = _read(source, residual=hasattr(unet.encoder, "stem") and unet.encoder.stem is not None)
     tensors = _under_own_names(found.tensors, unet)
     _check_fit(tensors, own, source)
     reasons = {name: _why_not(name, tensors.get(name), parameter, found.segments) for name, parameter in own.items()}
+    return _take_over(own, tensors, reasons, source)
+
+
+def check_same_task(source: str, kind: type[Method]) -> None:
+    """Refuse weights of another task: the networks have no layer in common.
+
+    :param source: name of the method that was trained.
+    :param kind: class of the method to train.
+    :raises ConfigurationError: the tasks differ.
+    """
+    trained = method_class(source)
+    if trained.task == kind.task:
+        return
+    purpose = f"for the task '{trained.task}'" if trained.predicts else f"a pretraining for the task '{trained.task}'"
+    own, other = get_task(kind.task).default_method, get_task(trained.task).default_method
+    raise ConfigurationError(
+        f"--pretrained: the method '{source}' is {purpose}, and no layer of its network fits one for the task "
+        f"'{kind.task}'. Its weights fit methods such as '{other}'. A method for the task '{kind.task}' starts from "
+        f"one of the same task, such as '{own}', of this or another dataset."
+    )
+
+
+def _from_same_task(method: Method, source: Path) -> Transfer:
+    """Take over the weights of a method of the same task, with the same or another number of scans."""
+    if source.suffix != ".safetensors":
+        raise ModelError(
+            f"{source} is not a checkpoint of longflow. '{type(method).__name__}' has no U-Net of nnU-Net's kind, so "
+            f"weights of nnU-Net and nnssl do not fit. Expected the checkpoint_final.safetensors of a method for the "
+            f"task '{method.task}'."
+        )
+    checkpoint = read_checkpoint(source)
+    _check_origin(method, checkpoint.header, source)
+    own = dict(method.named_parameters())
+    places = getattr(getattr(method, "network", None), "last_places", {})
+    tensors, notes = {}, []
+    for name, tensor in checkpoint.part("weights").items():
+        axis = places.get(name.removeprefix("network."))
+        if axis is not None and name in own and _differ_in(axis, tensor, own[name]):
+            found, expected = tensor.shape[axis], own[name].shape[axis]
+            tensor = _at_last_places(tensor, own[name], axis)
+            notes.append((name, f"places of scans: found {found}, expected {expected}; the last ones are taken"))
+        tensors[name] = tensor
+    reasons = {name: _why_not(name, tensors.get(name), own[name], segments=True) for name in own}
+    _check_same_network(own, tensors, reasons, checkpoint.header, source)
+    for name, _ in method.named_buffers():  # the plan's, such as the frequencies of times
+        tensors.pop(name, None)
+    transfer = _take_over(own, tensors, reasons, source)
+    transfer.skipped = notes + transfer.skipped
+    return transfer
+
+
+def _take_over(own: dict[str, Tensor], tensors: dict[str, Tensor], reasons: dict[str, str], source: Path) -> Transfer:
+    """Copy the tensors without a reason against it.
+
+    :param own: parameters of the network, changed in place.
+    :param tensors: of the file, under the network's names.
+    :param reasons: for each parameter, why it is not taken over; empty if it is.
+    """
     check_finite({name: tensors[name] for name, reason in reasons.items() if not reason}, source)
-    transfer = Transfer()
+    transfer = Transfer(share=_share(own, reasons))
     with torch.no_grad():
         for name, parameter in own.items():
             if reasons[name]:
@@ -81,6 +149,63 @@ def load_pretrained(method: Method, source: Path) -> Transfer:
                 transfer.loaded.append(name)
     transfer.skipped += [(name, "this network has no such layer") for name in tensors if name not in own]
     return transfer
+
+
+def _share(own: dict[str, Tensor], reasons: dict[str, str]) -> float:
+    """Return the share of the network's numbers that are taken over."""
+    taken = sum(parameter.numel() for name, parameter in own.items() if not reasons[name])
+    return taken / max(1, sum(parameter.numel() for parameter in own.values()))
+
+
+def _differ_in(axis: int, tensor: Tensor, parameter: Tensor) -> bool:
+    """Tell whether two shapes differ along one axis alone."""
+    if tensor.ndim != parameter.ndim or not tensor.is_floating_point():
+        return False
+    differing = [one for one in range(tensor.ndim) if tensor.shape[one] != parameter.shape[one]]
+    return differing == [axis]
+
+
+def _at_last_places(tensor: Tensor, parameter: Tensor, axis: int) -> Tensor:
+    """Return a copy of a parameter whose last places along an axis are those of a tensor, as many as both have."""
+    filled = parameter.detach().clone()
+    common = min(tensor.shape[axis], filled.shape[axis])
+    place, found = (one.narrow(axis, one.shape[axis] - common, common) for one in (filled, tensor))
+    place.copy_(found)
+    return filled
+
+
+def _check_origin(method: Method, header: dict[str, Any], source: Path) -> None:
+    """Refuse a file of another task or of images with other channels."""
+    with suppress(NotFoundError):  # of a package that is not installed here; shapes decide
+        check_same_task(header.get("method", ""), type(method))
+    channels, found = method.plans.channel_names, header.get("channel_names")
+    if found is not None and found != channels:  # files of earlier versions do not say
+        raise ModelError(
+            f"{source} was trained on images with the channels {str(found)[:200]}, but this dataset has {channels}. "
+            "Weights are for the same channels in the same order. If they are the same, give them the same names in "
+            "dataset.json and plan again."
+        )
+
+
+def _check_same_network(
+    own: dict[str, Tensor], tensors: dict[str, Tensor], reasons: dict[str, str], header: dict[str, Any], source: Path
+) -> None:
+    """Refuse weights of which too few fit, and name the first difference."""
+    for name, parameter in own.items():
+        if name in tensors and min(tensors[name].ndim, parameter.ndim) > 3 and tensors[name].ndim != parameter.ndim:
+            found, expected = tensors[name].ndim - 2, parameter.ndim - 2
+            raise ModelError(
+                f"{source} holds a {found}D network, but the configuration in use is {expected}D. Use weights of a "
+                f"{'2d' if expected == 2 else '3d'} configuration, or train the other configuration."
+            )
+    fitting = sum(not reason for reason in reasons.values())
+    if fitting < LEAST_SHARE * len(own):
+        raise ModelError(
+            f"{source} (method '{header.get('method', '')}') comes from a network of another kind or plan: {fitting} "
+            f"of the method's {len(own)} tensors fit, expected at least half.{_first_difference(tensors, own)} Use "
+            "weights of the same network (--network), trained with the same features_per_stage, strides and "
+            "kernel_sizes; edit these in the plans where they differ."
+        )
 
 
 def _why_not(name: str, tensor: Tensor | None, parameter: Tensor, segments: bool) -> str:

@@ -14,6 +14,8 @@ level, attention at one resolution and in the middle. MONAI has it. Where the te
 - GroupNorm has 8 groups, as the other networks have (TorchCFM: 32), since small presets have 16 features.
 """
 
+from typing import ClassVar
+
 import torch
 from monai.networks.nets.diffusion_model_unet import AttnMidBlock, DiffusionModelUNet, DiffusionUNetResnetBlock
 from torch import Tensor, nn
@@ -35,6 +37,8 @@ class DiffusionUNet(DiffusionModelUNet):
     :param code_size: length of the conditioning code.
     :param attention: at the coarsest level.
     """
+
+    last_places: ClassVar[dict[str, int]] = {"conv_in.conv.weight": 1, "out.2.conv.weight": 0, "out.2.conv.bias": 0}
 
     def __init__(self, in_channels: int, plan: NetworkPlan, code_size: int, attention: bool = True):
         features = plan.features_per_stage

@@ -12,6 +12,7 @@ Where the text leaves room, this was decided:
 """
 
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,10 @@ class FiLMUNet(nn.Module):
     :param in_channels: most channels of a stack: scans x image channels.
     :param plan: features, strides, kernel sizes, attention.
     :param code_size: length of the conditioning code.
+    :cvar last_places: parameters that belong to the channels of a stack, and along which of their axes.
     """
+
+    last_places: ClassVar[dict[str, int]] = {"stem.weight": 1, "velocity.weight": 0, "velocity.bias": 0}
 
     def __init__(self, in_channels: int, plan: NetworkPlan, code_size: int):
         super().__init__()

@@ -1,5 +1,7 @@
 """A FiLM U-Net whose outputs say how each scan of a stack moves, how much it counts, and what is new."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from longflow.networks.film_unet import FiLMUNet
@@ -18,6 +20,8 @@ class MotionUNet(FiLMUNet):
     :param plan: features, strides, kernel sizes, attention.
     :param code_size: length of the conditioning code.
     """
+
+    last_places: ClassVar[dict[str, int]] = {"stem.weight": 1}
 
     def __init__(self, scans: int, moving: int, channels: int, plan: NetworkPlan, code_size: int):
         super().__init__(scans * channels, plan, code_size)

@@ -135,6 +135,7 @@ class Run:
             "configuration": self.job.configuration,
             "plan_identity": self.job.plan_identity,
             "dataset": self.job.plans.dataset_name,
+            "channel_names": self.job.plans.channel_names,
             "seed": self.job.settings.seed,
             "options": self.method.options,
             "precision": "bf16" if computes_bf16(self.device) else "float32",

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from longflow.errors import ConfigurationError, NotFoundError
+from longflow.errors import ConfigurationError, NotFoundError, first_few
 from longflow.files import write_json
 from longflow.job import FoldJob
 from longflow.methods.method import Method
-from longflow.methods.registry import known_methods, network_of, samples_of
-from longflow.methods.transfer import load_pretrained
+from longflow.methods.registry import known_methods, method_class, network_of, samples_of
+from longflow.methods.transfer import Transfer, check_same_task, load_pretrained
 from longflow.methods.weights import check_identity, read_checkpoint
 from longflow.plans import write_plans
 from longflow.reading import read_json
@@ -115,13 +115,22 @@ def load_first_weights(run: Run, file: Path) -> dict[str, Any]:
     transfer = load_pretrained(run.method, file)
     restart_average(run)
     if run.processes.first:
-        counts = len(transfer.loaded), len(transfer.skipped)
-        logger.info("Pretrained weights of %s: %d tensors loaded, %d skipped.", file, *counts)
+        counts = len(transfer.loaded), len(transfer.skipped), 100 * transfer.share
+        logger.info(
+            "Pretrained weights of %s: %d tensors loaded, %d skipped. %.1f %% of all numbers are pretrained.%s",
+            *(file, *counts, _from_scratch(transfer)),
+        )
         for name in transfer.loaded:
             logger.debug("loaded: %s", name)
         for name, why in transfer.skipped:
             logger.debug("skipped: %s (%s)", name, why)
     return {"file": str(file), "loaded": transfer.loaded, "skipped": transfer.skipped}
+
+
+def _from_scratch(transfer: Transfer) -> str:
+    """Name the first tensors that were skipped, as a sentence; empty where there are none."""
+    skipped = first_few((f"{name} ({why})" for name, why in transfer.skipped), most=3)
+    return f" Skipped: {skipped}." if skipped else ""
 
 
 def record_start(run: Run, start: Start, first_weights: dict[str, Any] | None) -> None:
@@ -149,7 +158,7 @@ def pretrained_file(job: FoldJob) -> Path:
     :param job: the fold to train.
     :returns: the file.
     :raises NotFoundError: there is neither such a file nor such a method.
-    :raises ConfigurationError: they are the fold's own.
+    :raises ConfigurationError: they are the fold's own, or the method is for another task.
     :raises ModelError: the plans were changed since the method was trained.
     """
     name = job.settings.pretrained
@@ -159,8 +168,9 @@ def pretrained_file(job: FoldJob) -> Path:
     if network_of(name)[0] not in known_methods():
         raise NotFoundError(
             f"'{name}' is neither a file nor a method. --pretrained takes the name of a method trained on this dataset "
-            "(spatiotemporal, ...) or the file of a checkpoint (longflow's, nnU-Net's, nnssl's)."
+            "(spatiotemporal, cronos, ...) or the file of a checkpoint (longflow's, nnU-Net's, nnssl's)."
         )
+    check_same_task(name, method_class(job.method))
     source = replace(job, method=name)
     if not source.paths.final.is_file():
         raise NotFoundError(

@@ -204,13 +204,92 @@ def test_one_stage_less_is_a_start_and_the_missing_one_is_named(tmp_path):
     assert any(name.startswith("encoder.stages.2") and "shape" in why for name, why in transfer.skipped)
 
 
-def test_a_forecasting_model_is_refused_in_both_roles(tmp_path):
-    plans = minimal_plans()
-    forecasting = build_method("cronos", plans, "3d_fullres")
+def forecasting(name="cronos", seed=0, **plan) -> Method:
+    return random_weights(network(minimal_plans(**plan), name), seed)
+
+
+def random_weights(method: Method, seed: int) -> Method:
+    """Layers that start at zero or one are random too, so that what was copied can be seen."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return method
+
+
+@pytest.mark.parametrize("name", ["cronos", "tfm", "tfm-diffusion_unet", "cronos_motion", "convlstm"])
+def test_a_forecast_is_taken_over_whole(tmp_path, name):
+    source, method = forecasting(name), forecasting(name, seed=1)
+    transfer = load_pretrained(method, longflow_file(source, tmp_path, name))
+    assert same(method, source) and not transfer.skipped and transfer.share == 1
+
+
+def test_the_network_of_another_flow_method_is_taken_over_and_the_rest_is_named(tmp_path):
+    source, method = forecasting("cronos", scans=4), forecasting("tfm", seed=1, grid_length=4)
+    transfer = load_pretrained(method, longflow_file(source, tmp_path, "cronos"))
+    assert same(method, source, "network.encoder") and same(method, source, "network.stem")
+    reasons = dict(transfer.skipped)
+    assert reasons["mixing.weights_of.0.weight"] == "this network has no such layer"
+    own = dict(method.named_parameters())
+    loaded = sum(own[name].numel() for name in transfer.loaded)
+    assert transfer.share == loaded / sum(parameter.numel() for parameter in own.values())
+
+
+@pytest.mark.parametrize("name", ["cronos", "cronos-diffusion_unet"])
+@pytest.mark.parametrize(("before", "after"), [(2, 4), (4, 2)])
+def test_weights_of_scans_belong_to_the_last_places(tmp_path, name, before, after):
+    source, method = (forecasting(name, seed, scans=scans, channels=2) for seed, scans in ((0, before), (1, after)))
+    start = {key: value.clone() for key, value in method.state_dict().items()}
+    transfer = load_pretrained(method, longflow_file(source, tmp_path, name))
+    theirs, mine, common = source.state_dict(), method.state_dict(), 2 * min(before, after)
+    for key, axis in method.network.last_places.items():
+        key = f"network.{key}"
+        places = [one.movedim(axis, 0) for one in (mine[key], theirs[key], start[key])]
+        assert torch.equal(places[0][-common:], places[1][-common:])
+        assert torch.equal(places[0][:-common], places[2][:-common])
+        assert dict(transfer.skipped)[
+            key
+        ] == f"places of scans: found {2 * before}, expected {2 * after}; the last " + ("ones are taken")
+    if name == "cronos":
+        assert same(method, source, "network.encoder") and same(method, source, "network.decoder")
+
+
+def test_a_network_for_fewer_scans_sees_what_the_other_one_saw(tmp_path):
+    """With the last scans alone, both compute the same velocity."""
+    source, method = forecasting(scans=4), forecasting(scans=2, seed=1)
+    load_pretrained(method, longflow_file(source, tmp_path, "cronos"))
+    stack, code = torch.randn(1, 2, 4, 8, 8), torch.randn(1, method.network.code[0].in_features)
+    torch.testing.assert_close(method.network(stack, code), source.network(stack, code))
+
+
+def test_a_forecast_takes_no_weights_of_another_task_and_the_reverse(tmp_path):
     with pytest.raises(ModelError, match="trained by the method 'cronos'"):
-        load_pretrained(network(segmentation_plans()), longflow_file(forecasting, tmp_path, "cronos"))
-    with pytest.raises(ConfigurationError, match="for segmentation"):
-        load_pretrained(forecasting, longflow_file(network(segmentation_plans()), tmp_path))
+        load_pretrained(network(segmentation_plans()), longflow_file(forecasting(), tmp_path, "cronos"))
+    for name, words in (("unet", "for the task 'segment'"), ("spatiotemporal", "a pretraining for the task 'segment'")):
+        path = longflow_file(network(segmentation_plans(), name), tmp_path, name)
+        with pytest.raises(ConfigurationError, match=f"'{name}' is {words}, and no layer .* starts from .*'cronos'"):
+            load_pretrained(forecasting(), path)
+    with pytest.raises(ModelError, match="weights of nnU-Net and nnssl do not fit"):
+        load_pretrained(forecasting(), torch_file({"a": torch.zeros(1)}, tmp_path))
+
+
+def test_no_layer_of_the_pretraining_has_a_counterpart_in_the_flow_network():
+    """The reason of the refusal: nnU-Net's layers and those of the FiLM U-Net share no name with one shape."""
+    theirs = dict(network(segmentation_plans(), "spatiotemporal").named_parameters())
+    own = dict(forecasting().named_parameters())
+    assert not [name for name in own if name in theirs and theirs[name].shape == own[name].shape]
+
+
+def test_forecasts_of_other_channels_dimensions_or_networks_are_refused(tmp_path):
+    header = {"method": "cronos", "channel_names": ["FLAIR"]}
+    weights = {f"weights.{key}": value for key, value in forecasting().state_dict().items()}
+    write_checkpoint(Checkpoint(weights, header), tmp_path / "flair.safetensors")
+    with pytest.raises(ModelError, match=r"the channels \['FLAIR'\], but this dataset has \['channel 0'\]"):
+        load_pretrained(forecasting(seed=1), tmp_path / "flair.safetensors")
+    with pytest.raises(ModelError, match="holds a 2D network, but the configuration in use is 3D"):
+        load_pretrained(forecasting(), longflow_file(forecasting(dimensions=2), tmp_path, "cronos"))
+    with pytest.raises(ModelError, match=r"another kind or plan: 0 of the method's \d+ tensors fit"):
+        load_pretrained(forecasting(), longflow_file(forecasting("convlstm"), tmp_path, "convlstm"))
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"no checkpoint"])

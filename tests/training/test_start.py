@@ -10,6 +10,7 @@ from longflow.job import FoldJob, FoldSettings
 from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans, write_plans
+from longflow.reading import read_json
 from longflow.training.distributed import Processes
 from longflow.training.run import Run, set_up_run
 from longflow.training.start import check_same_settings, load_first_weights, pretrained_file
@@ -125,24 +126,35 @@ def test_a_method_trained_with_other_plans_is_no_start(dataset):
         pretrained_file(job_of(dataset, "tfm", pretrained="cronos"))
 
 
-def test_pretrained_weights_are_not_for_forecasts(dataset):
-    source = finished_model(dataset, read_plans(dataset.plans()), random=True).fold(0).final
-    with pytest.raises(ConfigurationError, match="pretrained weights are for segmentation"):
-        train(dataset, fold=1, iterations=1, pretrained=str(source))
-    weights = source.read_bytes()
-    other = finished_model(dataset, read_plans(dataset.plans()), "tfm").fold(0).final
-    with pytest.raises(ConfigurationError, match="pretrained weights are for segmentation"):
+def test_a_forecast_starts_from_another_one(dataset, caplog):
+    source = finished_model(dataset, read_plans(dataset.plans()), "tfm", random=True).fold(0)
+    with caplog.at_level(logging.INFO):
+        train(dataset, fold=0, iterations=1, pretrained="tfm")
+    record = read_json(dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0).pretrained)
+    assert record["file"] == str(source.final) and "network.encoder.0.conv1.weight" in record["loaded"]
+    assert "of all numbers are pretrained. Skipped: network.stem.weight (places of scans" in caplog.text
+
+
+def test_a_refused_start_costs_nothing(dataset):
+    finished = finished_model(dataset, read_plans(dataset.plans()), random=True).fold(0).final
+    weights = finished.read_bytes()
+    other = finished_model(dataset, read_plans(dataset.plans()), "vivit").fold(0).final
+    with pytest.raises(ModelError, match="a network of another kind or plan"):
         train(dataset, fold=0, iterations=1, pretrained=str(other), overwrite=True)
-    assert source.read_bytes() == weights, "a mistake cost a finished fold"
+    assert finished.read_bytes() == weights, "a mistake cost a finished fold"
 
 
-def test_pretrained_weights_are_not_for_translations_either(tmp_path, monkeypatch):
-    """Nor of the same method with another network; it is refused before anything is written."""
+def test_a_forecast_does_not_start_from_a_pretraining_of_segmentation(dataset):
+    with pytest.raises(ConfigurationError, match="'spatiotemporal' is a pretraining for the task 'segment', and no"):
+        pretrained_file(job_of(dataset, "cronos", pretrained="spatiotemporal"))
+
+
+def test_a_network_of_another_kind_is_refused_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     plans = phase_plans()
     dataset, _ = make_pairs(plans)
     finished_model(dataset, plans, "mfm-segresnet", random=True)
-    with pytest.raises(ConfigurationError, match="pretrained weights are for segmentation"):
+    with pytest.raises(ModelError, match="a network of another kind or plan: 4 of"):
         train(dataset, "mfm", iterations=1, pretrained="mfm-segresnet")
     with pytest.raises(NotFoundError, match=r"Fold 1 of mfm-segresnet.* is not trained to its end; finished are: 0"):
         train(dataset, "mfm", fold=1, iterations=1, pretrained="mfm-segresnet")

@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import re
+import shutil
 import stat
 import time
 import uuid
@@ -254,3 +255,21 @@ def write_csv(columns: Sequence[str], rows: Iterable[Mapping[str, Any]], path: P
 
 def _no_formula(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in FORMULA and parse_number(cell) is None else cell
+
+
+def link_or_copy(source: Path, link: Path) -> None:
+    """Give a file another name: a link where the disk has links, else a copy; an older file of that name is replaced.
+
+    :param source: the file.
+    :param link: its other name.
+    :raises DataError: the file is missing.
+    """
+    if not source.is_file():
+        raise DataError(f"{source} does not exist.")
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    try:
+        os.link(source.resolve(), link)
+    except OSError:
+        with atomic_write(link) as temporary:
+            shutil.copy2(source, temporary)

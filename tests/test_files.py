@@ -13,7 +13,16 @@ import pytest
 from longflow import files
 from longflow.data.images import Geometry, write_volume
 from longflow.errors import DataError, InUseError
-from longflow.files import atomic_write, exclusive_lock, file_digest, open_in_place, write_csv, write_json, write_text
+from longflow.files import (
+    atomic_write,
+    exclusive_lock,
+    file_digest,
+    link_or_copy,
+    open_in_place,
+    write_csv,
+    write_json,
+    write_text,
+)
 from longflow.reading import read_json
 from tests.conftest import another_process_holds, small_disk
 
@@ -286,3 +295,26 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(files.fcntl, "lockf", lockf)
     with caplog.at_level(logging.WARNING), exclusive_lock(tmp_path / ".lock", ""):
         assert "this file system has no locks" in caplog.text
+
+
+def test_links_are_renewed_and_copies_where_the_disk_has_none(tmp_path, monkeypatch):
+    source, link = tmp_path / "a", tmp_path / "below" / "b"
+    source.write_text("1")
+    link_or_copy(source, link)
+    assert os.path.samefile(source, link)
+
+    def no_links(*_):
+        raise OSError
+
+    monkeypatch.setattr(os, "link", no_links)
+    link_or_copy(source, link)
+    assert link.read_text() == "1" and not os.path.samefile(source, link)
+    with pytest.raises(DataError, match=r"a\.nii does not exist"):
+        link_or_copy(tmp_path / "a.nii", link)
+
+
+def test_the_file_behind_a_link_is_linked(tmp_path):
+    (tmp_path / "a").write_text("1")
+    (tmp_path / "link").symlink_to("a")
+    link_or_copy(tmp_path / "link", tmp_path / "below" / "b")
+    assert (tmp_path / "below" / "b").read_text() == "1" and not (tmp_path / "below" / "b").is_symlink()

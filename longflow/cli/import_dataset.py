@@ -36,13 +36,18 @@ def parser() -> command.Parser:
         metavar="N",
         help=f"number of last scans of a test subject that are targets (default: 1; not for {', '.join(special)})",
     )
-    fixed = _by_layout({one.name: f"always {one.tasks()[0]}" for one in importers if not one.chooses_task})
+    fixed = _by_layout({one.name: _fixed_task(one) for one in importers if not one.chooses_task})
     tasks = dict.fromkeys(task for one in importers if one.chooses_task for task in one.tasks())
     result.add_argument("--task", choices=list(tasks), help=f"default: {next(iter(tasks))} ({fixed})")
     flags.add_processes(result)
     result.add_argument("--overwrite", action="store_true", help="replace a dataset of this name")
     _add_flags_of_layouts(result, importers)
     return result
+
+
+def _fixed_task(importer: Importer) -> str:
+    served = importer.tasks()
+    return f"always {served[0]}" if len(served) == 1 else "that of the source"
 
 
 def _by_layout(words: dict[str, str]) -> str:

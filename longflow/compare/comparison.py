@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from longflow.commands import Command
-from longflow.compare.targets import Targets, link_or_copy
+from longflow.compare.targets import Targets
 from longflow.compare.variants import Variant
-from longflow.files import write_json
+from longflow.files import link_or_copy, write_json
 from longflow.methods.registry import method_class
 from longflow.paths import ComparisonPaths, DatasetPaths, FoldPaths, ModelPaths
 from longflow.plans import Plans, TrainingPlan, read_plans

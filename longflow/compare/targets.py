@@ -8,13 +8,12 @@ acquired ones; their names contain both cases.
 """
 
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Scan, image_path, training_series, write_description, write_scans
-from longflow.errors import DataError
+from longflow.files import link_or_copy
 from longflow.paths import DatasetPaths
 from longflow.plans import Plans
 from longflow.task import get_task
@@ -114,18 +113,3 @@ def _write_folder(
         new.unlink()  # its age shows that forecasts from it are still valid
     else:
         os.replace(new, table)
-
-
-def link_or_copy(source: Path, link: Path) -> None:
-    """Give a file another name: a link where the disk has links, else a copy; an older file of that name is replaced.
-
-    :raises DataError: the file is missing.
-    """
-    if not source.is_file():
-        raise DataError(f"{source} does not exist.")
-    link.parent.mkdir(parents=True, exist_ok=True)
-    link.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), link)
-    except OSError:
-        shutil.copy2(source, link)

@@ -40,6 +40,8 @@ class ImportedScan:
     :param part: "training", "context" (imagesTs) or "target" (in the table of imagesTs, its image in targetsTs).
     :param same_voxels: the label was drawn on these voxels; where the geometries differ, the image's counts.
     :param covariates: further columns of scans.csv.
+    :param further_channels: files of the channels after the first.
+    :param kept_ending: file ending of scans whose files are kept as they are; empty: voxels are written as .nii.gz.
     """
 
     case: str
@@ -52,6 +54,8 @@ class ImportedScan:
     part: str = "training"
     same_voxels: bool = False
     covariates: dict[str, str] = field(default_factory=dict, hash=False)
+    further_channels: tuple[Path, ...] = ()
+    kept_ending: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,13 @@ class ImportedDataset:
 
     :param scans: of all subjects.
     :param time_unit: of their times.
-    :param channel: name of the one channel.
+    :param channel: name of the first channel.
     :param settings: how the scans were selected; ``import.json`` keeps them, and a second import compares them.
     :param label_names: names of the labels 1, 2, ...; labels without a name are called ``label_1`` ...
-    :param about: further keys of dataset.json (licence, reference ...).
+    :param about: further keys of dataset.json (licence, reference ...); they replace those made of other fields.
     :param excluded: parts of the source that are not imported, each with its reason.
     :param test_subjects: subjects that the source itself reserves for tests.
+    :param task: that the source itself is for; empty: the user chooses.
     """
 
     scans: Sequence[ImportedScan]
@@ -76,6 +81,7 @@ class ImportedDataset:
     about: Mapping[str, Any] = field(default_factory=dict)
     excluded: Sequence[str] = ()
     test_subjects: Sequence[str] = ()
+    task: str = ""
 
 
 @dataclass(frozen=True)

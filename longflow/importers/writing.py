@@ -31,7 +31,7 @@ from longflow.data.images import (
     write_volume,
 )
 from longflow.errors import ConfigurationError, DataError, first_few
-from longflow.files import exclusive_lock, file_digest, write_json
+from longflow.files import exclusive_lock, file_digest, link_or_copy, write_json
 from longflow.importers.scans import Blend, Destination, ImportedDataset, ImportedScan
 from longflow.parallel import for_each_subject
 from longflow.paths import lock_beside, path_in
@@ -71,12 +71,12 @@ def write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
 
 def _write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
     """Write the dataset while its lock is held."""
-    scans = dataset.scans
-    if not get_task(to.task).predicts_new_scans:
+    scans, task = dataset.scans, dataset.task or to.task
+    if not get_task(task).predicts_new_scans:
         scans = [replace(scan, part="context") if scan.part == "target" else scan for scan in scans]
     # the key is as in datasets that were imported earlier
     excluded = {"left_out": list(dataset.excluded)} if dataset.excluded else {}
-    settings = {**dataset.settings, "task": to.task, **excluded}
+    settings = {**dataset.settings, "task": task, **excluded}
     record = {"settings": settings, "scans": _digest_of_rows(scans), "sources": _digests_of_sources(scans)}
     if to.raw.exists() and not _is_to_be_replaced(to.raw, record, to.overwrite):
         return False
@@ -96,7 +96,7 @@ def _write_dataset(dataset: ImportedDataset, to: Destination) -> bool:
     values: set[int] = set()
     for _, found in for_each_subject(_write_subject, work, to.processes, to.progress):
         values |= found
-    _write_tables(replace(dataset, scans=ordered), to.task, values, unfinished)
+    _write_tables(replace(dataset, scans=ordered), task, values, unfinished)
     written = _sizes(unfinished)
     write_json({**record, "written": written, "longflow_version": __version__}, unfinished / IMPORT_JSON)
     put_in_place(unfinished, to.raw)
@@ -112,16 +112,15 @@ def _write_tables(dataset: ImportedDataset, task: str, values: set[int], folder:
     """
     training = [scan for scan in dataset.scans if scan.part == "training"]
     (folder / "imagesTr").mkdir(exist_ok=True)
-    description = DatasetDescription(
-        channel_names={"0": dataset.channel},
-        file_ending=FILE_ENDING,
-        time_unit=dataset.time_unit,
-        labels=named_labels(values, dataset.label_names),
-        task=task,
-        numTraining=len(training),
-        **dataset.about,
-    )
-    write_description(description, folder / "dataset.json")
+    keys = {
+        "channel_names": {"0": dataset.channel},
+        "file_ending": FILE_ENDING,
+        "time_unit": dataset.time_unit,
+        "labels": named_labels(values, dataset.label_names),
+        "task": task,
+        "numTraining": len(training),
+    }
+    write_description(DatasetDescription(**{**keys, **dataset.about}), folder / "dataset.json")
     _write_table(training, folder / "scans.csv")
     if test := [scan for scan in dataset.scans if scan.part != "training"]:
         _write_table(test, folder / "imagesTs" / "scans.csv")
@@ -131,7 +130,7 @@ def _digest_of_rows(scans: Sequence[ImportedScan]) -> str:
     """Hash everything that tables and names say about the scans."""
     rows = [
         [scan.case, scan.subject, scan.time, scan.part, scan.frame, scan.label_frame, dict(scan.covariates)]
-        + [None if path is None else os.path.abspath(path) for path in (scan.image, scan.label)]
+        + [None if path is None else os.path.abspath(path) for path in (scan.image, scan.label, *scan.further_channels)]
         for scan in scans
     ]
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
@@ -144,7 +143,7 @@ def _digests_of_sources(scans: Sequence[ImportedScan]) -> dict[str, str]:
 
 def _sources_of(scans: Sequence[ImportedScan]) -> Iterator[Path]:
     for scan in scans:
-        yield scan.image
+        yield from (scan.image, *scan.further_channels)
         if scan.label is not None:
             yield scan.label
 
@@ -229,18 +228,19 @@ def _remove_outdated(unfinished: Path, scans: Sequence[ImportedScan], record: Ma
     kept: set[Path] = set()
     for scan in scans:
         if all(os.path.abspath(path) in same for path in _sources_of([scan])):
-            image, label = _files_of(scan, unfinished)
-            kept |= {image} if scan.label is None else {image, label}
+            images, label = _files_of(scan, unfinished)
+            kept |= set(images) if scan.label is None else {*images, label}
     for path in unfinished.glob("*/*"):
         if path not in kept:
             path.unlink()
 
 
-def _files_of(scan: ImportedScan, folder: Path) -> tuple[Path, Path]:
-    """Return the image and the label image of a scan in the dataset."""
+def _files_of(scan: ImportedScan, folder: Path) -> tuple[list[Path], Path]:
+    """Return the image of each channel and the label image of a scan in the dataset."""
     images, labels = FOLDERS[scan.part]
-    image, label = f"{scan.case}_0000{FILE_ENDING}", f"{scan.case}{FILE_ENDING}"
-    return path_in(folder / images, image), path_in(folder / labels, label)
+    ending = scan.kept_ending or FILE_ENDING
+    names = [f"{scan.case}_{channel:04d}{ending}" for channel in range(1 + len(scan.further_channels))]
+    return [path_in(folder / images, name) for name in names], path_in(folder / labels, f"{scan.case}{ending}")
 
 
 def _write_table(scans: list[ImportedScan], path: Path) -> None:
@@ -280,7 +280,10 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
     source, label_source = _Source(), _Source()
     values: set[int] = set()
     for scan in scans:
-        path, label_path = _files_of(scan, folder)
+        if scan.kept_ending:
+            _keep_files(scan, folder)
+            continue
+        (path,), label_path = _files_of(scan, folder)
         if path.is_file():  # an earlier run wrote it, after its label
             if label_path.is_file():
                 values |= _values(sitk.GetArrayFromImage(read_image_of_any_size(label_path)))
@@ -298,10 +301,19 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
     return values
 
 
+def _keep_files(scan: ImportedScan, folder: Path) -> None:
+    """Link or copy the files of a scan as they are."""
+    images, label = _files_of(scan, folder)
+    for source, path in zip((scan.image, *scan.further_channels), images, strict=True):
+        link_or_copy(source, path)
+    if scan.label is not None:
+        link_or_copy(scan.label, label)
+
+
 def _warn_of_scales(scans: Sequence[ImportedScan]) -> None:
     """Name the images whose voxel size is taken from pixdim, since their transform has axes of 1 mm."""
     repaired = []
-    for path in sorted({scan.image for scan in scans}):
+    for path in sorted({scan.image for scan in scans if not scan.kept_ending}):
         with suppress(DataError):  # said when the scan is imported
             grid = read_geometry(path)
             repaired += [path] if grid.repaired is not grid else []

@@ -146,7 +146,7 @@ def test_the_help_names_every_layout_next_to_its_flags():
         for flag in importer.flag_names:
             assert f"--{flag} " in text
     assert "bids: how names of images end (default: T1w); lumiere: CT1" in text
-    assert "isles24: always forecast; phases: always translate" in text
+    assert "isles24: always forecast; join: that of the source; phases: always translate" in text
 
 
 def test_a_flag_of_another_layout_is_refused(home, tmp_path, capsys):

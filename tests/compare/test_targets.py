@@ -5,10 +5,10 @@ import os
 import numpy as np
 import pytest
 
-from longflow.compare.targets import link_or_copy, targets_of_fold, targets_of_folder, with_equal_context
+from longflow.compare.targets import targets_of_fold, targets_of_folder, with_equal_context
 from longflow.data.dataset import read_description, series_of_folder
 from longflow.data.images import read_scan
-from longflow.errors import DataError, NotFoundError
+from longflow.errors import NotFoundError
 from longflow.integrity.prediction import verify_input
 from longflow.plans import read_plans
 from longflow.reading import read_json
@@ -88,26 +88,3 @@ def test_a_folder_of_the_user_requests_the_rows_without_an_image(dataset, tmp_pa
     requested = [series.scans[-1] for series in series_of_folder(folder, description)]
     assert found.subjects == {scan.case: scan.subject for scan in requested}
     assert found.context_scans == 3 and found.references == (dataset.raw / "imagesTr",)
-
-
-def test_links_are_renewed_and_copies_where_the_disk_has_none(tmp_path, monkeypatch):
-    source, link = tmp_path / "a", tmp_path / "below" / "b"
-    source.write_text("1")
-    link_or_copy(source, link)
-    assert os.path.samefile(source, link)
-
-    def no_links(*_):
-        raise OSError
-
-    monkeypatch.setattr(os, "link", no_links)
-    link_or_copy(source, link)
-    assert link.read_text() == "1" and not os.path.samefile(source, link)
-    with pytest.raises(DataError, match=r"a\.nii does not exist"):
-        link_or_copy(tmp_path / "a.nii", link)
-
-
-def test_the_file_behind_a_link_is_linked(tmp_path):
-    (tmp_path / "a").write_text("1")
-    (tmp_path / "link").symlink_to("a")
-    link_or_copy(tmp_path / "link", tmp_path / "below" / "b")
-    assert (tmp_path / "below" / "b").read_text() == "1" and not (tmp_path / "below" / "b").is_symlink()

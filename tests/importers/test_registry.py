@@ -17,7 +17,7 @@ FOLDER = Path(importers.__file__).parent
 
 def test_every_module_is_an_importer_of_its_name_or_shared():
     names = [importer.name for importer in all_importers()]
-    assert names == IMPORTERS.names() == ["acdc", "bids", "isles24", "lumiere", "nifti4d", "phases"]
+    assert names == IMPORTERS.names() == ["acdc", "bids", "isles24", "join", "lumiere", "nifti4d", "phases"]
     modules = {path.stem for path in FOLDER.glob("*.py")} - {"__init__"}
     assert modules == {*names, *importers.SHARED}
 
@@ -88,6 +88,6 @@ def test_an_outside_package_brings_a_layout(outside, source, tmp_path):
 def test_an_installed_layout_that_cannot_be_loaded_is_skipped_until_it_is_named(monkeypatch):
     point = EntryPoint("broken", "no_such_module:IMPORTER", "longflow.importers")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
-    assert len(all_importers()) == 6
+    assert len(all_importers()) == 7
     with pytest.raises(ConfigurationError, match=r"layout 'broken' .* cannot be loaded"):
         IMPORTERS.get("broken")

@@ -25,20 +25,50 @@ def interpolate(start: Tensor, end: Tensor, tau: Tensor, noise: float = 0.0) -> 
     return point if noise == 0 else point + noise * torch.randn_like(point)
 
 
+def draw_flow_steps(count: int, at_start: float = 0.0) -> Tensor:
+    """Draw tau: 0 with a given probability, else uniform on [0, 1) (CRONOS algorithm 1 draws all of them so).
+
+    :param count: how many.
+    :param at_start: probability of tau = 0, where a prediction with one Euler step evaluates the network.
+    :returns: (count,), on the CPU.
+    """
+    uniform = torch.rand(count)
+    return (uniform - at_start).clamp(min=0) / (1 - at_start or 1)
+
+
 def velocity(start: Tensor, end: Tensor) -> Tensor:
     """Compute u = X_1 - X_0, constant along the path (CRONOS eq. 5)."""
     return end - start
 
 
-def velocity_loss(predicted: Tensor, reference: Tensor, mask: Tensor) -> Tensor:
+def change_weights(target: Tensor, last: Tensor, strength: float) -> Tensor | None:
+    """Compute voxel weights that grow with the change: 1 + w |I_target - I_last| / mean, divided by their mean.
+
+    :param target: (batch, channels, *spatial).
+    :param last: the last context scan, of the same shape.
+    :param strength: w.
+    :returns: of the same shape, with mean 1 in each sample; None for w = 0, where all weights are 1.
+    """
+    if strength == 0:
+        return None
+    change = (target - last).abs().float().flatten(1)
+    weights = 1 + strength * change / change.mean(1, keepdim=True).clamp(min=torch.finfo(change.dtype).tiny)
+    return (weights / weights.mean(1, keepdim=True)).view_as(target)
+
+
+def velocity_loss(predicted: Tensor, reference: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:
     """Average the squared difference of velocities (CRONOS eq. 6) over the observed scans; masked ones have no weight.
 
     :param predicted: (batch, scans, channels, *spatial).
     :param reference: of the same shape.
     :param mask: (batch, scans), True where a scan was observed.
+    :param weights: of voxels, with mean 1, (batch, channels, *spatial); None: all alike.
     :returns: a scalar.
     """
-    per_scan = (predicted.float() - reference.float()).square().flatten(2).mean(2)
+    errors = (predicted.float() - reference.float()).square()
+    if weights is not None:
+        errors = errors * weights.unsqueeze(1)
+    per_scan = errors.flatten(2).mean(2)
     weight = mask.to(per_scan.dtype)
     return (per_scan * weight).sum() / weight.sum()
 

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from longflow.errors import ConfigurationError
 from longflow.flow.grid import embed_on_grid, fill_forward, grid_slots
-from longflow.flow.interpolant import broadcast_target, interpolate, velocity, velocity_loss
+from longflow.flow.interpolant import (
+    broadcast_target,
+    change_weights,
+    draw_flow_steps,
+    interpolate,
+    velocity,
+    velocity_loss,
+)
 from longflow.flow.masks import as_weights
 from longflow.flow.reduction import REDUCTIONS, reduce_scans
 from longflow.flow.solvers import integrate
@@ -43,11 +50,15 @@ class FlowMethod(Method):
       frame of CRONOS (B.6.1). A grid of one slot says nothing of the horizon; ``cronos`` knows it from its times.
     - ``features``: of the network's first stage, a multiple of 8 (CRONOS table 5); those of the other stages change in
       proportion. 0: those of the plan.
+    - ``at_start``: share of the draws with tau = 0, the place where a prediction with one Euler step evaluates the
+      network. The others are uniform, as all are in the paper.
+    - ``change_weight``: w of :func:`~longflow.flow.interpolant.change_weights`: the loss of a voxel counts more where
+      the target differs from the last context scan.
 
     :param scans: most scans of a stack.
     :param code_size: length of the conditioning code.
     :param network: a name in ``networks``; empty: the default.
-    :raises ConfigurationError: the noise is negative or not a finite number; the features do not fit.
+    :raises ConfigurationError: an option has a value out of its range; the features do not fit.
     """
 
     task = "forecast"
@@ -55,7 +66,13 @@ class FlowMethod(Method):
     integrates = True
     uses_covariates = True
     networks = NetworksFor("flow")
-    options: ClassVar[Options] = {"noise": 0.0, "context": "all", "features": 0}
+    options: ClassVar[Options] = {
+        "noise": 0.0,
+        "context": "all",
+        "features": 0,
+        "at_start": 0.0,
+        "change_weight": 0.0,
+    }
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"context": ("all", "last")}
 
     def __init__(
@@ -68,8 +85,11 @@ class FlowMethod(Method):
         network: str = "",
     ):
         super().__init__(plans, configuration, options)
-        if not 0 <= self.options["noise"] < math.inf:
-            raise ConfigurationError(f"The option 'noise' is {self.options['noise']}, expected 0 or more.")
+        for name in ("noise", "change_weight"):
+            if not 0 <= self.options[name] < math.inf:
+                raise ConfigurationError(f"The option '{name}' is {self.options[name]}, expected 0 or more.")
+        if not 0 <= self.options["at_start"] <= 1:
+            raise ConfigurationError(f"The option 'at_start' is {self.options['at_start']}, expected 0 to 1.")
         self.scans = 1 if self.options["context"] == "last" else scans
         channels = self.scans * len(plans.channel_names)
         plan = with_features(self.configuration.network, self.options["features"])
@@ -110,10 +130,11 @@ class FlowMethod(Method):
         batch = self._seen(batch)
         start, mask = self.stack(batch)
         end = broadcast_target(batch.target, start.shape[1])
-        tau = torch.rand(start.shape[0]).to(start.device, non_blocking=True)
+        tau = draw_flow_steps(start.shape[0], self.options["at_start"]).to(start.device, non_blocking=True)
         point = interpolate(start, end, tau, self.options["noise"])
         predicted = self.velocity(batch, point, mask, tau)
-        return velocity_loss(predicted, velocity(start, end), mask)
+        weights = change_weights(batch.target, batch.context[:, -1], self.options["change_weight"])
+        return velocity_loss(predicted, velocity(start, end), mask, weights)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Integrate the stack to tau = 1 (CRONOS eq. 10) and return both reductions."""

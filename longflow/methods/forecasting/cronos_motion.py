@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longflow.errors import ConfigurationError
+from longflow.flow.interpolant import change_weights
 from longflow.flow.times import fourier_features
 from longflow.methods.batches import Batch
 from longflow.methods.forecasting._flow import (
@@ -91,20 +92,21 @@ class CronosMotion(Method):
       weights alone: they are far from the target, and warps are most of the work of a step.
     - ``transport``, ``smoothness``: weights of the transport term, and of the mean squared differences of w between
       neighbouring blocks.
+    - ``change_weight``: as of the flow methods, for both squared errors.
     """
 
     task = "forecast"
     uses_covariates = True
     summary = "CRONOS with a motion head: scans are warped to the target, and a residual is added"
-    options: ClassVar[Options] = {"moving": 2, "transport": 0.5, "smoothness": 0.05}
+    options: ClassVar[Options] = {"moving": 2, "transport": 0.5, "smoothness": 0.05, "change_weight": 0.0}
 
     def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
         super().__init__(plans, configuration, options)
         moving = self.options["moving"]
-        if moving < 1 or min(self.options["transport"], self.options["smoothness"]) < 0:
+        if moving < 1 or min(self.options[name] for name in ("transport", "smoothness", "change_weight")) < 0:
             raise ConfigurationError(
-                f"The options of cronos_motion are {self.options}, expected 'moving' of 1 or more, 'transport' and "
-                "'smoothness' of 0 or more."
+                f"The options of cronos_motion are {self.options}, expected 'moving' of 1 or more, 'transport', "
+                "'smoothness' and 'change_weight' of 0 or more."
             )
         self.scans = plans.temporal.sequence_length
         self.register_buffer("frequencies", planned_frequencies(plans.temporal))
@@ -117,9 +119,11 @@ class CronosMotion(Method):
         """Compute the squared errors of the forecast and of each transported scan, and the velocity's roughness."""
         made = self.transport(batch)
         weight = made.mask.to(made.moved.dtype)
-        errors = (made.moved - batch.target.unsqueeze(1)).square().flatten(2).mean(2)
+        voxels = change_weights(batch.target, batch.context[:, -1], self.options["change_weight"])
+        squares = (made.moved - batch.target.unsqueeze(1)).square()
+        errors = (squares if voxels is None else squares * voxels.unsqueeze(1)).flatten(2).mean(2)
         terms = {
-            "forecast": F.mse_loss(made.forecast, batch.target),
+            "forecast": F.mse_loss(made.forecast, batch.target, weight=voxels),
             "transport": self.options["transport"] * (errors * weight).sum() / weight.sum(),
             "smoothness": self.options["smoothness"] * roughness(made.velocity),
         }

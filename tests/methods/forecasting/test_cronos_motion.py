@@ -169,3 +169,13 @@ def test_motion_that_folds_is_warned_of(caplog):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ConfigurationError, match="options of cronos_motion"):
         motion(**options)
+
+
+def test_a_loss_weighted_by_change_counts_change_more():
+    """An untrained forecast is the last scan, which moves nowhere: both terms are the weighted error of LCI."""
+    batch = replace(random_batch(scans=1), context=torch.zeros(2, 1, 1, 4, 8, 8))
+    change = batch.target.abs().flatten(1)
+    weights = (1 + 3 * change / change.mean(1, keepdim=True)) / 4
+    expected = (weights * batch.target.flatten(1).square()).mean()
+    found = motion(change_weight=3.0, transport=0.5).training_step(batch)
+    torch.testing.assert_close(found, 1.5 * expected)

@@ -292,3 +292,27 @@ def test_with_covariates_an_untrained_forecast_is_lci_and_a_trained_one_depends_
         other = batch.covariates.clone()
         other[:, feature] += 1
         assert (method.predict(replace(batch, covariates=other))["last"] - first).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_network_is_shown_the_context_itself_where_all_flow_steps_are_at_the_start(name):
+    method, batch = flow(name, {"at_start": 1.0}), random_batch(size=4)
+    _, point = points_of_training(method, batch)
+    assert torch.equal(point, method.stack(batch)[0])
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_a_loss_weighted_by_change_counts_change_more(name):
+    """A fresh network predicts no velocity: the errors are largest where the target changed most."""
+    batch = replace(random_batch(), context=torch.zeros(2, 3, 1, 4, 8, 8))
+    change = batch.target.abs().flatten(1)
+    weights = (1 + 3 * change / change.mean(1, keepdim=True)) / 4
+    expected = (weights * batch.target.flatten(1).square()).mean()
+    torch.testing.assert_close(flow(name, {"change_weight": 3.0}).training_step(batch), expected)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+@pytest.mark.parametrize("options", [{"at_start": -0.1}, {"at_start": 1.1}, {"change_weight": -1.0}])
+def test_shares_and_weights_out_of_range_are_refused(name, options):
+    with pytest.raises(ConfigurationError, match=next(iter(options))):
+        flow(name, options)

@@ -284,6 +284,15 @@ class TrainingPlan(_Strict):
     warmup: float = Field(ge=0, lt=1, default=0.05, description="share of the run during which the rate rises")
     gradient_clip: PositiveFloat = 1.0
     ema_decay: float = Field(ge=0, lt=1, default=0.999)
+    elastic: float = Field(
+        ge=0, le=1, default=0, description="probability of an elastic deformation of a sample; for forecasts"
+    )
+    time_factor: float = Field(
+        ge=1,
+        le=10,
+        default=1,
+        description="times of a sample are multiplied by a number from 1 / time_factor to it; not with a period",
+    )
 
 
 class InferencePlan(_Strict):

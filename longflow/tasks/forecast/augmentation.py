@@ -20,6 +20,10 @@ ROTATION = (-30 / 180 * np.pi, 30 / 180 * np.pi)
 SCALING = (0.7, 1.4)
 BRIGHTNESS = (-0.2, 0.2)
 CONTRAST = (0.8, 1.25)
+#: of elastic deformations: standard deviation of the smoothing in shares of an edge, and the largest displacement in
+#: units of it, with which nothing folds
+SMOOTHING = (0.1, 0.25)
+DISPLACEMENT = (0.0, 0.5)
 
 
 def augment(stack: Tensor, plans: Plans, configuration: ConfigurationPlan, generator: np.random.Generator) -> Tensor:
@@ -35,7 +39,7 @@ def augment(stack: Tensor, plans: Plans, configuration: ConfigurationPlan, gener
     :returns: (scans, channels, *spatial).
     """
     with isolated_randomness(generator):  # the library draws from the global generators
-        stack = _warp(stack, configuration)
+        stack = _warp(stack, configuration, plans.training.elastic)
     return _with_intensities(stack, *_intensity_draw(plans, generator))
 
 
@@ -76,9 +80,11 @@ def draw_augmentation(plans: Plans, configuration: ConfigurationPlan, generator:
 def augment_batch(batch: Batch) -> Batch:
     """Augment the samples of a batch by their draws, on its device. Only rounding differs from :func:`augment`.
 
-    :param batch: with draws.
+    :param batch: with draws; one without is returned as it is.
     :returns: the batch, without them.
     """
+    if batch.draws is None:
+        return batch
     stacks = torch.cat([batch.context, batch.target.unsqueeze(1)], dim=1)
     done = torch.stack([with_draw(stack, draw) for stack, draw in zip(stacks, batch.draws, strict=True)])
     return replace(batch, context=done[:, :-1], target=done[:, -1], draws=None)
@@ -110,23 +116,42 @@ def _with_intensities(stack: Tensor, gains: Tensor, shifts: Tensor) -> Tensor:
     return stack * gains + shifts
 
 
-def _warp(stack: Tensor, configuration: ConfigurationPlan) -> Tensor:
-    """Rotate, scale and mirror: one draw for all images."""
+def draw_time_factor(plans: Plans, generator: np.random.Generator) -> float:
+    """Draw the number by which the times of a sample are multiplied: its subject changes faster or slower.
+
+    :param plans: ``training.time_factor``, the largest number; its logarithm is uniform. With a period it is always 1.
+    :param generator: source of randomness; not used where the number is always 1.
+    :returns: the number.
+    """
+    largest = plans.training.time_factor
+    if largest == 1 or plans.temporal.period is not None:
+        return 1.0
+    return float(largest ** generator.uniform(-1, 1))
+
+
+def _warp(stack: Tensor, configuration: ConfigurationPlan, elastic: float) -> Tensor:
+    """Rotate, scale, deform and mirror: one draw for all images."""
     spatial = stack.shape[2:]
     flat = len(spatial) == 3 and is_thin(configuration)
     images = stack.reshape(-1, *(spatial[1:] if flat else spatial))
     edges = tuple(images.shape[1:])
     mirror = MirrorTransform(tuple(range(len(edges))))
-    images = mirror(**_spatial_transform(edges)(image=images))["image"]
+    images = mirror(**_spatial_transform(edges, elastic)(image=images))["image"]
     return images.reshape(stack.shape)
 
 
-def _spatial_transform(edges: tuple[int, ...]) -> SpatialTransform:
-    """Make the library's rotation and scaling of patches with these edges."""
+def _spatial_transform(edges: tuple[int, ...], elastic: float = 0.0) -> SpatialTransform:
+    """Make the library's rotation, scaling and elastic deformation of patches with these edges.
+
+    :param elastic: probability of a deformation.
+    """
     return SpatialTransform(
         edges,
         patch_center_dist_from_border=0,
         random_crop=False,
+        p_elastic_deform=elastic,
+        elastic_deform_scale=SMOOTHING,
+        elastic_deform_magnitude=_displacement,
         p_rotation=PROBABILITY,
         rotation=ROTATION,
         p_scaling=PROBABILITY,
@@ -134,6 +159,11 @@ def _spatial_transform(edges: tuple[int, ...]) -> SpatialTransform:
         p_synchronize_scaling_across_axes=1,
         padding_mode_image="border",
     )
+
+
+def _displacement(image: Tensor, patch_size: tuple[int, ...], dim: int, deformation_scale: float) -> float:
+    """Draw the largest displacement along an axis, in voxels; the library names the arguments."""
+    return np.random.uniform(*DISPLACEMENT) * deformation_scale * patch_size[dim]
 
 
 def _intensity_draw(plans: Plans, generator: np.random.Generator) -> tuple[Tensor, Tensor]:

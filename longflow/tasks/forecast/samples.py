@@ -9,7 +9,7 @@ from torch.utils.data import Dataset
 from longflow.methods.batches import Batch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
-from longflow.tasks.forecast.augmentation import augment, augment_batch, draw_augmentation
+from longflow.tasks.forecast.augmentation import augment, augment_batch, draw_augmentation, draw_time_factor
 from longflow.tasks.forecast.conditions import covariates_at_target
 from longflow.tasks.forecast.context import draw_context
 from longflow.tasks.forecast.windows import Times, covariates_for_network, periods_for_network, times_for_network
@@ -44,8 +44,11 @@ class ForecastSamples(Dataset):
         self.seed = seed
 
     def defer_augmentation(self) -> Callable[[Batch], Batch]:
-        """Give batches as they are read, with draws, and return the function that augments them, on a GPU."""
-        self.deferred = True
+        """Give batches as they are read, with draws, and return the function that augments them, on a GPU.
+
+        Elastic deformations are not deferred: the processes that read draw and smooth a field of displacements.
+        """
+        self.deferred = self.plans.training.elastic == 0
         return augment_batch
 
     def __getitem__(self, number: int) -> Batch:
@@ -106,6 +109,8 @@ class ForecastSamples(Dataset):
         context_times, horizon = times_for_network(
             [times[index] for index in context], times[target], self.plans.temporal.time_scale
         )
+        factor = draw_time_factor(self.plans, generator) if self.augmented else 1.0
+        context_times, horizon = [factor * time for time in context_times], factor * horizon
         properties = series.properties
         covariates = covariates_at_target(properties, context[-1], target)
         return stack[-1], stack[:-1], context_times, horizon, properties.period, covariates, draw

@@ -5,7 +5,7 @@ import torch
 from longflow.plans import ChannelPlan
 from longflow.preprocessing.patches import is_thin
 from longflow.tasks.forecast import augmentation
-from longflow.tasks.forecast.augmentation import augment, draw_augmentation, with_draw
+from longflow.tasks.forecast.augmentation import augment, draw_augmentation, draw_time_factor, with_draw
 from tests.methods.helpers import minimal_plans
 
 
@@ -41,7 +41,7 @@ def test_what_does_not_change_between_scans_does_not_after_augmentation():
 
 def test_absolute_channels_keep_their_numbers(monkeypatch):
     """CT: mirrored and warped, but never brighter; the other channel is."""
-    monkeypatch.setattr(augmentation, "_warp", lambda stack, configuration: stack)
+    monkeypatch.setattr(augmentation, "_warp", lambda stack, configuration, elastic: stack)
     plans = minimal_plans(channels=2)
     plans.channels[0] = ChannelPlan(name="CT", normal_form="absolute", offset=0, scale=100)
     stack = random_stack(2, 2, 4, 8, 8)
@@ -100,3 +100,47 @@ def test_a_draw_for_a_gpu_is_the_same_and_so_is_its_result(monkeypatch, patch, d
             other = np.random.default_rng(seed)
             augment(stack, plans, configuration, other)
             assert generator.random() == other.random()  # the next sample begins alike
+
+
+def elastic_plans(probability=1.0, patch=(16, 24, 24)):
+    plans = minimal_plans()
+    plans.training.elastic = probability
+    (configuration,) = plans.configurations.values()
+    configuration.patch_size = list(patch)
+    return plans
+
+
+def test_an_elastic_deformation_is_one_for_all_scans_and_smooth(monkeypatch):
+    """Images of the coordinates show where each voxel comes from: the map is no affine one, and it does not fold."""
+    monkeypatch.setattr(augmentation, "PROBABILITY", 0.0)
+    monkeypatch.setattr(augmentation, "_with_intensities", lambda stack, *_: stack)
+    axes = torch.meshgrid(*(torch.arange(float(edge)) for edge in (16, 24, 24)), indexing="ij")
+    stack = torch.stack(axes).unsqueeze(0).repeat(2, 1, 1, 1, 1)
+    for seed in range(10):
+        out = draw(stack, elastic_plans(), seed)
+        assert torch.equal(out[0], out[1])
+        inside = out[0, :, 4:-4, 6:-6, 6:-6].numpy()
+        slopes = np.stack([np.stack(np.gradient(of_axis)) for of_axis in inside])
+        assert np.abs(slopes - slopes.mean((2, 3, 4), keepdims=True)).max() > 1e-3, "an affine map"
+        determinants = np.linalg.det(np.moveaxis(slopes, (0, 1), (-2, -1)))
+        assert (np.sign(determinants) == np.sign(determinants.flat[0])).all(), "the map folds"
+
+
+def test_without_elastic_deformation_nothing_changes_and_it_is_off_by_default():
+    stack = random_stack(2, 1, 16, 24, 24)
+    assert minimal_plans().training.elastic == 0
+    (configuration,) = elastic_plans().configurations.values()
+    plain = augment(stack, minimal_plans(), configuration, np.random.default_rng(3))
+    assert torch.equal(draw(stack, elastic_plans(0.0), 3), plain)
+    assert not torch.equal(draw(stack, elastic_plans(1.0), 3), plain)
+
+
+def test_times_are_stretched_evenly_on_both_sides_unless_there_is_a_period():
+    plans, generator = minimal_plans(), np.random.default_rng(0)
+    assert draw_time_factor(plans, generator) == 1 and generator.random() == np.random.default_rng(0).random()
+    plans.training.time_factor = 1.25
+    factors = np.array([draw_time_factor(plans, generator) for _ in range(2000)])
+    assert 0.8 <= factors.min() < 0.81 and 1.24 < factors.max() <= 1.25
+    assert abs(np.median(factors) - 1) < 0.01
+    plans.temporal.period = 20
+    assert draw_time_factor(plans, generator) == 1

@@ -146,3 +146,26 @@ def test_the_largest_batch_has_the_conditions_of_the_plans():
     assert batch.covariates.shape == (5, 6) and batch.period.shape == (5,)
     without = ForecastSamples.largest_batch(conditioned_plans(), "3d_fullres", 5)
     assert without.covariates is None and without.period is None
+
+
+def test_a_time_factor_stretches_context_and_horizon_alike(dataset, monkeypatch):
+    plain = samples_of(dataset, batch_size=1)[3]
+    samples = samples_of(dataset, batch_size=1)
+    monkeypatch.setattr(forecast_samples, "draw_time_factor", lambda plans, generator: 1.2)
+    stretched = samples[3]
+    torch.testing.assert_close(stretched.context_times, 1.2 * plain.context_times)
+    torch.testing.assert_close(stretched.target_time, 1.2 * plain.target_time)
+    assert torch.equal(stretched.target, plain.target)
+    samples.augmented = False
+    assert samples[3].target_time != stretched.target_time
+
+
+def test_elastic_deformations_are_not_left_to_the_gpu(dataset):
+    samples = samples_of(dataset)
+    samples.plans.training.elastic = 1.0
+    finish = samples.defer_augmentation()
+    batch = samples[0]
+    assert batch.draws is None and finish(batch) is batch
+    samples.plans.training.elastic = 0.0
+    samples.defer_augmentation()
+    assert samples[0].draws is not None

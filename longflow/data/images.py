@@ -27,6 +27,8 @@ sitk.ProcessObject.SetGlobalWarningDisplay(False)
 
 #: mm; transforms that place the corners of a volume nearer to each other than this are one transform
 SAME_PLACE = 0.1
+#: sform_code of the scanner's own coordinates, with which SimpleITK prefers the sform to the qform
+SCANNER = 1
 #: mm from the origin; no scanner is so large
 FARTHEST = 1e5
 #: SimpleITK's axes are left, posterior, superior; those of NIfTI are right, anterior, superior
@@ -283,7 +285,9 @@ def _grid_of_nifti(
     for corners in expected.values():
         if found is not None and found.size == size and _apart(found.corners, corners) <= SAME_PLACE:
             return found
-    name = "sform" if "sform" in placements else "qform"
+    # a file that is written for this one has a header that SimpleITK reads: it must then choose the same transform
+    by_itk = "sform" if found is not None or int(header["sform_code"]) == SCANNER else "qform"
+    name = by_itk if by_itk in placements else next(iter(placements))
     found = _grid_of_affine(placements[name], size, kept)
     if not _apart(found.corners, expected[name]) <= SAME_PLACE:
         axes = f"axes of the {name} that are not perpendicular (not orthonormal)"

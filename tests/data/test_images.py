@@ -204,6 +204,18 @@ def test_what_is_written_keeps_both_transforms_and_their_codes(tmp_path, qcode, 
     np.testing.assert_array_equal(np.asarray(nibabel.load(tmp_path / "b.nii.gz").dataobj).T, tiny_array() + 1)
 
 
+@pytest.mark.parametrize(("qcode", "scode"), [(1, 2), (1, 1), (2, 0), (0, 4)])
+def test_a_file_that_simpleitk_refuses_is_placed_by_the_transform_that_it_would_use(tmp_path, qcode, scode):
+    """The intent says that voxels are tensors: nibabel reads the file, and what is written for it is an image."""
+    path, written = saved(tmp_path / "a.nii.gz", qcode, scode, 0.2, at_68=("h", 1005)), tmp_path / "b.nii.gz"
+    with pytest.raises(RuntimeError):
+        sitk.ReadImage(str(path))
+    volume = read_scan((path,))
+    write_volume(volume.array[0], volume.geometry, volume.data_type, written)
+    assert Geometry.of(sitk.ReadImage(str(written))).differences(volume.geometry) == []
+    assert read_geometry(written).differences(volume.geometry) == []
+
+
 def test_a_spacing_of_the_sform_gives_a_grid_that_all_programs_read(tmp_path):
     path = saved(tmp_path / "a.nii.gz", 0, 1, 0.2, **{f"at_{PIXDIM + 8}": ("f", 0.0)})
     volume = read_scan((path,))

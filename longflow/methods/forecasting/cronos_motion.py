@@ -82,9 +82,8 @@ class CronosMotion(Method):
     over the scans that move as eq. 6 is over the stack; the forecast's own squared error is added. w_i is constant
     along its path, so one evaluation is exact and no solver is needed.
 
-    w_i is the network's output times d / (1 + |d|) with d = t_i - t_target, so that nothing moves in no time; b_i and r
-    are outputs times the size of this factor for the scan nearest before the target. w_i is averaged over the blocks of
-    the network's second stage, and integrated there by scaling and squaring.
+    w_i is the network's output times d / (1 + |d|) with d = t_i - t_target, so that nothing moves in no time. It is
+    averaged over the blocks of the network's second stage, and integrated there by scaling and squaring.
 
     ``options``:
 
@@ -145,12 +144,9 @@ class CronosMotion(Method):
         velocity, change, residual = self.network(stack.scans * observed, with_covariates(self.code(stack), batch))
         moving = velocity.shape[1]
         near = stack.scans[:, -moving:]
-        reach = stack.offsets / (1 + stack.offsets.abs())
-        voxels = _factors(GAIN * reach[:, -moving:], velocity)
-        displacement, coarse = on_coarse_grid((velocity * voxels).flatten(0, 1), self.block)
+        reach = GAIN * (stack.offsets / (1 + stack.offsets.abs()))[:, -moving:]
+        displacement, coarse = on_coarse_grid((velocity * _factors(reach, velocity)).flatten(0, 1), self.block)
         moved = warp(near.flatten(0, 1), displacement).view_as(near)
-        nearest = _factors(reach[:, -1:].abs(), change)
-        change, residual = change * nearest, residual * nearest.squeeze(1)
         # the changes of the weights sum to zero over the observed scans
         change = (change - (change * observed).sum(1, keepdim=True) / observed.sum(1, keepdim=True)) * observed
         weights = _factors(stack.weights, change) + change

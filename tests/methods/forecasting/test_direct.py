@@ -144,3 +144,28 @@ def test_a_recurrent_baseline_has_as_many_weights_as_cronos_within_a_factor_of_2
             for method in (name, "cronos")
         )
     assert 1 / 2 < own / cronos < 2
+
+
+@pytest.mark.parametrize(("name", "rate", "steps"), [("convlstm", 1e-2, 40), ("ode_lstm", 3e-3, 70)])
+def test_a_recurrent_network_of_three_stages_learns_a_scan_by_heart(name, rate, steps):
+    """The coarser layers and their way back take part."""
+    torch.manual_seed(0)
+    plans, batch = minimal_plans(), random_batch()
+    plan = plans.configuration("3d_fullres")
+    plan.network = NetworkPlan(
+        features_per_stage=[8, 8, 16],
+        strides=[[1] * 3, [1, 2, 2], [2] * 3],
+        kernel_sizes=[[3] * 3] * 3,
+        attention=False,
+    )
+    method = build_method(name, plans, "3d_fullres")
+    optimizer = torch.optim.AdamW(method.parameters(), lr=rate)
+    losses = []
+    for _ in range(steps):
+        loss = method.training_step(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        assert all(parameter.grad.any() for parameter in method.network.layers.parameters())
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]

@@ -9,7 +9,6 @@ from longflow.flow.solvers import integrate
 from longflow.methods.forecasting.ode_lstm import STEPS, evolve, waiting_times
 from longflow.methods.registry import build_method
 from longflow.planning.memory import training_memory
-from longflow.plans import NetworkPlan
 from longflow.private import cpu_has_bf16
 from tests.methods.helpers import minimal_plans, random_batch
 from tests.networks.helpers import awake
@@ -154,27 +153,3 @@ def test_in_bf16_the_state_keeps_its_type_and_a_small_step_is_not_lost():
     with torch.autocast("cpu", enabled=False):
         expected = hidden + 2 * (evolve(f, hidden, torch.tensor([1e-3])) - hidden)
     torch.testing.assert_close(many, expected, rtol=0, atol=1e-4)
-
-
-def test_a_scan_of_three_stages_is_learned_by_heart():
-    """The coarser layer and its way back take part."""
-    torch.manual_seed(0)
-    plans, batch = minimal_plans(), random_batch()
-    plan = plans.configuration("3d_fullres")
-    plan.network = NetworkPlan(
-        features_per_stage=[8, 8, 16],
-        strides=[[1] * 3, [1, 2, 2], [2] * 3],
-        kernel_sizes=[[3] * 3] * 3,
-        attention=False,
-    )
-    method = build_method("ode_lstm", plans, "3d_fullres")
-    optimizer = torch.optim.AdamW(method.parameters(), lr=3e-3)
-    losses = []
-    for _ in range(70):
-        loss = method.training_step(batch)
-        optimizer.zero_grad()
-        loss.backward()
-        assert all(parameter.grad.any() for parameter in method.network.layers.parameters())
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.7 * losses[0]

@@ -30,6 +30,12 @@ REDUCTION_KEY = "reduction"
 #: most bytes of the names and places of tensors, and most letters of a method's name; ours have some 300,000 and 30
 LARGEST_HEADER, LONGEST_NAME = 8 * 2**20, 100
 
+#: what to do about weights that do not fit
+OTHER_NETWORK = (
+    "The weights are of another network: that of another method, or of an earlier version of longflow, whose changelog "
+    "names the methods that have changed. Train the fold again (longflow_train --overwrite)."
+)
+
 
 @dataclass
 class Checkpoint:
@@ -248,11 +254,12 @@ def check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], pat
     """
     for name, tensor in expected.items():
         if name not in weights:
-            raise ModelError(f"{path} lacks the tensor {name}.")
+            raise ModelError(f"{path} lacks the tensor {name}. {OTHER_NETWORK}")
         if weights[name].shape != tensor.shape:
-            raise ModelError(f"{path}: {name} has shape {list(weights[name].shape)}, expected {list(tensor.shape)}.")
+            found = f"{name} has shape {list(weights[name].shape)}, expected {list(tensor.shape)}"
+            raise ModelError(f"{path}: {found}. {OTHER_NETWORK}")
         if weights[name].dtype != tensor.dtype:
-            raise ModelError(f"{path}: {name} holds {weights[name].dtype}, expected {tensor.dtype}.")
+            raise ModelError(f"{path}: {name} holds {weights[name].dtype}, expected {tensor.dtype}. {OTHER_NETWORK}")
     if extra := sorted(set(weights) - set(expected)):
         shown = first_few((name[:LONGEST_NAME] for name in extra), most=3)
-        raise ModelError(f"{path} holds tensors that the method does not have: {shown}.")
+        raise ModelError(f"{path} holds tensors that the method does not have: {shown}. {OTHER_NETWORK}")

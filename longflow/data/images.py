@@ -285,8 +285,9 @@ def _grid_of_nifti(
     for corners in expected.values():
         if found is not None and found.size == size and _apart(found.corners, corners) <= SAME_PLACE:
             return found
-    # a file that is written for this one has a header that SimpleITK reads: it must then choose the same transform
-    by_itk = "sform" if found is not None or int(header["sform_code"]) == SCANNER else "qform"
+    # where SimpleITK does not see this image, it reads what is written for it, and must then choose the same transform
+    is_seen = found is not None and found.size == size and reader.GetDimension() > 1
+    by_itk = "sform" if is_seen or int(header["sform_code"]) == SCANNER else "qform"
     name = by_itk if by_itk in placements else next(iter(placements))
     found = _grid_of_affine(placements[name], size, kept)
     if not _apart(found.corners, expected[name]) <= SAME_PLACE:

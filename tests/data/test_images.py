@@ -1,3 +1,4 @@
+import struct
 import tracemalloc
 
 import nibabel
@@ -213,6 +214,24 @@ def test_a_file_that_simpleitk_refuses_is_placed_by_the_transform_that_it_would_
     volume = read_scan((path,))
     write_volume(volume.array[0], volume.geometry, volume.data_type, written)
     assert Geometry.of(sitk.ReadImage(str(written))).differences(volume.geometry) == []
+    assert read_geometry(written).differences(volume.geometry) == []
+
+
+@pytest.mark.parametrize("intent", [1005, 1006])
+@pytest.mark.parametrize(("qcode", "scode", "used"), [(1, 2, 0), (1, 1, 7), (2, 0, 0), (0, 4, 7)])
+def test_a_voxel_that_simpleitk_sees_without_its_place_is_placed_likewise(tmp_path, qcode, scode, used, intent):
+    """For SimpleITK a single tensor is nothing, and a single vector an image of one axis."""
+    image, moved = nibabel.Nifti1Image(np.full((1, 1, 1), 3, np.uint8), None), np.eye(4)
+    moved[2, 3] = 7
+    image.set_qform(np.eye(4), qcode)
+    image.set_sform(moved, scode)
+    content = bytearray(image.to_bytes())
+    struct.pack_into("<h", content, 68, intent)
+    path, written = tmp_path / "a.nii", tmp_path / "b.nii"
+    path.write_bytes(content)
+    volume = read_scan((path,))
+    assert volume.geometry.origin == (0, 0, used)
+    write_volume(volume.array[0], volume.geometry, volume.data_type, written)
     assert read_geometry(written).differences(volume.geometry) == []
 
 

@@ -286,7 +286,7 @@ def _grid_of_nifti(
         if found is not None and found.size == size and _apart(found.corners, corners) <= SAME_PLACE:
             return found
     # where SimpleITK does not see this image, it reads what is written for it, and must then choose the same transform
-    is_seen = found is not None and found.size == size and reader.GetDimension() > 1
+    is_seen = found is not None and found.size == size and reader.GetDimension() > 2
     by_itk = "sform" if is_seen or int(header["sform_code"]) == SCANNER else "qform"
     name = by_itk if by_itk in placements else next(iter(placements))
     found = _grid_of_affine(placements[name], size, kept)

@@ -188,8 +188,9 @@ def written_is_placed_on_the_input(path, folder, image, used):
     np.testing.assert_array_equal(again.array, volume.array)
     with suppress(RuntimeError):  # transforms that SimpleITK refuses, in the input as in the output
         by_itk = sitk.ReadImage(str(path))
-        expected = affine_of(by_itk) if is_usable and by_itk.GetDimension() == 3 else used
-        assert_same_place(affine_of(sitk.ReadImage(str(out))), expected, size)
+        if by_itk.GetDimension() == 3:  # a line or slice of vectors is another image to it than to nibabel
+            expected = affine_of(by_itk) if is_usable else used
+            assert_same_place(affine_of(sitk.ReadImage(str(out))), expected, size)
 
 
 def plain(path):

@@ -130,6 +130,23 @@ class GridPlan(_Strict):
     score: float = Field(ge=0, description="the sum by which grids were compared; lower is better")
 
 
+class RecurrencePlan(_Strict):
+    """Scans of a subject repeat, after a period of its own that is inferred from them (``data.recurrence``)."""
+
+    periods: list[PositiveFloat] = Field(min_length=1, description="those that occur, in time units")
+    probabilities: list[Annotated[float, Field(ge=0, le=1)]] = Field(description="of each period, before any scan")
+    length: PositiveFloat = Field(description="of the kernel")
+    noise: PositiveFloat = Field(description="of the kernel")
+
+    @model_validator(mode="after")
+    def _one_probability_per_period(self) -> "RecurrencePlan":
+        if len(self.probabilities) != len(self.periods) or not sum(self.probabilities) > 0:
+            raise ValueError(
+                f"{len(self.periods)} periods need as many probabilities, not all 0; found {self.probabilities}"
+            )
+        return self
+
+
 class TemporalPlan(_Strict):
     """How networks see time."""
 
@@ -144,6 +161,9 @@ class TemporalPlan(_Strict):
     period: Period | None = Field(
         default=None, description="after which scans repeat: time units, or the column of scans.csv that holds it"
     )
+    recurrence: RecurrencePlan | None = Field(
+        default=None, description="null: forecasts of training scans that assume repetition were not better than LCI"
+    )
     grid: GridPlan
     runners_up: list[GridPlan] = []
     regular: bool = Field(
@@ -151,10 +171,15 @@ class TemporalPlan(_Strict):
     )
     reasons: list[str] = Field(description="each choice with the numbers that led to it")
 
+    @property
+    def repeats(self) -> bool:
+        """Whether scans repeat, so that a subject's period is given or inferred."""
+        return self.period is not None or self.recurrence is not None
+
     def numbers(self) -> dict[str, Any]:
         """Return what a trained network depends on, for hashes."""
-        # without the key where there is no period: hashes of earlier plans stay what they were
-        without = {"reasons", "runners_up", *(["period"] if self.period is None else [])}
+        # without the keys that hold nothing: hashes of earlier plans stay what they were
+        without = {"reasons", "runners_up", *(name for name in ("period", "recurrence") if getattr(self, name) is None)}
         return self.model_dump(exclude=without)
 
 

@@ -12,7 +12,7 @@ from longflow.demo.phantom import expected_scan
 from longflow.demo.run import CONFIGURATION, Results
 from longflow.paths import DatasetPaths
 from longflow.reading import read_json
-from longflow.tasks.forecast.ladder import CONTEXT_MEAN, LCI, LINEAR, MOTION, PERIODIC, RUNG_NAMES, RUNGS
+from longflow.tasks.forecast.ladder import CONTEXT_MEAN, LCI, LINEAR, MOTION, PERIODIC, RECURRENCE, RUNG_NAMES, RUNGS
 from longflow.tasks.forecast.metrics import nrmse
 
 #: what the rungs of the ladder are called in the table
@@ -22,6 +22,7 @@ LADDER = {
     LINEAR: "linear extrapolation",
     MOTION: "the last motion continued",
     PERIODIC: "interpolation over one period",
+    RECURRENCE: "scans repeat, with an inferred period",
 }
 #: what the interval of the difference to the best rung says
 VERDICTS = {

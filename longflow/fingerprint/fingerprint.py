@@ -15,6 +15,7 @@ from longflow.files import file_digest, write_json
 from longflow.fingerprint.covariates import CovariateFingerprint, covariate_fingerprints
 from longflow.fingerprint.intensities import IntensityMaps, combine_maps
 from longflow.fingerprint.phases import PhaseFingerprint, paired_series
+from longflow.fingerprint.recurrence import RecurrenceFingerprint, find_recurrence
 from longflow.fingerprint.spatial import Foreground, SpatialFingerprint, combine, examine_subject, samples_of_scan
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
 from longflow.parallel import Progress, for_each_subject
@@ -42,6 +43,9 @@ class Fingerprint(BaseModel):
         default=None,
         description="between neighbouring scans, by channel number; null: no subject has two scans, or the task does "
         "not compare the intensities of scans",
+    )
+    recurrence: RecurrenceFingerprint | None = Field(
+        default=None, description="null: no subject has four scans, or the task does not compare scans"
     )
     covariates: list[CovariateFingerprint] = []
 
@@ -107,18 +111,20 @@ def extract_fingerprint(
 
     samples = samples_of_scan(sum(len(one.scans) for one in series))
     foreground = _foreground(description, series)
-    fits_maps = _fits_maps(description)
-    work = {one.subject: (one, samples, foreground, fits_maps) for one in series}
+    compares = _compares_scans(description)
+    work = {one.subject: (one, samples, foreground, compares) for one in series}
     found = dict(for_each_subject(examine_subject, work, processes, progress))
     in_order = [found[one.subject] for one in series]
+    temporal = temporal_fingerprint(series, description.time_unit)
     fingerprint = Fingerprint(
         dataset_name=dataset_name,
         raw_digest=digest,
         subjects=[one.subject for one in series],
         spatial=combine(in_order, foreground),
-        temporal=temporal_fingerprint(series, description.time_unit),
+        temporal=temporal,
         phases=phases,
-        intensity_maps=combine_maps([one.maps for one in in_order]) if fits_maps else None,
+        intensity_maps=combine_maps([one.maps for one in in_order]) if compares else None,
+        recurrence=find_recurrence(temporal.times, [one.similarity for one in in_order]) if compares else None,
         covariates=covariate_fingerprints(series, covariates_used(description)),
     )
     write_json(fingerprint.model_dump(mode="json"), paths.fingerprint)
@@ -149,8 +155,8 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
     if _foreground(description, series) == "labels":
         labels = [scan.label for one in series for scan in one.scans if scan.label is not None]
         content["labels"] = [[path.name, file_digest(path)] for path in labels if path.is_file()]
-    if _fits_maps(description):
-        content["intensity_maps"] = True
+    if _compares_scans(description):
+        content["intensity_maps"] = content["recurrence"] = True
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
@@ -160,8 +166,8 @@ def _foreground(description: DatasetDescription, series: list[Series]) -> Foregr
     return "labels" if get_task(description.task).uses_labels and labelled else "bodies"
 
 
-def _fits_maps(description: DatasetDescription) -> bool:
-    """Return whether the task prepares the scans of a subject together, so that their units matter."""
+def _compares_scans(description: DatasetDescription) -> bool:
+    """Return whether the task sees the scans of a subject together, so that their units and repetition matter."""
     return not get_task(description.task).sees_single_scans
 
 

@@ -11,6 +11,7 @@ from longflow.data.box import box_slices, nonzero_box
 from longflow.data.dataset import Series
 from longflow.data.images import check_same_grid, read_label, read_scan
 from longflow.data.intensity_map import IntensityMap
+from longflow.data.recurrence import scan_similarity
 from longflow.errors import DataError
 from longflow.fingerprint.intensities import neighbour_maps
 from longflow.integrity.problems import REGISTER
@@ -64,6 +65,7 @@ class SubjectFindings:
     :param counts: for each channel, number of voxels of the foreground.
     :param data_types: for each channel, types of the files.
     :param maps: for each channel, the intensity map from each scan to the next; empty where tasks need none.
+    :param similarity: (scans, scans), correlations of the scans; None where tasks need none.
     """
 
     spacing: tuple[float, ...]
@@ -73,18 +75,19 @@ class SubjectFindings:
     counts: list[int]
     data_types: list[set[str]]
     maps: list[list[IntensityMap]]
+    similarity: np.ndarray | None = None
 
 
 def examine_subject(work: tuple[Series, int, Foreground, bool]) -> SubjectFindings:
     """Read all scans of a subject, crop them to one box, sample intensities.
 
     :param work: the series; number of intensities to draw from each scan and channel; where to draw them (with
-        "labels", scans without a label give none); whether to fit the intensity maps between neighbouring scans. (It is
+        "labels", scans without a label give none); whether the scans of a subject are compared with each other. (It is
         one argument, for worker processes.)
     :returns: the measured properties.
     :raises DataError: a file cannot be read, holds NaN or infinite voxels, or is on another grid than the others.
     """
-    series, samples_of_scan, foreground, fits_maps = work
+    series, samples_of_scan, foreground, compares = work
     scans = series.with_images().scans
     if not scans:
         raise DataError(f"Subject {series.subject} has no scan whose images exist. Check with longflow_verify.")
@@ -125,7 +128,8 @@ def examine_subject(work: tuple[Series, int, Foreground, bool]) -> SubjectFindin
         samples=[np.concatenate(drawn) if drawn else np.zeros(0, np.float32) for drawn in samples],
         counts=counts,
         data_types=types,
-        maps=neighbour_maps(images) if fits_maps else [],
+        maps=neighbour_maps(images) if compares else [],
+        similarity=scan_similarity([image[(slice(None), *crop)] for image in images]) if compares else None,
     )
 
 

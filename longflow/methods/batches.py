@@ -51,8 +51,10 @@ class Batch(OnDevice):
     :param context_mask: (batch, scans), True where a scan was observed.
     :param target_time: (batch,).
     :param target: (batch, channels, *spatial), or None where it is to be predicted.
-    :param period: (batch,), after which each subject's scans repeat, in units of the time scale; NaN where it is not
-        known. None where the dataset has no period.
+    :param period: (batch,), after which each subject's scans repeat, given or inferred, in units of the time scale; NaN
+        where it is not known. None where scans do not repeat.
+    :param recurrence: (batch, scans), weights of the context scans in the scan that is expected at the target time
+        because scans repeat (``data.recurrence``), sum 1. None where they do not.
     :param covariates: (batch, 2 n): of each of the n covariates the scaled value at the target time, 0 where it is not
         known; then, for each, 1 where it is known. None where the plans have no covariates.
     :param noise: (batch, channels, *spatial), standard normal, from which a method with ``noise`` predicts; cut from
@@ -66,6 +68,7 @@ class Batch(OnDevice):
     target_time: Tensor
     target: Tensor | None = None
     period: Tensor | None = None
+    recurrence: Tensor | None = None
     covariates: Tensor | None = None
     noise: Tensor | None = None
     draws: list[Any] | None = None

@@ -6,7 +6,7 @@ from typing import Any
 from longflow.data.dataset import DatasetDescription
 from longflow.fingerprint.covariates import CovariateFingerprint
 from longflow.fingerprint.fingerprint import Fingerprint
-from longflow.planning.temporal import with_period
+from longflow.planning.temporal import with_period, with_recurrence
 from longflow.plans import CovariatePlan, TemporalPlan
 from longflow.task import get_task
 
@@ -22,7 +22,7 @@ def plan_conditions(
     :returns: ``temporal``, ``covariates`` and ``excluded_covariates`` of the plans.
     """
     if get_task(description.task).uses_conditions:
-        temporal = with_period(temporal, description.period)
+        temporal = with_recurrence(with_period(temporal, description.period), fingerprint.recurrence)
     used, excluded = plan_covariates(fingerprint.covariates)
     return {"temporal": temporal, "covariates": used, "excluded_covariates": excluded}
 

@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from longflow.errors import DataError
+from longflow.fingerprint.recurrence import RecurrenceFingerprint
 from longflow.fingerprint.temporal import TemporalFingerprint, interval_percentiles, weighted_percentiles
 from longflow.flow.grid import grid_slots
-from longflow.plans import CONTEXT_WINDOW, GridPlan, Period, TemporalPlan, TimeUnit
+from longflow.plans import CONTEXT_WINDOW, GridPlan, Period, RecurrencePlan, TemporalPlan, TimeUnit
 
 #: costs of a grid; losing a scan is the unit
 WEIGHTS = {"overwritten": 1.0, "rounding_error": 1.0, "clipped": 0.5, "filled": 0.1, "memory": 0.1}
@@ -31,6 +32,9 @@ REGULAR_RESIDUAL = 0.1
 REGULAR_LOSS = 0.05
 RUNNERS_UP = 3
 MOST_CONTEXTS = 5000
+#: scans repeat where the error of forecasts that assume it is at most this share of LCI's, and below LCI's in at least
+#: this share of the subjects
+RECURRENT_ERROR, RECURRENT_SHARE = 0.98, 0.75
 #: spacings closer than this are the same
 SAME = 1e-6
 
@@ -150,6 +154,31 @@ def with_period(plan: TemporalPlan, period: Period | None) -> TemporalPlan:
     else:
         return plan
     return plan.model_copy(update={"period": period, "reasons": [*plan.reasons, reason]})
+
+
+def with_recurrence(plan: TemporalPlan, found: RecurrenceFingerprint | None) -> TemporalPlan:
+    """Add that scans repeat, where the training scans are forecast better by it.
+
+    :param plan: of the times.
+    :param found: of the fingerprint; None: not measured.
+    :returns: the plan with the reason for or against it.
+    """
+    if found is None:
+        return plan
+    recurrent = found.relative_error <= RECURRENT_ERROR and found.better >= RECURRENT_SHARE * found.subjects
+    reason = (
+        f"a forecast of training scans that assumes it has {found.relative_error:.2f} of the error of the last context "
+        f"image (LCI), and less than LCI in {found.better} of {found.subjects} subjects"
+    )
+    if not recurrent:
+        needed = f"needed are {RECURRENT_ERROR:g} and {RECURRENT_SHARE:.0%} of the subjects"
+        reasons = [*plan.reasons, f"Scans are not taken to repeat: {reason}; {needed}."]
+        return plan.model_copy(update={"reasons": reasons})
+    likely = found.periods[np.argmax(found.probabilities)]
+    own = f" Each subject's period is inferred from its scans, most often {likely:.3g} {plan.time_unit}."
+    recurrence = RecurrencePlan(**found.model_dump(include=set(RecurrencePlan.model_fields)))
+    reasons = [*plan.reasons, f"Scans repeat: {reason}.{own if plan.period is None else ''}"]
+    return plan.model_copy(update={"recurrence": recurrence, "reasons": reasons})
 
 
 def choose_sequence_length(scans: list[int], longest: int) -> tuple[int, str]:

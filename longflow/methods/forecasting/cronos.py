@@ -1,5 +1,6 @@
 """Continuous CRONOS: real-valued times, observed scans only (section 3.3, algorithm 1, eq. 9-11)."""
 
+from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -42,21 +43,45 @@ class Cronos(FlowMethod):
 
     summary = "continuous CRONOS: transport of all context scans at their real times (default)"
 
-    options: ClassVar[Options] = {**FlowMethod.options, "explicit_time": True, "mixing": True, "target_code": True}
+    options: ClassVar[Options] = {
+        **FlowMethod.options,
+        "explicit_time": True,
+        "mixing": True,
+        "target_code": True,
+        "recurrence": True,
+    }
 
     def __init__(self, plans: Plans, configuration: str, options: Options | None = None, network: str = ""):
         temporal = plans.temporal
         chosen = {**type(self).options, **(options or {})}
-        features = 2 * (FREQUENCIES + (HARMONICS if temporal.period else 0))
+        features = 2 * (FREQUENCIES + (HARMONICS if temporal.repeats else 0))
         of_times = features * (2 if chosen["target_code"] else 1)
         code_size = of_times if chosen["explicit_time"] else 2 * FREQUENCIES
-        super().__init__(plans, configuration, temporal.sequence_length, code_size, options, network)
+        sees_all = chosen["context"] == "all" and chosen["explicit_time"]
+        expects = chosen["recurrence"] and sees_all and temporal.recurrence is not None
+        scans = temporal.sequence_length + int(expects)
+        super().__init__(plans, configuration, scans, code_size, options, network)
+        self.expects = expects
         if not self.options["explicit_time"]:
             self.register_buffer("frequencies", flow_step_frequencies())
             return
         self.register_buffer("frequencies", planned_frequencies(temporal))
         if self.options["mixing"]:
             self.mixing = ScanMixing(self.scans, features, features)
+
+    def _seen(self, batch: Batch) -> Batch:
+        """Add the scan that is expected because scans repeat: a further scan, the last, at the target time."""
+        batch = super()._seen(batch)
+        if not self.expects:
+            return batch
+        weights = batch.recurrence.to(batch.context)
+        expected = torch.einsum("bs,bs...->b...", weights, batch.context)
+        return replace(
+            batch,
+            context=torch.cat([batch.context, expected[:, None]], dim=1),
+            context_times=torch.cat([batch.context_times, batch.target_time[:, None]], dim=1),
+            context_mask=torch.cat([batch.context_mask, torch.ones_like(batch.context_mask[:, :1])], dim=1),
+        )
 
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Take the observed scans as they are (section 3.1: observed context only, without padding)."""

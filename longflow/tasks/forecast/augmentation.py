@@ -124,7 +124,7 @@ def draw_time_factor(plans: Plans, generator: np.random.Generator) -> float:
     :returns: the number.
     """
     largest = plans.training.time_factor
-    if largest == 1 or plans.temporal.period is not None:
+    if largest == 1 or plans.temporal.repeats:
         return 1.0
     return float(largest ** generator.uniform(-1, 1))
 

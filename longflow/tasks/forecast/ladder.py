@@ -16,10 +16,24 @@ from longflow.registration.motion import carried_on, motion_between
 from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction
 
 #: the rungs, simpler ones first: of two that are equally good, the first is the best
-LCI, CONTEXT_MEAN, LINEAR, MOTION, PERIODIC = RUNGS = ("lci", "context_mean", "linear", "motion", "periodic")
+LCI, CONTEXT_MEAN, LINEAR, MOTION, PERIODIC, RECURRENCE = RUNGS = (
+    "lci",
+    "context_mean",
+    "linear",
+    "motion",
+    "periodic",
+    "recurrence",
+)
 
 #: their names in tables and figures
-RUNG_NAMES = {LCI: "LCI", CONTEXT_MEAN: "context mean", LINEAR: "linear", MOTION: "motion", PERIODIC: "periodic"}
+RUNG_NAMES = {
+    LCI: "LCI",
+    CONTEXT_MEAN: "context mean",
+    LINEAR: "linear",
+    MOTION: "motion",
+    PERIODIC: "periodic",
+    RECURRENCE: "recurrence",
+}
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,7 @@ class Given:
     :param ahead: horizon over the interval between both; 0 where there is one scan.
     :param around: the scans around the target one or more periods back or on, and the weight of the second; None where
         no period is known.
+    :param expected: the weighted sum of the context scans, where scans are taken to repeat; None elsewhere.
     """
 
     last: Volume
@@ -39,22 +54,27 @@ class Given:
     before: np.ndarray | None = None
     ahead: float = 0.0
     around: tuple[np.ndarray, np.ndarray, float] | None = None
+    expected: np.ndarray | None = None
 
 
 def read_given(pair: ForecastPrediction, reference: Volume) -> Given:
-    """Read the context scans of a target; at most five volumes are in memory at a time.
+    """Read the context scans of a target; at most six volumes are in memory at a time.
 
     :param pair: with its context scans.
     :param reference: of the pair; all scans must have its grid.
     :raises DataError: a scan has another grid; it is named.
     """
     times, around, kept = sorted(pair.context_times), None, {}
+    cases = [case for _, case in sorted(zip(pair.context_times, pair.context, strict=True))]
     if pair.period is not None:
         around = neighbours_in_period(times, pair.target_time, pair.period)
-    total, before, last = None, None, None
+    total, before, last, expected = None, None, None, None
     for position, files in enumerate(pair.context_images):
         before, last = last, read_like(files, reference, pair.reference[0], OWN_GRID)
         total = last.array.astype(np.float64) if total is None else total + last.array
+        if weight := pair.recurrence.get(cases[position], 0.0):
+            part = np.float32(weight) * last.array
+            expected = part if expected is None else expected + part
         if around is not None and position in around[:2]:
             kept[position] = last.array
     interval = times[-1] - times[-2] if len(times) > 1 else 0.0
@@ -65,6 +85,7 @@ def read_given(pair: ForecastPrediction, reference: Volume) -> Given:
         before.array if moves else None,
         pair.horizon / interval if moves else 0.0,
         None if around is None else (kept[around[0]], kept[around[1]], around[2]),
+        expected,
     )
 
 
@@ -85,12 +106,15 @@ def rungs(given: Given, steps: Mapping[str, float]) -> Iterator[tuple[str, np.nd
     if given.around is not None:
         before, after, weight = given.around
         yield PERIODIC, before + (after - before) * np.float32(weight)
+    if given.expected is not None:
+        yield RECURRENCE, given.expected
 
 
 def rung_names(pairs: Sequence[ForecastPrediction], steps: Mapping[str, float]) -> list[str]:
     """List the rungs that are defined for all targets, in the order of :func:`rungs`; no scan is read."""
     periodic = [PERIODIC] if all(pair.period is not None for pair in pairs) else []
-    return [LCI, CONTEXT_MEAN, LINEAR, *steps, *periodic]
+    recurrence = [RECURRENCE] if all(pair.recurrence for pair in pairs) else []
+    return [LCI, CONTEXT_MEAN, LINEAR, *steps, *periodic, *recurrence]
 
 
 def best_rung(rows: Sequence[Row]) -> str:

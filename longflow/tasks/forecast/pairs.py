@@ -36,6 +36,7 @@ class ForecastPrediction(Prediction):
     :param context_images: files of the context scans in order of time; empty until they are found.
     :param period: after which the subject's scans repeat, time units; None: not known.
     :param covariates: at the target time, by name; None where a value is not known.
+    :param recurrence: weight of each context scan in the expected scan, by case; empty where scans do not repeat.
     """
 
     target_time: float
@@ -45,6 +46,7 @@ class ForecastPrediction(Prediction):
     context_images: tuple[Files, ...] = ()
     period: float | None = None
     covariates: Covariates = field(default_factory=dict)
+    recurrence: dict[str, float] = field(default_factory=dict)
 
 
 def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[ForecastPrediction]:
@@ -66,7 +68,7 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
         raise DataError(f"{path} names the context scan '{strange[0]}', expected a case: a name without slashes.")
     times = sidecar.get("context_times", list(range(len(context))))
     numbers = [sidecar["target_time"], sidecar["horizon"], *(times if isinstance(times, list) else [None])]
-    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+    if not all(map(_is_number, numbers)):
         raise DataError(f"{path}: target_time, horizon and context_times must be numbers.")
     if len(times) != len(context) or ("context_times" in sidecar and max(times) >= sidecar["target_time"]):
         raise DataError(f"{path}: context_times must hold a time for each scan of context, all before target_time.")
@@ -76,6 +78,12 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
     covariates = sidecar.get("covariates", {})
     if not isinstance(covariates, dict) or not all(_is_known_or_null(value) for value in covariates.values()):
         raise DataError(f"{path}: covariates is {covariates!r}, expected a number or null by name.")
+    recurrence = sidecar.get("recurrence", {"weights": {}})
+    weights = recurrence.get("weights") if isinstance(recurrence, dict) else None
+    if not (isinstance(weights, dict) and set(weights) <= set(context) and all(map(_is_number, weights.values()))):
+        raise DataError(
+            f"{path}: recurrence is {recurrence!r}, expected a weight for cases of 'context', in 'weights'."
+        )
     return ForecastPrediction(
         case=case,
         subject=str(sidecar["subject"]),
@@ -87,11 +95,16 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
         context_times=tuple(times),
         period=period,
         covariates=covariates,
+        recurrence=weights,
     )
 
 
 def _is_known_or_null(value: object) -> bool:
-    return value is None or (isinstance(value, int | float) and math.isfinite(value))
+    return value is None or _is_number(value)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def find_pairs(

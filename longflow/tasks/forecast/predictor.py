@@ -12,6 +12,7 @@ import SimpleITK as sitk
 from longflow.data.covariates import Covariates
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.images import Geometry, Volume, as_type, check_same_grid, read_scan, write_volume
+from longflow.data.recurrence import Recurrence, scan_similarity
 from longflow.errors import ConfigurationError, DataError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
@@ -25,7 +26,7 @@ from longflow.tasks.forecast.conditions import covariate_warnings, given_covaria
 from longflow.tasks.forecast.context import DEFAULT_RULE, RULES, Rule, choose_contexts
 from longflow.tasks.forecast.hidden_context import HiddenContext
 from longflow.tasks.forecast.requests import ForecastRequest, forecast_requests
-from longflow.tasks.forecast.windows import Times, predict_from_contexts
+from longflow.tasks.forecast.windows import Times, context_recurrence, predict_from_contexts
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,14 @@ class Forecast:
     :param array: (channels, z, y, x), float32, in the units of the last context scan.
     :param data_type: of the last context scan.
     :param warnings: of reading the context.
+    :param recurrence: of the scans that the first member takes; None where scans are not taken to repeat.
     """
 
     array: np.ndarray
     geometry: Geometry
     data_type: str
     warnings: list[str]
+    recurrence: Recurrence | None = None
 
 
 class Forecaster(Predictor[ForecastRequest]):
@@ -265,8 +268,11 @@ class Forecaster(Predictor[ForecastRequest]):
 
     def make(self, item: ForecastRequest, scans: Context) -> Forecast:
         """Forecast the target, in the units of the last context scan."""
-        array = self.forecast_from(scans)
-        return Forecast(array, scans.last.geometry, scans.last.data_type, scans.warnings)
+        array, member = self.forecast_from(scans), scans.members[0]
+        temporal = self.models.members[0].plans.temporal
+        times = replace(scans.given, context=member.prepared.properties.times)
+        found = context_recurrence(times, scan_similarity(member.prepared.coarse), temporal)
+        return Forecast(array, scans.last.geometry, scans.last.data_type, scans.warnings, found)
 
     def write(
         self, item: ForecastRequest, made: Forecast, folder: Path, description: DatasetDescription
@@ -274,8 +280,10 @@ class Forecaster(Predictor[ForecastRequest]):
         """Write the forecast; warn of a horizon longer than any trained on."""
         for array, path in zip(made.array, self.files(item, folder, description), strict=True):
             write_volume(array, made.geometry, made.data_type, path)
+        of_first_member = sorted(_union(self.contexts(self._given(item))[0]))
         return {
             **context_fields(self._taken_scans(item), self.rule),
+            **recurrence_fields(made.recurrence, [item.context[position] for position in of_first_member]),
             **horizon_fields(item, self.models.plans),
             "warnings_of_input": made.warnings,
         }
@@ -330,6 +338,19 @@ def context_fields(used: Sequence[Scan], rule: Rule) -> dict[str, Any]:
     :returns: ``context_rule`` and ``context_used``.
     """
     return {"context_rule": rule, "context_used": [scan.case for scan in used]}
+
+
+def recurrence_fields(found: Recurrence | None, scans: Sequence[Scan]) -> dict[str, Any]:
+    """Say how the scans repeat, for the sidecar: evaluation makes the rung ``recurrence`` of it.
+
+    :param found: period and weights; None where scans are not taken to repeat.
+    :param scans: the scans that the weights belong to, in order of time.
+    :returns: ``recurrence``, with ``period`` in time units and ``weights`` by case; nothing for None.
+    """
+    if found is None:
+        return {}
+    weights = {scan.case: float(weight) for scan, weight in zip(scans, found.weights, strict=True)}
+    return {"recurrence": {"period": found.period, "weights": weights}}
 
 
 def horizon_fields(item: ForecastRequest, plans: Plans) -> dict[str, Any]:

@@ -1,18 +1,27 @@
 """Draw samples of forecasts: subject, target, context and patch of each training step."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from longflow.data.recurrence import scan_similarity
 from longflow.methods.batches import Batch
 from longflow.plans import Plans
 from longflow.preprocessing.patches import read_patch
 from longflow.tasks.forecast.augmentation import augment, augment_batch, draw_augmentation, draw_time_factor
 from longflow.tasks.forecast.conditions import covariates_at_target
 from longflow.tasks.forecast.context import draw_context
-from longflow.tasks.forecast.windows import Times, covariates_for_network, periods_for_network, times_for_network
+from longflow.tasks.forecast.windows import (
+    Times,
+    context_recurrence,
+    covariates_for_network,
+    periods_for_network,
+    recurrence_for_network,
+    times_for_network,
+)
 from longflow.training.open_series import OpenSeries
 from longflow.training.patch_starts import draw_patch_start
 from longflow.training.splits import Cohort
@@ -59,7 +68,7 @@ class ForecastSamples(Dataset):
             sample = self._draw(generator, count)
             count = sample[1].shape[0]
             samples.append(sample)
-        targets, contexts, times, horizons, periods, covariates, draws = zip(*samples, strict=True)
+        targets, contexts, times, horizons, periods, expected, covariates, draws = zip(*samples, strict=True)
         return Batch(
             context=torch.stack(contexts),
             context_times=torch.tensor(times, dtype=torch.float32),
@@ -67,6 +76,7 @@ class ForecastSamples(Dataset):
             target_time=torch.tensor(horizons, dtype=torch.float32),
             target=torch.stack(targets),
             period=periods_for_network(periods, self.plans.temporal),
+            recurrence=recurrence_for_network(expected),
             covariates=covariates_for_network(covariates, self.plans),
             draws=list(draws) if self.augmented and self.deferred else None,
         )
@@ -84,11 +94,12 @@ class ForecastSamples(Dataset):
             target_time=torch.full((batch_size,), horizon),
             target=torch.rand(batch_size, channels, *patch_size),
             period=periods_for_network([plans.temporal.time_scale] * batch_size, plans.temporal),
+            recurrence=torch.full((batch_size, scans), 1 / scans) if plans.temporal.recurrence else None,
             covariates=covariates_for_network([{}] * batch_size, plans),
         )
 
     def _draw(self, generator: np.random.Generator, count: int | None):
-        """Draw a target patch, its context, context times, horizon, period, covariates and deferred augmentation.
+        """Draw a target patch, its context, context times, horizon, conditions and deferred augmentation.
 
         :param count: number of context scans; None: random.
         """
@@ -106,14 +117,15 @@ class ForecastSamples(Dataset):
             draw = draw_augmentation(self.plans, self.plan, generator)
         elif self.augmented:
             stack = augment(stack, self.plans, self.plan, generator)
-        context_times, horizon = times_for_network(
-            [times[index] for index in context], times[target], self.plans.temporal.time_scale
-        )
+        drawn = replace(known, context=[times[index] for index in context])
+        temporal, properties = self.plans.temporal, series.properties
+        expected = context_recurrence(drawn, scan_similarity(series.coarse[context]), temporal)
+        period = properties.period if expected is None else expected.period
+        context_times, horizon = times_for_network(drawn.context, times[target], temporal.time_scale)
         factor = draw_time_factor(self.plans, generator) if self.augmented else 1.0
         context_times, horizon = [factor * time for time in context_times], factor * horizon
-        properties = series.properties
         covariates = covariates_at_target(properties, context[-1], target)
-        return stack[-1], stack[:-1], context_times, horizon, properties.period, covariates, draw
+        return stack[-1], stack[:-1], context_times, horizon, period, expected, covariates, draw
 
     def _draw_target(self, generator: np.random.Generator, least: int) -> tuple[str, int, int]:
         """Draw a subject, uniformly, a target that has at least ``least`` scans before it, and how many are given."""

@@ -9,6 +9,7 @@ import torch
 
 from longflow.data.dataset import DatasetDescription, image_path, training_series
 from longflow.data.images import read_scan, write_volume
+from longflow.data.recurrence import scan_similarity
 from longflow.errors import DataError, first_few
 from longflow.inference.models import solver_settings
 from longflow.inference.output import write_sidecar, write_table
@@ -21,10 +22,10 @@ from longflow.preprocessing.series import PreparedSeries
 from longflow.tasks.forecast.conditions import covariates_at_target, with_conditions
 from longflow.tasks.forecast.context import DEFAULT_RULE, choose_contexts
 from longflow.tasks.forecast.metrics import nrmse
-from longflow.tasks.forecast.predictor import context_fields, horizon_fields, restore_forecast
+from longflow.tasks.forecast.predictor import context_fields, horizon_fields, recurrence_fields, restore_forecast
 from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
-from longflow.tasks.forecast.windows import Times, predict_from_contexts
+from longflow.tasks.forecast.windows import Times, context_recurrence, predict_from_contexts
 from longflow.training.clock import in_time
 from longflow.training.open_series import OpenSeries
 from longflow.training.progress import ProgressColumns
@@ -98,13 +99,17 @@ class ForecastValidation:
         last = series.properties.cases.index(target.context[-1])
         raw = read_scan(item.context[-1].images)
         windows = WindowSettings(self.device, self.job.plans.inference.tile_step_size)
-        contexts = contexts_of(method, series, target)
-        forecasts = predict_from_contexts([method], series.images, given_times(series, target), contexts, windows)
+        contexts, given = contexts_of(method, series, target), given_times(series, target)
+        forecasts = predict_from_contexts([method], series.images, given, contexts, windows)
         settings = out_of_fold_settings(self.job, method)
-        used = [scan for scan in item.context if series.properties.cases.index(scan.case) in set().union(*contexts)]
+        taken = sorted(set().union(*contexts))
+        used = [scan for scan in item.context if series.properties.cases.index(scan.case) in taken]
+        times = replace(given, context=[given.context[position] for position in taken])
+        recurrence = context_recurrence(times, scan_similarity(series.coarse[taken]), self.job.plans.temporal)
         content = {
             "shrinkage": 1.0,
             **context_fields(used, DEFAULT_RULE),
+            **recurrence_fields(recurrence, used),
             **solver_settings(method),
             **horizon_fields(item, self.job.plans),
             "digests": out_of_fold_digests(self.job, [path for scan in used for path in scan.images]),

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from longflow.data.coarse import block_means, coarse_block
 from longflow.data.covariates import Covariates
+from longflow.data.recurrence import Kernel, Recurrence, infer_recurrence, scan_similarity
 from longflow.inference.windows import WindowSettings, predict_changed
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method
@@ -44,7 +46,11 @@ def predict_forecast(
     :param settings: how the volume is cut and averaged.
     :returns: one volume (channels, z, y, x), float32, for each wanted reduction.
     """
-    temporal = methods[0].plans.temporal
+    temporal, spacing = methods[0].plans.temporal, methods[0].configuration.spacing
+    expected = None
+    if temporal.recurrence is not None:
+        expected = context_recurrence(times, scan_similarity(block_means(context, coarse_block(spacing))), temporal)
+    period = times.period if expected is None else expected.period
     relative, horizon = times_for_network(times.context, times.target, temporal.time_scale)
 
     def make_batch(scans: Tensor, noise: Tensor | None) -> Batch:
@@ -54,7 +60,8 @@ def predict_forecast(
             context_times=torch.tensor(relative, dtype=torch.float32).expand(tiles, count),
             context_mask=torch.ones(tiles, count, dtype=torch.bool),
             target_time=torch.full((tiles,), horizon, dtype=torch.float32),
-            period=periods_for_network([times.period] * tiles, temporal),
+            period=periods_for_network([period] * tiles, temporal),
+            recurrence=recurrence_for_network([expected] * tiles),
             covariates=covariates_for_network([times.covariates] * tiles, methods[0].plans),
             noise=noise,
         )
@@ -93,9 +100,31 @@ def times_for_network(times: Sequence[float], target_time: float, time_scale: fl
     return [(time - times[-1]) / time_scale for time in times], (target_time - times[-1]) / time_scale
 
 
+def context_recurrence(times: Times, similarity: np.ndarray, temporal: TemporalPlan) -> Recurrence | None:
+    """Infer how the scans of a context repeat; None where the plan does not take them to repeat.
+
+    :param times: of the context and the forecast; its period, if it is known, is the only one.
+    :param similarity: (scans, scans), of the context, by coarse blocks.
+    :param temporal: with what is known of all subjects.
+    """
+    plan = temporal.recurrence
+    if plan is None:
+        return None
+    known = times.period is not None
+    periods, probabilities = ([times.period], [1.0]) if known else (plan.periods, plan.probabilities)
+    kernel = Kernel(plan.length, plan.noise)
+    return infer_recurrence(times.context, times.target, similarity, np.array(periods), np.array(probabilities), kernel)
+
+
+def recurrence_for_network(found: Sequence[Recurrence | None]) -> Tensor | None:
+    """Stack the weights of samples with equally many scans, (batch, scans); None where scans do not repeat."""
+    weights = [one.weights for one in found if one is not None]
+    return torch.tensor(np.array(weights), dtype=torch.float32) if weights else None
+
+
 def periods_for_network(periods: Sequence[float | None], temporal: TemporalPlan) -> Tensor | None:
-    """Convert periods, in time units, to units of the time scale; None where the plan has no period."""
-    if temporal.period is None:
+    """Convert periods, in time units, to units of the time scale; None where scans do not repeat."""
+    if not temporal.repeats:
         return None
     return torch.tensor([(period or math.nan) / temporal.time_scale for period in periods], dtype=torch.float32)
 

@@ -10,7 +10,7 @@ from longflow.data.recurrence import FEWEST_SCANS, Kernel, infer_recurrence, per
 from longflow.fingerprint.temporal import interval_percentiles
 
 #: the kernels that are tried
-KERNELS = tuple(Kernel(length, noise) for length in (0.7, 1.0, 1.5, 2.5) for noise in (0.01, 0.03, 0.1))
+KERNELS = tuple(Kernel(length, noise) for length in (0.7, 1.5) for noise in (0.01, 0.03, 0.1))
 #: candidates for the period, in equal ratios
 PERIODS = 48
 #: shortest candidate, in median intervals: two scans in a period cannot be told from twice as many
@@ -21,8 +21,10 @@ LONGEST = 1.15
 SMOOTHING = 0.1
 #: share of probability that is spread over all candidates: a new subject can be unlike all others
 UNLIKE = 0.01
-#: forecasts of the training scans that are measured, and most context scans of one
+#: forecasts of the training scans that are measured (and so most subjects), and most context scans of one
 MOST_TARGETS, MOST_SCANS = 120, 8
+#: scans of a subject that its period is inferred from: its first ones
+MOST_FOR_PERIOD = 24
 
 
 class RecurrenceFingerprint(BaseModel):
@@ -65,6 +67,7 @@ def find_recurrence(
     ]
     if not subjects:
         return None
+    subjects = [subjects[place] for place in _evenly(range(len(subjects)), min(len(subjects), MOST_TARGETS))]
     interval = interval_percentiles([one.times for one in subjects], [50])[0]
     longest = LONGEST * np.median([one.times[-1] - one.times[0] for one in subjects])
     if longest <= SHORTEST * interval:
@@ -98,7 +101,10 @@ def probabilities_of_periods(subjects: Sequence[_Scans], periods: np.ndarray, ke
     :returns: (periods,), sum 1.
     """
     even = np.full(len(periods), 1 / len(periods))
-    found = sum(period_probabilities(one.times, one.similarity, periods, even, kernel) for one in subjects)
+    first = slice(MOST_FOR_PERIOD)
+    found = sum(
+        period_probabilities(one.times[first], one.similarity[first, first], periods, even, kernel) for one in subjects
+    )
     logarithms = np.log(periods)
     smoothed = np.exp(-(((logarithms[:, None] - logarithms) / SMOOTHING) ** 2) / 2) @ found
     return (1 - UNLIKE) * smoothed / smoothed.sum() + UNLIKE * even

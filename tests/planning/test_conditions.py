@@ -1,6 +1,9 @@
+import re
+
 import pytest
 
 from longflow.fingerprint.covariates import CovariateFingerprint
+from longflow.fingerprint.recurrence import RecurrenceFingerprint
 from longflow.planning.conditions import plan_conditions, plan_covariates
 from longflow.planning.plan import make_plans
 from longflow.planning.summary import summarize
@@ -48,3 +51,27 @@ def test_plans_and_their_summary_hold_them(capsys):
     assert "known for 8 of 9 scans" in shown and "excluded: each of the 9 known values is 1" in shown
     without = make_plans(*of(), "tiny")
     assert without.covariates == [] and without.temporal.period is None
+
+
+@pytest.mark.parametrize(
+    ("error", "better", "period", "reason"),
+    [
+        (
+            0.6,
+            9,
+            None,
+            "Scans repeat: .*0.60 of the error .*9 of 9 subjects. Each subject's period .*5 days",
+        ),
+        (0.6, 9, 30, "Scans repeat: .*9 of 9 subjects.$"),
+        (0.99, 9, None, "Scans are not taken to repeat: .*0.99 of the error.*needed are 0.98 and 75%"),
+        (0.6, 6, None, "Scans are not taken to repeat: .*6 of 9 subjects; needed"),
+    ],
+)
+def test_scans_repeat_where_training_scans_are_forecast_better_by_it(error, better, period, reason):
+    found, about = of(period=period)
+    measured = {"periods": [4.0, 5.0], "probabilities": [0.3, 0.7], "length": 1.0, "noise": 0.1, "subjects": 9}
+    found.recurrence = RecurrenceFingerprint(relative_error=error, better=better, **measured)
+    temporal = make_plans(found, about, "tiny").temporal
+    assert (temporal.recurrence is not None) == reason.startswith("Scans repeat")
+    assert any(re.match(reason, one) for one in temporal.reasons)
+    assert temporal.repeats == (temporal.recurrence is not None or period is not None)

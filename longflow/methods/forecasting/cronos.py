@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from longflow.flow.masks import as_weights
 from longflow.flow.times import encode_times, fourier_features, harmonic_features, interpolate_times
 from longflow.methods.batches import Batch
 from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod, flow_step_frequencies, planned_frequencies
@@ -112,6 +113,8 @@ class Cronos(FlowMethod):
     def velocity(self, batch: Batch, stack: Tensor, mask: Tensor, tau: Tensor) -> Tensor:
         """Compute v_theta(X_tau, T_tau) + W(t, t_target) X_0, or what the options leave of it."""
         velocity = super().velocity(batch, stack, mask, tau)
+        if self.expects:
+            velocity = velocity + (batch.context[:, -1:] - batch.context) * as_weights(mask, stack)
         if not (self.options["explicit_time"] and self.options["mixing"]):
             return velocity
         times = self.features(batch.context_times, batch)

@@ -41,13 +41,15 @@ def ladder_of(pair, steps=None):
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_rungs_against_numpy(pair, scans, order):
     first, second, last, _ = scans
-    found = ladder_of(pair(order, period=7.0))
+    weights = {"s1_0": 0.5, "s1_1": -0.25, "s1_2": 0.75}
+    found = ladder_of(pair(order, period=7.0, recurrence={"period": 7.0, "weights": weights}))
     assert tuple(found) == RUNGS
     assert np.array_equal(found["lci"], last)
     np.testing.assert_allclose(found["context_mean"], np.mean(scans[:3], axis=0), atol=1e-6)
     np.testing.assert_allclose(found["linear"], last + (last - second) * 1 / 2, atol=1e-6)
     # 4 lies between the last scan at 3 and the first one, repeated at 7
     np.testing.assert_allclose(found["periodic"], last + (first - last) / 4, atol=1e-6)
+    np.testing.assert_allclose(found["recurrence"], 0.5 * first - 0.25 * second + 0.75 * last, atol=1e-6)
     warped = carried_on(last[None], motion_between(second, last, (3.0, 1.0, 1.0)), 0.5 * 1 / 2)[0]
     np.testing.assert_array_equal(found["motion"], warped)
     assert all(array.dtype == np.float32 for array in found.values())
@@ -71,8 +73,15 @@ def test_scans_of_one_time_have_no_trend(pair, scans):
 def test_without_a_period_periodic_is_no_rung(pair):
     without, known = pair(), pair(period=7.0)
     assert "periodic" not in ladder_of(without)
-    assert rung_names([known], {MOTION: STEP}) == list(RUNGS)
+    assert rung_names([known], {MOTION: STEP}) == [rung for rung in RUNGS if rung != "recurrence"]
     assert "periodic" not in rung_names([known, without], {MOTION: STEP})
+
+
+def test_without_weights_recurrence_is_no_rung(pair):
+    without, known = pair(), pair(recurrence={"period": 5.0, "weights": {"s1_2": 1.0}})
+    assert "recurrence" not in ladder_of(without)
+    assert np.array_equal(ladder_of(known)["recurrence"], ladder_of(known)["lci"])
+    assert "recurrence" in rung_names([known], {}) and "recurrence" not in rung_names([known, without], {})
 
 
 def row(subject, method, nrmse):

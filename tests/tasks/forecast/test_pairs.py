@@ -162,3 +162,18 @@ def test_covariates_that_are_no_numbers(tmp_path, description, write_forecast, c
     write_forecast(tmp_path / "out", "s1_2", SCAN, ["s1_0"], covariates=covariates)
     with pytest.raises(DataError, match=r"covariates is .*, expected a number or null by name"):
         forecasts_of_folder(tmp_path / "out", description)
+
+
+def test_weights_of_scans_that_repeat_are_read(tmp_path, description, write_forecast):
+    write_forecast(tmp_path, "s1_2", SCAN, ["s1_0", "s1_1"], recurrence={"period": 5.0, "weights": {"s1_1": 0.75}})
+    (told,) = forecasts_of_folder(tmp_path, description)
+    assert told.recurrence == {"s1_1": 0.75}
+
+
+@pytest.mark.parametrize(
+    "recurrence", [3, {"period": 5.0}, {"weights": {"s9_0": 1.0}}, {"weights": {"s1_0": "much"}}, {"weights": [1.0]}]
+)
+def test_damaged_weights_are_refused(tmp_path, description, write_forecast, recurrence):
+    write_forecast(tmp_path, "s1_2", SCAN, ["s1_0"], recurrence=recurrence)
+    with pytest.raises(DataError, match=r"s1_2.json: recurrence is .*expected a weight"):
+        forecasts_of_folder(tmp_path, description)

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from longflow.data.recurrence import Kernel, kriging_weights
 from longflow.inference.windows import WindowSettings, noise_field
+from longflow.plans import RecurrencePlan
 from longflow.tasks.forecast.windows import (
     Times,
     covariates_for_network,
@@ -88,3 +90,20 @@ def test_conditions_are_those_of_every_patch():
     for batch in seen:
         assert batch.period.tolist() == [3] * len(batch.context)
         assert batch.covariates.tolist() == [[-1, 1]] * len(batch.context)
+
+
+@pytest.mark.parametrize(("known", "expected"), [(None, 4.4), (50.0, 5.0)])
+def test_recurrence_reaches_the_method_with_a_known_or_an_inferred_period(known, expected):
+    seen = []
+    method = method_of(lambda batch: seen.append(batch) or identity(batch))
+    plan = RecurrencePlan(periods=[40.0, 50.0], probabilities=[0.6, 0.4], length=1.0, noise=0.1)
+    method.plans.temporal.recurrence = plan
+    predict_forecast([method], coordinates((6, 15, 20)), Times([0, 10], 25, known), WindowSettings("cpu"))
+    assert sum(len(batch.period) for batch in seen) > 1
+    for batch in seen:
+        assert batch.period.tolist() == pytest.approx([expected] * len(batch.context))
+        weights = kriging_weights(
+            np.array([0.0, 10.0]), 25.0, np.array([known] if known else plan.periods), Kernel(1.0, 0.1)
+        )
+        share = [1.0] if known else plan.probabilities
+        assert batch.recurrence.tolist() == [pytest.approx((share @ weights).tolist())] * len(batch.context)

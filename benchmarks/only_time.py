@@ -9,7 +9,7 @@ later frames is predicted. `--draws` such samples are made of each patient, who 
 - cronos_discrete without timestamps: trained on the order alone, as the paper's discrete model;
 - cronos without explicit time (`--set explicit_time=off`): the same network without times;
 - cronos_discrete on a grid of real times, which tells it of the horizon as far as its spacing allows;
-- cronos as printed (`--set mixing=off --set target_code=off`), with either of the two, and with both.
+- cronos as printed (`--set mixing=off --set target_code=off --set recurrence=off`), and with each of them alone off.
 
     python benchmarks/only_time.py --max_time 10m --seeds 0 1 2
     python benchmarks/only_time.py --iterations 20000 --device cuda
@@ -46,6 +46,7 @@ PARTS = (
             "cronos, as printed": "cronos, as printed",
             "cronos, no target code": "cronos, no target code",
             "cronos, no W X_0": "cronos, no W X_0",
+            "cronos, no expected scan": "cronos, no expected scan",
             "cronos": "cronos (continuous)",
         },
     ),
@@ -59,6 +60,7 @@ ORDER = (
     "cronos, as printed",
     "cronos, no target code",
     "cronos, no W X_0",
+    "cronos, no expected scan",
     "cronos (continuous)",
 )
 

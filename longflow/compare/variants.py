@@ -187,7 +187,8 @@ def _time(method: str, settings: StudySettings) -> list[Variant]:
     switched_off = {
         "no W X_0": ("mixing",),
         "no target code": ("target_code",),
-        "as printed": ("mixing", "target_code"),
+        "no expected scan": ("recurrence",),
+        "as printed": ("mixing", "target_code", "recurrence"),
         "no explicit time": ("explicit_time",),
     }
     return [

@@ -90,7 +90,8 @@ def test_filling_context_and_time_are_trained_apart():
         "cronos",
         "cronos,mixing=False",
         "cronos,target_code=False",
-        "cronos,mixing=False,target_code=False",
+        "cronos,recurrence=False",
+        "cronos,mixing=False,target_code=False,recurrence=False",
         "cronos,explicit_time=False",
         "cronos_discrete",
     ]

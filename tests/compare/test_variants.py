@@ -91,7 +91,7 @@ def test_filling_context_and_time_are_trained_apart():
         "cronos,mixing=False",
         "cronos,target_code=False",
         "cronos,recurrence=False",
-        "cronos,mixing=False,target_code=False,recurrence=False",
+        "cronos,mixing=False,recurrence=False,target_code=False",
         "cronos,explicit_time=False",
         "cronos_discrete",
     ]

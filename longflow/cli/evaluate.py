@@ -3,16 +3,21 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.errors import NotFoundError
+from longflow.errors import ConfigurationError, NotFoundError
 from longflow.paths import DatasetPaths, resolve_dataset_name
-from longflow.task import get_task
+from longflow.task import Task, all_tasks, get_task
+
+if TYPE_CHECKING:
+    from longflow.inference.selection import Selection
 
 EXAMPLE = """
 longflow_evaluate -d 101 -i out
 longflow_evaluate -d 101 -i out -r follow_up_scans
+longflow_evaluate -d 101 -i out --segmenter 103    # volumes and Dice of forecasts, segmented by a model of dataset 103
 longflow_evaluate -d 103 -i labels_out
 longflow_evaluate -d 104 -i out
 longflow_evaluate -d 104 -i back -r out
@@ -38,7 +43,44 @@ def parser() -> command.Parser:
         "and imagesTr (or labelsTs and labelsTr)",
     )
     flags.add_processes(result)
+    group = result.add_argument_group(
+        "structures of forecasts",
+        "Forecasts, baselines and acquired scans are segmented by one trained model. Their volumes, changes of volume "
+        "and Dice are written to metrics_structures.csv. The label maps of the dataset, or of -r, are the reference.",
+    )
+    group.add_argument(
+        "--segmenter",
+        metavar="DATASET",
+        help="103 or Dataset103_Name: a dataset with a trained model that segments; -c, -m and -f choose the model",
+    )
+    flags.add_model(group, "average")
+    flags.add_device(group)
     return result
+
+
+def selected_segmenter(options: argparse.Namespace, task: Task) -> "Selection | None":
+    """Select the model that segments; None where none is given.
+
+    :param task: of the predictions.
+    :raises ConfigurationError: the task does not use one, or flags of a model are given without it.
+    :raises LongflowError: nothing trained fits.
+    """
+    given = [flag for flag in ("configuration", "method", "folds", "device") if getattr(options, flag) is not None]
+    if options.segmenter is None:
+        if given:
+            raise ConfigurationError(f"--{given[0]} is for the model that segments. Name its dataset with --segmenter.")
+        return None
+    if not task.uses_segmenter:
+        using = ", ".join(one.words.several for one in all_tasks() if one.uses_segmenter)
+        raise ConfigurationError(
+            f"--segmenter is for {using}; the predictions of this dataset are {task.words.several}. Remove it."
+        )
+    command.set_up_process()
+    with command.importing():
+        from longflow.inference.selection import select
+
+    folds = None if options.folds is None else tuple(options.folds)
+    return select(options.segmenter, options.configuration, options.method, folds)
 
 
 def work(options: argparse.Namespace) -> None:
@@ -49,9 +91,13 @@ def work(options: argparse.Namespace) -> None:
     if missing := [str(folder) for folder in options.reference if not folder.is_dir()]:
         raise NotFoundError(f"The folder of -r does not exist: {', '.join(missing)}.")
     description = read_description(raw / "dataset.json")
-    job = EvaluationJob(options.input, tuple(options.reference), raw, description, options.processes)
+    task = get_task(description.task)
+    segmenter = selected_segmenter(options, task)
+    device = flags.checked_device(options.device) if segmenter else None
+    references = tuple(options.reference)
+    job = EvaluationJob(options.input, references, raw, description, options.processes, segmenter, device)
     with progress_bar("Evaluating") as progress:
-        evaluation = get_task(description.task).evaluate(job, progress)
+        evaluation = task.evaluate(job, progress)
     evaluation.show(command.console)
     command.console.print(f"Written: {', '.join(evaluation.written)} in {options.input}", markup=False, highlight=False)
 

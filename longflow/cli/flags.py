@@ -47,7 +47,7 @@ def add_processes(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse._ActionsContainer) -> None:
     """Add ``--device``; :func:`checked_device` reads it."""
     parser.add_argument("--device", help="cpu, cuda, mps (default: a GPU where there is one)")
 
@@ -63,7 +63,7 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_model(parser: argparse.ArgumentParser, purpose: str) -> None:
+def add_model(parser: argparse._ActionsContainer, purpose: str) -> None:
     """Add ``-c``, ``-m`` and ``-f``, which select a trained model. :param purpose: what the folds are for."""
     parser.add_argument("-c", "--configuration", help="default: what longflow_find_best recorded, or the only one")
     parser.add_argument("-m", "--method", help="likewise")

@@ -14,6 +14,8 @@ from longflow.task import Words
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from longflow.inference.selection import Selection
+
 logger = logging.getLogger(__name__)
 
 METRICS_CSV, METRICS_JSON = "metrics.csv", "metrics.json"
@@ -28,6 +30,9 @@ class EvaluationJob:
     :param references: folders of the user, searched before those of the dataset.
     :param raw: folder of the raw dataset.
     :param processes: worker processes; None: one for each core, as far as memory allows.
+    :param segmenter: model of the task ``segment`` that predicted and acquired scans are segmented by, for a task that
+        ``uses_segmenter``; None: nothing is segmented.
+    :param device: that it computes on; None: a GPU where there is one.
     """
 
     predictions: Path
@@ -35,6 +40,8 @@ class EvaluationJob:
     raw: Path
     description: DatasetDescription
     processes: int | None = None
+    segmenter: "Selection | None" = None
+    device: str | None = None
 
 
 @dataclass(frozen=True)

@@ -195,26 +195,27 @@ def predict_folder(
     items = _checked_requests(predictor, source, folder, options or {})
     warnings = _warnings_of_folder(predictor, source)
     with exclusive_lock(lock_in(folder), f"{folder} is being written"):
-        _predict_missing(predictor, items, folder, warnings, overwrite, progress)
+        if not overwrite:
+            _check_settings(predictor, items, folder)
+        predict_missing(predictor, items, folder, predictor.models.description, warnings, overwrite, progress)
     return items
 
 
-def _predict_missing(
+def predict_missing(
     predictor: Predictor[OfRequest],
-    items: list[OfRequest],
+    items: Sequence[OfRequest],
     folder: Path,
-    warnings: Sequence[str],
-    overwrite: bool,
-    progress: Progress,
+    description: DatasetDescription,
+    warnings: Sequence[str] = (),
+    overwrite: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> None:
-    """Make the predictions that are missing in a folder whose lock is held.
+    """Make the predictions that are missing in a folder whose lock is held; those of another model are made again.
 
+    :param description: of the folder, which becomes its dataset.json.
     :param warnings: of the whole input.
     :raises DataError: some could not be made.
     """
-    description = predictor.models.description
-    if not overwrite:
-        _check_settings(predictor, items, folder)
     todo = items if overwrite else _unfinished(predictor, items, folder, description)
     failures = _make_all(Output(predictor, folder, description, warnings), todo, progress)
     done = [item for item in items if is_predicted(predictor, item, folder, description)]
@@ -461,6 +462,7 @@ class Output(Generic[OfRequest]):
     """A folder that predictions are written to, and the steps of making one.
 
     :param folder: output folder.
+    :param description: of the folder.
     :param warnings: of the whole input, for the sidecars.
     :param further: further fields of the sidecars.
     """
@@ -491,8 +493,8 @@ class Output(Generic[OfRequest]):
         for warning in fields.get("warnings", []):
             logger.warning("%s: %s", item.target.case, warning)
         fields["warnings_of_input"] = [*fields.get("warnings_of_input", []), *self.warnings]
-        time_unit = self.predictor.models.plans.temporal.time_unit
-        content = {"time_unit": time_unit, **self.predictor.settings(), "digests": digests, **fields, **self.further}
+        unit = {"time_unit": self.description.time_unit}
+        content = {**unit, **self.predictor.settings(), "digests": digests, **fields, **self.further}
         write_sidecar(item, self.folder, content)
 
 

@@ -8,10 +8,14 @@ from longflow.cli import evaluate
 from longflow.data.dataset import DatasetDescription, Scan, write_description, write_scans
 from longflow.data.images import write_volume
 from longflow.files import write_json
+from longflow.paths import DatasetPaths
 from longflow.reading import read_json
 from longflow.task import all_tasks
 from tests.data.helpers import write_phase_dataset
+from tests.methods.helpers import minimal_plans
 from tests.tasks.conftest import GEOMETRY, SHAPE, write_translation  # noqa: F401 - a fixture
+from tests.tasks.forecast.segmenting import segmenter_dataset
+from tests.training.helpers import finished_model
 
 
 @pytest.fixture
@@ -71,6 +75,49 @@ def test_unchanged_subjects_are_shown_as_not_defined(out, capsys, monkeypatch):
     assert "NRMSE of forecast: 6" in shown
 
 
+def test_structures_of_forecasts(out, capsys):
+    segmenter_dataset()
+    arguments = ["-d", "101", "-i", str(out), "--segmenter", "103", "--device", "cpu", "-np", "1"]
+    assert evaluate.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "Segmented by Dataset103_Segment unet 3d_fullres" in shown and "forecast − LCI" in shown
+    assert "Without a label map: whole in 6 targets, core in 6 targets" in shown
+    assert "metrics_structures.csv, segmented/ in" in shown
+    with open(out / "metrics_structures.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["structure"] for row in rows} == {"whole", "core"} and len({row["case"] for row in rows}) == 6
+    assert all(float(row["volume_change"]) == 0 for row in rows if row["method"] == "lci")
+    assert read_json(out / "metrics.json")["structures"]["segmenter"]["folds"] == [[0]]
+    assert evaluate.main([*arguments, "-m", "unet", "-f", "0"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--segmenter", "199"], "dataset '199'"),
+        (["--segmenter", "104"], "No model has been trained for Dataset104_Empty"),
+        (["--segmenter", "105"], "a model for the task 'forecast', not for 'segment'"),
+        (["--segmenter", "106"], "2 channels (MR, T2), but the forecasts of Dataset101_Tiny have 1 channel (MR)"),
+        (["--segmenter", "103", "-m", "cronos"], "trained method 'cronos'"),
+        (["--segmenter", "103", "-f", "3"], "Fold 3 of unet__longflowPlans__3d_fullres is not trained"),
+        (["--segmenter", "103", "--device", "cuda:77"], "The device 'cuda:77' cannot be used"),
+        (["-m", "unet"], "--method is for the model that segments. Name its dataset with --segmenter"),
+        (["-f", "0"], "--folds is for the model that segments"),
+        (["--device", "cpu"], "--device is for the model that segments"),
+    ],
+)
+def test_segmenters_that_cannot_be_used(out, capsys, arguments, message):
+    segmenter_dataset()
+    segmenter_dataset(("MR", "T2"), name="Dataset106_Channels")
+    one_channel = DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="months")
+    for name in ("Dataset104_Empty", "Dataset105_Forecast"):
+        write_description(one_channel, DatasetPaths(name).raw / "dataset.json")
+    finished_model(DatasetPaths("Dataset105_Forecast"), minimal_plans())
+    assert evaluate.main(["-d", "101", "-i", str(out), *arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert not (out / "metrics.csv").exists()
+
+
 @pytest.fixture
 def labels_out(tmp_path, monkeypatch):
     """Label maps of two subjects with two scans each: the reference grows, the prediction does not."""
@@ -109,6 +156,11 @@ def test_segmentations_of_single_scans_have_no_figures(labels_out, capsys):
     shown = capsys.readouterr().out
     assert "Every subject has one scan" in shown
     assert not (labels_out / "figures").exists()
+
+
+def test_label_maps_need_no_segmenter(labels_out, capsys):
+    assert evaluate.main(["-d", "103", "-i", str(labels_out), "--segmenter", "103"]) == 1
+    assert "--segmenter is for forecasts; the predictions of this dataset are label maps" in capsys.readouterr().err
 
 
 def test_folder_without_label_maps(labels_out, capsys):

@@ -1,5 +1,6 @@
 """A user's whole journey on the tiny phantom, with the commands as a user types them."""
 
+import csv
 import shutil
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 from longflow.data.dataset import read_description, read_rows, series_of_folder
 from longflow.data.images import read_scan
+from longflow.files import write_json
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
 from longflow.reading import read_json
@@ -132,3 +134,38 @@ def test_everything_is_kept_when_the_commands_are_run_again(home, journey, capsy
     assert "4 forecasts are in" in capsys.readouterr().out
     changed = {path.name for path, when in before.items() if path.stat().st_mtime_ns != when}
     assert changed <= {"scans.csv", "dataset.json"}
+
+
+def test_structures_of_forecasts_by_a_trained_segmenter(journey, tmp_path, monkeypatch, run_command):
+    """The same hearts as a dataset of the task segment; numbers are counted again in the files."""
+    home, segmented = tmp_path / "home", "Dataset903_Structures"
+    shutil.copytree(journey[0], home)
+    monkeypatch.setenv("LONGFLOW_HOME", str(home))
+    raw, own = DatasetPaths(NAME).raw, DatasetPaths(segmented).raw
+    shutil.copytree(raw, own)
+    write_json({**read_json(raw / "dataset.json"), "task": "segment"}, own / "dataset.json")
+    for command in (
+        ("longflow_plan_and_preprocess", "-d", 903, "--preset", "tiny", "-np", 1),
+        ("longflow_train", 903, "2d", 0, "--iterations", 100),
+        ("longflow_evaluate", "-d", 900, "-i", home / "out", "--segmenter", 903, "-np", 1),
+    ):
+        result = run_command(*command, home=home)
+        assert result.returncode == 0 and "Traceback" not in result.stderr, result.stderr
+    assert "Segmented by Dataset903_Structures unet 2d" in result.stdout and "Without a label map" not in result.stdout
+    with open(home / "out" / "metrics_structures.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["case"] for row in rows}) == 4
+    for row in rows:
+        value = read_json(raw / "dataset.json")["labels"][row["structure"]]
+        truth = read_scan((raw / "labelsTs" / f"{row['case']}.nii.gz",))
+        reference, voxel = truth.array[0] == value, np.prod(truth.geometry.spacing) / 1000
+        assert row["reference"] == row["change_reference"] == "labels"
+        assert float(row["true_volume_ml"]) == pytest.approx(reference.sum() * voxel)
+        if row["method"] in ("forecast", "acquired"):
+            mask = read_scan((home / "out" / "segmented" / row["method"] / f"{row['case']}.nii.gz",)).array[0] == value
+            assert float(row["volume_ml"]) == pytest.approx(mask.sum() * voxel)
+            overlap = 2 * (mask & reference).sum() / (mask.sum() + reference.sum())
+            assert float(row["dice"]) == pytest.approx(overlap)
+    found = read_json(home / "out" / "metrics.json")["structures"]["by_structure"]["left ventricle"]
+    assert found["acquired"]["dice"]["mean"] > 0.5  # it has learned something, so the comparison means something
+    assert found["lci"]["volume_change"]["mean"] == 0 and found["reference"]["volume_change"]["mean"] != 0

@@ -21,6 +21,9 @@ from longflow.tasks.forecast.metrics import DEFINITIONS
 #: the row of a target that is not one of a rung
 FORECAST = "forecast"
 
+#: the acquired scan of a target, where structures of segmented scans are compared: the segmenter's own error
+ACQUIRED = "acquired"
+
 _INTERVAL_OF_SHARE = (
     "interval of this share, from subjects drawn with replacement, each with all its targets; null where all targets "
     "or none are better"

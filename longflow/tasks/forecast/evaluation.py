@@ -46,14 +46,22 @@ def evaluate_forecasts(job: EvaluationJob, progress: Progress | None = None) -> 
     """Compare a folder of forecasts with the acquired scans; write metrics.csv, metrics.json and a figure into it.
 
     Acquired scans are searched in the folders of the user, then in those of the dataset: the reference of each
-    forecast, and the context scans that its sidecar names.
+    forecast, and the context scans that its sidecar names. With a segmenter, metrics_structures.csv and the label maps
+    are written, too.
 
-    :returns: its results are what was compared, definitions, ``overall`` and ``by_horizon``.
+    :returns: its results are what was compared, definitions, ``overall`` and ``by_horizon``; with a segmenter
+        ``structures``.
     :raises DataError: there are no forecasts, none has a reference, context scans are missing, or grids differ.
+    :raises LongflowError: the segmenter cannot segment the forecasts.
     """
     from longflow.tasks.forecast.figures import draw_forecasts
     from longflow.tasks.forecast.tables import show_forecasts
 
+    segmenter = None
+    if job.segmenter is not None:
+        from longflow.tasks.forecast.segmented import load_segmenter  # waits for torch, which nothing else here needs
+
+        segmenter = load_segmenter(job)
     folders = [*job.references, *dataset_folders(job.raw)]
     forecasts = forecasts_of_folder(job.predictions, job.description)
     pairs, without = find_pairs(forecasts, folders, job.description)
@@ -74,10 +82,16 @@ def evaluate_forecasts(job: EvaluationJob, progress: Progress | None = None) -> 
         **compare(rows, definitions),
     }
     write_csv(columns(), rows, job.predictions / METRICS_CSV)
-    write_json(results, job.predictions / METRICS_JSON)
+    written: tuple[str, ...] = (METRICS_CSV, METRICS_JSON, FIGURE)
     ladder = results["overall"]["best_rung"]["name"], step
+    if segmenter is not None:
+        from longflow.tasks.forecast.structures import WRITTEN, evaluate_structures
+
+        results["structures"] = evaluate_structures(job, segmenter, pairs, ladder, progress)
+        written += WRITTEN
+    write_json(results, job.predictions / METRICS_JSON)
     draw_forecasts(pairs, job.predictions / FIGURE, job.description.time_unit, ladder)
-    return Evaluation(results, (METRICS_CSV, METRICS_JSON, FIGURE), partial(show_forecasts, results))
+    return Evaluation(results, written, partial(show_forecasts, results))
 
 
 def evaluate_pairs(

@@ -9,14 +9,33 @@ from rich.markup import escape
 from rich.table import Table
 
 from longflow.evaluation.metric import Metric, metrics_of
-from longflow.report.tables import MOST_ROWS, counted, folds_in_words, new_table, short_name, show_further_rows, span
-from longflow.tasks.forecast.comparison import FORECAST, verdict
+from longflow.report.tables import (
+    MOST_ROWS,
+    cell,
+    counted,
+    folds_in_words,
+    new_table,
+    short_name,
+    show_further_rows,
+    span,
+)
+from longflow.tasks.forecast.comparison import ACQUIRED, FORECAST, verdict
 from longflow.tasks.forecast.ladder import LCI, RUNG_NAMES, RUNGS
 from longflow.tasks.forecast.task import TASK
 
 #: own metrics of the table in this order; those of installed packages follow
 SHOWN = ("nrmse", "psnr", "ssim", "mae", "changed_nrmse", "skill")
 METHOD_NAMES = {FORECAST: "forecast", **RUNG_NAMES}
+
+#: numbers of a structure: heading, and scale and form of the number
+STRUCTURE_COLUMNS = {
+    "volume_ml": ("volume\n[ml]", 1, ".4g"),
+    "volume_error_ml": ("|error|\n[ml]", 1, ".3g"),
+    "relative_volume_error": ("|error|\n[%]", 100, ".1f"),
+    "dice": ("Dice", 1, ".3f"),
+    "volume_change": ("share lost since\nlast scan [%]", 100, ".1f"),
+    "volume_change_error": ("|error|\n[points]", 100, ".1f"),
+}
 
 
 def show_forecasts(results: Mapping[str, Any], console: Console) -> None:
@@ -41,6 +60,63 @@ def show_forecasts(results: Mapping[str, Any], console: Console) -> None:
     ]:
         text = escape("; ".join(undefined))
         console.print(f"Targets excluded because a number is not defined: {text}.", highlight=False)
+    if "structures" in results:
+        _show_structures(results["structures"], console)
+
+
+def _show_structures(results: Mapping[str, Any], console: Console) -> None:
+    """Print what the segmented scans say, and what their reference is.
+
+    :param results: content of metrics.json under ``structures``.
+    """
+    console.print(_structure_table(results))
+    without = {name: one["targets"] - one["targets_with_labels"] for name, one in results["by_structure"].items()}
+    if named := [f"{escape(name)} in {counted(number, 'target')}" for name, number in without.items() if number]:
+        console.print(
+            f"Without a label map: {', '.join(named)}. There the reference is the acquired scan, segmented by the same "
+            "model: the numbers do not contain the segmenter's own error.",
+            highlight=False,
+        )
+    if seen := results["subjects_of_segmenter_training"]:
+        console.print(
+            f"The segmenter was trained on {len(seen)} of the subjects: its own error is too small.", highlight=False
+        )
+
+
+def _structure_table(results: Mapping[str, Any]) -> Table:
+    """A section for each structure: reference, forecast, best rung, LCI, the acquired scan segmented, differences."""
+    segmenter, rung = results["segmenter"], results["best_rung"]
+    model = f"{segmenter['dataset']} {', '.join(segmenter['method'])} {', '.join(segmenter['configuration'])}"
+    headings = [heading for heading, _, _ in STRUCTURE_COLUMNS.values()]
+    table = new_table(f"Segmented by {model}: mean over subjects, 95 % interval", "structure", *headings)
+    table.columns[0].no_wrap = True
+    names = {"reference": "reference", **METHOD_NAMES, ACQUIRED: "acquired scan"}
+    differences = (
+        {"difference_to_lci": LCI} if rung == LCI else {"difference_to_best_rung": rung, "difference_to_lci": LCI}
+    )
+    for structure, one in results["by_structure"].items():
+        table.add_row(escape(structure))
+        for method in dict.fromkeys(("reference", FORECAST, rung, LCI, ACQUIRED)):
+            if method in one:
+                style = "bold" if method == FORECAST else None
+                table.add_row(f"  {names[method]}", *_structure_cells(one[method]), style=style)
+        for key, against in differences.items():
+            table.add_row(f"  forecast − {RUNG_NAMES[against]}", *_structure_cells(one[key], "+"))
+        table.add_section()
+    return table
+
+
+def _structure_cells(numbers: Mapping[str, Any], sign: str = "") -> list[str]:
+    """A cell for each column; empty where there is no such number."""
+    cells = []
+    for name, (_, scale, form) in STRUCTURE_COLUMNS.items():
+        if name not in numbers:
+            cells.append("")
+            continue
+        mean, interval = numbers[name]["mean"], numbers[name]["interval"] or []
+        scaled = {"mean": None if mean is None else scale * mean, "interval": [scale * limit for limit in interval]}
+        cells.append(cell(scaled, f"{sign}{form}"))
+    return cells
 
 
 def _shown_metrics(overall: Mapping[str, Any]) -> list[Metric]:

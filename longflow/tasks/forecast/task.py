@@ -48,6 +48,7 @@ class Forecast(Task):
     least_scans = 2
     plans_grid = True
     uses_conditions = True
+    uses_segmenter = True
     compares_methods = True
     predicts_new_scans = True
     region = "nonzero"

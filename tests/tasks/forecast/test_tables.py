@@ -4,8 +4,10 @@ import pytest
 from rich.console import Console
 
 from longflow.tasks.forecast.comparison import compare
+from longflow.tasks.forecast.structures import structure_rows, summarise_structure
 from longflow.tasks.forecast.tables import show_best, show_forecasts
 from tests.tasks.forecast.test_comparison import ROWS, rows_of
+from tests.tasks.forecast.test_structures import box, target
 
 BEST = {
     "dataset": "Dataset101_Tiny",
@@ -120,3 +122,43 @@ def test_the_context_rules_are_shown():
     text = shown(show_best, {**BEST, "context_rule": "spread", "context_rules": rules})
     assert "Context rule: spread. NRMSE on 1 validation target with more scans than the model takes" in text
     assert "latest 0.02000, spread 0.01000 (LCI 0.03000)" in text
+
+
+def structure_results(rung="linear", labelled=("a", "b")):
+    """Two subjects; a chamber of 100 voxels at the last scan, of which the truth loses half and the forecast 40 %."""
+    rows = []
+    for subject in ("a", "b"):
+        made = {"forecast": box(60), "lci": box(100), rung: box(80 if rung != "lci" else 100), "acquired": box(55)}
+        labels = {"labels": box(50), "context_labels": box(100)} if subject in labelled else {}
+        rows += [
+            {"subject": subject, **row} for row in structure_rows(target(**labels, **made), "[chamber]", (1,), (1,))
+        ]
+    segmenter = {"dataset": "Dataset103_Segment", "method": ["unet"], "configuration": ["2d"]}
+    by_structure = {"[chamber]": summarise_structure(rows, rung)}
+    further = {"subjects_of_segmenter_training": ["a"], "best_rung": rung, "by_structure": by_structure}
+    return {**results(ROWS), "structures": {"segmenter": segmenter, **further}}
+
+
+def cells_of(text, first):
+    (line,) = (line for line in text.splitlines() if line.strip().startswith(f"{first}  "))
+    return line.split(first)[1].split()
+
+
+def test_structures_are_shown_with_the_baselines_and_the_error_of_the_segmenter():
+    text = shown(show_forecasts, structure_results())
+    assert "Segmented by Dataset103_Segment unet 2d" in text and "[chamber]" in text
+    table = text[text.index("Segmented by") :]
+    assert cells_of(table, "reference") == ["0.15", "50.0"]
+    assert cells_of(table, "forecast") == ["0.18", "0.03", "20.0", "0.909", "40.0", "10.0"]
+    assert cells_of(table, "linear") == ["0.24", "0.09", "60.0", "0.769", "20.0", "30.0"]
+    assert cells_of(table, "LCI") == ["0.3", "0.15", "100.0", "0.667", "0.0", "50.0"]
+    assert cells_of(table, "acquired scan") == ["0.165", "0.015", "10.0", "0.952", "45.0", "5.0"]
+    assert cells_of(table, "forecast − LCI") == ["-0.12", "-80.0", "+0.242", "-40.0"]
+    assert cells_of(table, "forecast − linear") == ["-0.06", "-40.0", "+0.140", "-20.0"]
+    assert "trained on 1 of the subjects" in text and "Without a label map" not in text
+
+
+def test_structures_without_label_maps_say_so():
+    text = shown(show_forecasts, structure_results("lci", labelled=("b",)))
+    assert "Without a label map: [chamber] in 1 target. There the reference is the acquired scan" in text
+    assert "forecast − LCI" in text and text.count("forecast − ") == 1

@@ -1,0 +1,208 @@
+"""Label maps of forecasts, of baselines and of the acquired scans, all by one trained model of the task ``segment``.
+
+They are predictions of that model like any other: each has its sidecar with digests, finished ones are kept.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from longflow.data.dataset import Scan, label_path, sidecar_path, stem_of
+from longflow.data.images import Volume, read_scan
+from longflow.data.labels import structures
+from longflow.errors import ConfigurationError, DataError, first_few
+from longflow.evaluation.evaluation import EvaluationJob
+from longflow.evaluation.references import Files, dataset_folders
+from longflow.files import exclusive_lock
+from longflow.inference.models import PredictionSettings
+from longflow.inference.predictor import predict_missing
+from longflow.parallel import Progress
+from longflow.paths import lock_in
+from longflow.reading import read_json
+from longflow.tasks.forecast.comparison import ACQUIRED, FORECAST
+from longflow.tasks.forecast.ladder import LCI, MOTION, read_given, rungs
+from longflow.tasks.forecast.pairs import ForecastPrediction
+from longflow.tasks.segment.label_maps import LABEL_FOLDERS, Structures
+from longflow.tasks.segment.predictor import ScanToSegment, Segmenter
+from longflow.tasks.segment.requests import SegmentationRequest
+
+#: folder of the label maps in the folder of predictions; in it one folder each for forecasts, acquired scans and a rung
+SEGMENTED = "segmented"
+
+
+@dataclass(frozen=True)
+class RungRequest(SegmentationRequest):
+    """A forecast without training to segment. It is made where it is read, so that no file holds it.
+
+    :param rung: its name.
+    :param step: of ``motion``.
+    """
+
+    pair: ForecastPrediction
+    rung: str
+    step: float
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the fields of the sidecar that say how the rung was made."""
+        pair = self.pair
+        made = {"rung": self.rung, "motion_step": self.step, "horizon": pair.horizon, "period": pair.period}
+        return {**super().provenance(), **made, "context_times": sorted(pair.context_times)}
+
+
+class RungSegmenter(Segmenter):
+    """A trained model, ready to segment forecasts without training."""
+
+    def inputs(self, item: RungRequest) -> Sequence[Path]:
+        """Return the images of the context scans that the rung is made of."""
+        return list(chain.from_iterable(item.pair.context_images))
+
+    def read(self, item: RungRequest) -> ScanToSegment:
+        """Make the rung and prepare it."""
+        reference = read_scan(item.pair.reference)
+        ladder = rungs(read_given(item.pair, reference), {MOTION: item.step})
+        array = next(array for name, array in ladder if name == item.rung)
+        volume = Volume(array, reference.geometry, "float32")
+        return ScanToSegment(volume.geometry, self.prepare(volume, item.target.case), [])
+
+
+def load_segmenter(job: EvaluationJob) -> Segmenter:
+    """Load the model that segments, and check that it can segment these forecasts.
+
+    :param job: names the model.
+    :raises ConfigurationError: the model is for another task, or takes other channels than the forecasts have.
+    :raises LongflowError: it cannot be loaded.
+    """
+    segmenter = Segmenter.of(job.segmenter, PredictionSettings(job.device))
+    takes, given = segmenter.models.plans.channel_names, job.description.channels
+    if takes != given:
+        raise ConfigurationError(
+            f"{segmenter.models.members[0].member.model.folder.name} of {segmenter.models.selection.dataset.name} "
+            f"segments scans of {_channels(takes)}, but the forecasts of {job.raw.name} have {_channels(given)}. "
+            "Expected: the same names in the same order (channel_names in dataset.json). Choose another --segmenter."
+        )
+    return segmenter
+
+
+def _channels(names: Sequence[str]) -> str:
+    return f"{len(names)} channel{'' if len(names) == 1 else 's'} ({', '.join(names)})"
+
+
+def trained_on(segmenter: Segmenter, subjects: Sequence[str]) -> list[str]:
+    """List the subjects that one of the segmenter's folds was trained on, sorted; none where no splits are stored."""
+    path = segmenter.models.selection.dataset.splits
+    splits = read_json(path) if path.is_file() else []
+    seen: set[str] = set()
+    for member in segmenter.models.members:
+        for fold in member.member.folds:
+            try:
+                seen.update(splits[fold]["train"] if splits else [])
+            except (IndexError, KeyError, TypeError) as error:
+                raise ConfigurationError(f"{path} does not name the training subjects of fold {fold}.") from error
+    return sorted(seen & set(subjects))
+
+
+@dataclass(frozen=True)
+class LabelsOfDataset:
+    """The label maps that were drawn, and what their values mean.
+
+    :param paths: label map of each labelled case.
+    """
+
+    structures: Structures
+    paths: Mapping[str, Path]
+
+
+def find_labels(job: EvaluationJob, segmenter: Segmenter, cases: Sequence[str]) -> LabelsOfDataset:
+    """Find the label maps of acquired scans: in the folders of ``-r``, next to them, and in the dataset.
+
+    Their values are named by the dataset.json of the forecasts; by that of the segmenter where the former names none.
+
+    :param cases: of the acquired scans.
+    :raises ConfigurationError: there are label maps, but no structure in them has the name of one of the segmenter.
+    """
+    own = [folder.with_name(folder.name.replace("images", "labels", 1)) for folder in job.references]
+    folders = [*job.references, *own, *dataset_folders(job.raw, LABEL_FOLDERS)]
+    paths = {case: path for case in cases if (path := _label_of(case, folders, job))}
+    own_names = bool(structures(job.description.labels))
+    named = Structures.of(job.description if own_names else segmenter.models.description)
+    if paths and not set(named.values) & set(segmenter.structures):
+        raise ConfigurationError(
+            f"{first_few(map(str, paths.values()), most=1)} cannot be the reference of the segmented forecasts: the "
+            f"structures of {job.raw.name} are {', '.join(named.values)}, those of "
+            f"{segmenter.models.selection.dataset.name} are {', '.join(segmenter.structures)}. Expected: one name "
+            "at least in 'labels' of both dataset.json. Name them alike, or choose another --segmenter."
+        )
+    return LabelsOfDataset(named, paths)
+
+
+def _label_of(case: str, folders: Sequence[Path], job: EvaluationJob) -> Path | None:
+    """The label map of a case; one with a sidecar was predicted, not drawn."""
+    for folder in folders:
+        path = label_path(folder, case, job.description)
+        if path.is_file() and not sidecar_path(folder, case).is_file():
+            return path
+    return None
+
+
+def case_of(files: Files, job: EvaluationJob) -> str:
+    """Return the case of a scan."""
+    return stem_of(files[0], f"_0000{job.description.file_ending}")
+
+
+def segment_scans(
+    job: EvaluationJob,
+    segmenter: Segmenter,
+    pairs: Sequence[ForecastPrediction],
+    rung: str,
+    step: float,
+    progress: Progress = lambda *_: None,
+) -> None:
+    """Segment the forecasts, the acquired scans, the last context scans (LCI) and a rung; finished ones are kept.
+
+    :param rung: the best rung of the ladder.
+    :param step: of ``motion``.
+    :raises DataError: a scan cannot be segmented; each is named.
+    """
+    forecasts = [SegmentationRequest(_target(pair, pair.images)) for pair in pairs]
+    of_rung = [RungRequest(_target(pair, pair.context_images[-1]), pair, rung, step) for pair in pairs]
+    work = [(FORECAST, segmenter, forecasts), (ACQUIRED, segmenter, acquired_scans(job, pairs))]
+    if rung != LCI:  # which is an acquired scan
+        work.append((rung, RungSegmenter(segmenter.models), of_rung))
+    unit_and_files = {name: getattr(job.description, name) for name in ("time_unit", "file_ending")}
+    description = segmenter.models.description.model_copy(update=unit_and_files)
+    for kind, predictor, items in work:
+        folder = job.predictions / SEGMENTED / kind
+        with exclusive_lock(lock_in(folder), f"{folder} is being written"):
+            predict_missing(predictor, items, folder, description, progress=progress)
+
+
+def _target(pair: ForecastPrediction, images: Files) -> Scan:
+    return Scan(pair.case, pair.subject, pair.target_time, images)
+
+
+def acquired_scans(job: EvaluationJob, pairs: Sequence[ForecastPrediction]) -> list[SegmentationRequest]:
+    """List the scans at the target times and the last context scans, each once.
+
+    :raises DataError: two of them have one case.
+    """
+    scans: dict[str, Scan] = {}
+    for pair in pairs:
+        last = pair.context_images[-1], max(pair.context_times)
+        for files, time in ((pair.reference, pair.target_time), last):
+            scan = Scan(case_of(files, job), pair.subject, time, files)
+            if scans.setdefault(scan.case, scan).images != files:
+                raise DataError(
+                    f"{files[0]} and {scans[scan.case].images[0]} are two scans of one case. Expected: each acquired "
+                    "scan once. Remove one of the folders from -r."
+                )
+    return [SegmentationRequest(scan) for scan in scans.values()]
+
+
+def segmented_path(job: EvaluationJob, kind: str, case: str) -> Path:
+    """Return the path of a label map that :func:`segment_scans` wrote.
+
+    :param kind: "forecast", "acquired" or the name of a rung.
+    """
+    return label_path(job.predictions / SEGMENTED / kind, case, job.description)

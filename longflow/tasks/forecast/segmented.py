@@ -31,6 +31,9 @@ from longflow.tasks.segment.requests import SegmentationRequest
 #: folder of the label maps in the folder of predictions; in it one folder each for forecasts, acquired scans and a rung
 SEGMENTED = "segmented"
 
+#: folders of scans in a raw dataset; labelsTr or labelsTs is next to them
+IMAGE_FOLDERS = ("imagesTr", "imagesTs", "targetsTs")
+
 
 @dataclass(frozen=True)
 class RungRequest(SegmentationRequest):
@@ -122,8 +125,9 @@ def find_labels(job: EvaluationJob, segmenter: Segmenter, cases: Sequence[str]) 
     :param cases: of the acquired scans.
     :raises ConfigurationError: there are label maps, but no structure in them has the name of one of the segmenter.
     """
-    own = [folder.with_name(folder.name.replace("images", "labels", 1)) for folder in job.references]
-    folders = [*job.references, *own, *dataset_folders(job.raw, LABEL_FOLDERS)]
+    of_raw = [folder for folder in job.references if folder.name in IMAGE_FOLDERS]
+    next_to_them = [folder.with_name(f"labels{folder.name[-2:]}") for folder in of_raw]
+    folders = [*job.references, *next_to_them, *dataset_folders(job.raw, LABEL_FOLDERS)]
     paths = {case: path for case in cases if (path := _label_of(case, folders, job))}
     own_names = bool(structures(job.description.labels))
     named = Structures.of(job.description if own_names else segmenter.models.description)

@@ -160,7 +160,8 @@ def test_subjects_that_the_segmenter_was_trained_on(job):
         trained_on(segmenter, ["s1"])
 
 
-def test_label_maps_are_found_in_the_dataset_and_in_folders_of_the_user(job, tmp_path, write_labels):
+@pytest.mark.parametrize("folder", ["imagesTs", "targetsTs"])
+def test_label_maps_are_found_in_the_dataset_and_in_folders_of_the_user(job, tmp_path, write_labels, folder):
     segmenter, cases = load_segmenter(job), ["s1_1", "s1_2", "s2_2"]
     assert find_labels(job, segmenter, cases).paths == {}
     array = np.zeros(SHAPE)
@@ -169,8 +170,8 @@ def test_label_maps_are_found_in_the_dataset_and_in_folders_of_the_user(job, tmp
     write_labels(tmp_path / "drawn", "s1_2", array)
     write_labels(tmp_path / "drawn", "s1_1", array)
     write_json({}, tmp_path / "drawn" / "s1_1.json")  # predicted, not drawn
-    (tmp_path / "other" / "imagesTs").mkdir()
-    references = tmp_path / "drawn", tmp_path / "other" / "imagesTs"
+    references = tmp_path / "drawn", tmp_path / "other" / folder
+    references[1].mkdir()
     further = EvaluationJob(job.predictions, references, job.raw, job.description, 1, job.segmenter, "cpu")
     found = find_labels(further, segmenter, cases).paths
     places = {case: path.relative_to(tmp_path).as_posix() for case, path in found.items()}

@@ -50,8 +50,9 @@ class RungRequest(SegmentationRequest):
     def provenance(self) -> dict[str, Any]:
         """Return the fields of the sidecar that say how the rung was made."""
         pair = self.pair
-        made = {"rung": self.rung, "motion_step": self.step, "horizon": pair.horizon, "period": pair.period}
-        return {**super().provenance(), **made, "context_times": sorted(pair.context_times)}
+        made = {"rung": self.rung, "motion_step": self.step, "horizon": pair.horizon}
+        repeats = {"period": pair.period, "recurrence": pair.recurrence}
+        return {**super().provenance(), **made, **repeats, "context_times": sorted(pair.context_times)}
 
 
 class RungSegmenter(Segmenter):

@@ -103,6 +103,24 @@ class Forecast(Task):
             if scans < self.least_scans
         ]
 
+    def test_problems(self, raw, description):
+        from longflow.integrity.problems import error
+        from longflow.paths import protocol_path
+        from longflow.tasks.forecast.protocol import protocol_misfit
+
+        problem = protocol_misfit(raw, description)
+        if problem is None:
+            return []
+        advice = "Correct or delete the file; longflow_verify --test_protocol draws it again."
+        return [error(protocol_path(raw).name, "targets", problem, "targets and context scans of imagesTs", advice)]
+
+    def write_test_protocol(self, raw, description, contexts, **settings):
+        from longflow.tasks.forecast.protocol import ProtocolSettings, write_protocol
+
+        path, protocol = write_protocol(raw, description, ProtocolSettings(contexts, **settings))
+        subjects = len({target.subject for target in protocol.targets})
+        return path, f"{len(protocol.targets)} targets of {subjects} test subjects ({protocol.settings})"
+
     def normal_form(self, description, maps):
         from longflow.planning.channels import form_of_visits
         from longflow.plans import ONE_ACQUISITION

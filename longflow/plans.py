@@ -319,6 +319,12 @@ class TrainingPlan(_Strict):
         default=1,
         description="times of a sample are multiplied by a number from 1 / time_factor to it; not with a period",
     )
+    label_weight: float = Field(
+        ge=0,
+        le=1000,
+        default=0,
+        description="loss of a forecast: labelled voxels of the target weigh 1 + label_weight, others 1",
+    )
 
 
 class InferencePlan(_Strict):

@@ -15,6 +15,7 @@ from longflow.flow.interpolant import (
     change_weights,
     draw_flow_steps,
     interpolate,
+    joint_weights,
     velocity,
     velocity_loss,
 )
@@ -147,7 +148,7 @@ class FlowMethod(Method):
         point = interpolate(start, end, tau, self.options["noise"])
         predicted = self.velocity(batch, point, mask, tau)
         weights = change_weights(batch.target, last, self.options["change_weight"])
-        return velocity_loss(predicted, velocity(start, end), mask, weights)
+        return velocity_loss(predicted, velocity(start, end), mask, joint_weights(weights, batch.weights))
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Integrate the stack to tau = 1 (CRONOS eq. 10) and return all reductions."""

@@ -419,3 +419,21 @@ def test_change_weights_are_of_the_last_scan_also_with_repetitions(name, monkeyp
 def test_repetitions_need_a_period(name):
     with pytest.raises(ConfigurationError, match=r"'period_context' needs the period .* Write \"period\" into"):
         flow(name, {"period_context": True})
+
+
+@pytest.mark.parametrize("name", [*FLOWS, "cronos_motion", "convlstm"])
+def test_weights_of_a_batch_are_those_of_the_squared_errors(name):
+    """Errors where the weight is 0 cost nothing; with all weights 1 the loss is that without weights."""
+    method = flow(name)
+    batch = replace(random_batch(), target=random_batch().context[:, -1].clone())
+    seen, weights = batch.target.clone(), torch.full_like(batch.target, 4 / 3)
+    seen[:, :, 0] += 3
+    weights[:, :, 0] = 0  # one of four slices
+
+    def loss(**changes):
+        torch.manual_seed(3)
+        return method.training_step(replace(batch, **changes)).item()
+
+    assert loss(weights=torch.ones_like(weights)) == pytest.approx(loss(), rel=1e-6)
+    assert loss(target=seen, weights=weights) == pytest.approx(loss(weights=weights), rel=1e-4)
+    assert loss(target=seen) > loss() + 0.5

@@ -102,13 +102,17 @@ def test_only_forecasts_have_a_test_protocol(tmp_path, raw, capsys):
     assert "A test protocol is for forecasts, but Dataset001_Tiny is to be segmented" in capsys.readouterr().err
 
 
-def test_a_test_protocol_that_does_not_fit_is_an_error(raw, capsys):
+def test_a_test_protocol_that_does_not_fit_is_reported_and_kept(raw, capsys):
     (raw / "imagesTs").mkdir()
     for index in range(3):
         write_image(tiny_array(index), raw / "imagesTs" / f"q_{index}_0000.nii.gz")
     (raw / "imagesTs" / "scans.csv").write_text("case,subject,time\nq_0,q,0\nq_1,q,10\nq_2,q,30\n")
     assert run("-d", "1", "--test_protocol", "all", "--seed", "0") == 0
     edit_table(raw / "imagesTs", "q_0,q,0", "q_0,q,60")
-    assert run("-d", "1") == 1
+    stored = (raw / "test_protocol.json").read_bytes()
+    assert run("-d", "1") == 0
     (line,) = [line for line in written() if line["file"] == "test_protocol.json"]
-    assert line["severity"] == "error" and "does not fit" in line["found"]
+    assert line["severity"] == "warning" and "does not fit" in line["found"]
+    assert run("-d", "1", "--test_protocol", "all", "--seed", "0") == 1
+    assert "holds another protocol (other scans)" in " ".join(capsys.readouterr().err.split())
+    assert (raw / "test_protocol.json").read_bytes() == stored

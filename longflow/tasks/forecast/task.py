@@ -104,15 +104,17 @@ class Forecast(Task):
         ]
 
     def test_problems(self, raw, description):
-        from longflow.integrity.problems import error
+        from longflow.integrity.problems import warning
         from longflow.paths import protocol_path
         from longflow.tasks.forecast.protocol import protocol_misfit
 
         problem = protocol_misfit(raw, description)
         if problem is None:
             return []
-        advice = "Correct or delete the file; longflow_verify --test_protocol draws it again."
-        return [error(protocol_path(raw).name, "targets", problem, "targets and context scans of imagesTs", advice)]
+        advice = (
+            "Training can go on, prediction cannot. Restore the scans, or delete the file and draw it again."
+        )
+        return [warning(protocol_path(raw).name, "targets", problem, "targets and context scans of imagesTs", advice)]
 
     def write_test_protocol(self, raw, description, contexts, **settings):
         from longflow.tasks.forecast.protocol import ProtocolSettings, write_protocol

@@ -35,7 +35,8 @@ class Forecast(Task):
         several="forecasts",
         needs="at least 2 scans",
         help={
-            "predict": "Forecasts: the rows of scans.csv without an image, or the times of -t.",
+            "predict": "Forecasts: the rows of scans.csv without an image, the times of -t, or the stored test "
+            "protocol of imagesTs.",
             "evaluate": "Forecasts: compared with the acquired scans, next to the forecasts without training (last "
             "context image, context mean, linear, motion, periodic).",
             "find_best": "Forecasts: method (trained or not), configuration, ensemble of two, reduction and shrinkage "

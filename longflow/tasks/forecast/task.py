@@ -112,9 +112,7 @@ class Forecast(Task):
         problem = protocol_misfit(raw, description)
         if problem is None:
             return []
-        advice = (
-            "Training can go on, prediction cannot. Restore the scans, or delete the file and draw it again."
-        )
+        advice = "Training can go on, prediction cannot. Restore the scans, or delete the file and draw it again."
         return [warning(protocol_path(raw).name, "targets", problem, "targets and context scans of imagesTs", advice)]
 
     def write_test_protocol(self, raw, description, contexts, **settings):

@@ -132,6 +132,11 @@ def resolve_dataset_name(name_or_id: str | int) -> str:
     raise unknown_name("dataset", text, known, hint=f"Datasets are looked for in {raw_root().resolve()}.")
 
 
+def protocol_path(raw: Path) -> Path:
+    """Return the test protocol of a raw dataset: the targets of ``imagesTs`` and their context scans."""
+    return raw / "test_protocol.json"
+
+
 def lock_in(folder: Path) -> Path:
     """Return the lock that is held while the files of a folder are written."""
     return folder / ".lock"

@@ -33,7 +33,7 @@ CONTEXT_WINDOW = 2
 TimeUnit = Literal["days", "weeks", "months", "years", "s", "ms", "frames", "cycles", "visits"]
 Solver = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "dopri5"]
 PresetName = Literal["tiny", "S", "M", "L"]
-NormalForm = Literal["absolute", "per_subject", "per_scan", "matched"]
+NormalForm = Literal["absolute", "per_subject", "per_scan", "matched", "min_max"]
 Encoder = Literal["plain", "residual"]
 
 #: time units in which the scans of a subject belong to one acquisition, so that they share one intensity map
@@ -188,7 +188,8 @@ class ChannelPlan(_Strict):
 
     ``offset`` and ``scale`` are fixed numbers for ``absolute`` (CT) and ``null`` otherwise, where each subject's
     first scan (``per_subject``) or each scan (``per_scan``) has its own mean and standard deviation. ``matched``:
-    those of the first scan, carried to the later ones by robust maps between neighbouring scans.
+    those of the first scan, carried to the later ones by robust maps between neighbouring scans. ``min_max``: the
+    minimum of each scan becomes 0, its maximum 1; it is never planned, only asked for.
     Intensities are limited to ``clip`` before, in input units: for segmentation of CT, as nnU-Net does.
     """
 
@@ -317,6 +318,12 @@ class TrainingPlan(_Strict):
         le=10,
         default=1,
         description="times of a sample are multiplied by a number from 1 / time_factor to it; not with a period",
+    )
+    label_weight: float = Field(
+        ge=0,
+        le=1000,
+        default=0,
+        description="loss of a forecast: labelled voxels of the target weigh 1 + label_weight, others 1",
     )
 
 

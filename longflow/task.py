@@ -148,6 +148,29 @@ class Task(ABC):
         """
         return []
 
+    def test_problems(self, raw: Path, description: "DatasetDescription") -> list["Problem"]:
+        """Find problems of how the test subjects are predicted; their scans are checked elsewhere.
+
+        :param raw: folder of the raw dataset.
+        """
+        return []
+
+    def write_test_protocol(
+        self, raw: Path, description: "DatasetDescription", contexts: str, **settings: int
+    ) -> tuple[Path, str]:
+        """Draw what is predicted of the test subjects, and from what, and store it.
+
+        :param raw: folder of the raw dataset.
+        :param contexts: how the inputs of a prediction are drawn.
+        :param settings: those of the draw that differ from the defaults.
+        :returns: the file, and a sentence on its content.
+        :raises ConfigurationError: the task needs no protocol, or another one is stored.
+        """
+        raise ConfigurationError(
+            f"A test protocol is for forecasts, but {raw.name} is to be {self.words.done}: every scan of imagesTs is "
+            "predicted from. Omit --test_protocol."
+        )
+
     def training_flags(self, description: "DatasetDescription", all_series: Sequence["Series"]) -> str:
         """Flags of ``longflow_train`` to suggest for a first training; empty where the defaults are right."""
         return ""

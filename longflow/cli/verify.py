@@ -10,13 +10,16 @@ from rich.table import Table
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.errors import DataError
+from longflow.errors import ConfigurationError, DataError
 from longflow.files import write_csv
 from longflow.integrity.problems import Problem
 from longflow.paths import DatasetPaths, resolve_dataset_name
+from longflow.task import get_task
 
 EXAMPLE = """
 longflow_verify -d 101
+longflow_verify -d 101 --test_protocol random                 # draw and store the targets of imagesTs
+longflow_verify -d 101 --test_protocol random --least_gap 4   # without the three scans before each target
 """
 
 #: most problems of one kind that the screen shows; the file has all
@@ -29,12 +32,48 @@ def parser() -> command.Parser:
     )
     flags.add_dataset(result)
     flags.add_processes(result)
+    _add_protocol(result)
     return result
+
+
+def _add_protocol(result: command.Parser) -> None:
+    """Add the flags of the test protocol."""
+    group = result.add_argument_group(
+        "final test of forecasts",
+        "Draw once which scans of imagesTs are forecast, and from which, and store it in test_protocol.json. "
+        "longflow_predict and longflow_compare then use it. Another stored protocol is never replaced.",
+    )
+    group.add_argument(
+        "--test_protocol",
+        choices=("random", "all"),
+        help="context scans: random (each with probability 1/2, as in CRONOS and TFM), or all before the target",
+    )
+    group.add_argument(
+        "--least_gap",
+        type=flags.positive(int),
+        metavar="N",
+        help="least distance of the last context scan from the target, in scans (default: 1, the scan right before it)",
+    )
+    group.add_argument(
+        "--targets_per_subject", type=flags.positive(int), metavar="N", help="most targets of a subject (default: 1)"
+    )
+    group.add_argument("--seed", type=flags.count, metavar="N", help="of the draw (default: 12345)")
 
 
 def work(options: argparse.Namespace) -> None:
     paths = DatasetPaths(resolve_dataset_name(options.dataset))
+    names = ("least_gap", "targets_per_subject", "seed")
+    settings = {name: value for name in names if (value := getattr(options, name)) is not None}
+    if settings and not options.test_protocol:
+        raise ConfigurationError(f"--{next(iter(settings))} is a setting of --test_protocol. Give both, or neither.")
     check(paths, options.processes)
+    if options.test_protocol:
+        from longflow.data.dataset import read_description
+
+        description = read_description(paths.raw / "dataset.json")
+        task = get_task(description.task)
+        path, content = task.write_test_protocol(paths.raw, description, options.test_protocol, **settings)
+        command.console.print(f"Test protocol: {content} in {path}", markup=False, highlight=False)
     command.console.print(f"Next: longflow_plan_and_preprocess -d {paths.id}", markup=False, highlight=False)
 
 

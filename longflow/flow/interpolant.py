@@ -53,7 +53,28 @@ def change_weights(target: Tensor, last: Tensor, strength: float) -> Tensor | No
         return None
     change = (target - last).abs().float().flatten(1)
     weights = 1 + strength * change / change.mean(1, keepdim=True).clamp(min=torch.finfo(change.dtype).tiny)
-    return (weights / weights.mean(1, keepdim=True)).view_as(target)
+    return with_mean_one(weights).view_as(target)
+
+
+def with_mean_one(weights: Tensor) -> Tensor:
+    """Divide weights by their mean in each sample.
+
+    :param weights: (batch, ...), above 0.
+    :returns: of the same shape.
+    """
+    return weights / weights.flatten(1).mean(1).view(-1, *[1] * (weights.ndim - 1))
+
+
+def joint_weights(first: Tensor | None, second: Tensor | None) -> Tensor | None:
+    """Multiply weights of voxels, and divide the product by its mean in each sample.
+
+    :param first: (batch, channels, *spatial), with mean 1 in each sample; None: all alike.
+    :param second: likewise.
+    :returns: likewise; where one of both is None, the other as it is.
+    """
+    if first is None or second is None:
+        return second if first is None else first
+    return with_mean_one(first * second)
 
 
 def velocity_loss(predicted: Tensor, reference: Tensor, mask: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -34,6 +34,7 @@ class Options:
         to end systole, resampled to 12 frames.
     :param time: "cycles": frame / NbFrame; "frames": number of the frame, NbFrame of which are a heartbeat. None:
         "cycles" for all frames, "frames" from ED to ES, where all patients then have the same times 1 to 12.
+    :param normalization: "min_max": each frame from its minimum to its maximum, as in the authors' code. None: planned.
     """
 
     frames: Literal["all", "ed_es"] = field(
@@ -48,6 +49,14 @@ class Options:
         metadata=flag(
             "frame / NbFrame (default), or the number of the frame (default with --frames ed_es)",
             choices=["cycles", "frames"],
+        ),
+    )
+    normalization: Literal["min_max"] | None = field(
+        default=None,
+        metadata=flag(
+            "min_max: intensities of each frame from its minimum to its maximum, as in the authors' code (default: as "
+            "longflow_plan decides)",
+            choices=["min_max"],
         ),
     )
 
@@ -76,12 +85,15 @@ def read(source: Path, options: Options) -> ImportedDataset:
         time_unit=time,
         channel="cine MRI",
         label_names=LABELS,
-        settings={"time": time} | ({"frames": options.frames} if resampled else {}),
+        settings={"time": time}
+        | ({"frames": options.frames} if resampled else {})
+        | ({"normalization": options.normalization} if options.normalization else {}),
         about={
             "reference": REFERENCE,
             "licence": "CC BY-NC-SA 4.0",
             # in cycles it is 1, which needs no key; from ED to ES the frames are none of a heartbeat
             **({"period": FRAMES_PER_BEAT} if time == "frames" and not resampled else {}),
+            **({"normalization": {"0": options.normalization}} if options.normalization else {}),
         },
         test_subjects=[name for name, path in folders.items() if has_training and path.parent.name == "testing"],
     )

@@ -65,7 +65,7 @@ def verify_dataset(raw: Path, processes: int | None = None, progress: Progress |
     for part in parts:
         problems += column_problems(part.table, part.rows, description)
         problems += condition_problems(description, part.table, part.rows, part.is_training)
-    problems += _leaks(parts)
+    problems += _leaks(parts) + task.test_problems(raw, description)
 
     work = {name: subject for part in parts for name, subject in part.subjects(description, phases).items()}
     training = parts[0].subjects(description, phases)

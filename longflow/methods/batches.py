@@ -59,6 +59,8 @@ class Batch(OnDevice):
         known; then, for each, 1 where it is known. None where the plans have no covariates.
     :param noise: (batch, channels, *spatial), standard normal, from which a method with ``noise`` predicts; cut from
         one field for the whole volume. None in training.
+    :param weights: of the target's voxels in the loss, (batch, channels, *spatial), with mean 1 in each sample; None:
+        all alike.
     :param draws: of each sample, augmentation that is still to be applied; None where there is none.
     """
 
@@ -71,6 +73,7 @@ class Batch(OnDevice):
     recurrence: Tensor | None = None
     covariates: Tensor | None = None
     noise: Tensor | None = None
+    weights: Tensor | None = None
     draws: list[Any] | None = None
 
 

@@ -41,7 +41,8 @@ def plan_channels(
     if task.sees_single_scans and of_series:
         raise ConfigurationError(
             f"dataset.json: 'normalization' is '{of_series[0]}', but a scan is {task.words.done} by itself, "
-            "without the subject's first one. Expected 'per_scan' or 'absolute', or no entry for the channel."
+            "without the subject's first one. Expected 'per_scan', 'min_max' or 'absolute', or no entry for the "
+            "channel."
         )
     properties = fingerprint.foreground_intensity_properties_per_channel
     channels = []

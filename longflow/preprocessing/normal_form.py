@@ -1,12 +1,13 @@
 """Compute the invertible intensity normal form: normal = (raw - offset) / scale, per scan and channel.
 
-There are four forms (``plans.channels``). ``absolute``: fixed numbers for all scans (CT). ``per_subject``: mean and
+There are five forms (``plans.channels``). ``absolute``: fixed numbers for all scans (CT). ``per_subject``: mean and
 standard deviation of the subject's first scan, so that changes between the scans of one acquisition survive (contrast
 arrival). ``matched``: the first scan's too, carried to every later scan by robust maps, each fitted between a scan and
 the one before it on the tissue that did not change (:mod:`longflow.data.intensity_map`); for visits whose units differ.
-``per_scan``: each scan's own; growth and atrophy change them, so they are not comparable between visits. A forecast has
-no statistics of its own: it is mapped back with the last context scan's numbers. The numbers of a scan never depend on
-later ones, so a target never changes its context.
+``per_scan``: each scan's own; growth and atrophy change them, so they are not comparable between visits. ``min_max``:
+each scan's own minimum and range, as in the authors' code of CRONOS and TFM for ACDC; one bright voxel changes them. A
+forecast has no statistics of its own: it is mapped back with the last context scan's numbers. The numbers of a scan
+never depend on later ones, so a target never changes its context.
 
 The task chooses the region of the statistics (``Task.region``). "nonzero", for forecasts: the nonzero region. "body",
 for translations: a scan is prepared alone, and skull-stripping or resampling may leave faint noise around one of two
@@ -61,10 +62,18 @@ def _numbers(
         return [(float(channel.offset), float(channel.scale))] * len(scans)
     if channel.normal_form == "per_scan":
         return [one[index] for one in statistics]
+    if channel.normal_form == "min_max":
+        return [_minimum_and_range(scan[index]) for scan in scans]
     first = statistics[0][index]
     if channel.normal_form == "per_subject":
         return [first] * len(scans)
     return _carried(first, [scan[index][None] for scan in scans], region)
+
+
+def _minimum_and_range(channel: np.ndarray) -> tuple[float, float]:
+    """Return offset and scale that map a channel to 0 ... 1; the scale of a constant one is 1. Zeros count, too."""
+    low, high = float(channel.min()), float(channel.max())
+    return low, (high - low) or 1.0
 
 
 def _carried(first: tuple[float, float], scans: Sequence[np.ndarray], region: Region) -> list[tuple[float, float]]:

@@ -17,7 +17,7 @@ from longflow.parallel import Progress, for_each_subject, processes_that_fit, wo
 from longflow.paths import PLANS_NAME, DatasetPaths, lock_in
 from longflow.plans import Plans, read_plans
 from longflow.preprocessing.grid import check_grid, resampled_shape
-from longflow.preprocessing.series import existing_scans, prepare_series, series_digest
+from longflow.preprocessing.series import existing_scans, prepare_series, prepares_labels, series_digest
 from longflow.preprocessing.store import (
     prepared_subjects,
     read_properties,
@@ -115,7 +115,7 @@ def preprocess_dataset(
         sizes = {subject: _estimated_bytes(job) for subject, job in jobs.items()}
         _check_disk(paths.preprocessed, sum(disk for disk, _ in sizes.values()))
         processes = processes_that_fit(processes, [memory for _, memory in sizes.values()])
-        if get_task(plans.task).uses_labels:
+        if prepares_labels(plans):
             worker_context(RESAMPLING_MODULE)  # imported once for all workers
         for _ in for_each_subject(_prepare, jobs, processes, progress):
             pass

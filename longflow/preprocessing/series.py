@@ -65,7 +65,7 @@ def prepare_series(series: Series, plans: Plans, configuration_name: str) -> Pre
     scans = existing_scans(series)
     if not scans:
         raise DataError(f"Subject {series.subject} has no scan whose images exist.")
-    volumes, task = [read_scan(scan.images) for scan in scans], get_task(plans.task)
+    volumes = [read_scan(scan.images) for scan in scans]
     raw = RawSeries(
         subject=series.subject,
         cases=[scan.case for scan in scans],
@@ -74,16 +74,24 @@ def prepare_series(series: Series, plans: Plans, configuration_name: str) -> Pre
         labels=[
             read_label(scan.label, scan.images[0], volume.geometry) for scan, volume in zip(scans, volumes, strict=True)
         ]
-        if task.uses_labels
+        if prepares_labels(plans)
         else [],
         sources=[str(scan.images[0]) for scan in scans],
-        phases=[scan.phase for scan in scans] if task.uses_phases else (),
+        phases=[scan.phase for scan in scans] if get_task(plans.task).uses_phases else (),
         period=period_of(scans, plans.temporal.period),
         covariates=_covariates(scans, plans),
     )
     prepared = prepare_volumes(raw, plans, configuration_name)
     prepared.properties.digest = series_digest(series, plans, configuration_name)
     return prepared
+
+
+def prepares_labels(plans: Plans) -> bool:
+    """Tell whether labels are prepared: for a task that learns from them, or for forecasts with a ``label_weight``.
+
+    :param plans: of the dataset.
+    """
+    return get_task(plans.task).uses_labels or plans.training.label_weight > 0
 
 
 def existing_scans(series: Series) -> list[Scan]:
@@ -195,7 +203,7 @@ def _outside_marked(label: np.ndarray, scan: np.ndarray) -> np.ndarray:
 def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
     """Hash everything that a prepared series depends on: its files, the plan's grid and the normal form.
 
-    Labels count only for tasks that learn from them. A file counts with its content, so that a copied dataset need not
+    Labels count only where they are prepared. A file counts with its content, so that a copied dataset need not
     be prepared again, and a replaced scan is. Patch sizes and networks do not change the data.
 
     :param series: the subject's scans.
@@ -204,7 +212,7 @@ def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
     :returns: 16 hexadecimal digits.
     """
     plan, task, scans = plans.configuration(configuration_name), get_task(plans.task), existing_scans(series)
-    files = [(*scan.images, scan.label) if task.uses_labels else scan.images for scan in scans]
+    files = [(*scan.images, scan.label) if prepares_labels(plans) else scan.images for scan in scans]
     content = {
         "format": FORMAT,
         "scans": [

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from longflow.cli import predict
+from longflow.cli import evaluate, predict, verify
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
 from longflow.reading import read_json
@@ -192,3 +192,35 @@ def test_help_has_the_flags_of_every_task_and_waits_for_no_torch():
     for task in all_tasks():
         _, _, group = shown.partition(f"models that {task.words.verb}:")
         assert group and all(text in group for flag in task.request_flags for text in flag.flags)
+
+
+def test_a_test_protocol_is_drawn_predicted_and_evaluated(dataset, tmp_path, monkeypatch, capsys):
+    """imagesTs has whole series; the model repeats the last scan that is given, so its error is that of LCI."""
+    monkeypatch.setenv("COLUMNS", "200")
+    finished_model(dataset, read_plans(dataset.plans()))
+    images, out = dataset.raw / "imagesTs", tmp_path / "out"
+    shutil.copytree(dataset.raw / "imagesTr", images)
+    for file in images.iterdir():
+        file.rename(file.with_name(f"t{file.name}"))
+    rows = [line.split(",") for line in (dataset.raw / "scans.csv").read_text().splitlines()[1:]]
+    table = "\n".join(["case,subject,time", *(f"t{case},t{subject},{time}" for case, subject, time, *_ in rows)])
+    (images / "scans.csv").write_text(table)
+    assert verify.main(["-d", "1", "-np", "1", "--test_protocol", "random", "--least_gap", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "Test protocol: 6 targets of 6 test subjects (random contexts, least gap 2, seed 12345) in" in shown
+    stored = read_json(dataset.raw / "test_protocol.json")["targets"]
+    assert run(images, out) == 0
+    written = {one["target"]: read_json(out / f"{one['target']}.json") for one in stored}
+    assert len(list(out.glob("*_0000.nii.gz"))) == 6
+    assert [written[one["target"]]["context"] for one in stored] == [one["context"] for one in stored]
+    assert evaluate.main(["-d", "1", "-i", str(out), "-np", "1"]) == 0
+    metrics = read_json(out / "metrics.json")
+    assert metrics["test_protocols"] == ["random contexts, least gap 2, seed 12345"]
+    assert metrics["without_truth"] == [] and metrics["subjects_of_training"] == []
+    assert metrics["overall"]["forecast"]["nrmse"] == metrics["overall"]["lci"]["nrmse"]
+    capsys.readouterr()
+    assert verify.main(["-d", "1", "-np", "1", "--test_protocol", "random"]) == 1
+    assert "holds another protocol (random contexts, least gap 2, seed 12345)" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert read_json(dataset.raw / "test_protocol.json")["targets"] == stored

@@ -5,7 +5,7 @@ import pytest
 
 from longflow.cli.verify import main
 from longflow.paths import DatasetPaths
-from tests.data.helpers import SHAPE, edit_table, write_dataset, write_image
+from tests.data.helpers import SHAPE, edit_table, tiny_array, write_dataset, write_image
 
 
 @pytest.fixture
@@ -88,3 +88,31 @@ def test_hostile_text_ends_with_1_and_reaches_neither_terminal_nor_spreadsheet(r
     assert "".join(shown.split()) in "".join(captured.out.replace("│", "").split())
     assert "\x1b" not in captured.out + captured.err
     assert all(cell[:1] not in ("=", "+", "@") for line in written() for cell in line.values())
+
+
+@pytest.mark.parametrize("flag", ["--least_gap", "--targets_per_subject", "--seed"])
+def test_settings_of_a_protocol_need_one(raw, flag, capsys):
+    assert run("-d", "1", flag, "1") == 1
+    assert f"{flag} is a setting of --test_protocol. Give both, or neither." in capsys.readouterr().err
+
+
+def test_only_forecasts_have_a_test_protocol(tmp_path, raw, capsys):
+    write_dataset(raw, task="segment")
+    assert run("-d", "1", "--test_protocol", "all") == 1
+    assert "A test protocol is for forecasts, but Dataset001_Tiny is to be segmented" in capsys.readouterr().err
+
+
+def test_a_test_protocol_that_does_not_fit_is_reported_and_kept(raw, capsys):
+    (raw / "imagesTs").mkdir()
+    for index in range(3):
+        write_image(tiny_array(index), raw / "imagesTs" / f"q_{index}_0000.nii.gz")
+    (raw / "imagesTs" / "scans.csv").write_text("case,subject,time\nq_0,q,0\nq_1,q,10\nq_2,q,30\n")
+    assert run("-d", "1", "--test_protocol", "all", "--seed", "0") == 0
+    edit_table(raw / "imagesTs", "q_0,q,0", "q_0,q,60")
+    stored = (raw / "test_protocol.json").read_bytes()
+    assert run("-d", "1") == 0
+    (line,) = [line for line in written() if line["file"] == "test_protocol.json"]
+    assert line["severity"] == "warning" and "does not fit" in line["found"]
+    assert run("-d", "1", "--test_protocol", "all", "--seed", "0") == 1
+    assert "holds another protocol (other scans)" in " ".join(capsys.readouterr().err.split())
+    assert (raw / "test_protocol.json").read_bytes() == stored

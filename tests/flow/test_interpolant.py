@@ -7,8 +7,10 @@ from longflow.flow.interpolant import (
     change_weights,
     draw_flow_steps,
     interpolate,
+    joint_weights,
     velocity,
     velocity_loss,
+    with_mean_one,
 )
 
 
@@ -90,3 +92,13 @@ def test_a_weighted_loss_is_the_weighted_mean_over_observed_scans():
     mask = torch.tensor([[False, True, True], [True, True, True]])
     errors = [(weights[b] * (predicted[b, s] - expected[b, s]) ** 2).numpy() for b, s in mask.nonzero().tolist()]
     assert abs(velocity_loss(predicted, expected, mask, weights).item() - np.mean(errors)) < 1e-6
+
+
+def test_joint_weights_are_the_product_with_mean_one_in_each_sample():
+    first, second = (with_mean_one(torch.rand(3, 1, 4, 5) + 0.1) for _ in range(2))
+    found = joint_weights(first, second)
+    torch.testing.assert_close(found.mean((1, 2, 3)), torch.ones(3))
+    ratio = found / (first * second)
+    torch.testing.assert_close(ratio, ratio[:, :1, :1, :1].expand_as(ratio))
+    assert joint_weights(None, second) is second and joint_weights(first, None) is first
+    assert joint_weights(None, None) is None

@@ -136,6 +136,14 @@ def test_resampled_frames_go_on_into_the_next_cycle_where_systole_comes_first(tm
     np.testing.assert_allclose(middle, expected[5], rtol=1e-5, atol=1e-3)
 
 
+def test_the_normal_form_of_the_authors_code_is_asked_of_the_plans(source, tmp_path):
+    raw = tmp_path / "raw" / "Dataset101_ACDC"
+    run_import("acdc", source, raw, frames="ed_es", normalization="min_max")
+    assert read_description(raw / "dataset.json").normalization == {"0": "min_max"}
+    with pytest.raises(DataError, match="was made differently"):
+        run_import("acdc", source, raw, frames="ed_es")
+
+
 def test_of_still_frames_diastole_and_systole_are_the_first_and_the_last(source, tmp_path):
     write_patient(source / "patient003", systole=2, diastole=4)
     raw = tmp_path / "raw" / "Dataset101_ACDC"

@@ -127,6 +127,7 @@ def test_a_sidecar_says_what_was_made_from_what(forecaster, folder, tmp_path):
         "context_rule": "spread",
         "context_used": ["a_0", "a_1", "a_2"],
         "hide_context": None,
+        "test_protocol": None,
         "dataset": "Dataset001_Test",
         "method": ["cronos"],
         "configuration": ["3d_fullres"],

@@ -108,6 +108,7 @@ def test_units_of_one_acquisition_of_ct_and_of_the_user_are_not_measured():
     assert normal_form(other, name="CT").normal_form == "absolute"
     assert normal_form(other, normalization={"0": "per_scan"}).normal_form == "per_scan"
     assert normal_form(None, normalization={"0": "matched"}).normal_form == "matched"
+    assert normal_form(other, normalization={"0": "min_max"}).numbers()["normal_form"] == "min_max"
 
 
 @pytest.mark.parametrize("form", ["per_subject", "matched"])

@@ -48,6 +48,21 @@ def test_absolute_uses_the_plans_numbers_and_channels_may_differ(scans):
     assert offset[0][1] != offset[1][1]
 
 
+def test_min_max_maps_each_scan_to_0_and_1_and_back(scans):
+    scans[1] = scans[1] - 30
+    offset, scale = normal_form_of_series(scans, channels("min_max", "per_scan"))
+    for scan, *numbers in zip(scans, offset, scale, strict=True):
+        normal = to_normal(scan, *numbers)
+        assert (normal[0].min(), normal[0].max()) == (0, 1)
+        np.testing.assert_allclose(from_normal(normal, *numbers), scan, atol=1e-4)
+    assert [numbers[0] for numbers in offset] == [scan[0].min() for scan in scans] == [0, -30]
+
+
+def test_a_constant_scan_has_scale_1_in_min_max():
+    offset, scale = normal_form_of_series([np.full((1, 2, 3, 3), 7.0, np.float32)], channels("min_max"))
+    assert (offset, scale) == ([[7.0]], [[1.0]])
+
+
 @pytest.fixture
 def visits():
     """Three visits with units of their own: gain and offset are known; a lesion grows."""

@@ -25,8 +25,8 @@ class DirectMethod(Method):
         """
 
     def training_step(self, batch: Batch) -> Tensor:
-        """Compute the mean squared error of the target (TFM section 3, baseline training)."""
-        return F.mse_loss(self.forecast(batch), batch.target)
+        """Compute the mean squared error of the target (TFM section 3, baseline training), by the batch's weights."""
+        return F.mse_loss(self.forecast(batch), batch.target, weight=batch.weights)
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the network's output."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from longflow.errors import ConfigurationError
-from longflow.flow.interpolant import change_weights
+from longflow.flow.interpolant import change_weights, joint_weights
 from longflow.flow.times import fourier_features
 from longflow.methods.batches import Batch
 from longflow.methods.forecasting._flow import (
@@ -119,6 +119,7 @@ class CronosMotion(Method):
         made = self.transport(batch)
         weight = made.mask.to(made.moved.dtype)
         voxels = change_weights(batch.target, batch.context[:, -1], self.options["change_weight"])
+        voxels = joint_weights(voxels, batch.weights)
         squares = (made.moved - batch.target.unsqueeze(1)).square()
         errors = (squares if voxels is None else squares * voxels.unsqueeze(1)).flatten(2).mean(2)
         terms = {

@@ -9,6 +9,7 @@ from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from longflow.flow.interpolant import with_mean_one
 from longflow.methods.batches import Batch
 from longflow.plans import ConfigurationPlan, Plans
 from longflow.preprocessing.patches import is_thin
@@ -26,7 +27,9 @@ SMOOTHING = (0.1, 0.25)
 DISPLACEMENT = (0.0, 0.5)
 
 
-def augment(stack: Tensor, plans: Plans, configuration: ConfigurationPlan, generator: np.random.Generator) -> Tensor:
+def augment(
+    stack: Tensor, plans: Plans, configuration: ConfigurationPlan, generator: np.random.Generator, maps: int = 0
+) -> Tensor:
     """Augment the context scans and the target of a sample in the same way.
 
     Thin patches are warped in the plane only, as in nnU-Net. Intensities are changed in the normal form by one gain
@@ -36,11 +39,12 @@ def augment(stack: Tensor, plans: Plans, configuration: ConfigurationPlan, gener
     :param plans: with the channels.
     :param configuration: with the patch size.
     :param generator: source of randomness.
+    :param maps: so many of the last are no scans but maps of weights, whose numbers stay.
     :returns: (scans, channels, *spatial).
     """
     with isolated_randomness(generator):  # the library draws from the global generators
         stack = _warp(stack, configuration, plans.training.elastic)
-    return _with_intensities(stack, *_intensity_draw(plans, generator))
+    return _with_intensities(stack, *_intensity_draw(plans, generator), maps)
 
 
 @dataclass(frozen=True)
@@ -85,16 +89,19 @@ def augment_batch(batch: Batch) -> Batch:
     """
     if batch.draws is None:
         return batch
-    stacks = torch.cat([batch.context, batch.target.unsqueeze(1)], dim=1)
-    done = torch.stack([with_draw(stack, draw) for stack, draw in zip(stacks, batch.draws, strict=True)])
-    return replace(batch, context=done[:, :-1], target=done[:, -1], draws=None)
+    maps = [] if batch.weights is None else [batch.weights.unsqueeze(1)]
+    stacks = torch.cat([batch.context, batch.target.unsqueeze(1), *maps], dim=1)
+    done = torch.stack([with_draw(stack, draw, len(maps)) for stack, draw in zip(stacks, batch.draws, strict=True)])
+    scans, weights = (done[:, :-1], with_mean_one(done[:, -1])) if maps else (done, None)
+    return replace(batch, context=scans[:, :-1], target=scans[:, -1], weights=weights, draws=None)
 
 
-def with_draw(stack: Tensor, draw: Draw) -> Tensor:
+def with_draw(stack: Tensor, draw: Draw, maps: int = 0) -> Tensor:
     """Apply a draw to the scans of a sample.
 
     :param stack: (scans, channels, *spatial), where the last axes are warped.
     :param draw: to apply.
+    :param maps: so many of the last are maps of weights, whose numbers stay.
     :returns: a tensor of that shape.
     """
     if draw.affine is not None:
@@ -106,14 +113,15 @@ def with_draw(stack: Tensor, draw: Draw) -> Tensor:
         images = stack.reshape(1, -1, *stack.shape[-axes:])
         grid = affine_grid(theta[None], list(images.shape), align_corners=False)
         stack = grid_sample(images, grid, padding_mode="border", align_corners=False).view(stack.shape)
-    return _with_intensities(stack.flip(draw.mirrored), draw.gains, draw.shifts)
+    return _with_intensities(stack.flip(draw.mirrored), draw.gains, draw.shifts, maps)
 
 
-def _with_intensities(stack: Tensor, gains: Tensor, shifts: Tensor) -> Tensor:
-    """Change the intensities of each channel."""
+def _with_intensities(stack: Tensor, gains: Tensor, shifts: Tensor, maps: int) -> Tensor:
+    """Change the intensities of each channel; the last ``maps`` of the stack stay."""
     shape = (1, -1, *([1] * (stack.ndim - 2)))
     gains, shifts = (numbers.to(stack.device, non_blocking=True).view(shape) for numbers in (gains, shifts))
-    return stack * gains + shifts
+    scans = stack[: len(stack) - maps] * gains + shifts
+    return torch.cat([scans, stack[len(stack) - maps :]]) if maps else scans
 
 
 def draw_time_factor(plans: Plans, generator: np.random.Generator) -> float:

@@ -74,6 +74,7 @@ def evaluate_forecasts(job: EvaluationJob, progress: Progress | None = None) -> 
         "predictions": str(job.predictions),
         "references": [str(folder) for folder in folders],
         "methods": sorted({pair.method for pair in pairs}),
+        "test_protocols": sorted({pair.protocol for pair in pairs if pair.protocol}),
         "time_unit": job.description.time_unit,
         **checked,
         "definitions": {**definitions, **COMPARISON_DEFINITIONS},

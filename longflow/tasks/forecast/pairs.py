@@ -37,6 +37,7 @@ class ForecastPrediction(Prediction):
     :param period: after which the subject's scans repeat, time units; None: not known.
     :param covariates: at the target time, by name; None where a value is not known.
     :param recurrence: weight of each context scan in the expected scan, by case; empty where scans do not repeat.
+    :param protocol: of the test, with its settings; empty: none drew the target and its context.
     """
 
     target_time: float
@@ -47,6 +48,7 @@ class ForecastPrediction(Prediction):
     period: float | None = None
     covariates: Covariates = field(default_factory=dict)
     recurrence: dict[str, float] = field(default_factory=dict)
+    protocol: str = ""
 
 
 def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[ForecastPrediction]:
@@ -96,6 +98,7 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
         period=period,
         covariates=covariates,
         recurrence=weights,
+        protocol=str(sidecar.get("test_protocol") or ""),
     )
 
 

@@ -235,8 +235,8 @@ class Forecaster(Predictor[ForecastRequest]):
         return [with_conditions(item, self.models.plans) for item in requests]
 
     def conditions(self, item: ForecastRequest) -> dict[str, Any]:
-        """Return the hidden context, which all forecasts of a folder share."""
-        return {"hide_context": str(item.hidden) if item.hidden else None}
+        """Return the hidden context and the test protocol, which all forecasts of a folder share."""
+        return {"hide_context": str(item.hidden) if item.hidden else None, "test_protocol": item.protocol or None}
 
     def files(self, item: ForecastRequest, folder: Path, description: DatasetDescription) -> list[Path]:
         """Return ``{case}_{channel:04d}{file_ending}`` of each channel, as for every scan."""

@@ -11,6 +11,7 @@ from longflow.data.dataset import DatasetDescription, Scan, Series, image_path
 from longflow.errors import DataError, first_few
 from longflow.inference.requests import input_series
 from longflow.tasks.forecast.hidden_context import HiddenContext
+from longflow.tasks.forecast.protocol import TestProtocol, protocol_of_folder
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ class ForecastRequest:
     :param target: the requested scan.
     :param context: all scans that are given, those before the target, in order of time; a model takes some of them.
     :param hidden: the rule by which context scans were hidden; ``context`` holds the rest.
+    :param protocol: of the test that drew target and context; empty: all scans before the target are given.
     :param conditions: ``period`` and ``covariates``, where the model has them, as in the sidecar
         (:func:`longflow.tasks.forecast.conditions.with_conditions`).
     """
@@ -29,6 +31,7 @@ class ForecastRequest:
     target: Scan
     context: tuple[Scan, ...]
     hidden: HiddenContext | None = None
+    protocol: str = ""
     conditions: dict[str, Any] = field(default_factory=dict, hash=False)
 
     @property
@@ -46,6 +49,7 @@ class ForecastRequest:
             "context": [scan.case for scan in self.context],
             "context_times": [scan.time for scan in self.context],
             "hide_context": str(self.hidden) if self.hidden else None,
+            "test_protocol": self.protocol or None,
             **self.conditions,
         }
 
@@ -58,6 +62,9 @@ def forecast_requests(
 ) -> list[ForecastRequest]:
     """List the forecasts that a folder requests: its rows without an image, or ``times`` for every subject.
 
+    Without ``times``, the stored test protocol of a folder ``imagesTs`` decides: it has the targets, which may be scans
+    with images, and the scans that are given for each (:mod:`longflow.tasks.forecast.protocol`).
+
     :param times: in time units; empty: the rows without an image.
     :param hidden: hides scans of each such context. Where it would hide all, one scan is kept, and the log says so.
     :returns: the requests, by subject and time.
@@ -66,8 +73,9 @@ def forecast_requests(
     if infinite := [time for time in times if not math.isfinite(time)]:
         raise DataError(f"The requested time {infinite[0]} is not a finite number.")
     all_series, problems = input_series(folder, description)
-    requests = []
-    for series in all_series:
+    protocol = None if times or problems else protocol_of_folder(folder, all_series)
+    requests = _of_protocol(protocol, all_series) if protocol else []
+    for series in () if protocol else all_series:
         context = series.with_images().scans
         for target in _targets(series, times, folder, description):
             earlier = tuple(scan for scan in context if scan.time < target.time)
@@ -84,9 +92,20 @@ def forecast_requests(
     if not requests:
         raise DataError(
             f"{folder} requests no forecast: every row of its scans.csv has an image. Add a row (case,subject,time) "
-            "without an image for each scan to forecast, or give times for every subject with -t."
+            "without an image for each scan to forecast, or give times for every subject with -t. To test on scans of "
+            "imagesTs themselves, draw a protocol with longflow_verify --test_protocol."
         )
     return _with_hidden_scans(requests, hidden) if hidden else requests
+
+
+def _of_protocol(protocol: TestProtocol, all_series: Sequence[Series]) -> list[ForecastRequest]:
+    """List the targets of a protocol, each with the context scans that it gives."""
+    scans = {scan.case: scan for series in all_series for scan in series.scans}
+    logger.info("Targets and context scans are those of the test protocol: %s.", protocol.settings)
+    return [
+        ForecastRequest(scans[one.target], tuple(scans[case] for case in one.context), protocol=str(protocol.settings))
+        for one in protocol.targets
+    ]
 
 
 def _with_hidden_scans(requests: Sequence[ForecastRequest], hidden: HiddenContext) -> list[ForecastRequest]:

@@ -12,7 +12,7 @@ Both have the same targets.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import ceil
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -85,12 +85,7 @@ def draw_targets(scans: dict[str, list[str]], generator: np.random.Generator) ->
     :param generator: source of randomness.
     :returns: the targets, different scans, by subject.
     """
-    per_subject = ceil(TARGETS_PER_FOLD / len(scans))
-    positions = [
-        (subject, position)
-        for (subject, cases), share in zip(scans.items(), _stratified(len(scans), generator), strict=True)
-        for position in _positions(len(cases), per_subject, share)
-    ]
+    positions = spread_positions(scans, ceil(TARGETS_PER_FOLD / len(scans)), generator)
     shares = _stratified(len(positions), generator)
     return [
         ForecastTarget(subject, scans[subject][position], tuple(scans[subject][: position - int(share * position)]))
@@ -98,25 +93,51 @@ def draw_targets(scans: dict[str, list[str]], generator: np.random.Generator) ->
     ]
 
 
+def spread_positions(
+    scans: dict[str, list[str]], per_subject: int, generator: np.random.Generator, least: int = 1
+) -> list[tuple[str, int]]:
+    """Draw positions of targets, stratified: spread over the subjects, and evenly over each subject's own targets.
+
+    :param scans: cases of each subject, in order of time, more than ``least``.
+    :param per_subject: most targets of a subject.
+    :param generator: source of randomness.
+    :param least: earliest position, from 0.
+    :returns: (subject, position) of each target, all different, by subject.
+    """
+    return [
+        (subject, position)
+        for (subject, cases), share in zip(scans.items(), _stratified(len(scans), generator), strict=True)
+        for position in _positions(len(cases), per_subject, share, least)
+    ]
+
+
+def random_context(earlier: Sequence[str], generator: np.random.Generator) -> tuple[str, ...]:
+    """Keep each scan with probability 1/2, at least one (CRONOS C.2).
+
+    :param earlier: cases that may be given, in order of time, at least one.
+    :param generator: source of randomness.
+    :returns: the kept ones in their order.
+    """
+    given = np.zeros(len(earlier), dtype=bool)
+    while not given.any():
+        given = generator.random(len(earlier)) < 0.5
+    return tuple(case for case, kept in zip(earlier, given, strict=True) if kept)
+
+
 def _stratified(count: int, generator: np.random.Generator) -> np.ndarray:
     """Draw a number in each of ``count`` equal parts of [0, 1), in random order (a Latin hypercube's axis)."""
     return (generator.permutation(count) + generator.random(count)) / count
 
 
-def _positions(scans: int, most: int, share: float) -> list[int]:
-    """Choose positions after the first scan, evenly spaced; ``share`` in [0, 1) decides where in its part each is."""
-    count = min(most, scans - 1)
-    return [1 + int((scans - 1) * (part + share) / count) for part in range(count)]
+def _positions(scans: int, most: int, share: float, least: int) -> list[int]:
+    """Choose positions from ``least`` on, evenly spaced; ``share`` in [0, 1) decides where in its part each is."""
+    count = min(most, scans - least)
+    return [least + int((scans - least) * (part + share) / count) for part in range(count)]
 
 
 def _with_random_context(target: ForecastTarget, cases: list[str], generator: np.random.Generator) -> ForecastTarget:
     """Give each scan before the target with probability 1/2, at least one."""
-    earlier = cases[: cases.index(target.target)]
-    given = np.zeros(len(earlier), dtype=bool)
-    while not given.any():
-        given = generator.random(len(earlier)) < 0.5
-    context = tuple(case for case, kept in zip(earlier, given, strict=True) if kept)
-    return ForecastTarget(target.subject, target.target, context)
+    return replace(target, context=random_context(cases[: cases.index(target.target)], generator))
 
 
 def _stored_targets(path: Path) -> dict[Protocol, list[list[ForecastTarget]]]:
@@ -125,26 +146,30 @@ def _stored_targets(path: Path) -> dict[Protocol, list[list[ForecastTarget]]]:
     try:
         if stored["format"] != FORMAT:
             return {}
-        return {name: [_read_fold(fold) for fold in stored["protocols"][name]] for name in get_args(Protocol)}
+        return {name: [read_targets(fold) for fold in stored["protocols"][name]] for name in get_args(Protocol)}
     except (KeyError, TypeError):
         return {}
 
 
-def _read_fold(fold: Sequence[dict[str, Any]]) -> list[ForecastTarget]:
-    return [ForecastTarget(entry["subject"], entry["target"], tuple(entry["context"])) for entry in fold]
+def read_targets(stored: Sequence[dict[str, Any]]) -> list[ForecastTarget]:
+    """Read targets that were stored as JSON.
+
+    :param stored: a dictionary for each target, with the names of its fields.
+    :returns: the targets.
+    :raises KeyError: a field is missing. :raises TypeError: the structure is another one.
+    """
+    return [ForecastTarget(entry["subject"], entry["target"], tuple(entry["context"])) for entry in stored]
 
 
 def _targets_fit(folds: list[list[ForecastTarget]], splits: list[Split], scans: dict[str, list[str]]) -> bool:
     """Tell whether stored targets are of these splits and scans, each after its context."""
     return len(folds) == len(splits) and all(
         {target.subject for target in fold} == set(split.val)
-        and all(
-            target.context and _in_order((*target.context, target.target), scans[target.subject]) for target in fold
-        )
+        and all(target.context and in_order((*target.context, target.target), scans[target.subject]) for target in fold)
         for fold, split in zip(folds, splits, strict=True)
     )
 
 
-def _in_order(chosen: tuple[str, ...], cases: list[str]) -> bool:
+def in_order(chosen: Sequence[str], cases: Sequence[str]) -> bool:
     """Tell whether the ``chosen`` cases are among ``cases``, in the same order and without repetition."""
     return [case for case in cases if case in chosen] == list(chosen)

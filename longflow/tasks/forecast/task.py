@@ -35,7 +35,8 @@ class Forecast(Task):
         several="forecasts",
         needs="at least 2 scans",
         help={
-            "predict": "Forecasts: the rows of scans.csv without an image, or the times of -t.",
+            "predict": "Forecasts: the rows of scans.csv without an image, the times of -t, or the stored test "
+            "protocol of imagesTs.",
             "evaluate": "Forecasts: compared with the acquired scans, next to the forecasts without training (last "
             "context image, context mean, linear, motion, periodic).",
             "find_best": "Forecasts: method (trained or not), configuration, ensemble of two, reduction and shrinkage "
@@ -103,6 +104,24 @@ class Forecast(Task):
             for subject, scans in sorted(counts.items())
             if scans < self.least_scans
         ]
+
+    def test_problems(self, raw, description):
+        from longflow.integrity.problems import warning
+        from longflow.paths import protocol_path
+        from longflow.tasks.forecast.protocol import protocol_misfit
+
+        problem = protocol_misfit(raw, description)
+        if problem is None:
+            return []
+        advice = "Training can go on, prediction cannot. Restore the scans, or delete the file and draw it again."
+        return [warning(protocol_path(raw).name, "targets", problem, "targets and context scans of imagesTs", advice)]
+
+    def write_test_protocol(self, raw, description, contexts, **settings):
+        from longflow.tasks.forecast.protocol import ProtocolSettings, write_protocol
+
+        path, protocol = write_protocol(raw, description, ProtocolSettings(contexts, **settings))
+        subjects = len({target.subject for target in protocol.targets})
+        return path, f"{len(protocol.targets)} targets of {subjects} test subjects ({protocol.settings})"
 
     def normal_form(self, description, maps):
         from longflow.planning.channels import form_of_visits

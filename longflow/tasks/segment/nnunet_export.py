@@ -146,7 +146,8 @@ def _scheme(channel: ChannelPlan) -> str:
             "it reads each scan alone. Plan with 'per_scan' or 'absolute' (normalization in dataset.json) and train "
             "again."
         )
-    return {"absolute": "CTNormalization", "per_scan": "ZScoreNormalization"}[channel.normal_form]
+    schemes = {"absolute": "CTNormalization", "per_scan": "ZScoreNormalization", "min_max": "RescaleTo01Normalization"}
+    return schemes[channel.normal_form]
 
 
 def _resampling(kind: str, how: Resampling) -> dict[str, Any]:

@@ -316,3 +316,129 @@ def test_a_loss_weighted_by_change_counts_change_more(name):
 def test_shares_and_weights_out_of_range_are_refused(name, options):
     with pytest.raises(ConfigurationError, match=next(iter(options))):
         flow(name, options)
+
+
+def periodic_flow(name, options=None):
+    """A flow that sees repetitions; each subject has a period of its own."""
+    torch.manual_seed(0)
+    options = {"period_context": True, **(options or {})}
+    return build_method(name, conditioned_plans(period="rr"), "3d_fullres", options)
+
+
+def with_period(batch, *periods):
+    return replace(batch, period=torch.tensor(periods))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_an_untrained_flow_interpolates_a_periodic_signal_exactly_where_it_is_linear(name):
+    """A triangle wave, seen at four times of one period: three periods on, its rising side is known."""
+    first, second = torch.randn(2, 2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+
+    def signal(times):
+        share = (1 - (2 * (times / 4.0 % 1) - 1).abs()).view(*times.shape, 1, 1, 1, 1)  # 0 at 0, 1 at 2, 0 at 4
+        return torch.lerp(first.unsqueeze(1), second.unsqueeze(1), share)
+
+    times, target = torch.tensor([[-3.0, -2.0, -1.0, 0.0]] * 2), torch.tensor([12.6, 13.5])
+    batch = with_period(random_batch(scans=4), 4.0, 4.0)
+    batch = replace(batch, context=signal(times), context_times=times, target_time=target)
+    found = periodic_flow(name).predict(batch)
+    torch.testing.assert_close(found["interpolated"], signal(target.unsqueeze(1))[:, 0], atol=1e-5, rtol=0)
+    assert torch.equal(found["last"], batch.context[:, -1])
+    for sample in range(2):  # the rung of the ladder is the same
+        alone = {key: value[sample : sample + 1] for key, value in vars(batch).items() if value is not None}
+        rung = flow("periodic").predict(replace(batch, **alone))["forecast"]
+        torch.testing.assert_close(found["interpolated"][sample : sample + 1], rung, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_network_sees_a_scan_after_the_target(name):
+    """Two places more: the nearest repetitions before and after the target, s + k P."""
+    batch, seen = with_period(random_batch(), 3.2, 3.2), []  # scans at -2, -1, 0; the target at 1.5
+    method = periodic_flow(name)
+    velocity = method.velocity
+    method.velocity = lambda batch, *further: seen.append((batch, *further)) or velocity(batch, *further)
+    method.training_step(batch)
+    shown, stack, mask, _ = seen[0]
+    assert stack.shape[1] == (5 if name == "cronos" else 7) and mask[:, -2:].all()
+    torch.testing.assert_close(shown.context_times[:, -2:], torch.tensor([[1.2, 2.2]] * 2))
+    assert torch.equal(shown.context[:, -2:], batch.context[:, :2])
+    assert method.network.in_channels == (6 if name == "cronos" else 7)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_unknown_periods_carry_no_weight(name):
+    """A subject whose period is not known, next to one whose period is: its two places are padding."""
+    method = awake(periodic_flow(name)).eval()
+    method.steps = 1
+    batch = with_period(random_batch(), float("nan"), 3.2)
+    found = method.predict(batch)
+    assert torch.equal(found["interpolated"][0], found["last"][0])
+    assert not torch.allclose(found["interpolated"][1], found["last"][1], atol=1e-2)
+    assert all(torch.isfinite(volume).all() for volume in found.values())
+    method.velocity = lambda batch, stack, mask, tau: torch.zeros_like(stack)
+    start, mask = method.stack(method._seen(batch))
+    assert not start[0, -2:].any() and mask[0, -2:].tolist() == [False, False]
+    expected = [((start[sample, mask[sample]] - batch.target[sample]) ** 2).mean((1, 2, 3, 4)) for sample in (0, 1)]
+    torch.testing.assert_close(method.training_step(batch), torch.cat(expected).mean())
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_padding_changes_nothing_with_repetitions_either(name):
+    method, batch = awake(periodic_flow(name)).eval(), with_period(random_batch(), 3.2, 2.3)
+    method.steps = 1
+    found = method.predict(batch)
+    for reduction, volume in method.predict(with_padding(batch)).items():
+        torch.testing.assert_close(volume, found[reduction])
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_without_the_option_a_period_changes_no_place(name):
+    """The stack, its weights and the reductions are those of the method without it."""
+    torch.manual_seed(0)
+    method = build_method(name, conditioned_plans(period="rr"), "3d_fullres")
+    batch = with_period(random_batch(), 3.2, 3.2)
+    assert method._seen(batch) is batch and method.reductions == ("last", "mean")
+    stack, mask = method.stack(batch)
+    alone, weights = flow(name).stack(random_batch())
+    assert torch.equal(stack, alone) and torch.equal(mask, weights) and method.scans == flow(name).scans
+    assert list(method.predict(batch)) == ["last", "mean"]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_change_weights_are_of_the_last_scan_also_with_repetitions(name, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "longflow.methods.forecasting._flow.change_weights", lambda target, last, strength: given.append(last)
+    )
+    batch = with_period(random_batch(), 3.2, 3.2)
+    periodic_flow(name, {"change_weight": 1.0}).training_step(batch)
+    assert torch.equal(given[0], batch.context[:, -1])
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_repetitions_need_a_period(name):
+    with pytest.raises(ConfigurationError, match=r"'period_context' needs the period .* Write \"period\" into"):
+        flow(name, {"period_context": True})
+
+
+@pytest.mark.parametrize("name", [*FLOWS, "cronos_motion", "convlstm"])
+def test_weights_of_a_batch_are_those_of_the_squared_errors(name):
+    """Errors where the weight is 0 cost nothing; with all weights 1 the loss is that without weights."""
+    method = flow(name)
+    batch = replace(random_batch(), target=random_batch().context[:, -1].clone())
+    seen, weights = batch.target.clone(), torch.full_like(batch.target, 4 / 3)
+    seen[:, :, 0] += 3
+    weights[:, :, 0] = 0  # one of four slices
+
+    def loss(**changes):
+        torch.manual_seed(3)
+        return method.training_step(replace(batch, **changes)).item()
+
+    assert loss(weights=torch.ones_like(weights)) == pytest.approx(loss(), rel=1e-6)
+    assert loss(target=seen, weights=weights) == pytest.approx(loss(weights=weights), rel=1e-4)
+    assert loss(target=seen) > loss() + 0.5
+
+
+def test_repetitions_replace_the_expected_scan():
+    method = periodic_flow("cronos")
+    assert not method.expects and method.scans == method.plans.temporal.sequence_length + 2

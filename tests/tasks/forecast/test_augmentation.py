@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,8 +7,14 @@ import torch
 from longflow.plans import ChannelPlan
 from longflow.preprocessing.patches import is_thin
 from longflow.tasks.forecast import augmentation
-from longflow.tasks.forecast.augmentation import augment, draw_augmentation, draw_time_factor, with_draw
-from tests.methods.helpers import minimal_plans
+from longflow.tasks.forecast.augmentation import (
+    augment,
+    augment_batch,
+    draw_augmentation,
+    draw_time_factor,
+    with_draw,
+)
+from tests.methods.helpers import minimal_plans, random_batch
 
 
 def draw(stack, plans=None, seed=0, dimensions=3):
@@ -144,3 +152,36 @@ def test_times_are_stretched_evenly_on_both_sides_unless_there_is_a_period():
     assert abs(np.median(factors) - 1) < 0.01
     plans.temporal.period = 20
     assert draw_time_factor(plans, generator) == 1
+
+
+@pytest.mark.parametrize(("patch", "dimensions"), [((8, 10, 12), 3), ((10, 12), 2)])
+def test_a_map_of_weights_is_moved_like_the_scans_and_keeps_its_numbers(monkeypatch, patch, dimensions):
+    """A scan and its map are the same image: only the intensities of the scan change, on the CPU and on a GPU."""
+    monkeypatch.setattr(augmentation, "PROBABILITY", 1.0)
+    plans = minimal_plans(dimensions=dimensions)
+    (configuration,) = plans.configurations.values()
+    configuration.patch_size = list(patch)
+    image = random_stack(1, 1, *patch)
+    stack = torch.cat([image, image, image])
+    with_map = augment(stack, plans, configuration, np.random.default_rng(2), maps=1)
+    alone = augment(stack, plans, configuration, np.random.default_rng(2))
+    assert torch.equal(with_map[:2], alone[:2]) and not torch.equal(with_map[2], alone[2])
+    drawn = draw_augmentation(plans, configuration, np.random.default_rng(2))
+    torch.testing.assert_close(with_map[2] * drawn.gains + drawn.shifts, with_map[1])
+    torch.testing.assert_close(with_draw(stack, drawn, maps=1), with_map, atol=2e-4, rtol=1e-4)
+
+
+def test_weights_of_a_deferred_batch_have_mean_one():
+    plans = minimal_plans()
+    (configuration,) = plans.configurations.values()
+    weights = torch.ones(2, 1, 4, 8, 8)
+    weights[0, :, 1:3, 2:5, 2:5] = 5
+    draws = [draw_augmentation(plans, configuration, np.random.default_rng(seed)) for seed in (0, 1)]
+    batch = replace(random_batch(), weights=weights, draws=draws)
+    done = augment_batch(batch)
+    torch.testing.assert_close(done.weights.mean((1, 2, 3, 4)), torch.ones(2))
+    torch.testing.assert_close(done.weights[1], torch.ones(1, 4, 8, 8))
+    assert done.weights[0].max() > 2
+    plain = augment_batch(replace(batch, weights=None))
+    assert plain.weights is None
+    assert torch.equal(done.context, plain.context) and torch.equal(done.target, plain.target)

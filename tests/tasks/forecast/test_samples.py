@@ -2,14 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from longflow.plans import read_plans
+from longflow.data.images import write_volume
+from longflow.errors import DataError
+from longflow.plans import read_plans, write_plans
 from longflow.preprocessing.patches import read_patch
 from longflow.preprocessing.series import load_prepared, prepared_subjects
 from longflow.tasks.forecast import samples as forecast_samples
 from longflow.tasks.forecast.samples import ForecastSamples
 from longflow.training.splits import Cohort
 from tests.methods.helpers import conditioned_plans
-from tests.training.helpers import conditioned_dataset, make_dataset
+from tests.training.helpers import SHAPE, conditioned_dataset, geometry, make_dataset, prepare_all
 
 
 def samples_of(paths, seed=0, counts=None, **plan):
@@ -21,6 +23,20 @@ def samples_of(paths, seed=0, counts=None, **plan):
     counts = counts or dict.fromkeys(prepared_subjects(folder), 4)
     scans = {subject: [f"{subject}_{index}" for index in range(count)] for subject, count in counts.items()}
     return ForecastSamples(Cohort(folder, scans), plans, name, seed)
+
+
+def labelled_dataset(weight=3.0, **further):
+    """Six subjects, of whom the later scans of three have a label of 4 x 4 x 5 voxels; prepared with them."""
+    paths = make_dataset(prepare=False, **further)
+    for case in (f"s{subject}_{scan}" for subject in range(3) for scan in (2, 3)):
+        label = np.zeros(SHAPE, np.uint8)
+        label[1:, 2:6, 3:8] = 2
+        write_volume(label, geometry(), "uint8", paths.raw / "labelsTr" / f"{case}.nii.gz")
+    plans = read_plans(paths.plans())
+    plans.training.label_weight = weight
+    write_plans(plans, paths.plans())
+    prepare_all(paths, plans)
+    return paths
 
 
 def equal(one, other):
@@ -169,3 +185,69 @@ def test_elastic_deformations_are_not_left_to_the_gpu(dataset):
     samples.plans.training.elastic = 0.0
     samples.defer_augmentation()
     assert samples[0].draws is not None
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_labelled_voxels_of_the_target_weigh_more(tmp_path, monkeypatch, unaugmented, dimensions):
+    """Each weight is found again in the label of the scan that the target is; other scans have even weights."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    samples = samples_of(labelled_dataset(dimensions=dimensions), batch_size=1)
+    seen = {True: 0, False: 0}
+    for number in range(40):
+        batch = samples[number]
+        weights = batch.weights[0, 0].numpy()
+        assert batch.weights.shape == batch.target.shape and weights.mean() == pytest.approx(1, rel=1e-5)
+        labels = {}
+        for subject in samples.scan_counts:
+            series = samples.series[subject]
+            for scan in range(len(series.images)):
+                patches = patches_of(series.images[scan, 0], weights.shape)
+                if (found := position_of(batch.target[0, 0].numpy(), patches)) is not None:
+                    segmentation = series.segmentations
+                    empty = np.full(series.images.shape[2:], -1)
+                    label = empty if segmentation is None else segmentation[scan]
+                    labels[subject, scan] = patches_of(label, weights.shape)[found] > 0
+        (label,) = labels.values()
+        seen[bool(label.any())] += 1
+        expected = np.where(label, 4.0, 1.0)
+        np.testing.assert_allclose(weights, expected / expected.mean(), rtol=1e-5)
+    assert min(seen.values()) > 3
+
+
+def patches_of(volume, shape):
+    """Every patch of a volume whose border is repeated, as samples are cut: (places, *shape)."""
+    volume, full = np.asarray(volume), (1,) * (3 - len(shape)) + tuple(shape)
+    padded = np.pad(volume, [(extent, extent) for extent in full], "edge" if volume.dtype.kind == "f" else "constant")
+    views = np.lib.stride_tricks.sliding_window_view(padded, full)
+    return views.reshape(-1, *shape)
+
+
+def position_of(patch, patches):
+    equal = (patches == patch).reshape(len(patches), -1).all(1)
+    return int(equal.argmax()) if equal.any() else None
+
+
+def test_without_a_label_weight_no_label_is_prepared_and_no_batch_has_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    paths = labelled_dataset(weight=0.0)
+    samples = samples_of(paths)
+    assert samples[0].weights is None
+    assert not any(samples.series[subject].properties.scans_with_label for subject in samples.scan_counts)
+
+
+def test_a_label_weight_needs_labels_that_were_prepared(dataset):
+    plans = read_plans(dataset.plans())
+    plans.training.label_weight = 1.0
+    write_plans(plans, dataset.plans())
+    with pytest.raises(DataError, match=r"None of the 6 subjects to train on with label_weight .* longflow_preprocess"):
+        samples_of(dataset)
+
+
+def test_deferred_weights_are_those_of_the_augmented_patch(tmp_path, monkeypatch):
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    paths = labelled_dataset()
+    now, later = samples_of(paths), samples_of(paths)
+    finish = later.defer_augmentation()
+    for number in range(10):
+        found = finish(later[number])
+        torch.testing.assert_close(found.weights, now[number].weights, atol=1e-3, rtol=1e-3)

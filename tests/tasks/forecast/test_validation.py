@@ -152,6 +152,7 @@ def test_out_of_fold_forecasts_are_written_as_predictions_are(dataset):
         "context_rule": "spread",
         "context_used": ["s0_0", "s0_1", "s0_2"],
         "hide_context": None,
+        "test_protocol": None,
         "dataset": "Dataset001_Test",
         "method": ["cronos"],
         "configuration": ["3d_fullres"],

@@ -80,7 +80,9 @@ CASES = {
     "transposed": segmentation_plans(transpose_forward=[2, 0, 1], transpose_backward=[1, 2, 0]),
     "regions": segmentation_plans(labels=REGIONS, regions_class_order=[1, 2]),
     "CT": segmentation_plans(channels=2),
+    "minimum to maximum": segmentation_plans(),
 }
+CASES["minimum to maximum"].channels = [ChannelPlan(name="channel 0", normal_form="min_max")]
 CASES["CT"].channels = [
     ChannelPlan(name="CT", normal_form="absolute", offset=90, scale=25, clip=(60, 140)),
     ChannelPlan(name="perfusion", normal_form="absolute", offset=110, scale=20),

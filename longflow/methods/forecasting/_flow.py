@@ -261,7 +261,7 @@ def interpolated(carried: Tensor, batch: Batch, otherwise: Tensor) -> Tensor:
 
 def _check_period(plans: Plans) -> None:
     """Refuse repetitions of scans whose plans have no period."""
-    if not plans.temporal.repeats:
+    if plans.temporal.period is None:
         raise ConfigurationError(
             "The option 'period_context' needs the period after which the scans of a subject repeat, and the plans of "
             f'{plans.dataset_name} have none. Write "period" into dataset.json and plan again, or omit the option.'

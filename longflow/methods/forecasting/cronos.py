@@ -58,8 +58,7 @@ class Cronos(FlowMethod):
         features = 2 * (FREQUENCIES + (HARMONICS if temporal.repeats else 0))
         of_times = features * (2 if chosen["target_code"] else 1)
         code_size = of_times if chosen["explicit_time"] else 2 * FREQUENCIES
-        # with period_context, repetitions of acquired scans stand for the scan that is expected of all of them
-        sees_all = chosen["context"] == "all" and chosen["explicit_time"] and not chosen["period_context"]
+        sees_all = chosen["context"] == "all" and chosen["explicit_time"]
         expects = chosen["recurrence"] and sees_all and temporal.recurrence is not None
         scans = temporal.sequence_length + int(expects)
         super().__init__(plans, configuration, scans, code_size, options, network)

@@ -437,8 +437,3 @@ def test_weights_of_a_batch_are_those_of_the_squared_errors(name):
     assert loss(weights=torch.ones_like(weights)) == pytest.approx(loss(), rel=1e-6)
     assert loss(target=seen, weights=weights) == pytest.approx(loss(weights=weights), rel=1e-4)
     assert loss(target=seen) > loss() + 0.5
-
-
-def test_repetitions_replace_the_expected_scan():
-    method = periodic_flow("cronos")
-    assert not method.expects and method.scans == method.plans.temporal.sequence_length + 2

@@ -1,4 +1,4 @@
-"""Bring time to a network: interpolated times (CRONOS eq. 9), their Fourier encoding (eq. 11), and periods."""
+"""Bring time to a network: interpolated times (CRONOS eq. 9), their Fourier encoding (eq. 11), and their phase."""
 
 import math
 
@@ -69,29 +69,3 @@ def harmonic_features(times: Tensor, period: Tensor, count: int) -> Tensor:
     harmonics = torch.arange(1.0, count + 1, device=times.device)
     # nan_to_num after sine and cosine: the cosine of an angle of 0 would be 1
     return torch.nan_to_num(fourier_features(turns, harmonics))
-
-
-def neighbours_in_period(
-    times: Tensor, mask: Tensor, target_time: Tensor, period: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Find the scans around a target when each scan repeats after every whole number of periods.
-
-    The nearest repetition at or before the target comes first, then the nearest one after it. Of two scans at the same
-    phase, the later one counts.
-
-    :param times: (batch, scans), in order of time.
-    :param mask: (batch, scans), True where a scan was observed: at least one in each row.
-    :param target_time: (batch,).
-    :param period: (batch,), in the unit of the times; NaN where it is not known.
-    :returns: positions of the two scans, (batch, 2); the times of their repetitions, s + k P, (batch, 2), 0 where the
-        period is not known; whether it is known, (batch,).
-    """
-    known = period.isfinite()
-    target, length = target_time.double().unsqueeze(1), period.double().nan_to_num(1.0).unsqueeze(1)
-    since = (target - times.double()) % length
-    until = length - since
-    latest_first = [torch.where(mask, one, torch.inf).flip(1) for one in (since, until)]
-    positions = times.shape[1] - 1 - torch.stack([one.argmin(1) for one in latest_first], dim=1)
-    before, after = since.gather(1, positions[:, :1]), until.gather(1, positions[:, 1:])
-    repeated = torch.cat([target - before, target + after], dim=1).to(times.dtype)
-    return positions, torch.where(known.unsqueeze(1), repeated, 0.0), known

@@ -3,13 +3,11 @@ import math
 import pytest
 import torch
 
-from longflow.data import periods
 from longflow.flow.times import (
     encode_times,
     fourier_features,
     harmonic_features,
     interpolate_times,
-    neighbours_in_period,
     time_frequencies,
 )
 
@@ -71,36 +69,3 @@ def test_frequencies_tell_the_shortest_interval_apart_and_do_not_confuse_the_lon
     assert distances.min() > 0.1
     apart = fourier_features(torch.tensor([0.0, shortest]), frequencies)
     assert (apart[0] - apart[1]).norm() > 1.0
-
-
-def test_the_repetitions_around_a_target_are_those_of_numpy():
-    """Against the same search for one subject, which works in NumPy (data/periods.py)."""
-    generator = torch.Generator().manual_seed(0)
-    times = torch.rand(40, 5, generator=generator).sort(1).values * 8
-    target, period = times[:, -1] + 0.05 + 9 * torch.rand(40, generator=generator), 1 + 4 * torch.rand(40)
-    positions, repeated, known = neighbours_in_period(times, torch.ones(40, 5, dtype=torch.bool), target, period)
-    assert known.all()
-    for sample in range(40):
-        numbers = times[sample].tolist(), float(target[sample]), float(period[sample])
-        before, after, weight = periods.neighbours_in_period(*numbers)
-        assert positions[sample].tolist() == [before, after]
-        share = (target[sample] - repeated[sample, 0]) / (repeated[sample, 1] - repeated[sample, 0])
-        assert float(share) == pytest.approx(weight, abs=1e-4)
-    turns = (repeated - times.gather(1, positions)) / period.unsqueeze(1)
-    torch.testing.assert_close(turns, turns.round(), atol=1e-4, rtol=0)
-
-
-def test_repetitions_of_masked_scans_and_of_unknown_periods():
-    times, mask = torch.tensor([[3.0, 4.0, 6.0]] * 2), torch.tensor([[False, True, True]] * 2)
-    period = torch.tensor([4.0, float("nan")])
-    # the masked scan at 3 would be at 7, the target itself
-    positions, repeated, known = neighbours_in_period(times, mask, torch.tensor([7.0, 7.0]), period)
-    assert known.tolist() == [True, False] and positions[0].tolist() == [2, 1]
-    assert repeated.tolist() == [[6.0, 8.0], [0.0, 0.0]]
-
-
-def test_of_two_scans_at_one_phase_the_later_is_repeated():
-    positions, repeated, _ = neighbours_in_period(
-        torch.tensor([[0.0, 4.0, 20.0]]), torch.ones(1, 3, dtype=torch.bool), torch.tensor([40.0]), torch.tensor([20.0])
-    )
-    assert positions.tolist() == [[2, 1]] and repeated.tolist() == [[40.0, 44.0]]

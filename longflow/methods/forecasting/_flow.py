@@ -22,7 +22,7 @@ from longflow.flow.interpolant import (
 from longflow.flow.masks import as_weights
 from longflow.flow.reduction import REDUCTIONS, reduce_scans
 from longflow.flow.solvers import integrate
-from longflow.flow.times import neighbours_in_period, time_frequencies
+from longflow.flow.times import time_frequencies
 from longflow.methods.batches import Batch
 from longflow.methods.method import Method, Options
 from longflow.networks.blocks import GROUPS
@@ -30,11 +30,6 @@ from longflow.networks.registry import NetworksFor, build_network
 from longflow.plans import NetworkPlan, Plans, TemporalPlan
 
 FREQUENCIES = 16
-
-#: with ``period_context`` a stack ends with so many repetitions: the nearest before the target, the nearest after it
-REPETITIONS = 2
-#: the reduction that interpolates between them
-INTERPOLATED = "interpolated"
 
 #: flow steps this far apart are distinguished
 SMALLEST_STEP = 0.05
@@ -60,9 +55,6 @@ class FlowMethod(Method):
       network. The others are uniform, as all are in the paper.
     - ``change_weight``: w of :func:`~longflow.flow.interpolant.change_weights`: the loss of a voxel counts more where
       the target differs from the last context scan.
-    - ``period_context``: a scan at time s shows the subject at s + k P, too, where its period P is known
-      (:func:`with_repetitions`). A further reduction is then the linear interpolation in time between the two
-      repetitions around the target. An untrained forecast by it is that of ``periodic``.
 
     :param scans: most scans of a stack.
     :param code_size: length of the conditioning code.
@@ -81,7 +73,6 @@ class FlowMethod(Method):
         "features": 0,
         "at_start": 0.0,
         "change_weight": 0.0,
-        "period_context": False,
     }
     choices: ClassVar[dict[str, tuple[str, ...]]] = {"context": ("all", "last")}
 
@@ -100,11 +91,7 @@ class FlowMethod(Method):
                 raise ConfigurationError(f"The option '{name}' is {self.options[name]}, expected 0 or more.")
         if not 0 <= self.options["at_start"] <= 1:
             raise ConfigurationError(f"The option 'at_start' is {self.options['at_start']}, expected 0 to 1.")
-        self.repetitions = REPETITIONS if self.options["period_context"] else 0
-        if self.repetitions:
-            _check_period(plans)
-            self.reductions = (*type(self).reductions, INTERPOLATED)  # type: ignore[misc]
-        self.scans = (1 if self.options["context"] == "last" else scans) + self.repetitions
+        self.scans = 1 if self.options["context"] == "last" else scans
         channels = self.scans * len(plans.channel_names)
         plan = with_features(self.configuration.network, self.options["features"])
         code_size += covariate_features(plans)
@@ -141,37 +128,31 @@ class FlowMethod(Method):
 
     def training_step(self, batch: Batch) -> Tensor:
         """Draw one tau per sample and compute the mean squared error of the velocity (CRONOS eq. 4-6)."""
-        last, batch = batch.context[:, -1], self._seen(batch)
+        batch = self._seen(batch)
         start, mask = self.stack(batch)
         end = broadcast_target(batch.target, start.shape[1])
         tau = draw_flow_steps(start.shape[0], self.options["at_start"]).to(start.device, non_blocking=True)
         point = interpolate(start, end, tau, self.options["noise"])
         predicted = self.velocity(batch, point, mask, tau)
-        weights = change_weights(batch.target, last, self.options["change_weight"])
+        weights = change_weights(batch.target, batch.context[:, -1], self.options["change_weight"])
         return velocity_loss(predicted, velocity(start, end), mask, joint_weights(weights, batch.weights))
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Integrate the stack to tau = 1 (CRONOS eq. 10) and return all reductions."""
+        """Integrate the stack to tau = 1 (CRONOS eq. 10) and return both reductions."""
         batch = self._seen(batch)
         start, mask = self.stack(batch)
 
         def field(tau: Tensor, stack: Tensor) -> Tensor:
             return self.velocity(batch, stack, mask, tau.expand(stack.shape[0]))
 
-        carried = integrate(field, start, self.solver, self.steps)
-        if not self.repetitions:
-            return reduce_scans(carried, mask)
-        given = carried.shape[1] - self.repetitions
-        last = reduce_scans(carried[:, :given], mask[:, :given])["last"]
-        mean = reduce_scans(carried, mask)["mean"]
-        return {"last": last, "mean": mean, INTERPOLATED: interpolated(carried, batch, last)}
+        return reduce_scans(integrate(field, start, self.solver, self.steps), mask)
 
     def _seen(self, batch: Batch) -> Batch:
-        """Keep the context that the options allow, whose last scan is an observed one, and add its repetitions."""
-        if self.options["context"] == "last":
-            context, times, mask = batch.context[:, -1:], batch.context_times[:, -1:], batch.context_mask[:, -1:]
-            batch = replace(batch, context=context, context_times=times, context_mask=mask)
-        return with_repetitions(batch) if self.repetitions else batch
+        """Keep the context that the option allows; its last scan is always an observed one."""
+        if self.options["context"] == "all":
+            return batch
+        context, times, mask = batch.context[:, -1:], batch.context_times[:, -1:], batch.context_mask[:, -1:]
+        return replace(batch, context=context, context_times=times, context_mask=mask)
 
 
 class GridFlowMethod(FlowMethod):
@@ -199,73 +180,21 @@ class GridFlowMethod(FlowMethod):
     ):
         grid = plans.temporal.grid
         super().__init__(plans, configuration, grid.length, code_size, options, network)
-        self.grid_length = self.scans - self.repetitions
+        self.grid_length = self.scans
         self.grid_spacing = grid.spacing / plans.temporal.time_scale
 
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Make X_0 = LOCF(embed(scans)) (CRONOS eq. 8; TFM section 2.4); every slot counts.
 
         With the filling "masking" or "none" X_0 = embed(scans) (eq. 17, 18). With "masking" only occupied slots count
-        (eq. 15). Repetitions, of which one is after the target, have places of their own behind the grid.
+        (eq. 15).
         """
-        given = batch.context.shape[1] - self.repetitions
-        context, times, mask = batch.context[:, :given], batch.context_times[:, :given], batch.context_mask[:, :given]
-        slots = grid_slots(times, batch.target_time, self.grid_spacing, self.grid_length)
-        stack, counted = embed_on_grid(context, slots, mask, self.grid_length)
-        if self.options["filling"] == "locf":
-            stack = fill_forward(stack, counted)
-        if self.options["filling"] != "masking":
-            counted = torch.ones_like(counted)
-        if not self.repetitions:
-            return stack, counted
-        stack = torch.cat([stack, batch.context[:, given:]], dim=1)
-        return stack, torch.cat([counted, batch.context_mask[:, given:]], dim=1)
-
-
-def with_repetitions(batch: Batch) -> Batch:
-    """Add scans of the context at s + k P: the nearest before (or at) the target, and the nearest after it.
-
-    :param batch: whose plans have a period.
-    :returns: the batch with two more scans. They stand behind the others, though the first is mostly earlier than the
-        last scan: a network knows them by their places. Where the period is not known, they are zero and masked out.
-    """
-    positions, times, known = neighbours_in_period(
-        batch.context_times, batch.context_mask, batch.target_time, batch.period
-    )
-    rows = torch.arange(len(positions), device=positions.device).unsqueeze(1)
-    mask = known.unsqueeze(1).expand(-1, REPETITIONS)
-    repeated = batch.context[rows, positions] * as_weights(mask, batch.context)
-    return replace(
-        batch,
-        context=torch.cat([batch.context, repeated], dim=1),
-        context_times=torch.cat([batch.context_times, times], dim=1),
-        context_mask=torch.cat([batch.context_mask, mask], dim=1),
-    )
-
-
-def interpolated(carried: Tensor, batch: Batch, otherwise: Tensor) -> Tensor:
-    """Interpolate linearly in time between the repetitions around the target, once they were carried to it.
-
-    :param carried: (batch, scans, channels, *spatial), the repetitions last.
-    :param batch: of :func:`with_repetitions`.
-    :param otherwise: (batch, channels, *spatial), for subjects whose period is not known.
-    :returns: (batch, channels, *spatial).
-    """
-    before, after = batch.context_times[:, -2], batch.context_times[:, -1]
-    known = batch.context_mask[:, -1]
-    share = torch.where(known, (batch.target_time - before) / torch.where(known, after - before, 1.0), 0.0)
-    of_sample = (-1, *[1] * (otherwise.ndim - 1))
-    between = torch.lerp(carried[:, -2], carried[:, -1], share.to(carried.dtype).view(of_sample))
-    return torch.where(known.view(of_sample), between, otherwise)
-
-
-def _check_period(plans: Plans) -> None:
-    """Refuse repetitions of scans whose plans have no period."""
-    if plans.temporal.period is None:
-        raise ConfigurationError(
-            "The option 'period_context' needs the period after which the scans of a subject repeat, and the plans of "
-            f'{plans.dataset_name} have none. Write "period" into dataset.json and plan again, or omit the option.'
-        )
+        slots = grid_slots(batch.context_times, batch.target_time, self.grid_spacing, self.grid_length)
+        embedded, occupied = embed_on_grid(batch.context, slots, batch.context_mask, self.grid_length)
+        if self.options["filling"] == "masking":
+            return embedded, occupied
+        filled = fill_forward(embedded, occupied) if self.options["filling"] == "locf" else embedded
+        return filled, torch.ones_like(occupied)
 
 
 def with_features(plan: NetworkPlan, first: int) -> NetworkPlan:

@@ -37,6 +37,8 @@ class ForecastPrediction(Prediction):
     :param period: after which the subject's scans repeat, time units; None: not known.
     :param covariates: at the target time, by name; None where a value is not known.
     :param recurrence: weight of each context scan in the expected scan, by case; empty where scans do not repeat.
+    :param units: gain and offset of each channel, from the reference's file to the units in which the forecast is
+        judged (:func:`longflow.tasks.forecast.units.with_units`); empty: those of the file.
     """
 
     target_time: float
@@ -47,6 +49,7 @@ class ForecastPrediction(Prediction):
     period: float | None = None
     covariates: Covariates = field(default_factory=dict)
     recurrence: dict[str, float] = field(default_factory=dict)
+    units: tuple[tuple[float, float], ...] = ()
 
 
 def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[ForecastPrediction]:

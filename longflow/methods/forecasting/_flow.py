@@ -47,7 +47,7 @@ class Evaluation(NamedTuple):
     velocity: Tensor
 
 
-class Path(NamedTuple):
+class FlowPath(NamedTuple):
     """The path of a prediction.
 
     :param evaluations: in order of tau, one for each function evaluation of the solver.
@@ -169,7 +169,7 @@ class FlowMethod(Method):
         path = self.path(batch)
         return reduce_scans(path.end, path.mask)
 
-    def path(self, batch: Batch, keep: bool = False) -> Path:
+    def path(self, batch: Batch, keep: bool = False) -> FlowPath:
         """Integrate the stack to tau = 1.
 
         :param batch: without target.
@@ -184,7 +184,7 @@ class FlowMethod(Method):
                 evaluations.append(Evaluation(float(tau), stack, found))
             return found
 
-        return Path(evaluations, integrate(field, start, self.solver, self.steps), mask, self.place_times(batch))
+        return FlowPath(evaluations, integrate(field, start, self.solver, self.steps), mask, self.place_times(batch))
 
     def place_times(self, batch: Batch) -> Tensor:
         """Return the times of the places of a stack, (batch, places), as in the batch."""

@@ -204,7 +204,7 @@ def _draw_targets(axes: Axes, found: Mapping[str, Sequence[tuple[str, Change]]])
         points.append(axes.scatter(x, y, s=24, color=colour, marker=marker, alpha=0.7, linewidths=0, label=label))
         largest = max(largest, 1.08 * x.max(), 1.08 * y.max())
     axes.plot([0, largest], [0, largest], color="0.5", linewidth=1, zorder=0)
-    axes.annotate("as much as there was", (largest, largest), xytext=(-70, -12), textcoords="offset points",
+    axes.annotate("as much as truly changed", (largest, largest), xytext=(-70, -12), textcoords="offset points",
                   fontsize=8, color="0.4", ha="right")  # fmt: skip
     axes.set(xlim=(0, largest), ylim=(-0.02 * largest, largest))
     axes.set_xlabel("true change of a target, root mean square, % of its range")
@@ -220,5 +220,6 @@ def _numbers(changes: Sequence[tuple[str, Change]]) -> str:
         summary(subjects, [getattr(one, number) for _, one in changes])["mean"] for number in ("share", "agreement")
     )
     # neither is defined where nothing changed, agreement also where nothing is forecast
-    parts = (("share", share, "{:.0%}"), ("agreement", agreement, "{:.2f}"))
+    percent = None if share is None else 100 * share
+    parts = (("share", percent, "{:.0f} %"), ("agreement", agreement, "{:.2f}"))
     return ", ".join(f"{name} {'not defined' if mean is None else form.format(mean)}" for name, mean, form in parts)

@@ -104,7 +104,7 @@ def test_what_the_figure_shows(monkeypatch, tmp_path):
     (points,) = targets.collections
     x, y = points.get_offsets().T
     np.testing.assert_allclose(y, 0.5 * x)
-    assert "share 50%, agreement 1.00" in points.get_label().replace(" %", "%")
+    assert "share 50 %, agreement 1.00" in points.get_label()
     plt.close(figure)
 
 

@@ -31,7 +31,7 @@ from longflow.report.drawing import save
 from longflow.tasks.forecast.context import DEFAULT_RULE, choose_contexts
 from longflow.tasks.forecast.pairs import ForecastPrediction
 from longflow.tasks.forecast.shrinkage import given_of_pair
-from longflow.tasks.forecast.windows import batch_of_patches
+from longflow.tasks.forecast.windows import batch_of_patches, expected_recurrence
 
 #: scans, and flow steps, that are shown at most
 MOST_SHOWN = 5
@@ -115,12 +115,14 @@ def flow_of_target(comparison: Comparison, run: Run, pair: ForecastPrediction) -
     )
     prepared = prepare_volumes(raw, plans, comparison.configuration)
     tile = method.configuration.tile
-    images, _ = pad_to_tile(np.asarray(prepared.images[...], dtype=np.float32), tile, "edge")
+    whole = np.asarray(prepared.images[...], dtype=np.float32)
+    expected = expected_recurrence(method, whole[:-1], times)
+    images, _ = pad_to_tile(whole, tile, "edge")
     z, y, x = patch_of_change(images[-1] - images[-2], tile)
     *context, target = images[..., z, y, x]
     flat = len(method.configuration.patch_size) == 2
     scans = torch.from_numpy(np.stack(context))[None].to(models.device)
-    batch = batch_of_patches(scans.squeeze(-3) if flat else scans, times, plans).to(models.device)
+    batch = batch_of_patches(scans.squeeze(-3) if flat else scans, times, plans, expected).to(models.device)
     with autocast(models.device):
         path = method.path(batch, keep=True)
 
@@ -185,7 +187,9 @@ def velocity_figure(flow: Flow, path: Path, time_unit: str) -> None:
     figure, axes = _panels(max(len(scans), len(steps)) + 1, target.shape[0] * height / (target.shape[1] * width))
     for axis, scan in zip(axes.T[-1 - len(scans) : -1], scans, strict=True):
         axis[0].imshow(stacks[0, scan], **grey)
-        axis[0].set_title(f"{flow.before[scan]:.4g} {time_unit} before", fontsize=9)
+        # where scans repeat, cronos expects one at the target time, as a further scan
+        title = f"{flow.before[scan]:.4g} {time_unit} before" if flow.before[scan] > 0 else "expected scan"
+        axis[0].set_title(title, fontsize=9)
         shown = axis[1].imshow(target - stacks[0, scan], **colours)
         _overlay(axis[2], stacks[0, scan], velocities[0, scan], grey, colours)
         axis[2].set_title(f"cosine {_cosine(flow.velocities[0, scan], flow.target - flow.stacks[0, scan])}", fontsize=9)

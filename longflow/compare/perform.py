@@ -188,13 +188,8 @@ def measure(
 
     :raises DataError: a forecast, a reference or a context scan is missing.
     """
-    targets, out = comparison.targets[run.fold], comparison.predictions(run)
-    forecasts = [
-        replace(one, subject=targets.subjects[one.case])
-        for one in forecasts_of_folder(out, description)
-        if one.case in targets.subjects
-    ]
-    pairs, without_reference = find_pairs(forecasts, [targets.folder, *targets.references], description)
+    out = comparison.predictions(run)
+    pairs, without_reference = pairs_of(comparison, run, description)
     if without_reference:
         logger.warning(
             "%d targets have no acquired scan and are excluded: %s",
@@ -204,6 +199,22 @@ def measure(
     known = rows_of_rungs(comparison, run, pairs, description)
     own = evaluate_pairs(pairs, progress=progress, step=None if known else STEP)
     write_csv(columns(), own + known, out / METRICS_CSV, exact=True)
+
+
+def pairs_of(
+    comparison: Comparison, run: Run, description: DatasetDescription
+) -> tuple[list[ForecastPrediction], list[str]]:
+    """List the forecasts of a run that have a reference, with their files; and the cases of the others.
+
+    :raises DataError: a forecast or a context scan is missing, or no forecast has a reference.
+    """
+    targets = comparison.targets[run.fold]
+    forecasts = [
+        replace(one, subject=targets.subjects[one.case])
+        for one in forecasts_of_folder(comparison.predictions(run), description)
+        if one.case in targets.subjects
+    ]
+    return find_pairs(forecasts, [targets.folder, *targets.references], description)
 
 
 def rows_of_rungs(

@@ -99,6 +99,8 @@ def draw_results(
     if study and study.axis:
         _draw_study(comparison, measured, study)
         drawn.append("study.png")
+    if study and study.draw:
+        drawn += study.draw(comparison, [outcome.run for outcome in outcomes if outcome.rows])
     if curves := learning_curves(comparison, outcomes):
         learning_figure(curves, validation_lci(comparison, outcomes), paths.figure("learning"))
         drawn.append("learning.png")

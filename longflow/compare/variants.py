@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 from longflow.errors import ConfigurationError, unknown_name
 
 if TYPE_CHECKING:
+    from longflow.compare.comparison import Comparison, Run
     from longflow.methods.method import Method, Options
+    from longflow.plans import Solver
 
 #: function evaluations of CRONOS table 6
 EVALUATIONS = (1, 5, 10, 100, 200)
@@ -39,7 +41,7 @@ class Variant:
     name: str
     method: str
     options: "Options" = field(default_factory=dict)
-    solver: str | None = None
+    solver: "Solver | None" = None
     steps: int | None = None
     reduction: str | None = None
     hidden: str | None = None
@@ -105,6 +107,7 @@ class Study:
     :param axis: name of ``Variant.x``; empty where the study has no figure.
     :param hides: whether it hides context scans; all targets then need the same number of them.
     :param logarithmic: whether the axis is.
+    :param draw: draws figures of finished runs; returns the names of the files. None where ``axis`` says it all.
     """
 
     title: str
@@ -114,6 +117,7 @@ class Study:
     axis: str = ""
     hides: bool = False
     logarithmic: bool = False
+    draw: "Callable[[Comparison, Sequence[Run]], list[str]] | None" = None
 
 
 def _masking(method: str, settings: StudySettings) -> list[Variant]:
@@ -201,6 +205,30 @@ def _time(method: str, settings: StudySettings) -> list[Variant]:
     ]
 
 
+def _change(method: str, settings: StudySettings) -> list[Variant]:
+    """Take the method as it is; what it forecasts is looked at."""
+    return [Variant(method, method)]
+
+
+def _velocity(method: str, settings: StudySettings) -> list[Variant]:
+    """Take the method as it is; its velocity is looked at."""
+    if not hasattr(_method(method), "path"):
+        raise ConfigurationError(f"The method '{method}' transports no images: it has no velocity to show.")
+    return [Variant(method, method)]
+
+
+def _draw_changes(comparison: "Comparison", runs: "Sequence[Run]") -> list[str]:
+    from longflow.compare.changes import draw_changes
+
+    return draw_changes(comparison, runs)
+
+
+def _draw_velocities(comparison: "Comparison", runs: "Sequence[Run]") -> list[str]:
+    from longflow.compare.velocities import draw_velocities
+
+    return draw_velocities(comparison, runs)
+
+
 STUDIES: dict[str, Study] = {
     "masking": Study(
         title="hiding the earliest or the latest context scans",
@@ -252,6 +280,20 @@ STUDIES: dict[str, Study] = {
         source="CRONOS table 9",
         methods=("cronos",),
         variants=_time,
+    ),
+    "change": Study(
+        title="how much of an image changes until the target, and how much of it is forecast",
+        source="TFM figure 7",
+        methods=("cronos",),
+        variants=_change,
+        draw=_draw_changes,
+    ),
+    "velocity": Study(
+        title="the learned velocity, drawn over the scans of a subject",
+        source="CRONOS figure 5",
+        methods=("cronos",),
+        variants=_velocity,
+        draw=_draw_velocities,
     ),
 }
 

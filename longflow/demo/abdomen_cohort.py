@@ -13,8 +13,14 @@ from longflow.demo.abdomen import (
     draw_patient,
     voxel_spacing,
 )
-from longflow.demo.writing import PhantomScan, centred_geometry, write_cohort_dataset
-from longflow.reading import read_json
+from longflow.demo.writing import (
+    PhantomScan,
+    centred_geometry,
+    cohort_settings,
+    stored_seed,
+    subject_seed,
+    write_cohort_dataset,
+)
 
 DATASET_NAME = "Dataset902_AbdomenPhantom"
 
@@ -37,13 +43,7 @@ def write_abdomen_cohort(
     :param breathing: factor of the displacement between the phases; 3 gives a cohort that needs ``longflow_register``.
     :raises DataError: the folder holds a cohort drawn with other settings.
     """
-    settings = {
-        "subjects": subjects,
-        "test_subjects": test_subjects,
-        "seed": seed,
-        "shape": list(shape),
-        "breathing": breathing,
-    }
+    settings = cohort_settings(subjects, test_subjects, seed, shape, breathing=breathing)
     description = DatasetDescription(
         channel_names={"0": "CT"},
         file_ending=".nii.gz",
@@ -54,7 +54,7 @@ def write_abdomen_cohort(
     )
     geometry = centred_geometry(shape, voxel_spacing(shape))  # x to the patient's left, y to the back, z up
     patients = {
-        f"abdomen{number:03d}": draw_patient(1000 * seed + number) for number in range(subjects + test_subjects)
+        f"abdomen{number:03d}": draw_patient(subject_seed(seed, number)) for number in range(subjects + test_subjects)
     }
 
     def draw(number: int) -> Iterator[PhantomScan]:
@@ -73,4 +73,4 @@ def write_abdomen_cohort(
 
 def cohort_patient(folder: Path, name: str) -> Patient:
     """Draw the patient of a cohort again. :param name: as in ``scans.csv``."""
-    return draw_patient(1000 * read_json(folder / "dataset.json")["phantom"]["seed"] + int(name[len("abdomen") :]))
+    return draw_patient(stored_seed(folder, name))

@@ -8,7 +8,13 @@ import numpy as np
 
 from longflow.data.dataset import DatasetDescription, Scan
 from longflow.demo.brain import BRAIN_SHAPE, LABELS, Patient, brain_scan, draw_patient, true_volumes, voxel_spacing
-from longflow.demo.writing import PhantomScan, centred_geometry, write_cohort_dataset
+from longflow.demo.writing import (
+    PhantomScan,
+    centred_geometry,
+    cohort_settings,
+    subject_seed,
+    write_cohort_dataset,
+)
 
 DATASET_NAME = "Dataset901_BrainPhantom"
 #: years that a series of visits covers
@@ -32,18 +38,12 @@ def write_brain_cohort(
     :param visits: fewest and most scans of a subject.
     :raises DataError: the folder holds a cohort drawn with other settings.
     """
-    settings = {
-        "subjects": subjects,
-        "test_subjects": test_subjects,
-        "seed": seed,
-        "shape": list(shape),
-        "visits": list(visits),
-    }
+    settings = cohort_settings(subjects, test_subjects, seed, shape, visits=list(visits))
     description = DatasetDescription(
         channel_names={"0": "FLAIR"}, file_ending=".nii.gz", time_unit="years", labels=dict(LABELS), task="segment"
     )
     geometry = centred_geometry(shape, voxel_spacing(shape))  # visits of a phantom are aligned
-    patients = [draw_patient(1000 * seed + number) for number in range(subjects + test_subjects)]
+    patients = [draw_patient(subject_seed(seed, number)) for number in range(subjects + test_subjects)]
     series = [_visits(f"brain{number:03d}", patient, visits) for number, patient in enumerate(patients)]
 
     def draw(number: int) -> Iterator[PhantomScan]:

@@ -9,8 +9,14 @@ from longflow.data.dataset import DatasetDescription, Scan
 from longflow.data.images import Geometry
 from longflow.demo.law import Subject, draw_subject
 from longflow.demo.phantom import DEMO_SHAPE, LABELS, phantom_scan, voxel_spacing
-from longflow.demo.writing import PhantomScan, write_cohort_dataset
-from longflow.reading import read_json
+from longflow.demo.writing import (
+    PhantomScan,
+    cohort_settings,
+    rows_of_subject,
+    stored_seed,
+    subject_seed,
+    write_cohort_dataset,
+)
 
 DATASET_NAME = "Dataset900_Phantom"
 #: horizons of the targets, in heartbeats after the last context scan: a near and a far one
@@ -35,25 +41,16 @@ def write_cohort(
     :param scans: fewest and most scans of a subject, targets included.
     :raises DataError: the folder holds a cohort drawn with other settings.
     """
-    settings = {
-        "subjects": subjects,
-        "test_subjects": test_subjects,
-        "seed": seed,
-        "shape": list(shape),
-        "scans": list(scans),
-    }
+    settings = cohort_settings(subjects, test_subjects, seed, shape, scans=list(scans))
     description = DatasetDescription(
         channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="ms", labels=dict(LABELS), task="forecast"
     )
 
     def draw(number: int) -> Iterator[PhantomScan]:
-        name, subject = f"phantom{number:03d}", draw_subject(_seed(seed, number))
-        is_test = number >= subjects
+        subject, is_test = draw_subject(subject_seed(seed, number)), number >= subjects
         context, targets = held_out_times(subject, scans) if is_test else (scan_times(subject, scans), [])
-        for index, time in enumerate(context):
-            yield heart_scan(subject, time, Scan(f"{name}_{index:02d}", name, time, ()), shape)
-        for time, reach in zip(targets, ("near", "far"), strict=False):
-            yield heart_scan(subject, time, Scan(f"{name}_{reach}", name, time, ()), shape, is_target=True)
+        for scan, is_target in rows_of_subject(f"phantom{number:03d}", context, targets):
+            yield heart_scan(subject, scan.time, scan, shape, is_target)
 
     write_cohort_dataset(folder, description, settings, draw)
 
@@ -109,8 +106,4 @@ def subject_geometry(subject: Subject, shape: tuple[int, int, int]) -> Geometry:
 
 def cohort_subject(folder: Path, name: str) -> Subject:
     """Draw the subject of a cohort again. :param name: as in ``scans.csv``."""
-    return draw_subject(_seed(read_json(folder / "dataset.json")["phantom"]["seed"], int(name.removeprefix("phantom"))))
-
-
-def _seed(seed: int, number: int) -> int:
-    return 1000 * seed + number
+    return draw_subject(stored_seed(folder, name))

@@ -18,7 +18,7 @@ import numpy as np
 from longflow.data.dataset import DatasetDescription, Scan
 from longflow.demo.cohort import heart_scan
 from longflow.demo.law import Subject, draw_subject
-from longflow.demo.writing import PhantomScan, write_cohort_dataset
+from longflow.demo.writing import PhantomScan, cohort_settings, subject_seed, write_cohort_dataset
 
 WITH_TIMES, WITHOUT_TIMES = "Dataset903_OnlyTime", "Dataset904_OnlyOrder"
 
@@ -50,18 +50,12 @@ def write_only_time(
     :param shape: (z, y, x) voxels.
     :raises DataError: the folder holds a cohort drawn with other settings.
     """
-    settings = {
-        "timestamps": timestamps,
-        "subjects": subjects,
-        "test_subjects": test_subjects,
-        "seed": seed,
-        "shape": list(shape),
-    }
+    settings = cohort_settings(subjects, test_subjects, seed, shape, timestamps=timestamps)
     unit = "ms" if timestamps else "frames"
     description = DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit=unit, task="forecast")
 
     def draw(number: int) -> Iterator[PhantomScan]:
-        name, subject = f"heart{number:03d}", equal_heart(1000 * seed + number)
+        name, subject = f"heart{number:03d}", equal_heart(subject_seed(seed, number))
         for index, moment in enumerate(moments(subject)):
             scan = Scan(f"{name}_{index}", name, moment if timestamps else float(index), ())
             is_target = number >= subjects and index == 2

@@ -5,10 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from longflow.data.dataset import DatasetDescription, Scan
+from longflow.data.dataset import DatasetDescription
 from longflow.demo.visits import LABELS, VISITS_SHAPE, VisitSubject, draw_visit_subject, visit_scan, visit_spacing
-from longflow.demo.writing import PhantomScan, centred_geometry, write_cohort_dataset
-from longflow.reading import read_json
+from longflow.demo.writing import (
+    PhantomScan,
+    centred_geometry,
+    cohort_settings,
+    rows_of_subject,
+    stored_seed,
+    subject_seed,
+    write_cohort_dataset,
+)
 
 DATASET_NAME = "Dataset903_Visits"
 #: days between visits
@@ -40,28 +47,19 @@ def write_visits_cohort(
     :param shared: whether all visits have the same intensity units.
     :raises DataError: the folder holds a cohort drawn with other settings.
     """
-    settings = {
-        "subjects": subjects,
-        "test_subjects": test_subjects,
-        "seed": seed,
-        "shape": list(shape),
-        "visits": list(visits),
-        "shared_units": shared,
-    }
+    further = {"visits": list(visits), "shared_units": shared}
+    settings = cohort_settings(subjects, test_subjects, seed, shape, **further)
     description = DatasetDescription(
         channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="days", labels=dict(LABELS), task="forecast"
     )
     geometry = centred_geometry(shape, visit_spacing(shape))  # visits of a phantom are aligned
 
     def draw(number: int) -> Iterator[PhantomScan]:
-        name, subject = f"visits{number:03d}", draw_visit_subject(1000 * seed + number)
+        subject = draw_visit_subject(subject_seed(seed, number))
         context, targets = visit_times(subject, visits)
-        rows = [(f"{name}_{index:02d}", time, False) for index, time in enumerate(context)]
-        if number >= subjects:
-            rows += [(f"{name}_{reach}", time, True) for reach, time in zip(("near", "far"), targets, strict=True)]
-        for case, time, is_target in rows:
-            image, label = visit_scan(subject, time, shape, shared)
-            yield PhantomScan(Scan(case, name, time, ()), image, geometry, label, is_target)
+        for scan, is_target in rows_of_subject(f"visits{number:03d}", context, targets if number >= subjects else []):
+            image, label = visit_scan(subject, scan.time, shape, shared)
+            yield PhantomScan(scan, image, geometry, label, is_target)
 
     write_cohort_dataset(folder, description, settings, draw)
 
@@ -81,5 +79,4 @@ def visit_times(subject: VisitSubject, visits: tuple[int, int]) -> tuple[list[fl
 
 def visits_subject(folder: Path, name: str) -> VisitSubject:
     """Draw the subject of a cohort again. :param name: as in ``scans.csv``."""
-    seed = read_json(folder / "dataset.json")["phantom"]["seed"]
-    return draw_visit_subject(1000 * seed + int(name.removeprefix("visits")))
+    return draw_visit_subject(stored_seed(folder, name))

@@ -1,8 +1,9 @@
 """Write phantom subjects as a raw dataset; all demos share this."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import ascii_letters
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from longflow.data.images import Geometry, write_volume
 from longflow.errors import DataError
 from longflow.files import write_csv
 from longflow.reading import read_json
+
+#: names of the targets of a held-out subject, by horizon
+REACHES = ("near", "far")
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,40 @@ class PhantomScan:
     geometry: Geometry
     label: np.ndarray | None = None
     is_target: bool = False
+
+
+def cohort_settings(
+    subjects: int, test_subjects: int, seed: int, shape: tuple[int, int, int], **further: Any
+) -> dict[str, Any]:
+    """Return the settings of a cohort as dataset.json stores them.
+
+    :param further: of this kind of cohort, JSON-ready.
+    """
+    return {"subjects": subjects, "test_subjects": test_subjects, "seed": seed, "shape": list(shape), **further}
+
+
+def subject_seed(seed: int, number: int) -> int:
+    """Return the seed of a subject. :param seed: of the cohort. :param number: of the subject."""
+    return 1000 * seed + number
+
+
+def stored_seed(folder: Path, name: str) -> int:
+    """Return the seed of a subject of a written cohort. :param name: as in ``scans.csv``: letters and a number."""
+    number = int(name.lstrip(ascii_letters))
+    return subject_seed(read_json(folder / "dataset.json")["phantom"]["seed"], number)
+
+
+def rows_of_subject(name: str, context: Sequence[float], targets: Sequence[float]) -> Iterator[tuple[Scan, bool]]:
+    """Name the scans of a subject: ``name_00``, ``name_01`` ..., and of its targets ``name_near`` and ``name_far``.
+
+    :param context: times of the scans.
+    :param targets: times of the targets; none where the subject is for training.
+    :returns: rows of the table, and whether each is a target.
+    """
+    for index, time in enumerate(context):
+        yield Scan(f"{name}_{index:02d}", name, time, ()), False
+    for time, reach in zip(targets, REACHES, strict=False):
+        yield Scan(f"{name}_{reach}", name, time, ()), True
 
 
 def write_cohort_dataset(

@@ -10,11 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from longflow.errors import DataError
 from longflow.importers.registry import Importer, flag
-from longflow.importers.scans import Blend, ImportedDataset, ImportedScan
+from longflow.importers.scans import ImportedDataset, ImportedScan, resampled
 from longflow.reading import read_text
 
 LABELS = ("right ventricle", "myocardium", "left ventricle")
@@ -145,7 +143,7 @@ def resampled_scans_of_patient(folder: Path, time: str) -> list[ImportedScan]:
     subject, diastole, systole, count = folder.name, info["ED"], info["ES"], info["NbFrame"]
     cine = folder / f"{subject}_4d.nii.gz"
     last = systole if systole > diastole else systole + count
-    blends = _resampled([(number - 1) % count for number in range(diastole, last + 1)])
+    blends = resampled([(number - 1) % count for number in range(diastole, last + 1)], RESAMPLED)
     scans = []
     for step in range(1, RESAMPLED + 1) if cine.is_file() else (1, RESAMPLED):
         moment = {1: "ED", RESAMPLED: "ES"}.get(step, "")
@@ -160,18 +158,6 @@ def resampled_scans_of_patient(folder: Path, time: str) -> list[ImportedScan]:
         )
         scans.append(_described(scan, folder, info, moment))
     return scans
-
-
-def _resampled(frames: list[int]) -> list[Blend]:
-    """Return 12 volumes, evenly spaced from the first frame to the last; those two are the frames themselves."""
-    from scipy.ndimage import zoom  # the help of longflow_import does not wait for it
-
-    weights = zoom(np.eye(len(frames)), (RESAMPLED / len(frames), 1))
-    blends = []
-    for row in weights.round(9):
-        used = np.flatnonzero(row)
-        blends.append(Blend(tuple(frames[place] for place in used), tuple(row[used].tolist())))
-    return blends
 
 
 def _described(scan: ImportedScan, folder: Path, info: dict[str, int | str], moment: str) -> ImportedScan:

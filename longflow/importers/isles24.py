@@ -10,13 +10,14 @@ infarct mask, which is days and a therapy later and in other units.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.importers.nifti4d import frames_of_header, has_times, times_of_headers
 from longflow.importers.registry import Importer, flag
-from longflow.importers.scans import ImportedDataset, ImportedScan, Space, times_of_scans
+from longflow.importers.scans import ImportedDataset, ImportedScan, Space, resampled, times_of_scans
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Options:
 
     :param space: "native": the series as acquired (thick slices); "registered": on the grid of the native CT.
     :param every: 2 keeps every other volume, as TFM (section 3.1) did.
+    :param volumes: to which each series is resampled in time, as the released code of both does (32); 0: as acquired.
     """
 
     space: Space = field(
@@ -47,6 +49,14 @@ class Options:
         ),
     )
     every: int = field(default=1, metadata=flag("keep every N-th volume (default: 1; TFM: 2)", type=int, metavar="N"))
+    volumes: int = field(
+        default=0,
+        metadata=flag(
+            "resample each series to N volumes, as the released code of CRONOS and TFM does (32); default: as acquired",
+            type=int,
+            metavar="N",
+        ),
+    )
 
 
 def read(source: Path, options: Options) -> ImportedDataset:
@@ -59,6 +69,10 @@ def read(source: Path, options: Options) -> ImportedDataset:
     """
     if options.every < 1:
         raise ConfigurationError(f"--every {options.every}: expected 1 (all volumes), 2 (every other one), ...")
+    if options.volumes and (options.volumes < 2 or options.every > 1):
+        raise ConfigurationError(
+            f"--volumes {options.volumes} --every {options.every}: expected --volumes of 2 or more, without --every."
+        )
     files, excluded = series_of_folder(source, options.space)
     scans: list[ImportedScan] = []
     assumed = []
@@ -72,10 +86,7 @@ def read(source: Path, options: Options) -> ImportedDataset:
         else:
             times = [SECONDS_BETWEEN_VOLUMES * frame for frame in range(count)]
             assumed.append(subject)
-        scans += [
-            ImportedScan(f"{subject}_frame{frame:03d}", subject, times[frame], path, frame)
-            for frame in range(0, count, options.every)
-        ]
+        scans += scans_of_series(subject, path, times, options)
     if not scans:
         raise DataError(f"No perfusion series of {source} has two volumes to keep: {first_few(excluded)}.")
     if assumed:
@@ -89,10 +100,39 @@ def read(source: Path, options: Options) -> ImportedDataset:
         scans,
         time_unit="s",
         channel="CTP",
-        settings={"space": options.space, "every": options.every, "times": times_of_scans(scans)},
+        settings={
+            "space": options.space,
+            "every": options.every,
+            **({"volumes": options.volumes} if options.volumes else {}),
+            "times": times_of_scans(scans),
+        },
         about={"reference": REFERENCE, "licence": "CC BY-NC-SA 4.0"},
         excluded=excluded,
     )
+
+
+def scans_of_series(subject: str, path: Path, times: Sequence[float], options: Options) -> list[ImportedScan]:
+    """List the scans of a series: its volumes, every N-th of them, or those that it is resampled to.
+
+    The released code resamples in time by cubic splines (``scipy.ndimage.zoom``), from the first volume to the last.
+
+    :param times: of the volumes, in seconds.
+    :returns: in order of time; resampled ones are ``{subject}_step00`` ...
+    """
+    if not options.volumes:
+        return [
+            ImportedScan(f"{subject}_frame{frame:03d}", subject, times[frame], path, frame)
+            for frame in range(0, len(times), options.every)
+        ]
+    import numpy as np  # the help of longflow_import does not wait for it
+
+    blends = resampled(range(len(times)), options.volumes)
+    places = np.linspace(0, len(times) - 1, options.volumes)
+    of_steps = np.interp(places, range(len(times)), times).round(6).tolist()
+    return [
+        ImportedScan(f"{subject}_step{step:02d}", subject, time, path, blend)
+        for step, (time, blend) in enumerate(zip(of_steps, blends, strict=True))
+    ]
 
 
 def series_of_folder(source: Path, space: Space) -> tuple[dict[str, Path], list[str]]:

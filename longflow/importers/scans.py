@@ -26,6 +26,26 @@ class Blend(NamedTuple):
     weights: tuple[float, ...]
 
 
+def resampled(frames: Sequence[int], number: int) -> list[Blend]:
+    """Return volumes that are evenly spaced from the first of some frames to the last; those two are frames themselves.
+
+    They lie on cubic splines through the frames, as in the released code of TFM and CRONOS (``scipy.ndimage.zoom``).
+
+    :param frames: numbers of the frames, in order of time.
+    :param number: of volumes.
+    """
+    # the help of longflow_import does not wait for these
+    import numpy as np
+    from scipy.ndimage import zoom
+
+    weights = zoom(np.eye(len(frames)), (number / len(frames), 1))
+    blends = []
+    for row in weights.round(9):
+        used = np.flatnonzero(row)
+        blends.append(Blend(tuple(frames[place] for place in used), tuple(row[used].tolist())))
+    return blends
+
+
 @dataclass(frozen=True)
 class ImportedScan:
     """Where a scan comes from and what it becomes.

@@ -105,6 +105,8 @@ class Method(nn.Module):
         self.stage = 0
         #: by which predictions are made where none is requested; with trained weights, the one that chose them
         self.reduction = self.reductions[0] if self.reductions else ""
+        #: largest share of a prediction's voxels at which predicted motion folds, since it was last set to 0
+        self.folded = 0.0
         #: file of the weights, for messages; None where they were not read
         self.file: Path | None = None
 

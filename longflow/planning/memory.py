@@ -16,6 +16,7 @@ from contextlib import nullcontext
 
 import torch
 
+from longflow.methods.method import Options
 from longflow.methods.registry import build_method, method_class, samples_of
 from longflow.networks.precision import channels_last
 from longflow.plans import Plans
@@ -96,6 +97,7 @@ def training_memory(
     device: str = "cpu",
     bf16: bool = False,
     batch_size: int | None = None,
+    options: Options | None = None,
 ) -> float:
     """Estimate the peak of a training step on its device, in bytes; 0 for a method that does not train.
 
@@ -106,6 +108,7 @@ def training_memory(
     :param batch_size: None: the configuration's.
     :param method: name on the command line.
     :param configuration: name of one of the plans' configurations.
+    :param options: of the method that differ from its defaults.
     :returns: bytes.
     """
     kind = method_class(method)
@@ -116,7 +119,7 @@ def training_memory(
     plan = plans.configuration(configuration)
     peaks = []
     with fake_tensors(), LiveBytes(device) as memory:
-        model = build_method(method, plans, configuration)
+        model = build_method(method, plans, configuration, options)
         for parameter in model.parameters():
             if parameter.ndim == 2 + plan.network.dimensions:  # as longflow/training/run.py arranges them
                 parameter.data = parameter.contiguous(memory_format=channels_last(plan.network.dimensions))

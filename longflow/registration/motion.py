@@ -10,10 +10,10 @@ the motion goes on (f = 1: the same motion again). exp is computed by scaling an
 2006), so that it does not fold for large f, up to discretisation; folds are counted by the Jacobian determinant.
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -21,8 +21,6 @@ from skimage.registration import optical_flow_ilk
 
 from longflow.registration.deformable import normalised, on_grid, transform_of_field
 from longflow.registration.linear import block_of
-
-logger = logging.getLogger(__name__)
 
 #: voxels along the longest axis that motion is estimated at: the first that leaves at most MOST_VOXELS
 RESOLUTIONS = (256, 192, 128, 96, 64)
@@ -35,6 +33,17 @@ THICK = 3.0
 STEP = 0.5
 #: voxels that a step of the exponential moves at most
 _SMALL = 0.5
+
+
+class Carried(NamedTuple):
+    """A scan, carried on by a motion.
+
+    :param scan: (channels, z, y, x), float32.
+    :param folded: share of voxels at which the motion folds: what is there is not anatomy.
+    """
+
+    scan: np.ndarray
+    folded: float
 
 
 def motion_between(before: np.ndarray, last: np.ndarray, spacing: Sequence[float]) -> sitk.Image:
@@ -134,22 +143,17 @@ def folded_voxels(displacement: sitk.Image) -> int:
     return int((sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(displacement)) <= 0).sum())
 
 
-def carried_on(last: np.ndarray, velocity: sitk.Image, factor: float) -> np.ndarray:
-    """Carry a scan on by a motion; a fold is warned of.
+def carried_on(last: np.ndarray, velocity: sitk.Image, factor: float) -> Carried:
+    """Carry a scan on by a motion.
 
     :param last: (channels, z, y, x), on the grid of ``velocity``.
     :param velocity: of :func:`motion_between`.
     :param factor: share of the motion by which it goes on.
-    :returns: float32, like ``last``; voxels that do not move are bit-identical.
+    :returns: the scan, whose voxels that do not move are bit-identical.
     """
     displacement = exponential(velocity, factor)
-    if folds := folded_voxels(displacement):
-        logger.warning(
-            "motion: the last motion, continued %.3g times, folds in %d of %d voxels: what is forecast there is not "
-            "anatomy. The scans may be too far apart in time, or not aligned (longflow_register).",
-            *(factor, folds, math.prod(displacement.GetSize())),
-        )
     moves = (sitk.GetArrayViewFromImage(displacement) != 0).any(axis=-1)
     spacing = velocity.GetSpacing()[::-1]
     warped = [sitk.GetArrayFromImage(_at(as_image(channel, spacing), displacement)) for channel in last]
-    return np.where(moves, np.stack(warped), last).astype(np.float32, copy=False)
+    scan = np.where(moves, np.stack(warped), last).astype(np.float32, copy=False)
+    return Carried(scan, folded_voxels(displacement) / math.prod(displacement.GetSize()))

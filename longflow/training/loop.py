@@ -25,6 +25,7 @@ from longflow.training.cost import record_cost
 from longflow.training.distributed import Processes
 from longflow.training.loader import training_batches
 from longflow.training.logbook import EpochRecord, Logbook
+from longflow.training.memory import warn_of_memory
 from longflow.training.run import OnActivity, Run, State, Stopped, set_up_run, step_of
 from longflow.training.scoring import may_validate, must_probe, predict_out_of_fold, probe, validate
 from longflow.training.splits import cohorts_of_fold
@@ -93,6 +94,8 @@ def train_fold(
 
 def _begin(job: FoldJob, processes: Processes, validation: Validation, start: Start, overwrite: bool) -> Run:
     """Set up a run and write its settings."""
+    if processes.first:
+        warn_of_memory(job, processes.device)
     run = set_up_run(job, processes, validation)
     if job.plans.covariates and not run.method.uses_covariates and processes.first:
         names = ", ".join(covariate.name for covariate in job.plans.covariates)

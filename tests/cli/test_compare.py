@@ -80,6 +80,14 @@ def test_it_announces_its_steps_and_folders(play, dataset, capsys):
     assert code == 0 and player.ran == [] and "of 3" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("study", "file"), [("change", "change.png"), ("velocity", "velocity_cronos.png")])
+def test_studies_that_draw_figures_of_their_own(play, dataset, capsys, study, file):
+    code, player = play("--study", study, "--iterations", 3)
+    assert code == 0 and player.names() == ["predict", "train", "predict"]
+    assert f", {file}, learning.png in " in " ".join(capsys.readouterr().out.split())
+    assert (dataset.comparison(f"{study}_3_iterations").folder / file).stat().st_size > 1000
+
+
 def test_models_of_the_standard_results_are_named(play, dataset, capsys):
     trained(dataset, dataset.results.parent)
     code, player = play("-m", "cronos", "--iterations", 3)

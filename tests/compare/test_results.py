@@ -77,6 +77,19 @@ def test_the_figure_of_a_study(found):
     assert (comparison.paths.folder / "study.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("study", "draws"), [("change", "changes.draw_changes"), ("velocity", "velocities.draw_velocities")]
+)
+def test_a_study_that_draws_figures_of_its_own_gets_the_runs_with_results(found, monkeypatch, study, draws):
+    comparison, outcomes = found
+    drawn_of = []
+    monkeypatch.setattr(f"longflow.compare.{draws}", lambda _, runs: drawn_of.append(runs) or ["one.csv", "one.png"])
+    outcomes = [Outcome(outcomes[0].run, failure="it broke"), *outcomes[1:]]
+    names = draw_results(comparison, outcomes, write_results(comparison, outcomes), STUDIES[study])
+    assert names[-3:] == ["one.csv", "one.png", "learning.png"]
+    assert drawn_of == [[outcome.run for outcome in outcomes[1:]]]
+
+
 def test_learning_curves_of_every_training_once(found):
     comparison, outcomes = found
     curves = learning_curves(comparison, outcomes)

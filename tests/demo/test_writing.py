@@ -5,7 +5,16 @@ import pytest
 
 from longflow.data.dataset import DatasetDescription, Scan, series_of_folder, training_series
 from longflow.data.images import read_scan
-from longflow.demo.writing import PhantomScan, centred_geometry, is_written, write_cohort_dataset
+from longflow.demo.writing import (
+    PhantomScan,
+    centred_geometry,
+    cohort_settings,
+    is_written,
+    rows_of_subject,
+    stored_seed,
+    subject_seed,
+    write_cohort_dataset,
+)
 from longflow.errors import DataError
 from longflow.reading import read_json
 
@@ -58,3 +67,17 @@ def test_the_middle_of_the_grid_is_the_origin():
     geometry = centred_geometry(SHAPE, (3, 2, 1))
     assert geometry.size == (4, 3, 2) and geometry.spacing == (1, 2, 3)
     assert geometry.origin == (-1.5, -2, -1.5)
+
+
+def test_a_subject_of_a_written_cohort_has_the_seed_that_it_was_drawn_with(tmp_path):
+    settings = cohort_settings(1, 1, 7, SHAPE, visits=[2, 3])
+    assert settings == {"subjects": 1, "test_subjects": 1, "seed": 7, "shape": [2, 3, 4], "visits": [2, 3]}
+    write_cohort_dataset(tmp_path, DESCRIPTION, settings, draw)
+    assert stored_seed(tmp_path, "phantom012") == subject_seed(7, 12) == 7012
+
+
+def test_rows_of_training_subjects_and_of_held_out_ones():
+    training = list(rows_of_subject("s0", [0.0, 2.5], []))
+    assert training == [(Scan("s0_00", "s0", 0.0, ()), False), (Scan("s0_01", "s0", 2.5, ()), False)]
+    *_, near, far = rows_of_subject("s1", [0.0], [3.0, 9.0])
+    assert (near, far) == ((Scan("s1_near", "s1", 3.0, ()), True), (Scan("s1_far", "s1", 9.0, ()), True))

@@ -3,6 +3,7 @@ import logging
 import nibabel
 import numpy as np
 import pytest
+from scipy.ndimage import zoom
 
 from longflow.data.dataset import read_description, read_rows
 from longflow.errors import ConfigurationError, DataError, NotFoundError
@@ -80,6 +81,22 @@ def test_registered_series_and_every_other_volume(source, raw):
     run(source, raw, space="registered", every=2)
     assert times(raw) == [0, 2, 4]
     np.testing.assert_array_equal(voxels(raw, "sub-stroke0004_frame002"), tiny_array(52))
+
+
+def test_a_series_is_resampled_as_the_released_code_does(source, raw):
+    """4 volumes of 6: cubic splines over the whole series, and times that are spread evenly over it."""
+    run(source, raw, volumes=4)
+    assert times(raw) == pytest.approx([0, 5 / 3, 10 / 3, 5], abs=1e-5)
+    expected = zoom(np.stack([tiny_array(frame).astype(float) for frame in range(6)]), (4 / 6, 1, 1, 1))
+    for step in range(4):
+        np.testing.assert_allclose(voxels(raw, f"sub-stroke0001_step{step:02d}"), expected[step], atol=0.51)
+    np.testing.assert_array_equal(voxels(raw, "sub-stroke0001_step03"), tiny_array(5))
+
+
+@pytest.mark.parametrize("options", [{"volumes": 1}, {"volumes": -3}, {"volumes": 32, "every": 2}])
+def test_impossible_numbers_of_volumes(source, raw, options):
+    with pytest.raises(ConfigurationError, match=f"--volumes {options['volumes']} .* of 2 or more, without --every"):
+        run(source, raw, **options)
 
 
 def test_folders_as_other_releases_name_them_and_below_train(tmp_path, raw):

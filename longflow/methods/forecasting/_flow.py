@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from dataclasses import replace
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,34 @@ FREQUENCIES = 16
 
 #: flow steps this far apart are distinguished
 SMALLEST_STEP = 0.05
+
+
+class Evaluation(NamedTuple):
+    """The network's evaluation at one flow step of a prediction.
+
+    :param tau: flow step, 0 to 1.
+    :param stack: X_tau, (batch, places, channels, *spatial).
+    :param velocity: v_theta(X_tau), likewise.
+    """
+
+    tau: float
+    stack: Tensor
+    velocity: Tensor
+
+
+class FlowPath(NamedTuple):
+    """The path of a prediction.
+
+    :param evaluations: in order of tau, one for each function evaluation of the solver.
+    :param end: X_1, (batch, places, channels, *spatial).
+    :param mask: (batch, places), True where a place counts.
+    :param times: of the places, (batch, places), as in the batch.
+    """
+
+    evaluations: list[Evaluation]
+    end: Tensor
+    mask: Tensor
+    times: Tensor
 
 
 class FlowMethod(Method):
@@ -139,13 +167,29 @@ class FlowMethod(Method):
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Integrate the stack to tau = 1 (CRONOS eq. 10) and return both reductions."""
-        batch = self._seen(batch)
+        path = self.path(batch)
+        return reduce_scans(path.end, path.mask)
+
+    def path(self, batch: Batch, keep: bool = False) -> FlowPath:
+        """Integrate the stack to tau = 1.
+
+        :param batch: without target.
+        :param keep: keep the evaluations, which take memory; without it the path has none.
+        """
+        batch, evaluations = self._seen(batch), []
         start, mask = self.stack(batch)
 
         def field(tau: Tensor, stack: Tensor) -> Tensor:
-            return self.velocity(batch, stack, mask, tau.expand(stack.shape[0]))
+            found = self.velocity(batch, stack, mask, tau.expand(stack.shape[0]))
+            if keep:
+                evaluations.append(Evaluation(float(tau), stack, found))
+            return found
 
-        return reduce_scans(integrate(field, start, self.solver, self.steps), mask)
+        return FlowPath(evaluations, integrate(field, start, self.solver, self.steps), mask, self.place_times(batch))
+
+    def place_times(self, batch: Batch) -> Tensor:
+        """Return the times of the places of a stack, (batch, places), as in the batch."""
+        return batch.context_times
 
     def _seen(self, batch: Batch) -> Batch:
         """Keep the context that the option allows; its last scan is always an observed one."""
@@ -195,6 +239,11 @@ class GridFlowMethod(FlowMethod):
             return embedded, occupied
         filled = fill_forward(embedded, occupied) if self.options["filling"] == "locf" else embedded
         return filled, torch.ones_like(occupied)
+
+    def place_times(self, batch: Batch) -> Tensor:
+        """Return the times of the slots, (batch, slots): the last is one spacing before the target."""
+        back = torch.arange(self.grid_length, 0, -1, device=batch.target_time.device)
+        return batch.target_time.unsqueeze(1) - back * self.grid_spacing
 
 
 def with_features(plan: NetworkPlan, first: int) -> NetworkPlan:

@@ -1,6 +1,5 @@
 """CRONOS with a motion head: scans move to the target, and what motion cannot explain is added."""
 
-import logging
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -22,12 +21,8 @@ from longflow.networks.displacement import jacobian_determinant, on_coarse_grid,
 from longflow.networks.motion_unet import MotionUNet
 from longflow.plans import Plans
 
-logger = logging.getLogger(__name__)
-
 #: voxels that an output of 1 moves at most: a wall moves by several voxels, and the outputs begin at zero
 GAIN = 4.0
-#: a prediction with a larger share of folded voxels is warned of
-MOST_FOLDED = 0.001
 
 
 class Stack(NamedTuple):
@@ -131,11 +126,9 @@ class CronosMotion(Method):
         return torch.stack(list(terms.values())).sum()
 
     def predict(self, batch: Batch) -> dict[str, Tensor]:
-        """Return the forecast; warn of motion that folds."""
+        """Return the forecast."""
         made = self.transport(batch)
-        folded = (jacobian_determinant(made.displacement) < 0).float().mean().item()
-        if folded > MOST_FOLDED:
-            logger.warning("The predicted motion folds in %.2f %% of the voxels of a patch.", 100 * folded)
+        self.folded = max(self.folded, (jacobian_determinant(made.displacement) < 0).float().mean().item())
         return {"forecast": made.forecast}
 
     def transport(self, batch: Batch) -> Transported:

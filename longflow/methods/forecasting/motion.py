@@ -45,7 +45,8 @@ class Motion(Method):
         velocity = motion_between(before[0], last[0], self.configuration.spacing)
         horizon = float(batch.target_time[sample]) - present
         warped = carried_on(last, velocity, float(self.options["step"]) * horizon / (present - earlier))
-        return torch.from_numpy(warped).to(batch.context)
+        self.folded = max(self.folded, warped.folded)
+        return torch.from_numpy(warped.scan).to(batch.context)
 
 
 @cache

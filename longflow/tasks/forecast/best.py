@@ -14,6 +14,8 @@ A candidate and an s that were chosen on the same targets they are judged on loo
 whole choice is repeated without each fold in turn and judged on that fold: the ``nested`` figures. What they do not
 undo: each fold's checkpoint was the best of its training on that fold's own targets.
 
+Errors are those in the units in which a forecast is judged (:mod:`longflow.tasks.forecast.units`), as in validation.
+
 All these forecasts are of single folds, but predictions average them all. So at last s is corrected for that
 (:mod:`longflow.tasks.forecast.shrinkage`).
 """
@@ -27,7 +29,6 @@ from typing import Any
 import numpy as np
 
 from longflow.data.dataset import DatasetDescription, read_description
-from longflow.data.images import read_scan
 from longflow.errors import DataError, first_few
 from longflow.evaluation.best import check_references, check_same_cases, comparable_models, member, record_best
 from longflow.evaluation.references import Files, peak_bytes, read_like
@@ -35,9 +36,11 @@ from longflow.files import write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.reading import read_json
+from longflow.tasks.forecast.folds import report_folds
 from longflow.tasks.forecast.ladder import CONTEXT_MEAN, LCI, MOTION, read_given, rung_names, rungs
 from longflow.tasks.forecast.metrics import value_range
 from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction, find_pairs, forecasts_of_folder
+from longflow.tasks.forecast.units import read_reference, with_units
 
 #: the reduction of the baselines, which have only one
 BASELINE_REDUCTION = "forecast"
@@ -88,6 +91,7 @@ class Sums:
     :param rr: (channels,), r.r.
     :param ranges: (channels,), ranges of the target.
     :param voxels: number in one channel.
+    :param folded: largest share of voxels at which ``motion`` folds with one of its steps.
     """
 
     dd: np.ndarray
@@ -95,6 +99,7 @@ class Sums:
     rr: np.ndarray
     ranges: np.ndarray
     voxels: int
+    folded: float = 0.0
 
     def nrmse(
         self, members: Sequence[int], shrinkages: np.ndarray = SHRINKAGES, of_average: float = 1.0
@@ -132,6 +137,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     ladder = rung_names([pair for pair, _ in targets], MOTION_STEPS)
     candidates = all_candidates(sources, ladder)
     sums = sum_targets(targets, ladder, processes, progress)
+    report_folds([(pair.subject, one.folded) for (pair, _), one in zip(targets, sums, strict=True)])
     curves, kept = nrmse_curves(candidates, sums, [pair.subject for pair, _ in targets])
     subjects = [targets[index][0].subject for index in kept]
     of_fold = np.array([targets[index][0].fold for index in kept])
@@ -221,6 +227,7 @@ def collect_targets(
     first = forecasts[sources[0].name]
     pairs, without = find_pairs(list(first.values()), [dataset.raw / "imagesTr"], description)
     check_references(without, dataset.raw / "imagesTr")
+    pairs = with_units(pairs, models, dataset)
     files = [tuple(of_source[pair.label].images for of_source in forecasts.values()) for pair in pairs]
     return sources, list(zip(pairs, files, strict=True))
 
@@ -299,8 +306,10 @@ def sum_targets(
 def sum_target(target: Target, ladder: Sequence[str]) -> Sums:
     """Sum the voxels of one target; its volumes are read once. The rungs but LCI are the last predictions."""
     pair, files_of_sources = target
-    reference = read_scan(pair.reference)
-    of_rungs = dict(rungs(read_given(pair, reference), MOTION_STEPS))
+    reference, folded = read_reference(pair), 0.0
+    of_rungs: dict[str, np.ndarray] = {}
+    for rung in rungs(read_given(pair, reference), MOTION_STEPS):
+        of_rungs[rung.name], folded = rung.forecast, max(folded, rung.folded)
     lci = of_rungs[LCI]
     predictions = [read_like(files, reference, pair.reference[0], OWN_GRID).array for files in files_of_sources]
     predictions += [of_rungs[rung] for rung in ladder[1:]]
@@ -309,7 +318,7 @@ def sum_target(target: Target, ladder: Sequence[str]) -> Sums:
     ]
     dd, dr, rr = (np.stack(parts) for parts in zip(*channels, strict=True))
     ranges = np.array([value_range(channel) for channel in reference.array])
-    return Sums(dd, dr, rr, ranges, reference.array[0].size)
+    return Sums(dd, dr, rr, ranges, reference.array[0].size, folded)
 
 
 def _channel_sums(predictions: list[np.ndarray], target: np.ndarray, lci: np.ndarray) -> tuple[np.ndarray, ...]:

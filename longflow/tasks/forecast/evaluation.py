@@ -22,7 +22,8 @@ from longflow.paths import DatasetPaths
 from longflow.reading import read_json
 from longflow.registration.motion import STEP
 from longflow.tasks.forecast.comparison import COMPARISON_DEFINITIONS, FORECAST, compare
-from longflow.tasks.forecast.ladder import MOTION, read_given, rungs
+from longflow.tasks.forecast.folds import report_folds
+from longflow.tasks.forecast.ladder import MOTION, Rung, read_given, rungs
 from longflow.tasks.forecast.metrics import CHANGED_THRESHOLD, ForecastVolumes
 from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction, find_pairs, forecasts_of_folder
 from longflow.tasks.forecast.task import TASK
@@ -108,14 +109,18 @@ def evaluate_pairs(
     """
     fitting = processes_that_fit(processes, [peak_bytes(pair.reference, _VOLUMES_AT_PEAK) for pair in pairs])
     work = partial(evaluate_pair, metrics=metrics_of(TASK), step=step)
-    rows = dict(for_each_subject(work, {pair.case: pair for pair in pairs}, fitting, progress))
-    return [row for pair in pairs for row in rows[pair.case]]
+    found = dict(for_each_subject(work, {pair.case: pair for pair in pairs}, fitting, progress))
+    report_folds([(pair.subject, found[pair.case][1]) for pair in pairs])
+    return [row for pair in pairs for row in found[pair.case][0]]
 
 
-def evaluate_pair(pair: ForecastPrediction, metrics: Sequence[Metric], step: float | None = STEP) -> list[Row]:
+def evaluate_pair(
+    pair: ForecastPrediction, metrics: Sequence[Metric], step: float | None = STEP
+) -> tuple[list[Row], float]:
     """Measure one target: the forecast, and every rung of the ladder.
 
     :param step: of ``motion``; None: the forecast alone.
+    :returns: a row for each, and the share of voxels at which ``motion`` folds.
     :raises DataError: grids differ, or a file cannot be read; it is named.
     """
     reference = read_scan(pair.reference)
@@ -123,14 +128,12 @@ def evaluate_pair(pair: ForecastPrediction, metrics: Sequence[Metric], step: flo
     given, spacing = read_given(pair, reference), reference.geometry.array_spacing
     ladder = () if step is None else rungs(given, {MOTION: step})
     place = {name: getattr(pair, name) for name in PLACE if name != "method"}
-    return [
-        {
-            **place,
-            "method": method,
-            **compute_metrics(metrics, ForecastVolumes(array, reference.array, spacing, given.last.array)),
-        }
-        for method, array in chain([(FORECAST, forecast.array)], ladder)
-    ]
+    rows, folded = [], 0.0
+    for method, array, folds in chain([Rung(FORECAST, forecast.array)], ladder):
+        volumes = ForecastVolumes(array, reference.array, spacing, given.last.array)
+        rows.append({**place, "method": method, **compute_metrics(metrics, volumes)})
+        folded = max(folded, folds)
+    return rows, folded
 
 
 def chosen_step(dataset: str) -> float:

@@ -97,7 +97,7 @@ def forecast_panel(pair: ForecastPrediction, best: str = LCI, step: float = STEP
     rung = None
     if best != LCI:
         steps = {MOTION: step} if best == MOTION else {}
-        rung = dict(rungs(read_given(pair, target), steps))[best]
+        rung = next(one.forecast for one in rungs(read_given(pair, target), steps) if one.name == best)
     return ForecastPanel(
         title=pair.subject,
         last_context=last_context.array[0],

@@ -5,6 +5,7 @@ A trained model is worth its training where it is better than the best rung, so 
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,6 +58,18 @@ class Given:
     expected: np.ndarray | None = None
 
 
+class Rung(NamedTuple):
+    """The forecast of a rung.
+
+    :param forecast: (channels, z, y, x), float32.
+    :param folded: share of voxels at which its motion folds.
+    """
+
+    name: str
+    forecast: np.ndarray
+    folded: float = 0.0
+
+
 def read_given(pair: ForecastPrediction, reference: Volume) -> Given:
     """Read the context scans of a target; at most six volumes are in memory at a time.
 
@@ -89,25 +102,25 @@ def read_given(pair: ForecastPrediction, reference: Volume) -> Given:
     )
 
 
-def rungs(given: Given, steps: Mapping[str, float]) -> Iterator[tuple[str, np.ndarray]]:
+def rungs(given: Given, steps: Mapping[str, float]) -> Iterator[Rung]:
     """Forecast a target by every rung that is defined for it, one at a time.
 
     :param steps: step of ``motion`` by the name under which its forecast is returned.
-    :returns: name and forecast, (channels, z, y, x), float32, of each rung.
+    :returns: each rung.
     """
     last = given.last.array
-    yield LCI, last
-    yield CONTEXT_MEAN, given.mean
-    yield LINEAR, last if given.before is None else last + (last - given.before) * np.float32(given.ahead)
+    yield Rung(LCI, last)
+    yield Rung(CONTEXT_MEAN, given.mean)
+    yield Rung(LINEAR, last if given.before is None else last + (last - given.before) * np.float32(given.ahead))
     if given.before is not None:
         velocity = motion_between(given.before[0], last[0], given.last.geometry.array_spacing)
     for name, step in steps.items():
-        yield name, last if given.before is None else carried_on(last, velocity, step * given.ahead)
+        yield Rung(name, *((last,) if given.before is None else carried_on(last, velocity, step * given.ahead)))
     if given.around is not None:
         before, after, weight = given.around
-        yield PERIODIC, before + (after - before) * np.float32(weight)
+        yield Rung(PERIODIC, before + (after - before) * np.float32(weight))
     if given.expected is not None:
-        yield RECURRENCE, given.expected
+        yield Rung(RECURRENCE, given.expected)
 
 
 def rung_names(pairs: Sequence[ForecastPrediction], steps: Mapping[str, float]) -> list[str]:

@@ -38,6 +38,8 @@ class ForecastPrediction(Prediction):
     :param covariates: at the target time, by name; None where a value is not known.
     :param recurrence: weight of each context scan in the expected scan, by case; empty where scans do not repeat.
     :param protocol: of the test, with its settings; empty: none drew the target and its context.
+    :param units: gain and offset of each channel, from the reference's file to the units in which the forecast is
+        judged (:func:`longflow.tasks.forecast.units.with_units`); empty: those of the file.
     """
 
     target_time: float
@@ -49,6 +51,7 @@ class ForecastPrediction(Prediction):
     covariates: Covariates = field(default_factory=dict)
     recurrence: dict[str, float] = field(default_factory=dict)
     protocol: str = ""
+    units: tuple[tuple[float, float], ...] = ()
 
 
 def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[ForecastPrediction]:

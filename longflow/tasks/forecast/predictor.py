@@ -18,15 +18,34 @@ from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
 from longflow.inference.predictor import Predictor, input_warnings
 from longflow.integrity.problems import REGISTER
+from longflow.methods.method import Method
 from longflow.plans import Plans
 from longflow.preprocessing.prepared import PreparedSeries, RawSeries
 from longflow.preprocessing.restore import export_forecast
 from longflow.preprocessing.series import prepare_volumes
 from longflow.tasks.forecast.conditions import covariate_warnings, given_covariates, with_conditions
 from longflow.tasks.forecast.context import DEFAULT_RULE, RULES, Rule, choose_contexts
+from longflow.tasks.forecast.folds import fold_warning, report_folds
 from longflow.tasks.forecast.hidden_context import HiddenContext
 from longflow.tasks.forecast.requests import ForecastRequest, forecast_requests
 from longflow.tasks.forecast.windows import Times, context_recurrence, predict_from_contexts
+
+
+@dataclass(frozen=True)
+class ContextChoice:
+    """The scans that the members of a model take of those that are given.
+
+    :param given: times of all scans that are given and of the target, in time units.
+    :param contexts: for each member, for each forecast to average: positions in ``given.context``.
+    """
+
+    given: Times
+    contexts: list[list[list[int]]]
+
+    @property
+    def taken(self) -> list[int]:
+        """The scans that any member takes: ascending positions in ``given.context``."""
+        return sorted(_union(chain.from_iterable(self.contexts)))
 
 
 @dataclass(frozen=True)
@@ -64,7 +83,7 @@ class Forecast:
 
     :param array: (channels, z, y, x), float32, in the units of the last context scan.
     :param data_type: of the last context scan.
-    :param warnings: of reading the context.
+    :param warnings: of reading the context, and of motion that folds.
     :param recurrence: of the scans that the first member takes; None where scans are not taken to repeat.
     """
 
@@ -94,6 +113,10 @@ class Forecaster(Predictor[ForecastRequest]):
         #: files of scans to the scans and their warnings, as read for the request before
         self._volumes: dict[tuple[Path, ...], tuple[Volume, list[str]]] = {}
         self._context: tuple[tuple[Scan, ...], list[list[list[int]]], Context] | None = None
+        #: of each request of a folder, by its case
+        self._choices: dict[str, ContextChoice] = {}
+        #: of each forecast since the last report: subject, and share of voxels at which its motion folds
+        self._folds: list[tuple[str, float]] = []
 
     def predict(
         self,
@@ -131,39 +154,41 @@ class Forecaster(Predictor[ForecastRequest]):
         period = planned if period is None and not isinstance(planned, str) else period
         known = given_covariates(covariates or {}, self.models.plans)
         given = Times([float(times[index]) for index in order], float(target), period, known)
-        taken = self.taken(given)
-        volumes = {position: volume_of(scans[order[position]], spacing) for position in taken}
-        forecast = self.forecast_from(self.prepare("subject", given, volumes))
-        last = volumes[taken[-1]]
+        choice = self.choose(given)
+        volumes = {position: volume_of(scans[order[position]], spacing) for position in choice.taken}
+        forecast = self.forecast_from(self.prepare("subject", choice, volumes))
+        report_folds([("subject", self.folded)])
+        last = volumes[len(scans) - 1]
         forecast = as_type(forecast, last.data_type)
         if not isinstance(scans[0], sitk.Image):
             return forecast.reshape(np.shape(scans[0]))
         return image_like(forecast, scans[order[-1]])
 
-    def contexts(self, given: Times) -> list[list[list[int]]]:
+    def choose(self, given: Times) -> ContextChoice:
         """Choose the scans that each member takes. A method without training was planned for no number: it takes all.
 
         :param given: times of all scans that are given and of the target.
-        :returns: for each member, for each forecast to average: positions in ``given.context``.
+        :returns: the choice; each member takes the last scan.
         """
-        return [choose_contexts(self.rule, given, member.methods[0].most_scans) for member in self.models.members]
-
-    def taken(self, given: Times) -> list[int]:
-        """Return the scans that any member takes: ascending positions in ``given.context``."""
-        return sorted(_union(chain.from_iterable(self.contexts(given))))
+        of_members = [choose_contexts(self.rule, given, member.methods[0].most_scans) for member in self.models.members]
+        return ContextChoice(given, of_members)
 
     def prepare(
-        self, subject: str, given: Times, volumes: Mapping[int, Volume], sources: Mapping[int, str] | None = None
+        self,
+        subject: str,
+        choice: ContextChoice,
+        volumes: Mapping[int, Volume],
+        sources: Mapping[int, str] | None = None,
     ) -> Context:
         """Prepare the scans of a forecast.
 
-        :param given: times of all scans that are given and of the target.
-        :param volumes: at least those that are :meth:`taken`, by their positions in ``given.context``.
+        :param choice: of :meth:`choose`.
+        :param volumes: at least those that are taken, by their positions in ``given.context``.
         :param sources: their files, for messages.
         :returns: what :meth:`forecast_from` needs.
         :raises DataError: a scan has another number of channels than the model, or the scans do not fit each other.
         """
-        plans = self.models.plans
+        plans, given = self.models.plans, choice.given
         for volume in volumes.values():
             if volume.array.shape[0] != len(plans.channel_names):
                 raise DataError(
@@ -171,7 +196,7 @@ class Forecaster(Predictor[ForecastRequest]):
                     f"{len(plans.channel_names)}: {', '.join(plans.channel_names)}."
                 )
         members = []
-        for member, contexts in zip(self.models.members, self.contexts(given), strict=True):
+        for member, contexts in zip(self.models.members, choice.contexts, strict=True):
             taken = sorted(_union(contexts))
             raw = RawSeries(
                 subject,
@@ -198,6 +223,8 @@ class Forecaster(Predictor[ForecastRequest]):
                 f"({given.context[-1]:g} {self.models.plans.temporal.time_unit}). Forecasts lie in the future of the "
                 "scans they are made from."
             )
+        for method in self._methods:
+            method.folded = 0.0
         shrinkage = self.models.selection.shrinkage
         if shrinkage == 0:  # the LCI, as longflow 0.1 recorded it; no network is needed
             return last.astype(np.float32)
@@ -205,6 +232,15 @@ class Forecaster(Predictor[ForecastRequest]):
         for member, taken in zip(self.models.members, context.members, strict=True):
             total += self._member_forecast(member, taken, given, last)
         return last + shrinkage * (total / len(self.models.members) - last)
+
+    @property
+    def folded(self) -> float:
+        """Largest share of voxels at which the motion of the latest forecast folds."""
+        return max(method.folded for method in self._methods)
+
+    @property
+    def _methods(self) -> list[Method]:
+        return [method for member in self.models.members for method in member.methods]
 
     def _member_forecast(self, member: LoadedMember, taken: TakenScans, given: Times, last: np.ndarray) -> np.ndarray:
         properties = taken.prepared.properties
@@ -253,9 +289,8 @@ class Forecaster(Predictor[ForecastRequest]):
         Where other scans are taken, as for targets between the scans of a subject, they are prepared for each target,
         since crop and normal form depend on all of them; only the new ones are read.
         """
-        scans, given = self._taken_scans(item), self._given(item)
-        chosen = self.contexts(given)
-        if self._context is None or self._context[:2] != (item.context, chosen):
+        choice, scans = self._choice(item), self._taken_scans(item)
+        if self._context is None or self._context[:2] != (item.context, choice.contexts):
             self._context = None  # frees the memory first
             known = {scan.images: self._volumes[scan.images] for scan in scans if scan.images in self._volumes}
             self._volumes = known
@@ -263,16 +298,18 @@ class Forecaster(Predictor[ForecastRequest]):
                 if scan.images not in known:
                     volume = read_scan(scan.images)
                     known[scan.images] = volume, input_warnings(volume, scan, self.models.plans)
-            self._context = item.context, chosen, self._prepared(item, scans, given)
-        return replace(self._context[-1], given=given)
+            self._context = item.context, choice.contexts, self._prepared(item, scans, choice)
+        return replace(self._context[-1], given=choice.given)
 
     def make(self, item: ForecastRequest, scans: Context) -> Forecast:
         """Forecast the target, in the units of the last context scan."""
-        array, member = self.forecast_from(scans), scans.members[0]
+        array, folded, member = self.forecast_from(scans), self.folded, scans.members[0]
+        self._folds.append((scans.subject, folded))
+        warnings = [*scans.warnings, *fold_warning(folded)]
         temporal = self.models.members[0].plans.temporal
         times = replace(scans.given, context=member.prepared.properties.times)
         found = context_recurrence(times, scan_similarity(member.prepared.coarse), temporal)
-        return Forecast(array, scans.last.geometry, scans.last.data_type, scans.warnings, found)
+        return Forecast(array, scans.last.geometry, scans.last.data_type, warnings, found)
 
     def write(
         self, item: ForecastRequest, made: Forecast, folder: Path, description: DatasetDescription
@@ -280,7 +317,7 @@ class Forecaster(Predictor[ForecastRequest]):
         """Write the forecast; warn of a horizon longer than any trained on."""
         for array, path in zip(made.array, self.files(item, folder, description), strict=True):
             write_volume(array, made.geometry, made.data_type, path)
-        of_first_member = sorted(_union(self.contexts(self._given(item))[0]))
+        of_first_member = sorted(_union(self._choice(item).contexts[0]))
         return {
             **context_fields(self._taken_scans(item), self.rule),
             **recurrence_fields(made.recurrence, [item.context[position] for position in of_first_member]),
@@ -289,12 +326,13 @@ class Forecaster(Predictor[ForecastRequest]):
         }
 
     def finish(self, folder: Path) -> None:
-        """Free the memory of the last subject's scans; there are no further tables."""
+        """Report motion that folds, and free the memory of the last subject's scans; there are no further tables."""
+        report_folds(self._folds)
         self.forget()
 
     def forget(self) -> None:
-        """Free the memory of the scans that were read last."""
-        self._volumes, self._context = {}, None
+        """Free the memory of the scans that were read last, and of the folder's requests."""
+        self._volumes, self._context, self._choices, self._folds = {}, None, {}, []
 
     def settings(self) -> dict[str, Any]:
         """Return what a forecast depends on apart from its scans."""
@@ -307,26 +345,28 @@ class Forecaster(Predictor[ForecastRequest]):
             **solver_settings(method),
         }
 
-    def _given(self, item: ForecastRequest) -> Times:
-        """Return the times of the scans that are given and of the target, and the conditions of the request."""
-        times = [scan.time for scan in item.context]
-        covariates = item.conditions.get("covariates", {})
-        return Times(times, item.target.time, item.conditions.get("period"), covariates)
+    def _choice(self, item: ForecastRequest) -> ContextChoice:
+        """Choose the scans of a request, once for each case of a folder."""
+        case = item.target.case
+        if case not in self._choices:
+            times, covariates = [scan.time for scan in item.context], item.conditions.get("covariates", {})
+            given = Times(times, item.target.time, item.conditions.get("period"), covariates)
+            self._choices[case] = self.choose(given)
+        return self._choices[case]
 
     def _taken_scans(self, item: ForecastRequest) -> list[Scan]:
         """List the context scans that any member takes, in order of time."""
-        return [item.context[position] for position in self.taken(self._given(item))]
+        return [item.context[position] for position in self._choice(item).taken]
 
-    def _prepared(self, item: ForecastRequest, scans: Sequence[Scan], given: Times) -> Context:
+    def _prepared(self, item: ForecastRequest, scans: Sequence[Scan], choice: ContextChoice) -> Context:
         """Prepare scans that were read; check that they share a grid."""
         volumes, warnings = zip(*(self._volumes[scan.images] for scan in scans), strict=True)
         first = f"{scans[0].images[0]} of the same subject"
         for scan, volume in zip(scans, volumes, strict=True):
             check_same_grid(volume.geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
-        positions = [item.context.index(scan) for scan in scans]
-        sources = {position: str(scan.images[0]) for position, scan in zip(positions, scans, strict=True)}
-        by_position = dict(zip(positions, volumes, strict=True))
-        context = self.prepare(scans[0].subject, given, by_position, sources)
+        sources = {position: str(scan.images[0]) for position, scan in zip(choice.taken, scans, strict=True)}
+        by_position = dict(zip(choice.taken, volumes, strict=True))
+        context = self.prepare(scans[0].subject, choice, by_position, sources)
         return replace(context, warnings=[sentence for some in warnings for sentence in some])
 
 

@@ -28,6 +28,7 @@ from longflow.tasks.forecast.pairs import ForecastPrediction
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.shrinkage import given_of_pair, prepared_scans
 from longflow.tasks.forecast.solvers import load_of_fold, pairs_of_selection
+from longflow.tasks.forecast.units import read_reference
 from longflow.training.validation import evenly_spaced
 
 #: targets that are forecast at most, evenly over the folds
@@ -89,7 +90,7 @@ def rows_of_target(pair: ForecastPrediction, models: Models, _: bool = False) ->
     :param models: of a fold that was not trained on it.
     :returns: a row for each; none for a constant target.
     """
-    reference, forecaster = read_scan(pair.reference), Forecaster(models)
+    reference, forecaster = read_reference(pair), Forecaster(models)
     lci = nrmse(read_scan(pair.context_images[-1]).array, reference.array)
     if lci is None:
         return []

@@ -126,8 +126,9 @@ def prepared_scans(given: GivenScans, forecaster: Forecaster) -> Context:
     :param forecaster: with its rule.
     :returns: what ``forecaster.forecast_from`` needs.
     """
-    volumes = {position: read_scan(given.images[position]) for position in forecaster.taken(given.times)}
-    return forecaster.prepare(given.subject, given.times, volumes)
+    choice = forecaster.choose(given.times)
+    volumes = {position: read_scan(given.images[position]) for position in choice.taken}
+    return forecaster.prepare(given.subject, choice, volumes)
 
 
 def given_of_pair(pair: ForecastPrediction, folds: Sequence[int] = ()) -> GivenScans:

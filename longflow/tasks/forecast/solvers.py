@@ -37,6 +37,7 @@ from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.pairs import ForecastPrediction, find_pairs
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.shrinkage import given_of_pair, prepared_scans
+from longflow.tasks.forecast.units import read_reference, with_units
 from longflow.training.validation import WITHOUT_OVERLAP, evenly_spaced
 
 #: targets that are forecast at most, evenly over the folds
@@ -92,6 +93,7 @@ def pairs_of_selection(selection: Selection) -> list[ForecastPrediction]:
     (first, *_) = selection.members
     forecasts = forecasts_of_source(Source(first.model, selection.reduction), first.folds, description)
     pairs, _ = find_pairs(list(forecasts.values()), [selection.dataset.raw / "imagesTr"], description)
+    pairs = with_units(pairs, [member.model for member in selection.members], selection.dataset)
     return sorted(pairs, key=lambda pair: (pair.fold, pair.subject, pair.target_time))
 
 
@@ -124,7 +126,7 @@ def rows_of_target(pair: ForecastPrediction, models: Models, warm_up: bool, solv
     :param solvers: to try.
     :returns: a row for each; none for a constant target.
     """
-    reference, last = read_scan(pair.reference), read_scan(pair.context_images[-1])
+    reference, last = read_reference(pair), read_scan(pair.context_images[-1])
     lci = nrmse(last.array, reference.array)
     if lci is None:
         return []

@@ -21,10 +21,12 @@ from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries
 from longflow.tasks.forecast.conditions import covariates_at_target, with_conditions
 from longflow.tasks.forecast.context import DEFAULT_RULE, choose_contexts
+from longflow.tasks.forecast.folds import report_folds
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.predictor import context_fields, horizon_fields, recurrence_fields, restore_forecast
 from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
+from longflow.tasks.forecast.units import numbers_of_reference
 from longflow.tasks.forecast.windows import Times, context_recurrence, predict_from_contexts
 from longflow.training.clock import in_time
 from longflow.training.open_series import OpenSeries
@@ -83,11 +85,14 @@ class ForecastValidation:
         """
         description, series = training_series(self.job.dataset.raw)
         scans = {scan.case: scan for one in series for scan in one.scans}
-        items = []
+        items, folds = [], []
         for target in in_time(self.targets):
             item = ForecastRequest(scans[target.target], tuple(scans[case] for case in target.context))
             items.append(with_conditions(item, self.job.plans))
+            method.folded = 0.0
             self._write(method, items[-1], target, description)
+            folds.append((target.subject, method.folded))
+        report_folds(folds)
         for reduction in method.reductions:
             write_table(items, self.job.paths.validation(reduction), description)
 
@@ -270,8 +275,8 @@ def prepared_nrmse(
 ) -> float:
     """Compute RMSE over the reference's range, in the files' units on the prepared grid; the mean over channels.
 
-    The forecast is mapped back with the last context scan's intensity map, the reference with its own. A channel in the
-    form ``matched`` is compared in the units of the last context scan: the units of a later visit cannot be known.
+    The forecast is mapped back with the last context scan's intensity map, the reference into the units in which
+    forecasts are judged (:mod:`longflow.tasks.forecast.units`).
 
     :param forecast: (channels, z, y, x), in the normal form.
     :param series: of the subject.
@@ -281,11 +286,7 @@ def prepared_nrmse(
     """
     properties = series.properties
     last, scan = properties.cases.index(target.context[-1]), properties.cases.index(target.target)
-    of_reference = [last if channel.normal_form == "matched" else scan for channel in channels]
-    offset, scale = (
-        [numbers[one][index] for index, one in enumerate(of_reference)]
-        for numbers in (properties.offset, properties.scale)
-    )
     prediction = from_normal(forecast, properties.offset[last], properties.scale[last])
-    error = nrmse(prediction, from_normal(series.images[scan], offset, scale))
+    reference = from_normal(series.images[scan], *numbers_of_reference(properties, scan, last, channels))
+    error = nrmse(prediction, reference)
     return float("nan") if error is None else error

@@ -46,27 +46,52 @@ def predict_forecast(
     :param settings: how the volume is cut and averaged.
     :returns: one volume (channels, z, y, x), float32, for each wanted reduction.
     """
-    temporal, spacing = methods[0].plans.temporal, methods[0].configuration.spacing
-    expected = None
-    if temporal.recurrence is not None:
-        expected = context_recurrence(times, scan_similarity(block_means(context, coarse_block(spacing))), temporal)
-    period = times.period if expected is None else expected.period
-    relative, horizon = times_for_network(times.context, times.target, temporal.time_scale)
+    expected = expected_recurrence(methods[0], context, times)
 
     def make_batch(scans: Tensor, noise: Tensor | None) -> Batch:
-        tiles, count = scans.shape[:2]
-        return Batch(
-            context=scans,
-            context_times=torch.tensor(relative, dtype=torch.float32).expand(tiles, count),
-            context_mask=torch.ones(tiles, count, dtype=torch.bool),
-            target_time=torch.full((tiles,), horizon, dtype=torch.float32),
-            period=periods_for_network([period] * tiles, temporal),
-            recurrence=recurrence_for_network([expected] * tiles),
-            covariates=covariates_for_network([times.covariates] * tiles, methods[0].plans),
-            noise=noise,
-        )
+        return batch_of_patches(scans, times, methods[0].plans, expected, noise)
 
     return predict_changed(methods, context, make_batch, settings)
+
+
+def expected_recurrence(method: Method, context: np.ndarray, times: Times) -> Recurrence | None:
+    """Find how the context scans of a forecast repeat; None where scans are not taken to repeat.
+
+    :param method: with its plans.
+    :param context: (scans, channels, z, y, x), whole scans in order of time, in the normal form.
+    :param times: of the scans and the forecast.
+    """
+    temporal = method.plans.temporal
+    if temporal.recurrence is None:
+        return None
+    means = block_means(context, coarse_block(method.configuration.spacing))
+    return context_recurrence(times, scan_similarity(means), temporal)
+
+
+def batch_of_patches(
+    scans: Tensor, times: Times, plans: Plans, expected: Recurrence | None = None, noise: Tensor | None = None
+) -> Batch:
+    """Make the batch of a forecast.
+
+    :param scans: (patches, scans, channels, *spatial), in order of time, in the normal form.
+    :param times: of the scans and the forecast.
+    :param plans: of the method.
+    :param expected: how the scans repeat, of the whole scans.
+    :param noise: (patches, channels, *spatial), for methods that begin with it.
+    :returns: a batch without target.
+    """
+    patches, count = scans.shape[:2]
+    relative, horizon = times_for_network(times.context, times.target, plans.temporal.time_scale)
+    return Batch(
+        context=scans,
+        context_times=torch.tensor(relative, dtype=torch.float32).expand(patches, count),
+        context_mask=torch.ones(patches, count, dtype=torch.bool),
+        target_time=torch.full((patches,), horizon, dtype=torch.float32),
+        period=periods_for_network([times.period if expected is None else expected.period] * patches, plans.temporal),
+        recurrence=recurrence_for_network([expected] * patches),
+        covariates=covariates_for_network([times.covariates] * patches, plans),
+        noise=noise,
+    )
 
 
 def predict_from_contexts(

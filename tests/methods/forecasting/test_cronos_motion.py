@@ -150,7 +150,7 @@ def test_the_motion_of_a_blob_is_learnt():
     assert set(method.terms) == {"forecast", "transport", "smoothness"}
 
 
-def test_motion_that_folds_is_warned_of(caplog):
+def test_the_share_of_voxels_that_fold():
     method = motion(2)
 
     class Folding(Translating):
@@ -161,8 +161,13 @@ def test_motion_that_folds_is_warned_of(caplog):
 
     method.network = Folding([0.0, -12.0])
     batch = Batch(blob((16, 10))[:, None], torch.zeros(1, 1), torch.ones(1, 1, dtype=torch.bool), torch.ones(1))
+    assert method.folded == 0
     method.predict(batch)
-    assert "folds in" in caplog.text
+    worst = method.folded
+    assert 0.01 < worst < 1
+    method.network = Translating([0.0, -12.0])
+    method.predict(batch)
+    assert method.folded == worst  # the largest, until it is set to 0
 
 
 @pytest.mark.parametrize("options", [{"moving": 0}, {"smoothness": -1.0}, {"transport": -0.1}])

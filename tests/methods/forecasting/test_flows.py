@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from longflow.errors import ConfigurationError, NotFoundError
+from longflow.flow.grid import grid_slots
 from longflow.methods.registry import build_method
 from longflow.methods.weights import Checkpoint, load_method, write_checkpoint
 from tests.methods.helpers import conditioned_plans, minimal_plans, random_batch
@@ -334,3 +335,29 @@ def test_weights_of_a_batch_are_those_of_the_squared_errors(name):
     assert loss(weights=torch.ones_like(weights)) == pytest.approx(loss(), rel=1e-6)
     assert loss(target=seen, weights=weights) == pytest.approx(loss(weights=weights), rel=1e-4)
     assert loss(target=seen) > loss() + 0.5
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_path_of_a_prediction(name):
+    """X_1 = X_0 + the mean of the velocities at Euler's steps; without keep the evaluations are not in memory."""
+    method, batch = awake(flow(name)).eval(), random_batch()
+    method.solver, method.steps = "euler", 4
+    path = method.path(batch, keep=True)
+    assert [one.tau for one in path.evaluations] == pytest.approx([0, 0.25, 0.5, 0.75])
+    velocities = torch.stack([one.velocity for one in path.evaluations])
+    torch.testing.assert_close(path.evaluations[0].stack + velocities.mean(0), path.end)
+    assert path.times.shape == path.mask.shape == path.end.shape[:2]
+    alone = method.path(batch)
+    assert alone.evaluations == [] and torch.equal(alone.end, path.end)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_slots_end_one_spacing_before_the_target(name):
+    """The time of a slot is that of a scan that is put exactly there."""
+    method, batch = flow(name), random_batch()
+    times = method.place_times(batch)
+    torch.testing.assert_close(
+        batch.target_time - times[:, -1], torch.full_like(batch.target_time, method.grid_spacing)
+    )
+    slots = grid_slots(times, batch.target_time, method.grid_spacing, method.grid_length)
+    assert torch.equal(slots, torch.arange(method.grid_length).expand_as(slots))

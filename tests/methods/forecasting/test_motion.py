@@ -8,6 +8,7 @@ from longflow.errors import ConfigurationError
 from longflow.inference.windows import WindowSettings
 from longflow.methods.forecasting import motion
 from longflow.methods.registry import build_method
+from longflow.registration.motion import Carried
 from longflow.tasks.forecast.windows import Times, predict_forecast
 from tests.methods.helpers import minimal_plans, random_batch
 
@@ -46,6 +47,15 @@ def test_identical_scans_and_a_single_scan_are_lci_bit_for_bit():
     for scans, times in (([scan, scan], [-1.0, 0.0]), ([scan], [0.0])):
         found = method().predict(batch_of(*scans, times=times, target=1.0))["forecast"]
         assert torch.equal(found[0, 0], torch.from_numpy(scan))
+
+
+def test_the_worst_fold_of_several_predictions_is_kept(monkeypatch):
+    shares = iter([0.1, 0.3, 0.2])
+    monkeypatch.setattr(motion, "carried_on", lambda last, *_: Carried(last, next(shares)))
+    found = method()
+    for expected in (0.1, 0.3, 0.3):
+        found.predict(batch_of(disc(14), disc(18), times=[-1.0, 0.0], target=1.0))
+        assert found.folded == expected
 
 
 def test_a_single_scan_is_said_once(caplog):

@@ -4,10 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from longflow.data.images import write_volume
 from longflow.errors import DataError, NotFoundError
 from longflow.files import write_json
 from longflow.inference.selection import recorded_best
+from longflow.plans import read_plans, write_plans
 from longflow.reading import read_json
+from longflow.registration.motion import Carried
 from longflow.tasks.forecast import best as best_module
 from longflow.tasks.forecast.best import (
     MOTION_STEPS,
@@ -20,7 +23,8 @@ from longflow.tasks.forecast.best import (
 )
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.shrinkage import FoldShare
-from tests.tasks.conftest import SHAPE
+from tests.methods.helpers import minimal_plans
+from tests.tasks.conftest import GEOMETRY, SHAPE
 
 FOLDS = {0: ["s1", "s2"], 1: ["s3", "s4"]}
 
@@ -55,7 +59,7 @@ def train(paths, scans, write_forecast):
     def write(method, seed, share, noise, reductions=("last",), folds=(0, 1), skip=(), **sidecar):
         generator = np.random.default_rng(seed)
         model = paths.model(method, "longflowPlans", "3d_fullres")
-        write_json({"plans": 1}, model.plans)
+        write_plans(minimal_plans(), model.plans)
         write_json({"dataset": 1}, model.dataset_json)
         for fold in folds:
             model.fold(fold).folder.mkdir(parents=True)
@@ -105,6 +109,33 @@ def test_closed_form_equals_brute_force(paths, scans, train):
     assert found["lci_nrmse"] == pytest.approx(expected[0], rel=1e-5)
     assert found["nrmse"] == row["nrmse"] < found["lci_nrmse"]
     assert (found["subjects"], found["targets"], found["folds"]) == (4, 5, [0, 1])
+
+
+def test_motion_that_folds_is_said_once_for_all_targets_and_steps(paths, train, monkeypatch, caplog):
+    train("cronos", 1, 0.5, 0.15)
+    monkeypatch.setattr("longflow.tasks.forecast.ladder.carried_on", lambda last, _, factor: Carried(last, factor / 10))
+    find_best(paths, 1)
+    (message,) = (record.message for record in caplog.records if "folds" in record.message)
+    assert "folds in 5 of 5 forecasts, at worst in 10 % of the voxels" in message
+
+
+def test_references_are_read_in_the_units_of_validation(paths, scans, train, monkeypatch):
+    """A gain between target and last context scan that nobody can forecast is no error."""
+    train("cronos", 1, 0.5, 0.15)
+    expected = find_best(paths, 1)
+    for case, (*_, wanted) in scans.items():
+        write_volume(2 * wanted + 3, GEOMETRY, "float32", paths.raw / "imagesTr" / f"{case}_0000.nii.gz")
+    assert find_best(paths, 1)["nrmse"] > 2 * expected["nrmse"]
+
+    def known(pairs, models, dataset):
+        assert [model.method for model in models] == ["cronos"] and dataset == paths
+        return [replace(pair, units=((0.5, -1.5),)) for pair in pairs]
+
+    monkeypatch.setattr(best_module, "with_units", known)
+    found = find_best(paths, 1)
+    assert [found[name] for name in ("nrmse", "lci_nrmse")] == pytest.approx(
+        [expected[name] for name in ("nrmse", "lci_nrmse")], rel=1e-5
+    )
 
 
 def test_the_shrinkage_is_fitted_to_the_average_of_all_folds(paths, scans, train, monkeypatch):
@@ -222,7 +253,7 @@ def assert_gets_a_folder(method, found, paths):
         {"method": method, "plans_name": "longflowPlans", "configuration": "3d_fullres", "folds": []}
     ]
     folder = paths.model(method, "longflowPlans", "3d_fullres")
-    assert (read_json(folder.plans), read_json(folder.dataset_json)) == ({"plans": 1}, {"dataset": 1})
+    assert read_plans(folder.plans) == minimal_plans() and read_json(folder.dataset_json) == {"dataset": 1}
     assert [model.method for model in paths.models()] == ["cronos"]
     (member,) = recorded_best(paths).members
     assert (member.model, member.folds) == (folder, ())

@@ -8,6 +8,7 @@ from longflow.data.images import Geometry
 from longflow.errors import DataError
 from longflow.evaluation.evaluation import EvaluationJob
 from longflow.reading import read_json
+from longflow.registration.motion import Carried
 from longflow.tasks.forecast.evaluation import columns, evaluate_forecasts
 from tests.tasks.conftest import GEOMETRY, SHAPE
 from tests.tasks.forecast.test_metrics import target_metrics
@@ -40,6 +41,13 @@ def evaluate(tmp_path, paths, description):
         return evaluate_forecasts(job).results
 
     return run
+
+
+def test_motion_that_folds_is_said_once_for_all_targets(cohort, evaluate, monkeypatch, caplog):
+    monkeypatch.setattr("longflow.tasks.forecast.ladder.carried_on", lambda last, *_: Carried(last, 0.25))
+    evaluate()
+    (message,) = (record.message for record in caplog.records if "folds" in record.message)
+    assert "folds in 2 of 2 forecasts, at worst in 25 % of the voxels (s2)" in message
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from longflow.data.images import read_scan
-from longflow.registration.motion import STEP, carried_on, motion_between
+from longflow.registration.motion import STEP, Carried, carried_on, motion_between
 from longflow.tasks.forecast.ladder import MOTION, RUNGS, best_rung, read_given, rung_names, rungs
 from longflow.tasks.forecast.pairs import find_pairs, forecasts_of_folder
 from tests.tasks.conftest import SHAPE
@@ -33,9 +33,8 @@ def pair(tmp_path, paths, scans, description, write_forecast):
 
 
 def ladder_of(pair, steps=None):
-    return {
-        name: array[0] for name, array in rungs(read_given(pair, read_scan(pair.reference)), steps or {MOTION: STEP})
-    }
+    found = rungs(read_given(pair, read_scan(pair.reference)), steps or {MOTION: STEP})
+    return {rung.name: rung.forecast[0] for rung in found}
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
@@ -50,14 +49,20 @@ def test_rungs_against_numpy(pair, scans, order):
     # 4 lies between the last scan at 3 and the first one, repeated at 7
     np.testing.assert_allclose(found["periodic"], last + (first - last) / 4, atol=1e-6)
     np.testing.assert_allclose(found["recurrence"], 0.5 * first - 0.25 * second + 0.75 * last, atol=1e-6)
-    warped = carried_on(last[None], motion_between(second, last, (3.0, 1.0, 1.0)), 0.5 * 1 / 2)[0]
-    np.testing.assert_array_equal(found["motion"], warped)
+    warped = carried_on(last[None], motion_between(second, last, (3.0, 1.0, 1.0)), 0.5 * 1 / 2)
+    np.testing.assert_array_equal(found["motion"], warped.scan[0])
     assert all(array.dtype == np.float32 for array in found.values())
 
 
 def test_motion_with_several_steps(pair):
     found = ladder_of(pair(), {"none": 0.0, "some": 1.0})
     assert np.array_equal(found["none"], found["lci"]) and not np.array_equal(found["some"], found["lci"])
+
+
+def test_only_motion_folds(pair, monkeypatch):
+    monkeypatch.setattr("longflow.tasks.forecast.ladder.carried_on", lambda last, *_: Carried(last, 0.25))
+    found = rungs(read_given(pair(), read_scan(pair().reference)), {MOTION: STEP})
+    assert {rung.name for rung in found if rung.folded} == {MOTION}
 
 
 def test_a_single_scan_has_neither_trend_nor_motion(pair, scans):

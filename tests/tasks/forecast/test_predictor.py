@@ -12,7 +12,7 @@ from longflow.inference.predictor import predict_folder
 from longflow.methods.weights import read_checkpoint, write_checkpoint
 from longflow.plans import read_plans, write_plans
 from longflow.reading import read_json
-from longflow.tasks.forecast.context import DEFAULT_RULE
+from longflow.tasks.forecast.context import DEFAULT_RULE, choose_contexts
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.windows import Times
 from tests.training.helpers import SHAPE, finished_model, make_dataset, scan_array
@@ -93,7 +93,7 @@ def test_of_more_scans_than_it_was_planned_for_some_are_taken_by_the_rule(awake,
     ]
     found = awake.predict(scans, times, 80, SPACING, period)
     np.testing.assert_allclose(found, np.mean(expected, axis=0), rtol=1e-5)
-    assert awake.contexts(Times(times, 80.0, period)) == [taken]
+    assert awake.choose(Times(times, 80.0, period)).contexts == [taken]
 
 
 def test_only_the_taken_scans_of_a_folder_are_read_and_the_sidecar_names_them(dataset, tmp_path):
@@ -125,7 +125,45 @@ def test_a_method_without_training_takes_every_scan(dataset):
     write_plans(read_plans(dataset.plans()), mean.plans)
     recorded(dataset, member(mean, []), reduction=None, shrinkage=1.0)
     forecaster = Forecaster.load(dataset=1, device="cpu")
-    assert forecaster.taken(Times(list(range(6)), 9.0)) == list(range(6))
+    assert forecaster.choose(Times(list(range(6)), 9.0)).taken == list(range(6))
+
+
+def test_the_scans_of_a_request_are_chosen_once(awake, dataset, tmp_path, monkeypatch):
+    chosen = []
+    monkeypatch.setattr(
+        "longflow.tasks.forecast.predictor.choose_contexts", lambda *given: chosen.append(1) or choose_contexts(*given)
+    )
+    items = predict_folder(awake, dataset.raw / "imagesTr", tmp_path / "out", {"times": (90, 95)})
+    assert len(chosen) == len(items) == 12
+    predict_folder(awake, dataset.raw / "imagesTr", tmp_path / "out", {"times": (90, 95)})
+    assert len(chosen) == 24  # the files may have changed since
+
+
+def test_motion_that_folds_is_said_once_and_in_the_sidecars(awake, dataset, tmp_path, monkeypatch, caplog):
+    shares = iter([0.0, 0.5, 0.25, 0.0, 0.0, 0.0])
+    monkeypatch.setattr(Forecaster, "folded", property(lambda _: next(shares)))
+    items = predict_folder(awake, dataset.raw / "imagesTr", tmp_path / "out", {"times": (90,)})
+    (message,) = (record.message for record in caplog.records if "folds" in record.message)
+    warned = [
+        item.target.subject for item in items if read_json(tmp_path / "out" / f"{item.target.case}.json")["warnings"]
+    ]
+    assert f"in 2 of {len(items)} forecasts, at worst in 50 % of the voxels ({warned[0]})" in message
+    assert len(warned) == 2
+
+
+def test_the_folds_of_the_latest_forecast_count_alone(awake):
+    method, forecasts = awake.models.members[0].methods[0], []
+    predict = method.predict
+
+    def folding(batch):
+        method.folded = 0.0 if forecasts else 0.5
+        return predict(batch)
+
+    method.predict = folding
+    for expected in (0.5, 0.0):
+        awake.predict(arrays(), [0, 10, 20], 35, SPACING)
+        assert awake.folded == expected
+        forecasts.append(expected)
 
 
 def test_the_recorded_rule_is_used_and_an_unknown_one_refused(dataset):

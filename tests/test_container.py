@@ -134,12 +134,12 @@ def mount(source, target, kind, flags, data=None):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(target))
 
 end = sys.argv.index("--")
-empty, user, *read_only = sys.argv[1:end]
+empty, user, open_folder, *read_only = sys.argv[1:end]
 try:
     if libc.unshare(CLONE_NEWNS):
         raise OSError(ctypes.get_errno(), "unshare")
     mount("none", "/", None, MS_REC | MS_PRIVATE)
-    opened = {Path(place): os.open(place, os.O_PATH) for place in read_only}
+    opened = {Path(place): os.open(place, os.O_PATH) for place in (open_folder, *read_only)}
     # Python may be installed below the home folder of root: everything else there is hidden
     hidden = {above for place in opened for above in place.parents if not above.stat().st_mode & 1}
     for above in sorted(hidden):
@@ -148,7 +148,8 @@ try:
     for place, number in opened.items():
         place.mkdir(parents=True, exist_ok=True)
         mount(f"/proc/self/fd/{number}", place, None, MS_BIND)
-        mount("none", place, None, MS_REMOUNT | MS_BIND | MS_RDONLY)
+        if str(place) != open_folder:
+            mount("none", place, None, MS_REMOUNT | MS_BIND | MS_RDONLY)
     mount(empty, "/dev/shm", None, MS_BIND)  # a folder that the user cannot write to
 except OSError as error:
     print(error, file=sys.stderr)
@@ -179,7 +180,19 @@ def confined(folder: Path, command: str, *arguments: object, **variables: str) -
     environment.pop("TMPDIR", None)
     read_only = [sys.base_prefix, sys.prefix, str(ROOT), str(home)]
     result = subprocess.run(
-        [sys.executable, "-c", CONFINED, str(empty), str(NOBODY), *read_only, "--", "-c", code, *map(str, arguments)],
+        [
+            sys.executable,
+            "-c",
+            CONFINED,
+            str(empty),
+            str(NOBODY),
+            str(folder),
+            *read_only,
+            "--",
+            "-c",
+            code,
+            *map(str, arguments),
+        ],
         env=environment,
         cwd=folder,
         capture_output=True,
@@ -202,8 +215,7 @@ def open_folder(dataset, tmp_path):
     home = dataset.raw.parents[1]
     for place in (home, *home.rglob("*")):
         os.chown(place, NOBODY, NOBODY)
-    for own in (tmp_path, *tmp_path.parents[:2]):  # pytest's folders are for their owner alone
-        own.chmod(0o711)
+    tmp_path.chmod(0o711)
     return home
 
 

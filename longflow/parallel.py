@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import accumulate
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
@@ -185,6 +185,8 @@ def start_server(*modules: str) -> multiprocessing.context.BaseContext:
     own = dict(os.environ)
     os.environ.update(_with_one_thread())  # libraries read it when they are loaded
     try:
+        with shielded_children():
+            resource_tracker.ensure_running()  # which receives SIGINT and SIGTERM again in this thread
         with shielded_children():
             forkserver.ensure_running()
     finally:

@@ -60,7 +60,8 @@ class StopSignal:
 def stopped_by_signals() -> Iterator[None]:
     """Raise :class:`Stopped` in the main thread on SIGTERM or a warning, as Ctrl-C raises KeyboardInterrupt.
 
-    Only the first one counts: the next ones would interrupt the saving. An inner :class:`StopSignal` has precedence.
+    Only the first one counts: the next ones would interrupt the saving. Once the work is stopped, they are ignored until
+    the process has ended, whose exit code they would change. An inner :class:`StopSignal` has precedence.
     """
     came = False
 
@@ -70,8 +71,19 @@ def stopped_by_signals() -> Iterator[None]:
             came = True
             raise Stopped
 
-    with _handled_by(stop, (signal.SIGTERM, *WARNINGS)):
-        yield
+    numbers = (signal.SIGTERM, *WARNINGS)
+    try:
+        with _handled_by(stop, numbers):
+            try:
+                yield
+            except KeyboardInterrupt:
+                came = True  # an inner flag may have received the first one
+                raise
+    except KeyboardInterrupt:
+        if threading.current_thread() is threading.main_thread():
+            for number in numbers:
+                signal.signal(number, signal.SIG_IGN)
+        raise
 
 
 @contextmanager

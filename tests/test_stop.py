@@ -11,6 +11,14 @@ from longflow.stop import STOPPING, WARNINGS, Stopped, StopSignal, shielded_chil
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
 
 
+@pytest.fixture(autouse=True)
+def _handlers_of_before():
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def test_signals_are_a_flag_within_the_block_and_what_they_were_after_it():
     before = {number: signal.getsignal(number) for number in STOPPING}
     assert {signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM, signal.SIGINT} == set(before)
@@ -52,13 +60,17 @@ def test_a_second_ctrl_c_ends_at_once():
 @pytest.mark.parametrize("number", [signal.SIGTERM, *WARNINGS])
 def test_within_a_command_the_first_signal_raises_and_the_next_ones_do_not_disturb(number):
     before = {one: signal.getsignal(one) for one in STOPPING}
+    with stopped_by_signals():
+        assert signal.getsignal(number) != before[number]
+    assert {one: signal.getsignal(one) for one in STOPPING} == before
     with pytest.raises(Stopped), stopped_by_signals():
         try:
             os.kill(os.getpid(), number)
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), number)
-    assert {one: signal.getsignal(one) for one in STOPPING} == before
+    os.kill(os.getpid(), number)  # the process is about to end: nothing may change its exit code
+    assert signal.getsignal(number) == signal.SIG_IGN
     assert issubclass(Stopped, KeyboardInterrupt)
 
 

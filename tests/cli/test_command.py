@@ -187,9 +187,16 @@ def test_caches_of_libraries_go_below_one_folder(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_of_a_batch_system_stops_any_command(number, capsys):
+    before = signal.getsignal(number)
+
     def work(options):
         os.kill(os.getpid(), number)
         raise AssertionError("not reached")
 
-    assert command.run(command.Parser("longflow_x", "", ""), work, []) == command.EXIT_STOPPED
+    try:
+        assert command.run(command.Parser("longflow_x", "", ""), work, []) == command.EXIT_STOPPED
+        os.kill(os.getpid(), number)  # once more, at the end
+    finally:
+        for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(one, before)
     assert "Run the same command again to continue" in capsys.readouterr().err

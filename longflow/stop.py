@@ -60,8 +60,8 @@ class StopSignal:
 def stopped_by_signals() -> Iterator[None]:
     """Raise :class:`Stopped` in the main thread on SIGTERM or a warning, as Ctrl-C raises KeyboardInterrupt.
 
-    Only the first one counts: the next ones would interrupt the saving. Once the work is stopped, they are ignored until
-    the process has ended, whose exit code they would change. An inner :class:`StopSignal` has precedence.
+    Only the first one counts: the next ones would interrupt the saving. Once the work is stopped, they are ignored
+    until the process has ended, whose exit code they would change. An inner :class:`StopSignal` has precedence.
     """
     came = False
 
@@ -71,19 +71,12 @@ def stopped_by_signals() -> Iterator[None]:
             came = True
             raise Stopped
 
-    numbers = (signal.SIGTERM, *WARNINGS)
-    try:
-        with _handled_by(stop, numbers):
-            try:
-                yield
-            except KeyboardInterrupt:
-                came = True  # an inner flag may have received the first one
-                raise
-    except KeyboardInterrupt:
-        if threading.current_thread() is threading.main_thread():
-            for number in numbers:
-                signal.signal(number, signal.SIG_IGN)
-        raise
+    with _handled_by(stop, (signal.SIGTERM, *WARNINGS), ignored_after=lambda: came):
+        try:
+            yield
+        except KeyboardInterrupt:
+            came = True  # an inner flag may have received the first one
+            raise
 
 
 @contextmanager
@@ -103,7 +96,9 @@ def shielded_children() -> Iterator[None]:
 
 
 @contextmanager
-def _handled_by(handler: Callable[..., None], numbers: tuple[int, ...]) -> Iterator[None]:
+def _handled_by(
+    handler: Callable[..., None], numbers: tuple[int, ...], ignored_after: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Handle signals in the block, those that came while a parent had them blocked included.
 
     Python handles signals in the main thread only; in another one nothing is changed.
@@ -118,6 +113,5 @@ def _handled_by(handler: Callable[..., None], numbers: tuple[int, ...]) -> Itera
         yield
     finally:
         for number, earlier in before.items():
-            signal.signal(
-                number, signal.SIG_DFL if earlier is None else earlier
-            )  # None: a handler that is not Python's
+            last = signal.SIG_DFL if earlier is None else earlier  # None: a handler that is not Python's
+            signal.signal(number, signal.SIG_IGN if ignored_after() else last)

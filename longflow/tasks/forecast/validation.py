@@ -94,11 +94,11 @@ class ForecastValidation:
             self._write(method, item, target, description)
             return item, (target.subject, method.folded)
 
-        items, folds = zip(*results_in_time(written, self.targets), strict=True)
+        done = results_in_time(written, self.targets)
         if writes_tables():
-            report_folds(folds)
+            report_folds([folded for _, folded in done])
             for reduction in method.reductions:
-                write_table(items, self.job.paths.validation(reduction), description)
+                write_table([item for item, _ in done], self.job.paths.validation(reduction), description)
 
     def _write(
         self, method: Method, item: ForecastRequest, target: ForecastTarget, description: DatasetDescription

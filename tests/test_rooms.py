@@ -38,7 +38,8 @@ ORDER = [
         "integrity",
     ),
     *("registration", "importers", "fingerprint", "preprocessing"),
-    *("methods", "planning", "inference", "evaluation", "training", "report", "tasks", "compare", "demo", "cli"),
+    *("methods", "planning", "inference", "evaluation", "training", "report", "tasks", "compare"),
+    *("cluster", "demo", "cli"),
 ]
 
 #: files without a test file of their own, and where they are tested

@@ -88,7 +88,7 @@ def resources_of(step: Step, request: StudyRequest, settings: ClusterSettings) -
     if own.time:
         seconds = seconds_of(own.time)
     elif expected:
-        seconds = 60 * math.ceil(expected / 60)
+        seconds = 60 * math.ceil(round(expected) / 60)
     else:
         seconds = 3600 * HOURS[step.kind]
     if seconds < 2 * lead + 60:

@@ -43,14 +43,8 @@ run() {{
 }}
 """
 
-#: start a command on every rank; the variables are those that torchrun sets
-RANKS = """\
-MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
-export MASTER_ADDR MASTER_PORT SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
-as_rank='RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=$SLURM_LOCALID exec "$@"'
-ranks=(srun --kill-on-bad-exit=1 bash -c "$as_rank" -)
-"""
+#: start a command on every rank; they find each other by Slurm's variables. srun does not take the cores from the job
+RANKS = 'export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"\n'
 
 
 @dataclass(frozen=True)
@@ -134,7 +128,7 @@ def _line(command: Command, job: Job, folders: dict[str, str]) -> str:
     resources = job.resources
     words = ["run"]
     if resources.processes > 1:
-        words.append('"${ranks[@]}"')
+        words += ["srun", "--kill-on-bad-exit=1"]
     words += [*_python(resources, folders), "-m", f"longflow.cli.{command.name}"]
     words += [shlex.quote(argument) for argument in command.arguments]
     if command.name in ("verify", "extract_fingerprint", "preprocess", "find_best", "evaluate"):
@@ -143,7 +137,7 @@ def _line(command: Command, job: Job, folders: dict[str, str]) -> str:
         # the process itself has a core; without a GPU it has all of them
         words += ["-np", str(min(8, resources.cores - 1) if resources.gpus else 0)]
         if scratch := resources.settings.scratch:
-            words += ["--scratch", f'"{scratch}"']
+            words += ["--scratch", shlex.quote(scratch)]  # longflow_train expands it on the node
     return " ".join(words)
 
 

@@ -32,8 +32,8 @@ QUEUE = {
 USUAL_ARRAY = 1001
 #: words of sbatch, and the setting that they speak of
 REFUSALS = {
-    r"partition": "partition",
     r"account": "account",
+    r"partition": "partition",
     r"qos|quality of service": "qos",
     r"time limit": "time",
     r"memory": "memory",
@@ -124,7 +124,7 @@ def explained(refusal: SlurmError, kind: StepKind, settings: ClusterSettings) ->
         advice = "Look for the setting in cluster.json, or ask the staff of the cluster."
     else:
         value = getattr(settings.of(kind), key)
-        now = "longflow's proposal" if value is None else repr(value)
+        now = "not set" if value is None else repr(value)
         advice = f'Change "{key}" ({settings.place_of(kind, key)}) in cluster.json; it is {now}.'
     return ConfigurationError(f"Slurm refused the step {kind}. In its own words: {words}\n{advice}")
 

@@ -13,7 +13,7 @@ from longflow.cluster.request import StudyRequest
 from longflow.cluster.resources import iterations_of
 from longflow.cluster.slurm import Queued
 from longflow.cluster.steps import Step, unfinished
-from longflow.paths import FoldPaths, StudyPaths
+from longflow.paths import FoldPaths
 from longflow.plans import read_plans
 
 DONE, RUNNING, WAITING, FAILED, MISSING = "done", "running", "waiting", "failed", "not started"
@@ -34,6 +34,11 @@ MEANINGS = {
     "Resources": "all fitting nodes are in use",
     "Dependency": "steps before it are not done",
     "BeginTime": "it starts again in a moment",
+    "PartitionTimeLimit": "the partition allows less time: change time or partition in cluster.json",
+    "PartitionNodeLimit": "the partition allows fewer nodes: change nodes or partition in cluster.json",
+    "BadConstraints": "no node has what is asked for: change constraint, gpus, cpus or memory in cluster.json",
+    "JobHeldUser": "held by the user: scontrol release and its number",
+    "JobHeldAdmin": "held by the staff of the cluster; ask them",
     "JobArrayTaskLimit": "as many run as parallel in cluster.json allows",
 }
 
@@ -167,21 +172,15 @@ def estimated_left(found: Sequence[StepStatus]) -> float | None:
     return max(known, default=None)
 
 
-def slurm_state(
-    study: StudyPaths, jobs: Sequence[SubmittedJob]
-) -> tuple[dict[str, Queued], Mapping[str, str], list[str]]:
+def slurm_state(jobs: Sequence[SubmittedJob]) -> tuple[dict[str, Queued], Mapping[str, str], list[str]]:
     """Ask Slurm for the jobs of a study, and cancel those that wait for something that failed.
 
     :returns: jobs in the queue, states of the others, and the jobs that were cancelled.
     """
-    own = {job.number for job in jobs}
-    queue = {number: job for number, job in slurm.queue().items() if number.split("_")[0] in own}
+    numbers = {job.number: {job.element(index) for index in range(len(job.steps))} for job in jobs if job.number}
+    ours = set().union(*numbers.values())
+    queue = {number: job for number, job in slurm.queue().items() if number in ours}
     hopeless = [number for number, job in queue.items() if slurm.can_never_start(job)]
     slurm.cancel(hopeless)
-    in_queue = {number.split("_")[0] for number in queue}
-    partly = {job.number for job in jobs if sum(n.split("_")[0] == job.number for n in queue) < len(job.steps)}
-    return (
-        queue,
-        slurm.ended([number for number in own if number and (number not in in_queue or number in partly)]),
-        hopeless,
-    )
+    ended = slurm.ended([number for number, elements in numbers.items() if not elements <= queue.keys()])
+    return queue, ended, hopeless

@@ -73,11 +73,15 @@ def study_steps(request: StudyRequest, data: StudyData, parts: int = 1) -> list[
 
 
 def unfinished(steps: Sequence[Step]) -> list[Step]:
-    """Return the steps that have to be run, in their order."""
+    """Return the steps that have to be run, in their order.
+
+    A result outlives what served to make it: a finished fold needs no prepared subjects any more.
+    """
     done: dict[str, bool] = {}
     serving = {step.name for step in steps if step.serves}
     for step in steps:
-        done[step.name] = step.done() and all(done[name] for name in step.depends_on if name not in serving)
+        counting = [name for name in step.depends_on if step.serves or name not in serving]
+        done[step.name] = step.done() and all(done[name] for name in counting)
     needed: set[str] = set()
     for step in reversed(steps):
         if not done[step.name] and (not step.serves or step.name in needed):

@@ -40,6 +40,7 @@ COMMANDS = (
 ROOT = Path(tempfile.gettempdir()) / "longflow-one-node-slurm"
 #: clients of the accounting use munge's own socket, whatever the configuration says
 MUNGE = Path("/run/munge/munge.socket.2")
+#: cores are pretended, too: jobs of tests mostly wait
 CORES, MEMORY_MB, GPUS = 4, 16000, 2
 #: daemons in the order in which they start
 DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd")
@@ -76,6 +77,7 @@ EnforcePartLimits=ALL
 ReturnToService=2
 SlurmctldTimeout=60
 SlurmdTimeout=60
+SlurmdParameters=config_overrides
 InactiveLimit=0
 MinJobAge=300
 KillWait=5
@@ -95,7 +97,8 @@ SlurmUser=root
 LogFile={root}/log/slurmdbd.log
 PidFile={root}/run/slurmdbd.pid
 StorageType=accounting_storage/mysql
-StorageHost=localhost
+StorageHost=127.0.0.1
+StoragePort={database}
 StorageUser=slurm
 StoragePass=slurm
 StorageLoc=slurm_acct
@@ -138,16 +141,15 @@ def _free_ports(count: int) -> list[int]:
             one.close()
 
 
-def write_configuration() -> None:
-    """Write the files of the daemons, and make the pretend GPUs: null devices."""
+def write_configuration() -> int:
+    """Write the files of the daemons, and make the pretend GPUs: null devices. :returns: the port of the database."""
     for name in ("state", "spool", "log", "run", "mysql"):
         (ROOT / name).mkdir(mode=0o755, parents=True)
     ROOT.chmod(0o755)
     shutil.chown(ROOT / "mysql", "mysql", "mysql")
-    shutil.chown(ROOT / "run", "mysql", "root")  # MariaDB's number
-    controller, daemon, accounting = _free_ports(3)
+    controller, daemon, accounting, database = _free_ports(4)
     values = {"root": ROOT, "node": platform.node(), "controller": controller, "daemon": daemon}
-    values |= {"accounting": accounting, "cores": CORES, "memory": MEMORY_MB, "gpus": GPUS}
+    values |= {"accounting": accounting, "database": database, "cores": CORES, "memory": MEMORY_MB, "gpus": GPUS}
     (ROOT / "slurm.conf").write_text(CONFIGURATION.format(**values))
     (ROOT / "slurmdbd.conf").write_text(ACCOUNTING.format(**values))
     (ROOT / "slurmdbd.conf").chmod(0o600)
@@ -157,6 +159,7 @@ def write_configuration() -> None:
     key = ROOT / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
+    return database
 
 
 def _wait_for(what: str, ready: Callable[[], bool], seconds: float = 60) -> None:
@@ -174,9 +177,9 @@ def start() -> None:
     :raises NotStarted: one does not answer.
     """
     shutil.rmtree(ROOT, ignore_errors=True)
-    write_configuration()
+    database = write_configuration()
     start_munge()
-    start_database()
+    start_database(database)
     start_daemon("slurmdbd")
     _wait_for("slurmdbd", lambda: _run("sacctmgr", "-n", "show", "cluster").returncode == 0)
     _run("sacctmgr", "-i", "add", "cluster", "test", check=True)
@@ -193,23 +196,21 @@ def start_munge() -> None:
     _run("munged", f"--socket={MUNGE}", *files, "--force", check=True)
 
 
-def start_database() -> None:
-    data, run = ROOT / "mysql", Path("/run/mysqld")
-    run.mkdir(exist_ok=True)
-    shutil.chown(run, "mysql", "mysql")
+def start_database(port: int) -> None:
+    """Start MariaDB on a port of its own, and make the user of the accounting."""
+    data, place = ROOT / "mysql", f"--socket={ROOT}/mysql/mariadbd.sock"
     install = ("mariadb-install-db", "--no-defaults", "--user=mysql", f"--datadir={data}")
     _run(*install, "--auth-root-authentication-method=normal", check=True)
+    network = (place, "--bind-address=127.0.0.1", f"--port={port}", "--innodb-buffer-pool-size=64M")
     with open(ROOT / "log" / "mariadbd.log", "w") as log:
         subprocess.Popen(
             [
-                *(
-                    "mariadbd",
-                    "--no-defaults",
-                    "--user=mysql",
-                    f"--datadir={data}",
-                    f"--pid-file={ROOT}/run/mariadbd.pid",
-                ),
-                *(f"--socket={run}/mysqld.sock", "--skip-networking", "--innodb-buffer-pool-size=64M"),
+                "mariadbd",
+                "--no-defaults",
+                "--user=mysql",
+                f"--datadir={data}",
+                f"--pid-file={data}/mariadbd.pid",
+                *network,
             ],
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -217,9 +218,11 @@ def start_database() -> None:
             env=_environment(),
             start_new_session=True,
         )
-    _wait_for("MariaDB", lambda: _run("mariadb", "-e", "select 1").returncode == 0)
-    user = "create user if not exists 'slurm'@'localhost' identified by 'slurm'"
-    _run("mariadb", "-e", f"{user}; grant all on slurm_acct.* to 'slurm'@'localhost'", check=True)
+    client = ("mariadb", "--no-defaults", place, "-e")
+    _wait_for("MariaDB", lambda: _run(*client, "select 1").returncode == 0)
+    user = "create user 'slurm'@'127.0.0.1' identified by 'slurm', 'slurm'@'localhost' identified by 'slurm'"
+    rights = "grant all on slurm_acct.* to 'slurm'@'127.0.0.1', 'slurm'@'localhost'"
+    _run(*client, f"{user}; {rights}", check=True)
 
 
 def start_daemon(name: str) -> None:
@@ -237,7 +240,7 @@ def start_daemon(name: str) -> None:
 
 def stop_daemon(name: str) -> None:
     """Stop a daemon by its process number, and wait until it is gone."""
-    file = ROOT / "run" / f"{name}.pid"
+    file = ROOT / ("mysql" if name == "mariadbd" else "run") / f"{name}.pid"
     if not file.is_file():
         return
     number = int(file.read_text())

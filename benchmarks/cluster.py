@@ -207,25 +207,14 @@ def kill_worker(chance: random.Random) -> bool:
     return bool(children)
 
 
-def drain(chance: random.Random) -> bool:
-    node = ["scontrol", "update", f"NodeName={one_node.platform.node()}"]
-    subprocess.run([*node, "State=DRAIN", "Reason=benchmark"], check=True)
-    time.sleep(chance.uniform(0, 2))
-    subprocess.run([*node, "State=RESUME"], check=True)
-    return True
+def always(disturb: Callable[[], None]) -> Callable[[random.Random], bool]:
+    """Make a disturbance of the cluster, which meets whatever runs."""
 
-
-def restart(daemon: str) -> Callable[[random.Random], bool]:
-    def disturb(chance: random.Random) -> bool:
-        one_node.stop_daemon(daemon)
-        time.sleep(chance.uniform(0, 1))
-        one_node.start_daemon(daemon)
-        end = time.monotonic() + 60
-        while subprocess.run(["scontrol", "ping"], capture_output=True).returncode and time.monotonic() < end:
-            time.sleep(0.2)
+    def done(chance: random.Random) -> bool:
+        disturb()
         return True
 
-    return disturb
+    return done
 
 
 DISTURBANCES: dict[str, Callable[[random.Random], bool]] = {
@@ -234,18 +223,16 @@ DISTURBANCES: dict[str, Callable[[random.Random], bool]] = {
     "requeue": _job("scontrol", "requeue"),
     "kill -9 of the command": kill_command,
     "kill -9 of a worker": kill_worker,
-    "drain and resume": drain,
-    "slurmctld restarted": restart("slurmctld"),
+    "drain and resume": always(one_node.drain_and_resume),
+    "slurmctld restarted": always(one_node.restart_controller),
 }
 
 
 def thousand(work: Path, options: argparse.Namespace) -> None:
-    """Submit 1,000 trainings to a drained node; measure submission, status, and cancelling."""
+    """Submit 1,000 trainings to a partition that is down; measure submission, status, and cancelling."""
     home = home_with_phantom(work / "home")
     names = [f"fold {number}" for number in range(1000)]
-    subprocess.run(
-        ["scontrol", "update", f"NodeName={one_node.platform.node()}", "State=DRAIN", "Reason=benchmark"], check=True
-    )
+    subprocess.run(["scontrol", "update", "PartitionName=debug", "State=DOWN"], check=True)
     for module, words in (
         ("run", ["-d", NUMBER, "-f", *range(len(names)), "--preset", "tiny", "--cluster", "slurm"]),
         ("status", ["-d", NUMBER]),

@@ -100,11 +100,20 @@ def resources_of(step: Step, request: StudyRequest, settings: ClusterSettings) -
     restarts = UNKNOWN_RESTARTS
     if expected:
         restarts = math.ceil(expected / (seconds - lead)) - 1 + SPARE_RESTARTS
-    memory, why = _memory(step, request, gpus, cores)
-    time = f"{expected / 3600:.1f} h expected" if expected else "time not measured yet"
-    nodes = own.nodes or 1
+    memory, why_memory = _memory(step, request, gpus, cores)
+    why_time = f"{expected / 3600:.1f} h expected" if expected else "time not measured yet"
+    proposed = [why for why, given in ((why_time, own.time), (why_memory, own.memory)) if not given]
     return Resources(
-        step.kind, own, nodes, gpus, cores, own.memory or memory, seconds, lead, restarts, f"{time}; {why}"
+        kind=step.kind,
+        settings=own,
+        nodes=own.nodes or 1,
+        gpus=gpus,
+        cores=cores,
+        memory=own.memory or memory,
+        seconds=seconds,
+        lead=lead,
+        restarts=restarts,
+        why="; ".join(proposed) or "as cluster.json says",
     )
 
 

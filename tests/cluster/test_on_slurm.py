@@ -141,13 +141,8 @@ def test_jobs_survive_a_restart_of_the_controller_and_a_drained_node(home, slurm
     for fold in (0, 1):
         play(home, FOLD.format(fold), "work")
     submit()
-    slurm.stop_daemon("slurmctld")
-    slurm.start_daemon("slurmctld")
-    wait_until(lambda: subprocess.run(["scontrol", "ping"], capture_output=True).returncode == 0)
-    node = ["scontrol", "update", f"NodeName={slurm.platform.node()}"]
-    subprocess.run([*node, "State=DRAIN", "Reason=test"], check=True)
-    time.sleep(1)
-    subprocess.run([*node, "State=RESUME"], check=True)
+    slurm.restart_controller()
+    slurm.drain_and_resume()
     wait_until(all_done)
     assert [len(starts(home, FOLD.format(fold))) for fold in (0, 1)] == [1, 1]
 

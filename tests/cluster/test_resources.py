@@ -45,7 +45,7 @@ def test_time_and_memory_follow_what_was_measured(data):
     for step in steps[:2]:
         finish(step, request, data)
     on_cpu = ClusterSettings(steps={"train": StepSettings(gpus=0)})
-    assert "1.0 GB planned x 1.3 + 4" in resources_of(steps[3], request, on_cpu).why
+    assert "0.1 GB planned x 1.3 + 4" in resources_of(steps[3], request, on_cpu).why
     finish(steps[2], request, data, seconds=7200.0, iterations=2000, peak_memory=2_000_000_000)
     fold = resources_of(steps[3], request, on_cpu)
     assert fold.seconds == 3.6 * 1000 * 1.3 + 900 and fold.memory == 4  # 2 GB x 1.3 + 1, rounded up

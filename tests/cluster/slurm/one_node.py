@@ -265,6 +265,31 @@ def stop() -> None:
             stop_daemon(name)
 
 
+def drain_and_resume() -> None:
+    """Let the node take no further jobs, and then take them again; it must be known to the controller."""
+    node = ("scontrol", "update", f"NodeName={platform.node()}")
+    _wait_for("the node", lambda: _state() in ("idle", "mixed", "allocated"))
+    _run(*node, "State=DRAIN", "Reason=test", check=True)
+    _wait_for("draining", lambda: _state().startswith("drain"))
+
+    def resumes() -> bool:
+        # RESUME is for a node without jobs, UNDRAIN for one with jobs; each is an error for the other
+        return any(_run(*node, f"State={state}").returncode == 0 for state in ("RESUME", "UNDRAIN"))
+
+    _wait_for("resuming", resumes)
+
+
+def _state() -> str:
+    return _run("sinfo", "-h", "-p", "debug", "-o", "%T").stdout.strip()
+
+
+def restart_controller() -> None:
+    """Stop slurmctld, start it again, and wait until it answers."""
+    stop_daemon("slurmctld")
+    start_daemon("slurmctld")
+    _wait_for("slurmctld", lambda: _run("scontrol", "ping").returncode == 0)
+
+
 @contextmanager
 def _counted() -> Iterator[list[int]]:
     """Hold the list of processes that use the Slurm; what the block leaves in it is written down."""

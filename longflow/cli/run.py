@@ -19,6 +19,7 @@ from longflow.paths import DatasetPaths, resolve_dataset_name
 
 if TYPE_CHECKING:
     from longflow.cluster.request import StudyData, StudyRequest
+    from longflow.cluster.scripts import Job
     from longflow.cluster.settings import ClusterSettings
     from longflow.cluster.steps import Step
     from longflow.commands import Command
@@ -157,23 +158,22 @@ def on_this_machine(request: "StudyRequest", data: "StudyData") -> None:
     :raises SystemExit: a step failed.
     """
     from longflow.cluster.local import gpus_of_this_machine, run_here
-    from longflow.cluster.steps import study_steps, unfinished
+    from longflow.cluster.study import study_of
     from longflow.cluster.submit import make_private
 
-    study = request.paths.study
+    study = study_of(request, data)
     _check_no_jobs(request.paths)
-    steps = study_steps(request, data)
-    if not unfinished(steps):
+    if not study.unfinished:
         nothing_to_do(request)
         return
-    make_private(study)
-    write_json(request.model_dump(mode="json"), study.request)
+    make_private(study.files)
+    write_json(request.model_dump(mode="json"), study.files.request)
     # on SIGTERM, the running commands save their work first
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     gpus = gpus_of_this_machine(request.device)
     if len(gpus) > 1:
-        say(f"{len(gpus)} GPUs: as many trainings at a time. Their output is in {study.logs}")
-    report = run_here(steps, study, gpus, show_command)
+        say(f"{len(gpus)} GPUs: as many trainings at a time. Their output is in {study.files.logs}")
+    report = run_here(study, gpus, show_command)
     for name, reason in report.failed.items():
         command.show_error(f"{name}: {reason}", "Failed:")
     if report.failed:
@@ -210,22 +210,31 @@ def _check_no_jobs(paths: DatasetPaths) -> None:
 def on_cluster(request: "StudyRequest", data: "StudyData", settings: "ClusterSettings", prints: bool) -> None:
     """Submit the study to Slurm, or write its scripts."""
     from longflow.cluster.slurm import check_slurm
-    from longflow.cluster.steps import study_steps, unfinished
-    from longflow.cluster.submit import for_cluster, print_scripts, submit_missing
+    from longflow.cluster.study import study_of
+    from longflow.cluster.submit import for_cluster, make_private, print_scripts, submit_missing
 
     request = for_cluster(request, settings)
-    steps = study_steps(request, data, data.parts)
-    if not unfinished(steps):
+    study = study_of(request, data, data.parts)
+    if not study.unfinished:
         nothing_to_do(request)
         return
-    number = request.paths.id
+    if not prints:
+        check_slurm()
+    make_private(study.files)
+    write_json(request.model_dump(mode="json"), study.files.request)
     if prints:
-        for path in print_scripts(request, steps, settings):
+        for path in print_scripts(study, settings):
             say(str(path))
         say("Read and change them, then submit them in order: bash submit.sh in that folder.")
         return
-    check_slurm()
-    jobs, under_way = submit_missing(request, steps, settings)
+    jobs, under_way = submit_missing(study, settings)
+    show_submitted(jobs, under_way)
+    number = request.paths.id
+    say(f"You can log out. See: longflow_status -d {number}. Cancel: longflow_run -d {number} --cancel")
+
+
+def show_submitted(jobs: Sequence["Job"], under_way: int) -> None:
+    """Print what each job asks for, and why."""
     for job in jobs:
         asked, count = job.resources, len(job.steps)
         gpus = f", GPUs on each node: {asked.gpus}" if asked.gpus else ""
@@ -235,7 +244,6 @@ def on_cluster(request: "StudyRequest", data: "StudyData", settings: "ClusterSet
         )
     if under_way:
         say(f"Under way already: {_counted(under_way, 'step')}")
-    say(f"You can log out. See: longflow_status -d {number}. Cancel: longflow_run -d {number} --cancel")
 
 
 def _counted(number: int, word: str) -> str:

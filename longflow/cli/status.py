@@ -69,15 +69,14 @@ def status_of(paths: DatasetPaths) -> list["StepStatus"]:
     from longflow.cluster.records import read_jobs
     from longflow.cluster.request import read_request, read_study_data
     from longflow.cluster.status import slurm_state, study_status
-    from longflow.cluster.steps import study_steps
+    from longflow.cluster.study import study_of
     from longflow.cluster.submit import known_jobs
 
     request, data = read_request(paths), read_study_data(paths)
     has_jobs = bool(read_jobs(paths.study.jobs)) and shutil.which("squeue") is not None
     jobs = known_jobs(paths.study) if has_jobs else []
     queue, ended, _ = slurm_state(jobs) if jobs else ({}, {}, [])
-    steps = study_steps(request, data, data.parts if jobs else 1)
-    return study_status(request, steps, jobs, queue, ended)
+    return study_status(study_of(request, data, data.parts if jobs else 1), jobs, queue, ended)
 
 
 def shown(paths: DatasetPaths, found: Sequence["StepStatus"], most: int | None) -> RenderableType:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 from longflow.cluster.resources import ON_GPU
 from longflow.cluster.scripts import STOPPED
-from longflow.cluster.steps import Step, unfinished
+from longflow.cluster.steps import Step, folders_of
+from longflow.cluster.study import Study
 from longflow.commands import Command, ended_together, start_command, why_ended
-from longflow.paths import StudyPaths, folders_with_results, results_root
 
 #: seconds between two looks at the commands that run
 PAUSE = 0.05
@@ -63,8 +63,7 @@ def gpus_of_this_machine(device: str | None) -> list[str]:
 
 
 def run_here(
-    steps: Sequence[Step],
-    study: StudyPaths,
+    study: Study,
     gpus: Sequence[str] = (),
     show: Callable[[Step, Command, int, int], None] = lambda *_: None,
 ) -> Report:
@@ -76,22 +75,21 @@ def run_here(
     :param show: called with each command before it starts: its step, the number of that step and of all.
     :raises KeyboardInterrupt: the user stopped a command.
     """
-    todo = unfinished(steps)
+    todo = study.unfinished
     numbers = {step.name: number for number, step in enumerate(todo, start=1)}
     waiting, report, running = list(todo), Report(), list[_Work]()
     processes: list[subprocess.Popen] = []
-    folders = folders_with_results(results_root())
     free: list[str | None] = list(gpus) if len(gpus) > 1 else [None]
 
     def start(step: Step, gpu: str | None, commands: Sequence[Command]) -> None:
         command, *rest = commands
         show(step, command, numbers[step.name], len(todo))
-        environment = folders if gpu is None else {**folders, "CUDA_VISIBLE_DEVICES": gpu}
+        environment = folders_of(step) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
         with ExitStack() as files:
             log = None
             if gpu is not None:
-                study.logs.mkdir(parents=True, exist_ok=True)
-                log = files.enter_context(open(study.log("here", numbers[step.name]), "a", encoding="utf-8"))
+                study.files.logs.mkdir(parents=True, exist_ok=True)
+                log = files.enter_context(open(study.files.log("here", numbers[step.name]), "a", encoding="utf-8"))
             process = start_command(command, environment, log)
         processes.append(process)
         running.append(_Work(step, gpu, rest, process))

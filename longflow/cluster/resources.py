@@ -3,12 +3,11 @@
 import math
 from dataclasses import dataclass, field
 
-from longflow.cluster.request import StudyRequest
 from longflow.cluster.settings import ClusterSettings, StepSettings, seconds_of
 from longflow.cluster.steps import Step, StepKind
+from longflow.cluster.study import Study
 from longflow.errors import ConfigurationError
 from longflow.paths import ModelPaths
-from longflow.plans import Plans, TrainingPlan, read_plans
 from longflow.reading import read_json
 
 #: what is added to a measured time, and to the measured or estimated memory, so that chance does not end a job
@@ -75,7 +74,7 @@ class Resources:
         return self.nodes * max(1, self.gpus)
 
 
-def resources_of(step: Step, request: StudyRequest, settings: ClusterSettings) -> Resources:
+def resources_of(step: Step, study: Study, settings: ClusterSettings) -> Resources:
     """Decide what a step asks for.
 
     :raises ConfigurationError: the time limit is too short to save one checkpoint.
@@ -83,7 +82,7 @@ def resources_of(step: Step, request: StudyRequest, settings: ClusterSettings) -
     own = settings.of(step.kind)
     gpus = own.gpus if own.gpus is not None else int(step.kind in ON_GPU)
     cores = own.cpus or CORES[step.kind]
-    expected = _expected_seconds(step, request) if step.kind == "train" else None
+    expected = _expected_seconds(step, study) if step.kind == "train" else None
     lead = _lead(step)
     if own.time:
         seconds = seconds_of(own.time)
@@ -100,7 +99,7 @@ def resources_of(step: Step, request: StudyRequest, settings: ClusterSettings) -
     restarts = UNKNOWN_RESTARTS
     if expected:
         restarts = math.ceil(expected / (seconds - lead)) - 1 + SPARE_RESTARTS
-    memory, why_memory = _memory(step, request, gpus, cores)
+    memory, why_memory = _memory(step, study, gpus, cores)
     why_time = f"{expected / 3600:.1f} h expected" if expected else "time not measured yet"
     proposed = [why for why, given in ((why_time, own.time), (why_memory, own.memory)) if not given]
     return Resources(
@@ -117,12 +116,7 @@ def resources_of(step: Step, request: StudyRequest, settings: ClusterSettings) -
     )
 
 
-def _plans(request: StudyRequest) -> Plans | None:
-    path = request.paths.plans(request.plans_name)
-    return read_plans(path) if path.is_file() else None
-
-
-def _memory(step: Step, request: StudyRequest, gpus: int, cores: int) -> tuple[float, str]:
+def _memory(step: Step, study: Study, gpus: int, cores: int) -> tuple[float, str]:
     """Propose the main memory of a node in GB, and say from what."""
     workers = cores * WORKER_MEMORY
     if step.kind != "train" or gpus:
@@ -131,7 +125,7 @@ def _memory(step: Step, request: StudyRequest, gpus: int, cores: int) -> tuple[f
     peaks = [cost["peak_memory"] / GB for cost in _costs(step) if cost.get("peak_memory")]
     if peaks:
         return math.ceil(MARGIN_OF_MEMORY * max(peaks) + 1), f"{max(peaks):.1f} GB measured x {MARGIN_OF_MEMORY:g} + 1"
-    plans, (method, configuration) = _plans(request), step.model or ("", "")
+    plans, (method, configuration) = study.plans, step.model or ("", "")
     if plans is None or configuration not in plans.configurations:
         return (
             PROCESS_MEMORY + workers,
@@ -150,25 +144,17 @@ def _costs(step: Step) -> list[dict]:
     return [cost for path in records if path.is_file() and (cost := read_json(path, dict).get("cost"))]
 
 
-def _expected_seconds(step: Step, request: StudyRequest) -> float | None:
+def _expected_seconds(step: Step, study: Study) -> float | None:
     """Expect the seconds of a training, with the margin; None: nothing is known.
 
     A time budget is the time. Else finished folds of the same model say how long an iteration takes.
     """
-    if request.max_time:
-        return 1.1 * request.max_time + START_AND_END
+    if study.max_time:
+        return 1.1 * study.max_time + START_AND_END
     rates = [cost["seconds"] / cost["iterations"] for cost in _costs(step) if cost.get("iterations")]
-    plans = _plans(request)
-    if not rates or plans is None:
+    if not rates or study.iterations is None:
         return None
-    return MARGIN_OF_TIME * max(rates) * iterations_of(request, plans.training) + START_AND_END
-
-
-def iterations_of(request: StudyRequest, training: TrainingPlan) -> int:
-    flags = dict(zip(request.training[::2], request.training[1::2], strict=True))
-    if "--iterations" in flags:
-        return int(flags["--iterations"])
-    return int(flags.get("--epochs", training.epochs)) * training.iterations_per_epoch
+    return MARGIN_OF_TIME * max(rates) * study.iterations + START_AND_END
 
 
 def _lead(step: Step) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from longflow.cluster.resources import ON_GPU, Resources
-from longflow.cluster.steps import Step
+from longflow.cluster.steps import Step, folders_of
 from longflow.commands import Command
 from longflow.paths import StudyPaths
 from longflow.version import __version__
@@ -64,19 +64,18 @@ class Job:
     waits_for: tuple[str, ...] = ()
 
 
-def script_of(job: Job, study: StudyPaths, folders: dict[str, str]) -> str:
+def script_of(job: Job, files: StudyPaths) -> str:
     """Write the batch script of a job.
 
-    :param folders: variables with the folders of data.
+    :param files: of the study.
     """
     resources = job.resources
     parts = [
         "#!/bin/bash",
-        *(f"#SBATCH {line}" for line in _header(job, study)),
+        *(f"#SBATCH {line}" for line in _header(job, files)),
         "",
         f"# longflow {__version__}, {resources.kind}. {resources.why}",
         "umask 077",
-        *(f"export {name}={shlex.quote(value)}" for name, value in folders.items()),
         'export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}"',
         *(resources.settings.setup or ()),
         "",
@@ -85,15 +84,14 @@ def script_of(job: Job, study: StudyPaths, folders: dict[str, str]) -> str:
         'case "$SLURM_ARRAY_TASK_ID" in',
     ]
     for index, step in enumerate(job.steps):
-        parts += [
-            f"{index})  # {step.name}",
-            *(f"  {_line(command, job, folders)}" for command in step.commands),
-            "  ;;",
-        ]
+        folders = folders_of(step)
+        exports = (f"  export {name}={shlex.quote(value)}" for name, value in folders.items())
+        lines = (f"  {_line(command, job, folders)}" for command in step.commands)
+        parts += [f"{index})  # {step.name}", *exports, *lines, "  ;;"]
     return "\n".join([*parts, "esac"]) + "\n"
 
 
-def _header(job: Job, study: StudyPaths) -> list[str]:
+def _header(job: Job, files: StudyPaths) -> list[str]:
     """Return the options of sbatch."""
     resources, settings = job.resources, job.resources.settings
     parallel = f"%{settings.parallel}" if settings.parallel else ""
@@ -101,12 +99,12 @@ def _header(job: Job, study: StudyPaths) -> list[str]:
     return [
         f"--job-name={job.name}",
         f"--array=0-{len(job.steps) - 1}{parallel}",
-        f"--output={_escaped(study.logs)}/{job.name}_%a.log",
+        f"--output={_escaped(files.logs)}/{job.name}_%a.log",
         "--open-mode=append",
         "--requeue",
         f"--signal=B:USR2@{resources.lead}",
         "--kill-on-invalid-dep=yes",
-        f"--chdir={_escaped(study.folder)}",
+        f"--chdir={_escaped(files.folder)}",
         *(f"--{name}={word}" for name, word in words.items() if word),
         f"--nodes={resources.nodes}",
         f"--ntasks-per-node={max(1, resources.gpus) if resources.kind in ON_GPU else 1}",

@@ -9,12 +9,10 @@ from pathlib import Path
 
 from longflow.cluster import slurm
 from longflow.cluster.records import SubmittedJob, last_job_of
-from longflow.cluster.request import StudyRequest
-from longflow.cluster.resources import iterations_of
 from longflow.cluster.slurm import Queued
-from longflow.cluster.steps import Step, unfinished
+from longflow.cluster.steps import Step
+from longflow.cluster.study import Study
 from longflow.paths import FoldPaths
-from longflow.plans import read_plans
 
 DONE, RUNNING, WAITING, FAILED, MISSING = "done", "running", "waiting", "failed", "not started"
 #: states in the order of the table
@@ -68,8 +66,7 @@ class StepStatus:
 
 
 def study_status(
-    request: StudyRequest,
-    steps: Sequence[Step],
+    study: Study,
     jobs: Sequence[SubmittedJob],
     queue: Mapping[str, Queued],
     ended: Mapping[str, str],
@@ -81,30 +78,30 @@ def study_status(
     :param ended: states of the others, by number.
     :returns: in the order of the steps.
     """
-    todo, last = {step.name for step in unfinished(steps)}, last_job_of(list(jobs))
+    todo, last = {step.name for step in study.unfinished}, last_job_of(list(jobs))
     found: dict[str, StepStatus] = {}
-    for step in steps:
+    for step in study.steps:
         job, index = last.get(step.name, (None, 0))
         if step.name not in todo:
             found[step.name] = StepStatus(step, DONE, job.element(index) if job else "")
         elif job is None:
-            found[step.name] = _on_this_machine(request, step)
+            found[step.name] = _on_this_machine(study, step)
         else:
-            log = request.paths.study.log(job.name, index)
-            found[step.name] = _of_job(request, step, job.element(index), log, queue, ended, found)
+            log = study.files.log(job.name, index)
+            found[step.name] = _of_job(study, step, job.element(index), log, queue, ended, found)
     return list(found.values())
 
 
-def _on_this_machine(request: StudyRequest, step: Step) -> StepStatus:
+def _on_this_machine(study: Study, step: Step) -> StepStatus:
     if step.fold is None or not step.fold.latest.parent.is_dir():
         return StepStatus(step, MISSING)
     state = RUNNING if step.fold.lock.is_file() else MISSING
-    share, left = progress_of(request, step.fold)
+    share, left = progress_of(study, step.fold)
     return StepStatus(step, state, share=share, left=left, last_line=last_line(step.fold.log))
 
 
 def _of_job(
-    request: StudyRequest,
+    study: Study,
     step: Step,
     number: str,
     log: Path,
@@ -123,23 +120,24 @@ def _of_job(
         return StepStatus(step, FAILED, number, last_line=last_line(log), reason=reason)
     if slurm.waits(job):
         return StepStatus(step, WAITING, number, restarts=job.restarts, reason=MEANINGS.get(job.reason, job.reason))
-    share, left = progress_of(request, step.fold) if step.fold else (None, None)
+    share, left = progress_of(study, step.fold) if step.fold else (None, None)
     return StepStatus(step, RUNNING, number, share, left, job.node, job.restarts, _latest_line(log, step.fold))
 
 
-def progress_of(request: StudyRequest, fold: FoldPaths) -> tuple[float | None, float | None]:
+def progress_of(study: Study, fold: FoldPaths) -> tuple[float | None, float | None]:
     """Return the share of a training that is done, and the seconds left, from its last epoch; None: unknown."""
-    plans = request.paths.plans(request.plans_name)
-    if not (fold.progress_csv.is_file() and plans.is_file()):
+    if not fold.progress_csv.is_file():
         return None, None
     with open(fold.progress_csv, newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows:
         return 0.0, None
     seconds, iteration = float(rows[-1]["seconds"]), int(rows[-1]["iteration"])
-    if request.max_time:
-        return min(1.0, seconds / request.max_time), max(0.0, request.max_time - seconds)
-    total = iterations_of(request, read_plans(plans).training)
+    if study.max_time:
+        return min(1.0, seconds / study.max_time), max(0.0, study.max_time - seconds)
+    total = study.iterations
+    if total is None:
+        return None, None
     return min(1.0, iteration / total), max(0, total - iteration) * seconds / max(1, iteration)
 
 

@@ -15,7 +15,7 @@ from longflow.cluster.request import StudyData, StudyRequest
 from longflow.commands import Command
 from longflow.data.dataset import rows_of_folder
 from longflow.errors import ConfigurationError
-from longflow.paths import METRICS_JSON, RESERVED_NAMES, DatasetPaths, FoldPaths
+from longflow.paths import METRICS_JSON, RESERVED_NAMES, DatasetPaths, FoldPaths, folders_with_results, results_root
 from longflow.plans import Plans, read_plans
 from longflow.reading import read_json
 
@@ -36,6 +36,7 @@ class Step:
     :param serves: whether the step only serves others: it is not run where all of these are done.
     :param fold: that it trains; None for other steps.
     :param model: method and configuration of a training.
+    :param results: folder of results of its commands; None: the usual one.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Step:
     serves: bool = False
     fold: FoldPaths | None = None
     model: tuple[str, str] | None = None
+    results: Path | None = None
 
 
 def study_steps(request: StudyRequest, data: StudyData, parts: int = 1) -> list[Step]:
@@ -95,6 +97,11 @@ def depths(steps: Collection[Step]) -> Mapping[str, int]:
     for step in steps:
         found[step.name] = 1 + max((found[name] for name in step.depends_on if name in found), default=-1)
     return found
+
+
+def folders_of(step: Step) -> dict[str, str]:
+    """Return the variables with the folders of data for the commands of a step."""
+    return folders_with_results(step.results or results_root())
 
 
 def _typed(name: str, *arguments: object) -> Command:

@@ -15,8 +15,9 @@ from longflow.cluster.scripts import Job, script_of, submit_script
 from longflow.cluster.settings import ClusterSettings
 from longflow.cluster.slurm import Queued, SlurmError
 from longflow.cluster.steps import Step, depths, unfinished
-from longflow.files import write_json, write_text
-from longflow.paths import StudyPaths, folders_with_results, is_file_of_plans, results_root
+from longflow.cluster.study import Study
+from longflow.files import write_text
+from longflow.paths import StudyPaths, is_file_of_plans
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def missing(steps: Sequence[Step], jobs: Sequence[SubmittedJob], queue: Mapping[
     return found
 
 
-def job_arrays(lacking: Missing, request: StudyRequest, settings: ClusterSettings, longest: int) -> list[Job]:
+def job_arrays(lacking: Missing, study: Study, settings: ClusterSettings, longest: int) -> list[Job]:
     """Join steps to arrays: those that stand equally deep and ask for the same.
 
     :param longest: most steps of an array.
@@ -73,13 +74,13 @@ def job_arrays(lacking: Missing, request: StudyRequest, settings: ClusterSetting
     deep = depths(lacking.steps)
     groups = defaultdict(list)
     for step in lacking.steps:
-        groups[deep[step.name], resources_of(step, request, settings)].append(step)
+        groups[deep[step.name], resources_of(step, study, settings)].append(step)
     stamp, jobs = datetime.now().strftime("%m%d%H%M%S"), []
     job_of: dict[str, str] = {}
     for (_, resources), steps in sorted(groups.items(), key=lambda item: item[0][0]):
         for start in range(0, len(steps), longest):
             part = tuple(steps[start : start + longest])
-            name = f"lf{request.paths.id}_{resources.kind}_{stamp}_{len(jobs)}"
+            name = f"lf{study.dataset.id}_{resources.kind}_{stamp}_{len(jobs)}"
             before = dict.fromkeys(dependency for step in part for dependency in step.depends_on)
             depends_on = tuple(dict.fromkeys(job_of[step] for step in before if step in job_of))
             waits_for = tuple(lacking.under_way[step] for step in before if step in lacking.under_way)
@@ -88,40 +89,39 @@ def job_arrays(lacking: Missing, request: StudyRequest, settings: ClusterSetting
     return jobs
 
 
-def submit_missing(request: StudyRequest, steps: Sequence[Step], settings: ClusterSettings) -> tuple[list[Job], int]:
+def submit_missing(study: Study, settings: ClusterSettings) -> tuple[list[Job], int]:
     """Submit what is missing; all of it or nothing. Call it while the lock of the study is held.
 
     :returns: the submitted jobs, and the number of steps that are under way already.
     :raises ConfigurationError: Slurm refused a job; those before it are cancelled.
     """
-    study = request.paths.study
-    make_private(study)
-    jobs, queue = known_jobs(study), slurm.queue()
-    lacking = missing(steps, jobs, queue)
-    arrays = job_arrays(lacking, request, settings, slurm.longest_array())
-    write_json(request.model_dump(mode="json"), study.request)
+    files = study.files
+    make_private(files)
+    jobs, queue = known_jobs(files), slurm.queue()
+    lacking = missing(study.steps, jobs, queue)
+    arrays = job_arrays(lacking, study, settings, slurm.longest_array())
     slurm.cancel(lacking.to_cancel)
-    folders, numbers = folders_with_results(results_root()), {}
+    numbers: dict[str, str] = {}
     for job in arrays:
-        script = study.script(job.name)
-        write_text(script_of(job, study, folders), script)
+        script = files.script(job.name)
+        write_text(script_of(job, files), script)
         before = [*(numbers[name] for name in job.depends_on), *job.waits_for]
         entry = SubmittedJob(name=job.name, number=None, steps=tuple(step.name for step in job.steps))
-        write_jobs([*jobs, entry], study.jobs)  # a command that is killed now finds the job by its name later
+        write_jobs([*jobs, entry], files.jobs)  # a command that is killed now finds the job by its name later
         try:
             numbers[job.name] = slurm.submit(script, before)
         except SlurmError as refusal:
             slurm.cancel(numbers.values())
-            write_jobs([one for one in jobs if one.name not in numbers], study.jobs)
+            write_jobs([one for one in jobs if one.name not in numbers], files.jobs)
             raise slurm.explained(refusal, job.resources.kind, settings) from refusal
         jobs.append(entry.model_copy(update={"number": numbers[job.name]}))
-        write_jobs(jobs, study.jobs)
+        write_jobs(jobs, files.jobs)
     return arrays, len(lacking.under_way)
 
 
-def known_jobs(study: StudyPaths) -> list[SubmittedJob]:
+def known_jobs(files: StudyPaths) -> list[SubmittedJob]:
     """Return the submitted jobs; those whose submission was interrupted are found by their names, or forgotten."""
-    jobs = read_jobs(study.jobs)
+    jobs = read_jobs(files.jobs)
     if all(job.number for job in jobs):
         return jobs
     numbers = slurm.names_in_queue()
@@ -129,36 +129,34 @@ def known_jobs(study: StudyPaths) -> list[SubmittedJob]:
     return [job for job in found if job.number]
 
 
-def cancel_all(study: StudyPaths) -> int:
+def cancel_all(files: StudyPaths) -> int:
     """Cancel the jobs of a study. :returns: how many steps were waiting or running."""
     queue = slurm.queue()
-    elements = {job: [job.element(index) for index in range(len(job.steps))] for job in known_jobs(study)}
+    elements = {job: [job.element(index) for index in range(len(job.steps))] for job in known_jobs(files)}
     active = {job.number: sum(number in queue for number in numbers) for job, numbers in elements.items()}
     slurm.cancel([number for number, count in active.items() if number and count])
     return sum(active.values())
 
 
-def print_scripts(request: StudyRequest, steps: Sequence[Step], settings: ClusterSettings) -> list[Path]:
+def print_scripts(study: Study, settings: ClusterSettings) -> list[Path]:
     """Write the scripts of everything that is not done, and ``submit.sh``, which submits them in order.
 
     :returns: the files. Earlier ones are replaced.
     """
-    study = request.paths.study
-    make_private(study)
-    shutil.rmtree(study.printed, ignore_errors=True)
-    jobs = job_arrays(Missing(unfinished(steps), {}, []), request, settings, slurm.USUAL_ARRAY)
-    folders, written = folders_with_results(results_root()), []
-    for job in jobs:
-        path = study.printed / f"{job.name}.sh"
-        write_text(script_of(job, study, folders), path)
-        written.append(path)
-    write_json(request.model_dump(mode="json"), study.request)
-    write_text(submit_script(list(zip(jobs, written, strict=True))), study.printed / "submit.sh")
-    return [*written, study.printed / "submit.sh"]
+    files = study.files
+    make_private(files)
+    shutil.rmtree(files.printed, ignore_errors=True)
+    jobs = job_arrays(Missing(study.unfinished, {}, []), study, settings, slurm.USUAL_ARRAY)
+    scripts = [files.printed / f"{job.name}.sh" for job in jobs]
+    for job, script in zip(jobs, scripts, strict=True):
+        write_text(script_of(job, files), script)
+    submit = files.printed / "submit.sh"
+    write_text(submit_script(list(zip(jobs, scripts, strict=True))), submit)
+    return [*scripts, submit]
 
 
-def make_private(study: StudyPaths) -> None:
+def make_private(files: StudyPaths) -> None:
     """Make the folders of a study; nobody else can read or write them: scripts in them run as the user."""
-    for folder in (study.folder, study.logs):
+    for folder in (files.folder, files.logs):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)

@@ -41,7 +41,7 @@ def test_flags_override_the_settings_of_a_training(paths, tmp_path):
 
 def test_a_study_runs_here_and_has_nothing_to_do_then(paths, monkeypatch, capsys):
     ran = []
-    monkeypatch.setattr("longflow.cluster.local.run_here", lambda steps, *_: ran.append(len(steps)) or Report())
+    monkeypatch.setattr("longflow.cluster.local.run_here", lambda study, *_: ran.append(len(study.steps)) or Report())
     assert main(["-d", "900", "-f", "0", "1"]) == 0 and ran == [7]
     finish_all(paths)
     capsys.readouterr()
@@ -50,8 +50,8 @@ def test_a_study_runs_here_and_has_nothing_to_do_then(paths, monkeypatch, capsys
 
 
 def test_a_failed_step_ends_with_an_error(paths, monkeypatch, capsys):
-    def failing(steps, *_):
-        return Report([], {"train x": "exit code 1, its message is above"}, [steps[-1]])
+    def failing(study, *_):
+        return Report([], {"train x": "exit code 1, its message is above"}, [study.steps[-1]])
 
     monkeypatch.setattr("longflow.cluster.local.run_here", failing)
     with pytest.raises(SystemExit, match="1"):

@@ -4,8 +4,9 @@ import sys
 import pytest
 
 from longflow.cluster import local
-from longflow.cluster.local import gpus_of_this_machine, run_here
+from longflow.cluster.local import gpus_of_this_machine
 from longflow.cluster.steps import Step
+from longflow.cluster.study import Study
 from longflow.commands import Command
 from longflow.paths import DatasetPaths
 from tests.cluster.helpers import NAME
@@ -15,6 +16,10 @@ from tests.cluster.helpers import NAME
 def study(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     return DatasetPaths(NAME).study
+
+
+def run_here(steps, files, gpus=(), **further):
+    return local.run_here(Study(DatasetPaths(NAME), files, steps, files.folder / "no plans"), gpus, **further)
 
 
 class Played:

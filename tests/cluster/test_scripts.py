@@ -14,6 +14,7 @@ from longflow.cluster.resources import resources_of
 from longflow.cluster.scripts import Job, script_of, submit_script
 from longflow.cluster.settings import ClusterSettings
 from longflow.cluster.steps import Step, study_steps
+from longflow.cluster.study import study_of
 from longflow.commands import Command
 from longflow.paths import DatasetPaths
 from tests.cluster.helpers import NAME, request_of
@@ -27,25 +28,27 @@ def study(phantom_home):
 def job_of(settings, kind="train"):
     request = request_of()
     steps = [step for step in study_steps(request, read_study_data(request.paths)) if step.kind == kind]
-    return Job("lf900_0", tuple(steps), resources_of(steps[0], request, settings))
+    return Job(
+        "lf900_0", tuple(steps), resources_of(steps[0], study_of(request, read_study_data(request.paths)), settings)
+    )
 
 
 def test_a_script_asks_for_what_the_settings_say(study):
     settings = ClusterSettings(partition="gpu", account="p1", parallel=3, memory=12.5, time="90m", cpus=4)
-    text = script_of(job_of(settings), study, {"longflow_raw": "/data/a b"})
+    text = script_of(job_of(settings), study)
     for line in (
         *("--partition=gpu", "--account=p1", "--array=0-1%3", "--mem=12500M", "--time=90", "--cpus-per-task=4"),
         *("--gres=gpu:1", "--signal=B:USR2@100", "--requeue", "--kill-on-invalid-dep=yes", "--ntasks-per-node=1"),
     ):
         assert f"#SBATCH {line}\n" in text
-    assert "--qos" not in text and "export longflow_raw='/data/a b'" in text
+    assert "--qos" not in text and f"  export longflow_raw={study.folder.parents[2] / 'raw'}\n" in text
     assert f"run {sys.executable} -m longflow.cli.train {NAME} 3d_fullres 1 -m cronos" in text
     assert "-np 3" in text and "srun" not in text
 
 
 def test_a_training_on_several_gpus_is_started_on_each(study):
     settings = ClusterSettings(steps={"train": {"gpus": 4, "nodes": 2}})
-    text = script_of(job_of(settings), study, {})
+    text = script_of(job_of(settings), study)
     assert (
         "#SBATCH --nodes=2\n" in text and "#SBATCH --ntasks-per-node=4\n" in text and "#SBATCH --gres=gpu:4\n" in text
     )
@@ -53,15 +56,18 @@ def test_a_training_on_several_gpus_is_started_on_each(study):
 
 
 def test_setup_container_and_scratch(study):
-    text = script_of(job_of(ClusterSettings(setup=["module load cuda"], scratch="$SLURM_TMPDIR")), study, {})
+    text = script_of(job_of(ClusterSettings(setup=["module load cuda"], scratch="$SLURM_TMPDIR")), study)
     assert "\nmodule load cuda\n" in text and "run python -m longflow.cli.train" in text
     assert "--scratch '$SLURM_TMPDIR'" in text  # longflow_train expands it on the node, at each start
-    text = script_of(job_of(ClusterSettings(container="/images/longflow.sif")), study, {"longflow_raw": "/data"})
-    assert "run apptainer exec --nv --bind /data /images/longflow.sif python -m longflow.cli.train" in text
+    text = script_of(job_of(ClusterSettings(container="/images/longflow.sif")), study)
+    assert (
+        f"run apptainer exec --nv --bind {study.folder.parents[2]}/raw --bind" in text
+        and "/images/longflow.sif python -m longflow.cli.train" in text
+    )
 
 
 def test_steps_of_the_processor_use_the_cores_of_the_job(study):
-    text = script_of(job_of(ClusterSettings(cpus=3), "prepare"), study, {})
+    text = script_of(job_of(ClusterSettings(cpus=3), "prepare"), study)
     assert text.count("-np 3") == 2  # longflow_plan has no such flag
     assert "--gres" not in text
 
@@ -80,7 +86,7 @@ def played(tmp_path, study, code, seconds="0", restarts=20):
     step = Step("train x", "train", (Command("train", ("900",)),), (), lambda: False)
     resources = replace(job_of(ClusterSettings(setup=["true"])).resources, restarts=restarts)
     script = tmp_path / "script.sh"
-    script.write_text(script_of(Job("job", (step,), resources), study, {}))
+    script.write_text(script_of(Job("job", (step,), resources), study))
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": "0"}
     environment |= {"SLURM_ARRAY_JOB_ID": "12", "SLURM_CPUS_PER_TASK": "2", "SLURM_RESTART_COUNT": "2"}
     return subprocess.Popen(["bash", script], env=environment, stdout=subprocess.PIPE, text=True)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from longflow.cluster import slurm as module
@@ -6,6 +8,7 @@ from longflow.cluster.request import read_study_data
 from longflow.cluster.slurm import Queued
 from longflow.cluster.status import estimated_left, last_line, progress_of, slurm_state, study_status, summary_of
 from longflow.cluster.steps import study_steps
+from longflow.cluster.study import study_of
 from longflow.files import write_csv
 from longflow.paths import DatasetPaths
 from tests.cluster.helpers import NAME, finish, request_of
@@ -34,6 +37,10 @@ def steps(data):
     return steps
 
 
+def study(request, steps):
+    return replace(study_of(request, read_study_data(request.paths)), steps=steps)
+
+
 def write_progress(fold, iteration, seconds):
     row = {"epoch": 1, "iteration": iteration, "seconds": seconds}
     write_csv(list(row), [row], fold.progress_csv)
@@ -54,7 +61,7 @@ def test_every_step_has_its_state(steps):
         "3_1": Queued("PENDING", "Priority", "2:00:00", 0, ""),
         "4_0": Queued("PENDING", "Dependency", "1:00", 0, ""),
     }
-    found = study_status(request, steps, JOBS[:4], queue, {})
+    found = study_status(study(request, steps), JOBS[:4], queue, {})
     assert states(found) == ["done", "done", "running", "waiting", "waiting", "not started", "not started"]
     running = found[2]
     assert (running.share, running.left, running.node, running.restarts) == (0.25, 150.0, "gpu07", 1)
@@ -67,7 +74,7 @@ def test_every_step_has_its_state(steps):
 def test_what_waits_for_a_failure_says_so(steps):
     ended = {"3_0": "TIMEOUT", "3_1": "OUT_OF_MEMORY", "4_0": "CANCELLED", "5_0": "CANCELLED"}
     queue = {"6_0": Queued("PENDING", "DependencyNeverSatisfied", "1:00", 0, "")}
-    found = study_status(request_of(), steps, JOBS, queue, ended)
+    found = study_status(study(request_of(), steps), JOBS, queue, ended)
     assert states(found) == ["done", "done", *["failed"] * 5]
     reasons = [one.reason for one in found[2:]]
     assert "time was over" in reasons[0] and "raise memory" in reasons[1]
@@ -77,28 +84,28 @@ def test_what_waits_for_a_failure_says_so(steps):
 
 def test_a_result_counts_more_than_the_words_of_slurm(steps, data):
     finish(steps[2], request_of(), data)
-    found = study_status(request_of(), steps, JOBS, {}, {"3_0": "FAILED", "3_1": "COMPLETED"})
+    found = study_status(study(request_of(), steps), JOBS, {}, {"3_0": "FAILED", "3_1": "COMPLETED"})
     assert states(found)[2:4] == ["done", "failed"] and found[3].reason == "ended without its result"
 
 
 def test_without_accounts_a_job_that_is_gone_has_failed(steps):
-    found = study_status(request_of(), steps, JOBS[:3], {}, {})
+    found = study_status(study(request_of(), steps), JOBS[:3], {}, {})
     assert found[2].reason == "Slurm does not know the job any more"
 
 
 def test_on_this_machine_a_locked_fold_runs(steps):
     fold = steps[2].fold
     write_progress(fold, 1, 3.0)
-    assert states(study_status(request_of(), steps, [], {}, {}))[2] == "not started"
+    assert states(study_status(study(request_of(), steps), [], {}, {}))[2] == "not started"
     fold.lock.touch()
-    found = study_status(request_of(max_time=12.0), steps, [], {}, {})
+    found = study_status(study(request_of(max_time=12.0), steps), [], {}, {})
     assert states(found)[2:4] == ["running", "not started"] and (found[2].share, found[2].left) == (0.25, 9.0)
 
 
 def test_progress_is_unknown_before_the_first_epoch(steps):
-    assert progress_of(request_of(), steps[2].fold) == (None, None)
+    assert progress_of(study(request_of(), steps), steps[2].fold) == (None, None)
     write_csv(["epoch", "iteration", "seconds"], [], steps[2].fold.progress_csv)
-    assert progress_of(request_of(), steps[2].fold) == (0.0, None)
+    assert progress_of(study(request_of(), steps), steps[2].fold) == (0.0, None)
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ import pytest
 
 from longflow.cluster import slurm as module
 from longflow.cluster.records import SubmittedJob, read_jobs, write_jobs
-from longflow.cluster.request import read_request, read_study_data
+from longflow.cluster.request import read_study_data
 from longflow.cluster.settings import ClusterSettings
 from longflow.cluster.slurm import Queued, SlurmError
 from longflow.cluster.steps import study_steps
+from longflow.cluster.study import study_of
 from longflow.cluster.submit import cancel_all, for_cluster, known_jobs, print_scripts, submit_missing
 from longflow.errors import ConfigurationError
 from longflow.paths import DatasetPaths
@@ -63,7 +64,7 @@ def data(phantom_home):
 
 
 def submitted(request, data, settings=None):
-    return submit_missing(request, study_steps(request, data, data.parts), settings or ClusterSettings())
+    return submit_missing(study_of(request, data, data.parts), settings or ClusterSettings())
 
 
 def test_a_study_becomes_arrays_with_dependencies(slurm, data):
@@ -74,7 +75,6 @@ def test_a_study_becomes_arrays_with_dependencies(slurm, data):
     ]
     assert list(slurm.after.values()) == [[], ["100"], ["101"], ["102"], ["103"], ["104"]]
     assert under_way == 0 and [job.number for job in read_jobs(request.paths.study.jobs)] == list(slurm.after)
-    assert read_request(request.paths) == request
 
 
 def test_what_is_submitted_can_be_read_by_nobody_else(slurm, data):
@@ -149,7 +149,7 @@ def test_cancelling_counts_what_was_active(slurm, data):
 def test_scripts_are_printed_without_slurm(data):
     request = request_of()
     study = request.paths.study
-    written = print_scripts(request, study_steps(request, data), ClusterSettings())
+    written = print_scripts(study_of(request, data), ClusterSettings())
     assert [path.name.split("_")[1] for path in written[:-1]] == [
         *("prepare", "preprocess", "train", "find", "predict", "evaluate")
     ]

@@ -111,6 +111,9 @@ def run_here(
                 processes.remove(work.process)
                 code = work.process.returncode
                 if code == STOPPED:
+                    # Ctrl-C would have reached this process: only that command was told to end, the others are not
+                    for other in running:
+                        other.process.terminate()
                     raise KeyboardInterrupt
                 if code == 0 and work.commands:
                     start(work.step, work.gpu, work.commands)

@@ -18,4 +18,5 @@ def slurm(_slurm, monkeypatch):
     """A Slurm of one node with 4 cores and 2 pretend GPUs, for the commands of the test."""
     for name, value in _slurm.items():
         monkeypatch.setenv(name, value)
-    return one_node
+    with one_node.turn():  # tests in other processes (pytest -n) have jobs in the same queue
+        yield one_node

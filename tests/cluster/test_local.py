@@ -1,5 +1,6 @@
 import os
 import sys
+import time
 
 import pytest
 
@@ -80,6 +81,16 @@ def test_a_stopped_command_stops_the_study(study, played):
     with pytest.raises(KeyboardInterrupt):
         run_here([step_of("a", "sys.exit(130)"), step_of("b")], study)
     assert played.said == ["a"]
+
+
+def test_a_stopped_training_stops_those_on_the_other_gpus(study, played):
+    """Else they would be waited for until their end."""
+    started = f"open({str(played.folder / 'started')!r}, 'w').close(); time.sleep(100)"
+    waits = f"\nwhile not os.path.exists({str(played.folder / 'started')!r}): time.sleep(0.01)\nsys.exit(130)"
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run_here([step_of("a", waits), step_of("b", started)], study, ["0", "1"])
+    assert time.monotonic() - begun < 90
 
 
 def test_what_is_done_is_not_run(study, played):

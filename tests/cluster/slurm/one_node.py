@@ -304,6 +304,14 @@ def _counted() -> Iterator[list[int]]:
 
 
 @contextmanager
+def turn() -> Iterator[None]:
+    """Within the block no other process is in such a block: its jobs are the only ones, and it may restart daemons."""
+    with open(f"{ROOT}.turn", "a") as file:
+        fcntl.lockf(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
 def running() -> Iterator[dict[str, str]]:
     """Within the block Slurm runs; yield the variables that its commands need.
 

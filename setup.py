@@ -51,8 +51,17 @@ setup(
         "psutil>=5.9",
     ],
     extras_require={
+        "cluster": ["submitit>=1.5.2,<1.6"],
         "registration": ["antspyx>=0.6"],
-        "test": ["hypothesis>=6.100", "mypy>=1.11", "pytest>=9.0.3", "pytest-cov>=5", "pytest-xdist>=3", "ruff>=0.6"],
+        "test": [
+            "hypothesis>=6.100",
+            "mypy>=1.11",
+            "pytest>=9.0.3",
+            "pytest-cov>=5",
+            "pytest-xdist>=3",
+            "ruff>=0.6",
+            "submitit>=1.5.2,<1.6",
+        ],
     },
     entry_points={
         "console_scripts": [

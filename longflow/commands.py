@@ -10,8 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TextIO
 
 from longflow.paths import VARIABLES
 from longflow.stop import Stopped, shielded_children
@@ -23,6 +25,8 @@ COMMANDS = (
     ("longflow_import", "import_dataset", "write a raw dataset from other formats"),
     ("longflow_verify", "verify", "show all problems of a raw dataset"),
     ("longflow_register", "register", "align the scans of every subject"),
+    ("longflow_run", "run", "everything from here to evaluate, in one"),
+    ("longflow_status", "status", "show how far longflow_run is"),
     ("longflow_plan_and_preprocess", "plan_and_preprocess", "longflow_verify and these three, in one:"),
     ("longflow_extract_fingerprint", "extract_fingerprint", "measure the properties of the data"),
     ("longflow_plan", "plan", "decide time scale, patch, batch, network"),
@@ -64,22 +68,55 @@ def run_command(command: Command, folders: Mapping[str, str]) -> int:
 
     :param folders: the variables with the folders of data (:data:`longflow.paths.VARIABLES`), in place of our own.
     """
+    process = start_command(command, folders)
+    with ended_together([process]):
+        return process.wait()
+
+
+def start_command(command: Command, folders: Mapping[str, str], log: TextIO | None = None) -> subprocess.Popen:
+    """Start a command in a process that ends when this one does.
+
+    :param folders: variables of its environment, among them those with the folders of data.
+    :param log: open file for its output; None: that of this process.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES} | dict(folders)
     # as the console script does, but found in any environment, whether or not its bin folder is on the PATH
     launch = (
         f"from longflow.commands import end_with_parent; end_with_parent({os.getpid()})\n"
         f"from longflow.cli.{command.name} import main; raise SystemExit(main())"
     )
+    call = [sys.executable, "-c", launch, *command.arguments]
     with shielded_children():  # until it handles signals itself
-        process = subprocess.Popen([sys.executable, "-c", launch, *command.arguments], env=environment)
+        return subprocess.Popen(call, env=environment, stdout=log, stderr=log)
+
+
+@contextmanager
+def ended_together(processes: Collection[subprocess.Popen]) -> Iterator[None]:
+    """If this process is interrupted within the block, tell commands to end, and wait until they have saved their work.
+
+    :param processes: commands; their number can change within the block.
+    """
     try:
-        return process.wait()
+        yield
     except BaseException as stop:
-        # a terminal sends Ctrl-C to the command as well; any other end has to be passed on
-        if isinstance(stop, Stopped) or not isinstance(stop, KeyboardInterrupt):
-            process.terminate()
-        process.wait()
+        for process in processes:
+            # a terminal sends Ctrl-C to the command as well; any other end has to be passed on
+            if isinstance(stop, Stopped) or not isinstance(stop, KeyboardInterrupt):
+                process.terminate()
+        for process in processes:
+            process.wait()
         raise
+
+
+def why_ended(code: int) -> str:
+    """Explain the exit code of a command that failed.
+
+    >>> why_ended(1)
+    'exit code 1, its message is above'
+    """
+    if code < 0:
+        return f"ended by the system (signal {-code}), most often because memory ran out"
+    return f"exit code {code}, its message is above"
 
 
 def end_with_parent(parent: int, every: float = 0.5) -> None:

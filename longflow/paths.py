@@ -22,6 +22,8 @@ PLANS_NAME = "longflowPlans"
 #: environment variables with the folders
 VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow_results")
 
+#: tables of ``longflow_evaluate``, in the folder of the predictions
+METRICS_CSV, METRICS_JSON = "metrics.csv", "metrics.json"
 #: ``{name}.json`` in a folder of predictions is not the sidecar of a case
 RESERVED_NAMES = ("dataset", "metrics")
 #: most bytes of a name from a file (a case, a subject, a label), and of the name of a file
@@ -137,6 +139,11 @@ def protocol_path(raw: Path) -> Path:
     return raw / "test_protocol.json"
 
 
+def cluster_settings() -> Path:
+    """Return the settings of ``longflow_run --cluster`` that hold for all datasets, where no other file is given."""
+    return results_root() / "cluster.json"
+
+
 def lock_in(folder: Path) -> Path:
     """Return the lock that is held while the files of a folder are written."""
     return folder / ".lock"
@@ -238,6 +245,16 @@ class DatasetPaths:
         :returns: the folder.
         """
         return self.results / "comparisons" / f"trained_{budget}" / training / f"seed_{seed}"
+
+    @property
+    def predictions(self) -> Path:
+        """Return the folder in which ``longflow_run`` predicts the test scans (``imagesTs``)."""
+        return self.results / "predictions"
+
+    @property
+    def study(self) -> "StudyPaths":
+        """Return the files of ``longflow_run``."""
+        return StudyPaths(self.results / "study")
 
     def model(self, method: str, plans_name: str, configuration: str) -> "ModelPaths":
         return ModelPaths(path_in(self.results, f"{method}__{plans_name}__{configuration}"))
@@ -395,3 +412,45 @@ class ComparisonPaths:
     def predictions(self, variant: str, fold: int, seed: int) -> Path:
         """Return the folder of the forecasts of a variant."""
         return self.folder / "predictions" / variant / f"fold_{fold}_seed_{seed}"
+
+
+@dataclass(frozen=True)
+class StudyPaths:
+    """The folder of ``longflow_run``: its request, the jobs that it submitted, their scripts and logs.
+
+    What is done is never read from here, but from the results themselves.
+    """
+
+    folder: Path
+
+    @property
+    def request(self) -> Path:
+        """Return the request of the last ``longflow_run``, from which ``longflow_status`` lists the steps."""
+        return self.folder / "study.json"
+
+    @property
+    def jobs(self) -> Path:
+        """Return the record of the jobs that were submitted: their numbers, and the steps of each."""
+        return self.folder / "jobs.json"
+
+    @property
+    def lock(self) -> Path:
+        """Return the lock that is held while steps are run on this machine or submitted."""
+        return lock_in(self.folder)
+
+    @property
+    def printed(self) -> Path:
+        """Return the folder of the scripts that ``longflow_run --print`` writes."""
+        return self.folder / "scripts_to_submit"
+
+    def script(self, job_name: str) -> Path:
+        """Return the batch script of a job."""
+        return path_in(self.folder / "scripts", f"{job_name}.sh")
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    def log(self, job_name: str, index: int | str) -> Path:
+        """Return the log of a step of a job. :param index: of the step in the job's array."""
+        return path_in(self.logs, f"{job_name}_{index}.log")

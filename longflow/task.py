@@ -175,6 +175,13 @@ class Task(ABC):
         """Flags of ``longflow_train`` to suggest for a first training; empty where the defaults are right."""
         return ""
 
+    def prediction_flags(self, description: "DatasetDescription", test_scans: Sequence["Series"]) -> tuple[str, ...]:
+        """Flags of ``longflow_predict`` for the test scans of a dataset, where the defaults do not say what to make.
+
+        :param test_scans: those of imagesTs that have images.
+        """
+        return ()
+
     # ---- planning
 
     def normal_form(self, description: "DatasetDescription", maps: "IntensityMaps | None") -> tuple["NormalForm", str]:

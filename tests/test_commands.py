@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from longflow.commands import Command, run_command
+from longflow.commands import Command, ended_together, run_command, start_command, why_ended
 
 UNIX = pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM on Windows")
 
@@ -62,6 +62,34 @@ def test_a_command_uses_the_given_folders_only(tmp_path, monkeypatch, capfd):
     code = run_command(Command("verify", ("-d", "101")), {"LONGFLOW_HOME": str(tmp_path / "home")})
     message = capfd.readouterr().err
     assert code == 1 and str(tmp_path / "home" / "raw") in message.replace("\n", "")
+
+
+def test_the_output_of_a_command_goes_to_a_log(tmp_path):
+    with open(tmp_path / "log", "w") as log:
+        assert start_command(Command("demo", ("--no_such_flag",)), {}, log).wait() == 1
+    assert "no_such_flag" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(("stop", "told"), [(SystemExit(143), True), (KeyboardInterrupt(), False)])
+def test_commands_end_together(stop, told):
+    """Ctrl-C reaches them by the terminal; any other end is passed on. Both times they are waited for."""
+
+    said = []
+
+    class Process:
+        def terminate(self):
+            said.append("terminate")
+
+        def wait(self):
+            said.append("wait")
+
+    with pytest.raises(type(stop)), ended_together([Process()]):
+        raise stop
+    assert said == (["terminate"] if told else []) + ["wait"]
+
+
+def test_the_end_of_a_command_is_explained():
+    assert why_ended(-9) == "ended by the system (signal 9), most often because memory ran out"
 
 
 @UNIX

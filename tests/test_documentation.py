@@ -132,7 +132,7 @@ def test_pages_use_the_words_of_the_field(page):
 
 def test_the_commands_of_the_readme_are_found():
     found = list(typed_commands((ROOT / "README.md").read_text()))
-    assert {"longflow_plan_and_preprocess", "longflow_train", "longflow_predict"} <= {command for command, _ in found}
+    assert {"longflow_run", "longflow_predict", "longflow_evaluate"} <= {command for command, _ in found}
     assert any("-d" in flags for _, flags in found)
 
 

@@ -40,7 +40,8 @@ ORDER = [
         "integrity",
     ),
     *("registration", "importers", "fingerprint", "preprocessing"),
-    *("methods", "planning", "inference", "evaluation", "training", "report", "tasks", "compare", "demo", "cli"),
+    *("methods", "planning", "inference", "evaluation", "training", "report", "tasks", "compare"),
+    *("cluster", "demo", "cli"),
 ]
 
 #: files without a test file of their own, and where they are tested
@@ -82,6 +83,7 @@ TESTS_OF_SEVERAL = {
     "tests/cli/test_translation_pipeline.py",
     "tests/cli/test_killed.py",
     "tests/cli/test_hostile.py",
+    "tests/cluster/test_on_slurm.py",
     "tests/methods/test_outside_method.py",
     "tests/methods/test_outside_network.py",
     "tests/methods/test_waiting.py",

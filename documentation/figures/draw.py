@@ -168,6 +168,25 @@ def commands() -> None:
 
 
 @figure
+def study() -> None:
+    axes = canvas(18, 6.3)
+    xs = [1.6, 4.5, 8.2, 11.9, 14.3, 16.7]
+    for x, text in zip(xs[:1] + xs[3:], ["prepare", "find_best", "predict", "evaluate"], strict=True):
+        box(axes, (x, 3), (2 if x < 2 else 1.9, 1), text)
+    for part in range(3):
+        box(axes, (xs[1], 4.4 - 1.4 * part), (2.4, 0.9), f"preprocess {part + 1}", GREEN)
+    for row, text in enumerate(["cronos fold 0", "cronos fold 1", "...", "tfm fold 4"]):
+        box(axes, (xs[2], 4.95 - 1.3 * row), (3, 0.9), f"train {text}" if text != "..." else text, ORANGE)
+    for start, end in ((2.6, 3.3), (5.7, 6.7), (9.7, 10.95), (12.85, 13.35), (15.25, 15.75)):
+        arrow(axes, (start, 3), (end, 3))
+    axes.text(4.5, 5.5, "subjects in parts", ha="center", fontsize=9, color=GREEN)
+    axes.text(8.2, 5.75, "one job for each fold", ha="center", fontsize=9, color=ORANGE)
+    axes.text(
+        9, 0.15, "A step starts when those to its left are done. Steps in one column run at the same time.", ha="center"
+    )
+
+
+@figure
 def new_patients() -> None:
     axes = canvas(17, 5.4)
     box(axes, (2.2, 3), (3.6, 1.4), "new patients\nin imagesTs")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rich.markup import escape
 
 from longflow.cli import command, flags
-from longflow.cli.progress import progress_bar
+from longflow.cli.progress import duration, progress_bar
 from longflow.compare.tables import show_comparison
 from longflow.compare.variants import STUDIES
 
@@ -178,17 +178,6 @@ def _show_standing(standing: "Standing") -> None:
     command.console.print(
         f"\n[bold]{standing.number} of {standing.of}: {escape(standing.run.label)}[/] ({left})", highlight=False
     )
-
-
-def duration(seconds: float) -> str:
-    """Format a duration.
-
-    >>> duration(40), duration(600), duration(9000)
-    ('40 s', '10 min', '2.5 h')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _show_command(typed: "Command") -> None:

@@ -57,6 +57,7 @@ def prepare(name: str, options: argparse.Namespace) -> None:
         overwrite=options.overwrite,
         plans=name_of_plans(options.plans),
         configurations=options.configurations,
+        part=(1, 1),
     )
     extract_fingerprint.work(step)
     plan.plan_and_show(name, options.preset, options.gpu_memory, options.plans, options.encoder)

@@ -1,6 +1,7 @@
 """``longflow_preprocess``: bring scans to the grid and the normal form of the plans."""
 
 import argparse
+import re
 from collections.abc import Sequence
 
 from longflow.cli import command, flags
@@ -10,6 +11,7 @@ from longflow.paths import resolve_dataset_name
 EXAMPLE = """
 longflow_preprocess -d 101
 longflow_preprocess -d 101 -c 3d_fullres -np 4
+longflow_preprocess -d 101 --part 2/4              # every fourth subject; other machines prepare the others
 """
 
 
@@ -25,8 +27,19 @@ def parser() -> command.Parser:
     result.add_argument("-c", "--configurations", nargs="+", metavar="NAME", help="default: all of the plans")
     flags.add_plans(result)
     flags.add_processes(result)
+    result.add_argument(
+        "--part", type=part, default=(1, 1), metavar="K/N", help="prepare the K-th of N parts of the subjects only"
+    )
     result.add_argument("--overwrite", action="store_true", help="prepare every subject again")
     return result
+
+
+def part(text: str) -> tuple[int, int]:
+    """Parse ``2/4``: the second of four parts."""
+    match = re.fullmatch(r"(\d{1,4})/(\d{1,4})", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise argparse.ArgumentTypeError(f"'{text}' is no part; expected, for the second of four, 2/4")
+    return int(match[1]), int(match[2])
 
 
 def work(options: argparse.Namespace) -> None:
@@ -36,7 +49,7 @@ def work(options: argparse.Namespace) -> None:
     name = resolve_dataset_name(options.dataset)
     with progress_bar("Preprocessing") as progress:
         summary = preprocess_dataset(
-            name, options.plans, options.configurations, options.processes, options.overwrite, progress
+            name, options.plans, options.configurations, options.processes, options.overwrite, progress, options.part
         )
     command.console.print(
         f"{name}: {summary.prepared} subjects prepared, {summary.kept} kept; "

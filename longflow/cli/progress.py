@@ -44,3 +44,14 @@ def progress_bar(description: str) -> Iterator[Callable[[int, int, str], None]]:
             bar.update(task, completed=finished, total=total, note=escape(name), visible=True)
 
         yield show
+
+
+def duration(seconds: float) -> str:
+    """Format a duration.
+
+    >>> duration(40), duration(600), duration(9000)
+    ('40 s', '10 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -16,15 +16,14 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from longflow.commands import Command, run_command
+from longflow.commands import Command, run_command, why_ended
 from longflow.compare.comparison import Comparison, Run
 from longflow.data.dataset import DatasetDescription
 from longflow.errors import LongflowError, first_few
-from longflow.evaluation.evaluation import METRICS_CSV
 from longflow.evaluation.summary import Row
 from longflow.files import write_csv, write_json
 from longflow.parallel import Progress
-from longflow.paths import folders_with_results
+from longflow.paths import METRICS_CSV, folders_with_results
 from longflow.reading import read_json
 from longflow.registration.motion import STEP
 from longflow.tasks.forecast.comparison import FORECAST
@@ -101,7 +100,7 @@ def perform(
         if code == STOPPED:
             raise KeyboardInterrupt
         if code:
-            raise Failed(f"{command.typed}: {_why(code)}")
+            raise Failed(f"{command.typed}: {why_ended(code)}")
         clock.note(kind, weight, time.monotonic() - begun)
 
     for number, run in enumerate(runs):
@@ -121,13 +120,6 @@ def perform(
 def run_key(run: Run) -> tuple[str, int, int]:
     """Return the key of the training of a run; other variants may share it."""
     return run.variant.training, run.fold, run.seed
-
-
-def _why(code: int) -> str:
-    """Explain an exit code."""
-    if code < 0:
-        return f"ended by the system (signal {-code}), most often because memory ran out"
-    return f"exit code {code}, its message is above"
 
 
 def _train(comparison: Comparison, run: Run, go: Callable[..., None], failed: dict[tuple, Failed]) -> None:

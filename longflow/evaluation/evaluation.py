@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-METRICS_CSV, METRICS_JSON = "metrics.csv", "metrics.json"
 FIGURES = "figures"
 
 

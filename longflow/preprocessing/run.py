@@ -82,6 +82,7 @@ def preprocess_dataset(
     processes: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    part: tuple[int, int] = (1, 1),
 ) -> Summary:
     """Prepare the training series of a dataset for some or all configurations of its plans.
 
@@ -95,11 +96,13 @@ def preprocess_dataset(
     :param processes: None: all cores, or as few as memory allows.
     :param overwrite: prepare finished subjects again.
     :param progress: called with (finished, all, name) after each subject.
+    :param part: (2, 4) prepares the second of four parts of the subjects; other processes may prepare the others at
+        the same time, on other machines too.
     :returns: numbers of subjects, and the folders.
     :raises NotFoundError: no such plans or configuration.
     :raises DataError: a scan cannot be prepared, or the disk has not enough space; subject and cause are named.
     :raises WorkerError: a worker was ended by the system; finished subjects are kept.
-    :raises InUseError: another process prepares the same configurations.
+    :raises InUseError: another process prepares the same part of the same configurations.
     """
     paths = DatasetPaths(dataset_name)
     plans = _read_plans_of(paths, plans_name)
@@ -107,9 +110,13 @@ def preprocess_dataset(
     with ExitStack() as locks:
         for output in outputs:
             doing = f"{output.configuration} of {dataset_name} is being preprocessed"
-            locks.enter_context(exclusive_lock(lock_in(output.folder), doing))
+            lock = lock_in(output.folder)
+            if part != (1, 1):
+                lock, doing = lock.with_name(f"{lock.name}_{part[0]}_of_{part[1]}"), f"Part {part[0]} of {doing}"
+            locks.enter_context(exclusive_lock(lock, doing))
         series = _usable_series(plans, paths)
         _remove_strangers(outputs, series)
+        series = part_of(series, part)
 
         jobs = _jobs(series, plans, outputs, overwrite)
         sizes = {subject: _estimated_bytes(job) for subject, job in jobs.items()}
@@ -125,6 +132,15 @@ def preprocess_dataset(
         kept=len(series) - len(jobs),
         size=sum(size_on_disk(output.folder) for output in outputs),
     )
+
+
+def part_of(series: list[Series], part: tuple[int, int]) -> list[Series]:
+    """Return the subjects of a part: every n-th one, so that the parts are of one size.
+
+    :param part: number of the part, from 1, and number of parts.
+    """
+    number, parts = part
+    return sorted(series, key=lambda one: one.subject)[number - 1 :: parts]
 
 
 def _jobs(series: list[Series], plans: Plans, outputs: list[Output], overwrite: bool) -> dict[str, Job]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from longflow.cli import compare
-from longflow.cli.compare import duration, parser, request_of
+from longflow.cli.compare import parser, request_of
 from longflow.compare import perform
 from longflow.compare.comparison import Budget
 from longflow.compare.request import ComparisonRequest
@@ -110,10 +110,6 @@ def test_an_interruption_leaves_the_table_of_finished_runs(play, dataset, capsys
     assert code == 130 and "Run the same command again to continue" in capsys.readouterr().err
     table = read_json(dataset.comparison("methods_3_iterations").table_json)["table"]
     assert [line["variant"] for line in table] == ["lci"]
-
-
-def test_durations():
-    assert [duration(seconds) for seconds in (89, 90, 5399, 5400)] == ["89 s", "2 min", "90 min", "1.5 h"]
 
 
 @pytest.mark.slow

@@ -21,6 +21,13 @@ def test_a_dataset_is_preprocessed_and_kept(dataset, capsys):
     assert (dataset.cache("longflowPlans", "3d_fullres") / "s0.json").is_file()
 
 
+@pytest.mark.parametrize("text", ["0/2", "3/2", "1", "1/2/3", "a/b"])
+def test_a_part_has_a_number(dataset, capsys, text):
+    with pytest.raises(SystemExit):
+        main(["-d", "901", "--part", text])
+    assert "is no part; expected, for the second of four, 2/4" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

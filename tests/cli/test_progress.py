@@ -1,4 +1,4 @@
-from longflow.cli.progress import progress_bar
+from longflow.cli.progress import duration, progress_bar
 
 
 def test_progress_is_shown_on_stderr(capsys):
@@ -8,3 +8,7 @@ def test_progress_is_shown_on_stderr(capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Checking" in captured.err and "3/3" in captured.err and "subject3" in captured.err
+
+
+def test_durations():
+    assert [duration(seconds) for seconds in (89, 90, 5399, 5400)] == ["89 s", "2 min", "90 min", "1.5 h"]

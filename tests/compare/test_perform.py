@@ -11,8 +11,8 @@ from longflow.compare import perform as module
 from longflow.compare.comparison import reused
 from longflow.compare.perform import Clock, measure, perform, read_metrics, seconds_between
 from longflow.data.images import read_scan
-from longflow.evaluation.evaluation import METRICS_CSV
 from longflow.methods.weights import read_checkpoint, write_checkpoint
+from longflow.paths import METRICS_CSV
 from longflow.reading import read_json
 from longflow.tasks.forecast.metrics import nrmse
 from tests.compare.helpers import CRONOS, LCI, MEAN, NOISY, Player, comparison_of, description_of, of, tick, trained

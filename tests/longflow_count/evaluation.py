@@ -10,10 +10,11 @@ import SimpleITK as sitk
 from longflow.data.dataset import read_rows
 from longflow.data.images import read_image
 from longflow.evaluation.best import comparable_models, member, record_best, validation_folder
-from longflow.evaluation.evaluation import METRICS_CSV, METRICS_JSON, Evaluation
+from longflow.evaluation.evaluation import Evaluation
 from longflow.evaluation.metric import Metric, compute_metrics, metrics_of
 from longflow.evaluation.summary import summary
 from longflow.files import write_csv, write_json
+from longflow.paths import METRICS_CSV, METRICS_JSON
 from longflow.reading import read_json
 
 from .task import TASK

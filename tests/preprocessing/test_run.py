@@ -274,3 +274,15 @@ def test_one_process_prepares_a_configuration_at_a_time(dataset):
     assert not list(folder.glob("*.json"))
     assert preprocess_dataset(NAME, processes=1).prepared > 0
     assert not lock_in(folder).exists()
+
+
+def test_parts_of_the_subjects_are_prepared_at_the_same_time(dataset):
+    folder = dataset.cache("longflowPlans", "3d_fullres")
+    lock = lock_in(folder)
+    with another_process_holds(lock.with_name(f"{lock.name}_1_of_2")):
+        with pytest.raises(InUseError, match=r"Part 1 of 3d_fullres of .* is being preprocessed by another process"):
+            preprocess_dataset(NAME, processes=1, part=(1, 2))
+        summary = preprocess_dataset(NAME, processes=1, part=(2, 2))
+    assert (summary.prepared, summary.kept) == (1, 0) and prepared_subjects(folder) == ["s1"]
+    assert preprocess_dataset(NAME, processes=1, part=(1, 2)).prepared == 2
+    check_all(dataset)

@@ -5,20 +5,13 @@ from functools import partial
 from itertools import chain
 
 from longflow.data.images import read_scan
-from longflow.evaluation.evaluation import (
-    FIGURES,
-    METRICS_CSV,
-    METRICS_JSON,
-    Evaluation,
-    EvaluationJob,
-    check_predictions,
-)
+from longflow.evaluation.evaluation import FIGURES, Evaluation, EvaluationJob, check_predictions
 from longflow.evaluation.metric import Metric, compute_metrics, metrics_of
 from longflow.evaluation.references import dataset_folders, peak_bytes, read_like
 from longflow.evaluation.summary import Row
 from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
-from longflow.paths import DatasetPaths
+from longflow.paths import METRICS_CSV, METRICS_JSON, DatasetPaths
 from longflow.reading import read_json
 from longflow.registration.motion import STEP
 from longflow.tasks.forecast.comparison import COMPARISON_DEFINITIONS, FORECAST, compare

@@ -8,19 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from longflow.evaluation.evaluation import (
-    FIGURES,
-    METRICS_CSV,
-    METRICS_JSON,
-    Evaluation,
-    EvaluationJob,
-    check_predictions,
-)
+from longflow.evaluation.evaluation import FIGURES, Evaluation, EvaluationJob, check_predictions
 from longflow.evaluation.metric import Compared, Metric, compute_metrics, metrics_of
 from longflow.evaluation.references import dataset_folders, peak_bytes
 from longflow.evaluation.summary import Row, subject_means, summary, summary_definitions
 from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
+from longflow.paths import METRICS_CSV, METRICS_JSON
 from longflow.tasks.segment import consistency, trajectories
 from longflow.tasks.segment.label_maps import (
     LABEL_FOLDERS,

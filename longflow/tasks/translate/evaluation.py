@@ -10,19 +10,13 @@ from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import check_same_grid, read_scan
 from longflow.data.labels import structures
-from longflow.evaluation.evaluation import (
-    FIGURES,
-    METRICS_CSV,
-    METRICS_JSON,
-    Evaluation,
-    EvaluationJob,
-    check_predictions,
-)
+from longflow.evaluation.evaluation import FIGURES, Evaluation, EvaluationJob, check_predictions
 from longflow.evaluation.metric import Metric, compute_metrics, metrics_of
 from longflow.evaluation.references import dataset_folders, peak_bytes, read_like
 from longflow.evaluation.summary import Row, differences, summary, summary_definitions
 from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
+from longflow.paths import METRICS_CSV, METRICS_JSON
 from longflow.tasks.segment.label_maps import read_labels
 from longflow.tasks.translate.metrics import Metrics, TranslationVolumes, label_mae
 from longflow.tasks.translate.pairs import (

@@ -62,6 +62,13 @@ class Translate(Task):
     )
     demo = "longflow.demo.translation"
 
+    def prediction_flags(self, description, test_scans):
+        """Where the test scans are in both phases, those of the second phase are translated to the first."""
+        from longflow.data.phases import phases_of_dataset
+
+        phases = {scan.phase for series in test_scans for scan in series.scans}
+        return ("--to", phases_of_dataset(description, test_scans)[0]) if len(phases) > 1 else ()
+
     def adapt_channel(self, channel, intensities):
         from longflow.tasks.translate.planning import limited_channel
 

@@ -7,7 +7,8 @@ import pytest
 
 from longflow.data.images import Geometry
 from longflow.errors import DataError
-from longflow.evaluation.evaluation import METRICS_CSV, EvaluationJob
+from longflow.evaluation.evaluation import EvaluationJob
+from longflow.paths import METRICS_CSV
 from longflow.reading import read_json
 from longflow.tasks.segment.evaluation import (
     PAIR_COLUMNS,

@@ -1,0 +1,22 @@
+"""Tests on a real Slurm: it is started once, and stopped at the end; where there is none, they are skipped."""
+
+import pytest
+
+from tests.cluster.slurm import one_node
+
+
+@pytest.fixture(scope="session")
+def _slurm():
+    if why := one_node.why_not():
+        pytest.skip(why)
+    with one_node.running() as variables:
+        yield variables
+
+
+@pytest.fixture
+def slurm(_slurm, monkeypatch):
+    """A Slurm of one node with 4 cores and 2 pretend GPUs, for the commands of the test."""
+    for name, value in _slurm.items():
+        monkeypatch.setenv(name, value)
+    with one_node.turn():  # tests in other processes (pytest -n) have jobs in the same queue
+        yield one_node

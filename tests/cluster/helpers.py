@@ -1,0 +1,48 @@
+"""A study of the phantom, and results as its steps would leave them."""
+
+from pathlib import Path
+
+from longflow.cluster.request import StudyData, StudyRequest
+from longflow.cluster.steps import Step
+from longflow.files import write_csv, write_json
+from longflow.plans import read_plans, write_plans
+
+NAME = "Dataset900_Phantom"
+#: read from a file: the helpers of methods import torch, for which the jobs of these tests would wait
+PLANS = read_plans(Path(__file__).parents[2] / "plans" / "phantom_tiny.json")
+
+
+def request_of(**changes) -> StudyRequest:
+    """Two folds of a method on the phantom."""
+    values = {"dataset": NAME, "methods": ("cronos",), "configurations": ("3d_fullres",), "folds": (0, 1)}
+    return StudyRequest(**{**values, **changes})
+
+
+def finish(step: Step, request: StudyRequest, data: StudyData, **cost) -> None:
+    """Write what a step leaves on the disk, as far as its end is read from it.
+
+    :param cost: of a training.
+    """
+    paths = request.paths
+    if step.kind == "prepare":
+        write_plans(PLANS, paths.plans(request.plans_name))
+        write_json({}, paths.fingerprint)
+    elif step.kind == "preprocess":
+        words = step.commands[0].arguments
+        part, parts = map(int, words[words.index("--part") + 1].split("/")) if "--part" in words else (1, 1)
+        for subject in sorted(data.subjects)[part - 1 :: parts]:
+            write_json(
+                {"cases": data.subjects[subject]}, paths.cache(request.plans_name, "3d_fullres") / f"{subject}.json"
+            )
+    elif step.kind == "train":
+        write_json({"settings": {"seed": request.seed}, "cost": cost}, step.fold.run)
+        step.fold.final.write_bytes(bytes(1000))
+    elif step.kind == "find_best":
+        write_json({}, paths.best)
+    elif step.kind == "predict":
+        rows = [{"case": f"x{number}", "subject": "x", "time": number} for number in range(data.requested)]
+        for row in rows:
+            write_json({}, paths.predictions / f"{row['case']}.json")
+        write_csv(["case", "subject", "time"], rows, paths.predictions / "scans.csv")
+    else:
+        write_json({}, paths.predictions / "metrics.json")

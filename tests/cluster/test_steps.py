@@ -1,0 +1,112 @@
+import os
+
+import pytest
+
+from longflow.cluster.request import read_study_data
+from longflow.cluster.steps import depths, study_steps, unfinished
+from longflow.errors import ConfigurationError
+from longflow.paths import DatasetPaths
+from tests.cluster.helpers import NAME, finish, request_of
+
+
+@pytest.fixture
+def data(phantom_home):
+    return read_study_data(DatasetPaths(NAME))
+
+
+def names(steps):
+    return [step.name for step in steps]
+
+
+def play(steps, request, data, until=None):
+    """Finish the steps in turn, up to one of that name."""
+    for step in steps:
+        if step.name == until:
+            return
+        finish(step, request, data)
+
+
+def test_a_step_stands_after_those_that_it_depends_on(data):
+    request = request_of(methods=("cronos", "tfm"), pretrained="convlstm")
+    steps = study_steps(request, data, parts=3)
+    seen = set()
+    for step in steps:
+        assert set(step.depends_on) <= seen
+        seen.add(step.name)
+    assert names(steps)[:4] == ["prepare", *(f"preprocess part {part} of 3" for part in (1, 2, 3))]
+    assert names(steps)[-3:] == ["find best", "predict imagesTs", "evaluate"]
+    (fold,) = [step for step in steps if step.name == "train tfm 3d_fullres fold 1"]
+    assert fold.depends_on == ("train convlstm 3d_fullres fold 1",)
+    assert fold.commands[0].typed.startswith(f"longflow_train {NAME} 3d_fullres 1 -m tfm -p longflowPlans --seed 0")
+    assert "--pretrained convlstm" in fold.commands[0].typed
+    assert depths(steps)["evaluate"] == 6
+
+
+def test_what_is_done_is_read_from_the_disk(data):
+    request = request_of()
+    steps = study_steps(request, data)
+    for step in steps:
+        assert unfinished(steps)[0] == step
+        finish(step, request, data)
+    assert unfinished(steps) == []
+
+
+def test_a_finished_fold_needs_no_prepared_subjects(data):
+    request = request_of()
+    steps = study_steps(request, data)
+    play(steps, request, data)
+    for file in request.paths.cache("longflowPlans", "3d_fullres").glob("*.json"):
+        file.unlink()
+    assert unfinished(steps) == []
+    steps[2].fold.final.unlink()
+    assert names(unfinished(steps)) == [
+        *("preprocess", "train cronos 3d_fullres fold 0", "find best", "predict imagesTs", "evaluate")
+    ]
+
+
+def test_a_new_fold_makes_choice_and_predictions_again(data):
+    play(study_steps(request_of(), data), request_of(), data)
+    request = request_of(folds=(0, 1, 2))
+    steps = study_steps(request, data)
+    assert names(unfinished(steps)) == [
+        *("train cronos 3d_fullres fold 2", "find best", "predict imagesTs", "evaluate")
+    ]
+    finish(steps[4], request, data)
+    later = steps[4].fold.final.stat().st_mtime + 10
+    os.utime(steps[4].fold.final, (later, later))
+    assert names(unfinished(steps)) == ["find best", "predict imagesTs", "evaluate"]
+
+
+def test_a_prediction_that_lacks_a_case_is_not_done(data):
+    request = request_of()
+    steps = study_steps(request, data)
+    play(steps, request, data)
+    (request.paths.predictions / "x0.json").unlink()
+    assert names(unfinished(steps)) == ["predict imagesTs", "evaluate"]
+
+
+def test_a_changed_table_is_planned_again_before_a_training(data):
+    request = request_of()
+    steps = study_steps(request, data)
+    play(steps, request, data, until="train cronos 3d_fullres fold 0")
+    assert names(unfinished(steps))[0] == "train cronos 3d_fullres fold 0"
+    later = request.paths.plans().stat().st_mtime + 10
+    os.utime(request.paths.raw / "scans.csv", (later, later))
+    assert names(unfinished(steps))[0] == "prepare"
+
+
+def test_another_preset_is_planned_again(data):
+    steps = study_steps(request_of(), data)
+    play(steps, request_of(), data, until="find best")
+    assert names(unfinished(study_steps(request_of(planning=("--preset", "L"), folds=(0, 1, 2)), data)))[0] == "prepare"
+
+
+def test_a_fold_with_another_seed_is_no_fold_of_this_study(data):
+    play(study_steps(request_of(), data), request_of(), data)
+    with pytest.raises(ConfigurationError, match="begun with seed = 0, this study has 1"):
+        unfinished(study_steps(request_of(seed=1), data))
+
+
+def test_pretraining_alone_chooses_and_predicts_nothing(data):
+    steps = study_steps(request_of(predicts=False), data)
+    assert names(steps)[-1] == "train cronos 3d_fullres fold 1"

@@ -35,6 +35,7 @@ import torch
 from longflow.cli.train import default_workers
 from longflow.data.dataset import DatasetDescription, Scan, Series
 from longflow.data.images import Geometry, Volume, write_volume
+from longflow.distributed import Processes
 from longflow.fingerprint.fingerprint import Fingerprint
 from longflow.fingerprint.phases import PhaseFingerprint
 from longflow.fingerprint.spatial import ChannelIntensities, SpatialFingerprint
@@ -46,13 +47,12 @@ from longflow.planning.plan import make_plans
 from longflow.plans import Plans
 from longflow.preprocessing.prepared import RawSeries
 from longflow.preprocessing.series import prepare_volumes, save_prepared
+from longflow.stop import StopSignal
 from longflow.task import get_task
 from longflow.training import loop
 from longflow.training.cost import peak_memory
-from longflow.training.distributed import Processes
 from longflow.training.run import optimizer_of, set_up_run
 from longflow.training.splits import Cohort
-from longflow.training.stop import StopSignal
 
 #: scans of a subject, voxels of a scan, mm
 PHANTOMS = {
@@ -215,8 +215,9 @@ def train(job: FoldJob, cohort: Cohort, steps: int) -> dict:
             watch.begin()
         times.append(time.perf_counter())
 
-    with StopSignal() as stop:
-        loop._loop(run, samples, None, stop, after_step, lambda folder: None)
+    loop.validate = loop.save_state = lambda run: None
+    with StopSignal() as run.stop:
+        loop._loop(run, samples, None, after_step, lambda folder: None)
     seconds, waited, busy = watch.end()
     peak = torch.cuda.max_memory_reserved(device) if device.type == "cuda" else peak_memory(device) - resident
     return {

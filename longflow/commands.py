@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from longflow.paths import VARIABLES
+from longflow.stop import Stopped, shielded_children
 
 #: name, module in ``longflow.cli`` and summary of every command, in the order of use
 COMMANDS = (
@@ -69,12 +70,13 @@ def run_command(command: Command, folders: Mapping[str, str]) -> int:
         f"from longflow.commands import end_with_parent; end_with_parent({os.getpid()})\n"
         f"from longflow.cli.{command.name} import main; raise SystemExit(main())"
     )
-    process = subprocess.Popen([sys.executable, "-c", launch, *command.arguments], env=environment)
+    with shielded_children():  # until it handles signals itself
+        process = subprocess.Popen([sys.executable, "-c", launch, *command.arguments], env=environment)
     try:
         return process.wait()
     except BaseException as stop:
         # a terminal sends Ctrl-C to the command as well; any other end has to be passed on
-        if not isinstance(stop, KeyboardInterrupt):
+        if isinstance(stop, Stopped) or not isinstance(stop, KeyboardInterrupt):
             process.terminate()
         process.wait()
         raise

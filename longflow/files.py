@@ -17,7 +17,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO
@@ -160,6 +160,50 @@ def exclusive_lock(path: Path, doing: str) -> Iterator[None]:
         with suppress(OSError):  # not empty
             for folder in missing:
                 folder.rmdir()
+
+
+@contextmanager
+def awaited_lock(path: Path, doing: str, every: float = 1.0) -> Iterator[None]:
+    """Hold a lock on a file as :func:`exclusive_lock`, and wait for it where another process holds it.
+
+    :param path: the file of the lock.
+    :param doing: the work, for messages.
+    :param every: seconds between two tries.
+    :raises DataError: the file cannot be written, or is a link.
+    """
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(exclusive_lock(path, doing))
+                break
+            except InUseError as error:
+                logger.debug("Waiting: %s", error)
+                time.sleep(every)
+        yield
+
+
+def wait_for_files(paths: Iterable[Path], seconds: float = 90.0) -> list[Path]:
+    """Wait until files are visible that another machine has written: shared file systems show them up to a minute late.
+
+    :param paths: the files.
+    :param seconds: how long to wait at most.
+    :returns: the files that are still missing; in most cases none.
+    """
+    missing, until = [Path(path) for path in paths], time.monotonic() + seconds
+    while missing := [path for path in missing if not _is_visible(path)]:
+        if time.monotonic() > until:
+            break
+        time.sleep(min(1.0, seconds / 10))
+    return missing
+
+
+def _is_visible(path: Path) -> bool:
+    """Tell whether a file exists. Listing its folder lets a client of NFS forget what it remembers of it."""
+    if path.is_file():
+        return True
+    with suppress(OSError):
+        return path.name in os.listdir(path.parent) and path.is_file()
+    return False
 
 
 def _locked(path: Path, doing: str) -> TextIO:

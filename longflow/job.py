@@ -27,6 +27,8 @@ class FoldSettings:
     :param pretrained: weights to begin with: a method whose same fold is finished, or a file.
     :param labelled_subjects: number of training subjects whose labels may be used, or a file that names them; None:
         all.
+    :param scratch: folder on a disk of this machine to which the prepared subjects are copied; names of variables in it
+        are replaced (``$SLURM_TMPDIR``). None: they are read where they are.
     """
 
     epochs: int | None = None
@@ -41,6 +43,7 @@ class FoldSettings:
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
     pretrained: str | None = None
     labelled_subjects: str | None = None
+    scratch: str | None = None
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import accumulate
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
 import psutil
 
 from longflow.errors import LongflowError, WorkerError
+from longflow.stop import shielded_children
 
 logger = logging.getLogger(__name__)
 
@@ -125,28 +127,56 @@ def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> I
             processes = 1
         except Exception as error:
             raise _explained(subject, error) from error
+        except BaseException:  # this process is told to stop: what a worker has begun may take minutes
+            _kill_workers()
+            raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _kill_workers() -> None:
+    """Kill all workers of this process. They write files whole or not at all, so that only their time is lost."""
+    for child in multiprocessing.active_children():
+        if isinstance(child, Worker):
+            child.kill()
+
+
+class Worker(ForkServerProcess):
+    """A worker process. It is shielded from signals, so that SIGKILL alone ends it before its parent ends."""
+
+    def terminate(self) -> None:
+        """Kill it."""
+        self.kill()
+
+
+class WorkerContext(ForkServerContext):
+    """Start each worker as a :class:`Worker`."""
+
+    Process = Worker
+
+
+_CONTEXT = WorkerContext()
 
 
 def worker_context(*modules: str) -> multiprocessing.context.BaseContext:
     """Return the context in which worker processes start: forked from a server that has imported their modules.
 
     Importing torch takes seconds, and the server does it once for all workers of a command. It has one thread, so that
-    forking it is safe, which forking this process is not.
+    forking it is safe, which forking this process is not. Start it with :func:`start_server` where signals may come.
 
     :param modules: names of modules that the workers need. The first call that starts a worker decides what the server
         imports; a worker itself imports what the server lacks.
     :returns: the context.
     """
-    context = multiprocessing.get_context("forkserver")
     _imported_by_the_server.extend(module for module in modules if module not in _imported_by_the_server)
-    context.set_forkserver_preload(_imported_by_the_server)
-    return context
+    _CONTEXT.set_forkserver_preload(_imported_by_the_server)
+    return _CONTEXT
 
 
 def start_server(*modules: str) -> multiprocessing.context.BaseContext:
     """Start the server of the workers now: it imports their modules while this process does other things.
+
+    Server and workers are shielded from signals (:func:`longflow.stop.shielded_children`); they end with this process.
 
     :param modules: as in :func:`worker_context`, for all workers of the command.
     :returns: the context.
@@ -155,7 +185,10 @@ def start_server(*modules: str) -> multiprocessing.context.BaseContext:
     own = dict(os.environ)
     os.environ.update(_with_one_thread())  # libraries read it when they are loaded
     try:
-        forkserver.ensure_running()
+        with shielded_children():
+            resource_tracker.ensure_running()  # which receives SIGINT and SIGTERM again in this thread
+        with shielded_children():
+            forkserver.ensure_running()
     finally:
         os.environ.clear()
         os.environ.update(own)

@@ -9,13 +9,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from longflow.parallel import worker_context
+from longflow.parallel import start_server
 
 # tiny tensors on several threads wait more than they compute; commands in a process of their own are left to choose,
 # unless tests run in parallel (pytest -n)
@@ -72,8 +71,7 @@ def small_disk(bytes_that_fit: int) -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def server_of_workers() -> None:
     """Start the server of worker processes before any test changes limits or variables that it would keep."""
-    worker_context("longflow.preprocessing.run", "longflow.fingerprint.spatial")
-    forkserver.ensure_running()
+    start_server("longflow.preprocessing.run", "longflow.fingerprint.spatial")
 
 
 _HOLD = "import sys; from pathlib import Path; from longflow.files import exclusive_lock\n"

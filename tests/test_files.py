@@ -5,6 +5,8 @@ import hashlib
 import logging
 import os
 import platform
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,12 @@ from longflow.data.images import Geometry, write_volume
 from longflow.errors import DataError, InUseError
 from longflow.files import (
     atomic_write,
+    awaited_lock,
     exclusive_lock,
     file_digest,
     link_or_copy,
     open_in_place,
+    wait_for_files,
     write_csv,
     write_json,
     write_text,
@@ -318,3 +322,30 @@ def test_the_file_behind_a_link_is_linked(tmp_path):
     (tmp_path / "link").symlink_to("a")
     link_or_copy(tmp_path / "link", tmp_path / "below" / "b")
     assert (tmp_path / "below" / "b").read_text() == "1" and not (tmp_path / "below" / "b").is_symlink()
+
+
+def test_a_lock_is_waited_for(tmp_path):
+    lock = tmp_path / ".lock"
+    with another_process_holds(lock) as other:
+        threading.Timer(0.3, other.kill).start()
+        begun = time.monotonic()
+        with awaited_lock(lock, "work", every=0.02):
+            assert time.monotonic() - begun > 0.2 and lock.is_file()
+    assert not lock.exists()
+
+
+def test_an_error_within_an_awaited_lock_passes(tmp_path):
+    with pytest.raises(InUseError, match="another lock"), awaited_lock(tmp_path / ".lock", "work"):
+        raise InUseError("another lock")
+    assert not (tmp_path / ".lock").exists()
+
+
+def test_files_that_become_visible_late_are_waited_for(tmp_path):
+    early, late = tmp_path / "early", tmp_path / "late"
+    early.touch()
+    threading.Timer(0.2, late.touch).start()
+    assert wait_for_files([early, late], seconds=10) == []
+    begun = time.monotonic()
+    missing = [tmp_path / "missing", tmp_path / "no" / "folder"]
+    assert wait_for_files([early, *missing], seconds=0.2) == missing
+    assert time.monotonic() - begun < 5

@@ -20,11 +20,13 @@ ORDER = [
     *(
         "errors",
         "version",
+        "stop",
         "reading",
         "files",
         "registry",
         "paths",
         "parallel",
+        "distributed",
         "random_state",
         "commands",
         "task",
@@ -67,6 +69,7 @@ TESTED_ELSEWHERE = {
 TESTS_OF_SEVERAL = {
     "tests/test_rooms.py",
     "tests/test_dependencies.py",
+    "tests/test_container.py",
     "tests/test_library_contracts.py",
     "tests/test_public_interface.py",
     "tests/test_documentation.py",

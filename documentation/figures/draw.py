@@ -490,6 +490,56 @@ def side_by_side() -> None:
     axes.text(17.8, 0.2, "time", va="center", fontsize=9, color=GREY)
 
 
+@figure
+def several_gpus() -> None:
+    axes = canvas(18, 6.6)
+    rows = (("own batches", "batch", BLUE), ("validation", "scans", ORANGE))
+    for node in range(2):
+        box(axes, (6.1 + 7.4 * node, 3.5), (7.1, 4.6), "", GREY)
+        axes.text(6.1 + 7.4 * node, 6.0, f"node {node}", ha="center", fontsize=10, color=GREY)
+    for row, (name, kind, colour) in enumerate(rows):
+        y = 4.7 - 2.4 * row
+        axes.text(0.1, y, name, va="center", fontsize=10)
+        for process in range(4):
+            numbers = ", ".join(str(process + 4 * turn) for turn in range(3))
+            text = f"process {process}, GPU {process % 2}\n{kind} {numbers}, ..."
+            box(axes, (4.4 + 3.45 * process + 0.5 * (process // 2), y), (3.1, 1.4), text, colour)
+    axes.annotate("", (16.4, 3.5), (3.2, 3.5), arrowprops={"arrowstyle": "<|-|>", "color": GREEN, "linewidth": 1.6})
+    axes.text(6.1, 3.6, "gradients: the mean of all", ha="center", fontsize=9, color=GREEN)
+    axes.text(9.8, 0.4, "The results of a validation are gathered; the first process writes.", ha="center", fontsize=10)
+
+
+@figure
+def container() -> None:
+    axes = canvas(17, 4.6)
+    box(
+        axes,
+        (3.2, 2.3),
+        (5.4, 3.4),
+        "the image, read-only:\nPython, torch, longflow\nin fixed versions\n\nuser 1000, no network",
+        GREY,
+    )
+    for y, place, text in (
+        (3.7, "/data", "raw, preprocessed, results"),
+        (2.3, "/tmp", "caches and temporary files"),
+        (0.9, "/scratch", "copies of the prepared subjects"),
+    ):
+        box(axes, (13.2, y), (6.6, 1.0), text, ORANGE)
+        arrow(axes, (6.0, y), (9.8, y), place)
+
+
+@figure
+def kubernetes() -> None:
+    axes = canvas(17, 4.6)
+    box(axes, (2.4, 2.3), (4.0, 1.4), "indexed Job\n5 completions")
+    for fold in range(5):
+        y = 4.1 - 0.9 * fold
+        arrow(axes, (4.5, 2.3), (6.6, y))
+        box(axes, (8.8, y), (4.2, 0.72), f"index {fold}: fold {fold}, one GPU", ORANGE)
+        arrow(axes, (11.0, y), (13.2, 2.3))
+    box(axes, (14.9, 2.3), (3.2, 1.4), "volume\nlongflow-data", GREEN)
+
+
 def main(names: Sequence[str]) -> None:
     """Draw the figures of the given names, or all."""
     for name in names or FIGURES:

@@ -19,11 +19,23 @@ from rich.logging import RichHandler
 from rich.text import Text
 
 from longflow.errors import LongflowError
+from longflow.stop import stopped_by_signals
 
 EXIT_DONE, EXIT_USER, EXIT_OURS, EXIT_STOPPED = 0, 1, 2, 130
 
 #: errors of the system that the user can solve
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
+
+#: variables with the caches of libraries, and their folders below LONGFLOW_CACHE
+CACHES = {
+    "MPLCONFIGDIR": "matplotlib",
+    "TORCHINDUCTOR_CACHE_DIR": "torchinductor",
+    "TRITON_CACHE_DIR": "triton",
+    "TORCH_HOME": "torch",
+    "CUDA_CACHE_PATH": "cuda",
+    "XDG_CACHE_HOME": "xdg",
+    "XDG_CONFIG_HOME": "xdg_config",
+}
 
 #: kinds of Unicode that a terminal obeys instead of showing them: control characters, directions of writing
 OBEYED = ("Cc", "Cs")
@@ -98,10 +110,11 @@ def run(parser: Parser, work: Callable[[argparse.Namespace], None], arguments: S
     :returns: the exit code; the console scripts end with it.
     """
     options = parser.parse_args(arguments)
+    _set_up_caches()
     _set_up_logging(options.verbose, options.debug)
     atexit.register(gc.freeze)  # else ending takes a second: Python searches for garbage among all that was imported
     try:
-        with _only_installed_modules():
+        with stopped_by_signals(), _only_installed_modules():
             work(options)
     except LongflowError as error:
         if options.debug:
@@ -148,6 +161,16 @@ def _only_installed_modules() -> Iterator[None]:
         del os.environ["PYTHONSAFEPATH"]
         if before is not None:
             os.environ["PYTHONSAFEPATH"] = before
+
+
+def _set_up_caches() -> None:
+    """Keep what libraries cache below the folder that LONGFLOW_CACHE names; the user's own variables stay.
+
+    Without it they write to the home folder, which compute nodes and containers may not let them do.
+    """
+    if folder := os.environ.get("LONGFLOW_CACHE"):
+        for name, below in CACHES.items():
+            os.environ.setdefault(name, os.path.join(os.path.expanduser(folder), below))
 
 
 def set_up_process() -> None:

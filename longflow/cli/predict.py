@@ -54,6 +54,7 @@ def request_options(options: argparse.Namespace) -> dict[str, Any]:
 def work(options: argparse.Namespace) -> None:
     command.set_up_process()
     with command.importing():
+        from longflow.distributed import Processes, leave_group
         from longflow.inference.models import PredictionSettings
         from longflow.inference.predictor import load_predictor, predict_folder
         from longflow.inference.selection import select
@@ -61,9 +62,10 @@ def work(options: argparse.Namespace) -> None:
         folds = None if options.folds is None else tuple(options.folds)
         selection = select(options.dataset, options.configuration, options.method, folds)
         device = flags.checked_device(options.device)
-        settings = PredictionSettings(device, options.solver, options.steps, options.mirror)
+        processes = Processes.start(device)
+        settings = PredictionSettings(str(processes.device), options.solver, options.steps, options.mirror)
         predictor = load_predictor(selection, settings)
-    for member in selection.members:
+    for member in selection.members if processes.first else []:
         trained = f", folds {', '.join(map(str, member.folds))}" if member.folds else ""
         command.console.print(
             f"Model: {selection.dataset.name} / {member.model.folder.name}{trained} ({selection.origin})",
@@ -73,13 +75,13 @@ def work(options: argparse.Namespace) -> None:
     words = predictor.words
     with progress_bar(words.doing) as progress:
         requests = predict_folder(
-            predictor, options.input, options.output, request_options(options), options.overwrite, progress
+            predictor, options.input, options.output, request_options(options), options.overwrite, progress, processes
         )
-    command.console.print(
-        f"{len(requests)} {f'{words.one} is' if len(requests) == 1 else f'{words.several} are'} in {options.output}",
-        markup=False,
-        highlight=False,
-    )
+    processes.end()
+    leave_group()
+    if processes.first:
+        are = f"{words.one} is" if len(requests) == 1 else f"{words.several} are"
+        command.console.print(f"{len(requests)} {are} in {options.output}", markup=False, highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ longflow_train 101 3d_fullres all -m tfm             # another method, all folds
 longflow_train 104 2d 0 --network segresnet          # translation with another network
 longflow_train 101 3d_fullres 0 --max_time 2h        # two hours of training
 torchrun --nproc_per_node 4 -m longflow.cli.train 101 3d_fullres 0
+srun --ntasks 4 --gpus-per-task 1 longflow_train 101 3d_fullres 0
 """
 
 
@@ -42,6 +43,12 @@ def parser() -> command.Parser:
     result.add_argument("--seed", type=flags.number(int), default=0, help="default: 0")
     flags.add_device(result)
     flags.add_workers(result)
+    result.add_argument(
+        "--scratch",
+        metavar="FOLDER",
+        help="copy the prepared subjects to this folder on a disk of the machine first, once for all processes on it; "
+        "variables are replaced: '$SLURM_TMPDIR'",
+    )
     result.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
@@ -99,6 +106,7 @@ def _add_weights_and_labels(result: command.Parser) -> None:
 def work(options: argparse.Namespace) -> None:
     """Train the folds."""
     command.set_up_process()
+    from longflow.distributed import leave_group
     from longflow.job import FoldJob, FoldSettings
     from longflow.methods.registry import checked_options, named_with_network
 
@@ -118,14 +126,17 @@ def work(options: argparse.Namespace) -> None:
         options=checked_options(method, dict(map(_name_and_value, options.options))),
         pretrained=options.pretrained,
         labelled_subjects=options.labelled_subjects,
+        scratch=options.scratch,
     )
     job = replace(job, method=method, settings=settings)
     for fold in folds_of(options.fold, job):
         _train(job.with_fold(fold), options.overwrite)
+    leave_group()
 
 
 def _train(job: "FoldJob", overwrite: bool) -> None:
     """Train one fold with a progress bar."""
+    from longflow.distributed import is_first_process
     from longflow.methods.registry import method_class, validation_class_of
     from longflow.report.drawing import progress_figure
     from longflow.training.loop import train_fold
@@ -146,7 +157,8 @@ def _train(job: "FoldJob", overwrite: bool) -> None:
 
         paths = train_fold(job, overwrite, on_progress=show, on_activity=show_activity, after_epoch=draw)
         bar.update(task, completed=1.0)
-    command.console.print(f"Trained: {paths.folder}", markup=False, highlight=False)
+    if is_first_process():
+        command.console.print(f"Trained: {paths.folder}", markup=False, highlight=False)
 
 
 def _name_and_value(text: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -18,8 +18,9 @@ from longflow.data.dataset import (
     sidecar_path,
 )
 from longflow.data.images import Volume, read_header
+from longflow.distributed import ALONE, Processes
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
-from longflow.files import exclusive_lock, file_digest
+from longflow.files import exclusive_lock, file_digest, wait_for_files
 from longflow.inference.models import Models, PredictionSettings, load_models, task_of
 from longflow.inference.output import read_sidecar, sidecar_of, write_sidecar, write_table
 from longflow.inference.pipeline import overlapped
@@ -173,6 +174,7 @@ def predict_folder(
     options: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
+    processes: Processes = ALONE,
 ) -> list[OfRequest]:
     """Make everything that a folder requests; finished predictions are kept.
 
@@ -186,6 +188,7 @@ def predict_folder(
         ``hide_context`` for forecasts, ``to`` for translations.
     :param overwrite: make finished predictions again.
     :param progress: called with (finished, all, case) as predictions are made.
+    :param processes: among which the predictions are shared out; each calls this function.
     :returns: what the folder requests, made now or before.
     :raises ConfigurationError: an option is for models of another task.
     :raises DataError: nothing is requested, or some predictions could not be made (each is named).
@@ -194,10 +197,11 @@ def predict_folder(
     source, folder = Path(input_folder), Path(output_folder)
     items = _checked_requests(predictor, source, folder, options or {})
     warnings = _warnings_of_folder(predictor, source)
-    with exclusive_lock(lock_in(folder), f"{folder} is being written"):
+    with exclusive_lock(lock_in(folder), f"{folder} is being written") if processes.first else nullcontext():
         if not overwrite:
-            _check_settings(predictor, items, folder)
-        predict_missing(predictor, items, folder, predictor.models.description, warnings, overwrite, progress)
+            processes.from_first(lambda: _check_settings(predictor, items, folder))
+        description = predictor.models.description
+        predict_missing(predictor, items, folder, description, warnings, overwrite, progress, processes)
     return items
 
 
@@ -209,6 +213,7 @@ def predict_missing(
     warnings: Sequence[str] = (),
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
+    processes: Processes = ALONE,
 ) -> None:
     """Make the predictions that are missing in a folder whose lock is held; those of another model are made again.
 
@@ -216,17 +221,27 @@ def predict_missing(
     :param warnings: of the whole input.
     :raises DataError: some could not be made.
     """
-    todo = items if overwrite else _unfinished(predictor, items, folder, description)
-    failures = _make_all(Output(predictor, folder, description, warnings), todo, progress)
-    done = [item for item in items if is_predicted(predictor, item, folder, description)]
-    if done or (folder / "scans.csv").is_file():
-        write_table(done, folder, description)
-        predictor.finish(folder)
+
+    def unfinished() -> list[str]:
+        todo = items if overwrite else _unfinished(predictor, items, folder, description)
+        return [item.target.case for item in todo]
+
+    todo = processes.from_first(unfinished)[processes.index :: processes.count]  # before any process writes
+    by_case = {item.target.case: item for item in items}
+    share = [by_case[case] for case in todo]
+    own = _make_all(Output(predictor, folder, description, warnings), share, progress)
+    failures = {case: line for of_process in processes.gather(own) for case, line in of_process.items()}
+    done = [item for item in items if item.target.case not in failures]
+    if processes.first:
+        wait_for_files(sidecar_of(item, folder) for item in done)
+        if done or (folder / "scans.csv").is_file():
+            write_table(done, folder, description)
+            predictor.finish(folder)
     if failures:
         others = f" The others are in {folder}." if done else ""
         raise DataError(
             f"{len(failures)} of {len(items)} {predictor.words.several} could not be made.{others}\n"
-            + "\n".join(failures)
+            + "\n".join(failures[item.target.case] for item in items if item.target.case in failures)
         )
 
 
@@ -314,8 +329,8 @@ def _unfinished(
     return todo
 
 
-def _make_all(output: "Output[OfRequest]", items: Sequence[OfRequest], progress: Progress) -> list[str]:
-    """Make predictions; return a line for each that could not be made.
+def _make_all(output: "Output[OfRequest]", items: Sequence[OfRequest], progress: Progress) -> dict[str, str]:
+    """Make predictions; return a line for each case that could not be made.
 
     One subject's failure, whatever it is, must not cost the others. Where the memory is too small, a prediction is made
     again alone, when no other is read or written.
@@ -330,12 +345,12 @@ def _make_all(output: "Output[OfRequest]", items: Sequence[OfRequest], progress:
         return memory_of_input(output.predictor, item) > LARGE
 
     steps = output.read, output.make, output.write, begin, is_large
-    failures = []
+    failures = {}
     for item, error in zip(items, overlapped(items, *steps), strict=True):
         if isinstance(error, MemoryError) and len(items) > 1:
             (error,) = overlapped([item], *steps)
         if error is not None:
-            failures.append(f"  {item.target.case}: {_described(error, item.target.case)}")
+            failures[item.target.case] = f"  {item.target.case}: {_described(error, item.target.case)}"
     progress(len(items), len(items), "")
     return failures
 

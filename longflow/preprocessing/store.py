@@ -161,6 +161,24 @@ def _save_locations(locations: ClassLocations | None, path: Path) -> dict[int, d
     return rows
 
 
+def files_of_subject(folder: Path, subject: str) -> list[Path]:
+    """List the files of a prepared subject; the mark of its end is the last one.
+
+    :param folder: of the prepared subjects.
+    :param subject: the subject's name.
+    :returns: the paths.
+    :raises DataError: the subject is not prepared.
+    """
+    folder = Path(folder)
+    properties, _, rows = _read_stored(folder, subject)
+    ends = ["_images.b2nd", "_coarse.npy"]
+    if any(properties.labelled):
+        ends.append("_seg.b2nd")
+    if rows is not None:
+        ends.append("_locations.npy")
+    return [path_in(folder, f"{subject}{end}") for end in (*ends, ".json")]
+
+
 def prepared_subjects(folder: Path) -> list[str]:
     """List the subjects that are finished in a folder.
 

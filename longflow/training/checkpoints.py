@@ -88,13 +88,13 @@ def save_state(run: Run) -> None:
 
 
 def load_state(run: Run) -> None:
-    """Return to the state that :func:`save_state` wrote.
+    """Return to the state that :func:`save_state` wrote, whatever the number of processes was.
 
     :param run: changed in place.
     :raises ModelError: the file belongs to another method or plan, or is damaged.
     """
     job, path = run.job, run.job.paths.latest
-    checkpoint = read_checkpoint(path)
+    checkpoint = run.processes.from_first(lambda: read_checkpoint(path))
     check_identity(checkpoint.header, path, job.method, job.plans, job.configuration)
     load_weights(run.method, checkpoint.part("weights"), path)
     if average := checkpoint.part("average"):
@@ -104,6 +104,8 @@ def load_state(run: Run) -> None:
     try:
         run.optimizer.load_state_dict({**run.optimizer.state_dict(), "state": _moments(checkpoint, run)})
         run.state = TypeAdapter(State).validate_python(checkpoint.header["state"])
+        if not run.state.batches:  # longflow 0.1 did not store it
+            run.state.batches = run.state.iteration * run.processes.count
         if not 0 <= run.state.stage < max(1, len(run.method.stages)):
             raise ValueError(f"stage {run.state.stage}")
     except (LookupError, ValueError, TypeError) as error:

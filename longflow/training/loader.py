@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from longflow.methods.batches import OnDevice
-from longflow.parallel import worker_context
+from longflow.parallel import start_server
 
 
 class Numbers(Sampler[int]):
@@ -60,7 +60,7 @@ def training_loader(samples: Dataset, first: int, step: int, workers: int, pin: 
         sampler=Numbers(first, step),
         num_workers=workers,
         pin_memory=pin,
-        multiprocessing_context=worker_context(type(samples).__module__) if workers else None,
+        multiprocessing_context=start_server(type(samples).__module__) if workers else None,
         persistent_workers=workers > 0,
     )
 

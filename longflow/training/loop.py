@@ -5,11 +5,13 @@ import math
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from longflow.distributed import Processes
 from longflow.errors import ConfigurationError
 from longflow.files import exclusive_lock
 from longflow.job import FoldJob
@@ -19,18 +21,18 @@ from longflow.methods.registry import method_class_for, samples_of, validation_c
 from longflow.methods.weights import load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import autocast
 from longflow.paths import FoldPaths
+from longflow.stop import Stopped, StopSignal
 from longflow.training import clock
 from longflow.training.checkpoints import restart_average, save_state, update_average
 from longflow.training.cost import record_cost
-from longflow.training.distributed import Processes
 from longflow.training.loader import training_batches
 from longflow.training.logbook import EpochRecord, Logbook
 from longflow.training.memory import warn_of_memory
-from longflow.training.run import OnActivity, Run, State, Stopped, set_up_run, step_of
+from longflow.training.run import OnActivity, Run, State, set_up_run, step_of
 from longflow.training.scoring import may_validate, must_probe, predict_out_of_fold, probe, validate
 from longflow.training.splits import cohorts_of_fold
-from longflow.training.start import Start, begin, is_finished, plan_start, record_start
-from longflow.training.stop import StopSignal
+from longflow.training.staging import stage
+from longflow.training.start import Start, begin, is_finished, of_several_processes, plan_start, record_start
 from longflow.training.validation import Score, Validation
 
 logger = logging.getLogger(__name__)
@@ -60,7 +62,7 @@ def train_fold(
     :returns: the folder of the fold.
     :raises LongflowError: the plan, the preprocessed data or an earlier checkpoint do not fit.
     :raises InUseError: another process trains this fold.
-    :raises Stopped: after SIGTERM or Ctrl-C, once the state is saved.
+    :raises Stopped: after a signal (:mod:`longflow.stop`), once the state is saved.
     """
     kind = method_class_for(job.method, job.plans)
     if not kind.trains:
@@ -74,15 +76,19 @@ def train_fold(
         return job.paths
     plan_start(job, kind, training, overwrite)
     processes = Processes.start(job.settings.device)
+    if job.settings.scratch:
+        training, validating = stage(job, training, validating)
     validation = validation_class_of(kind)(job, validating, processes.device)
 
     # files are written from here on, so that an error before costs nothing
     doing = f"Fold {job.fold} of {job.model.folder.name} is being trained"
     with exclusive_lock(job.paths.lock, doing) if processes.first else nullcontext():
         # until now another process may have trained the fold
-        if not overwrite and is_finished(job):
+        if not overwrite and processes.from_first(lambda: is_finished(job)):
+            processes.end()
             return job.paths
-        start = plan_start(job, kind, training, overwrite)
+        start = processes.from_first(lambda: plan_start(job, kind, training, overwrite))
+        start = replace(start, training=replace(start.training, folder=training.folder))  # that of this machine
         run = _begin(job, processes, validation, start, overwrite)
         samples = samples_of(kind)(
             start.training, job.plans, job.configuration, job.settings.seed, run.method.augmented
@@ -97,6 +103,8 @@ def _begin(job: FoldJob, processes: Processes, validation: Validation, start: St
     if processes.first:
         warn_of_memory(job, processes.device)
     run = set_up_run(job, processes, validation)
+    if processes.count > 1 and processes.first:
+        logger.info("%s", of_several_processes(run))
     if job.plans.covariates and not run.method.uses_covariates and processes.first:
         names = ", ".join(covariate.name for covariate in job.plans.covariates)
         logger.warning("The method '%s' does not use the covariates of the dataset (%s).", job.method, names)
@@ -122,14 +130,15 @@ def _train(run: Run, samples: Dataset, on_progress: OnProgress, after_epoch: Aft
     paths, processes = run.job.paths, run.processes
     log = Logbook(paths, run.state.iteration) if processes.first else None
     try:
-        with StopSignal() as stop:
-            _loop(run, samples, log, stop, on_progress, after_epoch)
-        if processes.first:
-            save_state(run)
+        with StopSignal() as run.stop:
+            _loop(run, samples, log, on_progress, after_epoch)
+            if processes.first:
+                save_state(run)
             _finish(run)
-            paths.latest.unlink(missing_ok=True)
         processes.end()
     except Stopped:
+        if processes.first:
+            logger.info("Stopped at iteration %d; the state is saved.", run.state.iteration)
         processes.end()
         raise
     finally:
@@ -137,64 +146,80 @@ def _train(run: Run, samples: Dataset, on_progress: OnProgress, after_epoch: Aft
             log.close()
 
 
-def _loop(
-    run: Run, samples: Dataset, log: Logbook | None, stop: StopSignal, on_progress: OnProgress, after_epoch: AfterEpoch
-) -> None:
+def _loop(run: Run, samples: Dataset, log: Logbook | None, on_progress: OnProgress, after_epoch: AfterEpoch) -> None:
+    """Iterate until the budget is used; after a signal, save the state.
+
+    :raises Stopped: after a signal.
+    """
     state, settings, processes = run.state, run.job.settings, run.processes
-    first = state.iteration * processes.count + processes.index
+    first = state.batches + processes.index
     batches = training_batches(samples, first, processes.count, settings.workers, run.device)
     last_checkpoint = epoch_start = run.counted = clock.now()
     waited = worked = 0.0
     run.method.train()
     run.advance()
-    while run.progress < 1:
-        # step
-        begun = clock.now()
-        batch = next(batches)
-        fetched = clock.now()
-        _begin_due_stage(run, batch)
-        losses = _train_step(run, batch)
-        waited, worked = waited + fetched - begun, worked + clock.now() - begun
-        state.iteration += 1
-        add_losses(state, losses)
-        if processes.first:
-            on_progress(run.share_done, state)
-        run.count_time()
-        if processes.first and must_probe(run):
-            probe(run)
-        run.advance()
 
-        # epoch
-        if log and state.iteration % run.iterations_per_epoch == 0 and run.progress < 1:
-            run.settle()
-            score = validate(run) if may_validate(run) else None
-            _record(run, log, score, clock.now() - epoch_start, waited / worked)
-            after_epoch(run.job.paths)
-            waited, worked, epoch_start = 0.0, 0.0, clock.now()
-
-        # checkpoint
-        if processes.first and clock.now() - last_checkpoint > settings.checkpoint_every:
-            save_state(run)
-            last_checkpoint = clock.now()
-        if run.decides:
-            _stop_if_told(run, stop)
-            run.plan_decision()
-
-    # last epoch, also of an earlier command that was killed in its validation
-    if log and state.loss_count:
-        save_state(run)  # the validation may take long
-        score = validate(run)
+    def end_epoch(score: Score | None) -> None:
+        nonlocal waited, worked, epoch_start
         _record(run, log, score, clock.now() - epoch_start, waited / worked if worked else 0.0)
-        after_epoch(run.job.paths)
-    _stop_if_told(run, stop)
+        if processes.first:
+            after_epoch(run.job.paths)
+        waited, worked, epoch_start = 0.0, 0.0, clock.now()
 
+    try:
+        while run.progress < 1:
+            # an epoch whose validation was stopped in an earlier command
+            if run.epoch_is_complete:
+                end_epoch(validate(run) if processes.from_first(lambda: may_validate(run)) else None)
 
-def _stop_if_told(run: Run, stop: StopSignal) -> None:
-    """Save the state and stop, if any of the processes received a signal."""
-    if run.processes.agree(float(stop.received)):
-        if run.processes.first:
+            # step
+            begun = clock.now()
+            batch = next(batches)
+            fetched = clock.now()
+            _begin_due_stage(run, batch)
+            losses = _train_step(run, batch)
+            waited, worked = waited + fetched - begun, worked + clock.now() - begun
+            state.iteration += 1
+            state.batches += processes.count
+            add_losses(state, losses)
+            if processes.first:
+                on_progress(run.share_done, state)
+            run.count_time()
+            if run.decides and processes.from_first(lambda: must_probe(run)):
+                probe(run)
+            run.advance()
+
+            # epoch
+            if run.epoch_is_complete and run.progress < 1:
+                run.settle()
+                end_epoch(validate(run) if processes.from_first(lambda: may_validate(run)) else None)
+
+            # checkpoint
+            if processes.first and clock.now() - last_checkpoint > settings.checkpoint_every:
+                save_state(run)
+                last_checkpoint = clock.now()
+            if run.decides:
+                _stop_if_told(run)
+                run.plan_decision()
+
+        # last epoch, also of an earlier command that was killed in its validation
+        if state.loss_count:
+            if processes.first:
+                save_state(run)  # the validation may take long
+            end_epoch(validate(run))
+        _stop_if_told(run)
+    except Stopped:
+        if processes.first:
             save_state(run)
-            logger.info("Stopped at iteration %d; the state is saved.", run.state.iteration)
+        raise
+
+
+def _stop_if_told(run: Run) -> None:
+    """Stop, if any of the processes received a signal.
+
+    :raises Stopped: one did.
+    """
+    if run.processes.agree(float(run.stop.received)):
         raise Stopped
 
 
@@ -222,10 +247,9 @@ def _begin_due_stage(run: Run, batch: Batch) -> None:
 def _train_step(run: Run, batch: Batch) -> dict[str, Tensor]:
     """Update once; return the loss and its terms, which a GPU may still have to compute.
 
-    Randomness depends on seed, iteration and process alone.
+    Randomness depends on the seed and the number of the batch alone.
     """
-    seed, processes = run.job.settings.seed, run.processes
-    torch.manual_seed(seed * 1_000_003 + run.state.iteration * processes.count + processes.index)
+    torch.manual_seed(run.job.settings.seed * 1_000_003 + run.state.batches + run.processes.index)
     run.state.learning_rate = run.learning_rate * schedule(run.progress_of_stage(run.progress), run.recipe)
     for group in run.optimizer.param_groups:
         group["lr"] = run.state.learning_rate
@@ -275,10 +299,16 @@ def schedule(progress: float, recipe: Recipe) -> float:
     return rest**POLYNOMIAL if recipe.schedule == "polynomial" else rest
 
 
-def _record(run: Run, log: Logbook, score: Score | None, epoch_seconds: float, wait_share: float) -> None:
-    """Record an epoch and begin the next."""
+def _record(run: Run, log: Logbook | None, score: Score | None, epoch_seconds: float, wait_share: float) -> None:
+    """Record an epoch and begin the next; a loss is the mean over the processes."""
     state = run.state
-    means = {name: value / max(state.loss_count, 1) for name, value in state.loss_sums.items()}
+    run.settle()
+    every = run.processes.gather({name: value / max(state.loss_count, 1) for name, value in state.loss_sums.items()})
+    common = [name for name in every[0] if all(name in one for one in every)]
+    means = {name: sum(one[name] for one in every) / len(every) for name in common}
+    state.loss_sums, state.loss_count = {}, 0
+    if log is None:
+        return
     record = EpochRecord(
         epoch=math.ceil(state.iteration / run.iterations_per_epoch),
         iteration=state.iteration,
@@ -289,7 +319,6 @@ def _record(run: Run, log: Logbook, score: Score | None, epoch_seconds: float, w
         data_wait_share=wait_share,
         found={**means, **(score.columns if score else {})},
     )
-    state.loss_sums, state.loss_count = {}, 0
     log.add(record)
     note = f", {score.note}" if score else ""
     logger.debug("Epoch %d, iteration %d: loss %.5f%s", record.epoch, record.iteration, record.loss, note)
@@ -306,11 +335,14 @@ def _finish(run: Run) -> None:
         )
     if state.validated_iteration != state.iteration:
         validate(run)
-    kept = read_checkpoint(paths.best)
+    kept = run.processes.from_first(lambda: read_checkpoint(paths.best))
     load_weights(run.method, kept.part("weights"), paths.best)
     predict_out_of_fold(run, kept)
+    if not run.processes.first:
+        return
     record_cost(run)
     write_checkpoint(kept, paths.final)
+    paths.latest.unlink(missing_ok=True)
     logger.info(
         "Fold finished: %s at iteration %d; kept are the weights of iteration %d.",
         *(state.note, state.validated_iteration, state.best_iteration),

@@ -10,7 +10,7 @@ from longflow.methods.method import Method
 from longflow.methods.registry import method_class_for, samples_of
 from longflow.networks.precision import autocast
 from longflow.random_state import isolated_randomness
-from longflow.training.clock import in_time
+from longflow.training.clock import results_in_time
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import SEED, Cohort
 from longflow.training.validation import Score
@@ -50,17 +50,20 @@ class LossValidation:
         :returns: the mean loss.
         """
         samples = self.samples(method.augmented)
-        sums: dict[str, float] = {}
-        count = 0
-        for number in in_time(range(BATCHES)):
+
+        def losses_of(number: int) -> dict[str, float]:
             with isolated_randomness(SEED + number, devices=None):
                 batch = samples[number].to(self.device)  # not in bf16: its augmentation computes, too
                 with autocast(self.device):
                     loss = method.training_step(batch)
-            for name, value in {"loss": loss, **method.terms}.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-            count += 1
-        means = {name: value / count for name, value in sums.items()}
+            return {name: float(value) for name, value in {"loss": loss, **method.terms}.items()}
+
+        losses = results_in_time(losses_of, range(BATCHES))
+        sums: dict[str, float] = {}
+        for one in losses:
+            for name, value in one.items():
+                sums[name] = sums.get(name, 0.0) + value
+        means = {name: value / len(losses) for name, value in sums.items()}
         columns = {f"validation_{name}": value for name, value in means.items()}
         return Score(means["loss"], columns, f"validation loss {means['loss']:.4f}")
 

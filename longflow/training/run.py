@@ -3,12 +3,14 @@
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from longflow.distributed import Processes
 from longflow.job import FoldJob
 from longflow.methods.method import Method, Recipe
 from longflow.methods.registry import build_method
@@ -16,8 +18,9 @@ from longflow.networks.precision import computes_bf16
 from longflow.parallel import free_memory
 from longflow.planning.memory import GB
 from longflow.private import return_freed_memory
+from longflow.stop import StopSignal, shielded_children
 from longflow.training import clock
-from longflow.training.distributed import Processes
+from longflow.training.clock import Pace
 from longflow.training.losses import FiniteCheck
 from longflow.training.validation import Validation
 
@@ -43,6 +46,7 @@ class State:
     """Where a run stands; written with every checkpoint.
 
     :param iteration: number of updates so far.
+    :param batches: number of batches so far, of all processes; the number of the next one.
     :param learning_rate: of the last update.
     :param seconds: of training and validation so far, over all sessions.
     :param validation_seconds: the part of ``seconds`` that validation took.
@@ -64,6 +68,7 @@ class State:
     """
 
     iteration: int = 0
+    batches: int = 0
     learning_rate: float = 0.0
     seconds: float = 0.0
     validation_seconds: float = 0.0
@@ -84,10 +89,6 @@ class State:
     stage_iteration: int = 0
 
 
-class Stopped(KeyboardInterrupt):
-    """The run was stopped by SIGTERM or Ctrl-C and has saved its state."""
-
-
 @dataclass
 class Run:
     """Everything the loop works with.
@@ -104,6 +105,7 @@ class Run:
     :param on_activity: called with the share of the run that is done, and what is being done.
     :param check: of each loss.
     :param progress: share of the training that is done; schedule and stages follow it.
+    :param stop: whether a signal has come.
     :param counted: time of the clock up to which ``state.seconds`` counts.
     :param next_decision: iteration at which several processes decide together again.
     """
@@ -120,6 +122,7 @@ class Run:
     on_activity: OnActivity = lambda share, activity: None
     check: FiniteCheck = field(default_factory=FiniteCheck)
     progress: float = 0.0
+    stop: StopSignal = field(default_factory=StopSignal)
     counted: float = 0.0
     next_decision: int = 0
 
@@ -160,6 +163,18 @@ class Run:
         """The iteration at which the run ends, unless it has a time budget."""
         settings = self.job.settings
         return settings.iterations or (settings.epochs or self.job.plans.training.epochs) * self.iterations_per_epoch
+
+    @property
+    def epoch_is_complete(self) -> bool:
+        """Whether the steps of an epoch are done that is not recorded yet."""
+        return self.state.loss_count > 0 and self.state.iteration % self.iterations_per_epoch == 0
+
+    def take_state_of_first(self) -> None:
+        """Take over the state of the first process, whose clock and costs count; all of them then decide alike."""
+        if self.processes.count == 1:
+            return
+        self.settle()
+        vars(self.state).update(self.processes.from_first(lambda: vars(self.state)))
 
     @property
     def decides(self) -> bool:
@@ -210,9 +225,18 @@ class Run:
         return min(self.state.seconds / budget if budget else self.progress, MOST_SHOWN)
 
     def show_item(self, activity: str, number: int, of: int) -> None:
-        """Show which item of a validation is worked on."""
+        """Show which item of a validation is worked on, in the first process."""
         self.count_time()
         self.on_activity(self.share_done, f"{activity}, {number} of {of}")
+
+    def pace(self, activity: str, **limits: Any) -> Pace:
+        """Make the pace of a validation: shown item by item, shared out over the processes, ended by a signal.
+
+        :param activity: for the bar.
+        :param limits: of :class:`~longflow.training.clock.Pace`.
+        """
+        show = partial(self.show_item, activity)
+        return Pace(show=show, processes=self.processes, stopped=lambda: self.stop.received, **limits)
 
     def progress_of_stage(self, progress: float) -> float:
         """Return the share of the method's present stage that is done.
@@ -300,7 +324,8 @@ def compiled(module: nn.Module) -> Callable[..., Tensor]:
     def step(*batch: object) -> Tensor:
         nonlocal fast
         try:
-            return fast(*batch)
+            with shielded_children():  # compilers
+                return fast(*batch)
         except Exception as error:
             if fast is module:
                 raise

@@ -5,15 +5,15 @@ import math
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from copy import deepcopy
 
 from torch import Tensor
 
 from longflow.errors import DataError
 from longflow.methods.weights import Checkpoint, read_checkpoint, record_steps, write_checkpoint
+from longflow.stop import Stopped
 from longflow.training import clock
 from longflow.training.checkpoints import averaged_weights, record_score
-from longflow.training.clock import Pace
 from longflow.training.least_steps import MEASURED_AT, could_take_fewer, least_steps
 from longflow.training.run import Run
 from longflow.training.validation import Score
@@ -45,23 +45,25 @@ def probe(run: Run) -> None:
     """
     state, budget = run.state, run.job.settings.max_time
     longest = LONGEST_VALIDATION * budget
-    quick, show = PROBED_SHARE * budget, partial(run.show_item, "measuring the time of validation")
+    quick, activity = PROBED_SHARE * budget, "measuring the time of validation"
     with _evaluated(run, run.average):
-        with Pace(until=clock.now() + quick, probe=True, show=show) as scoring:
+        with run.pace(activity, until=clock.now() + quick, probe=True) as scoring:
             run.validation.score(run.method)
-        with Pace(until=clock.now() + quick, probe=True, show=show) as predicting:
+        with run.pace(activity, until=clock.now() + quick, probe=True) as predicting:
             run.validation.finish(run.method)
-    shutil.rmtree(run.job.paths.validations, ignore_errors=True)  # those of the kept weights are written at the end
+    if run.processes.first:
+        shutil.rmtree(run.job.paths.validations, ignore_errors=True)  # those of the kept weights are written at the end
     state.prediction_cost = predicting.expected
     state.validation_cost, state.scored_items = scoring.expected, None
     if scoring.of and scoring.expected > longest:
-        state.scored_items = max(1, int(longest / scoring.last_item))
-        state.validation_cost = state.scored_items * scoring.last_item
+        state.scored_items = max(1, int(longest / scoring.last_item) * run.processes.count)
+        state.validation_cost = state.scored_items * scoring.last_item / run.processes.count
         logger.warning(
             "Scoring all %d items of the validation would take about %.0f s of a time budget of %.0f s: %d are scored.",
             *(scoring.of, scoring.expected, budget, state.scored_items),
         )
     run.count_time()
+    run.take_state_of_first()
     logger.info(
         "About %.0f s of the time budget are kept for the last validation and the out-of-fold predictions.",
         run.reserved,
@@ -82,7 +84,11 @@ def may_validate(run: Run) -> bool:
 
 @contextmanager
 def _evaluated(run: Run, weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Give the method these weights, the solver steps of validations and the mode of evaluation within the block."""
+    """Give the method these weights, the solver steps of validations and the mode of evaluation within the block.
+
+    All processes take the weights of the first one: some numbers, such as those of batch normalisation, are its own.
+    """
+    run.processes.take_from_first(weights.values())
     method, planned = run.method, run.method.steps
     current = {name: tensor.detach().clone() for name, tensor in method.state_dict().items()}
     method.load_state_dict(weights)
@@ -100,7 +106,20 @@ def validate(run: Run) -> Score:
     """Score the averaged weights; keep them if they are the best so far, or if the recipe keeps the last.
 
     Only scores of equal solver steps are compared: where their number changes, the best weights are scored again.
+
+    :raises Stopped: a signal has come; the run is as it was before, apart from its time.
     """
+    before = deepcopy(vars(run.state))
+    try:
+        return _validate(run)
+    except Stopped:
+        run.count_time()
+        vars(run.state).update(before, seconds=run.state.seconds)
+        raise
+
+
+def _validate(run: Run) -> Score:
+    """Validate; the state of the run is changed."""
     state = run.state
     run.count_time()
     begun, before = state.seconds, run.validation_steps
@@ -113,7 +132,8 @@ def validate(run: Run) -> Score:
     better = state.best_value is None or math.isnan(state.best_value) or score.value < state.best_value
     if better or run.recipe.keep == "last":
         state.best_value, state.best_iteration = score.value, state.iteration
-        write_checkpoint(averaged_weights(run, score), run.job.paths.best)
+        if run.processes.first:
+            write_checkpoint(averaged_weights(run, score), run.job.paths.best)
     state.validated_iteration = state.iteration
     run.count_time()
     cost = state.seconds - begun
@@ -122,21 +142,22 @@ def validate(run: Run) -> Score:
         state.check_cost = cost
     else:
         state.validation_cost = cost
+    run.take_state_of_first()
     return score
 
 
 def _score(run: Run) -> Score:
     """Score the method with the weights and steps that it has."""
-    state, show = run.state, partial(run.show_item, "validating")
+    state = run.state
     try:
-        with Pace(state.scored_items, show=show):
+        with run.pace("validating", most=state.scored_items):
             return run.validation.score(run.method)
     except DataError:
         if state.scored_items is None:
             raise
         # a few items may show nothing where all of them do
         state.scored_items = None
-        with Pace(show=show):
+        with run.pace("validating"):
             return run.validation.score(run.method)
 
 
@@ -181,12 +202,13 @@ def _measure_steps(run: Run) -> Score:
 def _score_best_again(run: Run) -> None:
     """Score the best weights so far with the present number of solver steps."""
     state, path = run.state, run.job.paths.best
-    best = read_checkpoint(path)
+    best = run.processes.from_first(lambda: read_checkpoint(path))
     with _evaluated(run, best.part("weights")):
         score = _score(run)
     state.best_value, state.best_iteration = score.value, best.header["iteration"]
     record_score(best, score)
-    write_checkpoint(best, path)
+    if run.processes.first:
+        write_checkpoint(best, path)
 
 
 def settle_steps(run: Run, kept: Checkpoint) -> None:
@@ -204,7 +226,8 @@ def settle_steps(run: Run, kept: Checkpoint) -> None:
     if kept.header["iteration"] != state.validated_iteration:
         _measure_steps(run)
     record_steps(kept.header, method)
-    write_checkpoint(kept, run.job.paths.best)
+    if run.processes.first:
+        write_checkpoint(kept, run.job.paths.best)
 
 
 def predict_out_of_fold(run: Run, kept: Checkpoint) -> None:
@@ -216,7 +239,7 @@ def predict_out_of_fold(run: Run, kept: Checkpoint) -> None:
     state, budget = run.state, run.job.settings.max_time
     run.method.eval()
     settle_steps(run, kept)
-    pace = Pace(show=partial(run.show_item, "predicting out of fold"))
+    pace = run.pace("predicting out of fold")
     run.count_time()
     if budget is not None:
         pace.until = clock.now() + (1 + TOLERANCE) * budget - state.seconds

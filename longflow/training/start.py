@@ -102,7 +102,35 @@ def begin(run: Run, start: Start) -> dict[str, Any] | None:
     if start.resumes:
         load_state(run)
         logger.info("Continuing from iteration %d (%s).", run.state.iteration, run.job.paths.latest)
+        _warn_of_other_batch(run)
     return load_first_weights(run, start.pretrained) if start.pretrained else None
+
+
+def batch_of(run: Run) -> dict[str, int]:
+    """Return the number of processes, and of samples in a step: of each process, and of all."""
+    each, count = run.job.plan.batch_size, run.processes.count
+    return {"processes": count, "batch_size": each, "global_batch_size": each * count}
+
+
+def of_several_processes(run: Run) -> str:
+    """Say what several processes change: samples of a step, but neither the learning rate nor the number of steps."""
+    batch = batch_of(run)
+    return (
+        f"{batch['processes']} processes with {batch['batch_size']} samples each: {batch['global_batch_size']} "
+        f"samples a step. The learning rate ({run.learning_rate:g}) and the number of steps stay as planned; --lr, "
+        "--epochs and --iterations change them."
+    )
+
+
+def _warn_of_other_batch(run: Run) -> None:
+    """Warn where the fold was begun by another number of processes: the samples of a step are others from here on."""
+    begun = read_json(run.job.paths.run, dict).get("processes", 1) if run.job.paths.run.is_file() else 1
+    if begun != run.processes.count and run.processes.first:
+        logger.warning(
+            "%s was begun by %s processes and is continued by %d: %d samples a step from here on. No sample is drawn "
+            "twice.",
+            *(run.job.paths.folder, begun, run.processes.count, batch_of(run)["global_batch_size"]),
+        )
 
 
 def load_first_weights(run: Run, file: Path) -> dict[str, Any]:
@@ -143,7 +171,8 @@ def record_start(run: Run, start: Start, first_weights: dict[str, Any] | None) -
     job = run.job
     write_plans(job.plans, job.model.plans)
     write_json(read_json(job.dataset.raw / "dataset.json"), job.model.dataset_json)
-    write_json({"settings": asdict(job.settings), **run.header, "torch": torch.__version__}, job.paths.run)
+    content = {"settings": asdict(job.settings), **run.header, **batch_of(run), "torch": torch.__version__}
+    write_json(content, job.paths.run)
     if start.training.labelled is not None:
         write_json(sorted(start.training.labelled), job.paths.labelled_subjects)
     if first_weights:

@@ -1,6 +1,7 @@
 """The interface of validations: how a method is scored during training and what is written at its end."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -9,6 +10,8 @@ import numpy as np
 import torch
 
 from longflow.files import file_digest
+from longflow.inference.output import read_sidecar
+from longflow.inference.requests import Request
 from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.training.progress import ProgressColumns
@@ -60,7 +63,8 @@ class Validation(Protocol):
     def score(self, method: Method) -> Score:
         """Score a method on the same data every time.
 
-        Iterate over the scans with :func:`longflow.training.clock.in_time`, so that a time budget can shorten it.
+        Work on the scans with :func:`longflow.training.clock.results_in_time`: a time budget can then shorten it, and
+        the processes of a run share it. Without, each process works on all of them.
 
         :param method: in evaluation mode.
         :returns: its score.
@@ -69,7 +73,8 @@ class Validation(Protocol):
     def finish(self, method: Method) -> None:
         """Write the out-of-fold predictions of the finished method, as ``longflow_predict`` would write them.
 
-        Iterate over them with :func:`longflow.training.clock.in_time`, so that a time budget can shorten it.
+        Work on them with :func:`longflow.training.clock.results_in_time`, as above. Where
+        :func:`longflow.training.clock.writes_tables`, write what belongs to all of them.
 
         :param method: in evaluation mode, with the weights that are kept.
         """
@@ -105,6 +110,22 @@ def out_of_fold_digests(job: FoldJob, images: Iterable[Path]) -> dict[str, Any]:
     """
     plans, weights = ([file_digest(path)] if path.is_file() else [] for path in (job.model.plans, job.paths.best))
     return {"inputs": {path.name: file_digest(path) for path in images}, "plans": plans, "weights": [weights]}
+
+
+def finished_before(
+    item: Request, folder: Path, files: Iterable[Path], expected: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Read the sidecar of an out-of-fold prediction that a stopped command has finished.
+
+    :param item: the request.
+    :param folder: of the predictions.
+    :param files: that belong to it.
+    :param expected: fields that it depends on; ``digests`` among them.
+    :returns: the sidecar; None where the prediction is missing, or was made of something else.
+    """
+    made = read_sidecar(item, folder)
+    same = all(made.get(name) == value for name, value in json.loads(json.dumps(expected)).items())
+    return made if made and same and all(path.is_file() for path in files) else None
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:

@@ -2,6 +2,7 @@ import errno
 import gc
 import logging
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +160,43 @@ def test_help_has_the_example(parser, capsys):
         command.run(parser, lambda options: None, ["--help"])
     assert raised.value.code == 0
     assert "example:\n  longflow_test -v\n  longflow_test --debug" in capsys.readouterr().out
+
+
+def test_caches_of_libraries_go_below_one_folder(tmp_path, monkeypatch):
+    """The user's own variables stay; without LONGFLOW_CACHE nothing is set."""
+    for name in command.CACHES:
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MPLCONFIGDIR", "/mine")
+    monkeypatch.delenv("LONGFLOW_CACHE", raising=False)
+    parser = command.Parser("longflow_x", "", "")
+    seen = []
+
+    def look(options):
+        seen.append({name: os.environ.get(name) for name in command.CACHES})
+
+    assert command.run(parser, look, []) == 0
+    monkeypatch.setenv("LONGFLOW_CACHE", "~/cache")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command.run(parser, look, []) == 0
+    without, found = seen
+    assert without.pop("MPLCONFIGDIR") == found.pop("MPLCONFIGDIR") == "/mine"
+    assert set(without.values()) == {None}
+    assert found == {name: f"{tmp_path}/cache/{below}" for name, below in command.CACHES.items() if name in found}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
+def test_a_signal_of_a_batch_system_stops_any_command(number, capsys):
+    before = signal.getsignal(number)
+
+    def work(options):
+        os.kill(os.getpid(), number)
+        raise AssertionError("not reached")
+
+    try:
+        assert command.run(command.Parser("longflow_x", "", ""), work, []) == command.EXIT_STOPPED
+        os.kill(os.getpid(), number)  # once more, at the end
+    finally:
+        for one in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(one, before)
+    assert "Run the same command again to continue" in capsys.readouterr().err

@@ -85,7 +85,7 @@ def test_a_fault_of_ours_ends_with_2(dataset, monkeypatch, capsys):
 
 
 def test_an_interruption_ends_with_130(dataset, monkeypatch, capsys):
-    from longflow.training.run import Stopped
+    from longflow.stop import Stopped
 
     def stops(*_, **__):
         raise Stopped

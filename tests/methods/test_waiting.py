@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
+from longflow.distributed import Processes
 from longflow.job import FoldJob, FoldSettings
 from longflow.methods.registry import build_method, known_methods, method_class, samples_of
 from longflow.paths import DatasetPaths
 from longflow.private import fake_tensors
 from longflow.training import loop, losses
-from longflow.training.distributed import Processes
 from longflow.training.run import set_up_run
 from tests.methods.helpers import minimal_plans
 from tests.methods.segmentation.helpers import segmentation_plans

@@ -3,12 +3,12 @@ import math
 import pytest
 import torch
 
+from longflow.distributed import Processes
 from longflow.errors import ModelError
 from longflow.job import FoldJob, FoldSettings
 from longflow.methods.weights import read_checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths
 from longflow.training.checkpoints import averaged_weights, load_state, record_score, save_state, update_average
-from longflow.training.distributed import Processes
 from longflow.training.run import Run, set_up_run
 from longflow.training.validation import Score
 from tests.methods.helpers import minimal_plans
@@ -91,3 +91,18 @@ def test_the_average_against_its_closed_form():
         expected = expected + (1 - decays[index]) * math.prod(decays[index + 1 :]) * value
     torch.testing.assert_close(average["weight"], expected)
     assert average["steps"] == 38
+
+
+def test_the_number_of_the_next_batch_follows_from_the_iteration_where_it_is_not_stored(tmp_path, monkeypatch):
+    """longflow 0.1 did not store it; a run of several processes counts the batches of all."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
+    run = run_of("tfm", minimal_plans())
+    run.state.iteration, run.state.batches = 7, 21
+    save_state(run)
+    load_state(run)
+    assert (run.state.iteration, run.state.batches) == (7, 21)
+    checkpoint = read_checkpoint(run.job.paths.latest)
+    del checkpoint.header["state"]["batches"]
+    write_checkpoint(checkpoint, run.job.paths.latest)
+    load_state(run)
+    assert (run.state.iteration, run.state.batches) == (7, 7)

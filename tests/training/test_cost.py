@@ -9,8 +9,8 @@ import torch
 from longflow.methods.registry import build_method
 from longflow.plans import read_plans
 from longflow.reading import read_json
+from longflow.stop import Stopped
 from longflow.training.cost import highest, peak_memory
-from longflow.training.run import Stopped
 from tests.training.test_loop import stop_at, train
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the kernel tells only on Linux")

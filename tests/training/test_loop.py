@@ -16,12 +16,12 @@ from longflow.methods.weights import read_checkpoint
 from longflow.plans import read_plans, write_plans
 from longflow.preprocessing.series import load_prepared, save_prepared
 from longflow.reading import read_json
+from longflow.stop import Stopped
 from longflow.tasks.forecast.validation import ForecastValidation
 from longflow.training import checkpoints
 from longflow.training import loop as trainer
 from longflow.training.logbook import read_progress
 from longflow.training.loop import schedule, train_fold
-from longflow.training.run import Stopped
 from longflow.training.splits import number_of_folds
 from longflow.training.validation import Score
 from tests.tasks.segment.test_validation import make_labelled
@@ -113,6 +113,37 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bit_by_bit(dataset, tmp_path,
         assert [getattr(one, name) for name in timeless] == [getattr(other, name) for name in timeless]
     written = sorted(path.relative_to(expected) for path in expected.rglob("validation/*/*"))
     assert len(written) > 4
+    assert all((expected / name).read_bytes() == (whole.folder / name).read_bytes() for name in written)
+
+
+@pytest.mark.parametrize(("activity", "last"), [("validating, 2 of 6", 2), ("predicting out of fold, 4 of 6", 5)])
+def test_a_run_that_is_stopped_in_a_validation_goes_on_to_the_same_end(dataset, tmp_path, activity, last):
+    """Within an item: no further one is begun; the validation is repeated, and finished predictions are kept."""
+    whole = train(dataset)
+    expected = tmp_path / "whole"
+    whole.folder.rename(expected)
+    seen = []
+
+    def tell(share, doing):
+        seen.append(doing)
+        if doing == activity:
+            os.kill(os.getpid(), signal.SIGUSR2)
+
+    with pytest.raises(Stopped):
+        train_fold(job_of(dataset, iterations=5), on_activity=tell)
+    assert seen[-1] == activity and seen.count(activity) == 1
+    assert read_checkpoint(whole.latest).header["state"]["iteration"] == last and not whole.final.exists()
+    kept = {path: path.stat().st_mtime_ns for path in whole.folder.glob("validation/*/s*.json")}
+    assert len(kept) == (0 if last == 2 else 2 * 4)
+    seen.clear()
+    train_fold(job_of(dataset, iterations=5), on_activity=lambda share, doing: seen.append(doing))
+    assert seen.count("validating, 1 of 6") >= (3 if last == 2 else 0)
+    assert all(path.stat().st_mtime_ns == when for path, when in kept.items())
+    for name in ("checkpoint_final.safetensors", "checkpoint_best.safetensors"):
+        assert same(expected / name, whole.folder / name)
+    epochs = [(one.iteration, one.loss, one.found) for one in read_progress(whole.progress_csv)]
+    assert epochs == [(one.iteration, one.loss, one.found) for one in read_progress(expected / "progress.csv")]
+    written = [path.relative_to(expected) for path in expected.rglob("validation/*/*")]
     assert all((expected / name).read_bytes() == (whole.folder / name).read_bytes() for name in written)
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+from longflow.distributed import Processes
 from longflow.methods.method import Recipe
 from longflow.private import fake_tensors
 from longflow.training import run
-from longflow.training.distributed import Processes
 from longflow.training.run import Run, State, compiled, set_up_run
 from tests.training.helpers import job_of
 

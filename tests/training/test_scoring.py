@@ -5,12 +5,12 @@ import pytest
 from longflow.data.dataset import read_rows
 from longflow.methods.weights import read_checkpoint
 from longflow.reading import read_json
+from longflow.stop import Stopped
 from longflow.tasks.forecast import validation
 from longflow.tasks.forecast.validation import ForecastValidation
 from longflow.training import loop
 from longflow.training.logbook import read_progress
 from longflow.training.loop import train_fold
-from longflow.training.run import Stopped
 from tests.training.helpers import job_of, plan_steps
 from tests.training.test_loop import stop_at, train
 

@@ -4,6 +4,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
+from longflow.distributed import Processes
 from longflow.errors import ConfigurationError, ModelError, NotFoundError
 from longflow.files import write_json
 from longflow.job import FoldJob, FoldSettings
@@ -11,7 +12,6 @@ from longflow.methods.weights import Checkpoint, write_checkpoint
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans, write_plans
 from longflow.reading import read_json
-from longflow.training.distributed import Processes
 from longflow.training.run import Run, set_up_run
 from longflow.training.start import check_same_settings, load_first_weights, pretrained_file
 from tests.methods.segmentation.helpers import segmentation_plans

@@ -28,13 +28,14 @@ from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.targets import ForecastTarget, read_or_draw_targets
 from longflow.tasks.forecast.units import numbers_of_reference
 from longflow.tasks.forecast.windows import Times, context_recurrence, predict_from_contexts
-from longflow.training.clock import in_time
+from longflow.training.clock import results_in_time, writes_tables
 from longflow.training.open_series import OpenSeries
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort, prepared_scans, read_or_make_splits
 from longflow.training.validation import (
     WITHOUT_OVERLAP,
     Score,
+    finished_before,
     out_of_fold_digests,
     out_of_fold_settings,
     sampled,
@@ -85,16 +86,20 @@ class ForecastValidation:
         """
         description, series = training_series(self.job.dataset.raw)
         scans = {scan.case: scan for one in series for scan in one.scans}
-        items, folds = [], []
-        for target in in_time(self.targets):
+
+        def written(target: ForecastTarget) -> tuple[ForecastRequest, tuple[str, float]]:
             item = ForecastRequest(scans[target.target], tuple(scans[case] for case in target.context))
-            items.append(with_conditions(item, self.job.plans))
+            item = with_conditions(item, self.job.plans)
             method.folded = 0.0
-            self._write(method, items[-1], target, description)
-            folds.append((target.subject, method.folded))
-        report_folds(folds)
+            self._write(method, item, target, description)
+            return item, (target.subject, method.folded)
+
+        made = results_in_time(written, self.targets)
+        if not writes_tables():
+            return
+        report_folds([fold for _, fold in made])
         for reduction in method.reductions:
-            write_table(items, self.job.paths.validation(reduction), description)
+            write_table([item for item, _ in made], self.job.paths.validation(reduction), description)
 
     def _write(
         self, method: Method, item: ForecastRequest, target: ForecastTarget, description: DatasetDescription
@@ -102,16 +107,14 @@ class ForecastValidation:
         """Write the forecast of a target under every reduction."""
         series = self.series[target.subject]
         last = series.properties.cases.index(target.context[-1])
-        raw = read_scan(item.context[-1].images)
-        windows = WindowSettings(self.device, self.job.plans.inference.tile_step_size)
         contexts, given = contexts_of(method, series, target), given_times(series, target)
-        forecasts = predict_from_contexts([method], series.images, given, contexts, windows)
-        settings = out_of_fold_settings(self.job, method)
         taken = sorted(set().union(*contexts))
         used = [scan for scan in item.context if series.properties.cases.index(scan.case) in taken]
         times = replace(given, context=[given.context[position] for position in taken])
         recurrence = context_recurrence(times, scan_similarity(series.coarse[taken]), self.job.plans.temporal)
         content = {
+            **out_of_fold_settings(self.job, method),
+            "reduction": None,  # of each folder
             "shrinkage": 1.0,
             **context_fields(used, DEFAULT_RULE),
             **recurrence_fields(recurrence, used),
@@ -119,13 +122,23 @@ class ForecastValidation:
             **horizon_fields(item, self.job.plans),
             "digests": out_of_fold_digests(self.job, [path for scan in used for path in scan.images]),
         }
-        for reduction in method.reductions:
-            folder = self.job.paths.validation(reduction)
+        folders = {reduction: self.job.paths.validation(reduction) for reduction in method.reductions}
+        files = {
+            reduction: [
+                image_path(folder, target.target, channel, description) for channel in range(len(description.channels))
+            ]
+            for reduction, folder in folders.items()
+        }
+        if all(finished_before(item, folders[one], files[one], {**content, "reduction": one}) for one in folders):
+            return
+        raw = read_scan(item.context[-1].images)
+        windows = WindowSettings(self.device, self.job.plans.inference.tile_step_size)
+        forecasts = predict_from_contexts([method], series.images, given, contexts, windows)
+        for reduction, folder in folders.items():
             restored = restore_forecast(forecasts[reduction], series, last, raw.array)
-            for channel, array in enumerate(restored):
-                path = image_path(folder, target.target, channel, description)
+            for array, path in zip(restored, files[reduction], strict=True):
                 write_volume(array, raw.geometry, raw.data_type, path)
-            write_sidecar(item, folder, {**settings, "reduction": reduction, **content})
+            write_sidecar(item, folder, {**content, "reduction": reduction})
 
 
 @dataclass(frozen=True)
@@ -156,6 +169,20 @@ class ValidationScore:
         return self.nrmse[self.reduction]
 
 
+@dataclass(frozen=True)
+class TargetScore:
+    """The score of one target.
+
+    :param subject: of the target.
+    :param errors: NRMSE of each reduction and baseline.
+    :param changes: of each reduction, as those of :class:`ValidationScore`.
+    """
+
+    subject: str
+    errors: dict[str, float]
+    changes: list[np.ndarray]
+
+
 def validate(
     method: Method,
     folder: Path,
@@ -173,28 +200,30 @@ def validate(
     :returns: mean NRMSE of the method and of the baselines.
     :raises DataError: every target is constant.
     """
-    errors: dict[str, dict[str, list[float]]] = {}
-    of_reductions, changes, opened = [], [], OpenSeries(folder)
+    opened, windows = OpenSeries(folder), WindowSettings(device, WITHOUT_OVERLAP)
     baselines, channels = {} if baselines is None else baselines, method.plans.channels
-    for target in in_time(targets):
+
+    def score(target: ForecastTarget) -> TargetScore | None:
         series = opened[target.subject]
         if is_constant(series, target):
-            continue
-        windows = WindowSettings(device, WITHOUT_OVERLAP)
+            return None
         contexts, given = contexts_of(method, series, target), given_times(series, target)
         forecasts = predict_from_contexts([method], series.images, given, contexts, windows)
         last = series.images[series.properties.cases.index(target.context[-1])]
-        changes += [sampled(forecasts[name] - last) for name in method.reductions]
+        changes = [sampled(forecasts[name] - last) for name in method.reductions]
         if target not in baselines:
             baselines[target] = {
                 "lci": prepared_nrmse(last, series, target, channels),
                 "context_mean": prepared_nrmse(context_mean(series, target), series, target, channels),
             }
         found = {name: prepared_nrmse(forecast, series, target, channels) for name, forecast in forecasts.items()}
-        found |= baselines[target]
-        for name, value in found.items():
-            errors.setdefault(name, {}).setdefault(target.subject, []).append(value)
-        of_reductions.append([found[name] for name in method.reductions])
+        return TargetScore(target.subject, found | baselines[target], changes)
+
+    scores = [one for one in results_in_time(score, targets) if one is not None]
+    errors: dict[str, dict[str, list[float]]] = {}
+    for one in scores:
+        for name, value in one.errors.items():
+            errors.setdefault(name, {}).setdefault(one.subject, []).append(value)
     if not errors:
         raise DataError(
             f"Every validation target ({first_few(target.target for target in targets)}) is constant: there is "
@@ -204,6 +233,8 @@ def validate(
         name: float(np.mean([np.mean(values) for values in subjects.values()])) for name, subjects in errors.items()
     }
     nrmses = {name: means[name] for name in method.reductions}
+    of_reductions = [[one.errors[name] for name in method.reductions] for one in scores]
+    changes = [change for one in scores for change in one.changes]
     return ValidationScore(nrmses, means["lci"], means["context_mean"], of_reductions, changes)
 
 

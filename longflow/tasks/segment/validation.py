@@ -10,7 +10,8 @@ from longflow.data.dataset import DatasetDescription, Scan, label_path, training
 from longflow.data.images import Geometry, read_label, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import DataError
-from longflow.inference.output import write_sidecar, write_table
+from longflow.files import wait_for_files
+from longflow.inference.output import sidecar_of, write_sidecar, write_table
 from longflow.inference.windows import WindowSettings
 from longflow.job import FoldJob
 from longflow.methods.method import Method
@@ -22,7 +23,7 @@ from longflow.tasks.segment.overlap import dice
 from longflow.tasks.segment.requests import SegmentationRequest
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
 from longflow.tasks.segment.windows import predict_logits
-from longflow.training.clock import in_time
+from longflow.training.clock import results_in_time, writes_tables
 from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort
@@ -30,6 +31,7 @@ from longflow.training.validation import (
     WITHOUT_OVERLAP,
     Score,
     evenly_spaced,
+    finished_before,
     out_of_fold_digests,
     out_of_fold_settings,
 )
@@ -77,16 +79,17 @@ class LabelValidation:
         :param method: in evaluation mode.
         :returns: the score, with the Dice of each structure.
         """
-        overlaps: dict[str, list[ScanDice]] = {}
-        for subject, scan in in_time(self.scans):
+
+        def score(place: tuple[str, int]) -> tuple[str, ScanDice]:
+            subject, scan = place
             series = load_prepared(self.folder, subject)
             with autocast(self.device):
                 image = np.asarray(series.images[scan])
                 logits = predict_logits([method], image, WindowSettings(self.device, WITHOUT_OVERLAP))
             reference = np.asarray(series.segmentations[scan])
-            overlap = dice_of_structures(labels_of_logits(logits, self.plans), reference, self.plans)
-            overlaps.setdefault(subject, []).append(overlap)
-        mean, by_structure = mean_dice(overlaps.values())
+            return subject, dice_of_structures(labels_of_logits(logits, self.plans), reference, self.plans)
+
+        mean, by_structure = mean_dice(by_subject(results_in_time(score, self.scans)))
         columns = {"dice": mean, **{f"dice_{name}": value for name, value in by_structure.items()}}
         return Score(1 - mean, columns, f"Dice {mean:.4f}")
 
@@ -97,32 +100,46 @@ class LabelValidation:
         """
         description, all_series = training_series(self.job.dataset.raw)
         scans = {scan.case: scan for series in all_series for scan in series.scans}
-        folder, items = self.job.paths.validation("labels"), []
-        overlaps: dict[str, list[ScanDice]] = {}
-        for subject, index in in_time(self.all_scans):
-            items.append(SegmentationRequest(scans[read_properties(self.folder, subject).cases[index]]))
-            overlaps.setdefault(subject, []).append(self._write(method, items[-1], description))
-            logger.debug("Out-of-fold label map %d: %s", len(items), items[-1].target.case)
+        folder = self.job.paths.validation("labels")
+
+        def written(place: tuple[str, int]) -> tuple[SegmentationRequest, tuple[str, ScanDice]]:
+            subject, index = place
+            item = SegmentationRequest(scans[read_properties(self.folder, subject).cases[index]])
+            overlap = self._write(method, item, description)
+            logger.debug("Out-of-fold label map: %s", item.target.case)
+            return item, (subject, overlap)
+
+        made = results_in_time(written, self.all_scans)
+        if not writes_tables():
+            return
+        items = [item for item, _ in made]
+        wait_for_files(sidecar_of(item, folder) for item in items)
         write_table(items, folder, description)
         write_volumes(folder)
-        mean, by_structure = mean_dice(overlaps.values())
+        mean, by_structure = mean_dice(by_subject([overlap for _, overlap in made]))
         listed = ", ".join(f"{name} {value:.4f}" for name, value in by_structure.items())
         logger.info("Mean Dice of %d out-of-fold label maps: %.4f (%s); %s", len(items), mean, listed, folder)
 
     def _write(self, method: Method, item: SegmentationRequest, description: DatasetDescription) -> ScanDice:
         """Segment a scan, prepared alone from its files; return the Dice on their grid."""
         scan, folder = item.target, self.job.paths.validation("labels")
+        path = label_path(folder, scan.case, description)
+        content = {
+            **out_of_fold_settings(self.job, method),
+            "digests": out_of_fold_digests(self.job, scan.images),
+        }
+        if made := finished_before(item, folder, [path], content):
+            return made["dice"]
         volume = read_scan(scan.images)
         reference = _reference(scan, volume.geometry)
         prepared = prepare_volumes(RawSeries.of_scan(scan.case, volume), self.plans, self.job.configuration)
         windows = WindowSettings(self.device, self.plans.inference.tile_step_size, method.mirrors)
         logits = predict_logits([method], np.asarray(prepared.images[0]), windows)
         labels = export_labels(logits, prepared.properties, self.plans)
-        write_volume(labels, volume.geometry, self.data_type, label_path(folder, scan.case, description))
+        write_volume(labels, volume.geometry, self.data_type, path)
         overlap = dice_of_structures(labels, reference, self.plans)
-        content = {"volumes": structure_volumes(labels, volume.geometry, self.structures), "dice": overlap}
-        content["digests"] = out_of_fold_digests(self.job, scan.images)
-        write_sidecar(item, folder, out_of_fold_settings(self.job, method) | content)
+        volumes = structure_volumes(labels, volume.geometry, self.structures)
+        write_sidecar(item, folder, {**content, "volumes": volumes, "dice": overlap})
         return overlap
 
     def _has_structure(self, subject: str, scan: int) -> bool:
@@ -150,6 +167,18 @@ def dice_of_structures(prediction: np.ndarray, reference: np.ndarray, plans: Pla
         name: dice(np.isin(prediction, values) & counted, np.isin(reference, values) & counted)
         for name, values in structures(plans.labels).items()
     }
+
+
+def by_subject(overlaps: Iterable[tuple[str, ScanDice]]) -> list[list[ScanDice]]:
+    """Group the Dice of scans by subject.
+
+    :param overlaps: subject and Dice of each scan.
+    :returns: the Dice of each subject's scans.
+    """
+    subjects: dict[str, list[ScanDice]] = {}
+    for subject, overlap in overlaps:
+        subjects.setdefault(subject, []).append(overlap)
+    return list(subjects.values())
 
 
 def mean_dice(subjects: Iterable[list[ScanDice]]) -> tuple[float, dict[str, float]]:

@@ -25,13 +25,14 @@ from longflow.tasks.translate.predictor import files_of_translation, translate_s
 from longflow.tasks.translate.requests import TranslationRequest
 from longflow.tasks.translate.samples import pairs_of_cohort
 from longflow.tasks.translate.windows import predict_translation
-from longflow.training.clock import in_time
+from longflow.training.clock import results_in_time, writes_tables
 from longflow.training.progress import ProgressColumns
 from longflow.training.splits import Cohort
 from longflow.training.validation import (
     WITHOUT_OVERLAP,
     Score,
     evenly_spaced,
+    finished_before,
     out_of_fold_digests,
     out_of_fold_settings,
     sampled,
@@ -94,10 +95,13 @@ class PhaseValidation:
         :param method: in evaluation mode.
         :returns: the score, with the errors of both directions.
         """
-        errors = []
-        for subject, (first, second) in in_time(self.pairs):
+
+        def both_ways(pair: tuple[str, tuple[int, int]]) -> list[Error]:
+            subject, (first, second) = pair
             series = load_prepared(self.folder, subject)
-            errors += [self._error(method, series, first, second), self._error(method, series, second, first)]
+            return [self._error(method, series, first, second), self._error(method, series, second, first)]
+
+        errors = [error for both in results_in_time(both_ways, self.pairs) for error in both]
         columns = summarised(errors, self.plans.phases)
         if "ratio" not in columns:
             subjects = dict.fromkeys(subject for subject, _ in self.pairs)
@@ -118,14 +122,21 @@ class PhaseValidation:
         description, all_series = training_series(self.job.dataset.raw)
         scans = {scan.case: scan for series in all_series for scan in series.scans}
         folder = self.job.paths.validation("translation")
-        errors, items = [], []
-        for subject, pair in in_time(self.all_pairs):
-            cases = read_properties(self.folder, subject).cases
-            for source, target in (pair, pair[::-1]):
+
+        def written(pair: tuple[str, tuple[int, int]]) -> list[tuple[TranslationRequest, Error]]:
+            subject, scan_pair = pair
+            cases, both = read_properties(self.folder, subject).cases, []
+            for source, target in (scan_pair, scan_pair[::-1]):
                 reference = scans[cases[target]]
-                items.append(TranslationRequest.of(scans[cases[source]], reference.phase))
-                errors.append(self._write(method, items[-1], reference, description))
-                logger.debug("Out-of-fold translation %d: %s", len(items), items[-1].target.case)
+                item = TranslationRequest.of(scans[cases[source]], reference.phase)
+                both.append((item, self._write(method, item, reference, description)))
+                logger.debug("Out-of-fold translation: %s", item.target.case)
+            return both
+
+        made = [one for both in results_in_time(written, self.all_pairs) for one in both]
+        if not writes_tables():
+            return
+        items, errors = [item for item, _ in made], [error for _, error in made]
         write_table(items, folder, description)
         means = summarised(errors, self.plans.phases)
         listed = ", ".join(
@@ -167,6 +178,15 @@ class PhaseValidation:
         """Write an out-of-fold translation; return its errors on the files' grid."""
         plans, folder = self.plans, self.job.paths.validation("translation")
         phase, case = plans.phases.index(item.source.phase), item.source.case
+        settings = {
+            **out_of_fold_settings(self.job, method),
+            "phases": plans.phases,
+            **solver_settings(method),
+            "digests": out_of_fold_digests(self.job, item.source.images),
+        }
+        files = tuple(files_of_translation(item, folder, description))
+        if made := finished_before(item, folder, files, settings):
+            return Error(target.subject, target.phase, made["body_mae"], made["input_body_mae"])
         member = LoadedMember(Member(self.job.model, (self.job.fold,)), plans, [method])
         windows = WindowSettings(self.device, plans.inference.tile_step_size, method.mirrors)
 
@@ -174,14 +194,11 @@ class PhaseValidation:
             return translate_scan(member, volume, phase, windows, case)
 
         content = write_translation(item, translate_volume, plans, folder, description)
-        files = tuple(files_of_translation(item, folder, description))
         translation, scan, reference = (
             read_scan(images).array for images in (files, item.source.images, target.images)
         )
         body = body_of_scan(reference, self.ct)
         mae, untranslated = (body_mae(volume, reference, body, self.ct) for volume in (translation, scan))
-        settings = {**out_of_fold_settings(self.job, method), "phases": plans.phases, **solver_settings(method)}
-        content |= {"digests": out_of_fold_digests(self.job, item.source.images)}
         write_sidecar(item, folder, {**settings, **content, "body_mae": mae, "input_body_mae": untranslated})
         return Error(target.subject, target.phase, mae, untranslated)
 

@@ -108,10 +108,16 @@ def results_of(home: Path) -> dict[str, str]:
 
 
 def digest(path: Path) -> str:
-    """Hash a file; paths of this machine in JSON are not compared."""
+    """Hash a file; paths of this machine and measured seconds in JSON are not compared."""
     if path.suffix == ".json":
-        return json.dumps(json.loads(path.read_text().replace(str(path.parents[2]), "HOME")), sort_keys=True)
+        content = path.read_text().replace(str(path.parents[2]), "HOME")
+        return json.dumps(json.loads(content, object_hook=without_seconds), sort_keys=True)
     return file_digest(path)
+
+
+def without_seconds(content: dict) -> dict:
+    """Leave out how long a solver took, which best.json holds."""
+    return {key: value for key, value in content.items() if key != "seconds"}
 
 
 def compare(home: Path, other: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import accumulate
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, popen_forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from typing import Any
 
@@ -141,12 +141,20 @@ def _kill_workers() -> None:
             child.kill()
 
 
-class Worker(ForkServerProcess):
-    """A worker process. It is shielded from signals, so that SIGKILL alone ends it before its parent ends."""
+class _WorkerPopen(popen_forkserver.Popen):
+    """The handle of a worker. A Python that ends terminates its workers by this handle, then waits for them."""
 
     def terminate(self) -> None:
         """Kill it."""
         self.kill()
+
+
+class Worker(ForkServerProcess):
+    """A worker process. It is shielded from signals, so that SIGKILL alone ends it before its parent ends."""
+
+    @staticmethod
+    def _Popen(process):
+        return _WorkerPopen(process)
 
 
 class WorkerContext(ForkServerContext):

@@ -186,3 +186,19 @@ def test_a_worker_computes_with_one_thread_unless_the_user_says_otherwise(monkey
     names = {name: name for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS")}
     assert dict(for_each_subject(variable, names, 2)) == {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "3"}
     assert "OPENBLAS_NUM_THREADS" not in os.environ
+
+
+def _sleep_long():
+    time.sleep(600)
+
+
+def test_a_shielded_worker_does_not_keep_its_parent_from_ending():
+    """At its end Python terminates its daemons by their handles, and waits for them."""
+    worker = start_server().Process(target=_sleep_long, daemon=True)
+    worker.start()
+    os.kill(worker.pid, signal.SIGTERM)
+    worker.join(0.5)
+    assert worker.is_alive()
+    worker._popen.terminate()
+    worker.join(30)
+    assert worker.exitcode == -signal.SIGKILL

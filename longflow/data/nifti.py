@@ -47,6 +47,10 @@ CONVERT_UNITS = (
 )
 
 
+#: mm; with some larger ones (3e38) SimpleITK computes for ever
+LARGEST_SPACING = 1e5
+
+
 def is_nifti(path: Path) -> bool:
     """Tell whether a path has the name of a NIfTI file in one piece."""
     return str(path).lower().endswith((".nii", ".nii.gz"))
@@ -338,6 +342,11 @@ def _check_transforms(header: nibabel.Nifti1Header, path: Path) -> None:
         found = "an sform that is no transform"
         raise _unusable(path, found, "finite rows that span three axes, or sform_code 0, so that the qform is used")
     spacing = header["pixdim"][1:4]
+    if any(LARGEST_SPACING < abs(value) < math.inf for value in spacing.tolist()):
+        found = f"{' x '.join(f'{value:g}' for value in spacing)} (pixdim)"
+        raise file_error(
+            path, "spacing", found, f"at most {LARGEST_SPACING:g} mm", "Write the file again from its source."
+        )
     if not _usable(spacing) and sform is not None:
         header["pixdim"][1:4] = np.linalg.norm(sform[:3, :3], axis=0)
         if not np.allclose(placements(header).get("qform", sform), sform, rtol=0, atol=1e-3):

@@ -29,7 +29,14 @@ def test_other_names_are_paths(tmp_path, name):
 
 
 #: the layouts of others are only read; a subject is checked first by the path of its properties
-OTHERWISE = ("importers/acdc.py", "importers/bids.py", "importers/isles24.py", "preprocessing/store.py", "paths.py")
+OTHERWISE = (
+    "importers/acdc.py",
+    "importers/bids.py",
+    "importers/isles24.py",
+    "preprocessing/store.py",
+    "paths.py",
+    "cluster/steps.py",
+)
 
 
 def test_names_from_files_become_paths_in_one_place():

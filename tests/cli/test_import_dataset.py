@@ -151,6 +151,9 @@ def test_the_help_names_every_layout_next_to_its_flags():
 
 def test_a_flag_of_another_layout_is_refused(home, tmp_path, capsys):
     assert main(["acdc", str(tmp_path), "-d", "101", "--modality", "T1"]) == 1
-    assert "--modality means nothing for the layout acdc. It takes: --frames, --time, --task" in capsys.readouterr().err
+    assert (
+        "--modality means nothing for the layout acdc. It takes: --frames, --time, --normalization, --task"
+        in capsys.readouterr().err
+    )
     assert main(["isles24", str(tmp_path), "-d", "105", "--task", "segment"]) == 1
     assert "--task means nothing for the layout isles24" in capsys.readouterr().err

@@ -66,7 +66,7 @@ class RungSegmenter(Segmenter):
         """Make the rung and prepare it."""
         reference = read_scan(item.pair.reference)
         ladder = rungs(read_given(item.pair, reference), {MOTION: item.step})
-        array = next(array for name, array in ladder if name == item.rung)
+        array = next(rung.forecast for rung in ladder if rung.name == item.rung)
         volume = Volume(array, reference.geometry, "float32")
         return ScanToSegment(volume.geometry, self.prepare(volume, item.target.case), [])
 

@@ -30,12 +30,8 @@ def test_other_names_are_paths(tmp_path, name):
 
 #: the layouts of others are only read; a subject is checked first by the path of its properties
 OTHERWISE = (
-    "importers/acdc.py",
-    "importers/bids.py",
-    "importers/isles24.py",
-    "preprocessing/store.py",
-    "paths.py",
-    "cluster/steps.py",
+    *("importers/acdc.py", "importers/bids.py", "importers/isles24.py"),
+    *("preprocessing/store.py", "paths.py", "cluster/steps.py"),
 )
 
 

@@ -77,6 +77,16 @@ class Batch(OnDevice):
     draws: list[Any] | None = None
 
 
+def expected_scan(context: Tensor, recurrence: Tensor) -> Tensor:
+    """Sum the context scans with their weights: the scan that is expected because scans repeat.
+
+    :param context: (batch, scans, channels, *spatial).
+    :param recurrence: (batch, scans), as in :class:`Batch`.
+    :returns: (batch, channels, *spatial).
+    """
+    return torch.einsum("bs,bs...->b...", recurrence.to(context), context)
+
+
 @dataclass
 class ScanBatch(OnDevice):
     """Patches of single scans, of neighbouring scans j and j + 1 of a subject, or of both, in the normal form.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from longflow.flow.masks import as_weights
 from longflow.flow.times import encode_times, fourier_features, harmonic_features, interpolate_times
-from longflow.methods.batches import Batch
+from longflow.methods.batches import Batch, expected_scan
 from longflow.methods.forecasting._flow import FREQUENCIES, FlowMethod, flow_step_frequencies, planned_frequencies
 from longflow.methods.method import Options
 from longflow.networks.scan_mixing import ScanMixing
@@ -75,11 +75,9 @@ class Cronos(FlowMethod):
         batch = super()._seen(batch)
         if not self.expects:
             return batch
-        weights = batch.recurrence.to(batch.context)
-        expected = torch.einsum("bs,bs...->b...", weights, batch.context)
         return replace(
             batch,
-            context=torch.cat([batch.context, expected[:, None]], dim=1),
+            context=torch.cat([batch.context, expected_scan(batch.context, batch.recurrence)[:, None]], dim=1),
             context_times=torch.cat([batch.context_times, batch.target_time[:, None]], dim=1),
             context_mask=torch.cat([batch.context_mask, torch.ones_like(batch.context_mask[:, :1])], dim=1),
         )

@@ -1,10 +1,9 @@
 """The expected scan of a subject that repeats after a period of its own: the best weighted sum of its scans."""
 
-import torch
 from torch import Tensor
 
 from longflow.errors import ConfigurationError
-from longflow.methods.batches import Batch
+from longflow.methods.batches import Batch, expected_scan
 from longflow.methods.method import Method
 
 
@@ -30,7 +29,7 @@ class Recurrence(Method):
                 "not: a forecast of training scans that assumes it was not better than the last context image. The "
                 "reason is in the plans, under 'temporal'."
             )
-        return {"forecast": torch.einsum("bs,bs...->b...", batch.recurrence.to(batch.context), batch.context)}
+        return {"forecast": expected_scan(batch.context, batch.recurrence)}
 
 
 METHOD = Recurrence

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from longflow.data.covariates import Covariates
 from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.images import Geometry, Volume, as_type, check_same_grid, read_scan, write_volume
-from longflow.data.recurrence import Recurrence, scan_similarity
+from longflow.data.recurrence import Recurrence
 from longflow.errors import ConfigurationError, DataError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
@@ -308,7 +308,7 @@ class Forecaster(Predictor[ForecastRequest]):
         warnings = [*scans.warnings, *fold_warning(folded)]
         temporal = self.models.members[0].plans.temporal
         times = replace(scans.given, context=member.prepared.properties.times)
-        found = context_recurrence(times, scan_similarity(member.prepared.coarse), temporal)
+        found = context_recurrence(times, member.prepared.coarse, temporal)
         return Forecast(array, scans.last.geometry, scans.last.data_type, warnings, found)
 
     def write(

@@ -8,7 +8,6 @@ import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from torch.utils.data import Dataset
 
-from longflow.data.recurrence import scan_similarity
 from longflow.flow.interpolant import with_mean_one
 from longflow.methods.batches import Batch
 from longflow.plans import Plans
@@ -133,7 +132,7 @@ class ForecastSamples(Dataset):
             stack = augment(stack, self.plans, self.plan, generator, self.maps)
         drawn = replace(known, context=[times[index] for index in context])
         temporal, properties = self.plans.temporal, series.properties
-        expected = context_recurrence(drawn, scan_similarity(series.coarse[context]), temporal)
+        expected = context_recurrence(drawn, series.coarse[context], temporal)
         period = properties.period if expected is None else expected.period
         context_times, horizon = times_for_network(drawn.context, times[target], temporal.time_scale)
         factor = draw_time_factor(self.plans, generator) if self.augmented else 1.0

@@ -9,7 +9,6 @@ import torch
 
 from longflow.data.dataset import DatasetDescription, image_path, training_series
 from longflow.data.images import read_scan, write_volume
-from longflow.data.recurrence import scan_similarity
 from longflow.errors import DataError, first_few
 from longflow.inference.models import solver_settings
 from longflow.inference.output import write_sidecar, write_table
@@ -110,7 +109,7 @@ class ForecastValidation:
         taken = sorted(set().union(*contexts))
         used = [scan for scan in item.context if series.properties.cases.index(scan.case) in taken]
         times = replace(given, context=[given.context[position] for position in taken])
-        recurrence = context_recurrence(times, scan_similarity(series.coarse[taken]), self.job.plans.temporal)
+        recurrence = context_recurrence(times, series.coarse[taken], self.job.plans.temporal)
         content = {
             **out_of_fold_settings(self.job, method),
             "reduction": None,  # of each folder

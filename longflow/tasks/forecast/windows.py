@@ -64,8 +64,7 @@ def expected_recurrence(method: Method, context: np.ndarray, times: Times) -> Re
     temporal = method.plans.temporal
     if temporal.recurrence is None:
         return None
-    means = block_means(context, coarse_block(method.configuration.spacing))
-    return context_recurrence(times, scan_similarity(means), temporal)
+    return context_recurrence(times, block_means(context, coarse_block(method.configuration.spacing)), temporal)
 
 
 def batch_of_patches(
@@ -125,11 +124,11 @@ def times_for_network(times: Sequence[float], target_time: float, time_scale: fl
     return [(time - times[-1]) / time_scale for time in times], (target_time - times[-1]) / time_scale
 
 
-def context_recurrence(times: Times, similarity: np.ndarray, temporal: TemporalPlan) -> Recurrence | None:
+def context_recurrence(times: Times, coarse: np.ndarray, temporal: TemporalPlan) -> Recurrence | None:
     """Infer how the scans of a context repeat; None where the plan does not take them to repeat.
 
     :param times: of the context and the forecast; its period, if it is known, is the only one.
-    :param similarity: (scans, scans), of the context, by coarse blocks.
+    :param coarse: (scans, channels, z', y', x'), means of the context scans over coarse blocks.
     :param temporal: with what is known of all subjects.
     """
     plan = temporal.recurrence
@@ -138,6 +137,7 @@ def context_recurrence(times: Times, similarity: np.ndarray, temporal: TemporalP
     known = times.period is not None
     periods, probabilities = ([times.period], [1.0]) if known else (plan.periods, plan.probabilities)
     kernel = Kernel(plan.length, plan.noise)
+    similarity = scan_similarity(coarse)
     return infer_recurrence(times.context, times.target, similarity, np.array(periods), np.array(probabilities), kernel)
 
 

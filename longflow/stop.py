@@ -83,7 +83,8 @@ def stopped_by_signals() -> Iterator[None]:
 def shielded_children() -> Iterator[None]:
     """Let the processes that this thread starts in the block never receive the signals, except SIGKILL.
 
-    They inherit that the signals are blocked. A signal to this process is handled at the end of the block.
+    They inherit that the signals are blocked. A signal to this process is handled at the end of the block, or at once
+    where another thread receives it.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from longflow.parallel import start_server
+from longflow.stop import STOPPING
 
 # tiny tensors on several threads wait more than they compute; commands in a process of their own are left to choose,
 # unless tests run in parallel (pytest -n)
@@ -72,6 +73,17 @@ def small_disk(bytes_that_fit: int) -> Iterator[None]:
 def server_of_workers() -> None:
     """Start the server of worker processes before any test changes limits or variables that it would keep."""
     start_server("longflow.preprocessing.run", "longflow.fingerprint.spatial")
+
+
+@pytest.fixture(autouse=True)
+def signals_as_before() -> Iterator[None]:
+    """Handle and block the signals after a test as before it: a command that was stopped ignores further ones."""
+    handlers = {number: signal.getsignal(number) for number in STOPPING}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 _HOLD = "import sys; from pathlib import Path; from longflow.files import exclusive_lock\n"

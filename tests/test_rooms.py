@@ -21,6 +21,7 @@ ORDER = [
         "errors",
         "version",
         "stop",
+        "spread",
         "reading",
         "files",
         "registry",

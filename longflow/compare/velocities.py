@@ -28,6 +28,7 @@ from longflow.networks.precision import autocast
 from longflow.preprocessing.prepared import RawSeries
 from longflow.preprocessing.series import prepare_volumes
 from longflow.report.drawing import save
+from longflow.spread import evenly_spaced
 from longflow.tasks.forecast.context import DEFAULT_RULE, choose_contexts
 from longflow.tasks.forecast.pairs import ForecastPrediction
 from longflow.tasks.forecast.shrinkage import given_of_pair
@@ -177,7 +178,7 @@ def velocity_figure(flow: Flow, path: Path, time_unit: str) -> None:
         np.take(volumes, index, across - 3) for volumes in (flow.target, flow.stacks, flow.velocities, flow.end)
     )
     scans = list(range(len(flow.before)))[-MOST_SHOWN:]
-    steps = np.unique(np.linspace(0, len(flow.taus) - 1, MOST_SHOWN).round().astype(int)).tolist()
+    steps = evenly_spaced(len(flow.taus), MOST_SHOWN)
     height, width = (flow.spacing[axis] for axis in others)
     grey = {"cmap": "gray", "aspect": height / width, "interpolation": "nearest"}
     grey |= dict(zip(("vmin", "vmax"), np.percentile(flow.target, [0.5, 99.5]), strict=True))

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from longflow.data.recurrence import FEWEST_SCANS, Kernel, infer_recurrence, period_probabilities
 from longflow.fingerprint.temporal import interval_percentiles
+from longflow.spread import evenly_spaced
 
 #: the kernels that are tried
 KERNELS = tuple(Kernel(length, noise) for length in (0.7, 1.5) for noise in (0.01, 0.03, 0.1))
@@ -67,7 +68,7 @@ def find_recurrence(
     ]
     if not subjects:
         return None
-    subjects = [subjects[place] for place in _evenly(range(len(subjects)), min(len(subjects), MOST_TARGETS))]
+    subjects = [subjects[place] for place in evenly_spaced(len(subjects), MOST_TARGETS)]
     interval = interval_percentiles([one.times for one in subjects], [50])[0]
     longest = LONGEST * np.median([one.times[-1] - one.times[0] for one in subjects])
     if longest <= SHORTEST * interval:
@@ -115,14 +116,14 @@ def _targets(subjects: Sequence[_Scans]) -> Iterator[Sequence[int]]:
     most = max(1, MOST_TARGETS // len(subjects))
     for subject in subjects:
         possible = range(FEWEST_SCANS, len(subject.times))
-        yield possible if len(possible) <= most else _evenly(possible, most)
+        yield [possible[-1 - place] for place in evenly_spaced(len(possible), most)]
 
 
 def _squared_errors(
     subject: _Scans, target: int, periods: np.ndarray, probabilities: np.ndarray, kernel: Kernel
 ) -> tuple[float, float]:
     """Compute the mean squared errors of the expected scan and of LCI."""
-    context = _evenly(range(target), min(target, MOST_SCANS))
+    context = evenly_spaced(target, MOST_SCANS)
     similarity = subject.similarity[np.ix_(context, context)]
     times = subject.times[context]
     weights = infer_recurrence(times, subject.times[target], similarity, periods, probabilities, kernel).weights
@@ -130,10 +131,3 @@ def _squared_errors(
     last[-1] = 1
     with_target, own = subject.similarity[context, target], subject.similarity[target, target]
     return tuple(float(one @ similarity @ one - 2 * one @ with_target + own) for one in (weights, last))
-
-
-def _evenly(positions: range, count: int) -> list[int]:
-    """Choose positions spread evenly, with the first (where there are several) and the last."""
-    if count == 1:
-        return [positions[-1]]
-    return [positions[round(place)] for place in np.linspace(0, len(positions) - 1, count)]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from longflow.distributed import ALONE, Processes, portable
+from longflow.spread import evenly_spaced
 from longflow.stop import Stopped
-from longflow.training.validation import evenly_spaced
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -126,16 +126,3 @@ def finished_before(
     made = read_sidecar(item, folder)
     same = all(made.get(name) == value for name, value in json.loads(json.dumps(expected)).items())
     return made if made and same and all(path.is_file() for path in files) else None
-
-
-def evenly_spaced(count: int, most: int) -> list[int]:
-    """Choose positions evenly spaced from the first to the last.
-
-    :param count: number of positions.
-    :param most: how many to choose at most.
-    :returns: ascending positions.
-
-    >>> evenly_spaced(6, 3)
-    [0, 2, 5]
-    """
-    return np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist()

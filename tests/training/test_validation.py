@@ -5,7 +5,7 @@ import torch
 from longflow.inference.models import LoadedMember, Models
 from longflow.inference.selection import Member, Selection
 from longflow.methods.registry import build_method
-from longflow.training.validation import evenly_spaced, out_of_fold_digests, out_of_fold_settings
+from longflow.training.validation import out_of_fold_digests, out_of_fold_settings
 from tests.training.helpers import finished_model, job_of
 
 
@@ -29,7 +29,3 @@ def test_digests_of_out_of_fold_predictions(dataset):
         "plans": [expected[1]],
         "weights": [[expected[2]]],
     }
-
-
-def test_positions_are_spaced_evenly():
-    assert evenly_spaced(6, 3) == [0, 2, 5] and evenly_spaced(2, 8) == [0, 1] and evenly_spaced(0, 8) == []

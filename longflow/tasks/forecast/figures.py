@@ -11,6 +11,7 @@ from longflow.errors import DataError
 from longflow.evaluation.references import read_like
 from longflow.registration.motion import STEP
 from longflow.report.drawing import plt, save
+from longflow.spread import evenly_spaced
 from longflow.tasks.forecast.ladder import LCI, MOTION, RUNG_NAMES, read_given, rungs
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.pairs import OWN_GRID, ForecastPrediction
@@ -76,13 +77,9 @@ def pick_targets(pairs: Sequence[ForecastPrediction], most: int) -> list[Forecas
         by_subject.setdefault(pair.subject, []).append(pair)
     if len(by_subject) >= most:
         subjects = list(by_subject.values())
-        return [subjects[index][0] for index in _evenly(len(subjects), most)]
+        return [subjects[index][0] for index in evenly_spaced(len(subjects), most)]
     everything = [pair for of_subject in by_subject.values() for pair in of_subject]
-    return [everything[index] for index in _evenly(len(everything), min(most, len(everything)))]
-
-
-def _evenly(count: int, number: int) -> list[int]:
-    return np.unique(np.linspace(0, count - 1, number).round().astype(int)).tolist()
+    return [everything[index] for index in evenly_spaced(len(everything), most)]
 
 
 def forecast_panel(pair: ForecastPrediction, best: str = LCI, step: float = STEP) -> ForecastPanel:

@@ -22,6 +22,7 @@ from longflow.methods.registry import method_class
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths
 from longflow.plans import read_plans
+from longflow.spread import evenly_spaced
 from longflow.tasks.forecast.context import DEFAULT_RULE, RULES, SHIFTS, Rule
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.pairs import ForecastPrediction
@@ -29,7 +30,6 @@ from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.shrinkage import given_of_pair, prepared_scans
 from longflow.tasks.forecast.solvers import load_of_fold, pairs_of_selection
 from longflow.tasks.forecast.units import read_reference
-from longflow.training.validation import evenly_spaced
 
 #: targets that are forecast at most, evenly over the folds
 MOST_TARGETS = 8

@@ -29,6 +29,7 @@ from longflow.evaluation.references import Files
 from longflow.inference.models import Models, load_models
 from longflow.inference.selection import Selection
 from longflow.parallel import Progress
+from longflow.spread import evenly_spaced
 from longflow.tasks.forecast.conditions import conditions_of
 from longflow.tasks.forecast.metrics import value_range
 from longflow.tasks.forecast.pairs import ForecastPrediction
@@ -36,7 +37,7 @@ from longflow.tasks.forecast.predictor import Context, Forecaster
 from longflow.tasks.forecast.targets import draw_targets
 from longflow.tasks.forecast.windows import Times
 from longflow.training.splits import SEED
-from longflow.training.validation import WITHOUT_OVERLAP, evenly_spaced
+from longflow.training.validation import WITHOUT_OVERLAP
 
 logger = logging.getLogger(__name__)
 

@@ -32,13 +32,14 @@ from longflow.inference.selection import Selection, recorded_best
 from longflow.methods.registry import method_class
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths
+from longflow.spread import evenly_spaced
 from longflow.tasks.forecast.best import Source, forecasts_of_source
 from longflow.tasks.forecast.metrics import nrmse
 from longflow.tasks.forecast.pairs import ForecastPrediction, find_pairs
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.shrinkage import given_of_pair, prepared_scans
 from longflow.tasks.forecast.units import read_reference, with_units
-from longflow.training.validation import WITHOUT_OVERLAP, evenly_spaced
+from longflow.training.validation import WITHOUT_OVERLAP
 
 #: targets that are forecast at most, evenly over the folds
 MOST_TARGETS = 4

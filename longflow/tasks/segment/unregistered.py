@@ -11,8 +11,8 @@ import numpy as np
 from longflow.data.coarse import SHIFT, shift_between
 from longflow.errors import first_few
 from longflow.preprocessing.series import load_prepared
+from longflow.spread import evenly_spaced
 from longflow.training.splits import Cohort
-from longflow.training.validation import evenly_spaced
 
 logger = logging.getLogger(__name__)
 

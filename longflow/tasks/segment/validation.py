@@ -19,6 +19,7 @@ from longflow.networks.precision import autocast
 from longflow.plans import Plans
 from longflow.preprocessing.restore import export_labels, labels_of_logits
 from longflow.preprocessing.series import RawSeries, load_prepared, prepare_volumes, read_properties
+from longflow.spread import evenly_spaced
 from longflow.tasks.segment.overlap import dice
 from longflow.tasks.segment.requests import SegmentationRequest
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
@@ -30,7 +31,6 @@ from longflow.training.splits import Cohort
 from longflow.training.validation import (
     WITHOUT_OVERLAP,
     Score,
-    evenly_spaced,
     finished_before,
     out_of_fold_digests,
     out_of_fold_settings,

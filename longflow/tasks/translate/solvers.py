@@ -32,6 +32,7 @@ from longflow.inference.selection import Member, Selection
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import Solver
+from longflow.spread import evenly_spaced
 from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVolumes
 from longflow.tasks.translate.pairs import ONE_GRID, TranslationPrediction
 from longflow.tasks.translate.predictor import translate_scan
@@ -86,7 +87,7 @@ def _pair_of(one: TranslationPrediction) -> tuple[int, str, float]:
 def chosen_scans(pairs: Sequence[TranslationPrediction], most: int = MOST_PAIRS) -> list[TranslationPrediction]:
     """Pick both directions of at most ``most`` pairs, spread evenly over folds and subjects; results are not seen."""
     known = sorted({_pair_of(one) for one in pairs})
-    kept = {known[index] for index in np.linspace(0, len(known) - 1, min(most, len(known))).round().astype(int)}
+    kept = {known[index] for index in evenly_spaced(len(known), most)}
     return [one for one in pairs if _pair_of(one) in kept]
 
 

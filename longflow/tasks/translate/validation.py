@@ -20,6 +20,7 @@ from longflow.job import FoldJob
 from longflow.methods.method import Method
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared, read_properties
+from longflow.spread import evenly_spaced
 from longflow.tasks.translate.metrics import body_mae
 from longflow.tasks.translate.predictor import files_of_translation, translate_scan, write_translation
 from longflow.tasks.translate.requests import TranslationRequest
@@ -31,7 +32,6 @@ from longflow.training.splits import Cohort
 from longflow.training.validation import (
     WITHOUT_OVERLAP,
     Score,
-    evenly_spaced,
     finished_before,
     out_of_fold_digests,
     out_of_fold_settings,

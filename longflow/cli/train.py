@@ -1,6 +1,7 @@
 """``longflow_train``: train one fold, or all of them one after the other."""
 
 import argparse
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -10,11 +11,14 @@ from rich.progress import TaskProgressColumn
 from longflow.cli import command, flags
 from longflow.cli.progress import bar_with
 from longflow.errors import ConfigurationError
-from longflow.paths import DatasetPaths, resolve_dataset_name
+from longflow.paths import DatasetPaths, FoldPaths, resolve_dataset_name
 from longflow.task import all_tasks
 
 if TYPE_CHECKING:
     from longflow.job import FoldJob
+
+#: times as long as a figure of the course took to draw, it is not drawn again
+DRAWING_RESTS = 50
 
 EXAMPLE = """
 longflow_train 101 3d_fullres 0                      # CRONOS, fold 0, as planned
@@ -152,10 +156,20 @@ def _train(job: "FoldJob", overwrite: bool) -> None:
         def show_activity(share: float, activity: str) -> None:
             bar.update(task, completed=share, note=activity)
 
-        def draw(paths) -> None:
-            progress_figure(paths.progress_csv, paths.progress_png, shown)
+        rests_until, is_drawn = 0.0, True
+
+        def draw(paths: FoldPaths, at_the_end: bool = False) -> None:
+            """Draw the course, if that takes no more than about 2 % of the time."""
+            nonlocal rests_until, is_drawn
+            begun = time.monotonic()
+            is_drawn = at_the_end or begun >= rests_until
+            if is_drawn:
+                progress_figure(paths.progress_csv, paths.progress_png, shown)
+                rests_until = time.monotonic() + DRAWING_RESTS * (time.monotonic() - begun)
 
         paths = train_fold(job, overwrite, on_progress=show, on_activity=show_activity, after_epoch=draw)
+        if not is_drawn:
+            draw(paths, at_the_end=True)
         bar.update(task, completed=1.0)
     if is_first_process():
         command.console.print(f"Trained: {paths.folder}", markup=False, highlight=False)

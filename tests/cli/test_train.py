@@ -75,6 +75,25 @@ def test_all_folds_one_after_the_other_and_again(dataset, capsys):
     assert fold.final.stat().st_mtime_ns == before and "is finished" in capsys.readouterr().err
 
 
+def test_the_course_is_drawn_now_and_then_and_at_the_end(dataset, monkeypatch):
+    drawn, paths = [], dataset.model("cronos", "longflowPlans", "3d_fullres").fold(0)
+
+    def draws_slowly(*_):
+        drawn.append("drawn")
+        time.sleep(0.02)
+
+    def trains(*_, after_epoch, **__):
+        for epoch in range(30):
+            drawn.append(epoch)
+            after_epoch(paths)
+        return paths
+
+    monkeypatch.setattr("longflow.training.loop.train_fold", trains)
+    monkeypatch.setattr("longflow.report.drawing.progress_figure", draws_slowly)
+    assert run("1", "3d_fullres", "0") == 0
+    assert drawn == [0, "drawn", *range(1, 30), "drawn"]
+
+
 def test_a_fault_of_ours_ends_with_2(dataset, monkeypatch, capsys):
     def fails(*_, **__):
         raise RuntimeError("oops")

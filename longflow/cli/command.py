@@ -67,6 +67,11 @@ console = _Console(soft_wrap=True, emoji=False)
 error_console = _Console(stderr=True, soft_wrap=True, emoji=False)
 
 
+def say(text: str) -> None:
+    """Print a text as it is: brackets in it are no markup, and numbers have no colour."""
+    console.print(text, markup=False, highlight=False)
+
+
 def show_error(message: str, kind: str = "Error:") -> None:
     """Print an error as it is: brackets in it are no markup."""
     error_console.print(Text.assemble((kind, "bold red"), f" {printable(message)}"), highlight=False)

@@ -58,9 +58,7 @@ def work(options: argparse.Namespace) -> None:
     home, started = options.folder or Path(f"longflow_demo_{options.task}"), time.monotonic()
     command.console.print(f"[bold]A phantom cohort[/]: {demo.TITLE}", highlight=False)
     demo.write_data(home)
-    command.console.print(
-        f"{demo.raw_folder(home)}\n\n$ export LONGFLOW_HOME={home.resolve()}", markup=False, highlight=False
-    )
+    command.say(f"{demo.raw_folder(home)}\n\n$ export LONGFLOW_HOME={home.resolve()}")
     for step in demo.demo_commands(home, options.max_time or demo.MAX_TIME):
         begun = time.monotonic()
         command.console.print(f"\n[bold]$ {escape(step.typed)}[/]", highlight=False)
@@ -91,7 +89,7 @@ def _show_results(results, home: Path, seconds: float) -> None:
         "and imagesTr), or import one with longflow_import; set LONGFLOW_HOME to the folder above raw, then run the",
         "same commands with your dataset's number.",
     ]
-    command.console.print("\n".join(lines), markup=False, highlight=False)
+    command.say("\n".join(lines))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -99,7 +99,7 @@ def work(options: argparse.Namespace) -> None:
     with progress_bar("Evaluating") as progress:
         evaluation = task.evaluate(job, progress)
     evaluation.show(command.console)
-    command.console.print(f"Written: {', '.join(evaluation.written)} in {options.input}", markup=False, highlight=False)
+    command.say(f"Written: {', '.join(evaluation.written)} in {options.input}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,11 +35,9 @@ def work(options: argparse.Namespace) -> None:
     folds = tuple(options.folds) if options.folds else None
     selection = select(options.dataset, options.configuration, options.method, folds)
     exported = export_to_nnunet(selection, options.output, options.overwrite)
-    command.console.print(
+    command.say(
         f"{selection.members[0].model.folder.name} is in {options.output}. With nnU-Net:\n"
         f"nnUNetv2_predict_from_modelfolder -i IN -o OUT -m {options.output} -f {' '.join(map(str, exported))}",
-        markup=False,
-        highlight=False,
     )
 
 

@@ -30,7 +30,7 @@ def work(options: argparse.Namespace) -> None:
     name = resolve_dataset_name(options.dataset)
     with progress_bar(f"Fingerprint of {name}") as progress:
         extract_fingerprint(name, options.processes, options.overwrite, progress)
-    command.console.print(f"Fingerprint: {DatasetPaths(name).fingerprint}", markup=False, highlight=False)
+    command.say(f"Fingerprint: {DatasetPaths(name).fingerprint}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

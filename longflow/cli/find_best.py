@@ -37,7 +37,7 @@ def work(options: argparse.Namespace) -> None:
         best = task.find_best(dataset, options.processes, progress)
     task.show_best(best, command.console)
     tables = [dataset.best_table.name, *([dataset.best_solvers.name] if best.get("solvers") else [])]
-    command.console.print(f"Written: {dataset.best}, {', '.join(tables)}", markup=False, highlight=False)
+    command.say(f"Written: {dataset.best}, {', '.join(tables)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -86,10 +86,8 @@ def work(options: argparse.Namespace) -> None:
     with progress_bar("Importing") as progress:
         to = Destination(raw, task, options.overwrite, options.processes, progress)
         written = importer.run(options.source, to, held_out, **given)
-    command.console.print(
-        f"{'Imported to' if written else 'Imported before, nothing to do:'} {raw}", markup=False, highlight=False
-    )
-    command.console.print(f"Next: longflow_verify -d {raw.name[7:10]}", markup=False, highlight=False)
+    command.say(f"{'Imported to' if written else 'Imported before, nothing to do:'} {raw}")
+    command.say(f"Next: longflow_verify -d {raw.name[7:10]}")
 
 
 def _given_flags(options: argparse.Namespace, importer: Importer) -> dict:

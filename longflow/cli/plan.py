@@ -73,18 +73,14 @@ def plan_and_show(
     if preset is None and not is_file_of_plans(plans_name):
         preset = default_preset()
         found = "a CUDA GPU was found" if preset == "M" else "no CUDA GPU was found"
-        command.console.print(
-            f"Preset {preset}: {found}. Choose another one by --preset tiny|S|M|L", markup=False, highlight=False
-        )
+        command.say(f"Preset {preset}: {found}. Choose another one by --preset tiny|S|M|L")
     with command.console.status("Planning: estimating the memory of training steps ..."):
         planned = plan_dataset(dataset_name, preset, gpu_memory, plans_name, encoder)
-    command.console.print(summarize(planned.fingerprint, planned.plans), markup=False, highlight=False)
+    command.say(summarize(planned.fingerprint, planned.plans))
     if planned.previous:
         text = f"The previous plans of this name were different; they are kept as {planned.previous}"
-        command.console.print(text, markup=False, highlight=False)
-    command.console.print(
-        f"Plans: {DatasetPaths(dataset_name).plans(name_of_plans(plans_name))}", markup=False, highlight=False
-    )
+        command.say(text)
+    command.say(f"Plans: {DatasetPaths(dataset_name).plans(name_of_plans(plans_name))}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

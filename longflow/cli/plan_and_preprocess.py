@@ -69,7 +69,7 @@ def prepare(name: str, options: argparse.Namespace) -> None:
     number, usual = DatasetPaths(name).id, task.usual_configuration
     prepared = options.configurations or list(read_plans(DatasetPaths(name).plans(step.plans)).configurations)
     configuration = usual if usual in prepared else prepared[0]  # scans of one slice have no 3D configuration
-    command.console.print(f"Next: longflow_train {number} {configuration} 0{further}", markup=False, highlight=False)
+    command.say(f"Next: longflow_train {number} {configuration} 0{further}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -67,10 +67,8 @@ def work(options: argparse.Namespace) -> None:
         predictor = load_predictor(selection, settings)
     for member in selection.members if processes.first else []:
         trained = f", folds {', '.join(map(str, member.folds))}" if member.folds else ""
-        command.console.print(
+        command.say(
             f"Model: {selection.dataset.name} / {member.model.folder.name}{trained} ({selection.origin})",
-            markup=False,
-            highlight=False,
         )
     words = predictor.words
     with progress_bar(words.doing) as progress:
@@ -81,7 +79,7 @@ def work(options: argparse.Namespace) -> None:
     leave_group()
     if processes.first:
         are = f"{words.one} is" if len(requests) == 1 else f"{words.several} are"
-        command.console.print(f"{len(requests)} {are} in {options.output}", markup=False, highlight=False)
+        command.say(f"{len(requests)} {are} in {options.output}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

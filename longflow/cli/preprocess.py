@@ -51,11 +51,9 @@ def work(options: argparse.Namespace) -> None:
         summary = preprocess_dataset(
             name, options.plans, options.configurations, options.processes, options.overwrite, progress, options.part
         )
-    command.console.print(
+    command.say(
         f"{name}: {summary.prepared} subjects prepared, {summary.kept} kept; "
         f"{summary.size / 1e9:.2f} GB in {', '.join(str(folder) for folder in summary.folders)}",
-        markup=False,
-        highlight=False,
     )
 
 

@@ -64,7 +64,7 @@ def work(options: argparse.Namespace) -> None:
             overwrite=options.overwrite,
             progress=progress,
         )
-    command.console.print(f"Registered ({options.model}) to {target.raw}", markup=False, highlight=False)
+    command.say(f"Registered ({options.model}) to {target.raw}")
     if options.model == "deformable":
         task = get_task(read_description(source.raw / "dataset.json").task)
         command.console.print(
@@ -86,7 +86,7 @@ def work(options: argparse.Namespace) -> None:
             f"{len(failures)} {subjects} could not be registered; all others are written and can be used. Look at "
             "those scans and correct or remove them. Then run the same command again: finished subjects are kept."
         )
-    command.console.print(f"Next: longflow_plan_and_preprocess -d {target.id}", markup=False, highlight=False)
+    command.say(f"Next: longflow_plan_and_preprocess -d {target.id}")
 
 
 def new_name(source: DatasetPaths, model: str, requested: str | None) -> str:

@@ -172,7 +172,7 @@ def _train(job: "FoldJob", overwrite: bool) -> None:
             draw(paths, at_the_end=True)
         bar.update(task, completed=1.0)
     if is_first_process():
-        command.console.print(f"Trained: {paths.folder}", markup=False, highlight=False)
+        command.say(f"Trained: {paths.folder}")
 
 
 def _name_and_value(text: str) -> tuple[str, str]:

@@ -64,29 +64,25 @@ def work(options: argparse.Namespace) -> None:
     settings = PredictionSettings(device, options.solver, options.steps, options.mirror)
     translator = Translator.of(selection, settings)
     for member in selection.members:
-        say(f"Model: {selection.dataset.name} / {member.model.folder.name}, folds {first_few(member.folds)}")
+        command.say(f"Model: {selection.dataset.name} / {member.model.folder.name}, folds {first_few(member.folds)}")
     with progress_bar(translator.words.doing) as progress:
         result = write_translated_dataset(translator, options.to, output, options.overwrite, progress)
     if not result.written:
-        say(f"Translated before, nothing to do: {output}")
+        command.say(f"Translated before, nothing to do: {output}")
         return
     (source,) = {item.source.phase for item in result.translations}
     count, trained_on = len(result.translations), len(result.trained_on)
-    say(f"Labelled scans translated from {source} to {options.to}: {count}, in {output}")
-    say(f"  by folds that were not trained on their subject: {count - trained_on}")
+    command.say(f"Labelled scans translated from {source} to {options.to}: {count}, in {output}")
+    command.say(f"  by folds that were not trained on their subject: {count - trained_on}")
     if trained_on:
-        say(
+        command.say(
             f"  by folds that were, as there is no other: {trained_on} ({first_few(result.trained_on)}). They may look "
             "better than translations of new scans."
         )
     if result.unlabelled:
-        say(f"Scans in the phase {source} without a label, excluded: {result.unlabelled}")
-    say("No clinical conclusions should be drawn from synthesised images alone.")
-    say(f"Next: longflow_plan_and_preprocess -d {output.name[7:10]}, or nnUNetv2_plan_and_preprocess likewise")
-
-
-def say(text: str) -> None:
-    command.console.print(text, markup=False, highlight=False)
+        command.say(f"Scans in the phase {source} without a label, excluded: {result.unlabelled}")
+    command.say("No clinical conclusions should be drawn from synthesised images alone.")
+    command.say(f"Next: longflow_plan_and_preprocess -d {output.name[7:10]}, or nnUNetv2_plan_and_preprocess likewise")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -73,8 +73,8 @@ def work(options: argparse.Namespace) -> None:
         description = read_description(paths.raw / "dataset.json")
         task = get_task(description.task)
         path, content = task.write_test_protocol(paths.raw, description, options.test_protocol, **settings)
-        command.console.print(f"Test protocol: {content} in {path}", markup=False, highlight=False)
-    command.console.print(f"Next: longflow_plan_and_preprocess -d {paths.id}", markup=False, highlight=False)
+        command.say(f"Test protocol: {content} in {path}")
+    command.say(f"Next: longflow_plan_and_preprocess -d {paths.id}")
 
 
 def check(paths: DatasetPaths, processes: int | None) -> None:
@@ -91,10 +91,10 @@ def check(paths: DatasetPaths, processes: int | None) -> None:
     write_problems(problems, paths)
     count = Counter(problem.severity for problem in problems)
     if not problems:
-        command.console.print(f"{paths.name}: no problem found.", markup=False, highlight=False)
+        command.say(f"{paths.name}: no problem found.")
     else:
         show(problems, paths.name)
-        command.console.print(f"All problems: {paths.integrity}", markup=False, highlight=False)
+        command.say(f"All problems: {paths.integrity}")
     if count["error"]:
         raise DataError(
             f"{paths.name} cannot be used as it is: {_counted(count['error'], 'error')}, "

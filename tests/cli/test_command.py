@@ -28,6 +28,11 @@ def raising(error):
     return work
 
 
+def test_a_text_is_printed_as_it_is(capsys):
+    command.say("[bold]p[0] 12\x1b[31m")
+    assert capsys.readouterr().out == "[bold]p[0] 12\\x1b[31m\n"
+
+
 def test_exit_codes(parser, capsys):
     assert command.run(parser, lambda options: None, []) == 0
     assert command.run(parser, raising(DataError("a.nii.gz [bad] is truncated")), []) == 1

@@ -44,8 +44,21 @@ REFUSALS = {
 }
 
 
+#: words of Slurm's commands where the scheduler cannot be reached: its controller, or munge, which signs each request
+NO_ANSWER = re.compile(
+    r"unable to contact slurm|unable to establish control|connect failure|connection (refused|failure|timed out)"
+    r"|timed out on send/recv|zero bytes were transmitted|munge|authentication (error|credential)"
+    r"|dns srv lookup failed|could not establish a configuration source|host name lookup failure",
+    re.IGNORECASE,
+)
+
+
 class SlurmError(LongflowError):
     """A command of Slurm failed; the message has its words."""
+
+
+class SlurmUnreachableError(SlurmError):
+    """The scheduler does not answer; the message says what that means and what to do."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +96,8 @@ def check_slurm() -> None:
     """
     if missing := [name for name in ("sbatch", "squeue", "sacct", "scancel") if shutil.which(name) is None]:
         raise NotFoundError(
-            f"No Slurm on this machine: the command {missing[0]} is missing. Type longflow_run on a login node of the "
-            "cluster, remove --cluster to run the study on this machine, or write scripts for another machine with "
+            f"No Slurm on this machine: the command {missing[0]} is missing. Type the command on a login node of the "
+            "cluster, remove --cluster to run everything on this machine, or write scripts for another machine with "
             "--print."
         )
     try:
@@ -96,12 +109,21 @@ def check_slurm() -> None:
 def _slurm(*words: str) -> str:
     """Run a command of Slurm and return its output.
 
-    :raises SlurmError: it failed.
+    :raises SlurmUnreachableError: the scheduler does not answer.
+    :raises SlurmError: it failed otherwise.
     """
     answer = subprocess.run(words, capture_output=True, text=True)
-    if answer.returncode:
-        raise SlurmError(f"{words[0]}: {answer.stderr.strip() or f'exit code {answer.returncode}'}")
-    return answer.stdout
+    if not answer.returncode:
+        return answer.stdout
+    said = f"{words[0]}: {answer.stderr.strip() or f'exit code {answer.returncode}'}"
+    if NO_ANSWER.search(said):
+        raise SlurmUnreachableError(
+            "The scheduler (Slurm) does not answer at present: it is down, is being restarted, or cannot be reached "
+            "from this machine. Nothing is lost: running jobs go on, waiting jobs stay in the queue, and what is done "
+            "is kept. Type the same command again in a few minutes. If the message stays, show it to the staff of the "
+            f"cluster. In Slurm's own words: {said}"
+        )
+    raise SlurmError(said)
 
 
 def submit(script: Path, after: Sequence[str]) -> str:

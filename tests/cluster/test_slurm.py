@@ -1,11 +1,12 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from longflow.cluster import slurm
 from longflow.cluster.settings import ClusterSettings
-from longflow.cluster.slurm import Queued, SlurmError
+from longflow.cluster.slurm import Queued, SlurmError, SlurmUnreachableError
 from longflow.errors import NotFoundError
 
 
@@ -50,6 +51,35 @@ def test_the_words_of_slurm_are_passed_on(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        "slurm_load_jobs error: Unable to contact slurm controller (connect failure)",
+        "error: Batch job submission failed: Unable to contact slurm controller (connect failure)",
+        "error: If munged is up, restart with --num-threads=10\nerror: Munge encode failed: Failed to access socket",
+        "slurm_load_jobs error: Protocol authentication error",
+        "slurm_load_jobs error: Socket timed out on send/recv operation",
+        "slurm_load_jobs error: Zero Bytes were transmitted or received",
+    ],
+)
+@pytest.mark.parametrize("call", [slurm.queue, lambda: slurm.submit(Path("x"), []), lambda: slurm.cancel(["7"])])
+def test_a_scheduler_that_does_not_answer_is_explained(monkeypatch, tmp_path, words, call):
+    (tmp_path / "said").write_text(words)
+    played(monkeypatch, tmp_path, **dict.fromkeys(("squeue", "sbatch", "scancel"), f"cat {tmp_path}/said >&2; exit 1"))
+    with pytest.raises(SlurmUnreachableError) as raised:
+        call()
+    said = str(raised.value)
+    assert "does not answer at present" in said and "Nothing is lost: running jobs go on" in said
+    assert "again in a few minutes" in said and "the staff" in said and said.endswith(words)
+
+
+def test_without_accounts_nothing_is_known_of_ended_jobs(monkeypatch, tmp_path):
+    played(
+        monkeypatch, tmp_path, sacct="echo 'sacct: error: connection to host:localhost: Connection refused' >&2; exit 1"
+    )
+    assert slurm.ended(["7"]) == {}
+
+
+@pytest.mark.parametrize(
     ("words", "key"),
     [
         ("Batch job submission failed: Invalid partition name specified", "partition"),
@@ -68,7 +98,7 @@ def test_a_refusal_names_the_line_of_the_settings(words, key):
         **{key: "4h" if key == "time" else "x" if key in ("partition", "account", "qos") else None}
     )
     said = str(slurm.explained(SlurmError(f"sbatch: error: {words}"), "train", settings))
-    assert words in said and f'Change "{key}"' in said
+    assert words in said and f'Change "{key}"' in said and not slurm.NO_ANSWER.search(words)
 
 
 def test_an_unknown_refusal_is_shown_as_it_is():

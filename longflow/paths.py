@@ -236,6 +236,12 @@ class DatasetPaths:
         """Return the results of ``longflow_compare`` of a name."""
         return ComparisonPaths(path_in(self.results / "comparisons", name))
 
+    def submitted_comparisons(self) -> list["ComparisonPaths"]:
+        """List the comparisons that ``longflow_compare --cluster`` submitted, sorted by name."""
+        comparisons = self.results / "comparisons"
+        folders = sorted(comparisons.iterdir()) if comparisons.is_dir() else []
+        return [paths for paths in map(ComparisonPaths, folders) if paths.study.request.is_file()]
+
     def trained_to_compare(self, budget: str, training: str, seed: int) -> Path:
         """Return the folder of results in which ``longflow_compare`` trains a variant; all comparisons share it.
 
@@ -245,6 +251,10 @@ class DatasetPaths:
         :returns: the folder.
         """
         return self.results / "comparisons" / f"trained_{budget}" / training / f"seed_{seed}"
+
+    def of_seed(self, seed: int) -> Path:
+        """Return the folder of results in which ``longflow_run --seeds`` trains another seed than the first one."""
+        return self.results / "seeds" / f"seed_{seed}"
 
     @property
     def predictions(self) -> Path:
@@ -256,8 +266,10 @@ class DatasetPaths:
         """Return the files of ``longflow_run``."""
         return StudyPaths(self.results / "study")
 
-    def model(self, method: str, plans_name: str, configuration: str) -> "ModelPaths":
-        return ModelPaths(path_in(self.results, f"{method}__{plans_name}__{configuration}"))
+    def model(self, method: str, plans_name: str, configuration: str, results: Path | None = None) -> "ModelPaths":
+        """Return the folder of a model. :param results: folder of results; None: the usual one."""
+        folder = self.results if results is None else results / self.name
+        return ModelPaths(path_in(folder, f"{method}__{plans_name}__{configuration}"))
 
     def models(self) -> list["ModelPaths"]:
         """List the models of this dataset with at least one finished fold, sorted by name."""
@@ -394,6 +406,11 @@ class ComparisonPaths:
         """Return the table of numbers of every target with every variant."""
         return self.folder / "targets.csv"
 
+    @property
+    def study(self) -> "StudyPaths":
+        """Return the files of ``longflow_compare --cluster``."""
+        return StudyPaths(self.folder / "study")
+
     def figure(self, name: str) -> Path:
         return self.folder / f"{name}.png"
 
@@ -416,7 +433,7 @@ class ComparisonPaths:
 
 @dataclass(frozen=True)
 class StudyPaths:
-    """The folder of ``longflow_run``: its request, the jobs that it submitted, their scripts and logs.
+    """The folder of ``longflow_run``, or of a comparison on a cluster: request, submitted jobs, their scripts and logs.
 
     What is done is never read from here, but from the results themselves.
     """
@@ -425,7 +442,7 @@ class StudyPaths:
 
     @property
     def request(self) -> Path:
-        """Return the request of the last ``longflow_run``, from which ``longflow_status`` lists the steps."""
+        """Return the request of the last command, from which ``longflow_status`` lists the steps."""
         return self.folder / "study.json"
 
     @property
@@ -440,7 +457,7 @@ class StudyPaths:
 
     @property
     def printed(self) -> Path:
-        """Return the folder of the scripts that ``longflow_run --print`` writes."""
+        """Return the folder of the scripts that ``--print`` writes."""
         return self.folder / "scripts_to_submit"
 
     def script(self, job_name: str) -> Path:

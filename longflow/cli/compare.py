@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from longflow.cli import command, flags
+from longflow.cli import command, flags, jobs
 from longflow.cli.progress import duration, progress_bar
 from longflow.compare.tables import show_comparison
 from longflow.compare.variants import STUDIES
+from longflow.files import exclusive_lock
+from longflow.reading import read_json
 
 if TYPE_CHECKING:
+    from longflow.cluster.settings import ClusterSettings
     from longflow.commands import Command
     from longflow.compare.comparison import Comparison
     from longflow.compare.perform import Outcome, Standing
@@ -26,6 +29,7 @@ longflow_compare -d 102 -m cronos tfm lci --max_time 2h -f 0 1 2 3 4
 longflow_compare -d 102 -m cronos tfm lci --max_time 2h -i raw/Dataset102_Cine/imagesTs
 longflow_compare -d 102 --study masking --max_time 2h
 longflow_compare -d 102 --study nfe --evaluations 1 2 5 10
+longflow_compare -d 102 -m cronos tfm lci --max_time 2h --seeds 0 1 2 --cluster slurm    # one job for each training
 """
 
 
@@ -34,9 +38,9 @@ def parser() -> command.Parser:
     result = command.Parser(
         "longflow_compare",
         "Compare forecasting methods, or repeat a study of the papers on your data. All methods are trained with one "
-        "budget and evaluated on the same targets and context scans. Models of the standard results with exactly this "
-        "budget, seed and plan are reused; all others are trained in results/DatasetX/comparisons. After an "
-        "interruption, the same command continues.",
+        "budget and evaluated on the same targets and context scans. Models of longflow_run and longflow_train with "
+        "exactly this budget, seed and plan are reused; all others are trained in results/DatasetX/comparisons. After "
+        "an interruption, the same command continues.",
         EXAMPLE,
     )
     flags.add_dataset(result)
@@ -46,6 +50,7 @@ def parser() -> command.Parser:
     result.add_argument("--name", help="folder to write (default: methods or study, budget, ...)")
     flags.add_device(result)
     flags.add_workers(result)
+    jobs.add_cluster(result)
     return result
 
 
@@ -97,8 +102,8 @@ def _add_targets(result: command.Parser) -> None:
     )
 
 
-def request_of(options: argparse.Namespace) -> "ComparisonRequest":
-    """Turn parsed flags into a request."""
+def request_of(options: argparse.Namespace, device: str) -> "ComparisonRequest":
+    """Turn parsed flags into a request. :param device: of trainings and predictions."""
     from longflow.compare.comparison import Budget
     from longflow.compare.request import ComparisonRequest
 
@@ -116,22 +121,65 @@ def request_of(options: argparse.Namespace) -> "ComparisonRequest":
         references=tuple(options.reference),
         evaluations=tuple(options.evaluations),
         name=options.name,
-        device=flags.checked_device(options.device),
+        device=device,
         workers=options.workers,
     )
 
 
 def work(options: argparse.Namespace) -> None:
-    """Compare, write the results and print them."""
+    """Compare on this machine, or submit, print or cancel the jobs of a comparison."""
     command.set_up_process()
+    from longflow.compare.request import paths_of
+
+    if options.cancel:
+        jobs.cancel(paths_of(request_of(options, options.device or "cpu")).study)
+    elif jobs.is_for_cluster(options):
+        settings = jobs.settings_of(options)
+        device = options.device or ("cpu" if settings.of("train").gpus == 0 else "cuda")
+        on_cluster(request_of(options, device), settings, options.print)
+    else:
+        on_this_machine(request_of(options, flags.checked_device(options.device)))
+
+
+def on_cluster(request: "ComparisonRequest", settings: "ClusterSettings", prints: bool) -> None:
+    """Submit the trainings, and this command itself as the last job; or write their scripts.
+
+    A finished comparison is shown.
+    """
+    from longflow.cluster.comparison import study_of_comparison, study_record
+    from longflow.cluster.slurm import check_slurm
+    from longflow.compare.perform import is_measured
+    from longflow.compare.request import resolve
+
+    if not prints:
+        check_slurm()
+    comparison = resolve(request)
+    _announce(comparison)
+    measured = all(is_measured(comparison, run) for run in comparison.runs)
+    with exclusive_lock(comparison.paths.study.lock, f"The comparison {comparison.paths.folder.name} is submitted"):
+        # a job that is started twice would train from scratch twice: it has no --overwrite
+        if deleted := comparison.delete_outdated():
+            command.say(f"Deleted, because they are of other plans or another device: {'; '.join(deleted)}")
+        record = study_record(comparison, request)
+        study = study_of_comparison(record, measured)
+        if study.unfinished:
+            jobs.submit(study, record, settings, prints, "the same command with --cancel")
+            return
+    show_comparison(read_json(comparison.paths.table_json)["table"], comparison, command.console, not request.study)
+    command.say(f"Nothing to do: every step is done. Tables and figures: {comparison.paths.folder}")
+
+
+def on_this_machine(request: "ComparisonRequest") -> None:
+    """Compare, write the results and print them."""
     from longflow.compare.perform import perform
-    from longflow.compare.request import lock_of_comparison, resolve
+    from longflow.compare.request import lock_of_comparison, paths_of, resolve
     from longflow.compare.results import draw_results, write_results
     from longflow.data.dataset import read_description
 
     # on SIGTERM, the running command saves its work first
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    comparison = resolve(request_of(options))
+    jobs.check_no_jobs(paths_of(request).study, request.dataset, "the same command with --cancel")
+    comparison = resolve(request)
     _announce(comparison)
     description = read_description(comparison.dataset.raw / "dataset.json")
     outcomes, lines = [], []
@@ -142,11 +190,11 @@ def work(options: argparse.Namespace) -> None:
         finally:
             if outcomes:  # after an interruption, a table of the finished runs
                 lines = write_results(comparison, outcomes)
-        figures = draw_results(comparison, outcomes, lines, STUDIES.get(options.study))
-    show_comparison(lines, comparison, command.console, best_first=options.study is None)
+        figures = draw_results(comparison, outcomes, lines, STUDIES.get(request.study or ""))
+    show_comparison(lines, comparison, command.console, best_first=request.study is None)
     written = [path.name for path in (comparison.paths.table_csv, comparison.paths.table_json)]
     written += [comparison.paths.targets_csv.name, *figures]
-    command.console.print(f"Written: {', '.join(written)} in {comparison.paths.folder}", markup=False, highlight=False)
+    command.say(f"Written: {', '.join(written)} in {comparison.paths.folder}")
     _show_failures(outcomes)
 
 
@@ -156,18 +204,17 @@ def _announce(comparison: "Comparison") -> None:
 
     runs = comparison.runs
     folds, seeds = (", ".join(map(str, numbers)) for numbers in (comparison.folds, comparison.seeds))
-    say = command.console.print
-    say(
+    command.console.print(
         f"[bold]{comparison.dataset.name}[/] {comparison.configuration}: {len(comparison.variants)} variants, "
         f"fold {folds}, seed {seeds}; every training has {comparison.budget.text}.",
         highlight=False,
     )
-    say(f"Tables, figures, forecasts: {comparison.paths.folder}", markup=False, highlight=False)
+    command.say(f"Tables, figures, forecasts: {comparison.paths.folder}")
     if found := reused(comparison, runs):
-        say(f"Reused from {comparison.dataset.results}: {'; '.join(run.label for run in found)}", markup=False)
+        command.say(f"Reused from {comparison.dataset.results}: {'; '.join(run.label for run in found)}")
     if any(comparison.training(run) for run in runs):
         own = comparison.dataset.trained_to_compare(comparison.budget.name, "", 0).parent
-        say(f"Missing models are trained in {own}", markup=False, highlight=False)
+        command.say(f"Missing models are trained in {own}")
 
 
 def _show_standing(standing: "Standing") -> None:

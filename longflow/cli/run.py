@@ -1,7 +1,6 @@
 """``longflow_run``: the whole study by one command, on this machine or on a cluster."""
 
 import argparse
-import shutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -10,16 +9,14 @@ from typing import TYPE_CHECKING
 
 from rich.markup import escape
 
-from longflow.cli import command, flags
+from longflow.cli import command, flags, jobs
 from longflow.cli.plan import add_planning_flags
-from longflow.cli.progress import duration
-from longflow.errors import ConfigurationError, InUseError
+from longflow.errors import ConfigurationError
 from longflow.files import exclusive_lock, write_json
 from longflow.paths import DatasetPaths, resolve_dataset_name
 
 if TYPE_CHECKING:
     from longflow.cluster.request import StudyData, StudyRequest
-    from longflow.cluster.scripts import Job
     from longflow.cluster.settings import ClusterSettings
     from longflow.cluster.steps import Step
     from longflow.commands import Command
@@ -27,6 +24,8 @@ if TYPE_CHECKING:
 EXAMPLE = """
 longflow_run -d 101                                               # all folds of the usual method, on this machine
 longflow_run -d 101 -m cronos tfm -c 3d_fullres --max_time 2h     # two methods; longflow_find_best chooses
+longflow_run -d 101 -m cronos tfm --max_time 2h --seeds 0 1 2     # every fold three times
+longflow_run -d 104 --networks timeresnet segresnet               # translation with two networks
 longflow_run --write_cluster cluster.json                         # the settings of a cluster, with explanations
 longflow_run -d 101 -m cronos tfm --cluster slurm                 # submit everything to Slurm, and return
 longflow_run -d 101 -m cronos tfm --cluster slurm --print         # write the batch scripts, submit nothing
@@ -49,6 +48,13 @@ def parser() -> command.Parser:
     result.add_argument(
         "-c", "--configurations", nargs="+", default=[], metavar="NAME", help="default: the task's usual one"
     )
+    result.add_argument(
+        "--networks",
+        nargs="+",
+        default=[],
+        metavar="NETWORK",
+        help="train every method with each of them; an unknown name lists those of a method (default: the method's)",
+    )
     result.add_argument("-f", "--folds", type=flags.count, nargs="+", default=[], help="default: all")
     add_planning_flags(result)
     _add_training(result)
@@ -62,7 +68,14 @@ def _add_training(result: command.Parser) -> None:
     budget.add_argument("--max_time", type=flags.duration, help="time of every training (90s, 20m, 2h)")
     budget.add_argument("--iterations", type=flags.positive(int), help="steps of every training")
     budget.add_argument("--epochs", type=flags.positive(int), help="epochs of every training (default: the plan's)")
-    result.add_argument("--seed", type=flags.number(int), default=0, help="default: 0")
+    result.add_argument(
+        "--seeds",
+        type=flags.count,
+        nargs="+",
+        default=[0],
+        help="of the trainings (default: 0). The models of the first one predict; the others are trained in folders of "
+        "results of their own, results/DatasetX/seeds, for longflow_compare",
+    )
     result.add_argument(
         "--pretrained",
         metavar="METHOD",
@@ -74,16 +87,8 @@ def _add_training(result: command.Parser) -> None:
 
 def _add_cluster(result: command.Parser) -> None:
     """Add the flags of a cluster."""
-    group = result.add_argument_group("cluster")
-    group.add_argument("--cluster", choices=("slurm",), help="submit jobs, and return (default: run on this machine)")
-    group.add_argument(
-        "--settings", type=Path, metavar="FILE", help="of the cluster (default: cluster.json in the folder of results)"
-    )
+    group = jobs.add_cluster(result)
     group.add_argument("--write_cluster", type=Path, metavar="FILE", help="write default settings with explanations")
-    group.add_argument("--gpus", type=flags.positive(int), metavar="N", help="GPUs of a training on each node")
-    group.add_argument("--nodes", type=flags.positive(int), metavar="N", help="nodes of a training")
-    group.add_argument("--print", action="store_true", help="write the batch scripts and submit nothing")
-    group.add_argument("--cancel", action="store_true", help="cancel the waiting and running jobs of the study")
 
 
 def work(options: argparse.Namespace) -> None:
@@ -92,25 +97,24 @@ def work(options: argparse.Namespace) -> None:
         from longflow.cluster.settings import write_defaults
 
         write_defaults(options.write_cluster)
-        say(f"Written: {options.write_cluster}. Every key is explained in it; null means that longflow decides.")
+        command.say(f"Written: {options.write_cluster}. It explains every key; null means that longflow decides.")
     if options.dataset is None:
         if options.write_cluster:
             return
         raise ConfigurationError("Which dataset? Give its number, as -d 101.")
     paths = DatasetPaths(resolve_dataset_name(options.dataset))
     if options.cancel:
-        cancel(paths)
+        jobs.cancel(paths.study)
         return
-    if (options.gpus or options.nodes) and not options.cluster:
-        raise ConfigurationError("--gpus and --nodes are for --cluster slurm. On this machine, all GPUs are used.")
+    for_cluster = jobs.is_for_cluster(options)
     from longflow.cluster.request import read_study_data, resolve_request
 
     data = read_study_data(paths)
-    request = resolve_request(request_of(options, paths), data)
+    request = resolve_request(request_of(options, paths), data, options.networks)
     # whoever comes second is told so before anything is decided
     with exclusive_lock(paths.study.lock, f"The study of {paths.name} is run or submitted"):
-        if options.cluster or options.print:
-            on_cluster(request, data, settings_of(options), options.print)
+        if for_cluster:
+            on_cluster(request, data, jobs.settings_of(options), options.print)
         else:
             on_this_machine(request, data)
 
@@ -128,7 +132,7 @@ def request_of(options: argparse.Namespace, paths: DatasetPaths) -> "StudyReques
         planning=_given(options, "preset", "gpu_memory", "encoder"),
         training=_given(options, "iterations", "epochs")
         + (("--max_time", f"{options.max_time:g}s") if options.max_time else ()),
-        seed=options.seed,
+        seeds=tuple(dict.fromkeys(options.seeds)),
         max_time=options.max_time,
         pretrained=options.pretrained,
         device=options.device,
@@ -142,16 +146,6 @@ def _given(options: argparse.Namespace, *names: str) -> tuple[str, ...]:
     return tuple(word for name, value in values.items() if value is not None for word in (f"--{name}", str(value)))
 
 
-def settings_of(options: argparse.Namespace) -> "ClusterSettings":
-    """Read the settings of the cluster; flags override those of the trainings."""
-    from longflow.cluster.settings import StepSettings, read_settings
-
-    settings = read_settings(options.settings)
-    flagged = {name: value for name in ("gpus", "nodes") if (value := getattr(options, name)) is not None}
-    train = settings.steps.get("train", StepSettings()).model_copy(update=flagged)
-    return settings.model_copy(update={"steps": {**settings.steps, "train": train}})
-
-
 def on_this_machine(request: "StudyRequest", data: "StudyData") -> None:
     """Run the study here.
 
@@ -162,7 +156,7 @@ def on_this_machine(request: "StudyRequest", data: "StudyData") -> None:
     from longflow.cluster.submit import make_private
 
     study = study_of(request, data)
-    _check_no_jobs(request.paths)
+    jobs.check_no_jobs(study.files, request.paths.id, to_cancel(request.paths))
     if not study.unfinished:
         nothing_to_do(request)
         return
@@ -172,7 +166,7 @@ def on_this_machine(request: "StudyRequest", data: "StudyData") -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     gpus = gpus_of_this_machine(request.device)
     if len(gpus) > 1:
-        say(f"{len(gpus)} GPUs: as many trainings at a time. Their output is in {study.files.logs}")
+        command.say(f"{len(gpus)} GPUs: as many trainings at a time. Their output is in {study.files.logs}")
     report = run_here(study, gpus, show_command)
     for name, reason in report.failed.items():
         command.show_error(f"{name}: {reason}", "Failed:")
@@ -184,85 +178,30 @@ def on_this_machine(request: "StudyRequest", data: "StudyData") -> None:
             markup=False,
         )
         raise SystemExit(command.EXIT_USER)
-    say(f"\nDone: {len(report.done)} steps. Results: {request.paths.results}")
-
-
-def _check_no_jobs(paths: DatasetPaths) -> None:
-    """Refuse to run here what Slurm runs.
-
-    :raises InUseError: jobs of the study wait or run.
-    """
-    from longflow.cluster.records import read_jobs
-
-    if not read_jobs(paths.study.jobs) or shutil.which("squeue") is None:
-        return
-    from longflow.cluster.status import slurm_state
-    from longflow.cluster.submit import known_jobs
-
-    queue, _, _ = slurm_state(known_jobs(paths.study))
-    if queue:
-        raise InUseError(
-            f"{len(queue)} steps of this study wait or run in Slurm. See: longflow_status -d {paths.id}. To run it on "
-            f"this machine, cancel them first: longflow_run -d {paths.id} --cancel"
-        )
+    command.say(f"\nDone: {len(report.done)} steps. Results: {request.paths.results}")
 
 
 def on_cluster(request: "StudyRequest", data: "StudyData", settings: "ClusterSettings", prints: bool) -> None:
     """Submit the study to Slurm, or write its scripts."""
-    from longflow.cluster.slurm import check_slurm
     from longflow.cluster.study import study_of
-    from longflow.cluster.submit import for_cluster, make_private, print_scripts, submit_missing
+    from longflow.cluster.submit import for_cluster
 
     request = for_cluster(request, settings)
     study = study_of(request, data, data.parts)
-    if not study.unfinished:
+    if study.unfinished:
+        jobs.submit(study, request, settings, prints, to_cancel(request.paths))
+    else:
         nothing_to_do(request)
-        return
-    if not prints:
-        check_slurm()
-    make_private(study.files)
-    write_json(request.model_dump(mode="json"), study.files.request)
-    if prints:
-        for path in print_scripts(study, settings):
-            say(str(path))
-        say("Read and change them, then submit them in order: bash submit.sh in that folder.")
-        return
-    jobs, under_way = submit_missing(study, settings)
-    show_submitted(jobs, under_way)
-    number = request.paths.id
-    say(f"You can log out. See: longflow_status -d {number}. Cancel: longflow_run -d {number} --cancel")
 
 
-def show_submitted(jobs: Sequence["Job"], under_way: int) -> None:
-    """Print what each job asks for, and why."""
-    for job in jobs:
-        asked, count = job.resources, len(job.steps)
-        gpus = f", GPUs on each node: {asked.gpus}" if asked.gpus else ""
-        say(
-            f"{asked.kind}: {_counted(count, 'step')}; each {_counted(asked.cores, 'core')}, {asked.memory:g} GB"
-            f"{gpus}, at most {duration(asked.seconds)} ({asked.why})"
-        )
-    if under_way:
-        say(f"Under way already: {_counted(under_way, 'step')}")
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"
+def to_cancel(paths: DatasetPaths) -> str:
+    """Return the command that cancels the jobs of a study."""
+    return f"longflow_run -d {paths.id} --cancel"
 
 
 def nothing_to_do(request: "StudyRequest") -> None:
     """Say that the study is finished."""
-    say(f"{request.dataset}: nothing to do, every step is done. Results: {request.paths.results}")
-
-
-def cancel(paths: DatasetPaths) -> None:
-    """Cancel the jobs of a study."""
-    from longflow.cluster.slurm import check_slurm
-    from longflow.cluster.submit import cancel_all
-
-    check_slurm()
-    count = cancel_all(paths.study)
-    say(f"{_counted(count, 'step')} cancelled. What is done is kept; longflow_run continues.")
+    command.say(f"{request.dataset}: nothing to do, every step is done. Results: {request.paths.results}")
 
 
 def show_command(step: "Step", typed: "Command", number: int, of: int) -> None:
@@ -271,10 +210,6 @@ def show_command(step: "Step", typed: "Command", number: int, of: int) -> None:
     if typed == step.commands[0]:
         say_marked(f"\n[bold]{number} of {of}: {escape(step.name)}[/]", highlight=False)
     say_marked(f"[dim]$ {escape(typed.typed)}[/]", highlight=False)
-
-
-def say(text: str) -> None:
-    command.console.print(text, markup=False, highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,6 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +27,11 @@ class StudyRequest(BaseModel):
     """A study.
 
     Flags are those of the commands, as typed.
+
+    The first seed makes the study's models: they are in the usual results, and the best of them predicts. Each further
+    seed has a folder of results of its own (:meth:`longflow.paths.DatasetPaths.of_seed`), because a folder of results
+    has one training of a fold, whatever its seed is. ``longflow_compare --seeds`` reuses these trainings, and every
+    command works in such a folder: set ``longflow_results`` to it. An ensemble over seeds is not made.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -35,7 +43,7 @@ class StudyRequest(BaseModel):
     plans: str = Field(default=PLANS_NAME, description="name, or file of a reference plan")
     planning: tuple[str, ...] = Field(default=(), description="further flags of longflow_plan")
     training: tuple[str, ...] = Field(default=(), description="flags of every longflow_train")
-    seed: int = 0
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)
     max_time: float | None = Field(default=None, description="seconds of every training")
     pretrained: str | None = Field(default=None, description="method whose folds the others begin with")
     device: str | None = None
@@ -49,6 +57,10 @@ class StudyRequest(BaseModel):
     @property
     def plans_name(self) -> str:
         return name_of_plans(self.plans)
+
+    def results_of(self, seed: int) -> Path | None:
+        """Return the folder of results of a seed; None: the usual one."""
+        return None if seed == self.seeds[0] else self.paths.of_seed(seed)
 
 
 @dataclass(frozen=True)
@@ -126,17 +138,22 @@ def _labelled(dataset: DatasetPaths, data: StudyData, subjects: Sequence[str]) -
     return [subject for subject in subjects if subject in with_labels]
 
 
-def resolve_request(request: StudyRequest, data: StudyData) -> StudyRequest:
+def resolve_request(request: StudyRequest, data: StudyData, networks: Sequence[str] = ()) -> StudyRequest:
     """Check methods and configurations, and fill in the defaults of the task.
 
     :param request: without methods, configurations or folds where they were not given.
-    :raises LongflowError: a method or configuration does not exist, serves another task or has nothing to train.
+    :param networks: with each of which every method is trained; empty: the one that its name has, or its default.
+    :returns: the request; a method with another network than its default is named METHOD-NETWORK, as its folder.
+    :raises LongflowError: a method, network or configuration does not exist, serves another task or has nothing to
+        train.
     """
-    from longflow.methods.registry import method_class
+    from longflow.methods.registry import method_class, named_with_network
 
     task, paths = data.task, request.paths
-    methods = request.methods or (task.default_method,)
-    chain = [request.pretrained] if request.pretrained else []
+    every = product(request.methods or (task.default_method,), networks or (None,))
+    methods = tuple(dict.fromkeys(named_with_network(method, network) for method, network in every))
+    pretrained = named_with_network(request.pretrained, None) if request.pretrained else None
+    chain = [pretrained] if pretrained else []
     kinds = {name: method_class(name) for name in (*methods, *chain)}
     for name, kind in kinds.items():
         if kind.task != task.name:
@@ -148,8 +165,8 @@ def resolve_request(request: StudyRequest, data: StudyData) -> StudyRequest:
                 f"The method '{name}' has nothing to train. Remove it from -m; longflow_evaluate compares it with the "
                 "others anyway."
             )
-    if request.pretrained in methods and len(methods) > 1:
-        methods = tuple(name for name in methods if name != request.pretrained)  # a step of its own anyway
+    if pretrained in methods and len(methods) > 1:
+        methods = tuple(name for name in methods if name != pretrained)  # a step of its own anyway
     folds = request.folds or default_folds(paths, data)
     if not folds:
         raise NotFoundError(
@@ -163,6 +180,7 @@ def resolve_request(request: StudyRequest, data: StudyData) -> StudyRequest:
     return request.model_copy(
         update={
             "methods": methods,
+            "pretrained": pretrained,
             "configurations": configurations,
             "folds": folds,
             "predicts": any(kinds[name].predicts for name in methods),

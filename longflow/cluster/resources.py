@@ -22,6 +22,7 @@ CORES: dict[StepKind, int] = {
     "find_best": 4,
     "predict": 4,
     "evaluate": 4,
+    "compare": 4,
 }
 HOURS: dict[StepKind, int] = {
     "prepare": 4,
@@ -30,9 +31,11 @@ HOURS: dict[StepKind, int] = {
     "find_best": 4,
     "predict": 12,
     "evaluate": 8,
+    "compare": 12,
 }
-#: kinds of steps that use a GPU
-ON_GPU: tuple[StepKind, ...] = ("train", "predict")
+#: kinds of steps that use a GPU, and those whose work several processes share, one for each GPU
+ON_GPU: tuple[StepKind, ...] = ("train", "predict", "compare")
+SHARED: tuple[StepKind, ...] = ("train", "predict")
 #: GB of a process with torch, and of each worker process with its subject
 PROCESS_MEMORY, WORKER_MEMORY = 6.0, 3.0
 GB = 1e9
@@ -70,8 +73,8 @@ class Resources:
 
     @property
     def processes(self) -> int:
-        """Number of processes: one for each GPU of all nodes."""
-        return self.nodes * max(1, self.gpus)
+        """Number of processes: one for each GPU of all nodes, where a kind of step is for several."""
+        return self.nodes * max(1, self.gpus) if self.kind in SHARED else 1
 
 
 def resources_of(step: Step, study: Study, settings: ClusterSettings) -> Resources:
@@ -105,7 +108,7 @@ def resources_of(step: Step, study: Study, settings: ClusterSettings) -> Resourc
     return Resources(
         kind=step.kind,
         settings=own,
-        nodes=own.nodes or 1,
+        nodes=(own.nodes or 1) if step.kind in SHARED else 1,
         gpus=gpus,
         cores=cores,
         memory=own.memory or memory,

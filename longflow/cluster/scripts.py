@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from longflow.cluster.resources import ON_GPU, Resources
+from longflow.cluster.resources import Resources
 from longflow.cluster.steps import Step, folders_of
 from longflow.commands import Command
 from longflow.paths import StudyPaths
@@ -36,7 +36,7 @@ run() {{
       echo "The time of this job is over; the state is saved. The job goes back into the queue and continues."
       scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}"
     else
-      echo "Not finished after {restarts} restarts: longflow_run submits it again."
+      echo "Not finished after {restarts} restarts: the same command of longflow submits it again."
     fi
   fi
   exit $code
@@ -107,7 +107,7 @@ def _header(job: Job, files: StudyPaths) -> list[str]:
         f"--chdir={_escaped(files.folder)}",
         *(f"--{name}={word}" for name, word in words.items() if word),
         f"--nodes={resources.nodes}",
-        f"--ntasks-per-node={max(1, resources.gpus) if resources.kind in ON_GPU else 1}",
+        f"--ntasks-per-node={resources.processes // resources.nodes}",
         f"--cpus-per-task={resources.cores}",
         f"--mem={math.ceil(resources.memory * 1000)}M",
         f"--time={math.ceil(resources.seconds / 60)}",
@@ -131,11 +131,11 @@ def _line(command: Command, job: Job, folders: dict[str, str]) -> str:
     words += [shlex.quote(argument) for argument in command.arguments]
     if command.name in ("verify", "extract_fingerprint", "preprocess", "find_best", "evaluate"):
         words += [] if "-np" in command.arguments else ["-np", str(resources.cores)]
-    elif command.name == "train":
+    elif command.name == "train" and "-np" not in command.arguments:
         # the process itself has a core; without a GPU it has all of them
         words += ["-np", str(min(8, resources.cores - 1) if resources.gpus else 0)]
-        if scratch := resources.settings.scratch:
-            words += ["--scratch", shlex.quote(scratch)]  # longflow_train expands it on the node
+    if command.name == "train" and (scratch := resources.settings.scratch):
+        words += ["--scratch", shlex.quote(scratch)]  # longflow_train expands it on the node
     return " ".join(words)
 
 

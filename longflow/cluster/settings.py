@@ -6,13 +6,15 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
-from longflow.cluster.steps import StepKind
+from longflow.cluster.steps import KINDS, StepKind
 from longflow.errors import ConfigurationError
 from longflow.files import write_json
 from longflow.paths import cluster_settings, is_printable
 from longflow.plans import validated
 from longflow.reading import read_json
 
+#: kinds of steps that have the settings of another kind, where they have none of their own
+LIKE: dict[StepKind, StepKind] = {"compare": "predict"}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -104,15 +106,22 @@ class ClusterSettings(StepSettings):
 
     def of(self, kind: StepKind) -> StepSettings:
         """Return the settings of a kind of step."""
-        common = self.model_dump(exclude={"comments", "steps"}, exclude_none=True)
-        own = self.steps.get(kind, StepSettings()).model_dump(exclude_none=True)
-        return StepSettings(**{**common, **own})
+        values = self.model_dump(exclude={"comments", "steps"}, exclude_none=True)
+        for one in reversed(_read_for(kind)):
+            values |= self.steps.get(one, StepSettings()).model_dump(exclude_none=True)
+        return StepSettings(**values)
 
     def place_of(self, kind: StepKind, key: str) -> str:
         """Return where a setting of a step stands in the file, or has to be written."""
-        own = self.steps.get(kind)
-        stands_below = own is not None and getattr(own, key) is not None
-        return f"steps.{kind}.{key}" if stands_below or getattr(self, key) is None else key
+        below = [one for one in _read_for(kind) if getattr(self.steps.get(one, StepSettings()), key) is not None]
+        if not below and getattr(self, key) is not None:
+            return key
+        return f"steps.{(below or [kind])[0]}.{key}"
+
+
+def _read_for(kind: StepKind) -> list[StepKind]:
+    """Return the kinds whose settings count for a step, its own first."""
+    return [kind, LIKE[kind]] if kind in LIKE else [kind]
 
 
 def read_settings(path: Path | None) -> ClusterSettings:
@@ -140,8 +149,8 @@ def write_defaults(path: Path) -> None:
     content: dict[str, Any] = {
         "comments": {
             **{name: field.description for name, field in keys.items()},
-            "steps": "settings of a kind of step (prepare, preprocess, train, find_best, predict, evaluate) that "
-            'override those above, as {"train": {"partition": "gpu", "time": "24h"}}',
+            "steps": f"settings of a kind of step ({', '.join(KINDS)}) that override those above, as "
+            '{"train": {"partition": "gpu", "time": "24h"}}; compare has those of predict where it has none of its own',
         },
         **dict.fromkeys(keys),
         "steps": {"train": {}, "predict": {}},

@@ -22,11 +22,11 @@ END_OF_LOG = 4096
 
 #: what Slurm's words mean
 MEANINGS = {
-    "TIMEOUT": "its time was over before it could save; longflow_run continues it",
+    "TIMEOUT": "its time was over before it could save; the same command continues it",
     "OUT_OF_MEMORY": "more memory than the job asked for: raise memory in cluster.json",
-    "NODE_FAIL": "the node died; longflow_run continues it",
+    "NODE_FAIL": "the node died; the same command continues it",
     "CANCELLED": "cancelled",
-    "PREEMPTED": "a job of higher priority took its node; longflow_run continues it",
+    "PREEMPTED": "a job of higher priority took its node; the same command continues it",
     "COMPLETED": "ended without its result",
     "Priority": "jobs of higher priority are before it",
     "Resources": "all fitting nodes are in use",

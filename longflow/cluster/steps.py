@@ -20,7 +20,7 @@ from longflow.plans import Plans, read_plans
 from longflow.reading import read_json
 
 #: kinds of steps, in order; the settings of a cluster name them
-StepKind = Literal["prepare", "preprocess", "train", "find_best", "predict", "evaluate"]
+StepKind = Literal["prepare", "preprocess", "train", "find_best", "predict", "evaluate", "compare"]
 KINDS: tuple[StepKind, ...] = get_args(StepKind)
 
 
@@ -66,7 +66,7 @@ def study_steps(request: StudyRequest, data: StudyData, parts: int = 1) -> list[
     train = _trainings(request, [one for one in request.methods if one != request.pretrained], names)
     steps = [prepare, *preprocess, *pretrain, *train]
     if request.predicts:
-        steps.append(_find_best(request, train))
+        steps.append(_find_best(request, [step for step in train if step.results is None]))
         if data.requested:
             steps.append(_predict(request, data))
             if data.has_references:
@@ -134,7 +134,7 @@ def _is_planned(request: StudyRequest) -> bool:
     if not plans.is_file() or not paths.fingerprint.is_file():
         return False
     tables = [paths.raw / name for name in ("dataset.json", "scans.csv")]
-    return _newest(tables) <= plans.stat().st_mtime and _planned_as_requested(request, read_plans(plans))
+    return newest(tables) <= plans.stat().st_mtime and _planned_as_requested(request, read_plans(plans))
 
 
 def _planned_as_requested(request: StudyRequest, plans: Plans) -> bool:
@@ -173,31 +173,33 @@ def _cases(properties: Path) -> list[str]:
 def _trainings(
     request: StudyRequest, methods: Sequence[str], before: tuple[str, ...], serves: bool = False
 ) -> list[Step]:
-    """List the trainings of some methods. Where one is given, the same fold of the pretraining comes before."""
+    """List the trainings of some methods: of each seed, method, configuration and fold.
+
+    Where pretraining is requested, that of the same fold and seed comes before.
+    """
     steps = []
-    for method, configuration, fold in product(methods, request.configurations, request.folds):
+    for seed, method, configuration, fold in product(request.seeds, methods, request.configurations, request.folds):
+        results = request.results_of(seed)
+        further = "" if results is None else f" seed {seed}"
         begins = () if request.pretrained in (None, method) else ("--pretrained", request.pretrained)
-        depends_on = (_name(request.pretrained, configuration, fold),) if begins else before
-        flags = ("-m", method, "-p", request.plans_name, "--seed", request.seed, *request.training, *begins)
+        depends_on = (f"train {request.pretrained} {configuration} fold {fold}{further}",) if begins else before
+        flags = ("-m", method, "-p", request.plans_name, "--seed", seed, *request.training, *begins)
         command = _typed("train", request.dataset, configuration, fold, *flags, *_device(request))
-        paths = request.paths.model(method, request.plans_name, configuration).fold(fold)
+        paths = request.paths.model(method, request.plans_name, configuration, results).fold(fold)
         steps.append(
             Step(
-                name=_name(method, configuration, fold),
+                name=f"train {method} {configuration} fold {fold}{further}",
                 kind="train",
                 commands=(command,),
                 depends_on=depends_on,
-                done=partial(_is_trained, paths, request.seed, begins),
+                done=partial(_is_trained, paths, seed, begins),
                 serves=serves,
                 fold=paths,
                 model=(method, configuration),
+                results=results,
             )
         )
     return steps
-
-
-def _name(method: str, configuration: str, fold: int) -> str:
-    return f"train {method} {configuration} fold {fold}"
 
 
 def _is_trained(paths: FoldPaths, seed: int, begins: tuple[str, ...]) -> bool:
@@ -225,7 +227,7 @@ def _find_best(request: StudyRequest, train: Sequence[Step]) -> Step:
 
 def _is_chosen(paths: DatasetPaths, folds: Sequence[FoldPaths]) -> bool:
     """Return whether the choice is not older than the trainings that it chooses from."""
-    return paths.best.is_file() and _newest([fold.final for fold in folds]) <= paths.best.stat().st_mtime
+    return paths.best.is_file() and newest([fold.final for fold in folds]) <= paths.best.stat().st_mtime
 
 
 def _predict(request: StudyRequest, data: StudyData) -> Step:
@@ -242,7 +244,7 @@ def _are_predicted(paths: DatasetPaths, requested: int) -> bool:
     if not (table.is_file() and paths.best.is_file()):
         return False
     sidecars = [path for path in paths.predictions.glob("*.json") if path.stem not in RESERVED_NAMES]
-    oldest = _newest([paths.best, paths.raw / "imagesTs" / "scans.csv"])
+    oldest = newest([paths.best, paths.raw / "imagesTs" / "scans.csv"])
     return len(sidecars) >= max(requested, len(rows_of_folder(paths.predictions))) and oldest <= table.stat().st_mtime
 
 
@@ -257,7 +259,7 @@ def _is_evaluated(predictions: Path) -> bool:
     return metrics.is_file() and table.is_file() and table.stat().st_mtime <= metrics.stat().st_mtime
 
 
-def _newest(files: Sequence[Path]) -> float:
+def newest(files: Sequence[Path]) -> float:
     """Return when the newest of some files was written; infinity where one of those that must exist is missing."""
     return max((file.stat().st_mtime if file.is_file() else _missing(file) for file in files), default=0.0)
 

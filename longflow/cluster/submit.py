@@ -13,7 +13,7 @@ from longflow.cluster.request import StudyRequest
 from longflow.cluster.resources import resources_of
 from longflow.cluster.scripts import Job, script_of, submit_script
 from longflow.cluster.settings import ClusterSettings
-from longflow.cluster.slurm import Queued, SlurmError
+from longflow.cluster.slurm import Queued, SlurmError, SlurmUnreachableError
 from longflow.cluster.steps import Step, depths, unfinished
 from longflow.cluster.study import Study
 from longflow.files import write_text
@@ -94,6 +94,7 @@ def submit_missing(study: Study, settings: ClusterSettings) -> tuple[list[Job], 
 
     :returns: the submitted jobs, and the number of steps that are under way already.
     :raises ConfigurationError: Slurm refused a job; those before it are cancelled.
+    :raises SlurmUnreachableError: Slurm does not answer any more; those before it are kept and recorded.
     """
     files = study.files
     make_private(files)
@@ -110,6 +111,8 @@ def submit_missing(study: Study, settings: ClusterSettings) -> tuple[list[Job], 
         write_jobs([*jobs, entry], files.jobs)  # a command that is killed now finds the job by its name later
         try:
             numbers[job.name] = slurm.submit(script, before)
+        except SlurmUnreachableError:
+            raise  # it refused nothing: the jobs before it stay, and the same command submits the others
         except SlurmError as refusal:
             slurm.cancel(numbers.values())
             write_jobs([one for one in jobs if one.name not in numbers], files.jobs)

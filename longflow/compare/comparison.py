@@ -1,10 +1,11 @@
 """A comparison: its variants, budget, folds and seeds, and its folders.
 
 Every variant is trained for every fold and seed with one budget. These models have a folder of results that all
-comparisons of the dataset share. A model of the standard results with exactly the same training is reused. All variants
-then predict the same targets from the same context scans.
+comparisons of the dataset share. A model of ``longflow_train`` or ``longflow_run`` with exactly the same training is
+reused. All variants then predict the same targets from the same context scans.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from longflow.commands import Command
 from longflow.compare.targets import Targets
 from longflow.compare.variants import Variant
-from longflow.files import link_or_copy, write_json
+from longflow.files import exclusive_lock, link_or_copy, write_json
 from longflow.methods.registry import method_class
 from longflow.paths import ComparisonPaths, DatasetPaths, FoldPaths, ModelPaths
 from longflow.plans import Plans, TrainingPlan, read_plans
@@ -122,18 +123,20 @@ class Comparison:
         return list(found.values())
 
     def model(self, run: Run) -> ModelPaths:
-        """Return the model of a run: one of the standard results with the same training, else the comparisons' own."""
-        standard = self._model_below(self.dataset.results, run)
-        return standard if self.is_trained(standard, run) else self._model_below(self.own_results(run), run)
+        """Return the model of a run: one of ``longflow_run`` with the same training, else the comparisons' own."""
+        standard = (self._model_below(results, run) for results in (None, self.dataset.of_seed(run.seed)))
+        return next((model for model in standard if self.is_trained(model, run)), self.own_model(run))
+
+    def own_model(self, run: Run) -> ModelPaths:
+        """Return the model that the comparisons train for a run."""
+        return self._model_below(self.own_results(run), run)
 
     def own_results(self, run: Run) -> Path:
         """Return the folder of results in which the comparisons train this run."""
         return self.dataset.trained_to_compare(self.budget.name, run.variant.training, run.seed)
 
-    def _model_below(self, results: Path, run: Run) -> ModelPaths:
-        if results != self.dataset.results:
-            results = results / self.dataset.name
-        return ModelPaths(results / f"{run.variant.method}__{self.plans.plans_name}__{self.configuration}")
+    def _model_below(self, results: Path | None, run: Run) -> ModelPaths:
+        return self.dataset.model(run.variant.method, self.plans.plans_name, self.configuration, results)
 
     def is_trained(self, model: ModelPaths, run: Run) -> bool:
         """Return whether the fold is finished with the same plan, options, budget, seed and kind of device."""
@@ -142,8 +145,10 @@ class Comparison:
             return False
         theirs, record = read_plans(model.plans), read_json(fold.run, dict)
         settings, defaults = record.get("settings", {}), method_class(run.variant.method).options
+        identity = self.plans.identity(self.configuration)
         return (
             self._has_plan(theirs)
+            and record.get("plan_identity", identity) == identity  # the plans of the folder are those of its last fold
             and {**defaults, **record.get("options", {})} == {**defaults, **run.variant.options}
             and self.budget.is_that_of(settings, theirs.training)
             and settings.get("seed") == run.seed
@@ -161,12 +166,42 @@ class Comparison:
 
     def training(self, run: Run) -> Command | None:
         """Return the training that a run lacks; None where it needs none."""
-        if not run.variant.trains or self.is_trained(self.model(run), run):
+        if not self.lacks_training(run):
             return None
-        own = self._model_below(self.own_results(run), run)
-        # no comparison can use a training by older plans
-        of_another_plan = own.plans.is_file() and not self._has_plan(read_plans(own.plans))
-        outdated = of_another_plan or own.fold(run.fold).final.is_file()
+        return self.training_of(run, *(["--overwrite"] if self.is_outdated(run) else []))
+
+    def lacks_training(self, run: Run) -> bool:
+        """Return whether the model of a run has to be trained."""
+        return run.variant.trains and not self.is_trained(self.model(run), run)
+
+    def is_outdated(self, run: Run) -> bool:
+        """Return whether the comparisons' own folder has a training that none can use: by older plans, for example.
+
+        :param run: that lacks its training.
+        """
+        model, fold = self.own_model(run), self.own_model(run).fold(run.fold)
+        identity = self.plans.identity(self.configuration)
+        begun = read_json(fold.run, dict).get("plan_identity", identity) if fold.run.is_file() else identity
+        of_another_plan = model.plans.is_file() and not self._has_plan(read_plans(model.plans))
+        return of_another_plan or begun != identity or fold.final.is_file()
+
+    def delete_outdated(self) -> list[str]:
+        """Delete the trainings of the comparisons' own folders that none can use; this one makes them again.
+
+        :returns: the runs.
+        :raises InUseError: another process trains one of them.
+        """
+        deleted = []
+        for run in self.runs:
+            model, fold = self.own_model(run), self.own_model(run).fold(run.fold)
+            if self.lacks_training(run) and self.is_outdated(run) and fold.folder.is_dir():
+                with exclusive_lock(fold.lock, f"Fold {run.fold} of {model.folder.name} is being trained"):
+                    shutil.rmtree(fold.folder)
+                deleted.append(run.label)
+        return deleted
+
+    def training_of(self, run: Run, *further: str) -> Command:
+        """Return the training of a run, whether or not it is done. :param further: flags."""
         settings = [f"--set={name}={value}" for name, value in run.variant.options.items()]
         workers = () if self.workers is None else ("-np", str(self.workers))
         return Command(
@@ -174,7 +209,7 @@ class Comparison:
             (
                 *(self.dataset.name, self.configuration, str(run.fold), "-m", run.variant.method),
                 *("-p", self.plans.plans_name, *self.budget.arguments, "--seed", str(run.seed)),
-                *("--device", self.device, *workers, *settings, *(["--overwrite"] if outdated else [])),
+                *("--device", self.device, *workers, *settings, *further),
             ),
         )
 
@@ -252,6 +287,5 @@ def _kind(device: str) -> str:
 
 
 def reused(comparison: Comparison, runs: Sequence[Run]) -> list[Run]:
-    """List the runs whose model is one of the standard results."""
-    trained = [run for run in runs if run.variant.trains]
-    return [run for run in trained if comparison.model(run).folder.parent == comparison.dataset.results]
+    """List the runs whose model is one of the standard results, or of a further seed of ``longflow_run``."""
+    return [run for run in runs if run.variant.trains and comparison.model(run) != comparison.own_model(run)]

@@ -57,22 +57,38 @@ class ComparisonRequest:
     device: str = "cpu"
     workers: int | None = None
 
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """Return the flags of ``longflow_compare`` that request the same, wherever they are typed."""
+        words: dict[str, Sequence[object]] = {
+            "-d": [self.dataset],
+            "-m": self.methods,
+            "--study": [self.study] if self.study else [],
+            "--evaluations": self.evaluations,
+            "-f": self.folds,
+            "--seeds": self.seeds,
+            "-c": [self.configuration] if self.configuration else [],
+            "-p": [self.plans],
+            "-i": [self.input.resolve()] if self.input else [],
+            "-r": [folder.resolve() for folder in self.references],
+            "--name": [self.name] if self.name else [],
+            "--device": [self.device],
+            "-np": [] if self.workers is None else [self.workers],
+        }
+        typed = [word for flag, values in words.items() if values for word in (flag, *map(str, values))]
+        return (*typed, *(self.budget.arguments if self.budget else ()))
+
 
 def resolve(request: ComparisonRequest) -> Comparison:
     """Check a request, write the folders of its targets, and list its variants.
 
     :raises LongflowError: a requested thing does not exist, or cannot be done.
     """
-    _check_flags(request)
+    paths = paths_of(request)
     dataset = DatasetPaths(resolve_dataset_name(request.dataset))
     plans = read_plans(dataset.plans(request.plans))
-    _check_methods(request, plans)
     configuration = _configuration(request.configuration, plans)
-    budget = request.budget or Budget(epochs=plans.training.epochs)
-    name = request.name or _usual_name(request, budget, configuration, get_task(plans.task).usual_configuration)
-    if not is_name(name):
-        raise ConfigurationError(f"--name {name}: '{name}' cannot be the name of a folder.")
-    paths, folds = dataset.comparison(name), tuple(dict.fromkeys(request.folds))
+    folds = tuple(dict.fromkeys(request.folds))
     if request.input:
         targets = dict.fromkeys(folds, _targets_of_user(request.input, request.references, dataset))
     else:
@@ -88,13 +104,33 @@ def resolve(request: ComparisonRequest) -> Comparison:
         plans=plans,
         configuration=configuration,
         variants=tuple(_variants(request, min(one.context_scans for one in targets.values()))),
-        budget=budget,
+        budget=_budget(request, plans),
         folds=folds,
         seeds=tuple(dict.fromkeys(request.seeds)),
         targets=targets,
         device=request.device,
         workers=request.workers,
     )
+
+
+def paths_of(request: ComparisonRequest) -> ComparisonPaths:
+    """Return the folder of a comparison, after a check of its flags and methods; nothing is written.
+
+    :raises LongflowError: a requested thing does not exist, or cannot be done.
+    """
+    _check_flags(request)
+    dataset = DatasetPaths(resolve_dataset_name(request.dataset))
+    plans = read_plans(dataset.plans(request.plans))
+    _check_methods(request, plans)
+    configuration, usual = _configuration(request.configuration, plans), get_task(plans.task).usual_configuration
+    name = request.name or _usual_name(request, _budget(request, plans), configuration, usual)
+    if not is_name(name):
+        raise ConfigurationError(f"--name {name}: '{name}' cannot be the name of a folder.")
+    return dataset.comparison(name)
+
+
+def _budget(request: ComparisonRequest, plans: Plans) -> Budget:
+    return request.budget or Budget(epochs=plans.training.epochs)
 
 
 def lock_of_comparison(paths: ComparisonPaths) -> AbstractContextManager[None]:

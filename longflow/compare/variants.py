@@ -335,10 +335,12 @@ def _method(name: str) -> "type[Method]":
 
 
 def _predicts(method: str) -> str:
-    """Check that a method predicts. :raises ConfigurationError: it is for pretraining."""
+    """Return the name of a method's models. :raises ConfigurationError: it is for pretraining and predicts nothing."""
+    from longflow.methods.registry import named_with_network
+
     if not _method(method).predicts:
         raise ConfigurationError(f"The method '{method}' makes no predictions: it cannot be compared.")
-    return method
+    return named_with_network(method, None)
 
 
 def _but_defaults(method: str, options: Mapping[str, bool | int | float | str]) -> "Options":

@@ -1,22 +1,28 @@
 """The command as a user runs it, with simulated commands and, once, with real ones."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from longflow.cli import compare
 from longflow.cli.compare import parser, request_of
+from longflow.cli.status import main as status
+from longflow.cluster.comparison import read_study_record
 from longflow.compare import perform
 from longflow.compare.comparison import Budget
 from longflow.compare.request import ComparisonRequest
 from longflow.compare.variants import STUDIES
-from longflow.paths import DatasetPaths
+from longflow.files import write_json
+from longflow.paths import DatasetPaths, cluster_settings
 from longflow.reading import read_json
+from tests.cluster.helpers import ListedJobs
 from tests.compare.helpers import Player, trained
 from tests.conftest import OWN_VARIABLES
 
@@ -41,7 +47,7 @@ def play(dataset, monkeypatch):
 def test_flags_make_a_request(dataset):
     options = ["-d", "1", "--device", "cpu", "-np", "2", "--seeds", "0", "3"]
     typed = parser().parse_args([*options, "--study", "nfe", "--evaluations", "2", "-m", "tfm", "--max_time", "2m"])
-    assert request_of(typed) == ComparisonRequest(
+    assert request_of(typed, "cpu") == ComparisonRequest(
         "1",
         methods=("tfm",),
         study="nfe",
@@ -51,7 +57,27 @@ def test_flags_make_a_request(dataset):
         device="cpu",
         workers=2,
     )
-    assert request_of(parser().parse_args([*options, "-m", "lci"])).budget is None
+    assert request_of(parser().parse_args([*options, "-m", "lci"]), "cpu").budget is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "cronos", "lci", "--max_time", "2m", "-f", "1", "0", "--seeds", "3", "-np", "0", "--name", "x"],
+        ["--study", "nfe", "--evaluations", "2", "5", "-c", "2d", "-p", "mine", "--epochs", "3"],
+        ["-m", "lci", "-i", "asked", "-r", "a", "b"],
+    ],
+)
+def test_a_job_requests_the_same(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    request = request_of(parser().parse_args(["-d", "1", *words]), "cuda")
+    typed = list(request.arguments)
+    monkeypatch.chdir("/")
+    again = parser().parse_args(typed)
+    found = request_of(again, again.device)
+    folders = [folder and tmp_path / folder for folder in (request.input, *request.references)]
+    assert [found.input, *found.references] == folders
+    assert replace(found, input=None, references=()) == replace(request, input=None, references=())
 
 
 def test_help_names_every_study(capsys):
@@ -110,6 +136,76 @@ def test_an_interruption_leaves_the_table_of_finished_runs(play, dataset, capsys
     assert code == 130 and "Run the same command again to continue" in capsys.readouterr().err
     table = read_json(dataset.comparison("methods_3_iterations").table_json)["table"]
     assert [line["variant"] for line in table] == ["lci"]
+
+
+@pytest.fixture
+def slurm(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name, **_: f"/bin/{name}")
+    return ListedJobs(monkeypatch)
+
+
+CLUSTER = ("-m", "cronos", "lci", "--iterations", 3, "--seeds", 0, 1)
+
+
+def test_trainings_are_submitted_and_the_command_itself_after_them(play, dataset, slurm, capsys):
+    code, player = play(*CLUSTER, "--cluster", "slurm", "--gpus", 2)
+    assert code == 0 and player.ran == []
+    said = capsys.readouterr().out
+    assert "train: 2 steps;" in said and "compare: 1 step;" in said and "Cancel: the same command with --cancel" in said
+    assert list(slurm.after.values()) == [[], ["100"]]
+    assert play(*CLUSTER, "--cluster", "slurm")[0] == 0 and "Under way already: 3 steps" in capsys.readouterr().out
+    assert play(*CLUSTER)[0] == 1 and "3 steps of this study wait or run in Slurm" in capsys.readouterr().err
+    assert status(["-d", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "comparison methods_3_iterations" in said and "train cronos fold 0 seed 1" in said and "3 waiting" in said
+    assert play(*CLUSTER, "--cancel")[0] == 0 and "3 steps cancelled" in capsys.readouterr().out
+    assert slurm.waiting == {}
+
+
+def test_a_comparison_on_a_cluster_continues_here_and_is_shown_then(play, dataset, slurm, monkeypatch, capsys):
+    play(*CLUSTER, "--cluster", "slurm")
+    slurm.waiting = {}  # all failed
+    trained(dataset, dataset.trained_to_compare("3_iterations", "cronos", 0))
+    capsys.readouterr()
+    assert play(*CLUSTER, "--cluster", "slurm")[0] == 0 and "train: 1 step;" in capsys.readouterr().out
+    monkeypatch.setenv("SLURM_JOB_ID", "103")  # as the last job does
+    code, player = play(*CLUSTER)
+    assert code == 0 and player.names() == ["predict", "predict", "train", "predict"]
+    slurm.waiting = {}
+    capsys.readouterr()
+    assert play(*CLUSTER, "--cluster", "slurm")[0] == 0
+    said = capsys.readouterr().out
+    assert "Nothing to do: every step is done" in said and "Costs (means over runs)" in said and len(slurm.after) == 4
+    # forecasts that were deleted are made again by a job
+    shutil.rmtree(dataset.comparison("methods_3_iterations").folder / "predictions")
+    assert play(*CLUSTER, "--cluster", "slurm")[0] == 0 and "compare: 1 step;" in capsys.readouterr().out
+
+
+def test_the_device_is_that_of_the_jobs_and_not_of_this_machine(play, dataset, capsys):
+    """Login nodes have no GPU."""
+    words = ["-d", "1", "-m", "cronos", "--iterations", "3", "--print"]
+    assert compare.main(words) == 0
+    paths = dataset.comparison("methods_3_iterations")
+    record = read_study_record(paths)
+    assert "--device cuda" in " ".join(record.trainings[0].arguments) and "--device cuda" in " ".join(record.arguments)
+    assert (paths.study.printed / "submit.sh").is_file() and not paths.study.jobs.exists()
+    write_json({"steps": {"train": {"gpus": 0}}}, cluster_settings())
+    assert compare.main(words) == 0 and "--device cpu" in " ".join(read_study_record(paths).arguments)
+
+
+def test_outdated_trainings_are_named_and_trained_from_scratch(play, dataset, capsys):
+    trained(dataset, dataset.trained_to_compare("3_iterations", "cronos", 0), device="cuda")
+    code, _ = play("-m", "cronos", "--iterations", 3, "--print")
+    assert code == 0 and "or another device: cronos, fold 0, seed 0" in capsys.readouterr().out
+    (script,) = dataset.comparison("methods_3_iterations").study.printed.glob("*train*.sh")
+    assert "longflow.cli.train" in script.read_text() and "--overwrite" not in script.read_text()
+
+
+def test_without_slurm_nothing_is_written(play, dataset, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(dataset.raw))
+    assert play(*CLUSTER, "--cluster", "slurm")[0] == 1 and "No Slurm on this machine" in capsys.readouterr().err
+    assert play(*CLUSTER, "--cancel")[0] == 1 and play(*CLUSTER, "--gpus", 2)[0] == 1
+    assert not (dataset.results / "comparisons").exists()
 
 
 @pytest.mark.slow

@@ -1,11 +1,11 @@
 import pytest
 
 from longflow.cli import run as module
-from longflow.cli.run import main, parser, request_of, settings_of
+from longflow.cli.run import main, parser, request_of
 from longflow.cluster.local import Report
 from longflow.cluster.request import read_request, read_study_data
 from longflow.cluster.steps import study_steps
-from longflow.files import write_json
+from longflow.methods.registry import method_class
 from longflow.paths import DatasetPaths
 from tests.cluster.helpers import NAME, finish
 from tests.conftest import another_process_holds
@@ -23,20 +23,15 @@ def finish_all(paths):
 
 
 def test_flags_become_a_request(paths):
-    words = "-d 900 -m tfm tfm cronos -f 0 2 -p longflowPlans --preset S --iterations 5 --seed 3 --device cpu -np 2"
+    words = (
+        "-d 900 -m tfm tfm cronos -f 0 2 -p longflowPlans --preset S --iterations 5 --seeds 3 1 3 --device cpu -np 2"
+    )
     request = request_of(parser().parse_args(words.split()), paths)
-    assert request.methods == ("tfm", "cronos") and request.folds == (0, 2) and request.seed == 3
+    assert request.methods == ("tfm", "cronos") and request.folds == (0, 2) and request.seeds == (3, 1)
     assert request.planning == ("--preset", "S") and request.training == ("--iterations", "5")
+    assert request_of(parser().parse_args(["-d", "900", "--seed", "3"]), paths).seeds == (3,)  # an older flag
     timed = request_of(parser().parse_args(["-d", "900", "--max_time", "2h"]), paths)
     assert timed.max_time == 7200 and timed.training == ("--max_time", "7200s")
-
-
-def test_flags_override_the_settings_of_a_training(paths, tmp_path):
-    write_json({"gpus": 2, "steps": {"train": {"time": "4h"}}}, tmp_path / "c.json")
-    words = ["-d", "900", "--cluster", "slurm", "--settings", str(tmp_path / "c.json"), "--gpus", "4", "--nodes", "2"]
-    settings = settings_of(parser().parse_args(words))
-    train, predict = settings.of("train"), settings.of("predict")
-    assert (train.gpus, train.nodes, train.time) == (4, 2, "4h") and (predict.gpus, predict.nodes) == (2, None)
 
 
 def test_a_study_runs_here_and_has_nothing_to_do_then(paths, monkeypatch, capsys):
@@ -47,6 +42,16 @@ def test_a_study_runs_here_and_has_nothing_to_do_then(paths, monkeypatch, capsys
     capsys.readouterr()
     assert main(["-d", "900", "-f", "0", "1"]) == 0 and ran == [7]
     assert "nothing to do, every step is done" in capsys.readouterr().out
+
+
+def test_networks_are_trained_each(paths):
+    first, second = method_class("tfm").networks[:2]
+    words = ["-d", "900", "-m", "tfm", "--networks", first, second, "--seeds", "0", "1", "-f", "0", "--print"]
+    assert main(words) == 0
+    steps = study_steps(read_request(paths), read_study_data(paths))
+    assert [step.name for step in steps if step.kind == "train"] == [
+        f"train {method} 3d_fullres fold 0{seed}" for seed in ("", " seed 1") for method in ("tfm", f"tfm-{second}")
+    ]
 
 
 def test_a_failed_step_ends_with_an_error(paths, monkeypatch, capsys):

@@ -4,6 +4,7 @@ from longflow.cli import status as module
 from longflow.cli.run import main as run
 from longflow.cli.status import main
 from longflow.cluster.request import read_request, read_study_data
+from longflow.cluster.slurm import SlurmUnreachableError
 from longflow.cluster.status import StepStatus
 from longflow.cluster.steps import study_steps
 from longflow.paths import DatasetPaths
@@ -48,6 +49,22 @@ def test_watching_ends_when_nothing_runs(steps, monkeypatch):
     monkeypatch.setattr(module, "status_of", lambda paths: rounds.pop(0))
     monkeypatch.setattr(module, "EVERY", 0.01)
     assert main(["-d", "900", "--watch"]) == 0 and rounds == []
+
+
+def test_a_scheduler_that_does_not_answer_is_asked_again_while_watching(steps, monkeypatch, capsys):
+    rounds = [None, [StepStatus(steps[3], "failed")]]
+
+    def answer(paths):
+        if (found := rounds.pop(0)) is None:
+            raise SlurmUnreachableError("The scheduler does not answer at present.")
+        return found
+
+    monkeypatch.setattr(module, "status_of", answer)
+    monkeypatch.setattr(module, "EVERY", 0.01)
+    assert main(["-d", "900", "--watch"]) == 0 and rounds == []
+    assert "Not known: The scheduler does not answer at present." in capsys.readouterr().err
+    rounds.append(None)
+    assert main(["-d", "900"]) == 1 and "Error: The scheduler does not answer" in capsys.readouterr().err
 
 
 def test_without_a_study_the_error_says_how_to_start_one(phantom_home, capsys):

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from longflow.cluster import slurm
 from longflow.cluster.request import StudyData, StudyRequest
+from longflow.cluster.slurm import Queued, SlurmError, SlurmUnreachableError
 from longflow.cluster.steps import Step
 from longflow.files import write_csv, write_json
 from longflow.plans import read_plans, write_plans
 
 NAME = "Dataset900_Phantom"
+PENDING = Queued("PENDING", "Dependency", "1:00", 0, "")
 #: read from a file: the helpers of methods import torch, for which the jobs of these tests would wait
 PLANS = read_plans(Path(__file__).parents[2] / "plans" / "phantom_tiny.json")
 
@@ -35,7 +38,11 @@ def finish(step: Step, request: StudyRequest, data: StudyData, **cost) -> None:
                 {"cases": data.subjects[subject]}, paths.cache(request.plans_name, "3d_fullres") / f"{subject}.json"
             )
     elif step.kind == "train":
-        write_json({"settings": {"seed": request.seed}, "cost": cost}, step.fold.run)
+        words = step.commands[0].arguments
+        settings = {
+            name: words[words.index(f"--{name}") + 1] for name in ("seed", "pretrained") if f"--{name}" in words
+        }
+        write_json({"settings": {**settings, "seed": int(settings["seed"])}, "cost": cost}, step.fold.run)
         step.fold.final.write_bytes(bytes(1000))
     elif step.kind == "find_best":
         write_json({}, paths.best)
@@ -46,3 +53,42 @@ def finish(step: Step, request: StudyRequest, data: StudyData, **cost) -> None:
         write_csv(["case", "subject", "time"], rows, paths.predictions / "scans.csv")
     else:
         write_json({}, paths.predictions / "metrics.json")
+
+
+class ListedJobs:
+    """A Slurm that takes jobs into its queue and never starts one.
+
+    :ivar refuses: a part of the names of scripts that are refused. :ivar silent: likewise; there is no answer.
+    """
+
+    def __init__(self, monkeypatch, longest=1001):
+        self.waiting, self.after, self.cancelled = {}, {}, []
+        self.refuses = self.silent = ""
+        for name in ("queue", "submit", "cancel", "names_in_queue"):
+            monkeypatch.setattr(slurm, name, getattr(self, name))
+        monkeypatch.setattr(slurm, "longest_array", lambda: longest)
+        monkeypatch.setattr(slurm, "ended", lambda jobs: {})
+
+    def queue(self):
+        return dict(self.waiting)
+
+    def submit(self, script, after):
+        number = str(100 + len(self.after))
+        if self.silent and self.silent in script.name:
+            raise SlurmUnreachableError("The scheduler does not answer.")
+        if self.refuses and self.refuses in script.name:
+            raise SlurmError("sbatch: error: invalid partition specified: gpuu")
+        self.after[number] = list(after)
+        (array,) = [line for line in script.read_text().splitlines() if "--array=" in line]
+        for index in range(int(array.split("-")[-1].split("%")[0]) + 1):
+            self.waiting[f"{number}_{index}"] = PENDING
+        return number
+
+    def cancel(self, jobs):
+        self.cancelled += jobs
+        self.waiting = {
+            number: job for number, job in self.waiting.items() if not {number, number.split("_")[0]} & set(jobs)
+        }
+
+    def names_in_queue(self):
+        return {"interrupted": "55"}

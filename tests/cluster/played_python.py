@@ -42,6 +42,7 @@ def next_word(step: Step) -> str:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))
+    os.environ.pop("longflow_results")  # a further seed has its own; the request is in those below LONGFLOW_HOME
     name, arguments = sys.argv[2].rsplit(".", 1)[1], sys.argv[3:]
     step, is_last = step_of(name, arguments)
     if not is_last:

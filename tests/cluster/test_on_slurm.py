@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from longflow.cli.compare import main as compare
 from longflow.cli.run import main as run
 from longflow.cli.status import main as status
-from longflow.cli.status import status_of
+from longflow.cli.status import status_of, status_of_comparison
 from longflow.cluster import slurm as commands
 from longflow.files import write_json
 from longflow.paths import DatasetPaths, cluster_settings
+from longflow.reading import read_json
 from tests.cluster.helpers import NAME
 
 ROOT = Path(__file__).parents[2]
@@ -147,6 +149,21 @@ def test_jobs_survive_a_restart_of_the_controller_and_a_drained_node(home, slurm
     assert [len(starts(home, FOLD.format(fold))) for fold in (0, 1)] == [1, 1]
 
 
+def test_while_the_controller_is_down_every_command_says_so_and_nothing_is_lost(home, slurm, capsys):
+    play(home, "prepare", "work")
+    assert submit() == 0
+    slurm.stop_daemon("slurmctld")
+    try:
+        for command in (submit, lambda: status(["-d", "900"]), lambda: run(["-d", "900", "--cancel"])):
+            capsys.readouterr()
+            assert command() == 1
+            said = capsys.readouterr().err
+            assert "does not answer at present" in said and "Nothing is lost" in said
+    finally:
+        slurm.restart_controller()
+    wait_until(all_done)
+
+
 def test_the_same_command_twice_submits_once(home, capsys):
     play(home, "prepare", "work")
     assert submit() == 0
@@ -174,6 +191,40 @@ def test_what_slurm_refuses_is_explained_and_nothing_stays(home, capsys, step, w
     said = " ".join(capsys.readouterr().err.split())
     assert words in said and advice in said
     wait_until(lambda: not commands.queue(), 10)
+
+
+def test_further_seeds_are_elements_of_the_same_array(home, capsys):
+    assert submit("--seeds", "0", "1") == 0 and "train: 4 steps;" in capsys.readouterr().out
+    wait_until(all_done)
+    assert starts(home, f"{FOLD.format(1)} seed 1") == ["0"]
+    assert (DatasetPaths(NAME).of_seed(1) / NAME).is_dir()
+
+
+def test_a_comparison_trains_in_an_array_and_the_last_job_writes_the_tables(dataset, monkeypatch, capsys):
+    """With real commands, of which there are four."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    write_json({**SETTINGS, "memory": 2.0}, cluster_settings())
+    words = ["-d", "1", "-m", "cronos", "lci", "--iterations", "3", "--seeds", "0", "1"]
+    assert compare([*words, "--cluster", "slurm"]) == 0
+    said = capsys.readouterr().out
+    assert "train: 2 steps; each 1 core, 2 GB" in said and "compare: 1 step;" in said
+    paths = dataset.comparison("methods_3_iterations")
+
+    def found():
+        return {one.step.name: (one.state, one.reason, one.last_line) for one in status_of_comparison(paths)}
+
+    wait_until(lambda: {state for state, *_ in found().values()} <= {"done", "failed"}, 900)
+    assert {name: state for name, (state, *_) in found().items()} == {
+        **{f"train cronos fold 0 seed {seed}": "done" for seed in (0, 1)},
+        "compare": "done",
+    }, found()
+    table = read_json(paths.table_json)
+    assert [line["variant"] for line in table["table"]] == ["cronos", "lci"] and len(table["table"][0]["runs"]) == 2
+    log = next(paths.study.logs.glob("*compare*_0.log")).read_text()
+    assert "longflow_predict" in log and "longflow_train" not in log  # all trainings were done
+    assert status(["-d", "1"]) == 0 and "3 done" in capsys.readouterr().out
+    assert compare([*words, "--cluster", "slurm"]) == 0
+    assert "Nothing to do: every step is done" in capsys.readouterr().out and not commands.queue()
 
 
 def test_printed_scripts_are_submitted_by_hand(home):

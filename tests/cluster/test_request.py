@@ -3,6 +3,7 @@ import pytest
 from longflow.cluster.request import default_folds, read_request, read_study_data, resolve_request
 from longflow.errors import ConfigurationError, NotFoundError
 from longflow.files import write_json
+from longflow.methods.registry import method_class
 from longflow.paths import DatasetPaths
 from longflow.plans import write_plans
 from tests.cluster.helpers import NAME, request_of
@@ -65,6 +66,26 @@ def test_a_method_that_cannot_be_trained_is_refused_before_anything_starts(data,
 def test_pretraining_is_a_step_of_its_own(data):
     request = resolve_request(request_of(methods=("tfm", "cronos"), pretrained="tfm"), data)
     assert request.methods == ("cronos",)
+
+
+def test_every_method_is_trained_with_every_network(data):
+    default, other = method_class("tfm").networks[:2]
+    request = resolve_request(request_of(methods=("tfm",)), data, networks=(default, other, other))
+    assert request.methods == ("tfm", f"tfm-{other}")
+    assert resolve_request(request_of(methods=(f"tfm-{other}",)), data).methods == (f"tfm-{other}",)
+    # as longflow_train names its folder
+    assert resolve_request(request_of(methods=(f"tfm-{default}",)), data).methods == ("tfm",)
+    pretrained = resolve_request(request_of(pretrained=f"tfm-{default}"), data).pretrained
+    assert pretrained == "tfm"
+    with pytest.raises(NotFoundError, match=other):
+        resolve_request(request_of(methods=("tfm",)), data, networks=(f"{other}s",))
+    with pytest.raises(ConfigurationError, match=f"names a network already: leave --network {other} away"):
+        resolve_request(request_of(methods=(f"tfm-{default}",)), data, networks=(other,))
+
+
+def test_a_request_has_a_seed(data):
+    with pytest.raises(ValueError, match="seeds"):
+        request_of(seeds=())
 
 
 def test_a_request_is_written_and_read(data):

@@ -36,6 +36,13 @@ def test_settings_count_before_proposals(data):
     assert sized(study_steps(request, data)[0], request, settings).gpus == 0
 
 
+def test_only_work_that_is_shared_out_has_several_processes(data):
+    request, settings = request_of(), ClusterSettings(gpus=2, nodes=2)
+    found = {step.kind: sized(step, request, settings) for step in study_steps(request, data)}
+    asked = {kind: (one.nodes, one.gpus, one.processes) for kind, one in found.items()}
+    assert asked["train"] == asked["predict"] == (2, 2, 4) and asked["evaluate"] == asked["prepare"] == (1, 2, 1)
+
+
 def test_a_time_budget_is_the_time_of_a_training(data):
     request = request_of(max_time=36000.0)
     fold = sized(study_steps(request, data)[2], request, ClusterSettings())

@@ -27,6 +27,13 @@ def test_settings_of_a_step_override_the_common_ones():
     assert settings.place_of("train", "time") == "steps.train.time"
 
 
+def test_a_comparison_has_the_settings_of_predictions_where_it_has_none():
+    settings = ClusterSettings(account="p1", steps={"predict": {"partition": "gpu", "gpus": 0}, "compare": {"gpus": 1}})
+    assert settings.of("compare") == StepSettings(account="p1", partition="gpu", gpus=1)
+    places = [settings.place_of("compare", key) for key in ("gpus", "partition", "account", "time")]
+    assert places == ["steps.compare.gpus", "steps.predict.partition", "account", "steps.compare.time"]
+
+
 def test_without_a_file_the_defaults_count(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     assert read_settings(None) == ClusterSettings()

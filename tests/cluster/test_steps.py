@@ -1,11 +1,12 @@
 import os
+from pathlib import Path
 
 import pytest
 
 from longflow.cluster.request import read_study_data
-from longflow.cluster.steps import depths, study_steps, unfinished
+from longflow.cluster.steps import depths, folders_of, study_steps, unfinished
 from longflow.errors import ConfigurationError
-from longflow.paths import DatasetPaths
+from longflow.paths import DatasetPaths, results_root
 from tests.cluster.helpers import NAME, finish, request_of
 
 
@@ -104,7 +105,40 @@ def test_another_preset_is_planned_again(data):
 def test_a_fold_with_another_seed_is_no_fold_of_this_study(data):
     play(study_steps(request_of(), data), request_of(), data)
     with pytest.raises(ConfigurationError, match="begun with seed = 0, this study has 1"):
-        unfinished(study_steps(request_of(seed=1), data))
+        unfinished(study_steps(request_of(seeds=(1,)), data))
+
+
+def test_further_seeds_have_results_of_their_own(data):
+    request = request_of(seeds=(3, 1, 2), folds=(0,))
+    steps = study_steps(request, data)
+    first, *further = [step for step in steps if step.kind == "train"]
+    assert names([first, *further]) == [f"train cronos 3d_fullres fold 0{end}" for end in ("", " seed 1", " seed 2")]
+    assert [step.commands[0].arguments[-2:] for step in (first, *further)] == [("--seed", seed) for seed in "312"]
+    folders = [Path(folders_of(step)["longflow_results"]) for step in (first, *further)]
+    assert folders == [results_root(), *(request.paths.results / "seeds" / f"seed_{seed}" for seed in (1, 2))]
+    for step, folder in zip((first, *further), folders, strict=True):
+        assert step.fold.folder == folder / NAME / "cronos__longflowPlans__3d_fullres" / "fold_0"
+    assert len({step.fold.folder for step in (first, *further)}) == 3
+    (best,) = [step for step in steps if step.kind == "find_best"]
+    assert best.depends_on == (first.name,)
+
+
+def test_a_further_seed_is_trained_without_another_choice(data):
+    play(study_steps(request_of(), data), request_of(), data)
+    request = request_of(seeds=(0, 1))
+    steps = study_steps(request, data)
+    assert names(unfinished(steps)) == [f"train cronos 3d_fullres fold {fold} seed 1" for fold in (0, 1)]
+    play(steps, request, data)
+    assert unfinished(steps) == []
+
+
+def test_each_seed_begins_with_its_own_pretraining(data):
+    request = request_of(seeds=(0, 1), folds=(0,), pretrained="tfm")
+    steps = {step.name: step for step in study_steps(request, data)}
+    step = steps["train cronos 3d_fullres fold 0 seed 1"]
+    assert step.depends_on == ("train tfm 3d_fullres fold 0 seed 1",)
+    assert folders_of(step) == folders_of(steps["train tfm 3d_fullres fold 0 seed 1"])
+    assert steps["train cronos 3d_fullres fold 0"].depends_on == ("train tfm 3d_fullres fold 0",)
 
 
 def test_pretraining_alone_chooses_and_predicts_nothing(data):

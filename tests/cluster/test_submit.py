@@ -4,53 +4,19 @@ import stat
 
 import pytest
 
-from longflow.cluster import slurm as module
 from longflow.cluster.records import SubmittedJob, read_jobs, write_jobs
 from longflow.cluster.request import read_study_data
 from longflow.cluster.settings import ClusterSettings
-from longflow.cluster.slurm import Queued, SlurmError
+from longflow.cluster.slurm import Queued, SlurmUnreachableError
 from longflow.cluster.steps import study_steps
 from longflow.cluster.study import study_of
 from longflow.cluster.submit import cancel_all, for_cluster, known_jobs, print_scripts, submit_missing
 from longflow.errors import ConfigurationError
 from longflow.paths import DatasetPaths
-from tests.cluster.helpers import NAME, finish, request_of
+from tests.cluster.helpers import NAME, ListedJobs, finish, request_of
 
-PENDING = Queued("PENDING", "Dependency", "1:00", 0, "")
 RUNNING = Queued("RUNNING", "", "1:00", 0, "n1")
 NEVER = Queued("PENDING", "DependencyNeverSatisfied", "1:00", 0, "")
-
-
-class ListedJobs:
-    """A Slurm that takes jobs into its queue and never starts one."""
-
-    def __init__(self, monkeypatch, longest=1001):
-        self.waiting, self.after, self.cancelled, self.refuses = {}, {}, [], ""
-        for name in ("queue", "submit", "cancel", "names_in_queue"):
-            monkeypatch.setattr(module, name, getattr(self, name))
-        monkeypatch.setattr(module, "longest_array", lambda: longest)
-
-    def queue(self):
-        return dict(self.waiting)
-
-    def submit(self, script, after):
-        number = str(100 + len(self.after))
-        if self.refuses and self.refuses in script.name:
-            raise SlurmError("sbatch: error: invalid partition specified: gpuu")
-        self.after[number] = list(after)
-        (array,) = [line for line in script.read_text().splitlines() if "--array=" in line]
-        for index in range(int(array.split("-")[-1].split("%")[0]) + 1):
-            self.waiting[f"{number}_{index}"] = PENDING
-        return number
-
-    def cancel(self, jobs):
-        self.cancelled += jobs
-        self.waiting = {
-            number: job for number, job in self.waiting.items() if not {number, number.split("_")[0]} & set(jobs)
-        }
-
-    def names_in_queue(self):
-        return {"interrupted": "55"}
 
 
 @pytest.fixture
@@ -130,6 +96,18 @@ def test_a_refusal_leaves_nothing_behind_and_names_the_setting(slurm, data):
     with pytest.raises(ConfigurationError, match=r"invalid partition.*\n.*steps\.train\.partition.*it is 'gpuu'"):
         submitted(request, data, settings)
     assert slurm.cancelled == ["100", "101"] and slurm.waiting == {} and read_jobs(request.paths.study.jobs) == []
+
+
+def test_a_scheduler_that_stops_answering_keeps_what_it_has(slurm, data):
+    slurm.silent = "_train_"
+    request = request_of()
+    with pytest.raises(SlurmUnreachableError):
+        submitted(request, data)
+    assert slurm.cancelled == [] and [job.number for job in read_jobs(request.paths.study.jobs)] == ["100", "101", None]
+    slurm.silent = ""
+    jobs, under_way = submitted(request, data)
+    assert [job.resources.kind for job in jobs] == ["train", "find_best", "predict", "evaluate"] and under_way == 2
+    assert list(slurm.after.values())[2:] == [["101_0"], ["102"], ["103"], ["104"]]
 
 
 def test_a_job_whose_submission_was_interrupted_is_found_by_its_name(slurm, data):

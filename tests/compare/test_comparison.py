@@ -6,11 +6,13 @@ import pytest
 
 from longflow.compare.comparison import Budget, reused
 from longflow.compare.variants import Variant
+from longflow.errors import InUseError
 from longflow.files import write_json
 from longflow.inference.selection import select
 from longflow.plans import TrainingPlan, read_plans, write_plans
 from longflow.reading import read_json
 from tests.compare.helpers import CRONOS, LCI, MEAN, NOISY, comparison_of, of, trained
+from tests.conftest import another_process_holds
 
 PLAN = TrainingPlan(epochs=4, iterations_per_epoch=5, learning_rate=1e-3)
 
@@ -61,6 +63,16 @@ def test_a_model_of_the_standard_results_is_reused(dataset):
     model = trained(dataset, dataset.results.parent)
     assert comparison.training(run) is None
     assert comparison.model(run) == model and reused(comparison, [run]) == [run]
+
+
+def test_a_further_seed_of_a_study_is_reused(dataset):
+    trained(dataset, dataset.results.parent)
+    comparison = comparison_of(dataset, CRONOS, seeds=(0, 1))
+    first, second = comparison.runs
+    assert comparison.training(first) is None and comparison.training(second) is not None
+    model = trained(dataset, dataset.of_seed(1), seed=1)
+    assert comparison.training(second) is None and comparison.model(second) == model
+    assert reused(comparison, comparison.runs) == [first, second]
 
 
 @pytest.mark.parametrize(
@@ -115,6 +127,36 @@ def test_a_model_of_older_plans_is_trained_from_scratch(dataset):
     write_plans(plans.model_copy(update={"training": PLAN}), dataset.plans())
     comparison = comparison_of(dataset, CRONOS)
     assert "--overwrite" in comparison.training(run).arguments
+
+
+def test_a_fold_of_older_plans_is_not_reused_once_another_fold_has_newer_ones(dataset):
+    """The folder of a model has one file of plans, that of the fold that began last."""
+    model = trained(dataset, dataset.results.parent)
+    comparison = comparison_of(dataset, CRONOS)
+    run = of(comparison, CRONOS)
+    record = read_json(model.fold(0).run)
+    write_json({**record, "plan_identity": comparison.plans.identity("3d_fullres")}, model.fold(0).run)
+    assert comparison.is_trained(model, run)
+    write_json({**record, "plan_identity": "older"}, model.fold(0).run)
+    assert not comparison.is_trained(model, run)
+    own = trained(dataset, comparison.own_results(run))
+    write_json({**record, "plan_identity": "older"}, own.fold(0).run)
+    own.fold(0).final.unlink()  # begun, and stopped
+    assert "--overwrite" in comparison.training(run).arguments
+
+
+def test_outdated_trainings_are_deleted_and_no_others(dataset):
+    comparison = comparison_of(dataset, CRONOS, NOISY, seeds=(0, 1))
+    cronos, noisy = of(comparison, CRONOS), of(comparison, NOISY)
+    kept = trained(dataset, comparison.own_results(cronos)).fold(0)
+    other = trained(dataset, comparison.own_results(noisy), options={"noise": 0.1}, device="cuda").fold(0)
+    begun = trained(dataset, comparison.own_results(of(comparison, CRONOS, seed=1)), seed=1).fold(0)
+    begun.final.unlink()
+    with another_process_holds(other.lock), pytest.raises(InUseError, match=r"Fold 0 of cronos__.* is being trained"):
+        comparison_of(dataset, NOISY).delete_outdated()
+    assert comparison.delete_outdated() == ["noisy, fold 0, seed 0"]
+    assert kept.final.is_file() and not other.folder.exists() and begun.run.is_file()
+    assert comparison.delete_outdated() == [] and "--overwrite" not in comparison.training(noisy).arguments
 
 
 def test_workers_are_passed_on(dataset):

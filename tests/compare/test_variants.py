@@ -47,6 +47,14 @@ def test_methods_with_their_defaults_each_once():
     assert variants_of_methods(["tfm", "lci", "tfm"]) == [Variant("tfm", "tfm"), Variant("lci", "lci")]
 
 
+def test_a_default_network_is_not_part_of_the_name_of_a_model():
+    """``longflow_train`` names the folder so."""
+    default, other = method_class("tfm").networks[:2]
+    found = variants_of_methods([f"tfm-{default}", f"tfm-{other}"])
+    assert [variant.name for variant in found] == [f"tfm-{default}", f"tfm-{other}"]
+    assert [variant.training for variant in found] == ["tfm", f"tfm-{other}"]
+
+
 def test_masking_hides_the_first_or_the_last_scans_of_one_trained_model():
     found = of_study("masking")
     assert [variant.hidden for variant in found] == [None, *(f"{e}:{k}" for e in ("first", "last") for k in (1, 2, 3))]

@@ -103,16 +103,23 @@ class ClusterSettings(StepSettings):
     steps: dict[StepKind, StepSettings] = Field(default={}, description="settings by kind of step")
 
     def of(self, kind: StepKind) -> StepSettings:
-        """Return the settings of a kind of step."""
-        common = self.model_dump(exclude={"comments", "steps"}, exclude_none=True)
-        own = self.steps.get(kind, StepSettings()).model_dump(exclude_none=True)
-        return StepSettings(**{**common, **own})
+        """Return the settings of a kind of step. A measurement has those of a training, apart from its time."""
+        chosen = self.model_dump(exclude={"comments", "steps"}, exclude_none=True)
+        if kind == "measure":
+            chosen |= self._of_steps("train") | {"time": self.time}
+        return StepSettings(**{**chosen, **self._of_steps(kind)})
+
+    def _of_steps(self, kind: StepKind) -> dict[str, Any]:
+        """Return what stands under ``steps`` for a kind of step."""
+        return self.steps.get(kind, StepSettings()).model_dump(exclude_none=True)
 
     def place_of(self, kind: StepKind, key: str) -> str:
         """Return where a setting of a step stands in the file, or has to be written."""
-        own = self.steps.get(kind)
-        stands_below = own is not None and getattr(own, key) is not None
-        return f"steps.{kind}.{key}" if stands_below or getattr(self, key) is None else key
+        also: tuple[StepKind, ...] = ("train",) if kind == "measure" and key != "time" else ()
+        for place in (kind, *also):
+            if key in self._of_steps(place):
+                return f"steps.{place}.{key}"
+        return f"steps.{kind}.{key}" if getattr(self, key) is None else key
 
 
 def read_settings(path: Path | None) -> ClusterSettings:
@@ -140,7 +147,7 @@ def write_defaults(path: Path) -> None:
     content: dict[str, Any] = {
         "comments": {
             **{name: field.description for name, field in keys.items()},
-            "steps": "settings of a kind of step (prepare, preprocess, train, find_best, predict, evaluate) that "
+            "steps": "settings of a kind of step (prepare, preprocess, measure, train, find_best, predict, evaluate) that "
             'override those above, as {"train": {"partition": "gpu", "time": "24h"}}',
         },
         **dict.fromkeys(keys),

@@ -3,8 +3,8 @@
     python -m benchmarks.container [--python python3.12] [--folder FOLDER] [--keep]
 
 For root on Linux, with network. The instructions of the first stage of the Containerfile are followed one by one, in a
-folder in place of the image's root: an empty environment, the two lock files with their hashes, longflow itself. Then an
-unprivileged user lists the commands, forecasts, and trains two steps, while the packages, HOME and /dev/shm are
+folder in place of the image's root: an empty environment, the two lock files with their hashes, longflow itself. Then
+an unprivileged user lists the commands, forecasts, and trains two steps, while the packages, HOME and /dev/shm are
 read-only and nothing but a folder of data can be written to (tests/test_container.py has the same for the packages of
 the tests). The environment takes about 7 GB.
 """

@@ -207,7 +207,7 @@ def confined(
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     if result.returncode == 99:
         pytest.skip(f"this machine does not allow mounts: {result.stderr.strip()}")

@@ -57,8 +57,8 @@ def parser() -> command.Parser:
     result.add_argument(
         "--measure",
         action="store_true",
-        help="measure some steps and some items of a validation, and train nothing: longflow_run then proposes the time "
-        "and memory of its jobs",
+        help="measure some steps and some items of a validation, and train nothing: longflow_run then proposes the "
+        "time and memory of its jobs",
     )
     result.add_argument(
         "--overwrite", action="store_true", help="train from scratch, even if the fold is finished or begun"

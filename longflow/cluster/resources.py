@@ -156,10 +156,11 @@ def _costs(step: Step) -> list[dict]:
 
 def _measured(step: Step, study: Study, processes: int) -> MeasuredTraining | None:
     """Return the measurement of a training with as many processes; None: there is none of the present plan."""
-    plans = study.plans
-    if step.fold is None or step.model is None or plans is None or step.model[1] not in plans.configurations:
+    if step.fold is None:
         return None
-    return read_measured(ModelPaths(step.fold.folder.parent), processes, plans.identity(step.model[1]))
+    model = ModelPaths(step.fold.folder.parent)
+    plans = study.plans if model.measured(processes).is_file() else None
+    return read_measured(model, processes, plans) if plans else None
 
 
 def _expected_seconds(step: Step, study: Study, measured: MeasuredTraining | None) -> tuple[float | None, str]:

@@ -147,8 +147,8 @@ def write_defaults(path: Path) -> None:
     content: dict[str, Any] = {
         "comments": {
             **{name: field.description for name, field in keys.items()},
-            "steps": "settings of a kind of step (prepare, preprocess, measure, train, find_best, predict, evaluate) that "
-            'override those above, as {"train": {"partition": "gpu", "time": "24h"}}',
+            "steps": "settings of a kind of step (prepare, preprocess, measure, train, find_best, predict, evaluate) "
+            'that override those above, as {"train": {"partition": "gpu", "time": "24h"}}',
         },
         **dict.fromkeys(keys),
         "steps": {"train": {}, "predict": {}},

@@ -226,7 +226,7 @@ def _is_measured(request: StudyRequest, method: str, configuration: str) -> bool
     if not plans.is_file():
         return False
     model = request.paths.model(method, request.plans_name, configuration)
-    return read_measured(model, request.measures, read_plans(plans).identity(configuration)) is not None
+    return read_measured(model, request.measures, read_plans(plans)) is not None
 
 
 def _name(method: str, configuration: str, fold: int) -> str:

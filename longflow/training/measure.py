@@ -58,6 +58,7 @@ def measure_training(job: FoldJob) -> MeasuredTraining:
     validation = processes.agree(probed(run, run.validation.score).expected)
     found = MeasuredTraining(
         plan_identity=job.plan_identity,
+        batch_size=job.plan.batch_size,
         processes=processes.count,
         device=torch.cuda.get_device_name(processes.device)
         if processes.device.type == "cuda"

@@ -1,6 +1,5 @@
 """The record of a measured training; nothing here imports torch, so that a cluster's jobs are proposed at once."""
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +17,7 @@ class MeasuredTraining(BaseModel):
     """What a training costs, as ``longflow_train --measure`` found it.
 
     :param plan_identity: of the plan that was measured; another plan costs something else.
+    :param batch_size: of the plan, for each process.
     :param processes: number of processes.
     :param device: name of the GPU, or "cpu".
     :param steps: number of steps that were measured.
@@ -31,6 +31,7 @@ class MeasuredTraining(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     plan_identity: str
+    batch_size: Annotated[int, Field(ge=1)]
     processes: Annotated[int, Field(ge=1)]
     device: str
     steps: Annotated[int, Field(ge=1)]
@@ -55,16 +56,17 @@ def write_measured(found: MeasuredTraining, model: ModelPaths) -> None:
     write_json(found.model_dump(mode="json"), model.measured(found.processes))
 
 
-def read_measured(model: ModelPaths, processes: int, plan_identity: str) -> MeasuredTraining | None:
+def read_measured(model: ModelPaths, processes: int, plans: Plans) -> MeasuredTraining | None:
     """Read the record of a model.
 
     :param processes: number of processes of the training.
-    :param plan_identity: of the present plan.
+    :param plans: the present ones.
     :returns: the record; None where this plan was not measured with so many processes.
     :raises LongflowError: the file is no such record.
     """
     path = model.measured(processes)
-    if not path.is_file():
+    if not path.is_file() or model.configuration not in plans.configurations:
         return None
     found = validated(MeasuredTraining, read_json(path), path)
-    return found if found.plan_identity == plan_identity else None
+    present = plans.identity(model.configuration), plans.configuration(model.configuration).batch_size
+    return found if (found.plan_identity, found.batch_size) == present else None

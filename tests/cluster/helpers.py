@@ -17,6 +17,7 @@ NAME = "Dataset900_Phantom"
 PLANS = read_plans(Path(__file__).parents[2] / "plans" / "phantom_tiny.json")
 MEASURED = MeasuredTraining(
     plan_identity=PLANS.identity("3d_fullres"),
+    batch_size=PLANS.configuration("3d_fullres").batch_size,
     processes=1,
     device="cpu",
     steps=10,

@@ -140,6 +140,7 @@ def test_a_job_whose_node_dies_continues_on_the_other_one(home, slurm):
     play(home, FOLD.format(0), "wait")
     submit()
     number = wait_until(lambda: running(FOLD.format(0)))
+    wait_until(lambda: states()[FOLD.format(1)] == "done")
     node = commands.queue()[number].node
     slurm.kill_node(node)
     try:

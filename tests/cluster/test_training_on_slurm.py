@@ -20,6 +20,7 @@ from longflow.files import write_json
 from longflow.methods.batches import Batch
 from longflow.methods.weights import read_checkpoint
 from longflow.paths import cluster_settings
+from longflow.plans import read_plans, write_plans
 from longflow.reading import read_json
 from longflow.training import loop
 from longflow.training import run as run_of_training
@@ -111,7 +112,22 @@ def train_with_both_batches(job, monkeypatch):
 
 def forecast(dataset, output, *before):
     """Forecast the test scans by the trained network, whatever ``longflow_find_best`` chose."""
-    command = ("-d", "1", "-i", dataset.raw / "imagesTs", "-o", output, "-m", "cronos", "-c", "3d_fullres", "-f", "0", "--device", "cpu")
+    command = (
+        "-d",
+        "1",
+        "-i",
+        dataset.raw / "imagesTs",
+        "-o",
+        output,
+        "-m",
+        "cronos",
+        "-c",
+        "3d_fullres",
+        "-f",
+        "0",
+        "--device",
+        "cpu",
+    )
     words = [*before, sys.executable, "-m", "longflow.cli.predict", *map(str, command)]
     answer = subprocess.run(words, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
@@ -166,6 +182,9 @@ def test_a_training_longer_than_its_time_limit_is_warned_by_slurm_and_ends_as_an
     python.chmod(0o755)
     train = {"gpus": 0, "time": "2m", "setup": [f'export PATH="{python.parent}:$PATH"']}
     write_json({**read_json(cluster_settings()), "steps": {"train": train}}, cluster_settings())
+    plans = read_plans(study.plans())
+    plans.training.iterations_per_epoch = 75
+    write_plans(plans, study.plans())
     submit("--iterations", "150")
     number = wait_until(
         lambda: next((number for number, job in commands.queue().items() if job.state == "RUNNING"), "")

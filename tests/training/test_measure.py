@@ -30,7 +30,7 @@ def test_a_measurement_leaves_the_fold_as_it_is(dataset, caplog):
     after = contents(dataset.results)
     assert {path for path in after if path not in before} == {model.measured(1)}
     assert all(after[path] == content for path, content in before.items())
-    assert read_measured(model, 1, plans.identity("3d_fullres")) == found
+    assert read_measured(model, 1, plans) == found
     assert found.steps == 2 and found.device == "cpu" and found.main_memory >= 0.5 * found.peak_memory > 0
     assert found.seconds_per_step > 0 < found.seconds_per_validation and 0 <= found.data_wait_share <= 1
     assert "A training of 1000 steps takes about" in caplog.text

@@ -5,7 +5,7 @@
     python -m benchmarks.cluster thousand          # time to submit 1,000 jobs, and of longflow_status
     python -m benchmarks.cluster overhead          # of longflow_run on this machine over typing the commands
 
-For root, on Debian, with the packages of ``tests/cluster/slurm/one_node.py``, which is started and stopped here. The
+For root, on Debian, with the packages of ``tests/cluster/slurm/two_nodes.py``, which is started and stopped here. The
 cohort is a tiny phantom, nodes are pretended.
 
 A disturbance is drawn from: scancel, kill -9 of the command, kill -9 of a worker or rank below it, scontrol requeue,
@@ -35,7 +35,7 @@ import psutil
 from longflow.cluster import slurm as commands
 from longflow.demo.cohort import DATASET_NAME, write_cohort
 from longflow.files import file_digest, write_json
-from tests.cluster.slurm import one_node
+from tests.cluster.slurm import two_nodes
 
 NUMBER = DATASET_NAME[7:10]
 #: a fold is compared by these; times stand in the others
@@ -229,8 +229,8 @@ DISTURBANCES: dict[str, Callable[[random.Random], bool]] = {
     "requeue": _job("scontrol", "requeue"),
     "kill -9 of the command": kill_command,
     "kill -9 of a worker": kill_worker,
-    "drain and resume": always(one_node.drain_and_resume),
-    "slurmctld restarted": always(one_node.restart_controller),
+    "drain and resume": always(two_nodes.drain_and_resume),
+    "slurmctld restarted": always(two_nodes.restart_controller),
 }
 
 
@@ -293,7 +293,7 @@ def main() -> None:
         if options.what == "overhead":
             overhead(work, options)
             return
-        with one_node.running() as variables:
+        with two_nodes.running() as variables:
             os.environ.update(variables)
             globals()[options.what](work, options)
     finally:

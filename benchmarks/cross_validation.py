@@ -19,7 +19,7 @@ from importlib import import_module
 
 #: part, module and function; a function that is called within another part counts there alone
 PARTS = (
-    ("training steps", "longflow.training.loop", "_train_step"),
+    ("training steps", "longflow.training.loop", "train_step"),
     ("waiting for data", "longflow.training.loop", "next"),  # the loop gets a measured one of its own
     ("validations", "longflow.training.loop", "validate"),
     ("out-of-fold predictions", "longflow.training.loop", "predict_out_of_fold"),

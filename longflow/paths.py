@@ -305,6 +305,10 @@ class ModelPaths:
     def dataset_json(self) -> Path:
         return self.folder / "dataset.json"
 
+    def measured(self, processes: int) -> Path:
+        """Return the record of a measured training. :param processes: that trained together."""
+        return self.folder / f"measured_{processes}.json"
+
     def fold(self, fold: int) -> "FoldPaths":
         return FoldPaths(self.folder / f"fold_{fold}")
 

@@ -161,10 +161,20 @@ os.execv(sys.executable, [sys.executable, *sys.argv[end + 1:]])
 """
 
 
-def confined(folder: Path, command: str, *arguments: object, **variables: str) -> subprocess.CompletedProcess:
+def confined(
+    folder: Path,
+    command: str,
+    *arguments: object,
+    python: Path = Path(sys.executable),
+    read_only: tuple = (sys.base_prefix, sys.prefix, ROOT),
+    **variables: str,
+) -> subprocess.CompletedProcess:
     """Run a command as an unprivileged user with read-only package folders, HOME and /dev/shm; only ``folder`` is open.
 
     It needs root, to give that up; the test is skipped without.
+
+    :param python: that has longflow and its packages, or finds longflow in the last of the read-only folders.
+    :param read_only: folders of Python, of the packages, and of longflow.
     """
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("needs root on Linux, to run as another user with read-only folders")
@@ -176,18 +186,18 @@ def confined(folder: Path, command: str, *arguments: object, **variables: str) -
     environment = {name: value for name, value in os.environ.items() if name not in OWN_VARIABLES}
     for name in [one for one in environment if one.startswith(("XDG_", "MPL", "TORCH", "TRITON", "CUDA_CACHE"))]:
         del environment[name]
-    environment |= {"HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **variables}
+    environment |= {"HOME": str(home), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **variables}
+    environment["PYTHONPATH"] = str(read_only[-1])
     environment.pop("TMPDIR", None)
-    read_only = [sys.base_prefix, sys.prefix, str(ROOT), str(home)]
     result = subprocess.run(
         [
-            sys.executable,
+            str(python),
             "-c",
             CONFINED,
             str(empty),
             str(NOBODY),
             str(folder),
-            *read_only,
+            *map(str, (*read_only, home)),
             "--",
             "-c",
             code,
@@ -197,7 +207,7 @@ def confined(folder: Path, command: str, *arguments: object, **variables: str) -
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1200,
     )
     if result.returncode == 99:
         pytest.skip(f"this machine does not allow mounts: {result.stderr.strip()}")

@@ -85,6 +85,7 @@ TESTS_OF_SEVERAL = {
     "tests/cli/test_killed.py",
     "tests/cli/test_hostile.py",
     "tests/cluster/test_on_slurm.py",
+    "tests/cluster/test_training_on_slurm.py",
     "tests/methods/test_outside_method.py",
     "tests/methods/test_outside_network.py",
     "tests/methods/test_waiting.py",

@@ -30,6 +30,7 @@ longflow_run --write_cluster cluster.json                         # the settings
 longflow_run -d 101 -m cronos tfm --cluster slurm                 # submit everything to Slurm, and return
 longflow_run -d 101 -m cronos tfm --cluster slurm --print         # write the batch scripts, submit nothing
 longflow_run -d 101 -m cronos --gpus 4 --nodes 2 --cluster slurm  # each fold on 8 GPUs
+longflow_run -d 101 -m cronos --cluster slurm --measure           # measure trainings, so that their jobs ask for it
 longflow_run -d 101 --cancel                                      # cancel its jobs; what is done stays
 longflow_status -d 101 --watch
 """
@@ -80,6 +81,12 @@ def _add_training(result: command.Parser) -> None:
         "--pretrained",
         metavar="METHOD",
         help="train this method first; the others begin with its weights, fold by fold",
+    )
+    result.add_argument(
+        "--measure",
+        action="store_true",
+        help="prepare the data, measure some steps of each method, and train nothing; the next longflow_run proposes "
+        "time and memory of its jobs from it",
     )
     flags.add_device(result)
     flags.add_processes(result)
@@ -137,6 +144,7 @@ def request_of(options: argparse.Namespace, paths: DatasetPaths) -> "StudyReques
         pretrained=options.pretrained,
         device=options.device,
         processes=options.processes,
+        measures=int(options.measure),
     )
 
 

@@ -59,6 +59,12 @@ def parser() -> command.Parser:
         help="compile the training step, which takes a minute or more at the start (default: on a CUDA GPU)",
     )
     result.add_argument(
+        "--measure",
+        action="store_true",
+        help="measure some steps and some items of a validation, and train nothing: longflow_run then proposes the "
+        "time and memory of its jobs",
+    )
+    result.add_argument(
         "--overwrite", action="store_true", help="train from scratch, even if the fold is finished or begun"
     )
     return result
@@ -133,8 +139,14 @@ def work(options: argparse.Namespace) -> None:
         scratch=options.scratch,
     )
     job = replace(job, method=method, settings=settings)
-    for fold in folds_of(options.fold, job):
-        _train(job.with_fold(fold), options.overwrite)
+    folds = folds_of(options.fold, job)
+    if options.measure:
+        from longflow.training.measure import measure_training
+
+        measure_training(job.with_fold(folds[0]))
+    else:
+        for fold in folds:
+            _train(job.with_fold(fold), options.overwrite)
     leave_group()
 
 

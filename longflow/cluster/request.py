@@ -48,6 +48,9 @@ class StudyRequest(BaseModel):
     pretrained: str | None = Field(default=None, description="method whose folds the others begin with")
     device: str | None = None
     processes: int | None = Field(default=None, description="of commands that work subject by subject")
+    measures: int = Field(
+        default=0, ge=0, description="processes of a training, where trainings are measured only; 0: all is done"
+    )
     predicts: bool = Field(default=True, description="whether a method predicts, and is not pretraining alone")
 
     @property

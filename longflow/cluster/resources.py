@@ -1,4 +1,4 @@
-"""What a step asks a cluster for: settings of the user, and for the rest proposals from plans and finished folds."""
+"""What a step asks a cluster for: settings of the user, and for the rest proposals from plans and measurements."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,6 +9,7 @@ from longflow.cluster.study import Study
 from longflow.errors import ConfigurationError
 from longflow.paths import ModelPaths
 from longflow.reading import read_json
+from longflow.training.measured import MeasuredTraining, read_measured
 
 #: what is added to a measured time, and to the measured or estimated memory, so that chance does not end a job
 MARGIN_OF_TIME, MARGIN_OF_MEMORY = 1.3, 1.3
@@ -18,6 +19,7 @@ START_AND_END = 900
 CORES: dict[StepKind, int] = {
     "prepare": 4,
     "preprocess": 8,
+    "measure": 8,
     "train": 8,
     "find_best": 4,
     "predict": 4,
@@ -27,6 +29,7 @@ CORES: dict[StepKind, int] = {
 HOURS: dict[StepKind, int] = {
     "prepare": 4,
     "preprocess": 12,
+    "measure": 1,
     "train": 24,
     "find_best": 4,
     "predict": 12,
@@ -34,8 +37,8 @@ HOURS: dict[StepKind, int] = {
     "compare": 12,
 }
 #: kinds of steps that use a GPU, and those whose work several processes share, one for each GPU
-ON_GPU: tuple[StepKind, ...] = ("train", "predict", "compare")
-SHARED: tuple[StepKind, ...] = ("train", "predict")
+ON_GPU: tuple[StepKind, ...] = ("measure", "train", "predict", "compare")
+SHARED: tuple[StepKind, ...] = ("measure", "train", "predict")
 #: GB of a process with torch, and of each worker process with its subject
 PROCESS_MEMORY, WORKER_MEMORY = 6.0, 3.0
 GB = 1e9
@@ -85,7 +88,9 @@ def resources_of(step: Step, study: Study, settings: ClusterSettings) -> Resourc
     own = settings.of(step.kind)
     gpus = own.gpus if own.gpus is not None else int(step.kind in ON_GPU)
     cores = own.cpus or CORES[step.kind]
-    expected = _expected_seconds(step, study) if step.kind == "train" else None
+    nodes = (own.nodes or 1) if step.kind in SHARED else 1
+    measured = _measured(step, study, nodes * max(1, gpus))
+    expected, source = _expected_seconds(step, study, measured)
     lead = _lead(step)
     if own.time:
         seconds = seconds_of(own.time)
@@ -102,13 +107,13 @@ def resources_of(step: Step, study: Study, settings: ClusterSettings) -> Resourc
     restarts = UNKNOWN_RESTARTS
     if expected:
         restarts = math.ceil(expected / (seconds - lead)) - 1 + SPARE_RESTARTS
-    memory, why_memory = _memory(step, study, gpus, cores)
-    why_time = f"{expected / 3600:.1f} h expected" if expected else "time not measured yet"
+    memory, why_memory = _memory(step, study, gpus, cores, measured)
+    why_time = f"{expected / 3600:.1f} h expected from {source}" if expected else "time not measured yet"
     proposed = [why for why, given in ((why_time, own.time), (why_memory, own.memory)) if not given]
     return Resources(
         kind=step.kind,
         settings=own,
-        nodes=(own.nodes or 1) if step.kind in SHARED else 1,
+        nodes=nodes,
         gpus=gpus,
         cores=cores,
         memory=own.memory or memory,
@@ -119,16 +124,21 @@ def resources_of(step: Step, study: Study, settings: ClusterSettings) -> Resourc
     )
 
 
-def _memory(step: Step, study: Study, gpus: int, cores: int) -> tuple[float, str]:
+def _memory(step: Step, study: Study, gpus: int, cores: int, measured: MeasuredTraining | None) -> tuple[float, str]:
     """Propose the main memory of a node in GB, and say from what."""
     workers = cores * WORKER_MEMORY
-    if step.kind != "train" or gpus:
+    # folds that were trained with a GPU say nothing of the main memory
+    costs = [] if gpus else _costs(step)
+    peaks = [cost["peak_memory"] / GB for cost in costs if cost.get("peak_memory")]
+    if measured and measured.main_memory:
+        peaks.append(measured.main_memory / GB)
+    if peaks:
+        held = max(1, gpus) * math.ceil(MARGIN_OF_MEMORY * max(peaks) + 1)
+        return held, f"{max(peaks):.1f} GB of a process measured x {MARGIN_OF_MEMORY:g} + 1"
+    if gpus or step.model is None:
         held = max(1, gpus) * (PROCESS_MEMORY + workers)
         return held, f"{PROCESS_MEMORY:g} GB for a process and {WORKER_MEMORY:g} GB for each core"
-    peaks = [cost["peak_memory"] / GB for cost in _costs(step) if cost.get("peak_memory")]
-    if peaks:
-        return math.ceil(MARGIN_OF_MEMORY * max(peaks) + 1), f"{max(peaks):.1f} GB measured x {MARGIN_OF_MEMORY:g} + 1"
-    plans, (method, configuration) = study.plans, step.model or ("", "")
+    plans, (method, configuration) = study.plans, step.model
     if plans is None or configuration not in plans.configurations:
         return (
             PROCESS_MEMORY + workers,
@@ -147,17 +157,30 @@ def _costs(step: Step) -> list[dict]:
     return [cost for path in records if path.is_file() and (cost := read_json(path, dict).get("cost"))]
 
 
-def _expected_seconds(step: Step, study: Study) -> float | None:
-    """Expect the seconds of a training, with the margin; None: nothing is known.
-
-    A time budget is the time. Else finished folds of the same model say how long an iteration takes.
-    """
-    if study.max_time:
-        return 1.1 * study.max_time + START_AND_END
-    rates = [cost["seconds"] / cost["iterations"] for cost in _costs(step) if cost.get("iterations")]
-    if not rates or study.iterations is None:
+def _measured(step: Step, study: Study, processes: int) -> MeasuredTraining | None:
+    """Return the measurement of a training with as many processes; None: there is none of the present plan."""
+    if step.fold is None:
         return None
-    return MARGIN_OF_TIME * max(rates) * study.iterations + START_AND_END
+    model = ModelPaths(step.fold.folder.parent)
+    plans = study.plans if model.measured(processes).is_file() else None
+    return read_measured(model, processes, plans) if plans else None
+
+
+def _expected_seconds(step: Step, study: Study, measured: MeasuredTraining | None) -> tuple[float | None, str]:
+    """Expect the seconds of a training, with the margin, and say from what; None: nothing is known.
+
+    A time budget is the time. Else finished folds of the same model say how long a step takes, or a measurement.
+    """
+    if step.kind != "train":
+        return None, ""
+    if study.max_time:
+        return 1.1 * study.max_time + START_AND_END, "--max_time"
+    rates = [cost["seconds"] / cost["iterations"] for cost in _costs(step) if cost.get("iterations")]
+    if rates and study.iterations is not None:
+        return MARGIN_OF_TIME * max(rates) * study.iterations + START_AND_END, "finished folds"
+    if measured and study.iterations is not None and study.plans:
+        return MARGIN_OF_TIME * measured.seconds_of(study.iterations, study.plans) + START_AND_END, "measured steps"
+    return None, ""
 
 
 def _lead(step: Step) -> int:

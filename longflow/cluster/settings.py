@@ -14,7 +14,7 @@ from longflow.plans import validated
 from longflow.reading import read_json
 
 #: kinds of steps that have the settings of another kind, where they have none of their own
-LIKE: dict[StepKind, StepKind] = {"compare": "predict"}
+LIKE: dict[StepKind, StepKind] = {"measure": "train", "compare": "predict"}
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -108,15 +108,21 @@ class ClusterSettings(StepSettings):
         """Return the settings of a kind of step."""
         values = self.model_dump(exclude={"comments", "steps"}, exclude_none=True)
         for one in reversed(_read_for(kind)):
-            values |= self.steps.get(one, StepSettings()).model_dump(exclude_none=True)
+            values |= self._of_steps(one, kind)
         return StepSettings(**values)
 
     def place_of(self, kind: StepKind, key: str) -> str:
         """Return where a setting of a step stands in the file, or has to be written."""
-        below = [one for one in _read_for(kind) if getattr(self.steps.get(one, StepSettings()), key) is not None]
+        below = [one for one in _read_for(kind) if key in self._of_steps(one, kind)]
         if not below and getattr(self, key) is not None:
             return key
         return f"steps.{(below or [kind])[0]}.{key}"
+
+    def _of_steps(self, place: StepKind, kind: StepKind) -> dict[str, Any]:
+        """Return what stands under ``steps`` at a place and counts for a kind of step."""
+        found = self.steps.get(place, StepSettings()).model_dump(exclude_none=True)
+        # a measurement takes minutes, whatever a training may take
+        return {key: value for key, value in found.items() if kind != "measure" or place == kind or key != "time"}
 
 
 def _read_for(kind: StepKind) -> list[StepKind]:
@@ -150,7 +156,8 @@ def write_defaults(path: Path) -> None:
         "comments": {
             **{name: field.description for name, field in keys.items()},
             "steps": f"settings of a kind of step ({', '.join(KINDS)}) that override those above, as "
-            '{"train": {"partition": "gpu", "time": "24h"}}; compare has those of predict where it has none of its own',
+            '{"train": {"partition": "gpu", "time": "24h"}}; compare has those of predict where it has none of its '
+            "own, measure those of train apart from its time",
         },
         **dict.fromkeys(keys),
         "steps": {"train": {}, "predict": {}},

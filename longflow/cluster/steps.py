@@ -18,9 +18,10 @@ from longflow.errors import ConfigurationError
 from longflow.paths import METRICS_JSON, RESERVED_NAMES, DatasetPaths, FoldPaths, folders_with_results, results_root
 from longflow.plans import Plans, read_plans
 from longflow.reading import read_json
+from longflow.training.measured import read_measured
 
 #: kinds of steps, in order; the settings of a cluster name them
-StepKind = Literal["prepare", "preprocess", "train", "find_best", "predict", "evaluate", "compare"]
+StepKind = Literal["prepare", "preprocess", "measure", "train", "find_best", "predict", "evaluate", "compare"]
 KINDS: tuple[StepKind, ...] = get_args(StepKind)
 
 
@@ -60,6 +61,8 @@ def study_steps(request: StudyRequest, data: StudyData, parts: int = 1) -> list[
     prepare = _prepare(request)
     preprocess = [_preprocess(request, data, part, parts) for part in range(1, parts + 1)]
     names = tuple(step.name for step in preprocess)
+    if request.measures:
+        return [prepare, *preprocess, *_measurements(request, names)]
     pretrain = []
     if request.pretrained:
         pretrain = _trainings(request, (request.pretrained,), names, request.pretrained not in request.methods)
@@ -183,8 +186,7 @@ def _trainings(
         further = "" if results is None else f" seed {seed}"
         begins = () if request.pretrained in (None, method) else ("--pretrained", request.pretrained)
         depends_on = (f"train {request.pretrained} {configuration} fold {fold}{further}",) if begins else before
-        flags = ("-m", method, "-p", request.plans_name, "--seed", seed, *request.training, *begins)
-        command = _typed("train", request.dataset, configuration, fold, *flags, *_device(request))
+        command = _train(request, seed, method, configuration, fold, *begins)
         paths = request.paths.model(method, request.plans_name, configuration, results).fold(fold)
         steps.append(
             Step(
@@ -200,6 +202,37 @@ def _trainings(
             )
         )
     return steps
+
+
+def _train(request: StudyRequest, seed: int, method: str, configuration: str, fold: int, *further: str) -> Command:
+    """Return the command of a training."""
+    flags = ("-m", method, "-p", request.plans_name, "--seed", seed, *request.training, *further)
+    return _typed("train", request.dataset, configuration, fold, *flags, *_device(request))
+
+
+def _measurements(request: StudyRequest, before: tuple[str, ...]) -> list[Step]:
+    """List the measurements: one of each method and configuration, on the first fold."""
+    methods = dict.fromkeys([*((request.pretrained,) if request.pretrained else ()), *request.methods])
+    return [
+        Step(
+            name=f"measure {method} {configuration}",
+            kind="measure",
+            commands=(_train(request, request.seeds[0], method, configuration, request.folds[0], "--measure"),),
+            depends_on=before,
+            done=partial(_is_measured, request, method, configuration),
+            model=(method, configuration),
+        )
+        for method, configuration in product(methods, request.configurations)
+    ]
+
+
+def _is_measured(request: StudyRequest, method: str, configuration: str) -> bool:
+    """Return whether a training with the present plan was measured with as many processes."""
+    plans = request.paths.plans(request.plans_name)
+    if not plans.is_file():
+        return False
+    model = request.paths.model(method, request.plans_name, configuration)
+    return read_measured(model, request.measures, read_plans(plans)) is not None
 
 
 def _is_trained(paths: FoldPaths, seed: int, begins: tuple[str, ...]) -> bool:

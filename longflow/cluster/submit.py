@@ -35,9 +35,13 @@ class Missing:
 
 
 def for_cluster(request: StudyRequest, settings: ClusterSettings) -> StudyRequest:
-    """Plan for the GPUs that will train: the node that plans has none, and would choose the smallest networks."""
+    """Measure and plan for the GPUs that will train: the node that plans has none, and would choose small networks."""
+    train = settings.of("train")
+    if request.measures:
+        processes = (train.nodes or 1) * (1 if train.gpus is None else max(1, train.gpus))
+        request = request.model_copy(update={"measures": processes})
     decided = "--preset" in request.planning or is_file_of_plans(request.plans)
-    if decided or settings.of("train").gpus == 0 or request.paths.plans(request.plans_name).is_file():
+    if decided or train.gpus == 0 or request.paths.plans(request.plans_name).is_file():
         return request
     return request.model_copy(update={"planning": (*request.planning, "--preset", "M")})
 

@@ -16,7 +16,7 @@ from longflow.errors import ConfigurationError
 from longflow.files import exclusive_lock
 from longflow.job import FoldJob
 from longflow.methods.batches import Batch
-from longflow.methods.method import Recipe
+from longflow.methods.method import Method, Recipe
 from longflow.methods.registry import method_class_for, samples_of, validation_class_of
 from longflow.methods.weights import load_weights, read_checkpoint, write_checkpoint
 from longflow.networks.precision import autocast
@@ -64,11 +64,7 @@ def train_fold(
     :raises InUseError: another process trains this fold.
     :raises Stopped: after a signal (:mod:`longflow.stop`), once the state is saved.
     """
-    kind = method_class_for(job.method, job.plans)
-    if not kind.trains:
-        raise ConfigurationError(
-            f"The method '{job.method}' has nothing to train; longflow_evaluate compares it with others."
-        )
+    kind = trained_kind(job)
 
     # data
     training, validating = cohorts_of_fold(job)
@@ -96,6 +92,21 @@ def train_fold(
         run.on_activity = on_activity
         _train(run, samples, on_progress, after_epoch)
     return job.paths
+
+
+def trained_kind(job: FoldJob) -> type[Method]:
+    """Return the class of the method of a fold.
+
+    :param job: the fold.
+    :returns: the class.
+    :raises ConfigurationError: the method has nothing to train.
+    """
+    kind = method_class_for(job.method, job.plans)
+    if not kind.trains:
+        raise ConfigurationError(
+            f"The method '{job.method}' has nothing to train; longflow_evaluate compares it with others."
+        )
+    return kind
 
 
 def _begin(job: FoldJob, processes: Processes, validation: Validation, start: Start, overwrite: bool) -> Run:
@@ -176,8 +187,8 @@ def _loop(run: Run, samples: Dataset, log: Logbook | None, on_progress: OnProgre
             begun = clock.now()
             batch = next(batches)
             fetched = clock.now()
-            _begin_due_stage(run, batch)
-            losses = _train_step(run, batch)
+            begin_due_stage(run, batch)
+            losses = train_step(run, batch)
             waited, worked = waited + fetched - begun, worked + clock.now() - begun
             state.iteration += 1
             state.batches += processes.count
@@ -223,10 +234,13 @@ def _stop_if_told(run: Run) -> None:
         raise Stopped
 
 
-def _begin_due_stage(run: Run, batch: Batch) -> None:
+def begin_due_stage(run: Run, batch: Batch) -> None:
     """Begin the method's next stage where it is due: from the averaged weights, everything else from scratch.
 
     The best weights so far were the best of another stage.
+
+    :param run: changed in place.
+    :param batch: of the next step.
     """
     state, method = run.state, run.method
     if state.stage + 1 == len(method.stages) or run.progress < method.stages[state.stage + 1]:
@@ -244,10 +258,14 @@ def _begin_due_stage(run: Run, batch: Batch) -> None:
     logger.info("Stage %d of %d begins after iteration %d.", state.stage + 1, len(method.stages), state.iteration)
 
 
-def _train_step(run: Run, batch: Batch) -> dict[str, Tensor]:
+def train_step(run: Run, batch: Batch) -> dict[str, Tensor]:
     """Update once; return the loss and its terms, which a GPU may still have to compute.
 
     Randomness depends on the seed and the number of the batch alone.
+
+    :param run: changed in place.
+    :param batch: to learn from.
+    :returns: scalars by name.
     """
     torch.manual_seed(run.job.settings.seed * 1_000_003 + run.state.batches + run.processes.index)
     run.state.learning_rate = run.learning_rate * schedule(run.progress_of_stage(run.progress), run.recipe)

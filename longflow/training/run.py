@@ -170,11 +170,15 @@ class Run:
         return self.state.loss_count > 0 and self.state.iteration % self.iterations_per_epoch == 0
 
     def take_state_of_first(self) -> None:
-        """Take over the state of the first process, whose clock and costs count; all of them then decide alike."""
+        """Take over the state of the first process, whose clock and costs count; all of them then decide alike.
+
+        The sums of the losses stay: those of an epoch are the mean over the processes.
+        """
         if self.processes.count == 1:
             return
         self.settle()
-        vars(self.state).update(self.processes.from_first(lambda: vars(self.state)))
+        own = self.state.loss_sums
+        vars(self.state).update(self.processes.from_first(lambda: vars(self.state)), loss_sums=own)
 
     @property
     def decides(self) -> bool:

@@ -3,17 +3,19 @@
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 
 from torch import Tensor
 
 from longflow.errors import DataError
+from longflow.methods.method import Method
 from longflow.methods.weights import Checkpoint, read_checkpoint, record_steps, write_checkpoint
 from longflow.stop import Stopped
 from longflow.training import clock
 from longflow.training.checkpoints import averaged_weights, record_score
+from longflow.training.clock import Pace
 from longflow.training.least_steps import MEASURED_AT, could_take_fewer, least_steps
 from longflow.training.run import Run
 from longflow.training.validation import Score
@@ -44,13 +46,9 @@ def probe(run: Run) -> None:
     Where a validation would take too long, fewer items are scored from here on.
     """
     state, budget = run.state, run.job.settings.max_time
-    longest = LONGEST_VALIDATION * budget
-    quick, activity = PROBED_SHARE * budget, "measuring the time of validation"
-    with _evaluated(run, run.average):
-        with run.pace(activity, until=clock.now() + quick, probe=True) as scoring:
-            run.validation.score(run.method)
-        with run.pace(activity, until=clock.now() + quick, probe=True) as predicting:
-            run.validation.finish(run.method)
+    longest, quick = LONGEST_VALIDATION * budget, PROBED_SHARE * budget
+    scoring = probed(run, run.validation.score, clock.now() + quick)
+    predicting = probed(run, run.validation.finish, clock.now() + quick)
     if run.processes.first:
         shutil.rmtree(run.job.paths.validations, ignore_errors=True)  # those of the kept weights are written at the end
     state.prediction_cost = predicting.expected
@@ -68,6 +66,19 @@ def probe(run: Run) -> None:
         "About %.0f s of the time budget are kept for the last validation and the out-of-fold predictions.",
         run.reserved,
     )
+
+
+def probed(run: Run, work: Callable[[Method], object], until: float = math.inf) -> Pace:
+    """Measure a few items of a validation with the averaged weights.
+
+    :param run: whose method works on them.
+    :param work: ``score`` or ``finish`` of the validation.
+    :param until: time of the clock at which no further item is begun.
+    :returns: the pace, which knows how long all items are expected to take.
+    """
+    with _evaluated(run, run.average), run.pace("measuring the time of validation", until=until, probe=True) as pace:
+        work(run.method)
+    return pace
 
 
 def may_validate(run: Run) -> bool:

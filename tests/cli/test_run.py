@@ -76,6 +76,15 @@ def test_commands_are_shown_as_typed(paths, capsys):
     assert said.count("1 of 7: prepare") == 1 and "$ longflow_verify -d Dataset900_Phantom" in said
 
 
+def test_trainings_are_measured_with_the_processes_that_they_will_have(paths, capsys, tmp_path):
+    assert main(["-d", "900", "--measure", "--print", "--cluster", "slurm", "--gpus", "4", "--nodes", "2"]) == 0
+    request = read_request(paths)
+    assert request.measures == 8 and len(study_steps(request, read_study_data(paths))) == 3
+    (script,) = paths.study.printed.glob("*_measure_*.sh")
+    assert "srun --kill-on-bad-exit=1" in script.read_text() and "--measure -np 7" in script.read_text()
+    assert request_of(parser().parse_args(["-d", "900", "--measure"]), paths).measures == 1
+
+
 def test_two_studies_at_once_are_refused(paths, capsys):
     with another_process_holds(paths.study.lock):
         assert main(["-d", "900"]) == 1

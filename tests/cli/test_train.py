@@ -94,6 +94,15 @@ def test_the_course_is_drawn_now_and_then_and_at_the_end(dataset, monkeypatch):
     assert drawn == [0, "drawn", *range(1, 30), "drawn"]
 
 
+def test_a_measurement_trains_nothing(dataset, monkeypatch, capsys):
+    monkeypatch.setattr("longflow.training.measure.SECONDS", 0.0)
+    assert run("1", "3d_fullres", "all", "--measure", "--iterations", "100") == 0
+    model = dataset.model("cronos", "longflowPlans", "3d_fullres")
+    assert [path.name for path in model.folder.iterdir()] == ["measured_1.json"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "s a validation" in said and "A training of 100 steps takes about" in said
+
+
 def test_a_fault_of_ours_ends_with_2(dataset, monkeypatch, capsys):
     def fails(*_, **__):
         raise RuntimeError("oops")

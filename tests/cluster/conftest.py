@@ -2,21 +2,21 @@
 
 import pytest
 
-from tests.cluster.slurm import one_node
+from tests.cluster.slurm import two_nodes
 
 
 @pytest.fixture(scope="session")
 def _slurm():
-    if why := one_node.why_not():
+    if why := two_nodes.why_not():
         pytest.skip(why)
-    with one_node.running() as variables:
+    with two_nodes.running() as variables:
         yield variables
 
 
 @pytest.fixture
 def slurm(_slurm, monkeypatch):
-    """A Slurm of one node with 4 cores and 2 pretend GPUs, for the commands of the test."""
+    """A Slurm of two nodes, each with 4 cores and 2 pretend GPUs, for the commands of the test."""
     for name, value in _slurm.items():
         monkeypatch.setenv(name, value)
-    with one_node.turn():  # tests in other processes (pytest -n) have jobs in the same queue
-        yield one_node
+    with two_nodes.turn():  # tests in other processes (pytest -n) have jobs in the same queue
+        yield two_nodes

@@ -1,5 +1,8 @@
-"""A study of the phantom, and results as its steps would leave them."""
+"""A study of the phantom, and results as its steps would leave them; jobs of a real Slurm that are waited for."""
 
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from longflow.cluster import slurm
@@ -8,11 +11,26 @@ from longflow.cluster.slurm import Queued, SlurmError, SlurmUnreachableError
 from longflow.cluster.steps import Step
 from longflow.files import write_csv, write_json
 from longflow.plans import read_plans, write_plans
+from longflow.training.measured import MeasuredTraining, write_measured
 
 NAME = "Dataset900_Phantom"
 PENDING = Queued("PENDING", "Dependency", "1:00", 0, "")
 #: read from a file: the helpers of methods import torch, for which the jobs of these tests would wait
 PLANS = read_plans(Path(__file__).parents[2] / "plans" / "phantom_tiny.json")
+MEASURED = MeasuredTraining(
+    plan_identity=PLANS.identity("3d_fullres"),
+    batch_size=PLANS.configuration("3d_fullres").batch_size,
+    processes=1,
+    device="cpu",
+    steps=10,
+    seconds_per_step=0.5,
+    seconds_per_validation=10.0,
+    data_wait_share=0.1,
+    peak_memory=2_000_000_000,
+    main_memory=4_000_000_000,
+)
+#: seconds that the jobs of a test may take
+PATIENCE = 600
 
 
 def request_of(**changes) -> StudyRequest:
@@ -37,6 +55,11 @@ def finish(step: Step, request: StudyRequest, data: StudyData, **cost) -> None:
             write_json(
                 {"cases": data.subjects[subject]}, paths.cache(request.plans_name, "3d_fullres") / f"{subject}.json"
             )
+    elif step.kind == "measure":
+        write_measured(
+            MEASURED.model_copy(update={"processes": request.measures}),
+            paths.model(step.model[0], request.plans_name, step.model[1]),
+        )
     elif step.kind == "train":
         words = step.commands[0].arguments
         settings = {
@@ -92,3 +115,24 @@ class ListedJobs:
 
     def names_in_queue(self):
         return {"interrupted": "55"}
+
+
+def wait_until(condition: Callable, seconds: float = PATIENCE, told: Callable[[], object] = slurm.queue):
+    """Wait for something. :returns: its value. :param told: what is shown where it does not come."""
+    end = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < end, told()
+        time.sleep(0.3)
+    return value
+
+
+def start_now(number: str) -> None:
+    """Let a job that was put back into the queue begin at once; by itself it waits for two minutes."""
+    wait_until(lambda: number in slurm.queue() and slurm.waits(slurm.queue()[number]))
+    subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
+
+
+def empty_queue() -> None:
+    """Cancel what is still in the queue at the end of a test."""
+    subprocess.run(["scancel", "--user=root"], check=True)
+    wait_until(lambda: not slurm.queue())

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,10 @@ from longflow.cluster import slurm as commands
 from longflow.files import write_json
 from longflow.paths import DatasetPaths, cluster_settings
 from longflow.reading import read_json
-from tests.cluster.helpers import NAME
+from tests.cluster.helpers import NAME, empty_queue, start_now
+from tests.cluster.helpers import wait_until as wait
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 120
 SETTINGS = {"cpus": 1, "memory": 0.2, "time": "10m", "steps": {"train": {"gpus": 0}, "predict": {"gpus": 0}}}
 FOLD = "train cronos 3d_fullres fold {}"
 
@@ -37,16 +36,11 @@ def home(phantom_home, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     write_json({**SETTINGS, "setup": [f'export PATH="{python.parent}:$PATH"']}, cluster_settings())
     yield phantom_home
-    subprocess.run(["scancel", "--user=root"], check=True)
-    wait_until(lambda: not commands.queue())
+    empty_queue()
 
 
-def wait_until(condition, seconds=PATIENCE):
-    end = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < end, f"{commands.queue()}\n{states()}"
-        time.sleep(0.3)
-    return value
+def wait_until(condition, seconds=120):
+    return wait(condition, seconds, lambda: f"{commands.queue()}\n{states()}")
 
 
 def play(home, step, *words):
@@ -75,12 +69,6 @@ def running(step):
     found = {one.step.name: one for one in status_of(DatasetPaths(NAME))}
     playing = "playing" in found[step].last_line
     return found[step].job if found[step].state == "running" and playing else ""
-
-
-def start_now(number):
-    """Let a job that was put back into the queue begin at once; by itself it waits for two minutes."""
-    wait_until(lambda: number in commands.queue() and commands.queue()[number].state == "PENDING")
-    subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
 
 
 def test_one_command_runs_the_whole_study(home, capsys):
@@ -161,6 +149,39 @@ def test_while_the_controller_is_down_every_command_says_so_and_nothing_is_lost(
             assert "does not answer at present" in said and "Nothing is lost" in said
     finally:
         slurm.restart_controller()
+    wait_until(all_done)
+
+
+def test_a_job_whose_node_dies_continues_on_the_other_one(home, slurm):
+    play(home, FOLD.format(0), "wait")
+    submit()
+    number = wait_until(lambda: running(FOLD.format(0)))
+    wait_until(lambda: states()[FOLD.format(1)] == "done")
+    node = commands.queue()[number].node
+    slurm.kill_node(node)
+    try:
+        start_now(number)
+        wait_until(all_done)
+    finally:
+        slurm.start_node(node)
+    assert starts(home, FOLD.format(0)) == ["0", "1"]
+    log = next((DatasetPaths(NAME).study.logs).glob("*train*_0.log")).read_text()
+    assert "goes back into the queue" not in log and "start 1:" in log
+
+
+def test_measured_trainings_ask_for_what_was_measured(home, capsys):
+    settings = {**SETTINGS, "steps": {**SETTINGS["steps"], "train": {"gpus": 0, "nodes": 2}}}
+    settings = {name: value for name, value in settings.items() if name not in ("time", "memory")}
+    setup = read_json(cluster_settings())["setup"]
+    write_json({**settings, "setup": setup}, cluster_settings())
+    assert submit("--measure") == 0
+    assert "measure: 1 step; each 1 core" in capsys.readouterr().out
+    wait_until(all_done)
+    model = DatasetPaths(NAME).model("cronos", "longflowPlans", "3d_fullres")
+    assert model.measured(2).is_file() and not model.finished_folds()
+    assert submit() == 0
+    said = capsys.readouterr().out
+    assert "prepare" not in said and "h expected from measured steps" in said and "GB of a process measured" in said
     wait_until(all_done)
 
 

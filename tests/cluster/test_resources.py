@@ -7,7 +7,7 @@ from longflow.cluster.steps import study_steps
 from longflow.cluster.study import study_of
 from longflow.errors import ConfigurationError
 from longflow.paths import DatasetPaths
-from tests.cluster.helpers import NAME, finish, request_of
+from tests.cluster.helpers import NAME, PLANS, finish, request_of
 
 
 @pytest.fixture
@@ -61,7 +61,29 @@ def test_time_and_memory_follow_what_was_measured(data):
     finish(steps[2], request, data, seconds=7200.0, iterations=2000, peak_memory=2_000_000_000)
     fold = sized(steps[3], request, on_cpu)
     assert fold.seconds == 3.6 * 1000 * 1.3 + 900 and fold.memory == 4  # 2 GB x 1.3 + 1, rounded up
-    assert "1.6 h expected" in fold.why and "2.0 GB measured" in fold.why
+    assert "1.6 h expected from finished folds" in fold.why and "2.0 GB of a process measured" in fold.why
+
+
+def test_before_a_fold_is_finished_they_follow_a_measurement(data):
+    request = request_of(training=("--iterations", "1000"))
+    steps = study_steps(request, data)
+    for step in steps[:2]:
+        finish(step, request, data)
+    measured = request_of(measures=2)
+    finish(study_steps(measured, data)[-1], measured, data)
+    two, one = (ClusterSettings(steps={"train": StepSettings(gpus=gpus)}) for gpus in (2, 1))
+    assert "time not measured yet" in sized(steps[2], request, one).why
+    fold = sized(steps[2], request, two)
+    expected = 1.3 * (0.5 * 1000 + 10 * 1000 / PLANS.training.iterations_per_epoch) + 900
+    assert abs(fold.seconds - expected) <= 60 and "h expected from measured steps" in fold.why
+    assert fold.memory == 2 * 7 and fold.restarts == 4  # 4 GB x 1.3 + 1, rounded up, for each process
+
+
+def test_a_measurement_asks_for_an_hour_of_what_a_training_asks_for(data):
+    request = request_of(measures=8)
+    settings = ClusterSettings(steps={"train": StepSettings(gpus=4, nodes=2, time="24h")})
+    found = sized(study_steps(request, data)[-1], request, settings)
+    assert (found.kind, found.processes, found.seconds, found.cores) == ("measure", 8, 3600, 8)
 
 
 def test_the_warning_comes_early_enough_to_save_a_checkpoint(data):

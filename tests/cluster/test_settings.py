@@ -34,6 +34,21 @@ def test_a_comparison_has_the_settings_of_predictions_where_it_has_none():
     assert places == ["steps.compare.gpus", "steps.predict.partition", "account", "steps.compare.time"]
 
 
+def test_a_measurement_has_the_settings_of_a_training_apart_from_its_time():
+    train = {"partition": "gpu", "gpus": 2, "time": "24h"}
+    settings = ClusterSettings(account="p1", memory=9, steps={"train": train, "measure": {"memory": 5}})
+    assert settings.of("measure") == StepSettings(partition="gpu", account="p1", gpus=2, memory=5)
+    assert ClusterSettings(time="2h", steps={"train": train}).of("measure").time == "2h"
+    places = [settings.place_of("measure", key) for key in ("partition", "memory", "account", "time", "qos")]
+    assert places == [
+        "steps.train.partition",
+        "steps.measure.memory",
+        "account",
+        "steps.measure.time",
+        "steps.measure.qos",
+    ]
+
+
 def test_without_a_file_the_defaults_count(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     assert read_settings(None) == ClusterSettings()

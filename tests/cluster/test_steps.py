@@ -7,6 +7,7 @@ from longflow.cluster.request import read_study_data
 from longflow.cluster.steps import depths, folders_of, study_steps, unfinished
 from longflow.errors import ConfigurationError
 from longflow.paths import DatasetPaths, results_root
+from longflow.plans import read_plans, write_plans
 from tests.cluster.helpers import NAME, finish, request_of
 
 
@@ -144,3 +145,23 @@ def test_each_seed_begins_with_its_own_pretraining(data):
 def test_pretraining_alone_chooses_and_predicts_nothing(data):
     steps = study_steps(request_of(predicts=False), data)
     assert names(steps)[-1] == "train cronos 3d_fullres fold 1"
+
+
+def test_a_measured_study_trains_nothing(data):
+    request = request_of(methods=("cronos", "tfm"), pretrained="convlstm", measures=2)
+    steps = study_steps(request, data)
+    assert names(steps) == [
+        *("prepare", "preprocess", "measure convlstm 3d_fullres", "measure cronos 3d_fullres", "measure tfm 3d_fullres")
+    ]
+    typed = steps[-1].commands[0].typed
+    assert typed == f"longflow_train {NAME} 3d_fullres 0 -m tfm -p longflowPlans --seed 0 --measure"
+    for step in steps:
+        assert unfinished(steps)[0] == step
+        finish(step, request, data)
+    assert unfinished(steps) == []
+    # another number of processes, or another plan, is another measurement
+    assert len(unfinished(study_steps(request_of(measures=1), data))) == 1
+    plans = read_plans(request.paths.plans())
+    plans.configurations["3d_fullres"].batch_size += 1
+    write_plans(plans, request.paths.plans())
+    assert len(unfinished(steps)) == 3

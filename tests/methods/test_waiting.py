@@ -91,6 +91,6 @@ def test_nor_does_the_loop_around_it(monkeypatch, name):
         batch = samples.largest_batch(plans, configuration, 2).to("cuda")
         with Waits() as waits:
             for run.state.iteration in range(2):
-                loop.add_losses(run.state, loop._train_step(run, batch))
+                loop.add_losses(run.state, loop.train_step(run, batch))
         assert waits.found == [] and queued == ["cuda"] * 2
         assert run.optimizer.defaults["fused"] and run.state.loss_sums["loss"].device.type == "cuda"

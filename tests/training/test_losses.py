@@ -20,7 +20,7 @@ def late(monkeypatch):
 
 def broken_after(monkeypatch, iteration):
     """Let the loss, and so all weights, become NaN at an iteration."""
-    original = trainer._train_step
+    original = trainer.train_step
 
     def breaks(run, batch):
         whole = run.step
@@ -31,7 +31,7 @@ def broken_after(monkeypatch, iteration):
         finally:
             run.step = whole
 
-    monkeypatch.setattr(trainer, "_train_step", breaks)
+    monkeypatch.setattr(trainer, "train_step", breaks)
 
 
 def test_on_a_cpu_a_loss_is_checked_at_once():

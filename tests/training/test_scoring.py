@@ -30,7 +30,7 @@ class Clock:
         self.time = 0.0
         monkeypatch.setattr("longflow.training.clock.now", lambda: self.time)
         for owner, name, seconds in (
-            (loop, "_train_step", step),
+            (loop, "train_step", step),
             (validation, "prepared_nrmse", scored / 4),  # of two reductions and of two baselines
             (ForecastValidation, "_write", predicted),
         ):

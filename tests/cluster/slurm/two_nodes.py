@@ -1,10 +1,13 @@
-"""A real Slurm of one node on this machine, with accounting and two pretend GPUs; for root, without systemd.
+"""A real Slurm of two nodes on this machine, with accounting and two pretend GPUs each; for root, without systemd.
 
-    python -m tests.cluster.slurm.one_node start      # prints the variable that makes sbatch and the others find it
-    python -m tests.cluster.slurm.one_node stop
+    python -m tests.cluster.slurm.two_nodes start      # prints the variable that makes sbatch and the others find it
+    python -m tests.cluster.slurm.two_nodes stop
 
 Debian's packages are in :data:`PACKAGES`; they start nothing by themselves in a container. Daemons are started here and
 stopped by their process numbers. Several test processes share one Slurm: the last one stops it.
+
+Each node is a slurmd of its own. Nodes are named by addresses of this machine, so that processes on them find each
+other by the name of the first node, as on a real cluster.
 """
 
 import fcntl
@@ -18,8 +21,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+
+import psutil
 
 PACKAGES = (
     *("slurmctld", "slurmd", "slurm-client", "munge"),
@@ -37,29 +43,29 @@ COMMANDS = (
     "sacctmgr",
 )
 
-ROOT = Path(tempfile.gettempdir()) / "longflow-one-node-slurm"
+ROOT = Path(tempfile.gettempdir()) / "longflow-two-nodes-slurm"
 #: clients of the accounting use munge's own socket, whatever the configuration says
 MUNGE = Path("/run/munge/munge.socket.2")
-#: cores are pretended, too: jobs of tests mostly wait
+NODES = ("127.0.0.1", "127.0.0.2")
+#: of each node; cores are pretended, too: jobs of tests mostly wait
 CORES, MEMORY_MB, GPUS = 4, 16000, 2
 #: daemons in the order in which they start
-DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld", "slurmd")
+DAEMONS = ("munged", "mariadbd", "slurmdbd", "slurmctld", *(f"slurmd.{node}" for node in NODES))
 
 CONFIGURATION = """\
 ClusterName=test
-SlurmctldHost={node}(127.0.0.1)
+SlurmctldHost={host}(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CryptoType=crypto/munge
 SlurmctldPort={controller}
-SlurmdPort={daemon}
 StateSaveLocation={root}/state
-SlurmdSpoolDir={root}/spool
+SlurmdSpoolDir={root}/spool/%n
 SlurmctldPidFile={root}/run/slurmctld.pid
-SlurmdPidFile={root}/run/slurmd.pid
+SlurmdPidFile={root}/run/slurmd.%n.pid
 SlurmctldLogFile={root}/log/slurmctld.log
-SlurmdLogFile={root}/log/slurmd.log
+SlurmdLogFile={root}/log/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
@@ -83,8 +89,9 @@ MinJobAge=300
 KillWait=5
 MaxArraySize=1001
 GresTypes=gpu
-NodeName={node} NodeAddr=127.0.0.1 CPUs={cores} Boards=1 SocketsPerBoard=1 CoresPerSocket={cores} ThreadsPerCore=1 \
-RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
+NodeName=DEFAULT CPUs={cores} Boards=1 SocketsPerBoard=1 CoresPerSocket={cores} ThreadsPerCore=1 RealMemory={memory} \
+Gres=gpu:{gpus} State=UNKNOWN
+{nodes}
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP DefMemPerCPU=500 OverSubscribe=NO
 PartitionName=short Nodes=ALL Default=NO MaxTime=10 State=UP DefMemPerCPU=500 OverSubscribe=NO
 """
@@ -147,15 +154,19 @@ def write_configuration() -> int:
         (ROOT / name).mkdir(mode=0o755, parents=True)
     ROOT.chmod(0o755)
     shutil.chown(ROOT / "mysql", "mysql", "mysql")
-    controller, daemon, accounting, database = _free_ports(4)
-    values = {"root": ROOT, "node": platform.node(), "controller": controller, "daemon": daemon}
+    controller, accounting, database, *daemons = _free_ports(3 + len(NODES))
+    nodes = [
+        f"NodeName={node} NodeHostname={platform.node()} NodeAddr={node} Port={port}"
+        for node, port in zip(NODES, daemons, strict=True)
+    ]
+    values = {"root": ROOT, "host": platform.node(), "nodes": "\n".join(nodes), "controller": controller}
     values |= {"accounting": accounting, "database": database, "cores": CORES, "memory": MEMORY_MB, "gpus": GPUS}
     (ROOT / "slurm.conf").write_text(CONFIGURATION.format(**values))
     (ROOT / "slurmdbd.conf").write_text(ACCOUNTING.format(**values))
     (ROOT / "slurmdbd.conf").chmod(0o600)
     for number in range(GPUS):
         os.mknod(ROOT / f"gpu{number}", 0o20666, os.makedev(1, 3))
-    (ROOT / "gres.conf").write_text(f"NodeName={values['node']} Name=gpu File={ROOT}/gpu[0-{GPUS - 1}]\n")
+    (ROOT / "gres.conf").write_text(f"Name=gpu File={ROOT}/gpu[0-{GPUS - 1}]\n")
     key = ROOT / "munge.key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o400)
@@ -184,8 +195,9 @@ def start() -> None:
     _wait_for("slurmdbd", lambda: _run("sacctmgr", "-n", "show", "cluster").returncode == 0)
     _run("sacctmgr", "-i", "add", "cluster", "test", check=True)
     start_daemon("slurmctld")
-    start_daemon("slurmd")
-    _wait_for("slurmd", lambda: "idle" in _run("sinfo", "-h", "-o", "%T").stdout)
+    for node in NODES:
+        start_daemon(f"slurmd.{node}")
+    _wait_for("slurmd", lambda: _states() == {"idle"})
 
 
 def start_munge() -> None:
@@ -226,16 +238,13 @@ def start_database(port: int) -> None:
 
 
 def start_daemon(name: str) -> None:
-    """Start one of Slurm's daemons."""
-    options = {
-        "slurmdbd": [],
-        "slurmctld": ["-f", str(ROOT / "slurm.conf")],
-        "slurmd": ["-f", str(ROOT / "slurm.conf"), "-N", platform.node()],
-    }
-    environment = _environment()
-    if name == "slurmdbd":
-        environment["SLURM_CONF"] = str(ROOT / "slurmdbd.conf")
-    subprocess.run([name, *options[name]], env=environment, check=True, capture_output=True)
+    """Start one of Slurm's daemons, as :data:`DAEMONS` names it."""
+    program, _, node = name.partition(".")
+    file = ROOT / ("slurmdbd.conf" if program == "slurmdbd" else "slurm.conf")
+    options = () if program == "slurmdbd" else ("-f", file, *(("-N", node) if node else ()))
+    subprocess.run(
+        [program, *options], env={**_environment(), "SLURM_CONF": str(file)}, check=True, capture_output=True
+    )
 
 
 def stop_daemon(name: str) -> None:
@@ -266,21 +275,47 @@ def stop() -> None:
 
 
 def drain_and_resume() -> None:
-    """Let the node take no further jobs, and then take them again; it must be known to the controller."""
-    node = ("scontrol", "update", f"NodeName={platform.node()}")
-    _wait_for("the node", lambda: _state() in ("idle", "mixed", "allocated"))
-    _run(*node, "State=DRAIN", "Reason=test", check=True)
-    _wait_for("draining", lambda: _state().startswith("drain"))
+    """Let the nodes take no further jobs, and then take them again; they must be known to the controller."""
+    _wait_for("the nodes", lambda: _states() <= {"idle", "mixed", "allocated"})
+    nodes = [("scontrol", "update", f"NodeName={node}") for node in NODES]
+    for node in nodes:
+        _run(*node, "State=DRAIN", "Reason=test", check=True)
+    _wait_for("draining", lambda: all(state.startswith("drain") for state in _states()))
 
-    def resumes() -> bool:
+    def resumes(*node: str) -> bool:
         # RESUME is for a node without jobs, UNDRAIN for one with jobs; each is an error for the other
         return any(_run(*node, f"State={state}").returncode == 0 for state in ("RESUME", "UNDRAIN"))
 
-    _wait_for("resuming", resumes)
+    for node in nodes:
+        _wait_for("resuming", partial(resumes, *node))
 
 
-def _state() -> str:
-    return _run("sinfo", "-h", "-p", "debug", "-o", "%T").stdout.strip()
+def _states() -> set[str]:
+    """The states of the nodes."""
+    return set(_run("sinfo", "-h", "-N", "-p", "debug", "-o", "%T").stdout.split())
+
+
+def kill_node(node: str) -> None:
+    """Kill everything of a node at once, as if it lost its power; the controller is told, which takes it a minute."""
+    file = ROOT / "run" / f"slurmd.{node}.pid"
+    dying = [psutil.Process(int(file.read_text()))]
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            variables = process.environ()
+            if variables.get("SLURMD_NODENAME") == node and variables.get("SLURM_CONF", "").startswith(str(ROOT)):
+                above = process.parent()
+                dying += [above, process] if above and above.name() == "slurmstepd" else [process]
+    for process in dying:
+        with suppress(psutil.Error):
+            process.kill()
+    _run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test", check=True)
+
+
+def start_node(node: str) -> None:
+    """Start a node that died, and wait until it takes jobs."""
+    start_daemon(f"slurmd.{node}")
+    _run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    _wait_for("the node", lambda: _states() <= {"idle", "mixed", "allocated"})
 
 
 def restart_controller() -> None:

@@ -40,7 +40,7 @@ ORDER = [
         "data",
         "integrity",
     ),
-    *("registration", "importers", "fingerprint", "preprocessing"),
+    *("registration", "dicom", "importers", "fingerprint", "preprocessing"),
     *("methods", "planning", "inference", "evaluation", "training", "report", "tasks", "compare"),
     *("cluster", "demo", "cli"),
 ]

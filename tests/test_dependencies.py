@@ -20,6 +20,7 @@ KNOWN = (
     ("monai", "1.6.0", "CVE-2025-58756, CVE-2025-58757, GHSA-89gg-p5r5-q6r4, GHSA-rghg-q7wp-9767, GHSA-qxq5-qhx6-94qw"),
     ("monai", "1.5.2", "CVE-2025-58755, CVE-2026-21851: an archive writes outside its folder"),
     ("SimpleITK", "2.5.3", "CVE-2025-11266, CVE-2024-22391: memory overwritten by a DICOM file"),
+    ("python-gdcm", "3.2.2", "CVE-2025-11266: memory overwritten by a DICOM file"),
     ("numpy", "1.16.3", "CVE-2019-6446: np.load unpickles"),
     ("scipy", "1.8.0", "CVE-2023-29824: use of freed memory"),
     ("blosc2", "2.5.0", "CVE-2024-3203, CVE-2024-3204: memory overwritten by a damaged file"),

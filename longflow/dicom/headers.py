@@ -7,6 +7,7 @@ functional groups), or a tile of a Siemens mosaic.
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,8 +137,9 @@ class Frame:
 
     @property
     def depth(self) -> float:
-        """Return the position along the normal, mm."""
-        return float(np.dot(self.position, self.normal))
+        """Return the position along the normal, mm. Plain arithmetic: it is called for every slice, many times."""
+        (a, b, c, d, e, f), (x, y, z) = self.orientation, self.position
+        return x * (b * f - c * e) + y * (c * d - a * f) + z * (a * e - b * d)
 
 
 def is_dicom(start: bytes) -> bool:
@@ -164,13 +166,21 @@ def read_file(path: Path) -> tuple[Instance, list[Frame]] | None:
             if not is_dicom(file.read(132)):
                 return None
             file.seek(0)
-            header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(TAGS))
+            header = pydicom.dcmread(file, force=True, stop_before_pixels=True, specific_tags=list(_tags()))
             end_of_header = file.tell()
         return _read(header, path, end_of_header)
     except OSError as error:
         return Instance(path, problem=f"the file cannot be read ({error.strerror or error})"), []
     except Exception as error:  # pydicom raises many kinds for damaged files
         return Instance(path, problem=f"the header is damaged or truncated ({type(error).__name__}: {error})"[:200]), []
+
+
+@cache
+def _tags() -> tuple[int, ...]:
+    """Return the numbers of the elements to read."""
+    from pydicom.datadict import tag_for_keyword
+
+    return tuple(tag if isinstance(tag, int) else int(tag_for_keyword(tag) or 0) for tag in TAGS)
 
 
 def _read(header: "Dataset", path: Path, end_of_header: int) -> tuple[Instance, list[Frame]] | None:

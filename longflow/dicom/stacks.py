@@ -176,7 +176,7 @@ def _parts(frames: Sequence[Frame], read: Callable[[Frame], float | None]) -> li
         return []
     by_value: dict[float, list[Frame]] = defaultdict(list)
     for value, frame in zip(values, frames, strict=True):
-        by_value[value].append(frame)  # type: ignore[index]
+        by_value[value].append(frame)
     positions = _positions(frames)
     if len(positions) == 1 or all(len(part) > 1 for part in by_value.values()):
         parts = [_sorted(by_value[value]) for value in sorted(by_value)]
@@ -184,7 +184,7 @@ def _parts(frames: Sequence[Frame], read: Callable[[Frame], float | None]) -> li
             return parts
     if len({len(group) for group in positions}) > 1:
         return []
-    ranked = [sorted(group, key=read) for group in positions]  # type: ignore[arg-type]
+    ranked = [sorted(group, key=read) for group in positions]
     if any(read(before) == read(after) for group in ranked for before, after in pairwise(group)):
         return []
     return [_sorted(part) for part in zip(*ranked, strict=True)]
@@ -305,14 +305,14 @@ def _times(parts: Sequence[tuple[Frame, ...]]) -> tuple[str, list[float]]:
     if len(parts) < FEWEST_TIMES:
         return "days", []
     triggers = [_mean(frame.trigger_time for frame in part) for part in parts]
-    if _are_distinct(triggers) and max(triggers) - min(triggers) <= LONGEST_BEAT:  # type: ignore[operator,type-var]
-        return "ms", triggers  # type: ignore[return-value]
+    if _are_distinct(triggers) and max(triggers) - min(triggers) <= LONGEST_BEAT:
+        return "ms", triggers
     if frame_times := [frame.frame_time for frame in chain(*parts) if frame.frame_time]:
         return "ms", [float(np.median(frame_times)) * place for place in range(len(parts))]
     for read in (lambda frame: frame.acquired, lambda frame: frame.content):
         moments = [_mean(map(read, part)) for part in parts]
         if _are_distinct(moments):
-            seconds = [moment - min(moments) for moment in moments]  # type: ignore[operator,type-var]
+            seconds = [moment - min(moments) for moment in moments]
             if float(np.median(np.diff(sorted(seconds)))) <= LONGEST_STEP:
                 return "s", seconds
     return "days", []
@@ -320,7 +320,7 @@ def _times(parts: Sequence[tuple[Frame, ...]]) -> tuple[str, list[float]]:
 
 def _mean(values: Iterable[float | None]) -> float | None:
     known = list(values)
-    return None if None in known else float(np.mean(known))  # type: ignore[arg-type]
+    return None if None in known else float(np.mean(known))
 
 
 def _are_distinct(values: Sequence[float | None]) -> bool:

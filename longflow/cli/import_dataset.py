@@ -1,14 +1,19 @@
 """``longflow_import``: write a raw dataset from files in another layout."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
 from longflow.errors import ConfigurationError
 from longflow.importers.registry import IMPORTERS, Importer, all_importers
-from longflow.importers.scans import Destination, HeldOut
+from longflow.importers.scans import Destination, HeldOut, ImportedDataset, Proposal
+from longflow.importers.summary import summary_of
 from longflow.paths import DATASET_NAME, DatasetPaths, known_datasets, raw_root
 
 
@@ -83,11 +88,45 @@ def work(options: argparse.Namespace) -> None:
     given = _given_flags(options, importer)
     task = importer.checked_task(given.pop("task", None))
     held_out = HeldOut(options.test, given.pop("test_targets", 1))
+    if importer.propose and not given.get("accept"):
+        with progress_bar("Reading headers") as progress:
+            to = Destination(raw, task, options.overwrite, options.processes, progress)
+            proposal = importer.propose(options.source, importer.options(**given), to)
+        _show_proposal(proposal, options)
+        return
     with progress_bar("Importing") as progress:
         to = Destination(raw, task, options.overwrite, options.processes, progress)
-        written = importer.run(options.source, to, held_out, **given)
+        found = importer.find(options.source, to, held_out, **given)
+        from longflow.importers.writing import write_dataset
+
+        written = write_dataset(found, to)
+    _show_dataset(found)
     command.say(f"{'Imported to' if written else 'Imported before, nothing to do:'} {raw}")
     command.say(f"Next: longflow_verify -d {raw.name[7:10]}")
+
+
+def _show_proposal(proposal: Proposal, options: argparse.Namespace) -> None:
+    """Print what a first step found, and the command of the second."""
+    _show_dataset(proposal.dataset)
+    command.say("No image was written. Look at:")
+    for path in proposal.files:
+        command.say(f"  {path}")
+    if proposal.questions:
+        command.say(f"{proposal.questions} rows of the table have use = ask: write yes or no there.")
+    command_line = [options.layout, str(options.source), "-d", options.dataset]
+    for flag in ("name", "task", "review"):
+        value = getattr(options, flag)
+        command_line += [f"--{flag}", str(value)] if value else []
+    command_line += [*(["--test", *options.test] if options.test else []), "--accept"]
+    command.say(f"Next: longflow_import {shlex.join(command_line)}")
+
+
+def _show_dataset(dataset: ImportedDataset) -> None:
+    """Print the table at the end of every import."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, text in summary_of(dataset):
+        table.add_row(Text(name, style="bold"), Text(command.printable(text)))
+    command.console.print(table)
 
 
 def _given_flags(options: argparse.Namespace, importer: Importer) -> dict:

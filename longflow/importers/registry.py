@@ -14,12 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from longflow.errors import ConfigurationError, unknown_name
-from longflow.importers.scans import Destination, HeldOut, ImportedDataset, ImportedScan, last_scans_as_targets
+from longflow.importers.scans import (
+    Destination,
+    HeldOut,
+    ImportedDataset,
+    ImportedScan,
+    Proposal,
+    last_scans_as_targets,
+)
 from longflow.registry import Registry, modules_of
 from longflow.task import DEFAULT_TASK, Task, all_tasks
 
 #: modules of this folder that are no importer
-SHARED = ("patterns", "registry", "scans", "writing")
+SHARED = ("patterns", "registry", "scans", "summary", "writing")
 
 
 def flag(help: str, **arguments: Any) -> dict[str, Any]:
@@ -51,10 +58,13 @@ class Importer:
     :param task_reason: for a user who chooses nevertheless: why there is no choice, as a clause.
     :param split: ``split(scans, targets)`` makes scans of a test subject context and targets.
     :param split_help: what ``split`` does, for ``--help``; empty for :func:`last_scans_as_targets`.
+    :param propose: ``propose(source, options, to)`` is a first step, for a layout that a person must look at before it
+        is imported: it writes tables and no image. The second step has the flag ``accept``, and its ``read`` gets the
+        destination as a third argument. None: one step.
     """
 
     name: str
-    read: Callable[[Path, Any], ImportedDataset]
+    read: Callable[..., ImportedDataset]
     options: type = NoOptions
     example: str = ""
     dataset_name: str = ""
@@ -63,6 +73,7 @@ class Importer:
     task_reason: str = ""
     split: Callable[[Sequence[ImportedScan], int], list[ImportedScan]] = last_scans_as_targets
     split_help: str = ""
+    propose: Callable[[Path, Any, Destination], Proposal] | None = None
 
     @property
     def flags(self) -> tuple[Field, ...]:
@@ -105,13 +116,26 @@ class Importer:
         """
         from longflow.importers.writing import write_dataset
 
+        return write_dataset(self.find(source, to, held_out, **options), to)
+
+    def find(self, source: Path, to: Destination, held_out: HeldOut | None = None, **options: Any) -> ImportedDataset:
+        """Find what :meth:`run` imports; nothing is written.
+
+        :param source: the folder.
+        :param to: the dataset to write.
+        :param held_out: the test subjects; None: only those of the source itself.
+        :param options: of the layout.
+        :returns: the dataset, with the settings that identify the import.
+        :raises LongflowError: as :meth:`run`.
+        """
         held_out = held_out or HeldOut()
-        found = self.read(source, self.options(**options))
+        own = self.options(**options)
+        found = self.read(source, own, to) if self.propose else self.read(source, own)
         settings = {"importer": self.name, "source": str(source.resolve()), **found.settings}
         settings |= {"test": sorted(held_out.subjects)} | (
             {} if self.split_help else {"test_targets": held_out.targets}
         )
-        return write_dataset(replace(found, scans=self._split(found, held_out), settings=settings), to)
+        return replace(found, scans=self._split(found, held_out), settings=settings)
 
     def _split(self, found: ImportedDataset, held_out: HeldOut) -> list[ImportedScan]:
         """Make the scans of test subjects context and targets."""

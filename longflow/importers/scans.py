@@ -3,12 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from longflow.errors import ConfigurationError
 from longflow.task import DEFAULT_TASK
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from longflow.data.images import Geometry
     from longflow.parallel import Progress
 
 #: the grid of the scans, where a source offers two: each scan's own, or one that all scans of a subject share
@@ -46,6 +49,23 @@ def resampled(frames: Sequence[int], number: int) -> list[Blend]:
     return blends
 
 
+class ManyFiles(Protocol):
+    """A volume that is not one file, as a DICOM series: it is read as a whole, and its files are not named in records.
+
+    :cvar files: its files.
+    :cvar name: what messages call it.
+    """
+
+    @property
+    def files(self) -> Sequence[Path]: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> "tuple[np.ndarray, Geometry]":
+        """Return the voxels, (z, y, x), and their grid."""
+
+
 @dataclass(frozen=True)
 class ImportedScan:
     """Where a scan comes from and what it becomes.
@@ -53,7 +73,7 @@ class ImportedScan:
     :param case: file prefix in the dataset.
     :param subject: name of the patient.
     :param time: in the dataset's time unit.
-    :param image: 3D file, or 4D file of which ``frame`` is taken.
+    :param image: 3D file, or 4D file of which ``frame`` is taken, or a volume in many files (then ``label``, too).
     :param frame: number of the frame, from 0, or a sum of frames; None: the file is 3D.
     :param label: 3D or 4D label file, or None; a label without any structure is not written.
     :param label_frame: as ``frame``, for the label file.
@@ -67,9 +87,9 @@ class ImportedScan:
     case: str
     subject: str
     time: float
-    image: Path
+    image: Path | ManyFiles
     frame: int | Blend | None = None
-    label: Path | None = None
+    label: Path | ManyFiles | None = None
     label_frame: int | None = None
     part: str = "training"
     same_voxels: bool = False
@@ -102,6 +122,20 @@ class ImportedDataset:
     excluded: Sequence[str] = ()
     test_subjects: Sequence[str] = ()
     task: str = ""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What a first step found, before a person has decided.
+
+    :param dataset: that would be imported now.
+    :param files: tables and pages for the person.
+    :param questions: number of rows that need a decision.
+    """
+
+    dataset: ImportedDataset
+    files: Sequence[Path]
+    questions: int
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
@@ -32,7 +32,7 @@ from longflow.data.images import (
 )
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.files import exclusive_lock, file_digest, link_or_copy, write_json
-from longflow.importers.scans import Blend, Destination, ImportedDataset, ImportedScan
+from longflow.importers.scans import Blend, Destination, ImportedDataset, ImportedScan, ManyFiles
 from longflow.parallel import for_each_subject
 from longflow.paths import lock_beside, path_in
 from longflow.reading import read_json
@@ -130,22 +130,37 @@ def _digest_of_rows(scans: Sequence[ImportedScan]) -> str:
     """Hash everything that tables and names say about the scans."""
     rows = [
         [scan.case, scan.subject, scan.time, scan.part, scan.frame, scan.label_frame, dict(scan.covariates)]
-        + [None if path is None else os.path.abspath(path) for path in (scan.image, scan.label, *scan.further_channels)]
+        + [_name_of_source(scan, path) for path in (scan.image, scan.label, *scan.further_channels)]
         for scan in scans
     ]
     return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
+def _name_of_source(scan: ImportedScan, source: Path | ManyFiles | None) -> str | None:
+    """Return the name of a source in records: its path, or, of many files, only what it is for.
+
+    Paths of an export can hold names and dates of patients.
+    """
+    if source is None or isinstance(source, Path):
+        return source and os.path.abspath(source)
+    return f"{'image' if source is scan.image else 'label'} of {scan.case}"
+
+
 def _digests_of_sources(scans: Sequence[ImportedScan]) -> dict[str, str]:
-    """Return the digest of every file that is read."""
-    return {os.path.abspath(path): file_digest(path) for path in dict.fromkeys(_sources_of(scans))}
+    """Return the digest of every source that is read, by its name in records."""
+    return {name: _digest_of_source(source) for scan in scans for name, source in _sources_of(scan).items()}
 
 
-def _sources_of(scans: Sequence[ImportedScan]) -> Iterator[Path]:
-    for scan in scans:
-        yield from (scan.image, *scan.further_channels)
-        if scan.label is not None:
-            yield scan.label
+def _digest_of_source(source: Path | ManyFiles) -> str:
+    if isinstance(source, Path):
+        return file_digest(source)
+    return hashlib.sha256("".join(map(file_digest, source.files)).encode()).hexdigest()
+
+
+def _sources_of(scan: ImportedScan) -> dict[str, Path | ManyFiles]:
+    """Return the sources of a scan by their names in records."""
+    sources = [scan.image, *scan.further_channels, *([] if scan.label is None else [scan.label])]
+    return {str(_name_of_source(scan, source)): source for source in sources}
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -227,7 +242,7 @@ def _remove_outdated(unfinished: Path, scans: Sequence[ImportedScan], record: Ma
     same = {path for path, digest in known.get("sources", {}).items() if record["sources"].get(path) == digest}
     kept: set[Path] = set()
     for scan in scans:
-        if all(os.path.abspath(path) in same for path in _sources_of([scan])):
+        if same.issuperset(_sources_of(scan)):
             images, label = _files_of(scan, unfinished)
             kept |= set(images) if scan.label is None else {*images, label}
     for path in unfinished.glob("*/*"):
@@ -288,6 +303,9 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
             if label_path.is_file():
                 values |= _values(sitk.GetArrayFromImage(read_image_of_any_size(label_path)))
             continue
+        if not isinstance(scan.image, Path):
+            values |= _write_many_files(scan, path, label_path)
+            continue
         image, geometry = source.volume(scan.image, scan.frame), read_geometry(scan.image).repaired
         if scan.label is not None:
             label = label_source.volume(scan.label, scan.label_frame)
@@ -298,6 +316,20 @@ def _write_subject(argument: tuple[list[ImportedScan], Path]) -> set[int]:
                 write_volume(array, geometry, array.dtype.name, label_path)
         array = sitk.GetArrayViewFromImage(image)
         write_volume(array, geometry, array.dtype.name, path)
+    return values
+
+
+def _write_many_files(scan: ImportedScan, path: Path, label_path: Path) -> set[int]:
+    """Write a scan whose image and label are many files each, the label first; return the label values that occur."""
+    array, geometry = scan.image.read()
+    values: set[int] = set()
+    if scan.label is not None:
+        label, of_label = scan.label.read()
+        check_same_grid(of_label, scan.label.name, geometry, f"its image, {scan.image.name},", "Exclude the labels.")
+        if label.any():
+            values = _values(label)
+            write_volume(label, geometry, label.dtype.name, label_path)
+    write_volume(array, geometry, array.dtype.name, path)
     return values
 
 
@@ -313,7 +345,7 @@ def _keep_files(scan: ImportedScan, folder: Path) -> None:
 def _warn_of_scales(scans: Sequence[ImportedScan]) -> None:
     """Name the images whose voxel size is taken from pixdim, since their transform has axes of 1 mm."""
     repaired = []
-    for path in sorted({scan.image for scan in scans if not scan.kept_ending}):
+    for path in sorted({scan.image for scan in scans if isinstance(scan.image, Path) and not scan.kept_ending}):
         with suppress(DataError):  # said when the scan is imported
             grid = read_geometry(path)
             repaired += [path] if grid.repaired is not grid else []

@@ -80,7 +80,7 @@ def test_new_dataset_name(home):
 
 def test_an_unknown_layout_ends_with_1(capsys):
     with pytest.raises(SystemExit) as raised:
-        main(["dicom", "x", "-d", "1"])
+        main(["nrrd", "x", "-d", "1"])
     assert raised.value.code == 1 and "acdc" in capsys.readouterr().err
 
 

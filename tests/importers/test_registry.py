@@ -17,7 +17,7 @@ FOLDER = Path(importers.__file__).parent
 
 def test_every_module_is_an_importer_of_its_name_or_shared():
     names = [importer.name for importer in all_importers()]
-    assert names == IMPORTERS.names() == ["acdc", "bids", "isles24", "join", "lumiere", "nifti4d", "phases"]
+    assert names == IMPORTERS.names() == ["acdc", "bids", "dicom", "isles24", "join", "lumiere", "nifti4d", "phases"]
     modules = {path.stem for path in FOLDER.glob("*.py")} - {"__init__"}
     assert modules == {*names, *importers.SHARED}
 

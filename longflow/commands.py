@@ -23,6 +23,7 @@ COMMANDS = (
     ("longflow", "overview", "show this list"),
     ("longflow_demo", "demo", "run everything on a phantom cohort, in minutes"),
     ("longflow_import", "import_dataset", "write a raw dataset from other formats"),
+    ("longflow_deidentify", "deidentify", "remove identities from DICOM files"),
     ("longflow_verify", "verify", "show all problems of a raw dataset"),
     ("longflow_register", "register", "align the scans of every subject"),
     ("longflow_run", "run", "everything from here to evaluate, in one"),

@@ -23,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, number in (("patients", 20), ("visits", 3), ("series", 6), ("slices", 56)):
         parser.add_argument(f"--{name}", type=int, default=number)
+    parser.add_argument("--processes", default="2", help="with 1, the processor time is that of all work (default: 2)")
     parser.add_argument("--folder", type=Path, required=True, help="for the export; made if it does not exist")
     options = parser.parse_args()
     export = options.folder / "export"
@@ -41,7 +42,7 @@ def main() -> None:
     ]
     start = time.perf_counter()
     done = subprocess.run(
-        [*command, "-np", "2", "--overwrite", "--review", str(options.folder / "review")], check=False
+        [*command, "-np", options.processes, "--overwrite", "--review", str(options.folder / "review")], check=False
     )
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds, files = time.perf_counter() - start, sum(1 for _ in export.iterdir())

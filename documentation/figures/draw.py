@@ -440,8 +440,8 @@ def contact_sheet() -> None:
     axes.text(0.4, 6.75, "Dataset101_Liver: series of the export", fontsize=12, weight="bold")
     axes.text(0.4, 6.2, "P001", fontsize=11, weight="bold")
     series = (
-        ("YES", GREEN, 0.9, "Liver venous 3.0  CT\n2020-01-10, day 0, venous\n84 slices"),
-        ("YES", GREEN, 0.9, "Liver venous 3.0  CT\n2020-08-20, day 223, venous\n86 slices"),
+        ("YES", GREEN, 0.9, "Liver venous 3.0  CT\n2020-01-10, day 0\nvenous, 84 slices"),
+        ("YES", GREEN, 0.9, "Liver venous 3.0  CT\n2020-08-20, day 223\nvenous, 86 slices"),
         ("ASK", ORANGE, 0.55, "Liver native  CT\nthe header names\na contrast agent"),
         ("NO", GREY, 0.2, "Topogram  CT\na localiser\n1 slice"),
         ("NO", GREY, 0.0, "Dose report  CT\na secondary capture\n1 file"),
@@ -450,14 +450,15 @@ def contact_sheet() -> None:
     for place, (use, colour, vessels, caption) in enumerate(series):
         left = 0.4 + 3.3 * place
         axes.add_patch(
-            matplotlib.patches.Rectangle((left, 0.3), 3, 5.5, facecolor="white", edgecolor=colour, linewidth=2.4)
+            matplotlib.patches.Rectangle((left, 0.3), 3, 5.5, facecolor="none", edgecolor=colour, linewidth=2.4)
         )
         body = np.where((x / 0.9) ** 2 + (y / 0.65) ** 2 < 1, 0.35, 0.0)
         body[((x + 0.35) / 0.4) ** 2 + ((y + 0.05) / 0.35) ** 2 < 1] = 0.6
         body[(x - 0.02) ** 2 + (y - 0.15) ** 2 < 0.01] = 0.4 + 0.6 * vessels
         body[(x + 0.4) ** 2 + (y + 0.05) ** 2 < 0.006] = 0.3
-        picture = body if use != "NO" else body * (0.8 if place == 3 else 0.0)
-        axes.imshow(picture, extent=(left + 0.3, left + 2.7, 3.1, 5.5), cmap="gray", vmin=0, vmax=1, aspect="auto")
+        if vessels:  # a secondary capture has no picture
+            extent = (left + 0.3, left + 2.7, 3.1, 5.5)
+            axes.imshow(body, extent=extent, cmap="gray", vmin=0, vmax=1, aspect="auto", zorder=2)
         axes.text(left + 0.15, 2.55, use, fontsize=10, weight="bold", color=colour)
         axes.text(left + 0.15, 0.6, caption, fontsize=7.5, va="bottom")
     axes.set(xlim=(0, 17), ylim=(0, 7.2))

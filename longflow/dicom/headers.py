@@ -401,6 +401,7 @@ def _interval(header: "Dataset") -> float | None:
 def _structures(header: "Dataset") -> tuple[tuple[tuple[int, str], ...], frozenset[str]]:
     """Return the names of segments or regions by number, and the UIDs that they refer to."""
     named = [(int(one.SegmentNumber), _text(one, "SegmentLabel")) for one in header.get("SegmentSequence") or ()]
+    named = [(number, name) for number, name in named if number > 0]  # 0 is the background of a LABELMAP
     named += [(int(one.ROINumber), _text(one, "ROIName")) for one in header.get("StructureSetROISequence") or ()]
     if not named:
         return (), frozenset()

@@ -78,7 +78,7 @@ def propose(source: Path, options: Options, to: Destination) -> Proposal:
     title = f"{to.raw.name}: series of the export"
     write_text(contact_sheet(findings, title, to.processes, to.progress), paths.contact_sheet)
     questions = sum(finding.use == ASK for finding in findings)
-    return Proposal(_dataset(findings, to.task), [paths.table, paths.contact_sheet, paths.key], questions)
+    return Proposal(dataset_of(findings, to.task), [paths.table, paths.contact_sheet, paths.key], questions)
 
 
 def read(source: Path, options: Options, to: Destination) -> ImportedDataset:
@@ -94,7 +94,7 @@ def read(source: Path, options: Options, to: Destination) -> ImportedDataset:
 
     survey, paths = _survey(source, options, to)
     findings = read_decisions(survey, paths).findings
-    dataset = _dataset(findings, to.task)
+    dataset = dataset_of(findings, to.task)
     if not dataset.scans:
         raise DataError(f"{paths.table} has no series with use = yes. Write yes in the rows to import.")
     _check(dataset, findings, to.task, paths)
@@ -112,8 +112,14 @@ def _survey(source: Path, options: Options, to: Destination) -> "tuple[Survey, R
     return survey_export(export, known_subjects(paths)), paths
 
 
-def _dataset(findings: "Sequence[Finding]", task: str) -> ImportedDataset:
-    """Make the dataset of the findings with use = yes."""
+def dataset_of(findings: "Sequence[Finding]", task: str) -> ImportedDataset:
+    """Make the dataset of the findings with use = yes.
+
+    :param findings: of a survey, decided.
+    :param task: of the dataset.
+    :returns: the dataset; its volumes are read when they are written.
+    :raises DataError: a structure is in several label files of one scan.
+    """
     used = [one for one in findings if one.use == "yes" and one.stack]
     names, labels = _labels(findings, used)
     by_phase = get_task(task).uses_phases

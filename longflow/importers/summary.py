@@ -26,7 +26,7 @@ def summary_of(dataset: ImportedDataset) -> list[tuple[str, str]]:
     steps = sorted(after - before for of in times.values() for before, after in pairwise(sorted(of)))
     if steps:
         lines.append(("intervals", f"{_range(steps)} {dataset.time_unit}, median {median(steps):g}"))
-    else:
+    elif times:
         lines.append(("intervals", "none: every subject has one time, so nothing can be learned over time"))
     if phases := Counter(phase for scan in dataset.scans if (phase := scan.covariates.get("phase"))):
         lines.append(("phases", ", ".join(f"{phase} {count}" for phase, count in sorted(phases.items()))))

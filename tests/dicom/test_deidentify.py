@@ -51,7 +51,7 @@ def secretive(folder):
         header.SourceImageSequence[0].ReferencedImageSequence = [nested]
         header.add_new(0x00990010, "LO", "Xq92Secret")
         header.add_new(0x00991001, "UN", b"Xq93Secret")
-        header.add_new(0x00186000 + 0x11, "UN", b"Xq94Secret")
+        header.add_new(0x00187FFE, "UN", b"Xq94Secret")
         header.file_meta.SourceApplicationEntityTitle = "Xq95Secret"
         header.file_meta.PrivateInformationCreatorUID, header.file_meta.PrivateInformation = "1.2.77", b"Xq96Secret"
         header.preamble = b"Xq97Secret".ljust(128, b"\0")

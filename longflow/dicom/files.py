@@ -1,8 +1,9 @@
 """Find the DICOM files of an export by their content, and read their headers on several processes."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from longflow.dicom.headers import Frame, Instance, read_file
@@ -67,7 +68,27 @@ def read_export(source: Path, processes: int | None = None, progress: Progress |
             "folder that the PACS exported. For NIfTI files, see: longflow_import --help"
         )
     read = sum(len(part) for part in by_part.values())
-    return Export(list(instances.values()), frames, others=len(paths) - read, copies=copies)
+    known, frames = _with_issuers(list(instances.values()), frames)
+    return Export(known, frames, others=len(paths) - read, copies=copies)
+
+
+def _with_issuers(instances: list[Instance], frames: list[Frame]) -> tuple[list[Instance], list[Frame]]:
+    """Complete the issuer of a PatientID where other files of the export name one, and only one.
+
+    Programs that draw labels often omit it; the patient is the same.
+    """
+    issuers: dict[str, set[str]] = defaultdict(set)
+    for one in instances:
+        issuers[one.patient_id].add(one.issuer)
+    missing = {number: next(iter(of - {""})) for number, of in issuers.items() if number and "" in of and len(of) == 2}
+
+    def completed(one: Instance) -> Instance:
+        return replace(one, issuer=missing[one.patient_id]) if not one.issuer and one.patient_id in missing else one
+
+    if not missing:
+        return instances, frames
+    by_path = {one.path: completed(one) for one in instances}
+    return list(by_path.values()), [replace(frame, instance=by_path[frame.instance.path]) for frame in frames]
 
 
 def _paths(source: Path) -> Iterator[Path]:

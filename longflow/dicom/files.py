@@ -73,17 +73,18 @@ def read_export(source: Path, processes: int | None = None, progress: Progress |
 
 
 def _with_issuers(instances: list[Instance], frames: list[Frame]) -> tuple[list[Instance], list[Frame]]:
-    """Complete the issuer of a PatientID where other files of the export name one, and only one.
+    """Complete the issuer of a PatientID where other files of its study name one, and only one.
 
     Programs that draw labels often omit it; the patient is the same.
     """
-    issuers: dict[str, set[str]] = defaultdict(set)
+    issuers: dict[tuple[str, str], set[str]] = defaultdict(set)
     for one in instances:
-        issuers[one.patient_id].add(one.issuer)
-    missing = {number: next(iter(of - {""})) for number, of in issuers.items() if number and "" in of and len(of) == 2}
+        issuers[one.patient_id, one.study_uid].add(one.issuer)
+    missing = {key: next(iter(of - {""})) for key, of in issuers.items() if all(key) and "" in of and len(of) == 2}
 
     def completed(one: Instance) -> Instance:
-        return replace(one, issuer=missing[one.patient_id]) if not one.issuer and one.patient_id in missing else one
+        issuer = missing.get((one.patient_id, one.study_uid))
+        return replace(one, issuer=issuer) if issuer and not one.issuer else one
 
     if not missing:
         return instances, frames

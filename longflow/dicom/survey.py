@@ -232,11 +232,13 @@ def _question_patients(findings: Sequence[Finding]) -> list[Finding]:
     """Ask where the headers do not say whose files these are."""
     names: dict[Patient, set[str]] = defaultdict(set)
     patients: dict[str, set[Patient]] = defaultdict(set)
+    issuers: dict[str, set[str]] = defaultdict(set)
     for finding in findings:
         if finding.stack:
             name = re.sub(r"[\s^]+", " ", finding.instance.patient_name).strip().casefold()
             names[finding.patient] |= {f"{name}, born {finding.instance.birth_date or '?'}"}
             patients[finding.instance.series_uid].add(finding.patient)
+            issuers[finding.instance.patient_id].add(finding.instance.issuer)
     answer = []
     for finding in findings:
         if finding.stack and finding.use in ("", YES):
@@ -244,6 +246,8 @@ def _question_patients(findings: Sequence[Finding]) -> list[Finding]:
                 finding = finding.decided(ASK, "no PatientID: enter the subject")
             elif len(patients[finding.instance.series_uid]) > 1:
                 finding = finding.decided(ASK, "files of two patients in one series: is the subject right?")
+            elif len(found := issuers[finding.instance.patient_id]) > 1 and "" in found:
+                finding = finding.decided(ASK, "one PatientID with and without its issuer: is it one patient?")
             elif len(names[finding.patient]) > 1:
                 who = first_few(sorted(names[finding.patient]), most=3)
                 finding = finding.decided(ASK, f"one PatientID, but several persons ({who}): is the subject right?")

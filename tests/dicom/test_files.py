@@ -41,13 +41,13 @@ def test_a_dicomdir_is_no_scan(tmp_path):
 def test_an_issuer_that_some_files_omit(tmp_path):
     write_series(tmp_path, IssuerOfPatientID="north")
     write_series(tmp_path, series="2")
-    write_series(tmp_path, patient="p2", series="3")
+    write_series(tmp_path, study="s2", series="3")
     write_series(tmp_path, patient="p3", series="4", IssuerOfPatientID="north")
     write_series(tmp_path, patient="p3", series="5", IssuerOfPatientID="south")
     write_series(tmp_path, patient="p3", series="6")
     export = read_export(tmp_path, 1)
     of_series = {one.series_number: (one.patient_id, one.issuer) for one in export.instances}
-    assert of_series["2"] == ("p1", "north") and of_series["3"] == ("p2", "") and of_series["6"] == ("p3", "")
+    assert of_series["2"] == ("p1", "north") and of_series["3"] == ("p1", "") and of_series["6"] == ("p3", "")
     assert {frame.instance.issuer for frame in export.frames if frame.instance.series_number == "2"} == {"north"}
 
 

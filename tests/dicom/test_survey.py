@@ -36,9 +36,14 @@ def test_days_between_studies(tmp_path):
 def test_two_patients_of_the_same_name(tmp_path):
     write_series(tmp_path, patient="17")
     write_series(tmp_path, patient="18")
-    write_series(tmp_path, patient="17", study="x", IssuerOfPatientID="another hospital")
-    assert sorted({one.subject for one in findings(tmp_path)}) == ["P001", "P002", "P003"]
-    assert not any(one.use for one in findings(tmp_path))
+    write_series(tmp_path, patient="18", study="x", IssuerOfPatientID="north")
+    write_series(tmp_path, patient="19", study="x", IssuerOfPatientID="north")
+    write_series(tmp_path, patient="19", study="y", IssuerOfPatientID="south")
+    found = {(one.instance.patient_id, one.instance.issuer): one for one in findings(tmp_path)}
+    assert sorted(one.subject for one in found.values()) == ["P001", "P002", "P003", "P004", "P005"]
+    assert not found["17", ""].use and not found["19", "north"].use
+    assert found["18", ""].use == found["18", "north"].use == ASK
+    assert "with and without its issuer" in found["18", ""].reason
 
 
 def test_patients_keep_their_names():

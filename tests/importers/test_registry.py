@@ -88,6 +88,6 @@ def test_an_outside_package_brings_a_layout(outside, source, tmp_path):
 def test_an_installed_layout_that_cannot_be_loaded_is_skipped_until_it_is_named(monkeypatch):
     point = EntryPoint("broken", "no_such_module:IMPORTER", "longflow.importers")
     monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == point.group else [])
-    assert len(all_importers()) == 7
+    assert len(all_importers()) == 8
     with pytest.raises(ConfigurationError, match=r"layout 'broken' .* cannot be loaded"):
         IMPORTERS.get("broken")

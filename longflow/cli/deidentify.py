@@ -36,7 +36,7 @@ def work(options: argparse.Namespace) -> None:
         "the images before they leave.",
     ]
     for line in lines:
-        command.console.print(line, markup=False, highlight=False)
+        command.say(line)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

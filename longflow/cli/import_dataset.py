@@ -97,7 +97,7 @@ def work(options: argparse.Namespace) -> None:
     with progress_bar("Importing") as progress:
         to = Destination(raw, task, options.overwrite, options.processes, progress)
         found = importer.find(options.source, to, held_out, **given)
-        from longflow.importers.writing import write_dataset
+        from longflow.importers.writing import write_dataset  # SimpleITK: the help does not wait for it
 
         written = write_dataset(found, to)
     _show_dataset(found)

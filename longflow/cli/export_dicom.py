@@ -31,6 +31,11 @@ def parser() -> command.Parser:
         help="101 or Dataset101_Name: the dataset that was imported from DICOM (not needed after longflow_predict "
         "--dicom)",
     )
+    result.add_argument(
+        "--review",
+        type=Path,
+        help="folder of the tables of that import (default: review_Dataset101_Name next to the dataset)",
+    )
     flags.add_dicom_settings(result)
     return result
 
@@ -42,13 +47,14 @@ def work(options: argparse.Namespace) -> None:
     from longflow.dicom.export import Settings, export_folder
     from longflow.dicom.files import read_export
     from longflow.dicom.sources import files_by_uid
-    from longflow.paths import DatasetPaths, resolve_dataset_name
+    from longflow.paths import DatasetPaths, resolve_dataset_name, review_folder
 
     raw = DatasetPaths(resolve_dataset_name(options.dataset)).raw if options.dataset else None
+    review = options.review or (review_folder(raw) if raw else None)
     with progress_bar("Reading headers") as progress:
         files = files_by_uid(read_export(options.reference, progress=progress))
     with progress_bar("Writing DICOM") as progress:
-        written = export_folder(options.input, options.output, files, raw, Settings.of_flags(options), progress)
+        written = export_folder(options.input, options.output, files, raw, review, Settings.of_flags(options), progress)
     command.say(f"{written} in {options.output}")
 
 

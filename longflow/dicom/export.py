@@ -131,6 +131,7 @@ def export_folder(
     output: Path,
     files: Mapping[str, Path],
     raw: Path | None = None,
+    review: Path | None = None,
     settings: Settings = Settings(),
     progress: Progress = lambda *_: None,
 ) -> Exported:
@@ -139,13 +140,14 @@ def export_folder(
     :param predictions: folder that ``longflow_predict`` wrote.
     :param output: folder for the DICOM files.
     :param files: of the export that the scans came from, by SOPInstanceUID.
-    :param raw: the dataset that the scans were imported into, with their sources; None: they are in ``predictions``.
+    :param raw: the dataset that the scans were imported into, for its codes; None: those of ``predictions`` count.
+    :param review: folder of that import, with the sources of the scans; None: they are in ``predictions``.
     :param progress: called with (finished, all, case).
     :returns: what is in the output folder now.
     :raises DataError: the folder holds no prediction, no sources are known, or some could not be written (each is
         named, and the others are written).
     """
-    work = _prepare(predictions, output, files, raw, settings)
+    work = _prepare(predictions, output, files, raw, review, settings)
     rows = [row for row in read_rows(predictions / "scans.csv") if sidecar_path(predictions, row.case).is_file()]
     if not rows:
         raise DataError(f"{predictions} holds no prediction. Expected a folder that longflow_predict wrote.")
@@ -174,7 +176,14 @@ def export_folder(
     return Exported(*counts, reports)
 
 
-def _prepare(predictions: Path, output: Path, files: Mapping[str, Path], raw: Path | None, settings: Settings) -> _Work:
+def _prepare(
+    predictions: Path,
+    output: Path,
+    files: Mapping[str, Path],
+    raw: Path | None,
+    review: Path | None,
+    settings: Settings,
+) -> _Work:
     """Read what belongs to the whole folder."""
     if not (predictions / "scans.csv").is_file():
         raise DataError(f"{predictions} has no scans.csv. Expected a folder that longflow_predict wrote.")
@@ -185,9 +194,9 @@ def _prepare(predictions: Path, output: Path, files: Mapping[str, Path], raw: Pa
     if raw is not None and (raw / "dataset.json").is_file():
         of_raw = read_description(raw / "dataset.json")  # codes can be added to it after training
         coded = of_raw if of_raw.labels == description.labels else description
-    sources = (read_sources(raw) if raw else {}) | read_sources(predictions)
+    sources = (read_sources(review) if review else {}) | read_sources(predictions)
     if not sources:
-        places = " nor ".join(str(folder) for folder in (predictions, raw) if folder)
+        places = " nor ".join(str(folder) for folder in (predictions, review) if folder)
         raise DataError(
             f"Neither {places} has a {SOURCES_JSON}: the DICOM series of the scans are not known. It is written by "
             "longflow_import dicom and by longflow_predict --dicom. Give the dataset that was imported with -d."

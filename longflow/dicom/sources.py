@@ -16,7 +16,7 @@ from pydicom.valuerep import DS, PersonName, validate_value
 
 from longflow.data.images import SAME_PLACE, Geometry
 from longflow.dicom.equipment import repeatable_uid
-from longflow.dicom.stacks import tilt_of
+from longflow.dicom.stacks import SAME_DIRECTION, tilt_of
 from longflow.errors import DataError, first_few
 from longflow.files import write_json
 from longflow.plans import validated
@@ -147,6 +147,8 @@ def read_series(source: Source, files: Mapping[str, Path]) -> SourceSeries:
     for header, frame in slices:
         _complete(header, frame, geometry.spacing[2])
         header.FrameOfReferenceUID = headers[0].FrameOfReferenceUID  # some de-identified series have one for each slice
+        if frame is None:
+            header.ImageOrientationPatient = headers[0].ImageOrientationPatient  # equal but for rounding
     return SourceSeries(headers, frames, geometry)
 
 
@@ -240,6 +242,8 @@ def _grid(slices: list[tuple[Dataset, int | None]], path: Path) -> Geometry:
             "ImageOrientationPatient and PixelSpacing."
         ) from error
     (first, rows, columns, spacing, thickness), last = planes[0], planes[-1][0]
+    if any(np.abs((one[1] - rows, one[2] - columns)).max() > SAME_DIRECTION for one in planes):
+        raise DataError(f"{path} and the other slices of its series have several directions. Import the scan again.")
     normal = np.cross(rows, columns)
     step = thickness
     if len(slices) > 1 and (length := float(np.linalg.norm(last - first))) > 0:

@@ -124,18 +124,6 @@ def _write_tables(dataset: ImportedDataset, task: str, values: set[int], folder:
     _write_table(training, folder / "scans.csv")
     if test := [scan for scan in dataset.scans if scan.part != "training"]:
         _write_table(test, folder / "imagesTs" / "scans.csv")
-    _write_sources(dataset.scans, folder)
-
-
-def _write_sources(scans: Sequence[ImportedScan], folder: Path) -> None:
-    """Write the DICOM instances of the images that were made from some, for ``longflow_export_dicom``."""
-    from longflow.dicom.volume import DicomVolume
-
-    frames = {f"{scan.case}_0000": scan.image.frames for scan in scans if isinstance(scan.image, DicomVolume)}
-    if frames:
-        from longflow.dicom.sources import source_of, write_sources
-
-        write_sources(folder, {name: source for name, one in frames.items() if (source := source_of(one))})
 
 
 def _digest_of_rows(scans: Sequence[ImportedScan]) -> str:

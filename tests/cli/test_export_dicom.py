@@ -10,11 +10,15 @@ def test_predictions_of_an_imported_dataset_are_written(tmp_path, monkeypatch, c
     predictions, export = label_folder(tmp_path)
     raw = tmp_path / "home" / "raw" / "Dataset101_Liver"
     raw.mkdir(parents=True)
-    (predictions / "dicom_sources.json").rename(raw / "dicom_sources.json")
+    review = raw.with_name("review_Dataset101_Liver")
+    review.mkdir()
+    (predictions / "dicom_sources.json").rename(review / "dicom_sources.json")
     words = ["-i", predictions, "-r", export, "-o", tmp_path / "dicom"]
     assert main([*map(str, words), "-d", "101", "--label_map"]) == 0
     assert "2 segmentations, 1 volume reports in" in capsys.readouterr().out
     assert dcmread(tmp_path / "dicom" / "a_labels.dcm").SegmentationType == "LABELMAP"
+    review.rename(tmp_path / "elsewhere")
+    assert main([*map(str, words), "--review", str(tmp_path / "elsewhere")]) == 0
     assert main(list(map(str, words))) == 1
     assert "Give the dataset that was imported with -d" in capsys.readouterr().err
 

@@ -145,8 +145,9 @@ def test_codes_that_are_added_to_the_raw_dataset_count(tmp_path):
     described["segments"] = {"liver": {"type": ["1", "99X", "My liver"]}}
     raw = tmp_path / "raw"
     write_json(described, raw / "dataset.json")
-    (predictions / "dicom_sources.json").rename(raw / "dicom_sources.json")
-    export_folder(predictions, tmp_path / "out", files_in(export), raw)
+    (tmp_path / "review").mkdir()
+    (predictions / "dicom_sources.json").rename(tmp_path / "review" / "dicom_sources.json")
+    export_folder(predictions, tmp_path / "out", files_in(export), raw, tmp_path / "review")
     made = segread(tmp_path / "out" / "a_labels.dcm")
     assert made.get_segment_description(1).segmented_property_type.value == "1"
 

@@ -187,3 +187,16 @@ def test_a_series_has_one_frame_of_reference_whatever_its_slices_say(tmp_path):
         one.save_as(path)
     series = read_series(source, files_in(tmp_path))
     assert {header.FrameOfReferenceUID for header in series.headers} == {series.first.FrameOfReferenceUID}
+
+
+def test_directions_that_differ_by_rounding_become_one_and_others_are_refused(tmp_path):
+    source = make_series(tmp_path)
+    one = pydicom.dcmread(tmp_path / "97.dcm")
+    one.ImageOrientationPatient = [value + 2e-6 for value in one.ImageOrientationPatient]
+    one.save_as(tmp_path / "97.dcm")
+    headers = read_series(source, files_in(tmp_path)).headers
+    assert len({tuple(header.ImageOrientationPatient) for header in headers}) == 1
+    one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    one.save_as(tmp_path / "97.dcm")
+    with pytest.raises(DataError, match="several directions"):
+        read_series(source, files_in(tmp_path))

@@ -38,8 +38,9 @@ SPACE = ("FrameOfReferenceUID", "PositionReferenceIndicator", "PatientPosition",
 LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
 ACQUISITION = ("AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "AcquisitionNumber")
 OF_CT = ("KVP",)
+#: without ScanOptions: gating needs the trigger time, and a prediction was not triggered
 OF_MR = (
-    *("ScanningSequence", "SequenceVariant", "ScanOptions", "MRAcquisitionType", "RepetitionTime", "EchoTime"),
+    *("ScanningSequence", "SequenceVariant", "MRAcquisitionType", "RepetitionTime", "EchoTime"),
     *("EchoTrainLength", "MagneticFieldStrength", "FlipAngle"),
 )
 #: whole numbers that 16 bits hold

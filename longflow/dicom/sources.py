@@ -3,10 +3,10 @@
 The file holds UIDs, which identify: it is as private as the DICOM files themselves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -297,7 +297,10 @@ def _usable(header: Dataset) -> Dataset:
             plain = [PersonName(str(name)) for name in names]
             element.value = plain if element.VM > 1 else plain[0]
         elif element.VR in CHECKED and not _is_valid(element):
-            del header[element.tag]
+            if element.VR == "DS" and (decimals := _shortened(element.value)):
+                element.value = decimals
+            else:
+                del header[element.tag]
     header.SpecificCharacterSet = "ISO_IR 192"
     for name in MAY_BE_EMPTY:
         if name not in header:
@@ -322,6 +325,15 @@ def _complete(header: Dataset, frame: int | None, step: float) -> None:
         shared = header.SharedFunctionalGroupsSequence[0]
         if name not in shared:
             setattr(shared, name, [functional_group(header, frame, name)])
+
+
+def _shortened(values: Any) -> list[DS]:
+    """Round decimals that are longer than the standard's 16 letters, as many are; empty where they are no numbers."""
+    try:
+        numbers = [float(value) for value in (values if isinstance(values, MutableSequence) else [values])]
+    except (TypeError, ValueError):
+        return []
+    return [DS(number, auto_format=True) for number in numbers] if np.isfinite(numbers).all() else []
 
 
 def _is_valid(element: DataElement) -> bool:

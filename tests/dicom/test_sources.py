@@ -200,3 +200,11 @@ def test_directions_that_differ_by_rounding_become_one_and_others_are_refused(tm
     one.save_as(tmp_path / "97.dcm")
     with pytest.raises(DataError, match="several directions"):
         read_series(source, files_in(tmp_path))
+
+
+def test_decimals_that_are_too_long_are_rounded(tmp_path):
+    with pydicom.config.disable_value_validation():
+        source = make_series(tmp_path, PixelSpacing=["0.75000000000000001", "0.50000000000000001"])
+    series = read_series(source, files_in(tmp_path))
+    assert series.geometry.differences(phantom_geometry()) == []
+    assert all(len(str(value)) <= 16 for value in series.first.PixelSpacing)

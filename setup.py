@@ -55,6 +55,7 @@ setup(
         "dicom": ["pydicom>=3.0.2,<4", "highdicom>=0.28,<0.29", "python-gdcm>=3.2.2"],
         "registration": ["antspyx>=0.6"],
         "test": [
+            "bids-validator-deno>=3,<4",
             "dcm2niix>=1.0.20250506",
             "highdicom>=0.28,<0.29",
             "hypothesis>=6.100",

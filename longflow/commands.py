@@ -39,6 +39,8 @@ COMMANDS = (
     ("longflow_compare", "compare", "train and compare many forecasting methods"),
     ("longflow_translate_dataset", "translate_dataset", "write a dataset's images in another phase"),
     ("longflow_export", "export", "write a segmentation as nnU-Net's model folder"),
+    ("longflow_export_dicom", "export_dicom", "write predictions as DICOM, for the PACS"),
+    ("longflow_export_bids", "export_bids", "write predictions as BIDS derivatives"),
 )
 
 #: the commands that longflow_plan_and_preprocess runs; the overview indents them

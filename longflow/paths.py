@@ -139,6 +139,11 @@ def protocol_path(raw: Path) -> Path:
     return raw / "test_protocol.json"
 
 
+def review_folder(raw: Path) -> Path:
+    """Return the folder next to a raw dataset for what identifies patients: tables and key of an import of DICOM."""
+    return raw.with_name(f"review_{raw.name}")
+
+
 def cluster_settings() -> Path:
     """Return the settings of ``longflow_run --cluster`` that hold for all datasets, where no other file is given."""
     return results_root() / "cluster.json"

@@ -130,3 +130,7 @@ def test_all_files_of_a_dataset_lie_in_its_folders(home):
         assert path.parent == home / "preprocessed" / "Dataset101_Cine"
     for path in (dataset.best, dataset.best_table, dataset.best_solvers):
         assert path.parent == home / "results" / "Dataset101_Cine"
+
+
+def test_what_identifies_patients_is_next_to_the_dataset_and_not_in_it():
+    assert paths.review_folder(Path("raw/Dataset101_Liver")) == Path("raw/review_Dataset101_Liver")

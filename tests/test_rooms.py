@@ -40,7 +40,7 @@ ORDER = [
         "data",
         "integrity",
     ),
-    *("registration", "dicom", "importers", "fingerprint", "preprocessing"),
+    *("registration", "dicom", "importers", "exporters", "fingerprint", "preprocessing"),
     *("methods", "planning", "inference", "evaluation", "training", "report", "tasks", "compare"),
     *("cluster", "demo", "cli"),
 ]
@@ -79,6 +79,7 @@ TESTS_OF_SEVERAL = {
     "tests/test_generated_text.py",
     "tests/test_tasks.py",
     "tests/data/test_nifti_headers.py",
+    "tests/dicom/test_pacs.py",
     "tests/cli/test_pipeline.py",
     "tests/cli/test_segmentation_pipeline.py",
     "tests/cli/test_translation_pipeline.py",

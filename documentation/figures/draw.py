@@ -434,6 +434,27 @@ def rooms() -> None:
 
 
 @figure
+def to_the_pacs() -> None:
+    """Draw which DICOM object each prediction becomes."""
+    axes = canvas(17, 7)
+    rows = (
+        ("label map of a scan", "SEG: a segmentation", "names, codes, colours of the structures"),
+        ("volumes over time", "SR: a structured report", "volume and time of each scan"),
+        ("", "SC: a picture of the curve", "for everybody: every viewer shows it"),
+        ("forecast, translation", "a series of CT or MR", "synthetic: burned into its first slice"),
+    )
+    axes.text(2.6, 6.5, "folder of longflow_predict", ha="center", fontsize=10, weight="bold")
+    axes.text(8.1, 6.5, "longflow_export_dicom", ha="center", fontsize=10, weight="bold")
+    for place, (prediction, made, meaning) in enumerate(rows):
+        y = 5.5 - 1.5 * place
+        if prediction:
+            box(axes, (2.6, y), (4.4, 1), prediction)
+        arrow(axes, (4.9, y if prediction else y + 1.2), (5.7, y))
+        box(axes, (8.1, y), (4.6, 1), made, ORANGE if "series" in made else GREEN)
+        axes.text(10.7, y, meaning, va="center", fontsize=9.5, color=GREY)
+
+
+@figure
 def contact_sheet() -> None:
     """Draw what the page of ``longflow_import dicom`` looks like, with a drawn abdomen."""
     axes = canvas(17, 7.2)

@@ -152,3 +152,17 @@ def positive(kind: type) -> Callable[[str], float]:
 def count(text: str) -> int:
     """Parse a whole number from zero on."""
     return 0 if text == "0" else positive(int)(text)
+
+
+def add_dicom_settings(result: argparse._ActionsContainer) -> None:
+    """Add ``--label_map`` and ``--no_burned_in_text``, which say how DICOM is written."""
+    result.add_argument(
+        "--label_map",
+        action="store_true",
+        help="write labels as one DICOM label map (new in the standard, few viewers read it), not as binary segments",
+    )
+    result.add_argument(
+        "--no_burned_in_text",
+        action="store_true",
+        help="do not write 'SYNTHETIC, research only' into the pixels of the first slice of synthetic images",
+    )

@@ -3,11 +3,17 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
 from longflow.task import RequestFlag, all_tasks
+
+if TYPE_CHECKING:
+    from longflow.data.dataset import DatasetDescription
+
+#: folder below the output in which the scans of a DICOM export are kept as NIfTI
+SCANS = "scans"
 
 EXAMPLE = """
 longflow_predict -i in -o out                      # rows of in/scans.csv without an image are forecast
@@ -16,6 +22,7 @@ longflow_predict -i in -o out -d 101 -m tfm -f 0   # with a certain model
 longflow_predict -i in -o out --hide_context last:2   # as if the last two scans before each target were missing
 longflow_predict -i in -o out -d 103               # a model that segments: label maps of every scan, and volumes.csv
 longflow_predict -i in -o out -d 104 --to native   # a model that translates: arterial scans (scans.csv) to native ones
+longflow_predict -i EXPORT -o out -d 103 --dicom   # DICOM in, DICOM out: results for the PACS are in out/dicom
 """
 
 
@@ -27,12 +34,21 @@ def parser() -> command.Parser:
         "For research only, not for clinical decisions.",
         EXAMPLE,
     )
-    result.add_argument("-i", "--input", type=Path, required=True, help="folder with images and scans.csv")
+    result.add_argument(
+        "-i", "--input", type=Path, required=True, help="folder with images and scans.csv; with --dicom, of DICOM files"
+    )
     result.add_argument("-o", "--output", type=Path, required=True, help="folder for the predictions")
     result.add_argument("-d", "--dataset", help="101 or Dataset101_Name (default: the one with a trained model)")
     flags.add_model(result, "average")
     flags.add_prediction_settings(result)
     result.add_argument("--overwrite", action="store_true", help="make finished predictions again")
+    group = result.add_argument_group("DICOM")
+    group.add_argument(
+        "--dicom",
+        action="store_true",
+        help="read the scans from DICOM files, and write the predictions as DICOM, too: OUTPUT/dicom",
+    )
+    flags.add_dicom_settings(group)
     taken: set[str] = set()
     for task in all_tasks():
         group = result.add_argument_group(f"models that {task.words.verb}", task.words.help.get("predict"))
@@ -70,16 +86,53 @@ def work(options: argparse.Namespace) -> None:
         command.say(
             f"Model: {selection.dataset.name} / {member.model.folder.name}{trained} ({selection.origin})",
         )
-    words = predictor.words
+    words, source = predictor.words, options.input
+    if options.dicom:
+        source = options.output / SCANS
+        files = processes.from_first(lambda: read_dicom(options.input, source, predictor.models.description))
     with progress_bar(words.doing) as progress:
         requests = predict_folder(
-            predictor, options.input, options.output, request_options(options), options.overwrite, progress, processes
+            predictor, source, options.output, request_options(options), options.overwrite, progress, processes
         )
     processes.end()
     leave_group()
     if processes.first:
         are = f"{words.one} is" if len(requests) == 1 else f"{words.several} are"
         command.say(f"{len(requests)} {are} in {options.output}")
+        if options.dicom:
+            write_dicom(options, files)
+
+
+def read_dicom(export: Path, folder: Path, description: "DatasetDescription") -> dict[str, str]:
+    """Write the scans of a DICOM export into a folder, as input.
+
+    :param description: of the model.
+    :returns: the DICOM files by SOPInstanceUID.
+    """
+    from longflow.dicom.libraries import require_dicom
+
+    require_dicom()
+    from longflow.dicom.files import read_export
+    from longflow.dicom.input import write_input
+    from longflow.dicom.sources import files_by_uid
+
+    with progress_bar("Reading headers") as progress:
+        found = read_export(export, progress=progress)
+    with progress_bar("Reading scans") as progress:
+        write_input(found, folder, description, progress)
+    return {uid: str(path) for uid, path in files_by_uid(found).items()}
+
+
+def write_dicom(options: argparse.Namespace, files: dict[str, str]) -> None:
+    """Write the predictions in the output folder as DICOM. :param files: of the export, by SOPInstanceUID."""
+    from longflow.dicom.export import Settings, export_folder
+    from longflow.dicom.sources import read_sources, write_sources
+
+    write_sources(options.output, read_sources(options.output / SCANS))
+    paths, folder = {uid: Path(path) for uid, path in files.items()}, options.output / "dicom"
+    with progress_bar("Writing DICOM") as progress:
+        written = export_folder(options.output, folder, paths, settings=Settings.of_flags(options), progress=progress)
+    command.say(f"{written} in {folder}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from longflow.data.phases import native_first
 from longflow.errors import DataError, first_few
 from longflow.importers.registry import Importer, flag
 from longflow.importers.scans import Destination, ImportedDataset, ImportedScan, Proposal
+from longflow.paths import review_folder
 from longflow.task import get_task
 
 if TYPE_CHECKING:
@@ -98,7 +99,19 @@ def read(source: Path, options: Options, to: Destination) -> ImportedDataset:
     if not dataset.scans:
         raise DataError(f"{paths.table} has no series with use = yes. Write yes in the rows to import.")
     _check(dataset, findings, to.task, paths)
+    _write_sources(dataset.scans, paths.folder)
     return dataset
+
+
+def _write_sources(scans: Sequence[ImportedScan], folder: Path) -> None:
+    """Write from which DICOM instances each image is made, for ``longflow_export_dicom``.
+
+    UIDs identify: the file is with the key, not in the dataset.
+    """
+    from longflow.dicom.sources import source_of, write_sources
+
+    found = {f"{scan.case}_0000": source_of(scan.image.frames) for scan in scans}
+    write_sources(folder, {name: source for name, source in found.items() if source})
 
 
 def _survey(source: Path, options: Options, to: Destination) -> "tuple[Survey, ReviewPaths]":
@@ -107,7 +120,7 @@ def _survey(source: Path, options: Options, to: Destination) -> "tuple[Survey, R
     from longflow.dicom.survey import survey_export
     from longflow.dicom.table import ReviewPaths, known_subjects
 
-    paths = ReviewPaths(options.review or to.raw.with_name(f"review_{to.raw.name}"))
+    paths = ReviewPaths(options.review or review_folder(to.raw))
     export = read_export(source, to.processes, to.progress)
     return survey_export(export, known_subjects(paths)), paths
 

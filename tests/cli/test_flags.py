@@ -53,3 +53,9 @@ def test_tasks_add_their_sentences_to_the_help_of_a_command():
     said = flags.task_help("predict")
     assert all(task.words.help["predict"] in said for task in all_tasks())
     assert flags.task_help("no_such_command") == ""
+
+
+def test_dicom_is_written_as_binary_segments_and_with_letters_by_default():
+    parser = argparse.ArgumentParser()
+    flags.add_dicom_settings(parser)
+    assert vars(parser.parse_args([])) == {"label_map": False, "no_burned_in_text": False}

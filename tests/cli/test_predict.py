@@ -2,7 +2,10 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from highdicom.seg import segread
+from pydicom import dcmread
 
 from longflow.cli import evaluate, predict, verify
 from longflow.paths import DatasetPaths
@@ -10,6 +13,7 @@ from longflow.plans import read_plans
 from longflow.reading import read_json
 from longflow.task import all_tasks
 from tests.data.helpers import write_phase_dataset
+from tests.dicom.phantom import make_series, phantom_array
 from tests.inference.helpers import segmentation_model, translation_model, use_one_convolution
 from tests.training.helpers import finished_model
 
@@ -224,3 +228,36 @@ def test_a_test_protocol_is_drawn_predicted_and_evaluated(dataset, tmp_path, mon
         capsys.readouterr().err.split()
     )
     assert read_json(dataset.raw / "test_protocol.json")["targets"] == stored
+
+
+@pytest.fixture
+def export(tmp_path):
+    """A DICOM export: two visits of a patient, 366 days apart."""
+    for place, date in enumerate(("20200102", "20210102")):
+        make_series(tmp_path / "export" / str(place), phantom_array() + 1000 + place, "MR", date=date)
+    return tmp_path / "export"
+
+
+def test_dicom_in_dicom_out_of_a_model_that_segments(dataset, export, tmp_path, capsys):
+    segmentation_model(dataset)
+    assert run(export, tmp_path / "out", "--dicom") == 0
+    shown = capsys.readouterr().out
+    assert f"2 label maps are in {tmp_path / 'out'}" in shown
+    assert f"2 segmentations, 1 volume reports in {tmp_path / 'out' / 'dicom'}" in shown
+    made = segread(tmp_path / "out" / "dicom" / "P001_day0000_labels.dcm")
+    assert made.PatientID == "P1"
+    assert made.get_segment_description(1).segment_label == "core"
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/**/*.dcm")}
+    assert run(export, tmp_path / "out", "--dicom") == 0
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/**/*.dcm")} == before
+
+
+def test_dicom_in_dicom_out_of_a_model_that_repeats_the_last_scan(dataset, export, tmp_path, capsys):
+    finished_model(dataset, read_plans(dataset.plans()))
+    assert run(export, tmp_path / "out", "--dicom", "-t", "500", "--no_burned_in_text") == 0
+    assert "1 synthetic series in" in capsys.readouterr().out
+    slices = [dcmread(path) for path in sorted((tmp_path / "out" / "dicom" / "P001_t500_0000").iterdir())]
+    pixels = np.stack([one.pixel_array for one in slices])
+    assert np.abs(pixels - (phantom_array() + 1001)).max() <= 1
+    assert slices[0].SeriesDescription.startswith("Synthetic, research only: forecast +134 days")
+    assert slices[0].StudyInstanceUID == dcmread(next((export / "1").iterdir())).StudyInstanceUID

@@ -7,6 +7,8 @@ import pytest
 from longflow.cli.import_dataset import main
 from longflow.data.dataset import read_description, read_rows
 from longflow.data.images import read_array
+from longflow.dicom.files import read_export
+from longflow.dicom.sources import files_by_uid, read_series, read_sources, slices_in_order
 from longflow.dicom.table import COLUMNS
 from longflow.importers.dicom import IMPORTER, Options
 from longflow.importers.scans import Destination, HeldOut
@@ -89,6 +91,18 @@ def test_nothing_of_a_patient_is_in_the_dataset(raw, tmp_path):
     assert len(texts) == 3
     for secret in ("Miller", "Xq17", "20200110", "2020-01-10", "19600102", "Abdomen"):
         assert not [text for text in texts if secret in text], secret
+
+
+def test_the_key_folder_says_from_which_slices_an_image_was_made(raw, tmp_path):
+    write_cohort(tmp_path / "export")
+    propose(tmp_path / "export", raw)
+    run(tmp_path / "export", raw)
+    sources = read_sources(raw.with_name(f"review_{raw.name}"))
+    assert set(sources) == {f"{row.case}_0000" for row in read_rows(raw / "scans.csv")}
+    array, geometry = read_array(raw / "imagesTr" / "P002_day0030_0000.nii.gz")
+    series = read_series(sources["P002_day0030_0000"], files_by_uid(read_export(tmp_path / "export", processes=1)))
+    np.testing.assert_array_equal(slices_in_order(array, geometry, series), array)
+    assert not list(raw.rglob("*sources*"))
 
 
 def test_an_edited_table_decides(raw, tmp_path):

@@ -41,7 +41,8 @@ NUMBER = DATASET_NAME[7:10]
 #: a fold is compared by these; times stand in the others
 COMPARED = ("checkpoint_final.safetensors", "best.json", "scans.csv", "metrics.csv")
 SETTINGS = {"cpus": 1, "memory": 2.0, "time": "30m", "steps": {"train": {"gpus": 1}, "predict": {"gpus": 1}}}
-PATIENCE = 3600
+#: seconds until all is done; and until the last jobs have ended, which may find nothing to do
+PATIENCE, PATIENCE_AFTER = 3600, 60
 
 
 def home_with_phantom(folder: Path) -> Path:
@@ -94,9 +95,13 @@ def wait_for_the_end(home: Path, options: argparse.Namespace) -> int:
 
 
 def start_requeued_jobs() -> None:
-    """Let jobs that went back into the queue start now: by itself Slurm waits for two minutes."""
-    for number, job in commands.queue().items():
-        if job.state == "PENDING" and job.reason == "BeginTime":
+    """Let jobs that went back into the queue start soon: by itself Slurm waits for two minutes."""
+    requeued = [
+        number for number, job in commands.queue().items() if job.state == "PENDING" and job.reason == "BeginTime"
+    ]
+    if requeued:
+        time.sleep(2)  # a node refuses the credential of a job that ended in the same second
+        for number in requeued:
             subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], capture_output=True)
 
 
@@ -164,7 +169,12 @@ def disturbed(work: Path, options: argparse.Namespace) -> None:
             typed += 1
     typed += wait_for_the_end(there, options)
     print(f"{dict(done)}; {time.monotonic() - begun:.0f} s; typed again: {typed}")
-    print(f"in the queue at the end: {len(commands.queue())}")
+    left, end = commands.queue(), time.monotonic() + PATIENCE_AFTER
+    while left and time.monotonic() < end:
+        start_requeued_jobs()
+        time.sleep(1)
+        left = commands.queue()
+    print(f"in the queue {PATIENCE_AFTER} s after the end: {left or 'nothing'}")
     compare(here, there)
 
 

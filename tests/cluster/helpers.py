@@ -127,8 +127,12 @@ def wait_until(condition: Callable, seconds: float = PATIENCE, told: Callable[[]
 
 
 def start_now(number: str) -> None:
-    """Let a job that was put back into the queue begin at once; by itself it waits for two minutes."""
+    """Let a job that was put back into the queue begin soon; by itself it waits for two minutes.
+
+    At once would be too soon: a node refuses the credential of a job that ended in the same second.
+    """
     wait_until(lambda: number in slurm.queue() and slurm.waits(slurm.queue()[number]))
+    time.sleep(2)
     subprocess.run(["scontrol", "update", f"JobId={number}", "StartTime=now"], check=True)
 
 

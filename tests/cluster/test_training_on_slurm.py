@@ -193,7 +193,8 @@ def test_a_training_longer_than_its_time_limit_is_warned_by_slurm_and_ends_as_an
     start_now(number)
     assert time.monotonic() - begun < 120
     wait_until(lambda: not commands.queue())
-    assert {one.state for one in status_of(study)} == {"done"}
+    ended = {one.step.name: (one.state, one.reason, one.last_line) for one in status_of(study)}
+    assert {state for state, *_ in ended.values()} == {"done"}, ended
     log = next(study.study.logs.glob("*train*_0.log")).read_text()
     assert "The time of this job is over; the state is saved." in log and "start 1:" in log
 

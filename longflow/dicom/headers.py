@@ -418,7 +418,8 @@ def _structures(header: "Dataset") -> tuple[tuple[tuple[int, str], ...], frozens
 
 
 def _text(header: Any, name: str) -> str:
-    return str(header.get(name) or "").strip().strip("\0")
+    value = header.get(name)
+    return "" if value is None else str(value).strip().strip("\0")
 
 
 def _several(value: Any) -> list:

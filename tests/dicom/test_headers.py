@@ -28,6 +28,11 @@ def test_a_slice(file):
     assert (frame.slope, frame.intercept, frame.depth) == (1, -1024, 40)
 
 
+def test_the_number_of_a_series_can_be_zero(file):
+    edit(file, SeriesNumber=0)
+    assert read_file(file)[0].series_number == "0"
+
+
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, pydicom.uid.ExplicitVRLittleEndian])
 def test_files_with_and_without_preamble(file, syntax):
     if syntax == ExplicitVRBigEndian:

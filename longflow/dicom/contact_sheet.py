@@ -67,7 +67,11 @@ def _middle(finding: Finding) -> Frame:
 def _figure(finding: Finding, pictures: Mapping[str, bytes]) -> str:
     row: dict[str, Any] = {name: html.escape(str(cell)) for name, cell in row_of(finding).items() if cell != ""}
     picture = pictures.get(finding.id, b"")
-    image = f'<img alt="its middle slice" src="data:image/png;base64,{base64.b64encode(picture).decode()}">' if picture else ""
+    image = (
+        f'<img alt="its middle slice" src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
+        if picture
+        else ""
+    )
     when = (
         f"day {row['time']}"
         if "time" in row

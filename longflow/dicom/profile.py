@@ -16,7 +16,7 @@ from longflow.dicom.moments import parse_date
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
 
-METHOD = "longflow: PS3.15 basic profile, modified dates, clean descriptors"
+METHOD = "longflow: basic profile, modified dates, clean descriptors"
 #: codes of the profile and its options (PS3.16, CID 7050)
 CODES = (
     ("113100", "Basic Application Confidentiality Profile"),
@@ -52,7 +52,8 @@ TEXT = ("AE", "AS", "LO", "LT", "PN", "SH", "ST", "UC", "UN", "UR", "UT")
 BYTES = ("OB", "OD", "OF", "OL", "OV", "OW", "OB or OW")
 #: UIDs of the standard itself: classes, transfer syntaxes, coding schemes
 STANDARD = "1.2.840.10008."
-CONTRAST = "CONTRAST"
+#: elements that must have a value in some modules, and what stands there instead
+DUMMIES = {"ContrastBolusAgent": "CONTRAST", "DeviceSerialNumber": "0"}
 CURVES_AND_OVERLAYS = (0x5000, 0x6000)
 
 #: words of descriptions that say what an image is: phases, sequences, directions, parts of the body
@@ -176,7 +177,7 @@ def _action(element: "DataElement") -> str:
         return "removed"
     if name in EMPTIED:
         return "emptied"
-    if name in ("PatientID", "PatientName", "ContrastBolusAgent"):
+    if name in ("PatientID", "PatientName", *DUMMIES):
         return "replaced"
     if SENSITIVE.search(name):
         return "removed"
@@ -208,8 +209,8 @@ def _changed_value(element: "DataElement", text: str, action: str, identity: Ide
         return clean_words(text)
     if element.VR == "UI":
         return identity.uid(text)
-    if element.keyword == "ContrastBolusAgent":
-        return CONTRAST if text else ""
+    if element.keyword in DUMMIES:
+        return DUMMIES[element.keyword] if text else ""
     return identity.subject
 
 

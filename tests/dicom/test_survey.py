@@ -84,6 +84,13 @@ def test_exclusions(tmp_path, values, reason):
     assert one.use == NO and reason in one.reason
 
 
+def test_many_secondary_captures_are_a_row_and_their_pixels_are_not_read(tmp_path):
+    for path in write_series(tmp_path, phantom((60, 10, 12)), SOPClassUID=SECONDARY):
+        path.write_bytes(path.read_bytes()[:-100])  # a file of which the end is missing
+    (one,) = findings(tmp_path)
+    assert one.use == NO and "a secondary capture" in one.reason and one.files == 60
+
+
 def test_one_slice(tmp_path):
     write_series(tmp_path, phantom()[:1])
     (one,) = findings(tmp_path)

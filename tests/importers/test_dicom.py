@@ -205,3 +205,13 @@ def test_a_real_cine(raw):
     truth = json.loads((folder / "nifti" / "SCD0000301.json").read_text())["trigger_time_ms_mean"]
     np.testing.assert_allclose([float(row.time) for row in rows], truth, atol=1)
     assert {row.covariates["period"] for row in rows} == {"923.0"}
+
+
+def test_an_export_is_only_read(raw, tmp_path):
+    source = tmp_path / "export"
+    write_cohort(source)
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in source.rglob("*") if path.is_file()}
+    propose(source, raw)
+    run(source, raw)
+    after = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in source.rglob("*") if path.is_file()}
+    assert after == before

@@ -8,7 +8,7 @@ from longflow.data.dataset import PHASE, DatasetDescription, Scan, image_path, w
 from longflow.data.images import write_volume
 from longflow.dicom.choice import choose
 from longflow.dicom.sources import read_sources, source_of, write_sources
-from longflow.dicom.survey import ASK, YES, survey_export
+from longflow.dicom.survey import ASK, PERIOD, YES, survey_export, time_points
 from longflow.dicom.volume import read_volume
 from longflow.errors import ConfigurationError, DataError
 from longflow.parallel import Progress
@@ -16,7 +16,7 @@ from longflow.task import get_task
 
 if TYPE_CHECKING:
     from longflow.dicom.files import Export
-    from longflow.dicom.survey import Finding
+    from longflow.dicom.survey import Finding, TimePoint
 
 #: by which a time is divided, from the unit of the headers to that of the model
 CONVERSIONS = {
@@ -51,19 +51,19 @@ def write_input(
     _check_decided(findings)
     scans, known = [], read_sources(folder)
     used = [
-        (finding, place)
+        (finding, point)
         for finding in findings
         if finding.use == YES and finding.stack
-        for place in range(len(finding.stack.points))
+        for point in time_points(finding, by_phase)
     ]
-    for number, (finding, place) in enumerate(used):
-        scan, frames = _scan(finding, place, folder, description, by_phase), finding.stack.points[place]
-        name, source = f"{scan.case}_0000", source_of(frames)
+    for number, (finding, point) in enumerate(used):
+        scan = _scan(finding, point, folder, description)
+        name, source = f"{scan.case}_0000", source_of(point.frames)
         progress(number, len(used), scan.case)
         scans.append(scan)
         if source is not None and known.get(name) == source and scan.exists:
             continue
-        array, geometry = read_volume(frames)
+        array, geometry = read_volume(point.frames)
         write_volume(array, geometry, array.dtype.name, scan.images[0])
         write_sources(folder, {name: source} if source else {})
     progress(len(used), len(used), "")
@@ -86,21 +86,17 @@ def _check_decided(findings: "Sequence[Finding]") -> None:
         raise DataError("No series of the export can be used:\n" + "\n".join(lines[:20]))
 
 
-def _scan(finding: "Finding", place: int, folder: Path, description: DatasetDescription, by_phase: bool) -> Scan:
-    """Return the scan of a time point of a finding."""
+def _scan(finding: "Finding", point: "TimePoint", folder: Path, description: DatasetDescription) -> Scan:
+    """Return the scan of a time point of a finding, in the unit of the model."""
     divisor = CONVERSIONS.get((finding.unit, description.time_unit))
     if divisor is None:
         raise ConfigurationError(
             f"The model counts time in {description.time_unit}, the headers of '{finding.instance.description}' in "
             f"{finding.unit}. Expected one of: {', '.join(to for unit, to in CONVERSIONS if unit == finding.unit)}."
         )
-    phase = finding.phase.phase
-    if finding.unit == "days":
-        case, time = (
-            f"{finding.subject}_day{finding.time:04.0f}{f'_{phase}' if by_phase and phase else ''}",
-            finding.time,
-        )
-    else:
-        case, time = f"{finding.subject}_frame{place:03d}", finding.times[place]
-    images = (image_path(folder, case, 0, description),)
-    return Scan(case, finding.subject, time / divisor, images, covariates={PHASE: phase} if phase else {})
+    phase, period = finding.phase.phase, finding.stack.period
+    covariates = {PHASE: phase} if phase else {}
+    if description.period == PERIOD and period is not None:
+        covariates[PERIOD] = repr(period / divisor)
+    images = (image_path(folder, point.case, 0, description),)
+    return Scan(point.case, finding.subject, point.time / divisor, images, covariates=covariates)

@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import chain
+from typing import NamedTuple
 
 from longflow.dicom.files import Export
-from longflow.dicom.headers import Instance
+from longflow.dicom.headers import Frame, Instance
 from longflow.dicom.labels import name_of_structure, time_point_of
 from longflow.dicom.moments import parse_date
 from longflow.dicom.phases import Guess, guess_phase
@@ -20,6 +21,8 @@ from longflow.dicom.stacks import BY_NUMBER_ALONE, Stack, stacks_of
 from longflow.errors import first_few
 
 YES, NO, ASK = "yes", "no", "ask"
+#: column of scans.csv with the R-R interval of a cine
+PERIOD = "period"
 
 #: image types of slices that were computed from others of the export
 REFORMATS = ("MPR", "REFORMATTED", "MIP", "MINIP", "MAXIP", "PROJECTION IMAGE", "CURVED", "VOLUME_RENDERING", "VRT")
@@ -74,6 +77,35 @@ class Finding:
     def decided(self, use: str, reason: str) -> "Finding":
         """Return it with a decision; an earlier reason is kept in front."""
         return replace(self, use=use, reason="; ".join(filter(None, (self.reason, reason))))
+
+
+class TimePoint(NamedTuple):
+    """A scan of a finding.
+
+    :param case: its name in a dataset.
+    :param time: in the unit of the finding.
+    :param frames: its slices.
+    """
+
+    case: str
+    time: float
+    frames: Sequence[Frame]
+
+
+def time_points(finding: Finding, by_phase: bool) -> list[TimePoint]:
+    """List the scans of a stack: one of a visit, or one for each time of a series over time.
+
+    :param finding: with its stack.
+    :param by_phase: a visit has a scan for each contrast phase, which the names then say.
+    """
+    if finding.unit != "days":
+        return [
+            TimePoint(f"{finding.subject}_frame{place:03d}", time, frames)
+            for place, (time, frames) in enumerate(zip(finding.times, finding.stack.points, strict=True))
+        ]
+    day = f"{finding.time:04.0f}" if float(finding.time).is_integer() else f"{finding.time:g}"
+    phase = f"_{finding.phase.phase}" if by_phase and finding.phase.phase else ""
+    return [TimePoint(f"{finding.subject}_day{day}{phase}", finding.time, frames) for frames in finding.stack.points]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from longflow.dicom.survey import Finding, Survey
     from longflow.dicom.table import ReviewPaths
 
-PERIOD = "period"
 #: (id of a stack, place of the time point)
 Point = tuple[str, int]
 
@@ -133,6 +132,8 @@ def dataset_of(findings: "Sequence[Finding]", task: str) -> ImportedDataset:
     :returns: the dataset; its volumes are read when they are written.
     :raises DataError: a structure is in several label files of one scan.
     """
+    from longflow.dicom.survey import PERIOD
+
     used = [one for one in findings if one.use == "yes" and one.stack]
     names, labels = _labels(findings, used)
     by_phase = get_task(task).uses_phases
@@ -158,22 +159,21 @@ def _scans(
     finding: "Finding", labels: "dict[Point, DicomLabels]", by_phase: bool, has_period: bool
 ) -> list[ImportedScan]:
     """Return the scans of a stack: one, or one for each time."""
+    from longflow.dicom.survey import PERIOD, time_points
     from longflow.dicom.volume import DicomVolume
 
-    subject, phase = finding.subject, finding.phase.phase
-    if finding.unit == "days":
-        day = f"{finding.time:04.0f}" if float(finding.time).is_integer() else f"{finding.time:g}"
-        cases = [f"{subject}_day{day}{f'_{phase}' if by_phase and phase else ''}"]
-        times = [finding.time]
-    else:
-        cases = [f"{subject}_frame{place:03d}" for place in range(len(finding.times))]
-        times = list(finding.times)
+    phase = finding.phase.phase
     covariates = ({PHASE: phase} if phase else {}) | ({PERIOD: repr(finding.stack.period)} if has_period else {})
     return [
         ImportedScan(
-            case, subject, time, DicomVolume(frames), label=labels.get((finding.id, place)), covariates=covariates
+            point.case,
+            finding.subject,
+            point.time,
+            DicomVolume(point.frames),
+            label=labels.get((finding.id, place)),
+            covariates=covariates,
         )
-        for place, (case, time, frames) in enumerate(zip(cases, times, finding.stack.points, strict=True))
+        for place, point in enumerate(time_points(finding, by_phase))
     ]
 
 

@@ -9,6 +9,7 @@ from longflow.dicom.files import read_export
 from longflow.dicom.input import write_input
 from longflow.dicom.sources import read_sources
 from longflow.errors import ConfigurationError, DataError
+from tests.dicom.helpers import MR, phantom, write_series
 from tests.dicom.phantom import make_series, phantom_array, phantom_geometry
 
 
@@ -85,3 +86,13 @@ def test_an_export_without_a_usable_series_is_refused(tmp_path):
 def test_models_that_headers_do_not_serve_are_refused(export, tmp_path, further, says):
     with pytest.raises(ConfigurationError, match=says):
         written(export, tmp_path / "in", **further)
+
+
+def test_a_cine_has_its_period_in_the_unit_of_the_model(tmp_path):
+    for time in range(6):
+        values = {"TriggerTime": 40 * time + 10, "NominalInterval": 900, "SOPClassUID": MR, "Modality": "MR"}
+        write_series(tmp_path / "export", phantom(seed=time), first_number=100 * time, **values)
+    assert written(tmp_path / "export", tmp_path / "in", time_unit="s", period="period") == 6
+    rows = read_rows(tmp_path / "in" / "scans.csv")
+    assert [(row.case, float(row.time)) for row in rows][:2] == [("P001_frame000", 0.01), ("P001_frame001", 0.05)]
+    assert {float(row.covariates["period"]) for row in rows} == {0.9}

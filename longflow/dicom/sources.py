@@ -83,10 +83,12 @@ def source_of(frames: "Sequence[Frame]") -> Source | None:
     """Return the source of a volume.
 
     :param frames: its slices, in order.
-    :returns: None where no object can refer to its slices (tiles of a mosaic), or none is on its grid (a tilted gantry,
-        which is resampled).
+    :returns: None where no object can refer to its slices (tiles of a mosaic, or slices of several series), or none is
+        on its grid (a tilted gantry, which is resampled).
     """
     if any(frame.tile >= 0 for frame in frames) or tilt_of(frames).any():
+        return None
+    if len({frame.instance.series_uid for frame in frames}) > 1:
         return None
     instances = tuple(dict.fromkeys(frame.instance.sop_uid for frame in frames))
     one = frames[0].instance

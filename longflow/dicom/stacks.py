@@ -6,6 +6,7 @@ of it tells times, echoes or phases apart.
 """
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -81,7 +82,11 @@ def stacks_of(frames: Iterable[Frame]) -> list[Stack]:
     :param frames: of any number of patients and series.
     :returns: the stacks in order of their first slice's patient, study, series and time.
     """
-    found = list(chain.from_iterable(_stacks_of_group(group) for group in _groups(frames)))
+    groups, joined = _with_slices_joined(_groups(frames))
+    found = list(chain.from_iterable(_stacks_of_group(group) for group in groups))
+    for group, series in joined:
+        remark = f"joined from {series} series, one for each position"
+        found += [replace(stack, remarks=(*stack.remarks, remark)) for stack in _stacks_of_group(group)]
     return sorted(found, key=_order)
 
 
@@ -106,6 +111,40 @@ def _groups(frames: Iterable[Frame]) -> list[list[Frame]]:
         )
         by_key[key].append(frame)
     return [group for together in by_key.values() for group in _by_direction(together)]
+
+
+def _with_slices_joined(groups: Sequence[list[Frame]]) -> tuple[list[list[Frame]], list[tuple[list[Frame], int]]]:
+    """Join the series of a cine that has one for each position of its slices, as some scanners write it.
+
+    They are of one study and one kind (description without its numbers, direction, size of pixels), have equally many
+    trigger times, and their positions are equally spaced.
+
+    :returns: the other groups; those that were joined, each with its number of series.
+    """
+    others: list[list[Frame]] = []
+    by_kind: dict[tuple, list[list[Frame]]] = defaultdict(list)
+    for group in groups:
+        one = group[0].instance
+        triggers = [frame.trigger_time for frame in group]
+        if len(group) >= FEWEST_TIMES and _are_distinct(triggers) and len(_positions(group)) == 1:
+            words = re.sub(r"[\d\W_]+", " ", one.description.casefold()).strip()
+            key = (
+                *(one.patient_id, one.issuer, one.patient_name, one.study_uid, one.sop_class, words, len(group)),
+                *(group[0].size, tuple(round(value, 4) for value in group[0].spacing)),
+            )
+            by_kind[key].append(group)
+        else:
+            others.append(group)
+    joined = []
+    for together in by_kind.values():
+        for frames in _by_direction(list(chain.from_iterable(together))):
+            positions = _positions(frames)
+            series = len({frame.instance.series_uid for frame in frames})
+            if series == len(positions) > 1 and not problem_of([group[0] for group in positions]):
+                joined.append((frames, series))
+            else:
+                others += [group for group in together if group[0] in frames]
+    return others, joined
 
 
 def _by_direction(frames: Sequence[Frame]) -> list[list[Frame]]:

@@ -1,10 +1,13 @@
 import numpy as np
+import pydicom
 import pytest
 
 from longflow.dicom.files import read_export
+from longflow.dicom.sources import source_of
 from longflow.dicom.stacks import BY_NUMBER_ALONE, geometry_of, stacks_of
+from longflow.dicom.volume import read_volume
 from tests.conftest import outside_data
-from tests.dicom.helpers import MR, phantom, write_series
+from tests.dicom.helpers import MR, phantom, uid, write_series
 
 
 def stacks(folder):
@@ -167,3 +170,47 @@ def test_times_of_a_real_cine():
     truth = json.loads((folder / "nifti" / "SCD0000301.json").read_text())["trigger_time_ms_mean"]
     assert stack.unit == "ms" and stack.period == 923
     np.testing.assert_allclose(stack.times, truth, atol=1)
+
+
+def write_cine_by_slices(folder, times=6, slices=4, skip=()):
+    """Write a cine with a series for each slice, whose trigger times differ a little."""
+    volumes = [phantom((slices, 10, 12), seed=time) for time in range(times)]
+    for place in range(slices):
+        for time in range(times):
+            if (place, time) not in skip:
+                values = {"TriggerTime": 40 * time + place, "SeriesDescription": f"cine SA {place}", "Modality": "MR"}
+                others = [other for other in range(slices) if other != place]
+                at = {"series": str(10 + place), "first_number": 100 * time, "SOPClassUID": MR, "skip": others}
+                write_series(folder, volumes[time], **at, **values)
+    return volumes
+
+
+def test_a_cine_with_a_series_for_each_slice_is_joined(tmp_path):
+    volumes = write_cine_by_slices(tmp_path)
+    (stack,) = stacks(tmp_path)
+    assert stack.unit == "ms" and stack.times == (1.5, 41.5, 81.5, 121.5, 161.5, 201.5) and not stack.problem
+    assert "joined from 4 series, one for each position" in stack.remarks
+    np.testing.assert_array_equal(read_volume(stack.points[3])[0], volumes[3])
+    assert source_of(stack.points[0]) is None
+
+
+@pytest.mark.parametrize("skip", [((2, 3),), tuple((1, time) for time in range(6))])
+def test_slices_that_do_not_fit_are_not_joined(tmp_path, skip):
+    """A slice has fewer times, or one is missing between others."""
+    write_cine_by_slices(tmp_path, skip=skip)
+    found = stacks(tmp_path)
+    assert len(found) > 1 and not any("joined" in remark for stack in found for remark in stack.remarks)
+
+
+def test_a_real_cine_with_a_series_for_each_slice_is_that_with_one(tmp_path):
+    folder = outside_data("sunnybrook/dicom/SCD0000301")
+    (whole,) = stacks(folder)
+    for number, path in enumerate(sorted(one for one in folder.rglob("*") if one.is_file())):
+        header = pydicom.dcmread(path)
+        position = "".join(f"{value:.0f}" for value in header.ImagePositionPatient)
+        header.SeriesInstanceUID = uid("slice", position)
+        header.save_as(tmp_path / str(number))
+    (stack,) = stacks(tmp_path)
+    assert (stack.unit, stack.times, stack.period) == (whole.unit, whole.times, whole.period)
+    for before, after in zip(whole.points, stack.points, strict=True):
+        assert [frame.instance.sop_uid for frame in before] == [frame.instance.sop_uid for frame in after]

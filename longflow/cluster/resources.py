@@ -128,7 +128,7 @@ def _memory(step: Step, study: Study, gpus: int, cores: int, measured: MeasuredT
     """Propose the main memory of a node in GB, and say from what."""
     workers = cores * WORKER_MEMORY
     # folds that were trained with a GPU say nothing of the main memory
-    costs = [] if gpus else _costs(step)
+    costs = [] if gpus else _costs(step, study)
     peaks = [cost["peak_memory"] / GB for cost in costs if cost.get("peak_memory")]
     if measured and measured.main_memory:
         peaks.append(measured.main_memory / GB)
@@ -148,12 +148,13 @@ def _memory(step: Step, study: Study, gpus: int, cores: int, measured: MeasuredT
     return math.ceil(MARGIN_OF_MEMORY * planned + 4), f"{planned:.1f} GB planned x {MARGIN_OF_MEMORY:g} + 4"
 
 
-def _costs(step: Step) -> list[dict]:
-    """Return the recorded costs of the finished folds of a step's model."""
+def _costs(step: Step, study: Study) -> list[dict]:
+    """Return the recorded costs of the finished folds of a step's model, those of the study's first seed included."""
     if step.fold is None:
         return []
-    model = ModelPaths(step.fold.folder.parent)
-    records = [model.fold(fold).run for fold in model.finished_folds()]
+    own = step.fold.folder.parent
+    models = map(ModelPaths, dict.fromkeys((own, study.dataset.results / own.name)))
+    records = [model.fold(fold).run for model in models for fold in model.finished_folds()]
     return [cost for path in records if path.is_file() and (cost := read_json(path, dict).get("cost"))]
 
 
@@ -175,7 +176,7 @@ def _expected_seconds(step: Step, study: Study, measured: MeasuredTraining | Non
         return None, ""
     if study.max_time:
         return 1.1 * study.max_time + START_AND_END, "--max_time"
-    rates = [cost["seconds"] / cost["iterations"] for cost in _costs(step) if cost.get("iterations")]
+    rates = [cost["seconds"] / cost["iterations"] for cost in _costs(step, study) if cost.get("iterations")]
     if rates and study.iterations is not None:
         return MARGIN_OF_TIME * max(rates) * study.iterations + START_AND_END, "finished folds"
     if measured and study.iterations is not None and study.plans:

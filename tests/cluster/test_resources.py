@@ -64,6 +64,17 @@ def test_time_and_memory_follow_what_was_measured(data):
     assert "1.6 h expected from finished folds" in fold.why and "2.0 GB of a process measured" in fold.why
 
 
+def test_a_further_seed_takes_as_long_as_the_first_one(data):
+    request = request_of(training=("--iterations", "1000"), seeds=(0, 1))
+    steps = {step.name: step for step in study_steps(request, data)}
+    for name in ("prepare", "preprocess", "train cronos 3d_fullres fold 0"):
+        finish(steps[name], request, data, seconds=500.0, iterations=100)
+    first, second = (
+        sized(steps[f"train cronos 3d_fullres fold 1{seed}"], request, ClusterSettings()) for seed in ("", " seed 1")
+    )
+    assert "finished folds" in second.why and first == second
+
+
 def test_before_a_fold_is_finished_they_follow_a_measurement(data):
     request = request_of(training=("--iterations", "1000"))
     steps = study_steps(request, data)

@@ -7,7 +7,7 @@ from longflow.cluster.settings import ClusterSettings, StepSettings, seconds_of
 from longflow.cluster.steps import Step, StepKind
 from longflow.cluster.study import Study
 from longflow.errors import ConfigurationError
-from longflow.paths import ModelPaths
+from longflow.paths import FoldPaths, ModelPaths
 from longflow.reading import read_json
 from longflow.training.measured import MeasuredTraining, read_measured
 
@@ -91,7 +91,7 @@ def resources_of(step: Step, study: Study, settings: ClusterSettings) -> Resourc
     nodes = (own.nodes or 1) if step.kind in SHARED else 1
     measured = _measured(step, study, nodes * max(1, gpus))
     expected, source = _expected_seconds(step, study, measured)
-    lead = _lead(step)
+    lead = _lead(step, study)
     if own.time:
         seconds = seconds_of(own.time)
     elif expected:
@@ -148,13 +148,18 @@ def _memory(step: Step, study: Study, gpus: int, cores: int, measured: MeasuredT
     return math.ceil(MARGIN_OF_MEMORY * planned + 4), f"{planned:.1f} GB planned x {MARGIN_OF_MEMORY:g} + 4"
 
 
-def _costs(step: Step, study: Study) -> list[dict]:
-    """Return the recorded costs of the finished folds of a step's model, those of the study's first seed included."""
+def _finished_folds(step: Step, study: Study) -> list[FoldPaths]:
+    """Return the finished folds of a step's model, those of the study's first seed included."""
     if step.fold is None:
         return []
     own = step.fold.folder.parent
-    models = map(ModelPaths, dict.fromkeys((own, study.dataset.results / own.name)))
-    records = [model.fold(fold).run for model in models for fold in model.finished_folds()]
+    models = [ModelPaths(folder) for folder in dict.fromkeys((own, study.dataset.results / own.name))]
+    return [model.fold(fold) for model in models for fold in model.finished_folds()]
+
+
+def _costs(step: Step, study: Study) -> list[dict]:
+    """Return the recorded costs of the finished folds of a step's model."""
+    records = [fold.run for fold in _finished_folds(step, study)]
     return [cost for path in records if path.is_file() and (cost := read_json(path, dict).get("cost"))]
 
 
@@ -184,16 +189,13 @@ def _expected_seconds(step: Step, study: Study, measured: MeasuredTraining | Non
     return None, ""
 
 
-def _lead(step: Step) -> int:
+def _lead(step: Step, study: Study) -> int:
     """Return how many seconds before the end of a job its saving has to begin, from the size of a checkpoint."""
     if step.fold is None:
         return LAST_STEP
     size = UNKNOWN_CHECKPOINT
     if step.fold.latest.is_file():
         size = step.fold.latest.stat().st_size
-    else:
-        model = ModelPaths(step.fold.folder.parent)
-        finals = [model.fold(fold).final.stat().st_size for fold in model.finished_folds()]
-        if finals:
-            size = COPIES_OF_WEIGHTS * max(finals)
+    elif finals := [fold.final.stat().st_size for fold in _finished_folds(step, study)]:
+        size = COPIES_OF_WEIGHTS * max(finals)
     return LAST_STEP + 10 * math.ceil(size / WRITE_SPEED / 10)

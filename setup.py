@@ -61,6 +61,7 @@ setup(
             "hypothesis>=6.100",
             "mypy>=1.11",
             "pydicom>=3.0.2,<4",
+            "pylibjpeg>=2.0.1",
             "pylibjpeg-openjpeg>=2.4",
             "pytest>=9.0.3",
             "pytest-cov>=5",

@@ -86,8 +86,12 @@ class Exported:
     reports: int
 
     def __str__(self) -> str:
-        kinds = {"segmentations": self.segmentations, "synthetic series": self.series, "volume reports": self.reports}
-        return ", ".join(f"{count} {kind}" for kind, count in kinds.items() if count)
+        counts = (
+            (self.segmentations, "segmentation", "segmentations"),
+            (self.series, "synthetic series", "synthetic series"),
+            (self.reports, "volume report", "volume reports"),
+        )
+        return ", ".join(f"{count} {one if count == 1 else several}" for count, one, several in counts if count)
 
 
 @dataclass

@@ -15,7 +15,7 @@ def test_predictions_of_an_imported_dataset_are_written(tmp_path, monkeypatch, c
     (predictions / "dicom_sources.json").rename(review / "dicom_sources.json")
     words = ["-i", predictions, "-r", export, "-o", tmp_path / "dicom"]
     assert main([*map(str, words), "-d", "101", "--label_map"]) == 0
-    assert "2 segmentations, 1 volume reports in" in capsys.readouterr().out
+    assert "2 segmentations, 1 volume report in" in capsys.readouterr().out
     assert dcmread(tmp_path / "dicom" / "a_labels.dcm").SegmentationType == "LABELMAP"
     review.rename(tmp_path / "elsewhere")
     assert main([*map(str, words), "--review", str(tmp_path / "elsewhere")]) == 0

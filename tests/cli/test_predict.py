@@ -243,7 +243,7 @@ def test_dicom_in_dicom_out_of_a_model_that_segments(dataset, export, tmp_path, 
     assert run(export, tmp_path / "out", "--dicom") == 0
     shown = capsys.readouterr().out
     assert f"2 label maps are in {tmp_path / 'out'}" in shown
-    assert f"2 segmentations, 1 volume reports in {tmp_path / 'out' / 'dicom'}" in shown
+    assert f"2 segmentations, 1 volume report in {tmp_path / 'out' / 'dicom'}" in shown
     made = segread(tmp_path / "out" / "dicom" / "P001_day0000_labels.dcm")
     assert made.PatientID == "P1"
     assert made.get_segment_description(1).segment_label == "core"

@@ -93,7 +93,7 @@ def test_label_maps_become_segmentations_a_report_and_a_curve(tmp_path):
     predictions, export = label_folder(tmp_path)
     written = export_folder(predictions, tmp_path / "out", files_in(export))
     assert written == Exported(2, 0, 1)
-    assert str(written) == "2 segmentations, 1 volume reports"
+    assert str(written) == "2 segmentations, 1 volume report"
     files = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert files == ["S1_volume_curve.dcm", "S1_volumes.dcm", "a_labels.dcm", "b_labels.dcm", "export.json"]
     found, _ = read_volume(segread(tmp_path / "out" / "a_labels.dcm"), combine_segments=True)

@@ -15,7 +15,6 @@ import os
 import platform
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,8 @@ from functools import partial
 from pathlib import Path
 
 import psutil
+
+from tests.ports import free_ports
 
 PACKAGES = (
     *("slurmctld", "slurmd", "slurm-client", "munge"),
@@ -137,24 +138,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": _path(), "SLURM_CONF": str(ROOT / "slurm.conf")}
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 def write_configuration() -> int:
     """Write the files of the daemons, and make the pretend GPUs: null devices. :returns: the port of the database."""
     for name in ("state", "spool", "log", "run", "mysql"):
         (ROOT / name).mkdir(mode=0o755, parents=True)
     ROOT.chmod(0o755)
     shutil.chown(ROOT / "mysql", "mysql", "mysql")
-    controller, accounting, database, *daemons = _free_ports(3 + len(NODES))
+    controller, accounting, database, *daemons = free_ports(3 + len(NODES))
     nodes = [
         f"NodeName={node} NodeHostname={platform.node()} NodeAddr={node} Port={port}"
         for node, port in zip(NODES, daemons, strict=True)

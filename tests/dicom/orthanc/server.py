@@ -7,7 +7,6 @@ Debian's packages are in :data:`PACKAGES`. The server keeps everything in a fold
 
 import json
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
+
+from tests.ports import free_ports
 
 PACKAGES = ("orthanc", "orthanc-dicomweb", "dcmtk", "dicom3tools")
 COMMANDS = ("Orthanc", "storescu", "dciodvfy")
@@ -37,17 +38,6 @@ def why_not(*commands: str) -> str:
         return ""
     packages = " ".join(PACKAGES)
     return f"no {missing[0] if missing else PLUGIN} (as root: apt-get install --no-install-recommends {packages})"
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 @dataclass(frozen=True)
@@ -112,7 +102,7 @@ def running() -> Iterator[Server]:
     if why := why_not():
         raise NotStarted(why)
     with tempfile.TemporaryDirectory(prefix="longflow-orthanc-") as folder:
-        http, dicom = _free_ports(2)
+        http, dicom = free_ports(2)
         settings = {
             "Name": "longflow tests",
             "StorageDirectory": f"{folder}/storage",

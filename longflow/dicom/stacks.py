@@ -113,6 +113,15 @@ def _groups(frames: Iterable[Frame]) -> list[list[Frame]]:
     return [group for together in by_key.values() for group in _by_direction(together)]
 
 
+def words_of(description: str) -> str:
+    """Return the words of a description without its numbers, which differ between slices, visits and scanners.
+
+    >>> words_of("Cine_SA 3 (b0)")
+    'cine sa b'
+    """
+    return re.sub(r"[\d\W_]+", " ", description.casefold()).strip()
+
+
 def _with_slices_joined(groups: Sequence[list[Frame]]) -> tuple[list[list[Frame]], list[tuple[list[Frame], int]]]:
     """Join the series of a cine that has one for each position of its slices, as some scanners write it.
 
@@ -127,9 +136,9 @@ def _with_slices_joined(groups: Sequence[list[Frame]]) -> tuple[list[list[Frame]
         one = group[0].instance
         triggers = [frame.trigger_time for frame in group]
         if len(group) >= FEWEST_TIMES and _are_distinct(triggers) and len(_positions(group)) == 1:
-            words = re.sub(r"[\d\W_]+", " ", one.description.casefold()).strip()
             key = (
-                *(one.patient_id, one.issuer, one.patient_name, one.study_uid, one.sop_class, words, len(group)),
+                *(one.patient_id, one.issuer, one.patient_name, one.study_uid, one.sop_class),
+                *(words_of(one.description), len(group)),
                 *(group[0].size, tuple(round(value, 4) for value in group[0].spacing)),
             )
             by_kind[key].append(group)

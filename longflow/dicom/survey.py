@@ -17,7 +17,7 @@ from longflow.dicom.headers import Frame, Instance
 from longflow.dicom.labels import name_of_structure, time_point_of
 from longflow.dicom.moments import parse_date
 from longflow.dicom.phases import Guess, guess_phase
-from longflow.dicom.stacks import BY_NUMBER_ALONE, Stack, stacks_of
+from longflow.dicom.stacks import BY_NUMBER_ALONE, Stack, stacks_of, words_of
 from longflow.errors import first_few
 
 YES, NO, ASK = "yes", "no", "ask"
@@ -304,8 +304,7 @@ def _question_times(finding: Finding, today: date) -> Finding:
 
 def protocol_of(finding: Finding) -> tuple[str, str, str]:
     """Return what the same acquisition at another visit shares: modality, description without digits, phase."""
-    words = re.sub(r"[\d\W_]+", " ", finding.instance.description.casefold()).strip()
-    return finding.instance.modality, words, finding.phase.phase
+    return finding.instance.modality, words_of(finding.instance.description), finding.phase.phase
 
 
 def counts_of_visits(findings: Iterable[Finding]) -> Counter[tuple[str, str, str]]:

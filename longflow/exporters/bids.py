@@ -29,7 +29,7 @@ from longflow.data.dataset import (
 from longflow.data.images import read_array, write_volume
 from longflow.data.labels import structures
 from longflow.errors import DataError
-from longflow.files import atomic_write, exclusive_lock, write_json
+from longflow.files import atomic_write, exclusive_lock, write_json, write_text
 from longflow.parallel import Progress
 from longflow.paths import lock_in
 from longflow.reading import read_json
@@ -171,8 +171,7 @@ def _write_description(output: Path) -> None:
         ("README", README.format(version=__version__)),
         (".bidsignore", f"**/{UNNAMED}\n**/{UNNAMED}/**\n"),
     ):
-        with atomic_write(output / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(text, output / name)
 
 
 def _write_images(one: Prediction, folder: Path, output: Path, description: DatasetDescription) -> int:
@@ -279,5 +278,4 @@ def _write_tsv(columns: Sequence[str], rows: Sequence[Mapping[str, Any]], path: 
     """Write a table as BIDS has it: tabs, and no quotes."""
     lines = ["\t".join(columns)]
     lines += ["\t".join(str(row[name]).replace("\t", " ") for name in columns) for row in rows]
-    with atomic_write(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text("\n".join(lines) + "\n", path)

@@ -6,11 +6,12 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from itertools import accumulate
 from multiprocessing import forkserver, popen_forkserver, resource_tracker
+from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext, ForkServerProcess
+from multiprocessing.pool import ExceptionWithTraceback
 from typing import Any
 
 import psutil
@@ -98,47 +99,78 @@ def _one_after_the_other(work: Callable, subjects: dict[str, Any]) -> Iterator[t
 
 
 def _side_by_side(work: Callable, subjects: dict[str, Any], processes: int) -> Iterator[tuple[str, Any]]:
-    waiting = dict(subjects)
-    while waiting:
-        under_way: dict[Future, str] = {}
-        pool = ProcessPoolExecutor(
-            processes, start_server(work.__module__), initializer=_begin_worker, initargs=(_with_one_thread(),)
-        )
+    waiting = list(reversed(subjects))
+    workers: dict[Connection, Worker] = {}
+    under_way: dict[Connection, tuple[str, bool]] = {}  # the subject, and whether it is worked on alone
+    try:
+        while waiting or under_way:
+            while waiting and len(under_way) < processes:
+                worker = next((one for one in workers if one not in under_way), None) or _start_worker(work, workers)
+                under_way[worker] = waiting.pop(), processes == 1
+                with suppress(BrokenPipeError):  # a killed worker, which is found below
+                    worker.send((work, subjects[under_way[worker][0]]))
+            for worker in wait(list(under_way)):
+                subject, alone = under_way.pop(worker)
+                try:
+                    answer, error = worker.recv()
+                except (EOFError, OSError) as killed:
+                    workers.pop(worker).join()
+                    if alone:
+                        raise _killed(subject) from killed
+                    logger.warning(
+                        "A worker was killed while working on %s, probably for lack of memory. The work continues "
+                        "with one worker.",
+                        subject,
+                    )
+                    waiting.append(subject)
+                    processes = 1
+                    continue
+                except Exception as unreadable:
+                    raise _explained(subject, unreadable) from unreadable
+                if error is not None:
+                    raise _explained(subject, error) from error
+                yield subject, answer
+    except BaseException:  # an error, or this process is told to stop: what a worker has begun may take minutes
+        for process in workers.values():
+            process.kill()  # workers write files whole or not at all, so that only their time is lost
+        raise
+    finally:
+        for worker, process in workers.items():
+            worker.close()  # it ends when it finds no more work
+            process.join()
+
+
+def _start_worker(work: Callable, workers: dict[Connection, "Worker"]) -> Connection:
+    """Start one more worker; return the connection to it.
+
+    Each worker has a pipe of its own, whose other end nobody else holds: where it is killed in the middle of an answer,
+    the pipe ends there. (The executors of Python share one pipe, and wait for the rest of the answer for ever.)
+    """
+    context = start_server(work.__module__)
+    own, others = context.Pipe()
+    process = context.Process(target=_serve, args=(others, _with_one_thread()), daemon=True)
+    process.start()
+    others.close()
+    workers[own] = process
+    return own
+
+
+def _serve(connection: Connection, environment: dict[str, str]) -> None:
+    """Work on what the parent sends, until it has no more; runs in a worker."""
+    _begin_worker(environment)
+    while True:
         try:
-            names = iter(list(waiting))
-            while True:
-                while len(under_way) < processes and (subject := next(names, None)) is not None:
-                    under_way[pool.submit(work, waiting[subject])] = subject
-                if not under_way:
-                    break
-                for future in wait(under_way, return_when=FIRST_COMPLETED).done:
-                    subject = under_way[future]
-                    answer = future.result()
-                    del under_way[future], waiting[subject]
-                    yield subject, answer
-        except BrokenProcessPool as error:
-            if processes == 1:
-                raise _explained(next(iter(under_way.values()), subject), error) from error
-            logger.warning(
-                "A worker was killed while working on %s, probably for lack of memory. The work continues with one "
-                "worker.",
-                " or ".join(under_way.values()) or subject,
-            )
-            processes = 1
-        except Exception as error:
-            raise _explained(subject, error) from error
-        except BaseException:  # this process is told to stop: what a worker has begun may take minutes
-            _kill_workers()
-            raise
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _kill_workers() -> None:
-    """Kill all workers of this process. They write files whole or not at all, so that only their time is lost."""
-    for child in multiprocessing.active_children():
-        if isinstance(child, Worker):
-            child.kill()
+            work, argument = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = work(argument), None
+        except BaseException as error:
+            answer = None, ExceptionWithTraceback(error, error.__traceback__)
+        try:
+            connection.send(answer)
+        except Exception as error:  # it cannot be pickled
+            connection.send((None, ExceptionWithTraceback(error, error.__traceback__)))
 
 
 class _WorkerPopen(popen_forkserver.Popen):
@@ -231,10 +263,13 @@ def _begin_worker(environment: dict[str, str]) -> None:
 def _explained(subject: str, error: Exception) -> LongflowError:
     if isinstance(error, LongflowError):
         return error
-    if isinstance(error, BrokenProcessPool | MemoryError):
-        return WorkerError(
-            f"The worker on subject {subject} was killed by the system, mostly for lack of "
-            "memory. Close other programs, "
-            "or use a machine with more memory. Then run the same command again: finished work is kept."
-        )
+    if isinstance(error, MemoryError):
+        return _killed(subject)
     return WorkerError(f"The worker on subject {subject} failed: {type(error).__name__}: {error}")
+
+
+def _killed(subject: str) -> WorkerError:
+    return WorkerError(
+        f"The worker on subject {subject} was killed by the system, mostly for lack of memory. Close other programs, "
+        "or use a machine with more memory. Then run the same command again: finished work is kept."
+    )

@@ -6,10 +6,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from multiprocessing import forkserver
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -59,6 +61,23 @@ def variables(name):
 
 def frozen(number):
     return gc.get_freeze_count()
+
+
+def truncated(number):
+    raise EOFError("the file ends too early")
+
+
+def unreadable(number):
+    return lambda: number
+
+
+def killed_while_it_answers(argument):
+    """Once; the answer is larger than what a pipe holds."""
+    number, folder = argument
+    if number == 1 and not (folder / "tried").exists():
+        (folder / "tried").touch()
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+    return bytes(number * 1_000_000)
 
 
 def parents(number):
@@ -132,6 +151,38 @@ def test_an_error_names_subject_and_cause(processes):
         list(for_each_subject(fail, {"a": 1, "b": 2}, processes))
     with pytest.raises(DataError, match=r"three\.nii\.gz is truncated"):
         list(for_each_subject(fail, {"a": 1, "c": 3}, processes))
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_work_raises_is_not_taken_for_a_killed_worker(processes):
+    with pytest.raises(WorkerError, match=r"subject [ab] failed: EOFError: the file ends too early"):
+        list(for_each_subject(truncated, {"a": 1, "b": 2}, processes))
+
+
+def test_an_answer_that_cannot_be_sent_is_said():
+    with pytest.raises(WorkerError, match=r"subject [ab] failed: .*pickle.*unreadable"):
+        list(for_each_subject(unreadable, {"a": 1, "b": 2}, 2))
+
+
+def test_a_worker_killed_in_the_middle_of_its_answer(tmp_path):
+    """An executor of Python would wait for the rest for ever."""
+    answers = {}
+    for subject, answer in for_each_subject(killed_while_it_answers, {f"s{n}": (n, tmp_path) for n in range(4)}, 2):
+        answers[subject] = len(answer)
+        time.sleep(0.5)  # nobody reads what the other worker sends
+    assert answers == {f"s{number}": number * 1_000_000 for number in range(4)}
+    assert (tmp_path / "tried").exists()
+
+
+@pytest.mark.parametrize("size", [1, 300_000])
+def test_a_signal_at_any_moment_stops_the_work(size):
+    for moment in np.linspace(0.01, 0.15, 12):
+        interruption = threading.Timer(moment, signal.raise_signal, (signal.SIGINT,))
+        with pytest.raises(KeyboardInterrupt):
+            for _ in for_each_subject(bytes, {str(number): size for number in range(100_000)}, 2):
+                if not interruption.ident:
+                    interruption.start()  # once the workers are at work
+        interruption.join()
 
 
 def test_a_killed_worker_is_named(tmp_path):

@@ -2,7 +2,7 @@
 
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -42,11 +42,11 @@ def overlapped(
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         ahead: list[Future[Given]] = []
-        behind: list[Future[None]] = []
+        behind: Future[None] = writer.submit(lambda: None)
         for number, item in enumerate(items):
             begin(item)
             if alone(item):
-                wait(behind)
+                behind.result()
             given = ahead.pop() if ahead else reader.submit(read, item)
             following = [] if alone(item) else items[number + 1 : number + 2]
             ahead = [reader.submit(read, one) for one in following if not alone(one)]
@@ -55,8 +55,8 @@ def overlapped(
             except Exception as error:
                 errors[number] = _without_variables(error)
                 continue
-            wait(behind)
-            behind = [writer.submit(write_behind, number, made)]
+            behind.result()
+            behind = writer.submit(write_behind, number, made)
             del given, made  # what was read for a large item, and made of it, is freed
     return errors
 

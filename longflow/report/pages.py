@@ -150,7 +150,11 @@ class _Axis:
 
     def ticks(self) -> list[dict[str, Any]]:
         """Return round numbers along the axis."""
-        found = MaxNLocator(5).tick_values(self.first, self.last) if self.last > self.first else [self.first]
+        found = (
+            MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(self.first, self.last)
+            if self.last > self.first
+            else [self.first]
+        )
         return [{"left": self.left(time), "text": f"{time:g}"} for time in found if self.first <= time <= self.last]
 
     def horizons(self, subject: Subject) -> list[dict[str, Any]]:
@@ -163,8 +167,8 @@ class _Axis:
         spans: dict[str, tuple[float, float]] = {}
         for one in subject.predicted:
             if times := _numbers(one.sidecar.get("context_times")):
-                known = {True: "outside", False: "inside"}
-                kind = known.get(one.sidecar.get("horizon_outside_training"), "unknown")
+                outside = one.sidecar.get("horizon_outside_training")
+                kind = "outside" if outside is True else "inside" if outside is False else "unknown"
                 start, end = spans.get(kind, (max(times), one.time))
                 spans[kind] = min(start, max(times)), max(end, one.time)
         return [
@@ -212,7 +216,9 @@ def _readable(value: object) -> str:
         return "; ".join(f"{key}: {_readable(one)}" for key, one in value.items())
     if isinstance(value, list):
         return ", ".join(map(_readable, value)) or "none"
-    return {None: "none", True: "yes", False: "no"}.get(value, str(value)) if not isinstance(value, str) else value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 @cache

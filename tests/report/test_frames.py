@@ -9,7 +9,7 @@ from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Geometry, write_volume
 from longflow.report import frames
 from longflow.report.frames import content_of
-from longflow.report.timeline import Moment, Subject, read_results
+from longflow.report.timeline import Moment, Predicted, Subject, read_results
 
 MR = DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="days")
 
@@ -89,3 +89,16 @@ def test_different_grids_have_no_difference(evaluated):
     content = content_of(results.subjects[1], results.description)
     assert content.targets[0]["difference"] is None
     assert "different grids" in content.warnings[0]
+
+
+def test_a_predicted_label_map_is_shown_on_its_scan(tmp_path):
+    subject = series(tmp_path, 2)
+    first = subject.acquired[0]
+    label = tmp_path / "s_000.nii.gz"
+    geometry = Geometry((32, 32, 4), (1.0, 1.0, 5.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
+    write_volume(np.full((4, 32, 32), 2), geometry, "uint8", label)
+    predicted = Predicted(case="s_000", time=0.0, label=label)
+    content = content_of(Subject("s", subject.acquired, (predicted,), ()), MR)
+    assert [(frame["case"], frame["labels"]) for frame in content.frames] == [("s_000", "labels-0"), ("s_001", None)]
+    assert opened(content.files["labels-0"]).get_fdata().min() == 2
+    assert content.targets == [] and first.label is None

@@ -8,8 +8,9 @@ from urllib.parse import unquote
 import pytest
 
 from longflow.errors import DataError
+from longflow.files import write_json
 from longflow.reading import read_json
-from longflow.report.pages import HERE, policy_for, write_report
+from longflow.report.pages import HERE, _readable, policy_for, write_report
 from tests.conftest import small_disk
 from tests.report.conftest import HOSTILE
 
@@ -58,6 +59,19 @@ def test_numbers_are_those_of_the_files(evaluated):
     content = json.loads(re.search(r'id="page">(.*?)</script>', page, re.DOTALL)[1])
     assert content["tables"][0]["csv"].splitlines() == ["case,subject,method,rmse", "s1_4,s1,forecast,0.1234567890123"]
     assert "root mean squared error" in page
+
+
+def test_values_of_sidecars_are_shown_as_what_they_are():
+    assert _readable({"a": [0.0, 1, True, None], "b": []}) == "a: 0.0, 1, yes, none; b: none"
+
+
+@pytest.mark.parametrize("recorded, shown", [(False, "was trained on"), ([0], "is not recorded"), (None, "is not rec")])
+def test_a_horizon_that_is_inside_or_not_recorded(evaluated, recorded, shown):
+    path = evaluated / "s1_4.json"
+    write_json(read_json(path) | {"horizon_outside_training": recorded}, path)
+    write_report(evaluated)
+    page = (evaluated / "report" / "subject_s1.html").read_text()
+    assert shown in page and "NOT trained on" not in page
 
 
 def test_warnings_are_on_top(evaluated):

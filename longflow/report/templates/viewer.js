@@ -193,7 +193,7 @@
   byId("planes").addEventListener("change", () => {
     for (const pane of panes) pane.viewer?.setSliceType(PLANES[byId("planes").value]);
   });
-  byId("planes").disabled = !webgl;
+  for (const name of ["planes", "window", "opacity"]) byId(name).disabled = !webgl;
 
   // the voxel under the crosshair in every pane: each pane tells of a move of the others, too
   const place = () => {

@@ -24,7 +24,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["longflow", "longflow.*"]),
-    package_data={"longflow": ["py.typed"]},
+    package_data={"longflow": ["py.typed"], "longflow.report": ["templates/*", "vendor/*"]},
     # upper bounds are what was tested. Before raising one, run tests/test_nnunet.py and tests/test_library_contracts.py
     # no lower bound lets in a release with a known code execution: tests/test_dependencies.py
     install_requires=[
@@ -47,6 +47,7 @@ setup(
         "pydantic>=2.5",
         "rich>=13",
         "matplotlib>=3.8",
+        "jinja2>=3.1.6,<4",
         "tensorboard>=2.15",
         "psutil>=5.9",
     ],
@@ -60,6 +61,7 @@ setup(
             "highdicom>=0.28,<0.29",
             "hypothesis>=6.100",
             "mypy>=1.11",
+            "playwright>=1.50",
             "pydicom>=3.0.2,<4",
             "pylibjpeg>=2.0.1",
             "pylibjpeg-openjpeg>=2.4",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
+from longflow.cli.report import write_report
 from longflow.task import RequestFlag, all_tasks
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def parser() -> command.Parser:
     flags.add_model(result, "average")
     flags.add_prediction_settings(result)
     result.add_argument("--overwrite", action="store_true", help="make finished predictions again")
+    result.add_argument(
+        "--report", action="store_true", help="write a report of the predictions, too: OUTPUT/report/index.html"
+    )
     group = result.add_argument_group("DICOM")
     group.add_argument(
         "--dicom",
@@ -101,6 +105,8 @@ def work(options: argparse.Namespace) -> None:
         command.say(f"{len(requests)} {are} in {options.output}")
         if options.dicom:
             write_dicom(options, files)
+        if options.report:
+            write_report(options.output, [source])
 
 
 def read_dicom(export: Path, folder: Path, description: "DatasetDescription") -> dict[str, str]:

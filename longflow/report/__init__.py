@@ -1,1 +1,1 @@
-"""Figures of forecasts and of trainings."""
+"""Figures, tables, and pages for a browser."""

@@ -39,6 +39,13 @@ def test_two_flags_and_times_suffice(images, tmp_path, capsys):
     assert (tmp_path / "out" / "s5_t70.5_0000.nii.gz").is_file()
 
 
+def test_a_report_in_the_same_command(images, tmp_path, capsys):
+    assert run(images, tmp_path / "out", "-t", "60", "--report") == 0
+    assert f"Report: {tmp_path / 'out' / 'report' / 'index.html'}" in capsys.readouterr().out
+    page = (tmp_path / "out" / "report" / "subject_s0.html").read_text()
+    assert "acquired scan, s0_0" in page and "prediction, s0_t60" in page
+
+
 def test_context_scans_can_be_hidden(images, tmp_path):
     assert run(images, tmp_path / "out", "-t", "60", "--hide_context", "last:2") == 0
     content = read_json(tmp_path / "out" / "s0_t60.json")

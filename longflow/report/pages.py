@@ -1,0 +1,255 @@
+"""The timeline report of a folder of predictions: an index, and a page for each subject, each one file that needs no
+network.
+
+Text from users (names, cells, sidecars) is escaped by jinja2. Should something pass, the page's policy runs only the
+scripts whose hashes it names, and loads nothing.
+"""
+
+import base64
+import csv
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
+
+from longflow.files import write_text
+from longflow.inference.output import INTENDED_USE
+from longflow.parallel import Progress
+from longflow.paths import path_in
+from longflow.reading import parse_number, read_json
+from longflow.report.curves import volume_curves
+from longflow.report.frames import Content, content_of
+from longflow.report.timeline import Moment, Results, Subject, Table, read_results
+from longflow.version import __version__
+
+HERE = Path(__file__).parent
+#: folder below the predictions
+REPORT = "report"
+#: % of the axis that is free at each end
+MARGIN = 3.0
+#: colours of labels 1, 2, ..., which colour-blind readers tell apart (Okabe and Ito)
+LABEL_COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+
+
+def write_report(folder: Path, references: Sequence[Path] = (), progress: Progress = lambda *_: None) -> Path:
+    """Write ``report/index.html`` and a page for each subject into a folder of predictions.
+
+    :param folder: that ``longflow_predict`` wrote.
+    :param references: folders with acquired scans, searched first.
+    :param progress: called with (finished, all, subject).
+    :returns: the index.
+    :raises DataError: there is no prediction, or a table, sidecar or page cannot be read or written.
+    """
+    results = read_results(folder, references)
+    output, rows = folder / REPORT, []
+    for number, subject in enumerate(results.subjects):
+        progress(number, len(results.subjects), subject.name)
+        page = path_in(output, f"subject_{subject.name}.html")
+        text, warnings = subject_page(results, subject)
+        write_text(text, page)
+        rows.append((subject, quote(page.name), warnings))
+    progress(len(results.subjects), len(results.subjects), "")
+    index = output / "index.html"
+    write_text(_render("index.html.j2", [], results=results, rows=rows), index)
+    return index
+
+
+def subject_page(results: Results, subject: Subject) -> tuple[str, int]:
+    """Make the page of a subject.
+
+    :returns: HTML, and how many warnings it shows.
+    """
+    content = content_of(subject, results.description)
+    tables = [table for name, rows in results.tables.items() if (table := _table(name, rows, subject, results))]
+    of_predictions = [f"{one.case}: {text}" for one in subject.predicted for text in one.warnings]
+    beyond = [
+        f"{one.case}: its horizon lies outside what the model was trained on."
+        for one in subject.predicted
+        if one.sidecar.get("horizon_outside_training") is True and not one.warnings
+    ]
+    warnings = list(dict.fromkeys([*of_predictions, *beyond, *subject.warnings, *content.warnings]))
+    place = _Axis(subject)
+    niivue, script = _file("vendor/niivue.umd.js"), _file("templates/viewer.js")
+    text = _render(
+        "subject.html.j2",
+        [niivue, script] if content.frames else [script],
+        subject=subject,
+        content=content,
+        warnings=warnings,
+        unit=results.description.time_unit,
+        channels=results.description.channels,
+        marks=[place.mark(one, results.description.time_unit) for one in subject.moments],
+        ticks=place.ticks(),
+        horizons=place.horizons(subject),
+        curves=volume_curves(results, subject),
+        tables=tables,
+        page=_page_of(results, content, tables),
+        folder=results.folder.name,
+        files=sorted({path.name for one in subject.predicted for path in (*one.images, one.label) if path}),
+        viewer=read_json(HERE / "vendor/niivue.json", dict),
+        licence=_file("vendor/niivue.LICENSE"),
+        niivue=Markup(niivue),
+        script=Markup(script),
+    )
+    return text, len(warnings)
+
+
+def _page_of(results: Results, content: Content, tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the script is given."""
+    numbers = range(1, max(results.description.label_values) + 1)
+    colours = [(0, 0, 0), *(LABEL_COLOURS[(number - 1) % len(LABEL_COLOURS)] for number in numbers)]
+    reds, greens, blues = zip(*colours, strict=True)
+    return {
+        "unit": results.description.time_unit,
+        "frames": content.frames,
+        "targets": content.targets,
+        "windows": content.windows,
+        "tables": [{"file": table["file"], "csv": table["csv"]} for table in tables],
+        "labels": {"R": reds, "G": greens, "B": blues, "A": [0] + [255] * len(numbers), "labels": [""] * len(colours)},
+    }
+
+
+class _Axis:
+    """Places on the time axis, % of its width."""
+
+    def __init__(self, subject: Subject):
+        context = [time for one in subject.predicted for time in _numbers(one.sidecar.get("context_times"))]
+        times = [*context, *(one.time for one in subject.moments)]
+        self.first, self.last = min(times), max(times)
+
+    def left(self, time: float) -> float:
+        """Return the place of a time."""
+        share = (time - self.first) / (self.last - self.first) if self.last > self.first else 0.5
+        return round(MARGIN + share * (100 - 2 * MARGIN), 3)
+
+    def mark(self, one: Moment, unit: str) -> dict[str, Any]:
+        """Return the mark of a scan, for the template."""
+        kinds = {
+            "acquired": "acquired scan",
+            "requested": "requested, not predicted",
+            "label map": "predicted label map",
+        }
+        phase = f", {one.phase}" if one.phase else ""
+        label = f"{one.time:g} {unit}{phase}: {kinds.get(one.kind, one.kind)}, {one.case}"
+        return {"left": self.left(one.time), "kind": one.kind, "case": one.case, "label": label}
+
+    def ticks(self) -> list[dict[str, Any]]:
+        """Return round numbers along the axis."""
+        found = (
+            MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(self.first, self.last)
+            if self.last > self.first
+            else [self.first]
+        )
+        return [{"left": self.left(time), "text": f"{time:g}"} for time in found if self.first <= time <= self.last]
+
+    def horizons(self, subject: Subject) -> list[dict[str, Any]]:
+        """Return the spans from the last given scan to the predicted time, the longest of each kind."""
+        kinds = {
+            "inside": "shaded blue: horizon that was trained on",
+            "outside": "hatched: horizon that was NOT trained on",
+            "unknown": "shaded grey: whether this horizon was trained on is not recorded",
+        }
+        spans: dict[str, tuple[float, float]] = {}
+        for one in subject.predicted:
+            if times := _numbers(one.sidecar.get("context_times")):
+                outside = one.sidecar.get("horizon_outside_training")
+                kind = "outside" if outside is True else "inside" if outside is False else "unknown"
+                start, end = spans.get(kind, (max(times), one.time))
+                spans[kind] = min(start, max(times)), max(end, one.time)
+        return [
+            {"left": self.left(start), "width": self.left(end) - self.left(start), "trained": kind, "text": kinds[kind]}
+            for kind, (start, end) in spans.items()
+        ]
+
+
+def _numbers(found: object) -> list[float]:
+    """Return the numbers of a list in a sidecar; none where it is no list of numbers."""
+    numbers = found if isinstance(found, list) else []
+    return [float(one) for one in numbers if isinstance(one, int | float)]
+
+
+def _table(name: str, rows: Table, subject: Subject, results: Results) -> dict[str, Any] | None:
+    """Return the subject's rows of a table, for the template; None where it has none."""
+    own = [row for row in rows if row["subject"] == subject.name]
+    if not own:
+        return None
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(own[0]))
+    writer.writeheader()
+    writer.writerows(own)
+    defined = [(column, results.definitions[column]) for column in own[0] if column in results.definitions]
+    file = f"{subject.name}_{name}"
+    return {
+        "name": name,
+        "columns": list(own[0]),
+        "rows": own,
+        "definitions": defined,
+        "csv": text.getvalue(),
+        "file": file,
+    }
+
+
+def _cell(text: str) -> str:
+    """Show a cell: numbers with five digits, text as it is. The CSV in the page has all digits."""
+    number = parse_number(text)
+    return text if number is None or len(text) < 8 else f"{number:.5g}"
+
+
+def _readable(value: object) -> str:
+    """Show a value of a sidecar."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{key}: {_readable(one)}" for key, one in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_readable, value)) or "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
+
+
+@cache
+def _file(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    """Return the templates: all escape what they are given, and refuse what they are not given."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters |= {"cell": _cell, "readable": _readable, "number": lambda value: f"{value:g}"}
+    return environment
+
+
+def policy_for(scripts: Sequence[str]) -> str:
+    """Return the Content-Security-Policy of a page: these scripts run, and nothing is loaded from elsewhere."""
+    hashes = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts)
+    allowed = " ".join(f"'sha256-{one}'" for one in hashes) + " 'wasm-unsafe-eval'" if scripts else "'none'"
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
+        "connect-src data: blob:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _render(template: str, scripts: Sequence[str], **values: Any) -> str:
+    common = {"version": __version__, "intended_use": INTENDED_USE, "policy": policy_for(scripts)}
+    style = Markup(_file("templates/page.css"))
+    return _templates().get_template(template).render(**common, style=style, **values)

@@ -1,0 +1,225 @@
+// The viewer of a subject's page: a slider over the scans' times, a comparison by swipe and flicker, linked panes.
+"use strict";
+(() => {
+  const page = JSON.parse(document.getElementById("page").textContent);
+  const byId = (id) => document.getElementById(id);
+  const frames = new Map(page.frames.map((frame) => [frame.id, frame]));
+  const scans = page.frames.filter((frame) => frame.kind !== "difference");
+  // blue is lower, white is equal, red is higher: colour-blind readers tell them apart
+  const DIFFERENCE = { R: [5, 247, 178], G: [48, 247, 24], B: [97, 247, 43], A: [255, 255, 255], I: [0, 127, 255] };
+  const PLANES = { multi: 3, axial: 0, coronal: 1, sagittal: 2 };
+
+  for (const button of document.querySelectorAll("button.save")) {
+    button.addEventListener("click", () => {
+      const table = page.tables[button.dataset.table];
+      const link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([table.csv], { type: "text/csv" }));
+      link.download = table.file;
+      link.click();
+      URL.revokeObjectURL(link.href);
+    });
+  }
+  if (!scans.length) return;
+
+  const webgl = (() => {
+    try { return Boolean(document.createElement("canvas").getContext("webgl2")); } catch { return false; }
+  })();
+  byId("no-webgl").hidden = webgl;
+  byId("voxel").hidden = !webgl;
+  const channel = () => Number(byId("channel").value);
+  const titleOf = (frame) => {
+    const phase = frame.phase ? `, ${frame.phase}` : "";
+    const kinds = { acquired: "acquired scan", prediction: "PREDICTION", difference: "prediction minus acquired scan (blue: lower, red: higher)" };
+    return `${frame.time} ${page.unit}${phase}: ${kinds[frame.kind]}, ${frame.case}`;
+  };
+
+  // ---- a pane: one canvas, or the strip of the middle planes where there is no WebGL
+  class Pane {
+    constructor(canvas) {
+      this.canvas = canvas;
+      this.strip = canvas.nextElementSibling;
+      this.images = new Map();
+      this.frame = null;
+      this.work = Promise.resolve();
+    }
+
+    async start() {
+      this.canvas.hidden = !webgl;
+      if (!webgl) return;
+      this.viewer = new niivue.Niivue({
+        isRadiologicalConvention: true, isResizeCanvas: true, backColor: [0, 0, 0, 1], crosshairWidth: 0.5,
+        crosshairColor: [1, 0.7, 0.2, 1], multiplanarShowRender: 0, isNearestInterpolation: true, loadingText: "",
+        logLevel: "error", dragAndDropEnabled: false, show3Dcrosshair: false,
+      });
+      await this.viewer.attachToCanvas(this.canvas);
+      this.viewer.addColormap("difference", DIFFERENCE);
+      this.viewer.setSliceType(PLANES[byId("planes").value]);
+    }
+
+    image(name, options) {
+      if (!this.images.has(name)) {
+        const base64 = byId(name).textContent;
+        this.images.set(name, niivue.NVImage.loadFromBase64({ base64, name: `${name}.nii.gz`, ...options }));
+      }
+      return this.images.get(name);
+    }
+
+    // one after the other: a quick slider must not mix two scans
+    show(frame) {
+      this.frame = frame;
+      this.work = this.work.then(() => this.draw(frame));
+      return this.work;
+    }
+
+    async draw(frame) {
+      if (this.frame !== frame) return;
+      const strip = frame.strips[channel()];
+      this.strip.src = `data:image/png;base64,${byId(strip).textContent}`;
+      this.strip.alt = `Middle planes of ${titleOf(frame)}`;
+      this.strip.hidden = webgl;
+      if (!webgl) return;
+      const difference = frame.kind === "difference";
+      const image = await this.image(frame.volumes[channel()], { colormap: difference ? "difference" : "gray" });
+      const labels = frame.labels ? await this.image(frame.labels, {}) : null;
+      // values up to the lower bound are not drawn, so that of differences is below the first level
+      const range = difference ? 1.01 * frame.ranges[channel()] : 0;
+      const window = difference ? { low: -range, high: range } : windowNow();
+      image.cal_min = window.low;
+      image.cal_max = window.high;
+      while (this.viewer.volumes.length) this.viewer.removeVolume(this.viewer.volumes.at(-1));
+      this.viewer.addVolume(image);
+      if (labels) {
+        labels.setColormapLabel(page.labels);
+        labels.opacity = Number(byId("opacity").value);
+        this.viewer.addVolume(labels);
+      }
+      this.viewer.updateGLVolume();
+      place();
+    }
+  }
+
+  const windowNow = () => page.windows[channel()][Number(byId("window").value)];
+  const fillWindows = () => {
+    byId("window").replaceChildren(...page.windows[channel()].map((one, index) => new Option(one.name, index)));
+  };
+  fillWindows();
+
+  const series = new Pane(document.querySelector("#series canvas"));
+  const compared = byId("comparison") ? { lower: new Pane(byId("lower")), upper: new Pane(byId("upper")) } : null;
+  const panes = compared ? [series, compared.lower, compared.upper] : [series];
+
+  // ---- the slider over true times
+  const slider = byId("time");
+  const times = scans.map((frame) => frame.time);
+  let current = 0;
+  slider.min = Math.min(...times);
+  slider.max = Math.max(...times);
+  const goTo = (index) => {
+    current = index;
+    const frame = scans[index];
+    slider.value = frame.time;
+    slider.setAttribute("aria-valuetext", titleOf(frame));
+    byId("series-caption").textContent = titleOf(frame);
+    for (const mark of document.querySelectorAll(".mark")) {
+      const here = mark.dataset.case === frame.case && mark.dataset.kind === frame.kind;
+      if (here) mark.setAttribute("aria-current", "true"); else mark.removeAttribute("aria-current");
+    }
+    return series.show(frame);
+  };
+  const nearest = (time) => times.reduce((best, other, index) => (Math.abs(other - time) < Math.abs(times[best] - time) ? index : best), 0);
+  slider.addEventListener("input", () => goTo(nearest(Number(slider.value))));
+  slider.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    goTo(Math.min(scans.length - 1, Math.max(0, current + step)));
+  });
+  for (const mark of document.querySelectorAll(".mark")) {
+    mark.addEventListener("click", () => {
+      const same = (frame) => frame.case === mark.dataset.case;
+      const index = scans.findIndex((frame) => same(frame) && frame.kind === mark.dataset.kind);
+      if (index >= 0 || scans.some(same)) goTo(index >= 0 ? index : scans.findIndex(same));
+      const target = page.targets.findIndex((one) => one.case === mark.dataset.case);
+      if (target >= 0) { byId("target").value = target; compare(); }
+    });
+  }
+
+  // ---- buttons that switch something on and off, at most a few times a second
+  const repeated = (button, milliseconds, step, ended = () => {}) => {
+    let timer = null;
+    button.addEventListener("click", () => {
+      const starts = timer === null;
+      button.setAttribute("aria-pressed", String(starts));
+      if (starts) timer = setInterval(step, milliseconds);
+      else { clearInterval(timer); timer = null; ended(); }
+    });
+  };
+  repeated(byId("play"), 500, () => goTo((current + 1) % scans.length));
+
+  // ---- forecast against acquired scan, last scan or difference
+  let compare = () => {};
+  if (compared) {
+    const cover = byId("cover");
+    const swipe = () => { cover.style.clipPath = `inset(0 0 0 ${byId("swipe").value}%)`; };
+    compare = () => {
+      const target = page.targets[Number(byId("target").value)];
+      for (const option of byId("against").options) option.disabled = target[option.value] === null;
+      if (byId("against").selectedOptions[0]?.disabled ?? true) {
+        byId("against").value = [...byId("against").options].find((option) => !option.disabled)?.value ?? "";
+      }
+      const other = target[byId("against").value] ?? null;
+      cover.hidden = other === null;
+      const forecast = frames.get(target.forecast);
+      byId("comparison-caption").textContent = other === null
+        ? `${titleOf(forecast)}. There is nothing to compare it with.`
+        : `Left: ${titleOf(forecast)}. Right: ${titleOf(frames.get(other))}`;
+      const shown = [compared.lower.show(forecast)];
+      if (other !== null) shown.push(compared.upper.show(frames.get(other)));
+      return Promise.all(shown);
+    };
+    byId("target").addEventListener("change", compare);
+    byId("against").addEventListener("change", compare);
+    byId("swipe").addEventListener("input", swipe);
+    repeated(byId("flicker"), 600, () => { cover.style.clipPath = ""; cover.classList.toggle("off"); },
+      () => { cover.classList.remove("off"); swipe(); });
+    swipe();
+  }
+
+  // ---- what holds for all panes
+  const redraw = () => Promise.all(panes.filter((pane) => pane.frame).map((pane) => pane.show(pane.frame)));
+  byId("channel").addEventListener("change", () => { fillWindows(); redraw(); });
+  byId("window").addEventListener("change", redraw);
+  byId("opacity").addEventListener("input", redraw);
+  byId("planes").addEventListener("change", () => {
+    for (const pane of panes) pane.viewer?.setSliceType(PLANES[byId("planes").value]);
+  });
+  for (const name of ["planes", "window", "opacity"]) byId(name).disabled = !webgl;
+
+  // the voxel under the crosshair in every pane: each pane tells of a move of the others, too
+  const place = () => {
+    const values = panes.filter((pane) => pane.viewer.volumes.length).map((pane) => {
+      const image = pane.viewer.volumes[0];
+      const mm = Array.from(pane.viewer.frac2mm(pane.viewer.scene.crosshairPos)).slice(0, 3);
+      return { mm, text: `${image.getValue(...image.mm2vox(mm)).toPrecision(4)} (${titleOf(pane.frame)})` };
+    });
+    if (!values.length) return;
+    const mm = values[0].mm.map((value) => value.toFixed(1)).join(", ");
+    byId("place").textContent = `${mm} mm (right, anterior, superior): ${values.map((one) => one.text).join("; ")}`;
+  };
+  const link = () => {
+    for (const pane of panes) {
+      const others = panes.filter((other) => other !== pane).map((other) => other.viewer);
+      pane.viewer.broadcastTo(others, { "2d": true, "3d": false });
+      pane.viewer.onLocationChange = () => requestAnimationFrame(place);
+    }
+  };
+
+  (async () => {
+    for (const pane of panes) await pane.start();
+    if (webgl) link();
+    await Promise.all([goTo(0), compare()]);
+    if (webgl) place();
+    document.documentElement.dataset.ready = webgl ? "webgl" : "strips";
+    window.longflowPanes = panes;
+  })();
+})();

@@ -1,0 +1,302 @@
+"""What a folder of predictions holds of each subject, in order of time; nothing is required but the predictions.
+
+A folder of an older version, one that was not evaluated, or one that is half predicted gives what there is.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from longflow.data.dataset import (
+    PHASE,
+    DatasetDescription,
+    Row,
+    image_path,
+    label_path,
+    parse_time,
+    read_description,
+    read_rows,
+    rows_of_folder,
+    sidecar_path,
+)
+from longflow.errors import DataError, first_few
+from longflow.evaluation.references import Files, Library, dataset_folders
+from longflow.files import file_digest
+from longflow.paths import DatasetPaths, is_name, known_datasets
+from longflow.reading import read_json, read_table
+
+#: folder below the predictions in which ``longflow_predict --dicom`` keeps the scans
+SCANS = "scans"
+
+Table = list[dict[str, str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moment:
+    """A scan on the time axis.
+
+    :param time: time units.
+    :param images: one file per channel; empty: there is none (a row that requests a prediction).
+    :param label: label map of it, or None.
+    """
+
+    case: str
+    time: float
+    phase: str = ""
+    images: Files = ()
+    label: Path | None = None
+
+    @property
+    def kind(self) -> str:
+        """Return "acquired", or "requested" where there is no image."""
+        return "acquired" if self.images else "requested"
+
+    def with_label(self, label: Path | None) -> "Moment":
+        """Return the scan with a predicted label map in place of the rater's, where there is one."""
+        return replace(self, label=label) if label else self
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predicted(Moment):
+    """A prediction.
+
+    :param sidecar: its JSON; empty: there is none that can be read.
+    :param reference: the scan acquired at its time, or None.
+    :param last: the latest scan that it was made from, or None.
+    """
+
+    sidecar: Mapping[str, Any] = field(default_factory=dict)
+    reference: Moment | None = None
+    last: Moment | None = None
+
+    @property
+    def kind(self) -> str:
+        """Return "prediction", or "label map" where no scan was predicted."""
+        return "prediction" if self.images else "label map"
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return the warnings of the sidecar."""
+        found = self.sidecar.get("warnings", [])
+        return [str(one) for one in found] if isinstance(found, list) else []
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A subject's scans and predictions, each in order of time.
+
+    :param acquired: scans with images, before and after the predicted time.
+    :param requested: rows without an image that were not predicted.
+    :param warnings: sentences about its files.
+    """
+
+    name: str
+    acquired: tuple[Moment, ...]
+    predicted: tuple[Predicted, ...]
+    requested: tuple[Moment, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def moments(self) -> list[Moment]:
+        """Return all of them in order of time; the acquired scan before the prediction."""
+        return sorted([*self.acquired, *self.predicted, *self.requested], key=lambda one: one.time)
+
+
+@dataclass(frozen=True)
+class Results:
+    """A folder of predictions.
+
+    :param subjects: sorted by name.
+    :param tables: rows of every table in the folder that names subjects, by the table's file name.
+    :param definitions: of the numbers in the tables, by name.
+    :param requested_only: subjects for whom a prediction is requested, and none was made.
+    :param searched: folders in which acquired scans were searched.
+    """
+
+    folder: Path
+    description: DatasetDescription
+    subjects: tuple[Subject, ...]
+    tables: Mapping[str, Table]
+    definitions: Mapping[str, str]
+    requested_only: tuple[str, ...]
+    searched: tuple[Path, ...]
+
+
+def read_results(folder: Path, references: Sequence[Path] = ()) -> Results:
+    """Read what ``longflow_predict`` and ``longflow_evaluate`` wrote; image files are not opened.
+
+    Acquired scans are searched in ``references``, or else in the scans of a DICOM export (``scans``), or else in the
+    raw dataset that the sidecars name; with a folder of this dataset as reference, in its other folders, too. Otherwise
+    two patients whose names are equal by chance would be shown as one.
+
+    :raises DataError: the folder holds no prediction, or its tables cannot be read.
+    """
+    if not (folder / "scans.csv").is_file():
+        raise DataError(f"{folder} has no scans.csv. Expected a folder that longflow_predict wrote.")
+    description = read_description(folder / "dataset.json")
+    predicted = dict(_predictions(folder, description))
+    if not any(predicted.values()):
+        raise DataError(
+            f"{folder} holds no prediction: no row of its scans.csv has an image or a label map. Run longflow_predict."
+        )
+    searched = [*references] or ([folder / SCANS] if (folder / SCANS).is_dir() else [])
+    of_dataset = _of_dataset(predicted.values())
+    if not searched or {one.resolve() for one in searched} & {one.resolve() for one in of_dataset}:
+        searched += of_dataset
+    library = Library(tuple(searched), description)
+    acquired, requested = _scans_of_tables(library, {one.case for some in predicted.values() for one in some})
+    subjects = [_subject(name, predicted[name], acquired.get(name, []), requested.get(name, [])) for name in predicted]
+    tables = dict(_tables(folder))
+    return Results(
+        folder,
+        description,
+        tuple(sorted(subjects, key=lambda one: one.name)),
+        tables,
+        _definitions(folder),
+        tuple(sorted(set(requested) - set(predicted))),
+        tuple(searched),
+    )
+
+
+def _predictions(folder: Path, description: DatasetDescription) -> Iterator[tuple[str, list[Predicted]]]:
+    """Yield each subject with its predictions: the rows of scans.csv that have an image or a label map."""
+    found: dict[str, list[Predicted]] = {}
+    for row in read_rows(folder / "scans.csv"):
+        time = parse_time(row.time)
+        if time is None or not is_name(row.case) or not is_name(row.subject):
+            continue
+        channels = range(len(description.channels))
+        images = tuple(image_path(folder, row.case, channel, description) for channel in channels)
+        label = label_path(folder, row.case, description)
+        predicted = Predicted(
+            case=row.case,
+            time=time,
+            phase=row.covariates.get(PHASE, ""),
+            images=images if all(path.is_file() for path in images) else (),
+            label=label if label.is_file() else None,
+            sidecar=_sidecar(folder, row.case),
+        )
+        if predicted.images or predicted.label:
+            found.setdefault(row.subject, []).append(predicted)
+    yield from found.items()
+
+
+def _sidecar(folder: Path, case: str) -> dict[str, Any]:
+    path = sidecar_path(folder, case)
+    return read_json(path, dict) if path.is_file() else {}
+
+
+def _of_dataset(predicted: Iterable[Sequence[Predicted]]) -> list[Path]:
+    """List the image folders of the raw datasets that the sidecars name, of those that are on this machine."""
+    named = [one.sidecar.get("dataset") for some in predicted for one in some]
+    names = {name for name in named if isinstance(name, str)}
+    known = set(known_datasets()) if names else set()
+    return [path for name in sorted(names & known) for path in dataset_folders(DatasetPaths(name).raw)]
+
+
+def _scans_of_tables(library: Library, predicted: set[str]) -> tuple[dict[str, list[Moment]], dict[str, list[Moment]]]:
+    """List the acquired scans of the tables, and the rows that have neither an image nor a prediction, by subject.
+
+    :param predicted: cases of predictions.
+    """
+    acquired: dict[str, list[Moment]] = {}
+    requested: dict[str, list[Moment]] = {}
+    seen: set[str] = set()
+    for folder in library.folders:
+        for row in _rows(folder):
+            time = parse_time(row.time)
+            if time is None or row.case in seen or not is_name(row.subject) or not is_name(row.case):
+                continue
+            seen.add(row.case)
+            files = library.by_case(row.case)
+            place = {"case": row.case, "time": time, "phase": row.covariates.get(PHASE, "")}
+            if files and not sidecar_path(files[0].parent, row.case).is_file():
+                label = _label_of(files, row.case, library.description)
+                acquired.setdefault(row.subject, []).append(Moment(**place, images=files, label=label))
+            elif not files and row.case not in predicted:
+                requested.setdefault(row.subject, []).append(Moment(**place))
+    return acquired, requested
+
+
+def _rows(folder: Path) -> list[Row]:
+    try:
+        return rows_of_folder(folder)
+    except DataError:
+        return []  # targetsTs has no table of its own: its scans are rows in that of imagesTs
+
+
+def _label_of(files: Files, case: str, description: DatasetDescription) -> Path | None:
+    """Return the label map of the rater: labelsTr next to imagesTr, labelsTs next to imagesTs and targetsTs."""
+    images = files[0].parent
+    path = label_path(images.with_name("labelsTr" if images.name == "imagesTr" else "labelsTs"), case, description)
+    return path if path.is_file() else None
+
+
+def _subject(name: str, predicted: Sequence[Predicted], acquired: list[Moment], requested: list[Moment]) -> Subject:
+    """Find the reference and the last context scan of each prediction; check that its inputs are what they were."""
+    by_case = {one.case: one for one in acquired}
+    complete, warnings = [], []
+    for one in predicted:
+        context = _context(one)
+        given = sorted((by_case[case] for case in context if case in by_case), key=lambda scan: scan.time)
+        if missing := [case for case in context if case not in by_case]:
+            warnings.append(
+                f"{one.case}: of the {len(context)} scans that it was made from, {len(missing)} were not found "
+                f"({first_few(missing, 3)}). Name their folder with -r."
+            )
+        warnings += _changed_inputs(one, given)
+        found = {"reference": _reference(one, acquired), "last": given[-1] if given else None} if one.images else {}
+        complete.append(replace(one, **found))
+    return Subject(
+        name,
+        tuple(sorted(acquired, key=_order)),
+        tuple(sorted(complete, key=_order)),
+        tuple(sorted(requested, key=_order)),
+        tuple(warnings),
+    )
+
+
+def _order(one: Moment) -> tuple[float, str, str]:
+    return one.time, one.phase, one.case
+
+
+def _context(one: Predicted) -> list[str]:
+    """List the cases that a prediction was made from: those of its sidecar, or the scan of its own name."""
+    found = one.sidecar.get("context", [one.sidecar.get("source", one.case)])
+    return [case for case in found if isinstance(case, str)] if isinstance(found, list) else []
+
+
+def _reference(one: Predicted, acquired: Sequence[Moment]) -> Moment | None:
+    """Return the scan of the same case, or else of the same time and phase."""
+    same_time = (scan for scan in acquired if math.isclose(scan.time, one.time, rel_tol=1e-9, abs_tol=1e-6))
+    same = [scan for scan in same_time if not one.phase or scan.phase == one.phase]
+    return next((scan for scan in acquired if scan.case == one.case), same[0] if same else None)
+
+
+def _changed_inputs(one: Predicted, given: Sequence[Moment]) -> Iterator[str]:
+    """Yield a sentence for each scan that is not the file that the prediction was made from."""
+    digests = one.sidecar.get("digests")
+    inputs = digests.get("inputs") if isinstance(digests, dict) else None
+    if not isinstance(inputs, dict):
+        return
+    for path in (path for scan in given for path in scan.images):
+        if path.name in inputs and file_digest(path) != inputs[path.name]:
+            yield f"{one.case}: {path.name} was changed after the prediction was made from it."
+
+
+def _tables(folder: Path) -> Iterator[tuple[str, Table]]:
+    """Yield every table of the folder that names subjects, apart from the list of scans."""
+    for path in sorted(folder.glob("*.csv")):
+        if path.name == "scans.csv" or path.name.startswith("."):
+            continue
+        rows = [line.cells for line in read_table(path)]
+        if rows and "subject" in rows[0]:
+            yield path.name, rows
+
+
+def _definitions(folder: Path) -> dict[str, str]:
+    path = folder / "metrics.json"
+    found = read_json(path, dict).get("definitions", {}) if path.is_file() else {}
+    return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}

@@ -1,0 +1,61 @@
+import base64
+
+import pytest
+
+from longflow.files import write_csv
+from longflow.report import curves
+from longflow.report.curves import volume_curves
+from longflow.report.timeline import read_results
+
+COLUMNS = ["subject", "case", "time", "structure", "volume_ml"]
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The axes of the figures, kept until the test has looked at them."""
+    kept = []
+    monkeypatch.setattr(curves.plt, "close", kept.append)
+    yield kept
+    monkeypatch.undo()
+    for figure in kept:
+        curves.plt.close(figure)
+
+
+def rows(**further):
+    return [
+        {
+            "subject": "s1",
+            "case": f"s1_{time}",
+            "time": time,
+            "structure": "tumour $x",
+            "volume_ml": 2 * time,
+            **further,
+        }
+        for time in (1.5, 0.0)
+    ]
+
+
+def test_values_are_those_of_the_table(evaluated, drawn):
+    write_csv(COLUMNS, rows(), evaluated / "volumes.csv")
+    results = read_results(evaluated)
+    (curve,) = volume_curves(results, results.subjects[1])
+    (axis,) = drawn[0].axes
+    assert axis.lines[0].get_xydata().tolist() == [[0.0, 0.0], [1.5, 3.0]]
+    assert base64.b64decode(curve["svg"]).startswith(b"<?xml")
+    assert "tumour $x" in curve["alt"]
+    assert volume_curves(results, results.subjects[0]) == []
+
+
+def test_references_where_they_are_known(evaluated, drawn):
+    write_csv(COLUMNS, rows(), evaluated / "volumes.csv")
+    write_csv([*COLUMNS, "true_volume_ml"], rows(true_volume_ml=7.0), evaluated / "metrics_labels.csv")
+    results = read_results(evaluated)
+    volume_curves(results, results.subjects[1])
+    predicted, reference = drawn[0].axes[0].lines
+    assert reference.get_ydata().tolist() == [7.0, 7.0]
+    assert predicted.get_label() == "predicted labels" and reference.get_label() == "reference"
+
+
+def test_no_volumes(evaluated):
+    results = read_results(evaluated)
+    assert volume_curves(results, results.subjects[1]) == []

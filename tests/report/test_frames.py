@@ -1,0 +1,104 @@
+import base64
+import gzip
+
+import nibabel
+import numpy as np
+import pytest
+
+from longflow.data.dataset import DatasetDescription
+from longflow.data.images import Geometry, write_volume
+from longflow.report import frames
+from longflow.report.frames import content_of
+from longflow.report.timeline import Moment, Predicted, Subject, read_results
+
+MR = DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="days")
+
+
+def opened(text: str) -> nibabel.Nifti1Image:
+    return nibabel.Nifti1Image.from_bytes(gzip.decompress(base64.b64decode(text)))
+
+
+def series(folder, number, shape=(4, 32, 32)) -> Subject:
+    grid = Geometry(shape[::-1], (1.0, 1.0, 5.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
+    generator, scans = np.random.default_rng(0), []
+    for index in range(number):
+        path = folder / f"s_{index:03d}_0000.nii.gz"
+        write_volume(generator.random(shape), grid, "float32", path)
+        scans.append(Moment(case=f"s_{index:03d}", time=float(index), images=(path,)))
+    return Subject("s", tuple(scans), (), ())
+
+
+def test_frames_and_what_they_are_compared_with(evaluated):
+    results = read_results(evaluated)
+    content = content_of(results.subjects[1], results.description)
+    kinds = [(frame["kind"], frame["time"]) for frame in content.frames]
+    assert kinds == [("acquired", 0), ("acquired", 1.5), ("acquired", 4), ("prediction", 4), ("difference", 4)]
+    assert content.targets == [{"case": "s1_4", "time": 4.0, "forecast": 3, "reference": 2, "last": 1, "difference": 4}]
+    difference = opened(content.files["volume-4-0"]).get_fdata()
+    np.testing.assert_allclose(difference, 0.1, atol=2e-3)
+    assert content.frames[2]["labels"] == "labels-2" and content.frames[3]["labels"] is None
+    truth = nibabel.load(results.subjects[1].predicted[0].reference.label).get_fdata()
+    np.testing.assert_array_equal(opened(content.files["labels-2"]).get_fdata(), truth)
+    assert not content.warnings
+
+
+def test_a_page_that_is_too_large_is_scaled_down_and_says_so(tmp_path):
+    subject = series(tmp_path, 3)
+    whole = content_of(subject, MR)
+    small = content_of(subject, MR, most_bytes=4000)
+    volumes = [text for name, text in small.files.items() if name.startswith("volume")]
+    assert sum(len(base64.b64decode(text)) for text in volumes) <= 4000
+    assert opened(whole.files["volume-0-0"]).shape == (32, 32, 4)
+    assert opened(small.files["volume-0-0"]).shape[2] == 4  # thick slices stay
+    assert not any("averaged" in note for note in whole.notes)
+    assert any("averaged" in note for note in small.notes)
+
+
+def test_of_very_many_scans_some_are_shown(tmp_path, monkeypatch):
+    monkeypatch.setattr(frames, "MOST_SCANS", 3)
+    content = content_of(series(tmp_path, 9, (2, 8, 8)), MR)
+    assert [frame["time"] for frame in content.frames] == [0, 4, 8]
+    assert "3 of 9 scans" in content.notes[0]
+
+
+def test_a_damaged_scan_is_said_and_the_others_are_shown(tmp_path):
+    subject = series(tmp_path, 3)
+    subject.acquired[1].images[0].write_bytes(b"no image")
+    content = content_of(subject, MR)
+    assert [frame["case"] for frame in content.frames] == ["s_000", "s_002"]
+    assert content.warnings[0].startswith("s_001 is not shown.")
+
+
+def test_a_subject_without_any_image_has_no_frames():
+    assert content_of(Subject("s", (), (), (Moment(case="s_1", time=1.0),)), MR).frames == []
+
+
+@pytest.mark.parametrize("channel, first", [("CT", "soft tissue"), ("MR", "full range")])
+def test_windows_by_modality(tmp_path, channel, first):
+    description = MR.model_copy(update={"channel_names": {"0": channel}})
+    windows = content_of(series(tmp_path, 1), description).windows[0]
+    assert windows[0]["name"] == first
+    assert "full range" in [one["name"] for one in windows]
+
+
+def test_different_grids_have_no_difference(evaluated):
+    path = evaluated / "s1_4_0000.nii.gz"
+    grid = Geometry((6, 6, 6), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
+    write_volume(np.zeros((6, 6, 6)), grid, "float32", path)
+    results = read_results(evaluated)
+    content = content_of(results.subjects[1], results.description)
+    assert content.targets[0]["difference"] is None
+    assert "different grids" in content.warnings[0]
+
+
+def test_a_predicted_label_map_is_shown_on_its_scan(tmp_path):
+    subject = series(tmp_path, 2)
+    first = subject.acquired[0]
+    label = tmp_path / "s_000.nii.gz"
+    geometry = Geometry((32, 32, 4), (1.0, 1.0, 5.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
+    write_volume(np.full((4, 32, 32), 2), geometry, "uint8", label)
+    predicted = Predicted(case="s_000", time=0.0, label=label)
+    content = content_of(Subject("s", subject.acquired, (predicted,), ()), MR)
+    assert [(frame["case"], frame["labels"]) for frame in content.frames] == [("s_000", "labels-0"), ("s_001", None)]
+    assert opened(content.files["labels-0"]).get_fdata().min() == 2
+    assert content.targets == [] and first.label is None

@@ -1,0 +1,107 @@
+import base64
+import hashlib
+import html
+import json
+import re
+from urllib.parse import unquote
+
+import pytest
+
+from longflow.errors import DataError
+from longflow.files import write_json
+from longflow.reading import read_json
+from longflow.report.pages import HERE, _readable, policy_for, write_report
+from tests.conftest import small_disk
+from tests.report.conftest import HOSTILE
+
+
+def test_the_viewer_is_the_published_one():
+    described = read_json(HERE / "vendor" / "niivue.json")
+    viewer = (HERE / "vendor" / "niivue.umd.js").read_bytes()
+    assert hashlib.sha256(viewer).hexdigest() == described["sha256"]
+    assert b"</script" not in viewer and b"\r" not in viewer  # it is a script of the page as it is
+    assert "BSD 2-Clause" in (HERE / "vendor" / "niivue.LICENSE").read_text()
+
+
+def test_one_file_for_each_subject_and_an_index(evaluated):
+    index = write_report(evaluated)
+    links = re.findall(r'<a href="([^"]+)"', index.read_text())
+    assert sorted(unquote(link) for link in links) == sorted(path.name for path in index.parent.glob("subject_*.html"))
+    assert len(links) == 2
+
+
+def test_the_policy_has_the_hash_of_every_script_that_runs(evaluated):
+    write_report(evaluated)
+    page = (evaluated / "report" / "subject_s1.html").read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page)[1]
+    policy = html.unescape(policy)
+    scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
+    assert len(scripts) == 2
+    for script in scripts:
+        assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() in policy
+    assert "unsafe-inline" not in policy.split("style-src")[0]
+    assert policy.startswith("default-src 'none'")
+    assert policy_for([]).count("script-src 'none'") == 1
+
+
+def test_names_and_cells_are_text(evaluated):
+    write_report(evaluated)
+    page = (evaluated / "report" / f"subject_{HOSTILE}.html").read_text()
+    assert "<img src=x" not in page and "<b>long</b>" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "<img src=x" not in (evaluated / "report" / "index.html").read_text()
+
+
+def test_numbers_are_those_of_the_files(evaluated):
+    write_report(evaluated)
+    page = (evaluated / "report" / "subject_s1.html").read_text()
+    assert "<td>0.12346</td>" in page
+    content = json.loads(re.search(r'id="page">(.*?)</script>', page, re.DOTALL)[1])
+    assert content["tables"][0]["csv"].splitlines() == ["case,subject,method,rmse", "s1_4,s1,forecast,0.1234567890123"]
+    assert "root mean squared error" in page
+
+
+def test_values_of_sidecars_are_shown_as_what_they_are():
+    assert _readable({"a": [0.0, 1, True, None], "b": []}) == "a: 0.0, 1, yes, none; b: none"
+
+
+@pytest.mark.parametrize("recorded, shown", [(False, "was trained on"), ([0], "is not recorded"), (None, "is not rec")])
+def test_a_horizon_that_is_inside_or_not_recorded(evaluated, recorded, shown):
+    path = evaluated / "s1_4.json"
+    write_json(read_json(path) | {"horizon_outside_training": recorded}, path)
+    write_report(evaluated)
+    page = (evaluated / "report" / "subject_s1.html").read_text()
+    assert shown in page and "NOT trained on" not in page
+
+
+def test_warnings_are_on_top(evaluated):
+    write_report(evaluated)
+    page = (evaluated / "report" / "subject_s1.html").read_text()
+    assert page.index("The horizon is &lt;b&gt;long") < page.index("time-heading")
+    assert "NOT trained on" in page
+    assert "research only, not for clinical decisions" in page
+
+
+def test_the_same_predictions_give_the_same_page(evaluated):
+    page = evaluated / "report" / "subject_s1.html"
+    write_report(evaluated)
+    first = page.read_bytes()
+    write_report(evaluated)
+    assert page.read_bytes() == first
+
+
+def test_a_page_without_any_scan(evaluated, monkeypatch):
+    """Nothing but damaged forecasts: the page says so, and has the tables."""
+    monkeypatch.setenv("LONGFLOW_HOME", str(evaluated / "nowhere"))
+    for path in evaluated.glob("*.nii.gz"):
+        path.write_bytes(b"no image")
+    write_report(evaluated)
+    page = (evaluated / "report" / "subject_s1.html").read_text()
+    assert "s1_4 is not shown." in page and "<canvas" not in page and "<td>0.12346</td>" in page
+
+
+def test_a_full_disk(evaluated):
+    with small_disk(100_000), pytest.raises(DataError) as error:
+        write_report(evaluated)
+    assert "could not be written" in str(error.value)
+    assert not list((evaluated / "report").glob("*"))

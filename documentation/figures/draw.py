@@ -14,6 +14,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from scipy import stats
 
 HERE = Path(__file__).parent
 BLUE, ORANGE, GREEN, GREY, LIGHT = "#2b6cb0", "#dd6b20", "#2f855a", "#718096", "#edf2f7"
@@ -344,18 +345,26 @@ def shrinkage() -> None:
 
 
 @figure
-def bootstrap() -> None:
-    axes = plot(7, 3, "mean over subjects of NRMSE(forecast) - NRMSE(LCI)", "draws")
-    generator = np.random.default_rng(0)
-    differences = generator.normal(-0.004, 0.006, 12)
-    means = differences[generator.integers(0, 12, (5000, 12))].mean(axis=1)
-    axes.hist(means, 50, color=BLUE, alpha=0.6)
-    for limit in np.percentile(means, (2.5, 97.5)):
-        axes.axvline(limit, color=ORANGE)
-    axes.axvline(0, color="black", linestyle=":")
-    top = axes.get_ylim()[1]
-    axes.text(0.0002, top * 0.9, "0: equal to LCI")
-    axes.text(np.percentile(means, 2.5), top * 1.02, "95 % interval", color=ORANGE, ha="left")
+def coverage() -> None:
+    axes = plot(7, 4, "subjects", "95 % intervals that hold the mean")
+    numbers, generator = [3, 5, 8, 12, 20, 50], np.random.default_rng(0)
+    for draw, style, values in ((generator.normal, "-", "normal"), (generator.exponential, "--", "skewed")):
+        covered: dict[str, list[float]] = {"Student": [], "percentile": [], "BCa": []}
+        for number in numbers:
+            sample, mean = draw(size=(400, number)), float(values == "skewed")
+            intervals = {"Student": stats.ttest_1samp(sample, 0, axis=1).confidence_interval()}
+            for method in ("percentile", "BCa"):
+                found = stats.bootstrap((sample,), np.mean, axis=1, n_resamples=500, method=method, rng=generator)
+                intervals[method] = found.confidence_interval
+            for method, (low, high) in intervals.items():
+                covered[method].append(np.mean((low <= mean) & (mean <= high)))
+        for (method, shares), colour in zip(covered.items(), (BLUE, ORANGE, GREEN), strict=True):
+            axes.plot(numbers, shares, f"o{style}", color=colour, label=f"{method}, {values} values")
+    axes.axhline(0.95, color="black", linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xticks(numbers, map(str, numbers))
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize=8)
 
 
 @figure

@@ -7,7 +7,7 @@ from longflow import __version__
 from longflow.compare.comparison import Comparison, Run, reused
 from longflow.compare.figures import OF_LINE, Cost, Line, cost_figure, learning_figure, line_figure
 from longflow.compare.perform import Outcome
-from longflow.compare.variant_table import TABLE_DEFINITIONS, Measured, flat, line_of
+from longflow.compare.variant_table import TABLE_DEFINITIONS, Measured, correct_verdicts, flat, line_of
 from longflow.compare.variants import Study
 from longflow.files import write_csv, write_json
 from longflow.tasks.forecast.comparison import FORECAST
@@ -30,6 +30,7 @@ def lines_of(comparison: Comparison, outcomes: Sequence[Outcome]) -> list[dict[s
         if own:
             measured = [Measured(name_of(outcome.run), outcome.rows, outcome.cost) for outcome in own]
             found.append({**line_of(variant.name, measured), "settings": variant.settings})
+    correct_verdicts(found)
     return found
 
 

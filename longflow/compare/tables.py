@@ -69,7 +69,11 @@ def show_comparison(
             own[0]["best_rung"]["nrmse"],
         )
         text = f"Best forecast without training (best rung): {RUNG_NAMES[name]}, NRMSE {_number(value, '.4f')}."
-        text += f" A tie with it, by the interval of the difference: {escape(', '.join(ties))}." if ties else ""
+        text += (
+            f" A tie with it, by the sign-flip test, corrected for the number of variants: {escape(', '.join(ties))}."
+            if ties
+            else ""
+        )
         console.print(text, highlight=False)
     if sentence := few_subjects(subjects):
         console.print(sentence, highlight=False)

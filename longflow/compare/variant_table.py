@@ -7,13 +7,15 @@ runs, each with its own mean over subjects, shows how much training itself varie
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from statistics import stdev
 from typing import Any
 
 import numpy as np
 
+from longflow.evaluation.significance import holm
 from longflow.evaluation.summary import Row, horizon_bins, summary
-from longflow.tasks.forecast.comparison import COMPARISON_DEFINITIONS, FORECAST, summarise
+from longflow.tasks.forecast.comparison import COMPARISON_DEFINITIONS, FORECAST, summarise, verdict
 from longflow.tasks.forecast.ladder import LCI
 from longflow.tasks.forecast.metrics import DEFINITIONS
 
@@ -36,8 +38,13 @@ TABLE_DEFINITIONS = {
     "minus_lci": "variant minus LCI, paired: per target, then per subject over all runs, then over subjects",
     "minus_best_rung": "variant minus the best forecast without training (best_rung), paired in the same way",
     "best_rung": COMPARISON_DEFINITIONS["best_rung"],
-    "verdict": COMPARISON_DEFINITIONS["verdict"],
-    "interval": "95 % bootstrap interval over subjects, as in longflow_evaluate; it does not hold the choice of a seed",
+    "verdict": (
+        "better or worse than the best rung: p_holm of the NRMSE is at most 0.05; tie: it is not, which is no proof "
+        "that both are alike; null with fewer than 6 subjects, over which the test cannot reach 0.05"
+    ),
+    "p": COMPARISON_DEFINITIONS["p"],
+    "p_holm": "p, corrected for the number of variants (Holm 1979)",
+    "interval": "95 % interval over subjects, as in longflow_evaluate; it does not hold the choice of a seed",
     **COSTS,
 }
 
@@ -84,8 +91,8 @@ def line_of(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
                 **_short(overall[FORECAST][number]),
                 "sd": _deviation([run_mean(one.rows, number) for one in measured]),
                 "lci": overall[LCI][number]["mean"],
-                "minus_lci": _short(overall["difference_to_lci"][number]),
-                "minus_best_rung": _short(best["difference"][number]),
+                "minus_lci": _tested(overall["difference_to_lci"][number]),
+                "minus_best_rung": _tested(best["difference"][number]),
                 "of_runs": [run_mean(one.rows, number) for one in measured],
             }
             for number in DEFINITIONS
@@ -108,6 +115,24 @@ def line_of(name: str, measured: Sequence[Measured]) -> dict[str, Any]:
     }
 
 
+def correct_verdicts(lines: Sequence[dict[str, Any]]) -> None:
+    """Correct p values and verdicts for the number of variants; ``p_holm`` is added to every difference.
+
+    A variant that is the baseline itself (all differences are 0) is no test.
+
+    :param lines: of :func:`line_of`.
+    """
+    for number, against in product(DEFINITIONS, ("minus_lci", "minus_best_rung")):
+        found = [line[number][against] for line in lines]
+        tests = {index: one["p"] for index, one in enumerate(found) if one["mean"] or one["p"] != 1}
+        corrected = holm(tests)
+        for index, one in enumerate(found):
+            one["p_holm"] = corrected.get(index, one["p"])
+    for line in lines:
+        difference = line["nrmse"]["minus_best_rung"]
+        line["best_rung"]["verdict"] = verdict({**difference, "p": difference["p_holm"]})
+
+
 def run_mean(rows: Sequence[Row], number: str, method: str = FORECAST) -> float | None:
     """Return the mean over subjects in one run."""
     own = [row for row in rows if row["method"] == method]
@@ -116,6 +141,10 @@ def run_mean(rows: Sequence[Row], number: str, method: str = FORECAST) -> float 
 
 def _short(found: Mapping[str, Any]) -> dict[str, Any]:
     return {"mean": found["mean"], "interval": found["interval"]}
+
+
+def _tested(found: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: found[name] for name in ("mean", "interval", "p", "subjects")}
 
 
 def _deviation(means: Sequence[float | None]) -> float | None:

@@ -24,12 +24,12 @@ LADDER = {
     PERIODIC: "interpolation over one period",
     RECURRENCE: "scans repeat, with an inferred period",
 }
-#: what the interval of the difference to the best rung says
+#: what the test of the difference to the best rung says
 VERDICTS = {
     "better": "Compared with the best forecast without training ({}): better beyond chance.",
-    "tie": "Compared with the best forecast without training ({}): a tie, the interval of the difference contains 0.",
+    "tie": "Compared with the best forecast without training ({}): a tie, the difference is within chance.",
     "worse": "Compared with the best forecast without training ({}): worse beyond chance.",
-    None: "Compared with the best forecast without training ({}): one subject has no interval.",
+    None: "Compared with the best forecast without training ({}): too few subjects for a verdict.",
 }
 
 TITLE = "beating hearts, scanned at irregular times"

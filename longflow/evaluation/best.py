@@ -7,7 +7,8 @@ from typing import Any
 
 from longflow.errors import DataError, NotFoundError, first_few
 from longflow.evaluation.metric import Better
-from longflow.evaluation.summary import Row, differences, summary
+from longflow.evaluation.significance import compared_with_best
+from longflow.evaluation.summary import Row, paired_summary, summary
 from longflow.files import write_csv, write_json
 from longflow.paths import DatasetPaths, ModelPaths
 
@@ -83,20 +84,29 @@ def check_same_cases(cases: Mapping[str, Mapping[str, object]]) -> None:
 def rank(values: Mapping[str, Mapping[str, float]], name: str, better: Better, baselines: Collection[str]) -> list[Row]:
     """Rank candidates by their mean over subjects, with paired differences to the best.
 
-    :param values: of each candidate: value by subject; no candidate is without.
+    All candidates have the same subjects, so a difference is that of the two means: ranking and differences agree.
+
+    :param values: of each candidate: value by subject; the same subjects for all, at least one.
     :param name: column of the mean.
     :param better: whether higher or lower values win.
     :param baselines: candidates that are ranked but are never the best.
-    :returns: a row for each candidate, best first: candidate, mean and interval, difference to the best and interval.
+    :returns: a row for each candidate, best first: candidate, mean and interval, difference to the best, its interval
+        and p value (None of the best), corrected for all pairs of candidates.
+    :raises ValueError: the subjects differ.
     """
+    subjects = sorted(next(iter(values.values())))
+    if any(sorted(of_one) != subjects for of_one in values.values()):
+        raise ValueError("candidates have different subjects, so they cannot be ranked")
     sign = 1 if better == "lower" else -1
     overall = {one: summary(list(of_one), list(of_one.values())) for one, of_one in values.items()}
     ranked = sorted(values, key=lambda one: (sign * overall[one]["mean"], one))
-    best = values[next(one for one in ranked if one not in baselines)]
+    best = next(one for one in ranked if one not in baselines)
+    p_values = compared_with_best(values, best)
     rows = []
     for one in ranked:
-        common = [subject for subject in values[one] if subject in best]
-        paired = summary(common, differences([values[one][s] for s in common], [best[s] for s in common]))
+        paired = paired_summary(
+            subjects, *([values[candidate][subject] for subject in subjects] for candidate in (one, best))
+        )
         low, high = overall[one]["interval"] or (None, None)
         difference_low, difference_high = paired["interval"] or (None, None)
         rows.append(
@@ -108,6 +118,7 @@ def rank(values: Mapping[str, Mapping[str, float]], name: str, better: Better, b
                 "difference_to_best": paired["mean"],
                 "difference_from": difference_low,
                 "difference_to": difference_high,
+                "p": p_values.get(one),
             }
         )
     return rows

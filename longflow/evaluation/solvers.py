@@ -9,7 +9,7 @@ import numpy as np
 
 from longflow.evaluation.summary import Row
 from longflow.files import write_csv
-from longflow.flow.solvers import count_evaluations
+from longflow.flow.solvers import ORDERS, count_evaluations
 from longflow.inference.models import Models
 from longflow.parallel import Progress
 from longflow.plans import Solver
@@ -86,6 +86,22 @@ def predictions_of_solvers(
         prediction = predict()
         seconds = perf_counter() - begun
         yield {"solver": solver, "steps": steps, "evaluations": count_evaluations(solver, steps)}, prediction, seconds
+
+
+def planned_setting(models: Models) -> Setting:
+    """Return the solver and steps that the first flow predicts with as it was loaded."""
+    method = next(method for member in models.members for method in member.methods if method.integrates)
+    return method.solver, method.steps
+
+
+def settings_to_try(models: Models) -> tuple[list[Setting], Setting]:
+    """Return the solvers to compare, and the planned one, which is among them if its number of steps is fixed.
+
+    :param models: a flow as it was validated.
+    :returns: ``SOLVERS`` and the planned one; the planned one.
+    """
+    planned = planned_setting(models)
+    return list(dict.fromkeys((*SOLVERS, *([planned] if planned[0] in ORDERS else [])))), planned
 
 
 def _use(models: Models, solver: Solver, steps: int) -> None:

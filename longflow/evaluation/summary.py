@@ -1,7 +1,7 @@
 """From numbers per prediction to statements about a cohort.
 
-The subject is the unit: a subject's predictions are averaged first, then subjects are averaged, and intervals come from
-resampling subjects. Predictions of one subject are not independent; intervals over predictions would be too narrow.
+The subject is the unit: a subject's predictions are averaged first, then subjects are averaged, and intervals are those
+of independent subjects. Predictions of one subject are not independent; intervals over predictions would be too narrow.
 """
 
 from collections.abc import Sequence
@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-RESAMPLES = 5000
-SEED = 0
+from longflow.evaluation.intervals import mean_interval, weighted_mean_interval
+from longflow.evaluation.significance import sign_flip_p
+
 MAX_HORIZON_BINS = 4
 
 #: the numbers of one prediction, with what they belong to (case, subject, ...)
@@ -25,9 +26,10 @@ def summary_definitions(unit: str) -> dict[str, str]:
     return {
         "mean": f"mean over subjects of each subject's mean over its {unit}",
         "median": f"median over subjects of each subject's mean over its {unit}",
-        "interval": (
-            f"95 % bootstrap interval of the mean: subjects drawn with replacement, {RESAMPLES} times, seed {SEED}, "
-            "2.5th and 97.5th percentile; null with fewer than two subjects"
+        "interval": ("95 % interval of the mean over subjects, by Student's t; null with fewer than two subjects"),
+        "p": (
+            "of differences: two-sided p value of the sign-flip test over subjects, without correction for several "
+            "tests; with fewer than 6 subjects it cannot reach 0.05"
         ),
         "undefined": f"{unit} for which the number is not defined; they are excluded from it",
     }
@@ -38,16 +40,48 @@ def summary(subjects: Sequence[str], values: Sequence[float | None]) -> dict[str
 
     :param subjects: of each value.
     :param values: None where not defined.
-    :returns: mean, median, interval (:func:`bootstrap_interval`), subjects and undefined, the last two as counts.
+    :returns: mean, median, interval (:func:`mean_interval`), subjects and undefined, the last two as counts.
     """
     per_subject = list(subject_means(subjects, values).values())
     return {
         "mean": float(np.mean(per_subject)) if per_subject else None,
         "median": float(np.median(per_subject)) if per_subject else None,
-        "interval": bootstrap_interval(per_subject),
+        "interval": mean_interval(per_subject),
         "subjects": len(per_subject),
         "undefined": sum(value is None for value in values),
     }
+
+
+def weighted_summary(
+    subjects: Sequence[str], values: Sequence[float | None], weights: Sequence[float]
+) -> dict[str, Any]:
+    """Summarise one value of each subject, with a weighted mean.
+
+    :param subjects: all different.
+    :param values: None where not defined.
+    :param weights: of the values, above 0 where they are defined.
+    :returns: as of :func:`summary`; mean and interval are weighted, the median is not.
+    """
+    defined = [(value, weight) for value, weight in zip(values, weights, strict=True) if value is not None]
+    found = summary(subjects, values)
+    if defined:
+        kept, of_kept = zip(*defined, strict=True)
+        found |= {"mean": float(np.average(kept, weights=of_kept)), "interval": weighted_mean_interval(kept, of_kept)}
+    return found
+
+
+def paired_summary(
+    subjects: Sequence[str], one: Sequence[float | None], other: Sequence[float | None]
+) -> dict[str, Any]:
+    """Summarise the differences one - other over subjects, and test them.
+
+    :param subjects: of each pair of values.
+    :param one: None where not defined.
+    :param other: likewise.
+    :returns: as of :func:`summary`, and p (:func:`longflow.evaluation.significance.sign_flip_p`).
+    """
+    values = differences(one, other)
+    return {**summary(subjects, values), "p": sign_flip_p(list(subject_means(subjects, values).values()))}
 
 
 def subject_means(subjects: Sequence[str], values: Sequence[float | None]) -> dict[str, float]:
@@ -62,36 +96,6 @@ def subject_means(subjects: Sequence[str], values: Sequence[float | None]) -> di
 def differences(one: Sequence[float | None], other: Sequence[float | None]) -> list[float | None]:
     """Return one - other, value by value; None where either is not defined."""
     return [None if a is None or b is None else a - b for a, b in zip(one, other, strict=True)]
-
-
-def bootstrap_interval(
-    values: Sequence[float],
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = SEED,
-    weights: Sequence[float] | None = None,
-) -> list[float] | None:
-    """Compute the percentile bootstrap interval of the mean of independent values.
-
-    Efron & Tibshirani, An Introduction to the Bootstrap (1993), section 13.3.
-
-    :param values: one of each subject.
-    :param weights: of the values, for a weighted mean; a subject that is drawn brings its weight.
-    :returns: lower and upper limit; None for fewer than two values.
-    """
-    if len(values) < 2:
-        return None
-    sample = np.asarray(values, dtype=np.float64)
-    weight = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=np.float64)
-    generator = np.random.default_rng(seed)
-    portion = max(1, 1_000_000 // len(values))  # resamples drawn at a time, so that memory stays small
-    means = np.empty(resamples)
-    for done in range(0, resamples, portion):
-        drawn = generator.integers(0, len(values), (min(portion, resamples - done), len(values)))
-        means[done : done + len(drawn)] = np.average(sample[drawn], axis=1, weights=weight[drawn])
-    tail = 100 * (1 - confidence) / 2
-    low, high = np.percentile(means, [tail, 100 - tail])
-    return [float(low), float(high)]
 
 
 def horizon_bins(horizons: Sequence[float], most: int = MAX_HORIZON_BINS) -> list[tuple[float, float]]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from longflow.paths import PLANS_NAME
 
-#: with fewer subjects, percentile intervals are clearly too narrow
+#: with fewer subjects, intervals of skewed values are clearly too narrow
 FEWEST_SUBJECTS = 10
 
 #: of a table of models; the others are in the file
@@ -86,9 +86,12 @@ def short_name(candidate: str) -> str:
 
 
 def few_subjects(subjects: int) -> str | None:
-    """Say that intervals over few subjects are too narrow; return None where there are enough."""
+    """Say what intervals over few subjects take for granted; return None where there are enough."""
     if subjects >= FEWEST_SUBJECTS:
         return None
     if subjects == 1:
         return "One subject: there are no intervals, and nothing is said about others."
-    return f"{subjects} subjects: intervals over so few are too narrow, and about a cohort they say little."
+    return (
+        f"{subjects} subjects: intervals over so few are wide, and too narrow still where one subject is far from the "
+        "others."
+    )

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from longflow.compare.variant_table import COSTS, Measured, flat, line_of, run_mean
-from longflow.evaluation.summary import bootstrap_interval
+from longflow.compare.variant_table import COSTS, Measured, correct_verdicts, flat, line_of, run_mean
+from longflow.evaluation.intervals import mean_interval
 from longflow.tasks.forecast.metrics import DEFINITIONS
 
 
@@ -34,7 +34,7 @@ def test_subjects_are_the_unit_and_runs_are_averaged_in_them():
     found = line()["nrmse"]
     # a: (0.1 + 0.3 + 0.2 + 0.2) / 4, b: (0.4 + 0.6) / 2
     assert found["mean"] == pytest.approx((0.2 + 0.5) / 2)
-    assert found["interval"] == pytest.approx(bootstrap_interval([0.2, 0.5]))
+    assert found["interval"] == pytest.approx(mean_interval([0.2, 0.5]))
     assert found["lci"] == 0.5
 
 
@@ -52,8 +52,20 @@ def test_the_difference_to_lci_is_paired_per_target_and_run():
     of_a, of_b = [-0.4, -0.2, -0.7, -0.7], [-0.1, -0.3]
     difference = found["nrmse"]["minus_lci"]
     assert difference["mean"] == pytest.approx((np.mean(of_a) + np.mean(of_b)) / 2)
-    assert difference["interval"] == pytest.approx(bootstrap_interval([np.mean(of_a), np.mean(of_b)]))
+    assert difference["interval"] == pytest.approx(mean_interval([np.mean(of_a), np.mean(of_b)]))
     assert found["better_than_lci"] == 1
+
+
+def test_verdicts_are_corrected_for_the_number_of_variants():
+    """Seven subjects of one sign: p = 1/64. LCI itself is no test; four variants make it 1/16, a tie."""
+    cases = [f"{subject}_1" for subject in "abcdefg"]
+    better = [Measured("0", rows_of({case: 0.1 + 0.01 * n for n, case in enumerate(cases)}))]
+    of_lci = line_of("lci", [Measured("0", rows_of(dict.fromkeys(cases, 0.5)))])
+    for number, p, verdict in ((3, 3 / 64, "better"), (4, 4 / 64, "tie")):
+        lines = [of_lci, *(line_of(str(variant), better) for variant in range(number))]
+        correct_verdicts(lines)
+        assert [line["nrmse"]["minus_lci"]["p_holm"] for line in lines] == pytest.approx([1, *[p] * number])
+        assert [line["best_rung"]["verdict"] for line in lines] == ["tie", *[verdict] * number]
 
 
 def test_counts():
@@ -87,6 +99,7 @@ def test_a_line_of_the_csv():
     assert cells["variant"] == "cronos" and cells["runs"] == 2 and cells["peak_memory"] == 5
     assert cells["nrmse"] == pytest.approx(0.35) and cells["nrmse_lci"] == 0.5
     assert cells["nrmse_from"] <= cells["nrmse"] <= cells["nrmse_to"]
-    assert cells["nrmse_minus_lci"] == pytest.approx(-0.15) and cells["nrmse_minus_lci_to"] <= 0
+    assert cells["nrmse_minus_lci"] == pytest.approx(-0.15)
+    assert cells["nrmse_minus_lci_from"] < -0.15 < cells["nrmse_minus_lci_to"]
     single = flat(line_of("cronos", [Measured("0", rows_of({"a_1": 0.1}))]))
     assert single["nrmse_from"] is None and single.keys() == cells.keys()

@@ -13,7 +13,7 @@ from longflow.evaluation.best import (
     record_best,
     validation_folder,
 )
-from longflow.evaluation.summary import bootstrap_interval
+from longflow.evaluation.intervals import mean_interval
 from longflow.reading import read_json
 from tests.tasks.conftest import description, paths  # noqa: F401 - fixtures
 
@@ -69,16 +69,31 @@ def test_models_of_different_cases_cannot(found, different):
         check_same_cases({"one": {"a": 1, "b": 2}, "two": found})
 
 
-VALUES = {"x": {"a": 1.0, "b": 3.0}, "y": {"a": 2.0, "b": 8.0, "c": 2.0}, "input": {"a": 0.5, "b": 0.5}}
+VALUES = {"x": {"a": 1.0, "b": 3.0}, "y": {"b": 8.0, "a": 2.0}, "input": {"a": 0.5, "b": 0.5}}
 
 
 def test_ranked_with_paired_differences():
     rows = rank(VALUES, "error", "lower", baselines=["input"])
-    assert [(row["candidate"], row["error"]) for row in rows] == [("input", 0.5), ("x", 2.0), ("y", 4.0)]
-    assert [row["difference_to_best"] for row in rows] == [-1.5, 0.0, 3.0]  # subject c is not in x
-    low, high = bootstrap_interval([1.0, 5.0])
+    assert [(row["candidate"], row["error"]) for row in rows] == [("input", 0.5), ("x", 2.0), ("y", 5.0)]
+    assert [row["difference_to_best"] for row in rows] == [-1.5, 0.0, 3.0]
+    # two subjects of one sign: 1/2, for each of three pairs
+    assert [row["p"] for row in rows] == [1.0, None, 1.0]
+    low, high = mean_interval([1.0, 5.0])
     assert (rows[2]["difference_from"], rows[2]["difference_to"]) == (low, high)
-    assert [rows[1]["from"], rows[1]["to"]] == bootstrap_interval([1.0, 3.0])
+    assert [rows[1]["from"], rows[1]["to"]] == mean_interval([1.0, 3.0])
+
+
+def test_ranking_and_differences_agree():
+    values = {name: dict(enumerate(np.random.default_rng(name).random(9))) for name in range(6)}
+    rows = rank(values, "dice", "higher", baselines=())
+    means = [row["dice"] for row in rows]
+    assert means == sorted(means, reverse=True)
+    assert [row["difference_to_best"] for row in rows] == pytest.approx([mean - means[0] for mean in means])
+
+
+def test_candidates_of_different_subjects_cannot_be_ranked():
+    with pytest.raises(ValueError, match="different subjects"):
+        rank({"x": {"a": 1.0, "b": 3.0}, "y": {"a": 2.0}}, "error", "lower", baselines=())
 
 
 def test_ranked_where_higher_is_better():

@@ -1,21 +1,22 @@
 import numpy as np
 import pytest
-from scipy import stats
 
+from longflow.evaluation.intervals import mean_interval, weighted_mean_interval
 from longflow.evaluation.summary import (
-    bootstrap_interval,
     differences,
     horizon_bins,
+    paired_summary,
     subject_means,
     summary,
     summary_definitions,
+    weighted_summary,
 )
 
 
 def test_subjects_count_once_however_many_values_they_have():
     found = summary(["a", "a", "a", "b"], [1.0, 2.0, 3.0, 8.0])
     assert (found["mean"], found["median"], found["subjects"], found["undefined"]) == (5.0, 5.0, 2, 0)
-    assert found["interval"] == bootstrap_interval([2.0, 8.0])
+    assert found["interval"] == mean_interval([2.0, 8.0])
 
 
 def test_undefined_values_are_excluded_and_counted():
@@ -25,7 +26,7 @@ def test_undefined_values_are_excluded_and_counted():
 
 def test_every_key_of_a_summary_has_its_meaning_but_the_number_of_subjects():
     definitions = summary_definitions("scans")
-    assert {*definitions, "subjects"} == set(summary(["a"], [1.0]))
+    assert {*definitions, "subjects"} == set(paired_summary(["a"], [1.0], [0.0]))
     assert all("scans" in definitions[name] for name in ("mean", "median", "undefined"))
 
 
@@ -49,39 +50,19 @@ def test_horizon_bins_of_many_different_horizons():
     assert counts == [100, 100, 100, 100] or np.ptp(counts) <= 2
 
 
-def test_bootstrap_interval_of_a_normal_sample_is_that_of_theory():
-    values = np.random.default_rng(1).normal(5, 2, 400)
-    low, high = bootstrap_interval(values)
-    half = 1.96 * values.std() / np.sqrt(400)
-    assert low == pytest.approx(values.mean() - half, abs=0.02)
-    assert high == pytest.approx(values.mean() + half, abs=0.02)
+def test_paired_differences_are_tested_over_subjects():
+    subjects, values = list("aabcdefg"), [1.0, 3.0, 1.0, 2.0, 3.0, 1.0, 2.0, None]
+    found = paired_summary(subjects, values, [0.5] * 8)
+    assert found["mean"] == pytest.approx((1.5 + 0.5 + 1.5 + 2.5 + 0.5 + 1.5) / 6)
+    assert (found["p"], found["subjects"], found["undefined"]) == (2 / 64, 6, 1)
+    assert paired_summary(["a"], [None], [1.0])["p"] is None
 
 
-def test_bootstrap_interval_agrees_with_scipy():
-    values = np.random.default_rng(2).exponential(1, 60)
-    theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=5000).confidence_interval
-    assert bootstrap_interval(values) == pytest.approx([theirs.low, theirs.high], abs=0.03)
-
-
-def test_bootstrap_interval_covers_the_truth_as_often_as_it_says():
-    generator = np.random.default_rng(3)
-    covered = 0
-    for _ in range(200):
-        low, high = bootstrap_interval(generator.normal(0, 1, 40), resamples=300)
-        covered += low <= 0 <= high
-    assert 0.88 <= covered / 200 <= 0.99
-
-
-def test_bootstrap_is_seeded_and_drawn_in_portions():
-    values = np.random.default_rng(4).random(30)
-    assert bootstrap_interval(values) == bootstrap_interval(values)
-    assert bootstrap_interval(values) != bootstrap_interval(values, seed=1)
-    assert bootstrap_interval(np.full(3000, 2.0)) == [2.0, 2.0]
-
-
-@pytest.mark.parametrize("values", [[], [0.3]])
-def test_no_interval_from_fewer_than_two_subjects(values):
-    assert bootstrap_interval(values) is None
+def test_a_weighted_summary():
+    found = weighted_summary(["a", "b", "c"], [1.0, 4.0, None], [3.0, 1.0, 9.0])
+    assert (found["mean"], found["median"], found["subjects"], found["undefined"]) == (1.75, 2.5, 2, 1)
+    assert found["interval"] == weighted_mean_interval([1.0, 4.0], [3.0, 1.0])
+    assert weighted_summary(["a"], [None], [1.0])["mean"] is None
 
 
 def test_subject_means():

@@ -370,29 +370,35 @@ def first_minimum(means: np.ndarray) -> tuple[int, int]:
 def nested_estimate(
     curves: np.ndarray, candidates: Sequence[Candidate], subjects: Sequence[str], of_fold: np.ndarray
 ) -> dict[str, Any] | None:
-    """Estimate the NRMSE when candidate and shrinkage are chosen without the fold they are judged on.
+    """Estimate the NRMSE when candidate and shrinkage are chosen without the subjects they are judged on.
+
+    Splits of the user may validate a subject in several folds. So the choice for a fold is made without all targets of
+    its subjects, in whatever fold they are.
 
     :param curves: (candidates, targets, shrinkages), NRMSE.
     :param subjects: of each target.
     :param of_fold: (targets,), the fold of each target.
-    :returns: nrmse, lci_nrmse and the choices; None with a single fold.
+    :returns: nrmse, lci_nrmse, optimism (nrmse minus the lowest one where choice and judgement share all targets) and
+        the choices; None where a fold has all subjects, as with a single fold.
     """
-    folds = sorted(set(of_fold.tolist()))
-    if len(folds) < 2:
+    folds, subjects = sorted(set(of_fold.tolist())), np.array(subjects)
+    if any(np.isin(subjects, subjects[of_fold == fold]).all() for fold in folds):
         return None
-    subjects = np.array(subjects)
     judged = np.empty(len(subjects))
     choices = []
     for fold in folds:
-        others, own = of_fold != fold, of_fold == fold
+        own = of_fold == fold
+        others = ~np.isin(subjects, subjects[own])
         means = curves[:, others].transpose(0, 2, 1) @ subject_weights(subjects[others].tolist())
         chosen, position = first_minimum(means)
         judged[own] = curves[chosen, own, position]
         choices.append({"fold": fold, "candidate": candidates[chosen].name, "shrinkage": float(SHRINKAGES[position])})
     weights = subject_weights(subjects.tolist())
+    nrmse = float(judged @ weights)
     return {
-        "nrmse": float(judged @ weights),
+        "nrmse": nrmse,
         "lci_nrmse": float(curves[0, :, 0] @ weights),
+        "optimism": nrmse - float((curves.transpose(0, 2, 1) @ weights).min()),
         "choices": choices,
     }
 

@@ -1,17 +1,18 @@
 """What is said about the forecasts of a cohort: their numbers, and those of the ladder on the same targets."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from longflow.evaluation.intervals import share_interval
+from longflow.evaluation.significance import FEWEST_FOR_A_VERDICT, holm, is_difference
 from longflow.evaluation.summary import (
     Row,
-    bootstrap_interval,
     differences,
     horizon_bins,
-    subject_means,
+    paired_summary,
     summary,
     summary_definitions,
 )
@@ -25,8 +26,8 @@ FORECAST = "forecast"
 ACQUIRED = "acquired"
 
 _INTERVAL_OF_SHARE = (
-    "interval of this share, from subjects drawn with replacement, each with all its targets; null where all targets "
-    "or none are better"
+    "exact 95 % interval of this share (Clopper & Pearson) with the effective number of targets of Korn & Graubard "
+    "1998, since a subject's targets are alike; where all targets or none are better, each subject counts once"
 )
 COMPARISON_DEFINITIONS = {
     **summary_definitions("targets"),
@@ -44,8 +45,9 @@ COMPARISON_DEFINITIONS = {
         "1 - NRMSE / NRMSE of the best rung, per target, then per subject, then over subjects; skill is against LCI"
     ),
     "verdict": (
-        "better or worse: the interval of the difference of the NRMSE to the best rung does not contain 0; tie: it "
-        "does; null with fewer than two subjects, which have no interval"
+        "better or worse: the difference of the NRMSE to the best rung has p <= 0.05 in the sign-flip test; tie: it "
+        "has not, which is no proof that both are alike; null with fewer than 6 subjects, over which the test cannot "
+        "reach 0.05. Verdicts by horizon are corrected for their number (Holm 1979)"
     ),
 }
 
@@ -57,13 +59,22 @@ def compare(rows: Sequence[Row], names: Iterable[str] = DEFINITIONS) -> dict[str
     :param names: of the numbers.
     """
     best = best_rung(rows)
-    return {
-        "overall": summarise(rows, names, best),
-        "by_horizon": [
-            {"from": low, "to": high, **summarise([row for row in rows if low <= row["horizon"] <= high], names, best)}
-            for low, high in horizon_bins([row["horizon"] for row in rows if row["method"] == LCI])
-        ],
-    }
+    by_horizon = [
+        {"from": low, "to": high, **summarise([row for row in rows if low <= row["horizon"] <= high], names, best)}
+        for low, high in horizon_bins([row["horizon"] for row in rows if row["method"] == LCI])
+    ]
+    correct_verdicts([part["best_rung"] for part in by_horizon])
+    return {"overall": summarise(rows, names, best), "by_horizon": by_horizon}
+
+
+def correct_verdicts(compared: Sequence[dict[str, Any]]) -> None:
+    """Correct the verdicts of several comparisons with the best rung for their number.
+
+    :param compared: ``best_rung`` of :func:`summarise`; their ``verdict`` is replaced.
+    """
+    found = {index: one["difference"]["nrmse"] for index, one in enumerate(compared) if "nrmse" in one["difference"]}
+    for index, p in holm({index: number["p"] for index, number in found.items()}).items():
+        compared[index]["verdict"] = verdict({**found[index], "p": p})
 
 
 def summarise(rows: Sequence[Row], names: Iterable[str] = DEFINITIONS, best: str | None = None) -> dict[str, Any]:
@@ -75,7 +86,6 @@ def summarise(rows: Sequence[Row], names: Iterable[str] = DEFINITIONS, best: str
     """
     best = best or best_rung(rows)
     by_method = {method: [row for row in rows if row["method"] == method] for method in (FORECAST, *RUNGS)}
-    subjects = [row["subject"] for row in by_method[FORECAST]]
     return {
         "subjects": len({row["subject"] for row in rows}),
         "targets": len(by_method[FORECAST]),
@@ -87,7 +97,7 @@ def summarise(rows: Sequence[Row], names: Iterable[str] = DEFINITIONS, best: str
             if of_method
         },
         "targets_of_rung": {rung: len(by_method[rung]) for rung in RUNGS},
-        "difference_to_lci": {name: summary(subjects, _differences(by_method, name, LCI)) for name in names},
+        "difference_to_lci": {name: _difference(by_method, name, LCI) for name in names},
         "better_than_lci": _share_better(by_method, LCI),
         "best_rung": _against(by_method, names, best),
     }
@@ -97,7 +107,7 @@ def _against(by_method: dict[str, list[Row]], names: Iterable[str], best: str) -
     """Compare the forecast with the best rung: its name, differences, share of better targets, skill and verdict."""
     forecasts = by_method[FORECAST]
     subjects = [row["subject"] for row in forecasts]
-    difference = {name: summary(subjects, _differences(by_method, name, best)) for name in names}
+    difference = {name: _difference(by_method, name, best) for name in names}
     of_rung = {row["case"]: row["nrmse"] for row in by_method[best]}
     ratios = [(row["nrmse"], of_rung.get(row["case"])) for row in forecasts]
     skills = [1 - own / rung if own is not None and rung else None for own, rung in ratios]
@@ -106,42 +116,50 @@ def _against(by_method: dict[str, list[Row]], names: Iterable[str], best: str) -
         "difference": difference,
         "better": _share_better(by_method, best),
         "skill_against_best_rung": summary(subjects, skills),
-        "verdict": verdict(difference["nrmse"]["interval"]) if "nrmse" in difference else None,
+        "verdict": verdict(difference["nrmse"]) if "nrmse" in difference else None,
     }
 
 
-def verdict(interval: Sequence[float] | None) -> str | None:
-    """Judge a difference of errors by its interval.
+def verdict(difference: Mapping[str, Any]) -> str | None:
+    """Judge a difference of errors by its p value; None where its subjects are too few for any.
 
-    >>> verdict([-0.2, -0.1]), verdict([-0.1, 0.1]), verdict([0.1, 0.2])
-    ('better', 'tie', 'worse')
+    :param difference: of :func:`longflow.evaluation.summary.paired_summary`.
+
+    >>> verdict({"mean": -0.2, "p": 0.03, "subjects": 6}), verdict({"mean": -0.2, "p": 0.25, "subjects": 3})
+    ('better', None)
     """
-    if interval is None:
+    if difference["subjects"] < FEWEST_FOR_A_VERDICT:
         return None
-    low, high = interval
-    return "better" if high < 0 else "worse" if low > 0 else "tie"
+    if not is_difference(difference["p"]):
+        return "tie"
+    return "better" if difference["mean"] < 0 else "worse"
 
 
-def _differences(by_method: dict[str, list[Row]], name: str, rung: str) -> list[float | None]:
-    """Forecast - rung of each forecast's row; None where either is not defined."""
+def _difference(by_method: Mapping[str, list[Row]], name: str, rung: str) -> dict[str, Any]:
+    """Forecast - rung of each forecast's row, summarised."""
+    return paired_summary([row["subject"] for row in by_method[FORECAST]], *_both(by_method, name, rung))
+
+
+def _both(by_method: Mapping[str, list[Row]], name: str, rung: str) -> tuple[list[float | None], list[float | None]]:
+    """A number of each forecast, and that of a rung for the same target."""
     of_rung = {row["case"]: row[name] for row in by_method[rung]}
     forecasts = by_method[FORECAST]
-    return differences([row[name] for row in forecasts], [of_rung[row["case"]] for row in forecasts])
+    return [row[name] for row in forecasts], [of_rung[row["case"]] for row in forecasts]
 
 
 def _share_better(by_method: dict[str, list[Row]], rung: str) -> dict[str, Any]:
     better = [
-        None if difference is None else float(difference < 0) for difference in _differences(by_method, "nrmse", rung)
+        None if difference is None else float(difference < 0)
+        for difference in differences(*_both(by_method, "nrmse", rung))
     ]
     defined = [value for value in better if value is not None]
     subjects = [row["subject"] for row in by_method[FORECAST]]
-    targets = Counter(subject for subject, value in zip(subjects, better, strict=True) if value is not None)
-    shares = subject_means(subjects, better)
-    share = float(np.mean(defined)) if defined else None
-    weights = [targets[subject] for subject in shares]
+    pairs = [(subject, value) for subject, value in zip(subjects, better, strict=True) if value is not None]
+    targets = Counter(subject for subject, _ in pairs)
+    successes = Counter(subject for subject, value in pairs if value)
     return {
-        "share": share,
+        "share": float(np.mean(defined)) if defined else None,
         "better": int(sum(defined)),
         "targets": len(defined),
-        "interval": None if share in (None, 0, 1) else bootstrap_interval(list(shares.values()), weights=weights),
+        "interval": share_interval([successes[subject] for subject in targets], list(targets.values())),
     }

@@ -17,6 +17,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
+from scipy.special import ndtr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from longflow.data.intensity_map import fit_intensity_map
@@ -150,6 +151,53 @@ def _changed_nrmse_of(channel: ForecastChannel) -> float | None:
     return None if channel.changed_error is None else _rmse(channel.changed_error) / channel.range
 
 
+def _changed_null_of(channel: ForecastChannel) -> float | None:
+    if not channel.range or not channel.change[0].any():
+        return None
+    change = np.subtract(channel.reference, channel.last_context, dtype=np.float64)
+    return null_of_region(change, CHANGED_THRESHOLD * channel.range) / channel.range
+
+
+def null_of_region(change: np.ndarray, threshold: float) -> float:
+    """Compute the RMSE, in the changed region, of the last context image without its noise: a forecast of no change.
+
+    The noise of both scans brings voxels into the region, and there the last context image has the worst of it. With
+    independent normal noise of SD s in the change d, a share p of the region is expected from noise alone. An image
+    without noise has the squared error d^2 / 4 + s^2 / 4 at such a voxel (half of d is expected to be the noise of
+    either scan), and d^2 - s^2 / 2 at one that changed.
+
+    :param change: reference - last context image, any unit.
+    :param threshold: the region is where |change| exceeds it; at least one voxel.
+    :returns: the same unit; without noise the RMSE of the last context image.
+    """
+    region = np.abs(change) > threshold
+    squares, variance = float(np.mean(change[region] ** 2)), noise_of_change(change) ** 2
+    if not variance:
+        return math.sqrt(squares)
+    level = threshold / math.sqrt(variance)
+    tail = float(ndtr(-level))  # of one side
+    share = min(1.0, 2 * tail * np.count_nonzero(change) / np.count_nonzero(region))
+    of_noise = variance * (1 + level * math.exp(-(level**2) / 2) / math.sqrt(2 * math.pi) / tail) if tail else 0.0
+    gained = share * (0.75 * of_noise - variance / 4) + (1 - share) * variance / 2
+    return math.sqrt(max(0.0, squares - gained))
+
+
+def noise_of_change(change: np.ndarray) -> float:
+    """Estimate the SD of the noise in the difference of two scans, from neighbouring voxels.
+
+    Anatomy that changed is smooth, or in few voxels: the median ignores both. Voxels without any difference (outside
+    the body of a masked scan) are excluded. Noise that is alike in neighbouring voxels, as after resampling, is
+    underestimated.
+
+    :param change: (z, y, x).
+    :returns: 0 where no neighbours differ.
+    """
+    along = np.moveaxis(change, int(np.argmax(change.shape)), 0)
+    steps = np.abs(along[1:] - along[:-1])[(along[1:] != 0) & (along[:-1] != 0)]
+    # of normal noise, the median of |steps| is 0.6745 x sqrt(2) SD
+    return float(np.median(steps)) / (0.6745 * math.sqrt(2)) if steps.size else 0.0
+
+
 def _edges_of(channel: ForecastChannel) -> float | None:
     if not channel.range or not channel.change[0].any():
         return None
@@ -220,6 +268,11 @@ CHANGED_NRMSE = _metric(
     better="lower",
     heading="NRMSE,\nchanged region",
 )
+CHANGED_NULL = _metric(
+    *("changed_null", _changed_null_of),
+    "NRMSE over the changed region of the last context image without its noise, which forecasts no change: a forecast "
+    "is only better than that if changed_nrmse is below it. The noise is estimated from neighbouring voxels",
+)
 EDGES = _metric(
     *("edges", _edges_of),
     "root mean square of the forecast's gradient magnitude / that of the reference's, in the changed region (central "
@@ -247,6 +300,7 @@ DEFINITIONS = {
         CHANGED_RMSE,
         CHANGED_MAE,
         CHANGED_NRMSE,
+        CHANGED_NULL,
         EDGES,
         SKILL,
     )

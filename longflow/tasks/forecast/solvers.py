@@ -18,15 +18,14 @@ from longflow.data.images import read_scan
 from longflow.evaluation.best import record_best
 from longflow.evaluation.solvers import (
     ALIKE,
-    SOLVERS,
     Setting,
     cheapest_alike,
     predictions_of_solvers,
     rows_of_folds,
+    settings_to_try,
     write_solvers,
 )
 from longflow.evaluation.summary import Row, subject_means
-from longflow.flow.solvers import ORDERS
 from longflow.inference.models import Models, load_models
 from longflow.inference.selection import Selection, recorded_best
 from longflow.methods.registry import method_class
@@ -69,8 +68,7 @@ def compare_solvers(selection: Selection, progress: Progress | None = None) -> d
     """
     pairs = pairs_of_selection(selection)
     chosen = [pairs[position] for position in evenly_spaced(len(pairs), MOST_TARGETS)]
-    validated = planned_setting(load_of_fold(chosen[0].fold, selection))
-    solvers = list(dict.fromkeys((*SOLVERS, *([validated] if validated[0] in ORDERS else []))))
+    solvers, validated = settings_to_try(load_of_fold(chosen[0].fold, selection))
     work = partial(rows_of_target, solvers=solvers)
     rows, device = rows_of_folds(chosen, partial(load_of_fold, selection=selection), work, len(solvers), progress)
     if not rows:
@@ -110,12 +108,6 @@ def load_of_fold(fold: int, selection: Selection) -> Models:
     for member in models.members:
         member.plans.inference.tile_step_size = WITHOUT_OVERLAP
     return models
-
-
-def planned_setting(models: Models) -> Setting:
-    """Return the solver and steps that the first flow predicts with as it was loaded."""
-    method = next(method for member in models.members for method in member.methods if method.integrates)
-    return method.solver, method.steps
 
 
 def rows_of_target(pair: ForecastPrediction, models: Models, warm_up: bool, solvers: Sequence[Setting]) -> list[Row]:

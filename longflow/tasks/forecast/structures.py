@@ -5,7 +5,7 @@ acquired scan itself, which is the segmenter's own.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import numpy as np
 from longflow.data.images import Geometry, check_same_grid, read_geometry
 from longflow.errors import first_few
 from longflow.evaluation.evaluation import EvaluationJob
-from longflow.evaluation.summary import Row, differences, summary, summary_definitions
+from longflow.evaluation.significance import holm
+from longflow.evaluation.summary import Row, paired_summary, summary, summary_definitions
 from longflow.files import write_csv
 from longflow.parallel import Progress
 from longflow.tasks.forecast.comparison import ACQUIRED, FORECAST
@@ -67,6 +68,7 @@ STRUCTURE_DEFINITIONS = {
 #: in addition to those of the numbers
 FURTHER_DEFINITIONS = {
     **summary_definitions("targets"),
+    "p_holm": "p, corrected for all structures and both baselines (Holm 1979)",
     "reference": f"'{LABELS}': the target's label map; '{SEGMENTED_SCAN}': the acquired scan, segmented by the same "
     "model, where the target has no label map or that does not name the structure",
     "change_reference": f"'{LABELS}' where both the target and the last context scan have label maps",
@@ -134,12 +136,14 @@ def evaluate_structures(
     segment_scans(job, segmenter, pairs, rung, step, progress or (lambda *_: None))
     rows = [row for pair in pairs for row in measure_pair(job, segmenter, pair, labels, rung)]
     write_csv(COLUMNS, rows, job.predictions / STRUCTURES_CSV)
+    by_structure = {name: summarise_structure(_of(rows, structure=name), rung) for name in segmenter.structures}
+    correct_p_values(by_structure)
     return {
         "segmenter": {**segmenter.settings(), "digests": segmenter.models.digests()},
         "subjects_of_segmenter_training": seen,
         "definitions": {**STRUCTURE_DEFINITIONS, **FURTHER_DEFINITIONS},
         "best_rung": rung,
-        "by_structure": {name: summarise_structure(_of(rows, structure=name), rung) for name in segmenter.structures},
+        "by_structure": by_structure,
     }
 
 
@@ -273,6 +277,24 @@ def _difference(forecasts: Sequence[Row], baseline: Sequence[Row]) -> dict[str, 
     """Forecast minus baseline of each error; both have a row for each target, in one order."""
     subjects = [row["subject"] for row in forecasts]
     return {
-        name: summary(subjects, differences([row[name] for row in forecasts], [row[name] for row in baseline]))
+        name: paired_summary(subjects, [row[name] for row in forecasts], [row[name] for row in baseline])
         for name in ERRORS
     }
+
+
+def correct_p_values(by_structure: Mapping[str, dict[str, Any]]) -> None:
+    """Add ``p_holm`` to the differences: corrected for all structures and both baselines, error by error.
+
+    :param by_structure: of :func:`summarise_structure`.
+    """
+    # where LCI is the best rung, both differences are one and the same test
+    keys = ("difference_to_lci", "difference_to_best_rung")
+    for error in ERRORS:
+        tests = {}
+        for structure, one in by_structure.items():
+            repeated = one[keys[0]][error] == one[keys[1]][error]
+            tests |= {(structure, key): one[key][error]["p"] for key in keys[: 1 if repeated else 2]}
+        corrected = holm(tests)
+        for structure, one in by_structure.items():
+            for key in keys:
+                one[key][error]["p_holm"] = corrected.get((structure, key), corrected[structure, keys[0]])

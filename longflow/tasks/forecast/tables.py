@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from longflow.evaluation.metric import Metric, metrics_of
+from longflow.evaluation.significance import FEWEST_FOR_A_VERDICT
 from longflow.report.tables import (
     MOST_ROWS,
     cell,
@@ -49,6 +50,7 @@ def show_forecasts(results: Mapping[str, Any], console: Console) -> None:
     if len(results["by_horizon"]) > 1:
         console.print(_horizon_table(results["by_horizon"], results["time_unit"]))
     _show_against(LCI, overall["better_than_lci"], overall["difference_to_lci"], console)
+    _show_null(overall[FORECAST], console)
     best = overall["best_rung"]
     if best["name"] != LCI:
         _show_against(best["name"], best["better"], best["difference"], console)
@@ -223,9 +225,26 @@ def _show_against(rung: str, better: Mapping[str, Any], differences: Mapping[str
         return
     text = f"NRMSE of the forecast minus that of {name}: {difference['mean']:+.4f}"
     if interval := difference["interval"]:
-        words = {"better": f"better than {name}", "worse": f"worse than {name}", "tie": f"a tie with {name}"}
-        text += f" (95 % interval over subjects {span(interval, '+.4f')}: {words[verdict(interval)]})"
+        words = {
+            "better": f"better than {name}",
+            "worse": f"worse than {name}",
+            "tie": f"a tie with {name}",
+            None: f"too few subjects for a verdict, which takes {FEWEST_FOR_A_VERDICT}",
+        }
+        test = f"p = {difference['p']:.2g}: {words[verdict(difference)]}"
+        text += f" (95 % interval over subjects {span(interval, '+.4f')}; sign-flip test {test})"
     console.print(f"{text}.", highlight=False)
+
+
+def _show_null(forecast: Mapping[str, Any], console: Console) -> None:
+    """Print what an image has in the changed region that removes noise and forecasts no change."""
+    found, null = (forecast.get(name, {}).get("mean") for name in ("changed_nrmse", "changed_null"))
+    if found is not None and null is not None:
+        console.print(
+            f"Changed region: NRMSE of the forecast {found:.4f}; LCI without its noise, a forecast of no change, would "
+            f"have {null:.4f}.",
+            highlight=False,
+        )
 
 
 def show_best(best: Mapping[str, Any], console: Console) -> None:
@@ -245,13 +264,14 @@ def show_best(best: Mapping[str, Any], console: Console) -> None:
     if best["nested"]:
         text = (
             f"Chosen without the fold it is judged on: NRMSE {best['nested']['nrmse']:.5f}, "
-            f"LCI {best['nested']['lci_nrmse']:.5f}. Still slightly optimistic: each fold's checkpoint was the best on "
+            f"LCI {best['nested']['lci_nrmse']:.5f}. It differs by {best['nested']['optimism']:+.5f} from the NRMSE of "
+            "the same choice made on all targets. Still slightly optimistic: each fold's checkpoint was the best on "
             "its own validation targets. Only held-out subjects (imagesTs) are free of that."
         )
     else:
         text = (
-            "With a single fold, choice and judgement rest on the same targets: the figure is slightly optimistic. "
-            "Train further folds, or evaluate held-out subjects (imagesTs)."
+            "Without subjects of another fold, choice and judgement rest on the same targets: the figure is "
+            "slightly optimistic. Train further folds, or evaluate held-out subjects (imagesTs)."
         )
     console.print(text, highlight=False)
     if best.get("average_of_folds"):

@@ -67,6 +67,7 @@ class Forecast(Task):
         "changed_rmse": "longflow.tasks.forecast.metrics:CHANGED_RMSE",
         "changed_mae": "longflow.tasks.forecast.metrics:CHANGED_MAE",
         "changed_nrmse": "longflow.tasks.forecast.metrics:CHANGED_NRMSE",
+        "changed_null": "longflow.tasks.forecast.metrics:CHANGED_NULL",
         "edges": "longflow.tasks.forecast.metrics:EDGES",
         "skill": "longflow.tasks.forecast.metrics:SKILL",
     }

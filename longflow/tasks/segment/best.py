@@ -8,7 +8,7 @@ remains is the choice among the models: the best of several is a little lucky. T
 whether it rests on more than chance.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,9 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     structures = Structures.of(description)
     pairs = {model.folder.name: out_of_fold_label_maps(model, folds, dataset.raw, description) for model in models}
     check_same_cases({name: {pair.label: None for pair in own} for name, own in pairs.items()})
-    rows = {name: dice_of_pairs(own, structures, processes, progress) for name, own in pairs.items()}
+    rows = with_agreed_absence(
+        {name: dice_of_pairs(own, structures, processes, progress) for name, own in pairs.items()}
+    )
     means = {name: subject_values(own, "dice") for name, own in rows.items()}
     if not all(means.values()):
         raise DataError(
@@ -133,6 +135,26 @@ def dice_of_pair(pair: LabelPrediction, structures: Structures) -> list[Row]:
         overlap = dice(masks.prediction, masks.reference)
         rows.append({"subject": pair.subject, "structure": name, "dice": overlap})
     return rows
+
+
+def with_agreed_absence(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """Give all models numbers of the same scans and structures: a structure that is rightly absent has a Dice of 1.
+
+    The Dice is not defined where a structure is in neither prediction nor reference. Where another model invents the
+    structure there, its Dice is 0. If the undefined ones were excluded, a model that invents would be compared with one
+    that does not on different scans. Where no model invents it, there is nothing to tell models apart: it stays
+    undefined for all.
+
+    :param rows: of each model, in the same order of scans and structures.
+    """
+    told_apart = [any(row["dice"] is not None for row in of_place) for of_place in zip(*rows.values(), strict=True)]
+    return {
+        name: [
+            {**row, "dice": 1.0} if told and row["dice"] is None else row
+            for row, told in zip(own, told_apart, strict=True)
+        ]
+        for name, own in rows.items()
+    }
 
 
 def _by_structure(rows: Sequence[Row]) -> dict[str, float | None]:

@@ -4,12 +4,13 @@ Both are computed for the prediction and for the reference on the same pairs of 
 that changes *less* than the reference is over-smoothed, it hides change that was there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from longflow.evaluation.summary import differences, summary
+from longflow.evaluation.significance import FEWEST_FOR_A_VERDICT, holm, is_difference
+from longflow.evaluation.summary import differences, paired_summary, summary
 from longflow.tasks.segment.overlap import dice
 
 #: what each number means, in the order of tables; written next to every result
@@ -28,10 +29,11 @@ CONSISTENCY_DEFINITIONS = {
     ),
     "verdict": (
         "over-smoothed: ASPC below or STCS above the reference's; less consistent: the other way round. Judged by the "
-        "95 % interval over subjects of the paired difference; where it holds 0, both are not told apart, "
-        "which is no proof that they are alike. With a single subject by its sign, with few by an interval that is too "
-        "narrow: then it is a hint"
+        "sign-flip test over subjects of the paired difference, with p_holm <= 0.05; above that, both are not told "
+        "apart, which is no proof that they are alike. Null with fewer than 6 subjects, over which the test cannot "
+        "reach 0.05"
     ),
+    "p_holm": "p, corrected for STCS and ASPC of all structures (Holm 1979)",
 }
 
 OVER_SMOOTHED, LESS_CONSISTENT, NOT_TOLD_APART = "over-smoothed", "less consistent", "not told apart"
@@ -54,7 +56,7 @@ def aspc(first: float, second: float) -> float | None:
 
 
 def summarise_consistency(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Summarise STCS and ASPC of prediction and reference of one structure over subjects, and judge them.
+    """Summarise STCS and ASPC of prediction and reference of one structure over subjects.
 
     :param rows: one for each pair of consecutive scans: subject, same_grid, stcs, true_stcs, aspc, true_aspc.
     """
@@ -63,20 +65,35 @@ def summarise_consistency(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     for name in ("stcs", "aspc"):
         predicted, reference = ([row[column] for row in rows] for column in (name, f"true_{name}"))
         difference = differences(predicted, reference)
-        for column, values in ((name, predicted), (f"true_{name}", reference), (f"{name}_difference", difference)):
+        for column, values in ((name, predicted), (f"true_{name}", reference)):
             # means are printed next to each other, so all three are of the same pairs
             paired = [None if d is None else value for value, d in zip(values, difference, strict=True)]
             result[column] = summary(subjects, paired)
-    result["verdict"] = verdict(result["stcs_difference"], result["aspc_difference"])
+        result[f"{name}_difference"] = paired_summary(subjects, predicted, reference)
     return result
+
+
+def judge(of_structures: Mapping[str, dict[str, Any]]) -> None:
+    """Add ``p_holm`` to the differences of all structures, and a ``verdict`` to each structure.
+
+    Several structures are several chances of a false finding, so their p values are corrected together.
+
+    :param of_structures: of :func:`summarise_consistency`, by structure.
+    """
+    keys = ("stcs_difference", "aspc_difference")
+    tests = {(name, key): one[key]["p"] for name, one in of_structures.items() for key in keys}
+    for (name, key), p in holm(tests).items():
+        of_structures[name][key]["p_holm"] = p
+    for one in of_structures.values():
+        one["verdict"] = verdict(*(one[key] for key in keys))
 
 
 def verdict(stcs_difference: dict[str, Any], aspc_difference: dict[str, Any]) -> str | None:
     """Judge the differences, prediction minus reference, together.
 
-    :param stcs_difference: mean and interval.
+    :param stcs_difference: mean, subjects and p_holm.
     :param aspc_difference: likewise.
-    :returns: None where neither is defined.
+    :returns: None where neither is defined for enough subjects.
     """
     said = {"STCS": _direction(stcs_difference, smoother=+1), "ASPC": _direction(aspc_difference, smoother=-1)}
     said = {name: words for name, words in said.items() if words}
@@ -88,8 +105,8 @@ def verdict(stcs_difference: dict[str, Any], aspc_difference: dict[str, Any]) ->
 
 def _direction(difference: dict[str, Any], smoother: int) -> str | None:
     """Judge one difference. :param smoother: its sign where the prediction changes less than the reference."""
-    if difference["mean"] is None:
+    if difference["subjects"] < FEWEST_FOR_A_VERDICT:
         return None
-    low, high = (smoother * value for value in difference["interval"] or [difference["mean"]] * 2)
-    low, high = min(low, high), max(low, high)
-    return OVER_SMOOTHED if low > 0 else LESS_CONSISTENT if high < 0 else NOT_TOLD_APART
+    if not is_difference(difference["p_holm"]):
+        return NOT_TOLD_APART
+    return OVER_SMOOTHED if smoother * difference["mean"] > 0 else LESS_CONSISTENT

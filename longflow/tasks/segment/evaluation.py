@@ -37,6 +37,7 @@ PAIR_COLUMNS = (
 SUBJECT_COLUMNS = (
     *("subject", "structure", "scans", "first_time", "last_time"),
     *("slope", "true_slope", "slope_error", "absolute_slope_error", "relative_slope_error", "volume_error"),
+    "slope_precision",
 )
 
 #: in addition to those of the metrics
@@ -237,6 +238,8 @@ def summarise_cohort(rows: Rows, structures: Sequence[str], names: Sequence[str]
 
     :param names: of the metrics.
     """
+    by_structure = {structure: _summarise_structure(rows, structure, names) for structure in structures}
+    consistency.judge({name: one["consistency"] for name, one in by_structure.items() if one["consistency"]})
     return {
         "subjects": len({row["subject"] for row in rows.scans}),
         "scans": len({row["case"] for row in rows.scans}),
@@ -244,7 +247,7 @@ def summarise_cohort(rows: Rows, structures: Sequence[str], names: Sequence[str]
         "pairs": len({(row["first"], row["second"]) for row in rows.pairs}),
         "pairs_on_other_grids": len({(row["first"], row["second"]) for row in rows.pairs if not row["same_grid"]}),
         "overall": {name: mean_over_structures(rows.scans, name) for name in names},
-        "by_structure": {structure: _summarise_structure(rows, structure, names) for structure in structures},
+        "by_structure": by_structure,
     }
 
 

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from longflow.errors import first_few
 from longflow.evaluation.metric import Metric, metrics_of
+from longflow.evaluation.significance import FEWEST_FOR_A_VERDICT
 from longflow.report.tables import (
-    FEWEST_SUBJECTS,
     MOST_ROWS,
     Summary,
     cell,
@@ -40,7 +40,8 @@ def show_segmentations(results: Results, console: Console) -> None:
         console.print(_lesion_table(results))
     if results["pairs"]:
         console.print(_consistency_table(results))
-        console.print(_volume_table(results))
+        console.print(_slope_table(results))
+        console.print(_change_table(results))
     for line in _remarks(results):
         console.print(line, highlight=False)
 
@@ -97,25 +98,41 @@ def _consistency_table(results: Results) -> Table:
     return table
 
 
-def _volume_table(results: Results) -> Table:
-    unit = results["time_unit"]
+def _slope_table(results: Results) -> Table:
     table = new_table(
-        "Volumes over time: mean over subjects, 95 % interval",
-        *("structure", f"error of slope\n[ml / {unit}]", "|error| /\n|reference|,\nmedian"),
-        *("correlation\nof changes", "bias of changes\n[ml] (limits)"),
+        "Volumes over time: mean over subjects, weighted by the precision of their slopes, 95 % interval",
+        *("structure", f"error of slope\n[ml / {results['time_unit']}]", "|error| / |reference|,\nmedian"),
     )
     for name, one in results["by_structure"].items():
-        numbers = one["trajectories"]
-        relative, correlation, agreement = (
-            numbers[key] for key in ("relative_slope_error", "change_correlation", "bland_altman")
-        )
-        limits = f"\n({span(agreement['limits'], '+.3g')})" if agreement["limits"] else ""
+        relative = one["trajectories"]["relative_slope_error"]
         table.add_row(
             escape(name),
-            cell(numbers["slope_error"], "+.2g"),
+            cell(one["trajectories"]["slope_error"], "+.2g"),
             "–" if relative["median"] is None else f"{relative['median']:.1%}",
+        )
+    return table
+
+
+def _change_table(results: Results) -> Table:
+    """How predicted and reference changes agree; limits of agreement with the outer ends of their intervals."""
+    table = new_table(
+        "Changes of volume between consecutive scans, 95 % interval",
+        *("structure", "correlation", "reference /\npredicted", "bias [ml]", "limits of agreement\n[ml] (at most)"),
+    )
+    for name, one in results["by_structure"].items():
+        correlation, calibration, agreement = (
+            one["trajectories"][key] for key in ("change_correlation", "calibration_slope", "bland_altman")
+        )
+        limits = "–"
+        if agreement["limits"]:
+            outer = agreement["limits_intervals"][0][0], agreement["limits_intervals"][1][1]
+            limits = f"{span(agreement['limits'], '+.3g')}\n({span(outer, '+.3g')})"
+        table.add_row(
+            escape(name),
             cell({"mean": correlation["r"], "interval": correlation["interval"]}, ".2f"),
-            f"{agreement['bias']:+.3g}{limits}",
+            cell({"mean": calibration["slope"], "interval": calibration["interval"]}, ".2f"),
+            cell({"mean": agreement["bias"], "interval": agreement["bias_interval"]}, "+.3g"),
+            limits,
         )
     return table
 
@@ -149,7 +166,12 @@ def _remarks(results: Results) -> list[str]:
             "volumes are). To align a subject's scans: longflow_register"
         )
     if few := few_subjects(results["subjects"]):
-        remarks.append(f"{few} What a prediction is called is a hint then, no finding.")
+        remarks.append(few)
+    if results["pairs"] and results["subjects"] - len(single) < FEWEST_FOR_A_VERDICT:
+        remarks.append(
+            f"Whether a prediction is over-smoothed takes {FEWEST_FOR_A_VERDICT} subjects with several scans: fewer "
+            "would differ by chance too often."
+        )
     return [*remarks, *_verdicts(results)]
 
 
@@ -213,7 +235,7 @@ def _model_table(best: Mapping[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
     )
     table.add_column("model", overflow="fold")
-    for name in ("Dice", "95 % interval", "difference\nto the best", "95 % interval"):
+    for name in ("Dice", "95 % interval", "difference\nto the best", "95 % interval", "p"):
         table.add_column(name, justify="right")
     for row in best["table"][:MOST_ROWS]:
         chosen = row["candidate"] == best["candidate"]
@@ -223,6 +245,7 @@ def _model_table(best: Mapping[str, Any]) -> Table:
             span_or_nothing(row["from"], row["to"], ".4f"),
             "" if chosen else f"{row['difference_to_best']:+.4f}",
             "" if chosen else span_or_nothing(row["difference_from"], row["difference_to"], "+.4f"),
+            "" if chosen else format(row["p"], ".2g"),
             style="bold" if chosen else None,
         )
     return table
@@ -234,8 +257,11 @@ def _certainty(best: Mapping[str, Any]) -> str:
         return "It is the only model with these folds; nothing was compared."
     if best["subjects"] == 1:
         return "One subject tells models apart by chance as easily as by merit: train further folds."
-    few = " Over so few subjects they are too narrow." if best["subjects"] < FEWEST_SUBJECTS else ""
+    few = ""
+    if best["subjects"] < FEWEST_FOR_A_VERDICT:
+        few = f" Fewer than {FEWEST_FOR_A_VERDICT} subjects cannot tell any models apart."
     return (
-        f"Where the interval of a difference holds 0, the data do not tell these models apart.{few} The figure is that "
-        "of the best of several, hence slightly optimistic; held-out subjects (imagesTs) are free of that."
+        "p is that of the sign-flip test over subjects, corrected for all pairs of models: above 0.05, the data do not "
+        f"tell a model from the best.{few} The figure is that of the best of several, hence slightly optimistic; "
+        "held-out subjects (imagesTs) are free of that."
     )

@@ -6,7 +6,8 @@ scan: it is no candidate, but a model that is no better than it should not be us
 
 Restriction: model and solver are chosen on the validation data that they are judged on, and each fold kept the weights
 that were best there. So the numbers are a little better than those of new subjects, which imagesTs is for. Models are
-compared as they were validated, with the solver of their plans.
+compared as they were validated, with the solver of their plans. Prediction uses the chosen solver, so its expected
+error is recorded, too: the validated one plus the difference of both solvers on the same slices.
 """
 
 from collections.abc import Mapping, Sequence
@@ -57,10 +58,11 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     Writes best.json, best.csv (the models) and best_solvers.csv (the solvers of the best flow).
 
     :returns: content of best.json: ct (of each channel), candidate, members (method, plans_name, configuration, folds),
-        reduction (None), shrinkage (1), solver and steps (None where the chosen model is no flow), body_mae, interval,
-        input_body_mae, folds, subjects, translations, table (a row for each model and for the untranslated scans, best
-        first), solvers (of the best flow, as :func:`longflow.tasks.translate.solvers.compare_solvers` returns them;
-        None without a flow).
+        reduction (None), shrinkage (1), solver and steps (None where the chosen model is no flow), body_mae (as
+        validated), body_mae_of_solver (expected with the solver that prediction uses; None where there is none),
+        interval, input_body_mae, folds, subjects, translations, table (a row for each model and for the
+        untranslated scans, best first), solvers (of the best flow, as
+        :func:`longflow.tasks.translate.solvers.compare_solvers` returns them; None without a flow).
     :raises NotFoundError: nothing is trained yet.
     :raises DataError: out-of-fold translations are missing or differ between models, or no reference shows a body.
     """
@@ -74,6 +76,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     chosen, flow = ranked[0], next((model for model in ranked if method_class(model.method).integrates), None)
     solvers = compare_solvers(dataset, flow, pairs[flow.folder.name], description, progress) if flow else None
     own = of_candidate[chosen.folder.name]
+    difference = solvers["difference"] if solvers and chosen == flow else None
     best = {
         "dataset": dataset.name,
         "task": "translate",
@@ -85,6 +88,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
         "solver": solvers["solver"] if solvers and chosen == flow else None,
         "steps": solvers["steps"] if solvers and chosen == flow else None,
         "body_mae": own["body_mae"],
+        "body_mae_of_solver": None if difference is None else own["body_mae"] + difference,
         "interval": None if own["from"] is None else [own["from"], own["to"]],
         "input_body_mae": of_candidate[INPUT]["body_mae"],
         "folds": folds,

@@ -55,7 +55,7 @@ def _model_table(best: Best) -> Table:
         f"{counted(best['subjects'], 'subject')}, {folds_in_words(best['folds'])}: MAE in the body [{unit_of(best)}], "
         f"mean over subjects",
         *("model", "MAE", "95 % interval", *(f"to {phase}" for phase in phases)),
-        *("difference\nto the best", "95 % interval"),
+        *("difference\nto the best", "95 % interval", "p"),
     )
     for row in best["table"][:MOST_ROWS]:
         chosen = row["candidate"] == best["candidate"]
@@ -66,6 +66,7 @@ def _model_table(best: Best) -> Table:
             *(_number(row[f"body_mae to {phase}"], ".4g") for phase in phases),
             "" if chosen else f"{row['difference_to_best']:+.4g}",
             "" if chosen else span_or_nothing(row["difference_from"], row["difference_to"], "+.4g"),
+            "" if chosen else format(row["p"], ".2g"),
             style="bold" if chosen else None,
         )
     return table
@@ -109,6 +110,13 @@ def _remarks(best: Best) -> list[str]:
             f"Solvers were compared on {counted(solvers['pairs'], 'validation pair')}, both ways, {slices} of each, by "
             f"weights that were not trained on them ({solvers['device']}). Taken is the cheapest whose MAE in the "
             "body, mean of both directions, is within 1 % of the lowest."
+        )
+    if best["body_mae_of_solver"] is not None and [best["solver"], best["steps"]] != solvers["validated"]:
+        name, steps = solvers["validated"]
+        remarks.append(
+            f"Models were compared as they were validated, with {name} ({steps}). On the same slices, the chosen "
+            f"solver differs from it by {solvers['difference']:+.4g} {unit}: expect "
+            f"{best['body_mae_of_solver']:.4g} {unit}."
         )
     chosen, judged = ("Model and solver were", "they are") if solvers else ("The model was", "it is")
     remarks.append(

@@ -13,7 +13,8 @@ from longflow.data.labels import structures
 from longflow.evaluation.evaluation import FIGURES, Evaluation, EvaluationJob, check_predictions
 from longflow.evaluation.metric import Metric, compute_metrics, metrics_of
 from longflow.evaluation.references import dataset_folders, peak_bytes, read_like
-from longflow.evaluation.summary import Row, differences, summary, summary_definitions
+from longflow.evaluation.significance import holm
+from longflow.evaluation.summary import Row, paired_summary, summary, summary_definitions
 from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import METRICS_CSV, METRICS_JSON
@@ -49,6 +50,7 @@ FURTHER_DEFINITIONS = {
     "input": "the scan before it was translated, as if nothing had to be done",
     **summary_definitions("scans"),
     "difference": "translation - input, paired: per scan where both are defined, then per subject, then over subjects",
+    "p_holm": "p, corrected for the number of requested phases (Holm 1979)",
     "seconds_per_volume": "seconds that preparing a scan, translating it and bringing it back to its grid took",
     "seconds_per_slice": "the same divided by the number of slices that were translated",
 }
@@ -154,11 +156,15 @@ def _label_metrics(
 
 
 def _by_direction(rows: Sequence[Row], names: Sequence[str], labelled: Sequence[str]) -> dict[str, Any]:
-    """The summary of every requested phase, in order of name."""
-    return {
+    """The summary of every requested phase, in order of name; p values are corrected for the number of phases."""
+    found = {
         phase: summarise_direction([row for row in rows if row["target_phase"] == phase], names, labelled)
         for phase in sorted({row["target_phase"] for row in rows})
     }
+    for name in names:
+        for phase, p in holm({phase: one["difference"][name]["p"] for phase, one in found.items()}).items():
+            found[phase]["difference"][name]["p_holm"] = p
+    return found
 
 
 def summarise_direction(rows: Sequence[Row], names: Sequence[str], labelled: Sequence[str] = ()) -> dict[str, Any]:
@@ -177,8 +183,10 @@ def summarise_direction(rows: Sequence[Row], names: Sequence[str], labelled: Seq
 
     def compared(name: str) -> dict[str, Any]:
         values = {image: [row[name] for row in of_image[image]] for image in of_image}
-        values["difference"] = differences(values[TRANSLATION], values[INPUT])
-        return {image: summary(subjects, of_this) for image, of_this in values.items()}
+        return {
+            **{image: summary(subjects, of_this) for image, of_this in values.items()},
+            "difference": paired_summary(subjects, values[TRANSLATION], values[INPUT]),
+        }
 
     numbers = {name: compared(name) for name in names}
     return {

@@ -20,11 +20,11 @@ from longflow.evaluation.metric import compute_metrics
 from longflow.evaluation.references import read_like
 from longflow.evaluation.solvers import (
     ALIKE,
-    SOLVERS,
     Setting,
     cheapest_alike,
     predictions_of_solvers,
     rows_of_folds,
+    settings_to_try,
 )
 from longflow.evaluation.summary import Row, subject_means
 from longflow.inference.models import Models, load_models
@@ -51,7 +51,9 @@ def compare_solvers(
     """Compare the solvers of a model, and choose the best (:func:`best_solver`).
 
     :param pairs: out-of-fold translations of all its folds.
-    :returns: candidate (the model's folder), solver and steps (None where no body is in the slices), pairs, slices (the
+    :returns: candidate (the model's folder), solver and steps (None where no body is in the slices), validated (solver
+        and steps of the out-of-fold translations), difference (MAE in the body of the chosen solver minus that of the
+        validated one, on the same slices; None where one of them is not defined), pairs, slices (the
         number of each scan, from fewest to most), device, table: a row for each requested phase and solver, the
         untranslated scan first (solver None): target_phase, solver, steps, evaluations (of the network),
         seconds_per_slice and the metrics of the task, means over subjects.
@@ -61,10 +63,12 @@ def compare_solvers(
     def load(fold: int) -> Models:
         return load_models(Selection(dataset, (Member(model, (fold,)),)), "translate")
 
-    def rows_of(one: TranslationPrediction, models: Models, first: bool) -> list[Row]:
-        return rows_of_scan(one, models, description, warm_up=first)
+    tried, validated = settings_to_try(load(chosen[0].fold))
 
-    rows, device = rows_of_folds(chosen, load, rows_of, len(SOLVERS), progress)
+    def rows_of(one: TranslationPrediction, models: Models, first: bool) -> list[Row]:
+        return rows_of_scan(one, models, description, tried, warm_up=first)
+
+    rows, device = rows_of_folds(chosen, load, rows_of, len(tried), progress)
     table = _table(rows)
     solver, steps = best_solver(table)
     slices = [row["slices"] for row in rows]
@@ -72,6 +76,8 @@ def compare_solvers(
         "candidate": model.folder.name,
         "solver": solver,
         "steps": steps,
+        "validated": list(validated),
+        "difference": _difference(table, (solver, steps), validated),
         "pairs": len({_pair_of(one) for one in chosen}),
         "slices": [min(slices), max(slices)],
         "device": device,
@@ -92,11 +98,16 @@ def chosen_scans(pairs: Sequence[TranslationPrediction], most: int = MOST_PAIRS)
 
 
 def rows_of_scan(
-    one: TranslationPrediction, models: Models, description: DatasetDescription, warm_up: bool = False
+    one: TranslationPrediction,
+    models: Models,
+    description: DatasetDescription,
+    tried: Sequence[Setting],
+    warm_up: bool = False,
 ) -> list[Row]:
     """Measure the untranslated scan and every solver.
 
     :param models: a fold on its device.
+    :param tried: solvers.
     :param warm_up: translate once before time is taken.
     :returns: a row for each.
     :raises DataError: the phases are on different grids, or a file cannot be read.
@@ -120,7 +131,7 @@ def rows_of_scan(
         return {**place, **how, **compute_metrics(TRANSLATION_METRICS, volumes)}
 
     rows = [row(part.array, solver=None, steps=None, evaluations=0, seconds_per_slice=None)]
-    for how, translation, seconds in predictions_of_solvers(models, SOLVERS, translated, warm_up):
+    for how, translation, seconds in predictions_of_solvers(models, tried, translated, warm_up):
         rows.append(row(translation, **how, seconds_per_slice=seconds / slices))
     return rows
 
@@ -169,11 +180,20 @@ def best_solver(table: Sequence[Row]) -> tuple[Solver | None, int | None]:
 
     :returns: solver and steps; (None, None) where it is not defined in any direction.
     """
+    errors = _errors(table)
+    return cheapest_alike(errors, ALIKE * min(errors.values())) if errors else (None, None)
+
+
+def _errors(table: Sequence[Row]) -> dict[Setting, float]:
+    """The MAE in the body of each solver, mean over the directions in which it is defined."""
     measured: dict[Setting, list[float]] = {}
     for row in table:
         if row["solver"] is not None and row["body_mae"] is not None:
             measured.setdefault((row["solver"], row["steps"]), []).append(row["body_mae"])
-    if not measured:
-        return None, None
-    errors = {one: float(np.mean(of_directions)) for one, of_directions in measured.items()}
-    return cheapest_alike(errors, ALIKE * min(errors.values()))
+    return {one: float(np.mean(of_directions)) for one, of_directions in measured.items()}
+
+
+def _difference(table: Sequence[Row], chosen: tuple[Solver | None, int | None], validated: Setting) -> float | None:
+    """The MAE in the body of the chosen solver minus that of the validated one."""
+    errors = _errors(table)
+    return errors[chosen] - errors[validated] if chosen in errors and validated in errors else None

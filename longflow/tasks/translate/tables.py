@@ -9,6 +9,7 @@ from rich.table import Table
 
 from longflow.errors import first_few
 from longflow.evaluation.metric import Metric, metrics_of
+from longflow.evaluation.significance import FEWEST_FOR_A_VERDICT, is_difference
 from longflow.report.tables import cell, counted, few_subjects, mean_of, new_table, span
 from longflow.tasks.translate.task import TASK
 
@@ -91,9 +92,16 @@ def _remarks(one: Results, metrics: Sequence[Metric], back: bool) -> list[str]:
         )
     elif translated is not None and untranslated:
         difference = one["difference"]["body_mae"]
-        low, high = difference["interval"] or (difference["mean"],) * 2
-        verdict = "better" if high < 0 else "worse" if low > 0 else "not told apart from it"
-        interval = f", 95 % interval of the difference {span([low, high], '+.4g')}" if difference["interval"] else ""
+        if difference["subjects"] < FEWEST_FOR_A_VERDICT:
+            verdict = f"too few subjects for a verdict, which takes {FEWEST_FOR_A_VERDICT}"
+        elif is_difference(difference["p_holm"]):
+            verdict = "better" if difference["mean"] < 0 else "worse"
+        else:
+            verdict = "not told apart from it"
+        interval = ""
+        if difference["interval"]:
+            interval = f", 95 % interval of the difference {span(difference['interval'], '+.4g')}"
+            interval += f", sign-flip test p = {difference['p_holm']:.2g}"
         remarks.append(
             f"MAE in the body: {translated / untranslated:.2f} x that of the untranslated scan ({verdict}{interval})."
         )

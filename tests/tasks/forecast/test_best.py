@@ -323,6 +323,40 @@ def test_nested_estimate_chooses_without_the_fold_it_judges():
         {"fold": 1, "candidate": "lci", "shrinkage": 0.5},
     ]
     assert found["nrmse"] == 1.0
+    # chosen on all targets, either of them has half of the targets at 0.5
+    assert found["optimism"] == pytest.approx(1 - 0.75)
+
+
+def test_a_subject_that_validates_in_two_folds_chooses_nothing_for_itself():
+    """Subject a is in both folds, with one lucky candidate: without grouping, its other target would choose that."""
+    curves = np.ones((2, 4, len(SHRINKAGES)))
+    curves[1, [0, 2], 70] = 0.1  # both targets of a
+    curves[0, [1, 3], 50] = 0.9
+    candidates = all_candidates([], ["lci", "context_mean"])
+    found = nested_estimate(curves, candidates, ["a", "b", "a", "c"], np.array([0, 0, 1, 1]))
+    assert [choice["candidate"] for choice in found["choices"]] == ["lci", "lci"]
+    assert found["nrmse"] == pytest.approx((1 + 0.9 + 0.9) / 3)
+
+
+@pytest.mark.parametrize("subjects", ["aa", "abab"])
+def test_folds_of_the_same_subjects_have_no_nested_estimate(subjects):
+    curves, of_fold = np.ones((2, len(subjects), len(SHRINKAGES))), np.arange(len(subjects)) * 2 // len(subjects)
+    assert nested_estimate(curves, all_candidates([], ["lci", "context_mean"]), list(subjects), of_fold) is None
+
+
+def test_the_nested_estimate_is_that_of_new_subjects():
+    """Of 30 candidates that are all alike, the best looks better by luck; the nested estimate does not."""
+    generator = np.random.default_rng(0)
+    candidates = all_candidates([], ["lci", *(f"rung {number}" for number in range(29))])
+    subjects, of_fold = [str(number) for number in range(20)], np.arange(20) % 5
+    found = []
+    for _ in range(40):
+        curves = np.repeat(generator.normal(1, 0.1, (30, 20, 1)), len(SHRINKAGES), axis=2)
+        one = nested_estimate(curves, candidates, subjects, of_fold)
+        found.append((one["nrmse"], one["nrmse"] - one["optimism"]))
+    nested, chosen = np.mean(found, axis=0)
+    error = 0.1 / np.sqrt(20 * 40)
+    assert abs(nested - 1) < 4 * error and chosen < 1 - 8 * error
 
 
 def test_nested_estimate_is_reported_with_two_folds_only(paths, scans, train):

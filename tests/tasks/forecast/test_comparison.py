@@ -1,6 +1,6 @@
 import pytest
 
-from longflow.evaluation.summary import bootstrap_interval
+from longflow.evaluation.intervals import share_interval
 from longflow.tasks.forecast.comparison import compare, summarise
 from longflow.tasks.forecast.metrics import DEFINITIONS
 
@@ -51,15 +51,15 @@ def test_the_interval_of_the_share_is_that_of_the_share_over_targets():
     targets = [(f"a{i}", "a", 0.1, 0.2, 0.3, 1.0) for i in range(40)]
     targets += [(f"{subject}1", subject, 0.3, 0.2, 0.3, 1.0) for subject in "bcd"]
     found = summarise(rows_of(*targets))["better_than_lci"]
-    low, high = found["interval"]
     assert found["share"] == pytest.approx(40 / 43)
-    assert low == 0 and found["share"] < high <= 1
-    assert bootstrap_interval([1, 0, 0, 0], weights=[40, 1, 1, 1]) == found["interval"]
+    assert share_interval([40, 0, 0, 0], [40, 1, 1, 1]) == found["interval"]
 
 
-def test_no_interval_where_all_targets_are_better():
-    found = summarise(rows_of(("a1", "a", 0.1, 0.2, 0.3, 1.0), ("b1", "b", 0.1, 0.2, 0.3, 1.0)))["better_than_lci"]
-    assert (found["share"], found["interval"]) == (1, None)
+def test_where_all_targets_are_better_each_subject_counts_once():
+    targets = [(f"{subject}{visit}", subject, 0.1, 0.2, 0.3, 1.0) for subject in "abcdefgh" for visit in (1, 2)]
+    found = summarise(rows_of(*targets))["better_than_lci"]
+    assert (found["better"], found["share"]) == (16, 1)
+    assert found["interval"] == pytest.approx([0.025 ** (1 / 8), 1])
 
 
 def test_the_forecast_is_compared_with_the_best_rung():
@@ -69,17 +69,29 @@ def test_the_forecast_is_compared_with_the_best_rung():
     assert found["difference"]["nrmse"]["mean"] == pytest.approx(((-0.2 + 0 - 0.1) / 3 + 0.3) / 2)
     assert (found["better"]["better"], found["better"]["targets"]) == (2, 4)
     assert found["skill_against_best_rung"]["mean"] == pytest.approx(((2 / 3 + 0 + 1 / 3) / 3 - 1) / 2)
-    assert found["verdict"] == "tie"
+    assert found["verdict"] is None  # of two subjects
 
 
 @pytest.mark.parametrize(("forecast", "expected"), [(0.1, "better"), (0.3, "worse"), (0.2, "tie")])
 def test_a_tie_is_called_a_tie(forecast, expected):
-    rows = rows_of(*((f"{subject}1", subject, forecast, 0.2, 0.3, 1.0) for subject in "abc"))
-    assert summarise(rows)["best_rung"]["verdict"] == expected
+    rows = rows_of(*((f"{subject}1", subject, forecast, 0.2, 0.3, 1.0) for subject in "abcdef"))
+    found = summarise(rows)["best_rung"]
+    assert (found["verdict"], found["difference"]["nrmse"]["p"]) == (expected, 1 if expected == "tie" else 1 / 32)
 
 
-def test_one_subject_has_no_verdict():
-    assert summarise(rows_of(("a1", "a", 0.1, 0.2, 0.2, 1.0)))["best_rung"]["verdict"] is None
+@pytest.mark.parametrize("subjects", ["a", "abcde"])
+def test_few_subjects_have_no_verdict(subjects):
+    rows = rows_of(*((f"{subject}1", subject, 0.1, 0.2, 0.2, 1.0) for subject in subjects))
+    assert summarise(rows)["best_rung"]["verdict"] is None
+
+
+@pytest.mark.parametrize(("horizons", "expected"), [((1.0,), "better"), ((1.0, 2.0), "tie")])
+def test_verdicts_by_horizon_are_corrected_for_their_number(horizons, expected):
+    """Six subjects of one sign: p = 1/32, which two horizons double."""
+    rows = rows_of(*((f"{s}{h:g}", s, 0.1, 0.2, 0.3, h) for s in "abcdef" for h in horizons))
+    found = compare(rows)
+    assert [part["best_rung"]["verdict"] for part in found["by_horizon"]] == [expected] * len(horizons)
+    assert found["overall"]["best_rung"]["verdict"] == "better"
 
 
 def test_the_best_rung_of_all_horizons_is_that_of_each():

@@ -77,7 +77,7 @@ def test_json_holds_the_results_with_their_definitions(cohort, evaluate, tmp_pat
     assert read_json(tmp_path / "out" / "metrics.json") == results
     assert results["methods"] == ["cronos"]
     assert "range of the reference" in results["definitions"]["nrmse"]
-    assert "subjects drawn with replacement" in results["definitions"]["interval"]
+    assert "by Student's t" in results["definitions"]["interval"]
 
 
 def test_a_perfect_forecast_is_written_without_infinity(cohort, evaluate, tmp_path, write_forecast):

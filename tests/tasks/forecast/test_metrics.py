@@ -5,7 +5,15 @@ from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structu
 from longflow.errors import DataError
 from longflow.evaluation.metric import compute_metrics, metrics_of
 from longflow.tasks.forecast import metrics
-from longflow.tasks.forecast.metrics import DEFINITIONS, ForecastVolumes, nrmse, ssim
+from longflow.tasks.forecast.metrics import (
+    CHANGED_THRESHOLD,
+    DEFINITIONS,
+    ForecastVolumes,
+    noise_of_change,
+    nrmse,
+    null_of_region,
+    ssim,
+)
 from longflow.tasks.forecast.task import TASK
 
 SPACING = (1.0, 1.0, 1.0)
@@ -152,7 +160,7 @@ def test_unchanged_target_has_no_changed_region_and_no_skill():
     forecast, target, _ = volumes()
     found = target_metrics(forecast, target, target)
     assert found["changed_share"] == 0
-    assert [found[name] for name in ("changed_rmse", "changed_mae", "changed_nrmse", "edges", "skill")] == [None] * 5
+    assert [found[name] for name in ("changed_rmse", "changed_nrmse", "changed_null", "edges", "skill")] == [None] * 5
 
 
 def test_lci_has_skill_zero():
@@ -182,3 +190,44 @@ def test_a_voxel_that_is_not_a_number():
     forecast[0, 0, 0, 0] = np.nan
     with pytest.raises(DataError, match="forecast has 1 NaN or infinite"):
         target_metrics(forecast, target, last)
+
+
+def noisy_pair(size, level, seed):
+    """A clean scan of range 1, and two noisy ones: a ball that grew from a radius of 12 to ``size``."""
+    z, y, x = np.mgrid[-1:1:32j, -1:1:40j, -1:1:48j]
+    radius = 24 * np.sqrt(z**2 + y**2 + x**2)
+    before, after = ((radius < limit).astype(float) for limit in (12, size))
+    generator = np.random.default_rng(seed)
+    return before, *(scan + generator.normal(0, level, scan.shape) for scan in (before, after))
+
+
+@pytest.mark.parametrize("level", [0.03, 0.05, 0.08])
+@pytest.mark.parametrize("size", [12, 12.5, 14, 18])
+def test_the_null_of_the_changed_region_is_the_scan_without_noise(size, level):
+    """Whether nothing changed, little or much: the expected error is that of the clean scan before."""
+    clean, last, target = noisy_pair(size, level, seed=0)
+    threshold = CHANGED_THRESHOLD * np.ptp(target)
+    region = np.abs(target - last) > threshold
+    found = null_of_region(target - last, threshold)
+    # little noise brings few voxels into the region, and its estimate then decides how many are expected
+    accuracy = 0.15 if (size, level) == (12, 0.03) else 0.03
+    assert found == pytest.approx(np.sqrt(np.mean((clean - target)[region] ** 2)), rel=accuracy)
+
+
+def test_without_change_the_null_is_about_half_of_lci():
+    _, last, target = noisy_pair(12, 0.05, seed=1)
+    found = compute_metrics(metrics_of(TASK), ForecastVolumes(last[None], target[None], (1, 1, 1), last[None]))
+    assert 0.5 < found["changed_null"] / found["changed_nrmse"] < 0.56
+
+
+def test_without_noise_the_null_is_lci():
+    _, last, target = noisy_pair(14, 0, seed=0)
+    assert null_of_region(target - last, 0.1) == 1
+    assert noise_of_change(target - last) == 0
+
+
+@pytest.mark.parametrize("level", [0.01, 0.1])
+def test_the_noise_of_a_change_is_that_of_both_scans(level):
+    _, last, target = noisy_pair(14, level, seed=2)
+    outside = np.random.default_rng(3).random(last.shape) < 0.3  # masked in both
+    assert noise_of_change(np.where(outside, 0, target - last)) == pytest.approx(np.sqrt(2) * level, rel=0.03)

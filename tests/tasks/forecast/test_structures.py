@@ -9,7 +9,7 @@ from longflow.data.dataset import DatasetDescription, Scan, write_description, w
 from longflow.data.images import Geometry, write_volume
 from longflow.errors import DataError
 from longflow.evaluation.evaluation import EvaluationJob
-from longflow.evaluation.summary import bootstrap_interval
+from longflow.evaluation.intervals import mean_interval
 from longflow.files import write_json
 from longflow.inference.selection import select
 from longflow.paths import DatasetPaths
@@ -18,9 +18,11 @@ from longflow.reading import read_json
 from longflow.tasks.forecast.evaluation import evaluate_forecasts
 from longflow.tasks.forecast.structures import (
     COLUMNS,
+    ERRORS,
     LABELS,
     SEGMENTED_SCAN,
     TargetMaps,
+    correct_p_values,
     structure_rows,
     summarise_structure,
 )
@@ -142,8 +144,28 @@ def test_the_summary_is_over_subjects():
     assert found["reference"]["volume_change"]["mean"] == pytest.approx((0.55 + 0.2) / 2)
     gained = [(10 - 50 + 20 - 60) / 2 * VOXEL, (10 - 20) * VOXEL]
     assert found["difference_to_lci"]["volume_error_ml"]["mean"] == pytest.approx(np.mean(gained))
-    assert found["difference_to_lci"]["volume_error_ml"]["interval"] == pytest.approx(bootstrap_interval(gained))
+    assert found["difference_to_lci"]["volume_error_ml"]["interval"] == pytest.approx(mean_interval(gained))
     assert found["acquired"]["dice"]["mean"] == 1
+
+
+def difference(p):
+    return {name: {"mean": -1.0, "p": p} for name in ERRORS}
+
+
+def test_p_values_are_corrected_for_structures_and_baselines():
+    found = {
+        "x": {"difference_to_lci": difference(0.01), "difference_to_best_rung": difference(0.02)},
+        "y": {"difference_to_lci": difference(0.03), "difference_to_best_rung": difference(None)},
+    }
+    correct_p_values(found)
+    corrected = [one[key]["dice"]["p_holm"] for one in found.values() for key in one]
+    assert corrected == [pytest.approx(0.03), pytest.approx(0.04), pytest.approx(0.04), None]
+
+
+def test_lci_that_is_the_best_rung_is_one_test():
+    found = {"x": {"difference_to_lci": difference(0.02), "difference_to_best_rung": difference(0.02)}}
+    correct_p_values(found)
+    assert [one["dice"]["p_holm"] for one in found["x"].values()] == [0.02, 0.02]
 
 
 # ---- through files

@@ -17,7 +17,7 @@ BEST = {
     "lci_nrmse": 0.05,
     "best_rung": "linear",
     "best_rung_nrmse": 0.045,
-    "nested": {"nrmse": 0.031, "lci_nrmse": 0.05, "choices": []},
+    "nested": {"nrmse": 0.031, "lci_nrmse": 0.05, "optimism": 0.001, "choices": []},
     "folds": [0, 1],
     "subjects": 4,
     "targets": 8,
@@ -59,13 +59,20 @@ def test_forecasts_are_shown_with_lci_and_the_best_rung():
     assert "(context mean)" in text and "context mean (best)" in text and "skill against" in text
     assert "Better than LCI in 3 of 4 targets (75%" in text
     assert "Better than context mean in 2 of 4 targets (50%" in text
-    assert "a tie with context mean" in text
+    assert text.count("too few subjects for a verdict, which takes 6") == 2
 
 
 def test_where_lci_is_the_best_rung_it_is_shown_once():
     rows = rows_of(*((f"{subject}1", subject, 0.1, 0.2, 0.3, 1.0) for subject in "abc"))
     text = shown(show_forecasts, results(rows))
     assert "LCI (best)" in text and "best rung" not in text and text.count("Better than") == 1
+
+
+def test_the_changed_region_is_compared_with_a_forecast_of_no_change():
+    assert "Changed region: " not in shown(show_forecasts, results(ROWS))
+    rows = [{**row, "changed_nrmse": 0.1, "changed_null": 0.125} for row in ROWS]
+    text = shown(show_forecasts, results(rows))
+    assert "NRMSE of the forecast 0.1000; LCI without its noise, a forecast of no change, would have 0.1250." in text
 
 
 def test_numbers_that_are_not_defined_are_counted():
@@ -82,9 +89,15 @@ def test_one_horizon_has_no_table_of_its_own():
 @pytest.mark.parametrize(
     ("forecast", "verdict"), [(0.1, "better than LCI"), (0.3, "worse than LCI"), (0.2, "a tie with LCI")]
 )
-def test_the_difference_to_lci_is_judged_by_its_interval(forecast, verdict):
-    rows = rows_of(*((f"{subject}1", subject, forecast, 0.2, 0.3, 1.0) for subject in "abc"))
-    assert f": {verdict})." in shown(show_forecasts, results(rows))
+def test_the_difference_to_lci_is_judged_by_its_test(forecast, verdict):
+    rows = rows_of(*((f"{subject}1", subject, forecast, 0.2, 0.3, 1.0) for subject in "abcdef"))
+    p = 1 if "tie" in verdict else 0.031
+    assert f"sign-flip test p = {p}: {verdict})." in shown(show_forecasts, results(rows))
+
+
+def test_too_few_subjects_have_no_verdict():
+    rows = rows_of(*((f"{subject}1", subject, 0.1, 0.2, 0.3, 1.0) for subject in "abc"))
+    assert "p = 0.25: too few subjects for a verdict, which takes 6)." in shown(show_forecasts, results(rows))
 
 
 def test_the_choice_and_its_honest_estimate():
@@ -92,12 +105,13 @@ def test_the_choice_and_its_honest_estimate():
     assert "8 validation targets of 4 subjects, folds 0, 1" in text
     assert "Chosen: cronos 3d_fullres (last) with s = 0.80" in text
     assert "0.03100" in text and "0.600 x" in text
+    assert "differs by +0.00100 from the NRMSE of the same choice made on all targets" in text
     assert "LCI 0.05000, best rung without training (linear) 0.04500." in text
 
 
 def test_a_single_fold_is_said_to_be_optimistic():
     text = shown(show_best, {**BEST, "nested": None, "folds": [0]})
-    assert "With a single fold" in text and "slightly optimistic" in text
+    assert "Without subjects of another fold" in text and "slightly optimistic" in text
 
 
 def test_constant_lci_leaves_the_ratio_empty():

@@ -135,3 +135,27 @@ def test_no_structure_anywhere(paths, train, write_labels):
             write_labels(folder, case, np.zeros(SHAPE, np.uint8))
     with pytest.raises(DataError, match="No structure is in any of the 3 validation scans of folds 0, 1"):
         find_best(paths, processes=1)
+
+
+def test_a_structure_that_another_model_invents_is_rightly_absent():
+    """In the second scan it is in no reference; the second model invents it. In the third, none of them does."""
+    rows = {
+        "careful": [{"subject": "a", "structure": "x", "dice": value} for value in (0.5, None, None)],
+        "inventive": [{"subject": "a", "structure": "x", "dice": value} for value in (0.6, 0.0, None)],
+    }
+    found = best_segmentation.with_agreed_absence(rows)
+    assert [row["dice"] for row in found["careful"]] == [0.5, 1.0, None]
+    assert [row["dice"] for row in found["inventive"]] == [0.6, 0.0, None]
+
+
+def test_a_model_that_invents_is_not_ranked_first(paths, train, write_labels):
+    """Of b there is nothing to see: the first model draws nothing; the second draws something, and is better on a."""
+    careful, inventive = train("unet", (3, 3, 4)), train("unet", (4, 4, 4), configuration="2d")
+    nothing = np.zeros(SHAPE, np.uint8)
+    write_labels(paths.raw / "labelsTr", "b_0", nothing)
+    write_labels(careful.fold(1).validation("labels"), "b_0", nothing)
+    best = find_best(paths, processes=1)
+    assert best["candidate"] == careful.folder.name
+    (first, second) = best["table"]
+    assert second["candidate"] == inventive.folder.name and second["dice"] == pytest.approx(1 / 2)
+    assert second["difference_to_best"] == pytest.approx(second["dice"] - first["dice"])

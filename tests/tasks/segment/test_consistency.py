@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from longflow.tasks.segment.consistency import (
     LESS_CONSISTENT,
     NOT_TOLD_APART,
     OVER_SMOOTHED,
     aspc,
+    judge,
     stcs,
     summarise_consistency,
     verdict,
@@ -34,30 +36,57 @@ def test_absent_structure_has_no_consistency():
     assert stcs(empty, ~empty) == 0
 
 
-def difference(mean, interval=None):
-    return {"mean": mean, "interval": interval}
+def difference(mean, p=0.01, subjects=9):
+    return {"mean": mean, "p_holm": p, "subjects": subjects}
 
 
 @pytest.mark.parametrize(
     ("of_stcs", "of_aspc", "expected"),
     [
-        (difference(0.05, [0.01, 0.1]), difference(-3, [-4, -2]), OVER_SMOOTHED),
-        (difference(-0.05, [-0.1, -0.01]), difference(3, [2, 4]), LESS_CONSISTENT),
-        (difference(0.05, [-0.01, 0.1]), difference(-3, [-7, 2]), NOT_TOLD_APART),
+        (difference(0.05), difference(-3), OVER_SMOOTHED),
+        (difference(-0.05), difference(3), LESS_CONSISTENT),
+        (difference(0.05, 0.06), difference(-3, 0.2), NOT_TOLD_APART),
         # one of the two is enough, where the other says nothing
-        (difference(0.05, [-0.01, 0.1]), difference(-3, [-4, -2]), OVER_SMOOTHED),
+        (difference(0.05, 0.06), difference(-3), OVER_SMOOTHED),
         # unregistered: ASPC alone
-        (difference(None), difference(3, [2, 4]), LESS_CONSISTENT),
+        (difference(None, None, 0), difference(3), LESS_CONSISTENT),
         # they can disagree: borders that move about while the volume stands still
-        (difference(-0.05, [-0.1, -0.01]), difference(-3, [-4, -2]), "STCS: less consistent; ASPC: over-smoothed"),
-        # a single subject: by the sign
-        (difference(0.05), difference(-1), OVER_SMOOTHED),
-        (difference(0), difference(0), NOT_TOLD_APART),
-        (difference(None), difference(None), None),
+        (difference(-0.05), difference(-3), "STCS: less consistent; ASPC: over-smoothed"),
+        # five subjects of one sign are so by chance in one of 16 cohorts
+        (difference(0.05, 0.0625, 5), difference(-1, 0.0625, 5), None),
+        (difference(0, 1.0), difference(0, 1.0), NOT_TOLD_APART),
+        (difference(None, None, 0), difference(None, None, 0), None),
     ],
 )
 def test_verdict(of_stcs, of_aspc, expected):
     assert verdict(of_stcs, of_aspc) == expected
+
+
+def test_structures_are_corrected_together():
+    """Six subjects of one sign have p = 1/32: a finding for one number, none for the two of one structure."""
+    rows = [row(subject, (0.9, 2.0), (0.8, 2.0 + size)) for subject, size in zip("abcdef", range(1, 7), strict=True)]
+    alone = {"x": summarise_consistency([{**one, "stcs": None, "true_stcs": None} for one in rows])}
+    judge(alone)
+    assert (alone["x"]["aspc_difference"]["p_holm"], alone["x"]["verdict"]) == (1 / 32, OVER_SMOOTHED)
+    both = {"x": summarise_consistency(rows)}
+    judge(both)
+    assert (both["x"]["aspc_difference"]["p_holm"], both["x"]["verdict"]) == (1 / 16, NOT_TOLD_APART)
+
+
+@pytest.mark.parametrize("number", [5, 8])
+def test_a_faithful_prediction_is_seldom_called_anything(number):
+    """Three structures of a prediction that changes as the reference does: at most one cohort in 20 has a verdict."""
+    generator = np.random.default_rng(number)
+    wrong = 0
+    for _ in range(200):
+        of_structures = {}
+        for name in "xyz":
+            numbers = generator.normal([0.8, 5], [0.05, 1], (2, number, 2))
+            rows = [row(str(subject), numbers[0, subject], numbers[1, subject]) for subject in range(number)]
+            of_structures[name] = summarise_consistency(rows)
+        judge(of_structures)
+        wrong += any(one["verdict"] not in (NOT_TOLD_APART, None) for one in of_structures.values())
+    assert wrong <= stats.binom.ppf(0.999, 200, 0.05)
 
 
 def row(subject, predicted, reference, same_grid=True):

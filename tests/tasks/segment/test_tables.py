@@ -36,7 +36,13 @@ def structure(**changes):
             "slope_error": number(-0.25),
             "relative_slope_error": number(0.125),
             "change_correlation": {"r": 0.75, "interval": [0.5, 0.9]},
-            "bland_altman": {"bias": -0.5, "limits": [-1.5, 0.5]},
+            "calibration_slope": {"slope": 0.875, "interval": [0.8, 0.95]},
+            "bland_altman": {
+                "bias": -0.5,
+                "bias_interval": [-0.75, -0.25],
+                "limits": [-1.5, 0.5],
+                "limits_intervals": [[-2.25, -1.25], [0.25, 1.25]],
+            },
         },
         **changes,
     }
@@ -71,7 +77,9 @@ def test_prediction_and_reference_are_shown_together(width):
     assert "6 scans of 3 subjects (unet)" in text
     for cell in ("0.9000", "0.8500 to 0.9500", "0.950", "0.900", "+0.050", "2.50", "7.50", "-5.00", "over-smoothed"):
         assert cell in text
-    for cell in ("-0.25", "12.5%", "0.50 to 0.90", "(-1.5 to +0.5)", "ml / months"):
+    for cell in ("-0.25", "12.5%", "0.50 to 0.90", "0.80 to 0.95", "ml / months"):
+        assert cell in text
+    for cell in ("-0.75 to -0.25", "-1.5 to +0.5", "(-2.25 to +1.25)"):
         assert cell in text
     assert "Over-smoothed: liver." in text
     assert "mean over structures" not in text
@@ -92,11 +100,15 @@ def test_what_is_absent_or_undefined_is_said_not_averaged():
 
 
 def test_few_subjects_are_said_to_be_few():
-    assert "3 subjects: intervals over so few are too narrow" in shown(results({"liver": structure()}), 200)
+    few = shown(results({"liver": structure()}), 200)
+    assert "3 subjects: intervals over so few are wide" in few
+    assert "over-smoothed takes 6 subjects with several scans" in few
     one = shown(results({"liver": structure()}, subjects=1, scans=1, pairs=1), 200)
     assert "One subject: there are no intervals" in one
     assert "1 scan of 1 subject (unet)" in one and "over 1 pair of consecutive" in one
     assert "too narrow" not in shown(results({"liver": structure()}, subjects=10), 200)
+    several = shown(results({"liver": structure()}, subjects=7, subjects_with_one_scan=["s0"]), 200)
+    assert "over-smoothed takes" not in several
 
 
 def test_a_torn_verdict_is_not_summed_up_as_smoothing():
@@ -134,7 +146,11 @@ def test_lesions_where_there_are_several():
 def test_without_limits_or_a_slope_to_compare():
     trajectories = structure()["trajectories"]
     trajectories |= {"relative_slope_error": number(None, undefined=1)}
-    trajectories |= {"change_correlation": {"r": None, "interval": None}, "bland_altman": {"bias": 0.5, "limits": None}}
+    trajectories |= {
+        "change_correlation": {"r": None, "interval": None},
+        "bland_altman": {"bias": 0.5, "bias_interval": None, "limits": None},
+    }
+    trajectories |= {"calibration_slope": {"slope": None, "interval": None}}
     text = shown(results({"liver": structure(trajectories=trajectories)}))
     assert "relative slope error of liver: 1" in text
     assert "+0.5" in text
@@ -156,6 +172,7 @@ BEST = {
             "difference_to_best": value - 0.9,
             "difference_from": difference,
             "difference_to": difference,
+            "p": None if name == "unet" else 0.25,
         }
         for name, value, difference in (("unet", 0.9, 0.0), ("unet_consistent", 0.85, None))
     ],
@@ -167,7 +184,11 @@ def test_models_are_ranked_by_dice():
     assert "8 validation scans of 4 subjects, fold 0" in text
     assert "0.8900 to 0.9100" in text and "-0.0500" in text
     assert "Chosen: unet 3d_fullres, Dice 0.9000" in text
-    assert "Over so few subjects they are too narrow" in text and "slightly optimistic" in text
+    assert (
+        "Fewer than 6 subjects cannot tell any models apart" in text
+        and "0.25" in text
+        and "slightly optimistic" in text
+    )
 
 
 @pytest.mark.parametrize(

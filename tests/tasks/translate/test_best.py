@@ -6,7 +6,7 @@ import pytest
 from longflow.data.body import body_mask
 from longflow.data.images import read_scan
 from longflow.errors import DataError, NotFoundError
-from longflow.evaluation.summary import bootstrap_interval
+from longflow.evaluation.intervals import mean_interval
 from longflow.inference.selection import recorded_best
 from longflow.reading import read_json
 from longflow.tasks.translate import best as best_translation
@@ -19,7 +19,8 @@ SCANS = tuple(
     for fold, subject, time in ((0, "p1", 0), (0, "p1", 30), (1, "p2", 0))
     for source, phase in (("native", "arterial"), ("arterial", "native"))
 )
-FLOW = {"solver": "midpoint", "steps": 3, "table": [{"solver": "midpoint", "steps": 3, "body_mae": 1.0}]}
+FLOW = {"solver": "midpoint", "steps": 3, "validated": ["heun2", 1], "difference": -0.5}
+FLOW |= {"table": [{"solver": "midpoint", "steps": 3, "body_mae": 1.0}]}
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +78,7 @@ def test_the_lowest_error_in_the_body_over_subjects(paths, raw, train):
     assert [row["candidate"] for row in best["table"]][:2] == ["lci__longflowPlans__2d", "mfm__longflowPlans__2d"]
     first, other = by_name["mfm__longflowPlans__2d"], by_name["lci__longflowPlans__2d"]
     assert first["body_mae"] == pytest.approx((5 + 15) / 2, abs=1e-3)
-    assert (first["from"], first["to"]) == pytest.approx(bootstrap_interval([5.0, 15.0]), abs=1e-3)
+    assert (first["from"], first["to"]) == pytest.approx(mean_interval([5.0, 15.0]), abs=1e-3)
     assert first["body_mae to arterial"] == pytest.approx((4 + 10) / 2, abs=1e-3)
     assert first["body_mae to native"] == pytest.approx((6 + 20) / 2, abs=1e-3)
     assert first["difference_to_best"] == pytest.approx((5 - 9 + 15 - 9) / 2, abs=1e-3)
@@ -115,13 +116,20 @@ def test_prediction_follows_the_record_and_its_solver(paths, train, compared):
     assert compared == [(model, 6)]
 
 
+def test_the_record_has_the_error_of_the_solver_that_prediction_uses(paths, train):
+    train("mfm", (5,) * 6)
+    best = find_best(paths, processes=1)
+    assert best["body_mae"] == pytest.approx(5, abs=1e-3)
+    assert best["body_mae_of_solver"] == pytest.approx(4.5, abs=1e-3)
+
+
 def test_solvers_are_those_of_the_best_flow_even_where_no_flow_is_chosen(paths, train, compared):
     train("mfm", (8,) * 6)
     better = train("cronos", (7,) * 6)
     train("lci", (5,) * 6)
     best = find_best(paths, processes=1)
     assert best["candidate"] == "lci__longflowPlans__2d"
-    assert (best["solver"], best["steps"]) == (None, None)
+    assert (best["solver"], best["steps"], best["body_mae_of_solver"]) == (None, None, None)
     assert [model for model, _ in compared] == [better]
     assert best["solvers"]["candidate"] == better.folder.name
 

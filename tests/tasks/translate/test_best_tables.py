@@ -17,6 +17,7 @@ def model(candidate, error, difference, interval=(None, None)):
         "difference_to_best": difference,
         "difference_from": interval[0],
         "difference_to": interval[1],
+        "p": 0.3,
         "body_mae to arterial": error + 2,
         "body_mae to native": error - 2,
     }
@@ -35,6 +36,7 @@ TRANSLATION = {
     "solver": "heun2",
     "steps": 1,
     "body_mae": 12.0,
+    "body_mae_of_solver": 12.0,
     "input_body_mae": 30.0,
     "folds": [0, 1],
     "subjects": 12,
@@ -48,6 +50,8 @@ TRANSLATION = {
         "candidate": "mfm__longflowPlans__2d",
         "solver": "heun2",
         "steps": 1,
+        "validated": ["heun2", 1],
+        "difference": 0.0,
         "pairs": 8,
         "slices": [8, 8],
         "device": "cuda",
@@ -74,7 +78,7 @@ def test_models_beside_the_untranslated_scans():
     text = shown()
     assert "24 validation translations of 12 subjects, folds 0, 1: MAE in the body [HU]" in text
     assert row_of(text, "mfm 2d")[2:] == ["12", "11", "to", "13", "14", "10"]
-    assert row_of(text, "regression 2d")[2:] == ["14", "13", "to", "15", "16", "12", "+2", "+1.5", "to", "+2.5"]
+    assert row_of(text, "regression 2d")[2:] == ["14", "13", "to", "15", "16", "12", "+2", "+1.5", "to", "+2.5", "0.3"]
     assert row_of(text, "untranslated scans")[2] == "30"
 
 
@@ -89,6 +93,13 @@ def test_solvers_of_each_direction_and_the_choice():
     assert "intervals over so few" not in text and "No model is better" not in text
 
 
+def test_the_error_of_the_solver_that_prediction_uses():
+    assert "Models were compared as they were validated" not in shown()
+    solvers = {**TRANSLATION["solvers"], "validated": ["euler", 5], "difference": -0.25}
+    text = shown(solvers=solvers, body_mae_of_solver=11.75)
+    assert "with euler (5). On the same slices, the chosen solver differs from it by -0.25 HU: expect 11.75 HU" in text
+
+
 def test_numbers_that_are_not_defined_for_these_units_have_no_column():
     table = [{**row, "psnr_mfm": None, "body_mae": None} for row in TRANSLATION["solvers"]["table"]]
     text = shown(ct=[False], solvers={**TRANSLATION["solvers"], "table": table})
@@ -97,10 +108,12 @@ def test_numbers_that_are_not_defined_for_these_units_have_no_column():
 
 
 def test_a_model_that_is_no_flow():
-    text = shown(candidate="regression__longflowPlans__2d", solver=None, steps=None, body_mae=14.0)
+    text = shown(
+        candidate="regression__longflowPlans__2d", solver=None, steps=None, body_mae=14.0, body_mae_of_solver=None
+    )
     assert "Chosen: regression 2d, MAE in the body 14 HU" in text
     assert "mfm 2d, to native: solvers" in text
-    assert "Solvers were compared" not in shown(solvers=None)
+    assert "Solvers were compared" not in shown(solvers=None, body_mae_of_solver=None)
 
 
 @pytest.mark.parametrize("error", [30.0, 31.0])

@@ -9,7 +9,7 @@ from longflow.data.dataset import read_description
 from longflow.data.images import read_scan
 from longflow.errors import DataError
 from longflow.evaluation.evaluation import EvaluationJob
-from longflow.evaluation.summary import bootstrap_interval
+from longflow.evaluation.intervals import mean_interval
 from longflow.reading import read_json
 from longflow.tasks.translate.evaluation import (
     FURTHER_DEFINITIONS,
@@ -75,7 +75,7 @@ def test_mean_over_a_subjects_scans_then_over_subjects(out, evaluate):
     mae = found["translation"]["body_mae"]
     assert mae["mean"] == pytest.approx((20 + 10) / 2, abs=1e-3)
     assert (mae["subjects"], mae["undefined"]) == (2, 0)
-    assert mae["interval"] == pytest.approx(bootstrap_interval([20.0, 10.0]), abs=1e-3)
+    assert mae["interval"] == pytest.approx(mean_interval([20.0, 10.0]), abs=1e-3)
     assert results["round_trip"] == {}
 
 

@@ -8,6 +8,7 @@ from longflow.data.body import body_mask
 from longflow.data.dataset import read_description
 from longflow.data.images import read_scan
 from longflow.errors import DataError
+from longflow.evaluation.solvers import SOLVERS, planned_setting
 from longflow.flow.solvers import count_evaluations
 from longflow.inference.models import PredictionSettings, load_models
 from longflow.inference.selection import Member, Selection
@@ -15,7 +16,7 @@ from longflow.plans import Solver
 from longflow.tasks.translate import solvers
 from longflow.tasks.translate.pairs import TranslationPrediction
 from longflow.tasks.translate.predictor import translate_scan
-from longflow.tasks.translate.solvers import SOLVERS, best_solver, chosen_scans, compare_solvers, middle
+from longflow.tasks.translate.solvers import best_solver, chosen_scans, compare_solvers, middle
 from longflow.tasks.translate.task import TASK
 from tests.data.helpers import write_image, write_phase_dataset
 from tests.inference.helpers import plans_to_translate, translation_model, use_one_convolution
@@ -33,7 +34,7 @@ def _one_convolution(monkeypatch):
 @pytest.fixture
 def few(monkeypatch):
     """Three solvers instead of all."""
-    monkeypatch.setattr(solvers, "SOLVERS", SOLVERS[:3])
+    monkeypatch.setattr(solvers, "settings_to_try", lambda models: (list(SOLVERS[:3]), planned_setting(models)))
 
 
 @pytest.fixture
@@ -139,6 +140,21 @@ def test_table_of_a_flow_that_does_nothing(paths, compare):
             assert {name: row[name] for name in TASK.metrics} == {name: untranslated[name] for name in TASK.metrics}
             assert row["evaluations"] == count_evaluations(solver, steps) and row["seconds_per_slice"] > 0
     assert len(found["table"]) == 2 * (1 + len(SOLVERS))
+    assert (found["validated"], found["difference"]) == (["heun2", 1], 0)
+
+
+def test_the_chosen_solver_is_compared_with_the_validated_one(paths, compare):
+    """On the same slices, though the validated solver is none of the usual ones."""
+    plans = plans_to_translate(dimensions=2, own_grid=True)
+    plans.inference.solver, plans.inference.steps = "midpoint", 2
+    found = compare(two_folds(paths, plans, configuration="2d", random=True))
+    assert found["validated"] == ["midpoint", 2]
+    chosen, validated = (
+        np.mean([of(found["table"], phase, *setting)["body_mae"] for phase in ("arterial", "native")])
+        for setting in ((found["solver"], found["steps"]), ("midpoint", 2))
+    )
+    assert found["difference"] == pytest.approx(chosen - validated)
+    assert len(found["table"]) == 2 * (2 + len(SOLVERS))
 
 
 def test_progress_tells_how_many_scans_are_left(paths, compare, few):

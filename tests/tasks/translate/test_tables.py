@@ -7,11 +7,12 @@ from longflow.tasks.translate.tables import show_translations
 from longflow.tasks.translate.task import TASK
 
 
-def number(mean, interval=None, undefined=0):
-    return {"mean": mean, "median": mean, "interval": interval, "subjects": 3, "undefined": undefined}
+def number(mean, interval=None, undefined=0, p=None, subjects=9):
+    found = {"mean": mean, "median": mean, "interval": interval, "subjects": subjects, "undefined": undefined}
+    return {**found, "p": p, "p_holm": p}
 
 
-def direction(body_mae=8.0, difference=(-8.0, [-9.0, -7.0]), **changes):
+def direction(body_mae=8.0, difference=(-8.0, [-9.0, -7.0], 0, 0.01), **changes):
     images = {"translation": 1.0, "input": 2.0, "difference": -1.0}
     numbers = {image: {name: number(value) for name in TASK.metrics} for image, value in images.items()}
     numbers["translation"]["body_mae"] = number(body_mae, [7.5, 8.5] if body_mae else None)
@@ -45,18 +46,18 @@ def test_translation_input_and_difference_side_by_side():
     assert "7.5 to 8.5" in text and "-9 to -7" in text
     for heading in ("(mfm)", "PSNR as in MFM [dB]", "SSIM as in MFM", "through-plane error [HU/mm]"):
         assert heading in text
-    assert "0.50 x that of the untranslated scan (better, 95 % interval of the difference -9 to -7)" in text
+    verdict = "better, 95 % interval of the difference -9 to -7, sign-flip test p = 0.01"
+    assert f"0.50 x that of the untranslated scan ({verdict})" in text
     assert "0.25 s per slice, 12 s per volume" in text
-    assert "3 subjects: intervals over so few are too narrow" in text
+    assert "3 subjects: intervals over so few are wide" in text
 
 
 @pytest.mark.parametrize(
     ("difference", "verdict"),
     [
-        ((-8.0, None), "(better)"),
-        ((3.0, [1.0, 5.0]), "(worse, "),
-        ((-1.0, [-3.0, 1.0]), "(not told apart from it, "),
-        ((0.0, None), "(not told apart from it)"),
+        ((-8.0, None, 0, None, 1), "(too few subjects for a verdict, which takes 6)"),
+        ((3.0, [1.0, 5.0], 0, 0.03), "(worse, "),
+        ((-1.0, [-3.0, 1.0], 0, 0.3), "(not told apart from it, "),
     ],
 )
 def test_what_the_difference_means(difference, verdict):

@@ -102,7 +102,19 @@ class TestSegment:
         found = fingerprint([[0.0, 1]] * 3, [16, 32, 32], [1, 1, 1])
         plan = make_plans(found, description(task="segment", labels=self.LABELS), "tiny").configurations["3d_fullres"]
         assert plan.patch_size == [16, 32, 32] and plan.memory_estimate == size
+        assert not any("unet_consistent" in reason for reason in plan.reasons)
         assert any("'spatiotemporal' takes 1.60 GB, more than the 1 GB" in reason for reason in plan.reasons)
+
+    def test_unet_decides_the_patch_also_where_there_are_pairs(self, monkeypatch):
+        """unet_consistent takes the memory of unet, so that its patch is nnU-Net's, too."""
+        size = {"unet": 1, "unet_consistent": 100, "spatiotemporal": 100}
+        monkeypatch.setattr(planning, "training_memory", lambda method, *_: size[method] * 1e8)
+        requested = description(task="segment", labels=self.LABELS)
+        alone, pairs = (
+            make_plans(fingerprint(times, [35, 50, 35], [1, 1, 1]), requested, "tiny").configurations["3d_fullres"]
+            for times in ([[0.0]] * 9, [[0.0, 1]] * 9)
+        )
+        assert pairs.patch_size == alone.patch_size == [40, 56, 40]
 
     def test_regions_need_their_order(self):
         found = fingerprint([[0.0]] * 3, [16, 32, 32], [1, 1, 1])

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from rich.console import RenderableType
 
-from longflow.data.labels import structures
+from longflow.data.labels import sides, structures
+from longflow.errors import first_few
 from longflow.methods.registry import method_class
 from longflow.planning import presets as sizes
 from longflow.planning.presets import Preset
@@ -80,29 +81,23 @@ def deciding_methods(methods: Sequence[str]) -> list[str]:
     The projectors of pretraining (``--set width``) have nothing to do with a patch.
     """
     predicting = [method for method in methods if method_class(method).predicts]
-    if "unet_consistent" in predicting:  # which does all that unet does, and more
-        return ["unet_consistent"]
+    if "unet" in predicting:  # whose memory a step of unet_consistent takes, too
+        return ["unet"]
     return predicting or list(methods)
 
 
-def remarks(plan: ConfigurationPlan, deciding: Sequence[str], gpu_memory: float) -> list[str]:
-    """Name the methods that take more than the patch was planned for, and say which method decided.
+def remarks(plan: ConfigurationPlan, gpu_memory: float) -> list[str]:
+    """Name the methods that take more than the patch was planned for.
 
-    :param deciding: methods that decided the patch.
+    :param plan: with the estimates.
     :param gpu_memory: GB that was planned for.
     """
-    found = [
+    return [
         f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; smaller "
         "projectors take less (longflow_train --set width=256)."
         for method, needed in plan.memory_estimate.items()
         if needed > gpu_memory and not method_class(method).predicts
     ]
-    if list(deciding) == ["unet_consistent"]:
-        found.append(
-            f"'unet_consistent' decides, whose step holds twice as many scans as that of 'unet', which takes "
-            f"{plan.memory_estimate['unet']:.2f} GB. For 'unet' alone, give twice the --gpu_memory."
-        )
-    return found
 
 
 def structure_table(plans: Plans) -> RenderableType:
@@ -112,6 +107,9 @@ def structure_table(plans: Plans) -> RenderableType:
         table.add_row(name, " + ".join(map(str, values)))
     if "ignore" in plans.labels:
         table.add_row("ignored", f"voxels of {plans.labels['ignore']}")
+    if sides(plans.labels) and any(plan.mirrored for plan in plans.configurations.values()):
+        names = first_few(f"{left} and {right}" for left, right in sides(plans.labels))
+        table.add_row("mirrored", f"{names}, too: if they mirror each other, set mirror_axes of each configuration")
     if not structures(plans.labels):
         table.add_row("none", "dataset.json names no labels: the scans can serve pretraining alone")
     return table

@@ -10,7 +10,7 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from longflow.data.labels import label_manager, structures
+from longflow.data.labels import label_manager, sides, structures
 from longflow.errors import DataError, first_few
 from longflow.methods.batches import ScanBatch
 from longflow.nnunet import LabelKey, LabelManager, PatchPlaces, annotated_key
@@ -53,6 +53,8 @@ class _ScanSamples(Dataset):
         if self.labelled:
             self.scans = require_labelled_scans(cohort, "to draw labelled scans from")
             warn_of_absent_structures(cohort, self.scans, plans)
+            if augmented:
+                warn_of_mirrored_sides(plans, configuration)
         if self.pairs:
             self.subjects = subjects_with_pairs(cohort)
             warn_of_unregistered(cohort)
@@ -89,7 +91,7 @@ class _ScanSamples(Dataset):
             batch.image = torch.rand(batch_size, channels, *patch_size)
             batch.labels = [torch.zeros(batch_size, *size) for size in label_sizes(plans, configuration)]
         if cls.pairs:
-            pairs = max(1, batch_size // 2)
+            pairs = plans.configuration(configuration).pairs_per_batch or max(1, batch_size // 2)
             batch.pair = torch.rand(pairs, 2, channels, *patch_size)
             batch.clean_pair = torch.rand(pairs, 2, channels, *patch_size)
             batch.pair_times = torch.arange(2.0).repeat(pairs, 1)
@@ -114,20 +116,20 @@ class _ScanSamples(Dataset):
         return {"image": torch.stack(images), "labels": [torch.stack(scale) for scale in zip(*labels, strict=True)]}
 
     def _draw_pairs(self, generator: np.random.Generator) -> dict[str, Tensor]:
-        """Draw half as many pairs as the batch has patches: neighbouring scans j, j + 1 (Ren et al., section 3).
+        """Draw the plan's number of pairs: neighbouring scans j, j + 1 (Ren et al., section 3).
 
         Subject, j and the position of the patch are uniform; both scans have the same position.
         """
         places = patch_places(self.plan, self.transforms.read_size, None)
         drawn = []
-        for _ in range(max(1, self.plan.batch_size // 2)):
+        for _ in range(self.plan.pairs):
             number = int(generator.integers(len(self.subjects)))
             series = self.series[self.subjects[number]]
             times, shape = series.properties.times, series.properties.shape
             first = int(generator.integers(len(times) - 1))
             box = places.draw(shape, False, None)
             patches = read_scans(series, first, first + 2, box)
-            pair, clean = augment_pair(self.transforms, self._flat(patches))
+            pair, clean = augment_pair(self.transforms, self._flat(patches), self.plans.training.shared_intensity)
             drawn.append(
                 {
                     "pair": pair,
@@ -153,13 +155,13 @@ class LabelledSamples(_ScanSamples):
 
 
 class PairSamples(_ScanSamples):
-    """``max(1, batch_size // 2)`` pairs of neighbouring scans."""
+    """Pairs of neighbouring scans, ``pairs_per_batch`` of the plan, else ``max(1, batch_size // 2)``."""
 
     pairs = True
 
 
 class LabelledPairSamples(_ScanSamples):
-    """``batch_size`` patches of labelled scans and ``max(1, batch_size // 2)`` pairs of neighbouring scans."""
+    """``batch_size`` patches of labelled scans, and pairs of neighbouring scans as :class:`PairSamples`."""
 
     labelled = pairs = True
 
@@ -198,6 +200,24 @@ def warn_of_absent_structures(cohort: Cohort, scans: list[tuple[str, int]], plan
         len(scans),
         first_few(absent),
     )
+
+
+def warn_of_mirrored_sides(plans: Plans, configuration: str) -> None:
+    """Warn of left and right structures while patches are mirrored, which makes an image of one side that of the other.
+
+    :param plans: with the labels.
+    :param configuration: name of the configuration that is trained.
+    """
+    pairs, axes = sides(plans.labels), plans.configuration(configuration).mirrored
+    if pairs and axes:
+        logger.warning(
+            "Training mirrors patches along the axes %s, as nnU-Net does, but %s are on different sides of the body. A "
+            "mirrored left structure keeps the label 'left', though it looks like the right one. Where they mirror "
+            'each other, set "mirror_axes" of %s in the plans to the other axes (0 is the first of patch_size; for '
+            "axial scans, left to right is the last: %s), then train again.",
+            *(list(axes), first_few(f"'{left}' and '{right}'" for left, right in pairs), configuration),
+            list(range(len(plans.configuration(configuration).patch_size) - 1)),
+        )
 
 
 def subjects_with_pairs(cohort: Cohort) -> list[str]:

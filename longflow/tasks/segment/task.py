@@ -31,6 +31,7 @@ class Segment(Task):
     default_method = "unet"
     uses_labels = True
     chooses_encoder = True
+    draws_patches = True
     fixed_learning_rate = False
     region = "box"
     samples: ClassVar[Mapping[str, str]] = {
@@ -95,7 +96,7 @@ class Segment(Task):
     def planning_remarks(self, plan, deciding, gpu_memory):
         from longflow.tasks.segment.planning import remarks
 
-        return remarks(plan, deciding, gpu_memory)
+        return remarks(plan, gpu_memory)
 
     def plan_summary(self, fingerprint, plans):
         from longflow.planning.summary import time_table

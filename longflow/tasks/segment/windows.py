@@ -64,7 +64,8 @@ def _logits_of_patches(method: Method, patches: Tensor, settings: WindowSettings
     """Average over mirrorings: (tiles, outputs, *tile), as "logits". :param patches: (tiles, channels, *tile)."""
     flat = len(method.configuration.patch_size) == 2
     image = (patches.squeeze(-3) if flat else patches).to(settings.device)
-    flips = mirrorings(image.ndim - 2, settings.mirror)
+    axes = [axis - image.ndim + 2 for axis in method.configuration.mirrored]
+    flips = mirrorings(axes if settings.mirror else ())
     total: Tensor | None = None
     for flip in flips:
         with _nnunet_autocast(settings.device):

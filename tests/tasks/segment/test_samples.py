@@ -272,3 +272,42 @@ def test_positions_of_labels_are_those_of_the_segmentation(tmp_path):
 
 def test_the_helper_has_a_different_value_at_every_voxel():
     assert len(np.unique(ramp())) == np.prod(SHAPE)
+
+
+def test_the_plan_can_say_how_many_pairs_a_step_has(tmp_path):
+    """Ren et al. train on three crops in both stages; half of a batch of three would be one."""
+    plans = segment_plans(batch_size=3)
+    (plan,) = plans.configurations.values()
+    labels = two_subjects()
+    assert len(samples_of(PairSamples, tmp_path, labels, plans)[0].pair) == 1
+    plan.pairs_per_batch = 3
+    batch = samples_of(LabelledPairSamples, tmp_path, labels, plans)[0]
+    assert len(batch.image) == len(batch.pair) == len(batch.clean_pair) == len(batch.subject) == 3
+    largest = LabelledPairSamples.largest_batch(plans, "3d_fullres", 3)
+    assert largest.pair.shape == batch.pair.shape
+
+
+def test_intensities_of_a_pair_are_drawn_once_where_the_plan_says_so(tmp_path):
+    """All scans of the cohort are the same ramp: the scans of a pair differ by their draws alone."""
+    plans = segment_plans(batch_size=8)
+    for shared in (False, True):
+        plans.training.shared_intensity = shared
+        samples = samples_of(PairSamples, tmp_path, two_subjects(), plans, augmented=True)
+        assert all(torch.equal(*pair) for number in range(4) for pair in samples[number].pair) == shared
+
+
+def test_left_and_right_structures_are_warned_of_while_patches_are_mirrored(tmp_path, caplog):
+    plans = segment_plans({"background": 0, "kidney_left": 1, "kidney_right": 2})
+    samples_of(LabelledSamples, tmp_path, two_subjects(), plans)
+    assert not caplog.records  # nothing is augmented
+    samples_of(LabelledSamples, tmp_path, two_subjects(), plans, augmented=True)
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert "along the axes [0, 1, 2]" in message and "'kidney_left' and 'kidney_right'" in message
+    assert 'set "mirror_axes" of 3d_fullres' in message and "the last: [0, 1]), then train again" in message
+    caplog.clear()
+    plans.configurations["3d_fullres"].mirror_axes = []
+    samples_of(LabelledSamples, tmp_path, two_subjects(), plans, augmented=True)
+    one_side = segment_plans({"background": 0, "kidney_left": 1, "tumour": 2})
+    samples_of(LabelledSamples, tmp_path, two_subjects(), one_side, augmented=True)
+    assert not caplog.records

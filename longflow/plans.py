@@ -115,7 +115,8 @@ class _Strict(BaseModel):
     @property
     def changed_samples(self) -> list[str]:
         """The keys of patches of scans (``Task.draws_patches``) that have another value than the default."""
-        return [name for name in OF_PATCHES & set(type(self).model_fields) if getattr(self, name) not in (None, False)]
+        fields = type(self).model_fields
+        return [name for name in OF_PATCHES & set(fields) if getattr(self, name) != fields[name].default]
 
 
 class GridPlan(_Strict):
@@ -276,9 +277,7 @@ class ConfigurationPlan(_Strict):
     mirror_axes: list[Annotated[int, Field(ge=0, le=2)]] | None = Field(
         default=None, description="task 'segment': mirrored axes of a patch, 0 the first; null: all, as nnU-Net"
     )
-    other_scans: PositiveInt | None = Field(
-        default=None, description="task 'segment': most other scans of the subject in a training sample; null: 2"
-    )
+    other_scans: PositiveInt = Field(default=2, description="task 'segment': most other scans of a training sample")
     network: NetworkPlan
     own_grid: bool = Field(
         default=False,

@@ -184,7 +184,7 @@ def test_impossible_samples_of_scans(tmp_path, path, value, message):
     [
         (f"{FULL}.mirror_axes", []),
         (f"{FULL}.pairs_per_batch", 2),
-        (f"{FULL}.other_scans", 2),
+        (f"{FULL}.other_scans", 3),
         ("training.shared_intensity", True),
     ],
 )

@@ -133,6 +133,24 @@ def augment_labelled(transforms: ScanTransforms, image: Tensor, segmentation: Te
     return done["image"], done["segmentation"]
 
 
+def augment_series(transforms: ScanTransforms, scans: Tensor, segmentation: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Augment a labelled patch and those of other scans by one spatial draw and an intensity draw each.
+
+    :param transforms: of the plan.
+    :param scans: (scans, channels, *read_size), float32.
+    :param segmentation: (1, *read_size), int16, -1 outside the image.
+    :returns: (scans, channels, *patch) and the targets, finest first: (1 or regions, *patch of the scale).
+    """
+    size, done = scans.shape[:2], {"image": scans.flatten(0, 1), "segmentation": segmentation}
+    for step in transforms.labelled.transforms:
+        if isinstance(step, RandomTransform):  # those of intensity; they change their input
+            each = [step(image=scan.clone())["image"] for scan in done["image"].unflatten(0, size)]
+            done["image"] = torch.cat(each)
+        else:
+            done = step(**done)
+    return done["image"].unflatten(0, size), done["segmentation"]
+
+
 def augment_pair(transforms: ScanTransforms, pair: Tensor, shared_intensity: bool = False) -> tuple[Tensor, Tensor]:
     """Augment two scans by one spatial draw and an intensity draw each (Ren et al., A_g and A_i of eq. 5).
 

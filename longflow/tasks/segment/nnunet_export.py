@@ -123,6 +123,11 @@ def nnunet_dataset(plans: Plans, described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_weights(method: Method, configuration: str, fold: int, path: Path) -> None:
+    if method.uses_other_scans:
+        raise ConfigurationError(
+            f"The method '{type(method).__name__}' looks at the other scans of a subject, but nnU-Net segments each "
+            "scan by itself. Export a model of unet or unet_consistent (-m)."
+        )
     if not method.predicts or not isinstance(getattr(method, "network", None), UNet):
         raise ConfigurationError(
             f"The method '{type(method).__name__}' does not segment with a network of nnU-Net. Export a model of "

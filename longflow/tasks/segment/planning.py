@@ -14,7 +14,7 @@ from longflow.planning.summary import key_table
 from longflow.plans import ConfigurationPlan, Encoder, Plans, TrainingPlan
 
 #: methods whose memory is planned; of those that predict, the largest decides the patch
-PLANNED_METHODS = ("unet", "unet_consistent", "spatiotemporal")
+PLANNED_METHODS = ("unet", "unet_consistent", "unet_longitudinal", "spatiotemporal")
 
 #: nnU-Net's numbers (ExperimentPlanner, ResEncUNetPlanner); its planners read folders when they are made, so the
 #: numbers are written here, and tests/planning/test_presets.py compares them with its
@@ -93,11 +93,18 @@ def remarks(plan: ConfigurationPlan, gpu_memory: float) -> list[str]:
     :param gpu_memory: GB that was planned for.
     """
     return [
-        f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; smaller "
-        "projectors take less (longflow_train --set width=256)."
+        f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; "
+        f"{remedy(method)}."
         for method, needed in plan.memory_estimate.items()
-        if needed > gpu_memory and not method_class(method).predicts
+        if needed > gpu_memory and (not method_class(method).predicts or method_class(method).uses_other_scans)
     ]
+
+
+def remedy(method: str) -> str:
+    """Say how a method takes less memory with the patch that is planned. :param method: its name."""
+    if method_class(method).uses_other_scans:
+        return "samples with fewer other scans take less (other_scans in a copy of the plans)"
+    return "smaller projectors take less (longflow_train --set width=256)"
 
 
 def structure_table(plans: Plans) -> RenderableType:

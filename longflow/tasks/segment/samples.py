@@ -17,8 +17,14 @@ from longflow.nnunet import LabelKey, LabelManager, PatchPlaces, annotated_key
 from longflow.plans import ConfigurationPlan, Plans
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.random_state import isolated_randomness
-from longflow.tasks.segment.augmentation import augment_labelled, augment_pair, build_transforms
-from longflow.tasks.segment.unregistered import warn_of_unregistered
+from longflow.tasks.segment.augmentation import (
+    augment_labelled,
+    augment_pair,
+    augment_series,
+    build_transforms,
+)
+from longflow.tasks.segment.other_scans import is_aligned
+from longflow.tasks.segment.unregistered import warn_of_each_unregistered, warn_of_unregistered
 from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.open_series import HELD_OPEN, OpenSeries
 from longflow.training.splits import Cohort
@@ -33,6 +39,7 @@ class _ScanSamples(Dataset):
     """Batches of labelled scans, pairs or both; seed and number of a batch decide everything about it.
 
     :cvar labelled: whether batches have labelled scans.
+    :cvar series_of_scans: whether labelled scans have other scans of their subject with them.
     :cvar pairs: whether batches have pairs.
     :param cohort: the subjects.
     :param plans: with labels and time scale.
@@ -43,6 +50,7 @@ class _ScanSamples(Dataset):
     """
 
     labelled: ClassVar[bool] = False
+    series_of_scans: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
 
     def __init__(self, cohort: Cohort, plans: Plans, configuration: str, seed: int, augmented: bool = True):
@@ -55,14 +63,17 @@ class _ScanSamples(Dataset):
             warn_of_absent_structures(cohort, self.scans, plans)
             if augmented:
                 warn_of_mirrored_sides(plans, configuration)
-        if self.pairs:
+        if self.pairs or self.series_of_scans:
             self.subjects = subjects_with_pairs(cohort)
+        if self.pairs:
             warn_of_unregistered(cohort)
+        if self.series_of_scans:
+            warn_of_each_unregistered(cohort)
         self.series = OpenSeries(cohort.folder)
         self._remember_locations()
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name != "_locations"}
+        return {name: value for name, value in vars(self).items() if name not in ("_locations", "_aligned")}
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
@@ -72,6 +83,7 @@ class _ScanSamples(Dataset):
         self._locations = lru_cache(HELD_OPEN)(
             lambda subject, scan: class_locations(self.series[subject], scan, self.manager)
         )
+        self._aligned = lru_cache(None)(lambda subject, scan, other: is_aligned(self.series[subject], scan, other))
 
     def __getitem__(self, number: int) -> ScanBatch:
         """Draw the batch of an iteration."""
@@ -90,6 +102,11 @@ class _ScanSamples(Dataset):
         if cls.labelled:
             batch.image = torch.rand(batch_size, channels, *patch_size)
             batch.labels = [torch.zeros(batch_size, *size) for size in label_sizes(plans, configuration)]
+        if cls.series_of_scans:
+            most = plans.configuration(configuration).other_scans
+            batch.others = torch.rand(batch_size, most, channels, *patch_size)
+            batch.other_times = torch.ones(batch_size, most)
+            batch.other_mask = batch.other_aligned = torch.ones(batch_size, most, dtype=torch.bool)
         if cls.pairs:
             pairs = plans.configuration(configuration).pairs_per_batch or max(1, batch_size // 2)
             batch.pair = torch.rand(pairs, 2, channels, *patch_size)
@@ -102,18 +119,48 @@ class _ScanSamples(Dataset):
     def _draw_labelled(self, generator: np.random.Generator) -> dict[str, Tensor | list[Tensor]]:
         """Draw ``batch_size`` patches of labelled scans, the last third centred on a structure, as in nnU-Net."""
         places = patch_places(self.plan, self.transforms.read_size, self.manager)
-        images, labels = [], []
+        images, labels, compared = [], [], []
         for index in range(self.plan.batch_size):
             subject, scan = self.scans[generator.integers(len(self.scans))]
             series = self.series[subject]
             centred = places.is_centred(index)
             locations = self._locations(subject, scan) if centred or self.manager.has_ignore_label else None
             box = places.draw(series.properties.shape, centred, locations)
-            image, segmentation = read_scans(series, scan, scan + 1, box)[0], read_segmentation(series, scan, box)
-            image, targets = augment_labelled(self.transforms, self._flat(image), self._flat(segmentation))
+            segmentation = self._flat(read_segmentation(series, scan, box))
+            if self.series_of_scans:
+                chosen = self._draw_others(series, scan, generator)
+                scans = [self._flat(read_scans(series, one, one + 1, box)[0]) for one in (scan, *chosen)]
+                (image, *others), targets = augment_series(self.transforms, torch.stack(scans), segmentation)
+                compared.append(self._padded(series, scan, chosen, others, image))
+            else:
+                image = self._flat(read_scans(series, scan, scan + 1, box)[0])
+                image, targets = augment_labelled(self.transforms, image, segmentation)
             images.append(image)
             labels.append(targets)
-        return {"image": torch.stack(images), "labels": [torch.stack(scale) for scale in zip(*labels, strict=True)]}
+        return {
+            "image": torch.stack(images),
+            "labels": [torch.stack(scale) for scale in zip(*labels, strict=True)],
+            **{name: torch.stack([one[name] for one in compared]) for name in (compared[0] if compared else ())},
+        }
+
+    def _draw_others(self, series: PreparedSeries, scan: int, generator: np.random.Generator) -> list[int]:
+        """Draw the places of the other scans of a sample, in order of time."""
+        others = [one for one in range(len(series.properties.times)) if one != scan]
+        count = generator.integers(min(len(others), self.plan.other_scans) + 1)
+        return sorted(int(one) for one in generator.choice(others, count, replace=False)) if count else []
+
+    def _padded(
+        self, series: PreparedSeries, scan: int, chosen: list[int], patches: list[Tensor], image: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the other scans of a sample, zeros for the missing ones."""
+        most, times = self.plan.other_scans, series.properties.times
+        others, since = torch.zeros(most, *image.shape), torch.zeros(most)
+        mask, aligned = torch.zeros(most, dtype=torch.bool), torch.zeros(most, dtype=torch.bool)
+        for place, (one, patch) in enumerate(zip(chosen, patches, strict=True)):
+            others[place], mask[place] = patch, True
+            since[place] = (times[one] - times[scan]) / self.plans.temporal.time_scale
+            aligned[place] = self._aligned(series.properties.subject, scan, one)
+        return {"others": others, "other_times": since, "other_mask": mask, "other_aligned": aligned}
 
     def _draw_pairs(self, generator: np.random.Generator) -> dict[str, Tensor]:
         """Draw the plan's number of pairs: neighbouring scans j, j + 1 (Ren et al., section 3).
@@ -152,6 +199,15 @@ class LabelledSamples(_ScanSamples):
     """``batch_size`` patches of labelled scans, scans drawn uniformly."""
 
     labelled = True
+
+
+class LabelledSeriesSamples(_ScanSamples):
+    """``batch_size`` patches of labelled scans, each with patches of other scans of its subject.
+
+    How many others a patch has is drawn, 0 to ``other_scans`` of the plan or as many as there are, then which ones.
+    """
+
+    labelled = series_of_scans = True
 
 
 class PairSamples(_ScanSamples):

@@ -36,6 +36,7 @@ class Segment(Task):
     region = "box"
     samples: ClassVar[Mapping[str, str]] = {
         "labelled": "longflow.tasks.segment.samples:LabelledSamples",
+        "labelled_series": "longflow.tasks.segment.samples:LabelledSeriesSamples",
         "pairs": "longflow.tasks.segment.samples:PairSamples",
         "labelled_pairs": "longflow.tasks.segment.samples:LabelledPairSamples",
     }

@@ -47,6 +47,11 @@ class ScanWithOthers:
     others: OtherScans | None
     warnings: list[str]
 
+    @classmethod
+    def alone(cls, prepared: PreparedSeries) -> "ScanWithOthers":
+        """Return a scan that was prepared without others."""
+        return cls(prepared, 0, None, [])
+
     @property
     def image(self) -> np.ndarray:
         """The scan, (channels, z, y, x), float32."""
@@ -89,7 +94,7 @@ def prepare_with_others(
     :raises DataError: voxels are not finite numbers, or a channel is missing; the file is named.
     """
     if not method.uses_other_scans:
-        return ScanWithOthers(prepare_volumes(RawSeries.of_scan(scan.case, volume), plans, configuration), 0, None, [])
+        return ScanWithOthers.alone(prepare_volumes(RawSeries.of_scan(scan.case, volume), plans, configuration))
     members, warnings = [(scan, volume)], []
     for other in others:
         read = read_scan(other.images)

@@ -1,6 +1,6 @@
 """The scans of a folder to segment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ class SegmentationRequest:
     """
 
     target: Scan
-    others: tuple[Scan, ...] = ()
+    others: tuple[Scan, ...] = field(default=(), kw_only=True)
 
     def provenance(self) -> dict[str, Any]:
         """Return the fields of the sidecar that say which scan is segmented."""

@@ -107,7 +107,7 @@ class LabelValidation:
         def written(place: tuple[str, int]) -> tuple[SegmentationRequest, tuple[str, ScanDice]]:
             subject, index = place
             target = scans[read_properties(self.folder, subject).cases[index]]
-            item = SegmentationRequest(target, candidates(target, list(scans.values()), method))
+            item = SegmentationRequest(target, others=candidates(target, list(scans.values()), method))
             overlap = self._write(method, item, description)
             logger.debug("Out-of-fold label map: %s", item.target.case)
             return item, (subject, overlap)

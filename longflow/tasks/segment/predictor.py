@@ -20,6 +20,7 @@ from longflow.methods.method import Method
 from longflow.preprocessing.prepared import PreparedSeries, RawSeries
 from longflow.preprocessing.restore import export_slices
 from longflow.preprocessing.series import prepare_volumes
+from longflow.tasks.segment.calibration import calibration_of
 from longflow.tasks.segment.other_scans import ScanWithOthers, candidates, prepare_with_others
 from longflow.tasks.segment.requests import SegmentationRequest, segmentation_requests
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
@@ -108,7 +109,7 @@ class Segmenter(Predictor[SegmentationRequest]):
 
     def label(self, prepared: PreparedSeries) -> np.ndarray:
         """Segment a prepared scan, as :meth:`segment`: a slice is labelled as soon as its logits are known."""
-        return self._label(ScanWithOthers(prepared, 0, None, []))
+        return self._label(ScanWithOthers.alone(prepared))
 
     def _label(self, scan: ScanWithOthers) -> np.ndarray:
         (member,) = self.models.members
@@ -158,5 +159,7 @@ class Segmenter(Predictor[SegmentationRequest]):
         return {"volumes": volumes, "warnings_of_input": made.warnings}
 
     def finish(self, folder: Path) -> None:
-        """Write ``volumes.csv``."""
-        write_volumes(folder)
+        """Write ``volumes.csv``, with corrected volumes where ``longflow_find_best`` found how they are corrected."""
+        (member,) = self.models.members
+        best = self.models.selection.dataset.best
+        write_volumes(folder, calibration_of(best, member.member.model.folder.name, member.weights))

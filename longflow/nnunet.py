@@ -394,8 +394,9 @@ def training_transforms(
     scales: list[list[float]],
     in_plane: bool,
     labels: LabelManager | None,
+    mirrored: Sequence[int],
 ) -> "ComposeTransforms":
-    """Return nnU-Net's augmentation, mirroring along all axes; draws from the global generators of NumPy and torch.
+    """Return nnU-Net's augmentation; draws from the global generators of NumPy and torch.
 
     longflow takes it apart: spatial and mirroring transforms stand alone, those of intensity in a ``RandomTransform``.
 
@@ -404,15 +405,15 @@ def training_transforms(
     :param scales: of deep supervision, as shares of the patch, finest first.
     :param in_plane: whether rotation and scaling stay within slices.
     :param labels: None where there are no targets.
+    :param mirrored: axes of a patch along which it is mirrored; nnU-Net's trainer mirrors along all.
     :returns: image (channels, *read size) float32 and segmentation (1, *read size) int16 to an image (channels, *patch)
         and targets (1 or regions, *patch of the scale), finest first; -1 becomes 0.
     """
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     patch_size = tuple(patch_size)
-    axes = tuple(range(len(patch_size)))
     return nnUNetTrainer.get_training_transforms(
-        patch_size, rotation, scales, axes, in_plane, use_mask_for_norm=None, **_targets(labels)
+        patch_size, rotation, scales, tuple(mirrored), in_plane, use_mask_for_norm=None, **_targets(labels)
     )
 
 

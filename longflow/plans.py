@@ -9,22 +9,18 @@ import hashlib
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from longflow.errors import ConfigurationError, DataError, unknown_name
+from longflow.errors import DataError, unknown_name
 from longflow.files import write_json
 from longflow.paths import LONGEST_NAME, is_name, is_printable
 from longflow.reading import read_json
+from longflow.schema import validated
 from longflow.task import get_task, known_task
 
 PLANS_VERSION = "1"
-
-#: invalid values that a message lists
-MOST_SHOWN = 20
-
-Model = TypeVar("Model", bound=BaseModel)
 
 #: grids have at most this many times the sequence length of slots, and are judged on as many of the latest scans before
 #: a target. It is wider than a sample, so that scans are missing as in practice
@@ -48,6 +44,9 @@ Duration = Annotated[int, Field(ge=1, le=10**9)]
 MOST_STAGES, MOST_BLOCKS, MOST_VOXELS, MOST_LABELS = 16, 100, 2**29, 4096
 #: most columns of scans.csv that are conditions of networks
 MOST_COVARIATES = 100
+
+#: keys that tasks understand whose samples are patches of scans
+OF_PATCHES = {"mirror_axes", "pairs_per_batch", "shared_intensity", "other_scans"}
 
 #: name of a task, of longflow or of an installed package
 TaskName = Annotated[str, AfterValidator(known_task)]
@@ -112,6 +111,12 @@ class _Strict(BaseModel):
     """Refuse unknown keys, which are typing errors, and numbers that are not finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=False, allow_inf_nan=False)
+
+    @property
+    def changed_samples(self) -> list[str]:
+        """The keys of patches of scans (``Task.draws_patches``) that have another value than the default."""
+        fields = type(self).model_fields
+        return [name for name in OF_PATCHES & set(fields) if getattr(self, name) != fields[name].default]
 
 
 class GridPlan(_Strict):
@@ -266,6 +271,13 @@ class ConfigurationPlan(_Strict):
     median_image_size: list[PositiveFloat] = Field(min_length=3, max_length=3, description="voxels at this spacing")
     patch_size: list[PositiveInt] = Field(min_length=2, max_length=3)
     batch_size: PositiveInt
+    pairs_per_batch: PositiveInt | None = Field(
+        default=None, description="task 'segment': pairs of scans in a step; null: half of batch_size, at least 1"
+    )
+    mirror_axes: list[Annotated[int, Field(ge=0, le=2)]] | None = Field(
+        default=None, description="task 'segment': mirrored axes of a patch, 0 the first; null: all, as nnU-Net"
+    )
+    other_scans: PositiveInt = Field(default=2, description="task 'segment': most other scans of a training sample")
     network: NetworkPlan
     own_grid: bool = Field(
         default=False,
@@ -293,6 +305,23 @@ class ConfigurationPlan(_Strict):
                     f"({divisor}); the next possible size there is {(size // divisor + 1) * divisor}"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _mirrored_axes_exist(self) -> "ConfigurationPlan":
+        axes, last = self.mirror_axes or [], len(self.patch_size) - 1
+        if len(set(axes)) < len(axes) or max(axes, default=0) > last:
+            raise ValueError(f"mirror_axes names each of the patch's axes 0 to {last} at most once; found {axes}")
+        return self
+
+    @property
+    def mirrored(self) -> tuple[int, ...]:
+        """The axes of a patch that are mirrored, in ascending order."""
+        return tuple(range(len(self.patch_size))) if self.mirror_axes is None else tuple(sorted(self.mirror_axes))
+
+    @property
+    def pairs(self) -> int:
+        """The pairs of scans in a step."""
+        return self.pairs_per_batch or max(1, self.batch_size // 2)
 
     @property
     def tile(self) -> tuple[int, int, int]:
@@ -324,6 +353,9 @@ class TrainingPlan(_Strict):
         le=1000,
         default=0,
         description="loss of a forecast: labelled voxels of the target weigh 1 + label_weight, others 1",
+    )
+    shared_intensity: bool = Field(
+        default=False, description="task 'segment': one draw of intensity augmentation for both scans of a pair"
     )
 
 
@@ -412,6 +444,13 @@ class Plans(_Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _what_other_tasks_ignore_is_not_set(self) -> "Plans":
+        changed = {name for plan in (self.training, *self.configurations.values()) for name in plan.changed_samples}
+        if changed and not get_task(self.task).draws_patches:
+            raise ValueError(f"{', '.join(sorted(changed))} can only be set for the task 'segment', not '{self.task}'")
+        return self
+
     def configuration(self, name: str) -> ConfigurationPlan:
         """Return a configuration by name.
 
@@ -442,42 +481,6 @@ class Plans(_Strict):
             content["covariates"] = [[one.name, one.mean, one.standard_deviation] for one in self.covariates]
         content |= get_task(self.task).plan_identity(self, plan)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def validated(kind: type[Model], content: Any, source: Path) -> Model:
-    """Validate what was read from a JSON file.
-
-    :param kind: of model.
-    :param content: of the file.
-    :param source: the file, for messages.
-    :returns: the model.
-    :raises ConfigurationError: a key is unknown, missing or out of its range; all problems are listed.
-    """
-    try:
-        return kind.model_validate(content)
-    except ValidationError as error:
-        raise _explained(error, source) from error
-
-
-def _explained(error: ValidationError, source: Path) -> ConfigurationError:
-    """Turn a pydantic error into a readable message: each key, what was found, what is allowed."""
-    lines = []
-    problems = error.errors()
-    for problem in problems[:MOST_SHOWN]:
-        key = ".".join(str(part) for part in problem["loc"])[:80] or "(top level)"
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"  {key}: this key is not known; a typo?")
-        elif problem["type"] == "missing":
-            lines.append(f"  {key}: missing")
-        elif problem["type"] == "string_pattern_mismatch":
-            lines.append(f"  {key}: expected letters, digits, - and _ only (found: {repr(problem['input'])[:80]})")
-        else:
-            found = problem["input"]
-            shown = "" if isinstance(found, dict | BaseModel) else f" (found: {repr(found)[:80]})"
-            lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}{shown}")
-    if len(problems) > MOST_SHOWN:
-        lines.append(f"  and {len(problems) - MOST_SHOWN} more")
-    return ConfigurationError(f"{source} holds values that cannot be used:\n" + "\n".join(lines))
 
 
 def read_plans(path: Path) -> Plans:

@@ -96,6 +96,8 @@ class Task(ABC):
     :cvar requires_units: CT that is not in Hounsfield units is an error, elsewhere a warning.
     :cvar own_slices: the 2d configuration reads the slices of the files as they are.
     :cvar chooses_encoder: ``longflow_plan --encoder`` has a meaning.
+    :cvar draws_patches: samples are patches of scans and pairs, which ``mirror_axes``, ``pairs_per_batch`` and
+        ``shared_intensity`` of the plans change; elsewhere plans that set them are refused.
     :cvar uses_segmenter: evaluation can segment predicted and acquired scans (``longflow_evaluate --segmenter``).
     :cvar compares_methods: ``longflow_compare`` can compare methods of the task.
     :cvar fixed_learning_rate: the plan's learning rate holds for all methods; elsewhere each has its own.
@@ -123,6 +125,7 @@ class Task(ABC):
     requires_units: ClassVar[bool] = False
     own_slices: ClassVar[bool] = False
     chooses_encoder: ClassVar[bool] = False
+    draws_patches: ClassVar[bool] = False
     uses_segmenter: ClassVar[bool] = False
     compares_methods: ClassVar[bool] = False
     fixed_learning_rate: ClassVar[bool] = True

@@ -455,9 +455,10 @@ def kinds(transforms) -> list[type]:
 
 
 def test_training_transforms_are_spatial_then_random_then_mirrored():
-    transforms = nnunet.training_transforms([8, 8, 8], (-1, 1), [[1.0] * 3, [0.5] * 3], False, PLAIN)
+    transforms = nnunet.training_transforms([8, 8, 8], (-1, 1), [[1.0] * 3, [0.5] * 3], False, PLAIN, (0, 2))
     first, *others = kinds(transforms)
     assert first is SpatialTransform and others[:7] == [RandomTransform] * 7 and others[7] is MirrorTransform
+    assert next(step for step in transforms.transforms if isinstance(step, MirrorTransform)).allowed_axes == (0, 2)
     blurring = [
         step for step in transforms.transforms if isinstance(getattr(step, "transform", None), GaussianBlurTransform)
     ]
@@ -465,14 +466,15 @@ def test_training_transforms_are_spatial_then_random_then_mirrored():
 
 
 def test_in_plane_transforms_are_wrapped():
-    transforms = nnunet.training_transforms([4, 8, 8], (-1, 1), [[1.0] * 3], True, None)
+    transforms = nnunet.training_transforms([4, 8, 8], (-1, 1), [[1.0] * 3], True, None, ())
+    assert MirrorTransform not in kinds(transforms)
     assert kinds(transforms)[:3] == [Convert3DTo2DTransform, SpatialTransform, Convert2DTo3DTransform]
 
 
 def test_training_transforms_give_the_final_patch():
     np.random.seed(0)
     torch.manual_seed(0)
-    transforms = nnunet.training_transforms([8, 8], (-1, 1), [[1.0, 1.0], [0.5, 0.5]], False, PLAIN)
+    transforms = nnunet.training_transforms([8, 8], (-1, 1), [[1.0, 1.0], [0.5, 0.5]], False, PLAIN, (0, 1))
     segmentation = torch.full((1, 12, 12), -1, dtype=torch.int16)
     done = transforms(image=torch.rand(2, 12, 12), segmentation=segmentation)
     assert done["image"].shape == (2, 8, 8)

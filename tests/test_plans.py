@@ -72,8 +72,8 @@ def edited(path, value):
     return content
 
 
-def read_edited(tmp_path, path, value):
-    (tmp_path / "plans.json").write_text(json.dumps(edited(path, value)))
+def read_edited(tmp_path, path, value, **changes):
+    (tmp_path / "plans.json").write_text(json.dumps({**edited(path, value), **changes}))
     return read_plans(tmp_path / "plans.json")
 
 
@@ -163,6 +163,44 @@ EACH_STAGE = ("features_per_stage", "strides", "kernel_sizes")
 def test_an_edit_that_makes_no_sense_has_a_message_with_key_and_allowed_values(tmp_path, path, value, message):
     with pytest.raises(ConfigurationError, match=f"(?s)plans.json holds values that cannot be used.*{message}"):
         read_edited(tmp_path, path, value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (f"{FULL}.mirror_axes", [0, 3], r"mirror_axes.1: .*less than or equal to 2 \(found: 3\)"),
+        (f"{FULL}.mirror_axes", [1, 1], r"each of the patch's axes 0 to 2 at most once; found \[1, 1\]"),
+        (f"{FULL}.pairs_per_batch", 0, "pairs_per_batch: .*greater than or equal to 1"),
+        ("training.shared_intensity", "perhaps", "shared_intensity: .*boolean"),
+    ],
+)
+def test_impossible_samples_of_scans(tmp_path, path, value, message):
+    with pytest.raises(ConfigurationError, match=f"(?s)plans.json holds values that cannot be used.*{message}"):
+        read_edited(tmp_path, path, value, task="segment")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (f"{FULL}.mirror_axes", []),
+        (f"{FULL}.pairs_per_batch", 2),
+        (f"{FULL}.other_scans", 3),
+        ("training.shared_intensity", True),
+    ],
+)
+def test_samples_of_scans_are_no_matter_of_forecasts(tmp_path, path, value):
+    name = path.rpartition(".")[2]
+    with pytest.raises(ConfigurationError, match=f"{name} can only be set for the task 'segment', not 'forecast'"):
+        read_edited(tmp_path, path, value)
+    assert read_edited(tmp_path, path, value, task="segment").task == "segment"
+
+
+def test_mirrored_axes_and_pairs_by_default():
+    """All axes, as nnU-Net; half of the batch, at least one pair."""
+    plan = Plans.model_validate(CONTENT).configurations["3d_fullres"]
+    assert (plan.mirrored, plan.pairs) == ((0, 1, 2), 1)
+    edited_plan = plan.model_copy(update={"mirror_axes": [2, 0], "batch_size": 5})
+    assert (edited_plan.mirrored, edited_plan.pairs) == ((0, 2), 2)
 
 
 def test_all_problems_are_listed(tmp_path):

@@ -23,6 +23,7 @@ ORDER = [
         "stop",
         "spread",
         "reading",
+        "schema",
         "files",
         "registry",
         "paths",

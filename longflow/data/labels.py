@@ -1,5 +1,6 @@
 """Structures and labels, by nnU-Net's label handling: plain labels, regions, the ignore label."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from longflow.errors import ConfigurationError
@@ -9,6 +10,9 @@ Labels = Mapping[str, int | Sequence[int]]
 
 #: names in ``labels`` of dataset.json that are no structures
 NO_STRUCTURE = ("background", "ignore")
+
+#: words of a name that say on which side of the body a structure is, with their counterparts
+SIDES = {"left": "right", "l": "r", "lh": "rh"}
 
 
 def label_manager(labels: Labels, regions_class_order: Sequence[int]) -> LabelManager:
@@ -52,3 +56,21 @@ def structures(labels: Labels) -> dict[str, tuple[int, ...]]:
         for name, value in labels.items()
         if name not in NO_STRUCTURE
     }
+
+
+def sides(labels: Labels) -> list[tuple[str, str]]:
+    """List the pairs of structures whose names differ in the side of the body alone.
+
+    :param labels: as in dataset.json.
+    :returns: the left structure of each pair and the right one.
+
+    >>> sides({"background": 0, "Left-Thalamus": 1, "Right-Thalamus": 2, "kidney_l": 3, "lesion": 4})
+    [('Left-Thalamus', 'Right-Thalamus')]
+    """
+    by_words = {tuple(re.split(r"[^a-z0-9]+", name.lower())): name for name in structures(labels)}
+    pairs = []
+    for words, name in by_words.items():
+        other = tuple(SIDES.get(word, word) for word in words)
+        if other != words and other in by_words:
+            pairs.append((name, by_words[other]))
+    return pairs

@@ -12,7 +12,7 @@ from pydicom.sr.coding import Code
 from longflow.data.dataset import DatasetDescription
 from longflow.data.labels import structures
 from longflow.errors import ConfigurationError, first_few
-from longflow.plans import validated
+from longflow.schema import validated
 
 #: key of dataset.json with what DICOM says about the structures
 SEGMENTS = "segments"

@@ -19,8 +19,8 @@ from longflow.dicom.equipment import repeatable_uid
 from longflow.dicom.stacks import SAME_DIRECTION, tilt_of
 from longflow.errors import DataError, first_few
 from longflow.files import write_json
-from longflow.plans import validated
 from longflow.reading import read_json
+from longflow.schema import validated
 
 if TYPE_CHECKING:
     from longflow.dicom.files import Export

@@ -20,8 +20,9 @@ from longflow.fingerprint.spatial import Foreground, SpatialFingerprint, combine
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
 from longflow.parallel import Progress, for_each_subject
 from longflow.paths import DatasetPaths
-from longflow.plans import IntensityRange, TrainingData, validated
+from longflow.plans import IntensityRange, TrainingData
 from longflow.reading import read_json
+from longflow.schema import validated
 from longflow.task import get_task
 
 FINGERPRINT_VERSION = "2"

@@ -38,7 +38,7 @@ class WindowSettings:
 
     :param device: the device that the methods are on.
     :param step: distance between tiles as a share of their size; 1: tiles do not overlap.
-    :param mirror: average over all mirrored inputs (8 times the work in 3D).
+    :param mirror: average over all mirrored inputs (8 times the work in 3D), along the axes that the plans mirror.
     :param seed: seed of the noise that some methods begin with.
     :param reductions: those of the method that are wanted; empty: all.
     """
@@ -106,7 +106,7 @@ def _mean_change(
     settings: WindowSettings,
 ) -> dict[str, Tensor]:
     """Average what folds and mirrorings predict, minus ``before``: (tiles, channels, *patch) by name."""
-    flips = mirrorings(stack.ndim - 3, settings.mirror)
+    flips = mirrorings(range(3 - stack.ndim, 0) if settings.mirror else ())
     total: dict[str, Tensor] = {}
     for flip in flips:
         batch = batch_of(stack.flip(flip)).to(settings.device)
@@ -258,14 +258,13 @@ def noise_field(shape: tuple[int, ...], flat: bool, seed: int) -> np.ndarray:
     return np.broadcast_to(noise, shape)
 
 
-def mirrorings(axes: int, mirror: bool) -> list[tuple[int, ...]]:
-    """List the sets of axes to flip, counted from the last (-1): none alone, or every choice of them.
+def mirrorings(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """List the sets of axes to flip: every choice of the given ones, none first.
 
-    >>> mirrorings(2, True)
+    >>> mirrorings([-2, -1])
     [(), (-2,), (-1,), (-2, -1)]
     """
-    last = range(-axes, 0)
-    return [flip for count in range(axes + 1) for flip in combinations(last, count)] if mirror else [()]
+    return [flip for count in range(len(axes) + 1) for flip in combinations(axes, count)]
 
 
 def _tile_starts(shape: tuple[int, ...], tile: tuple[int, ...], step: float) -> Iterator[tuple[int, ...]]:

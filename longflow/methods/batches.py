@@ -94,6 +94,11 @@ class ScanBatch(OnDevice):
     :param image: (batch, channels, *spatial), augmented; None where the samples are pairs alone.
     :param labels: nnU-Net's targets, finest first: (batch, 1 or regions, *spatial of the scale) for each scale of deep
         supervision. None where labels are to be predicted.
+    :param others: (batch, scans, channels, *spatial): other scans of the subject under the spatial draw of the image
+        and an intensity draw each, 0 where one is missing. None where a method looks at single scans.
+    :param other_times: (batch, scans), since the image, negative before it, in units of the plan's ``time_scale``.
+    :param other_mask: (batch, scans), False where a scan is missing.
+    :param other_aligned: (batch, scans), False where a scan looks shifted against the image.
     :param pair: (pairs, 2, channels, *spatial): both scans under one spatial draw A_g and an intensity draw A_i each.
         None where the samples have no pairs.
     :param clean_pair: the same under the spatial draw alone, A_g(x).
@@ -104,6 +109,10 @@ class ScanBatch(OnDevice):
 
     image: Tensor | None = None
     labels: list[Tensor] | None = None
+    others: Tensor | None = None
+    other_times: Tensor | None = None
+    other_mask: Tensor | None = None
+    other_aligned: Tensor | None = None
     pair: Tensor | None = None
     clean_pair: Tensor | None = None
     pair_times: Tensor | None = None

@@ -62,6 +62,7 @@ class Method(nn.Module):
         a :class:`~longflow.networks.registry.NetworksFor` lists those of installed packages too. With another one than
         the default its name is ``{method}-{network}``, and it is made with ``network=NAME``.
     :cvar uses_covariates: whether ``Batch.covariates`` are conditions of its network.
+    :cvar uses_other_scans: whether a scan is segmented with the subject's other scans as input (``ScanBatch.others``).
     :cvar whole_volume: whether :meth:`predict` needs all voxels of a scan at once, in 3D, rather than tiles of the
         patch size.
     :cvar noise: whether predictions begin with noise (``Batch.noise``, ``PhaseBatch.noise``).
@@ -83,6 +84,7 @@ class Method(nn.Module):
     mirrors: bool = False
     networks: ClassVar[tuple[str, ...]] = ()
     uses_covariates: ClassVar[bool] = False
+    uses_other_scans: ClassVar[bool] = False
     whole_volume: ClassVar[bool] = False
     noise: ClassVar[bool] = False
     stages: ClassVar[tuple[float, ...]] = (0.0,)

@@ -6,8 +6,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from longflow.files import write_json
 from longflow.paths import ModelPaths
-from longflow.plans import Plans, validated
+from longflow.plans import Plans
 from longflow.reading import read_json
+from longflow.schema import validated
 
 Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]

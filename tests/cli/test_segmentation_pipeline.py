@@ -74,6 +74,8 @@ def journey(brain_dataset, tmp_path_factory, run_command):
         few = ("--pretrained", "spatiotemporal", "--labelled_subjects", 2)
         alone("few", "longflow_train", *TRAIN[1:], "-m", "unet_consistent", *few, "--iterations", 3)
         go("unet", *TRAIN, "--iterations", 12)
+        go("longitudinal", *TRAIN, "-m", "unet_longitudinal", "--pretrained", "unet", "--iterations", 3)
+        go("with others", "predict", "-d", 901, "-m", "unet_longitudinal", "-i", images, "-o", home / "with_others")
         go("pcl", "train", 901, "2d", 0, "-m", "pcl", "--iterations", 3)
         go("2d", "train", 901, "2d", 0, "-m", "unet", "--pretrained", "pcl", "--iterations", 3)
         go("best", "find_best", "-d", 901, "-np", 1)
@@ -122,6 +124,18 @@ def test_pretraining_is_taken_over_and_two_subjects_are_labelled(home, journey):
     assert "loss_supervised" in header and "loss_consistency" in header
 
 
+def test_scans_are_segmented_with_the_others_of_the_patient(home):
+    """In the cross-validation as in new patients; what unet has learnt is kept at the start."""
+    taken = read_json(fold("unet_longitudinal").pretrained)
+    assert {name for name, _ in taken["skipped"]} == set() and len(taken["loaded"]) > 20
+    of_fold = fold("unet_longitudinal").validation("labels")
+    for folder in (of_fold, home / "with_others"):
+        rows = read_rows(folder / "scans.csv")
+        for row in rows:
+            others = [one.case for one in rows if one.subject == row.subject and one.case != row.case]
+            assert set(read_json(folder / f"{row.case}.json")["other_scans"]) >= set(others) != set()
+
+
 def test_slices_are_pretrained_and_segmented(home):
     assert read_json(fold("unet", "2d").pretrained)["file"] == str(fold("pcl", "2d").final)
     assert list(fold("unet", "2d").validation("labels").glob("*.nii.gz"))
@@ -134,6 +148,7 @@ def test_the_best_by_dice_is_what_predicts(home, journey):
         "unet__longflowPlans__2d",
         "unet__longflowPlans__3d_fullres",
         "unet_consistent__longflowPlans__3d_fullres",
+        "unet_longitudinal__longflowPlans__3d_fullres",
     ]
     assert best["candidate"] == candidates[0] and best["dice"] == max(row["dice"] for row in best["table"])
     assert f"{NAME} / {best['candidate']}, folds 0 (as recorded in" in journey[1]["predict"]

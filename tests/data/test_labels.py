@@ -1,6 +1,6 @@
 import pytest
 
-from longflow.data.labels import label_manager, structures
+from longflow.data.labels import label_manager, sides, structures
 from longflow.errors import ConfigurationError
 
 
@@ -31,3 +31,23 @@ def test_labels_as_nnunet_handles_them():
 def test_labels_that_cannot_be_used(labels, order, message):
     with pytest.raises(ConfigurationError, match=message):
         label_manager(labels, order)
+
+
+def test_sides_are_pairs_of_names_that_differ_in_one_word():
+    names = [
+        "left kidney",
+        "right kidney",
+        "Left-Thalamus",
+        "Right-Thalamus",
+        "lh.white",
+        "rh.white",
+        "lung_L",
+        "lung_R",
+    ]
+    labels = {"background": 0, **{name: value for value, name in enumerate(names, start=1)}}
+    assert sides(labels) == [(names[first], names[first + 1]) for first in (0, 2, 4, 6)]
+    assert sides({"background": 0, "left": 1, "right": 2}) == [("left", "right")]
+
+
+def test_a_word_that_begins_like_a_side_is_none():
+    assert sides({"background": 0, "left kidney": 1, "liver": 2, "leftover": 3, "rightover": 4}) == []

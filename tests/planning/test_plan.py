@@ -97,12 +97,25 @@ class TestSegment:
 
     def test_what_predicts_decides_the_patch_and_pretraining_beyond_it_is_said(self, monkeypatch):
         """Projectors of a set size must not shrink the patch of the network that they are thrown away from."""
-        size = {"unet": 0.2, "unet_consistent": 0.8, "spatiotemporal": 1.6}
+        size = {"unet": 0.2, "unet_consistent": 0.8, "unet_longitudinal": 1.2, "spatiotemporal": 1.6}
         monkeypatch.setattr(planning, "training_memory", lambda method, *_: size[method] * planning.GB)
         found = fingerprint([[0.0, 1]] * 3, [16, 32, 32], [1, 1, 1])
         plan = make_plans(found, description(task="segment", labels=self.LABELS), "tiny").configurations["3d_fullres"]
         assert plan.patch_size == [16, 32, 32] and plan.memory_estimate == size
+        assert any("'unet_longitudinal' takes 1.20 GB" in reason and "other_scans" in reason for reason in plan.reasons)
+        assert not any("unet_consistent" in reason for reason in plan.reasons)
         assert any("'spatiotemporal' takes 1.60 GB, more than the 1 GB" in reason for reason in plan.reasons)
+
+    def test_unet_decides_the_patch_also_where_there_are_pairs(self, monkeypatch):
+        """unet_consistent takes the memory of unet, so that its patch is nnU-Net's, too."""
+        size = {"unet": 1, "unet_consistent": 100, "unet_longitudinal": 100, "spatiotemporal": 100}
+        monkeypatch.setattr(planning, "training_memory", lambda method, *_: size[method] * 1e8)
+        requested = description(task="segment", labels=self.LABELS)
+        alone, pairs = (
+            make_plans(fingerprint(times, [35, 50, 35], [1, 1, 1]), requested, "tiny").configurations["3d_fullres"]
+            for times in ([[0.0]] * 9, [[0.0, 1]] * 9)
+        )
+        assert pairs.patch_size == alone.patch_size == [40, 56, 40]
 
     def test_regions_need_their_order(self):
         found = fingerprint([[0.0]] * 3, [16, 32, 32], [1, 1, 1])

@@ -6,7 +6,7 @@ import torch
 
 from longflow.errors import ConfigurationError, DataError
 from longflow.fingerprint.covariates import CovariateFingerprint
-from longflow.methods.registry import build_method
+from longflow.methods.registry import SAMPLES, build_method
 from longflow.planning.reference import grid_of_length, plans_of_reference
 from longflow.plans import Plans, read_plans, write_plans
 from tests.planning.helpers import description, fingerprint, phase_fingerprint
@@ -56,6 +56,17 @@ def test_methods_are_built_of_reference_plans(name, method):
     with torch.device("meta"):
         built = build_method(method, plans, next(iter(plans.configurations)))
     assert sum(parameter.numel() for parameter in built.parameters()) > 1e5
+
+
+def test_pairs_and_widths_of_oasis3_are_those_of_the_paper_and_its_code():
+    plans = read_plans(PLANS / "oasis3.json")
+    plan = only(plans)
+    assert (plan.pairs_per_batch, plan.batch_size, plans.training.shared_intensity) == (3, 3, True)
+    assert plan.network.features_per_stage == [16, 32, 64, 128, 256]
+    batch = SAMPLES.get("labelled_pairs").largest_batch(
+        plans.model_copy(update={"labels": {"background": 0, "a": 1}}), *plans.configurations, 3
+    )
+    assert batch.image.shape[0] == batch.pair.shape[0] == 3
 
 
 def test_networks_of_cronos_are_as_in_its_appendix():

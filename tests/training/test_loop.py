@@ -147,7 +147,7 @@ def test_a_run_that_is_stopped_in_a_validation_goes_on_to_the_same_end(dataset, 
     assert all((expected / name).read_bytes() == (whole.folder / name).read_bytes() for name in written)
 
 
-@pytest.mark.parametrize("method", ["unet", "unet_consistent", "spatiotemporal", "lne"])
+@pytest.mark.parametrize("method", ["unet", "unet_consistent", "unet_longitudinal", "spatiotemporal", "lne"])
 def test_so_does_one_that_segments_or_is_pretrained(tmp_path, monkeypatch, method):
     """With the momentum of SGD, the averages of batch normalisation, a memory bank, the few that are labelled."""
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))

@@ -36,11 +36,13 @@ class Unet(Method):
     def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
         super().__init__(plans, configuration, options)
         self.label_manager = label_manager(plans.labels, plans.regions_class_order)
-        network = self.configuration.network
-        self.network = UNet(len(plans.channel_names), self.label_manager.num_segmentation_heads, network)
-        self.supervised_loss = supervised_loss(
-            self.label_manager, len(network.strides) - 1, uses_batch_dice(plans, configuration)
-        )
+        self.network = self.make_network(self.label_manager.num_segmentation_heads)
+        outputs = len(self.configuration.network.strides) - 1
+        self.supervised_loss = supervised_loss(self.label_manager, outputs, uses_batch_dice(plans, configuration))
+
+    def make_network(self, outputs: int) -> UNet:
+        """Make the network. :param outputs: classes or regions."""
+        return UNet(len(self.plans.channel_names), outputs, self.configuration.network)
 
     @property
     def recipe(self) -> Recipe:

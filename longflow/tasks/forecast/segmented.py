@@ -25,6 +25,7 @@ from longflow.tasks.forecast.comparison import ACQUIRED, FORECAST
 from longflow.tasks.forecast.ladder import LCI, MOTION, read_given, rungs
 from longflow.tasks.forecast.pairs import ForecastPrediction
 from longflow.tasks.segment.label_maps import LABEL_FOLDERS, Structures
+from longflow.tasks.segment.other_scans import ScanWithOthers
 from longflow.tasks.segment.predictor import ScanToSegment, Segmenter
 from longflow.tasks.segment.requests import SegmentationRequest
 
@@ -68,7 +69,7 @@ class RungSegmenter(Segmenter):
         ladder = rungs(read_given(item.pair, reference), {MOTION: item.step})
         array = next(rung.forecast for rung in ladder if rung.name == item.rung)
         volume = Volume(array, reference.geometry, "float32")
-        return ScanToSegment(volume.geometry, self.prepare(volume, item.target.case), [])
+        return ScanToSegment(volume.geometry, ScanWithOthers.alone(self.prepare(volume, item.target.case)), [])
 
 
 def load_segmenter(job: EvaluationJob) -> Segmenter:

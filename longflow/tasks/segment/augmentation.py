@@ -16,6 +16,7 @@ from torch import Tensor
 from longflow.nnunet import LabelManager, size_to_read, training_transforms, validation_transforms
 from longflow.plans import ConfigurationPlan
 from longflow.preprocessing.patches import is_thin
+from longflow.random_state import isolated_randomness
 
 #: nnU-Net's rules: largest rotation by the shape of a patch, and the scaling that the read patch must leave room for
 HALF_TURN = (-np.pi, np.pi)
@@ -61,7 +62,7 @@ def build_transforms(plan: ConfigurationPlan, manager: LabelManager | None, augm
     if not augmented:
         nothing = ComposeTransforms([])
         return ScanTransforms(tuple(plan.patch_size), validation_transforms(scales, manager), nothing, nothing)
-    whole = training_transforms(plan.patch_size, rotation_range(plan), scales, is_thin(plan), manager)
+    whole = training_transforms(plan.patch_size, rotation_range(plan), scales, is_thin(plan), manager, plan.mirrored)
     steps = _steps(whole, plan)
     return ScanTransforms(
         read_size=read_size(plan),
@@ -132,14 +133,39 @@ def augment_labelled(transforms: ScanTransforms, image: Tensor, segmentation: Te
     return done["image"], done["segmentation"]
 
 
-def augment_pair(transforms: ScanTransforms, pair: Tensor) -> tuple[Tensor, Tensor]:
+def augment_series(transforms: ScanTransforms, scans: Tensor, segmentation: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Augment a labelled patch and those of other scans by one spatial draw and an intensity draw each.
+
+    :param transforms: of the plan.
+    :param scans: (scans, channels, *read_size), float32.
+    :param segmentation: (1, *read_size), int16, -1 outside the image.
+    :returns: (scans, channels, *patch) and the targets, finest first: (1 or regions, *patch of the scale).
+    """
+    size, done = scans.shape[:2], {"image": scans.flatten(0, 1), "segmentation": segmentation}
+    for step in transforms.labelled.transforms:
+        if isinstance(step, RandomTransform):  # those of intensity; they change their input
+            each = [step(image=scan.clone())["image"] for scan in done["image"].unflatten(0, size)]
+            done["image"] = torch.cat(each)
+        else:
+            done = step(**done)
+    return done["image"].unflatten(0, size), done["segmentation"]
+
+
+def augment_pair(transforms: ScanTransforms, pair: Tensor, shared_intensity: bool = False) -> tuple[Tensor, Tensor]:
     """Augment two scans by one spatial draw and an intensity draw each (Ren et al., A_g and A_i of eq. 5).
 
     :param transforms: of the plan.
     :param pair: (2, channels, *read_size).
+    :param shared_intensity: one intensity draw for both, noise included: the default of the authors' code.
     :returns: A_i(A_g(x)) and A_g(x), (2, channels, *patch) both.
     """
     stacked = transforms.spatial(image=pair.flatten(0, 1))["image"]
     clean = stacked.unflatten(0, pair.shape[:2]).contiguous()
     # the transforms change their input
-    return torch.stack([transforms.intensity(image=scan.clone())["image"] for scan in clean]), clean
+    if not shared_intensity:
+        return torch.stack([transforms.intensity(image=scan.clone())["image"] for scan in clean]), clean
+    seed, changed = int(torch.randint(2**31, ())), []
+    for scan in clean:
+        with isolated_randomness(np.random.default_rng(seed)):
+            changed.append(transforms.intensity(image=scan.clone())["image"])
+    return torch.stack(changed), clean

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.errors import DataError, NotFoundError, first_few
 from longflow.evaluation.best import (
@@ -27,9 +29,11 @@ from longflow.evaluation.best import (
 )
 from longflow.evaluation.references import peak_bytes
 from longflow.evaluation.summary import Row, summary
+from longflow.files import file_digest
 from longflow.methods.registry import method_class
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
+from longflow.tasks.segment.calibration import calibrate_volumes
 from longflow.tasks.segment.evaluation import mean_over_structures, subject_values
 from longflow.tasks.segment.label_maps import LabelPrediction, Structures, find_label_pairs, read_label_maps
 from longflow.tasks.segment.overlap import dice
@@ -45,7 +49,8 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     """Choose the model with the highest mean Dice (over structures, then subjects); write best.json and best.csv.
 
     :returns: content of best.json: candidate, members (method, plans_name, configuration, folds), reduction (None),
-        shrinkage (1), dice, interval, folds, subjects, scans, table (a row for each model, best first).
+        shrinkage (1), dice, interval, folds, subjects, scans, table (a row for each model, best first), and
+        volume_calibration: digests of the weights, and how the volumes of each structure are corrected.
     :raises NotFoundError: no model that segments is trained yet; models for pretraining alone do not count.
     :raises DataError: out-of-fold label maps are missing or differ between models in scans, or none has a structure.
     """
@@ -79,6 +84,10 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
         "subjects": len(own),
         "scans": len(pairs[chosen.folder.name]),
         "table": table,
+        "volume_calibration": {
+            "weights": [file_digest(chosen.fold(fold).final) for fold in folds],
+            "structures": _calibrations(rows[chosen.folder.name]),
+        },
     }
     return record_best(dataset, best)
 
@@ -116,9 +125,9 @@ def out_of_fold_label_maps(
 def dice_of_pairs(
     pairs: Sequence[LabelPrediction], structures: Structures, processes: int | None, progress: Progress | None
 ) -> list[Row]:
-    """Measure Dice.
+    """Measure Dice and volumes.
 
-    :returns: a row for each label map and structure: subject, structure, dice.
+    :returns: a row for each label map and structure, as of :func:`dice_of_pair`.
     """
     fitting = processes_that_fit(processes, [peak_bytes(pair.reference, _VOLUMES_AT_PEAK) for pair in pairs])
     work = partial(dice_of_pair, structures=structures)
@@ -127,13 +136,20 @@ def dice_of_pairs(
 
 
 def dice_of_pair(pair: LabelPrediction, structures: Structures) -> list[Row]:
-    """Measure the Dice of one label map; None where a structure is in neither prediction nor reference."""
+    """Measure one label map.
+
+    :returns: a row for each structure: subject, structure, dice (None where it is in neither prediction nor reference),
+        predicted_ml, reference_ml (None where the reference is not known everywhere).
+    """
     maps = read_label_maps(pair, structures)
+    voxel_ml, whole = np.prod(maps.geometry.array_spacing) / 1000, maps.known.all()
     rows = []
     for name, values in structures.values.items():
         masks = maps.masks(values)
         overlap = dice(masks.prediction, masks.reference)
-        rows.append({"subject": pair.subject, "structure": name, "dice": overlap})
+        compared = {"predicted_ml": masks.prediction, "reference_ml": masks.reference}
+        volumes = {column: float(mask.sum() * voxel_ml) if whole else None for column, mask in compared.items()}
+        rows.append({"subject": pair.subject, "structure": name, "dice": overlap, **volumes})
     return rows
 
 
@@ -154,6 +170,16 @@ def with_agreed_absence(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row
             for row, told in zip(own, told_apart, strict=True)
         ]
         for name, own in rows.items()
+    }
+
+
+def _calibrations(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """How the volumes of each structure are corrected."""
+    known = [row for row in rows if row["reference_ml"] is not None]
+    columns = ("subject", "predicted_ml", "reference_ml")
+    return {
+        name: calibrate_volumes(*([row[column] for row in known if row["structure"] == name] for column in columns))
+        for name in dict.fromkeys(row["structure"] for row in rows)
     }
 
 

@@ -123,17 +123,21 @@ def nnunet_dataset(plans: Plans, described: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write_weights(method: Method, configuration: str, fold: int, path: Path) -> None:
+    if method.uses_other_scans:
+        raise ConfigurationError(
+            f"The method '{type(method).__name__}' looks at the other scans of a subject, but nnU-Net segments each "
+            "scan by itself. Export a model of unet or unet_consistent (-m)."
+        )
     if not method.predicts or not isinstance(getattr(method, "network", None), UNet):
         raise ConfigurationError(
             f"The method '{type(method).__name__}' does not segment with a network of nnU-Net. Export a model of "
             "unet or unet_consistent (-m)."
         )
-    axes = tuple(range(method.configuration.network.dimensions))
     content = {
         "network_weights": method.network.unet.state_dict(),
         "trainer_name": TRAINER,
         "init_args": {"configuration": configuration, "fold": fold},
-        "inference_allowed_mirroring_axes": axes if method.mirrors else None,
+        "inference_allowed_mirroring_axes": (method.configuration.mirrored or None) if method.mirrors else None,
     }
     with atomic_write(path) as temporary:
         torch.save(content, temporary)

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 from rich.console import RenderableType
 
-from longflow.data.labels import structures
+from longflow.data.labels import sides, structures
+from longflow.errors import first_few
 from longflow.methods.registry import method_class
 from longflow.planning import presets as sizes
 from longflow.planning.presets import Preset
@@ -13,7 +14,7 @@ from longflow.planning.summary import key_table
 from longflow.plans import ConfigurationPlan, Encoder, Plans, TrainingPlan
 
 #: methods whose memory is planned; of those that predict, the largest decides the patch
-PLANNED_METHODS = ("unet", "unet_consistent", "spatiotemporal")
+PLANNED_METHODS = ("unet", "unet_consistent", "unet_longitudinal", "spatiotemporal")
 
 #: nnU-Net's numbers (ExperimentPlanner, ResEncUNetPlanner); its planners read folders when they are made, so the
 #: numbers are written here, and tests/planning/test_presets.py compares them with its
@@ -80,29 +81,30 @@ def deciding_methods(methods: Sequence[str]) -> list[str]:
     The projectors of pretraining (``--set width``) have nothing to do with a patch.
     """
     predicting = [method for method in methods if method_class(method).predicts]
-    if "unet_consistent" in predicting:  # which does all that unet does, and more
-        return ["unet_consistent"]
+    if "unet" in predicting:  # whose memory a step of unet_consistent takes, too
+        return ["unet"]
     return predicting or list(methods)
 
 
-def remarks(plan: ConfigurationPlan, deciding: Sequence[str], gpu_memory: float) -> list[str]:
-    """Name the methods that take more than the patch was planned for, and say which method decided.
+def remarks(plan: ConfigurationPlan, gpu_memory: float) -> list[str]:
+    """Name the methods that take more than the patch was planned for.
 
-    :param deciding: methods that decided the patch.
+    :param plan: with the estimates.
     :param gpu_memory: GB that was planned for.
     """
-    found = [
-        f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; smaller "
-        "projectors take less (longflow_train --set width=256)."
+    return [
+        f"'{method}' takes {needed:.2f} GB, more than the {gpu_memory:g} GB that the patch was planned for; "
+        f"{remedy(method)}."
         for method, needed in plan.memory_estimate.items()
-        if needed > gpu_memory and not method_class(method).predicts
+        if needed > gpu_memory and (not method_class(method).predicts or method_class(method).uses_other_scans)
     ]
-    if list(deciding) == ["unet_consistent"]:
-        found.append(
-            f"'unet_consistent' decides, whose step holds twice as many scans as that of 'unet', which takes "
-            f"{plan.memory_estimate['unet']:.2f} GB. For 'unet' alone, give twice the --gpu_memory."
-        )
-    return found
+
+
+def remedy(method: str) -> str:
+    """Say how a method takes less memory with the patch that is planned. :param method: its name."""
+    if method_class(method).uses_other_scans:
+        return "samples with fewer other scans take less (other_scans in a copy of the plans)"
+    return "smaller projectors take less (longflow_train --set width=256)"
 
 
 def structure_table(plans: Plans) -> RenderableType:
@@ -112,6 +114,9 @@ def structure_table(plans: Plans) -> RenderableType:
         table.add_row(name, " + ".join(map(str, values)))
     if "ignore" in plans.labels:
         table.add_row("ignored", f"voxels of {plans.labels['ignore']}")
+    if sides(plans.labels) and any(plan.mirrored for plan in plans.configurations.values()):
+        names = first_few(f"{left} and {right}" for left, right in sides(plans.labels))
+        table.add_row("mirrored", f"{names}, too: if they mirror each other, set mirror_axes of each configuration")
     if not structures(plans.labels):
         table.add_row("none", "dataset.json names no labels: the scans can serve pretraining alone")
     return table

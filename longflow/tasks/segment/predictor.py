@@ -1,7 +1,8 @@
-"""Segment each scan by itself: in memory (the Python interface) and for folders."""
+"""Segment each scan by itself, or with the subject's others: in memory (the Python interface) and for folders."""
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +16,29 @@ from longflow.errors import ConfigurationError
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import Models
 from longflow.inference.predictor import Predictor, input_warnings
+from longflow.methods.method import Method
 from longflow.preprocessing.prepared import PreparedSeries, RawSeries
 from longflow.preprocessing.restore import export_slices
 from longflow.preprocessing.series import prepare_volumes
+from longflow.tasks.segment.calibration import calibration_of
+from longflow.tasks.segment.other_scans import ScanWithOthers, candidates, prepare_with_others
 from longflow.tasks.segment.requests import SegmentationRequest, segmentation_requests
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
 from longflow.tasks.segment.windows import logits_of_slices
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ScanToSegment:
     """A scan that was read and prepared; its voxels as read are not needed any more.
 
+    :param scan: with the other scans that the model looks at.
     :param warnings: of reading it.
     """
 
     geometry: Geometry
-    prepared: PreparedSeries
+    scan: ScanWithOthers
     warnings: list[str]
 
 
@@ -54,7 +61,8 @@ class Segmenter(Predictor[SegmentationRequest]):
     >>> segmenter = Segmenter.load(dataset=103)  # doctest: +SKIP
     >>> labels = segmenter.predict(scan)         # doctest: +SKIP
 
-    Each scan is prepared and segmented alone, as in nnU-Net, so the scans of a subject need not share a grid.
+    Each scan is prepared and segmented alone, as in nnU-Net, so the scans of a subject need not share a grid. A folder
+    is segmented with the subject's other scans where the method looks at them; in memory a scan is always alone.
     """
 
     task = "segment"
@@ -101,14 +109,27 @@ class Segmenter(Predictor[SegmentationRequest]):
 
     def label(self, prepared: PreparedSeries) -> np.ndarray:
         """Segment a prepared scan, as :meth:`segment`: a slice is labelled as soon as its logits are known."""
+        return self._label(ScanWithOthers.alone(prepared))
+
+    def _label(self, scan: ScanWithOthers) -> np.ndarray:
         (member,) = self.models.members
-        image = np.asarray(prepared.images[0], dtype=np.float32)
-        logits = logits_of_slices(member.methods, image, self.models.windows(member))
-        return export_slices(logits, prepared.properties, member.plans)
+        logits = logits_of_slices(member.methods, scan.image, self.models.windows(member), scan.others)
+        return export_slices(logits, scan.prepared.properties, member.plans)
 
     def requests(self, folder: Path, description: DatasetDescription) -> list[SegmentationRequest]:
-        """List every scan of the folder that has images."""
-        return segmentation_requests(folder, description)
+        """List every scan of the folder that has images, with the scans of its subject that the model looks at."""
+        items = segmentation_requests(folder, description)
+        scans = [item.target for item in items]
+        return [replace(item, others=candidates(item.target, scans, self.method)) for item in items]
+
+    @property
+    def method(self) -> Method:
+        """The method of the first fold; all folds have its settings."""
+        return self.models.members[0].methods[0]
+
+    def inputs(self, item: SegmentationRequest) -> list[Path]:
+        """Return the images of the scan and of the other scans that the model looks at."""
+        return [path for scan in (item.target, *item.others) for path in scan.images]
 
     def files(self, item: SegmentationRequest, folder: Path, description: DatasetDescription) -> list[Path]:
         """Return ``{case}{file_ending}``, as in labelsTr."""
@@ -118,11 +139,15 @@ class Segmenter(Predictor[SegmentationRequest]):
         """Read and prepare the scan."""
         volume = read_scan(item.target.images)
         warnings = input_warnings(volume, item.target, self.models.plans)
-        return ScanToSegment(volume.geometry, self.prepare(volume, item.target.case), warnings)
+        (member,) = self.models.members
+        scan = prepare_with_others(item.target, volume, item.others, self.method, member.plans, member.configuration)
+        for warning in scan.warnings:
+            logger.warning("%s", warning)
+        return ScanToSegment(volume.geometry, scan, [*warnings, *scan.warnings])
 
     def make(self, item: SegmentationRequest, scans: ScanToSegment) -> LabelMap:
         """Segment the scan."""
-        return LabelMap(scans.geometry, self.label(scans.prepared), scans.warnings)
+        return LabelMap(scans.geometry, self._label(scans.scan), scans.warnings)
 
     def write(
         self, item: SegmentationRequest, made: LabelMap, folder: Path, description: DatasetDescription
@@ -134,5 +159,7 @@ class Segmenter(Predictor[SegmentationRequest]):
         return {"volumes": volumes, "warnings_of_input": made.warnings}
 
     def finish(self, folder: Path) -> None:
-        """Write ``volumes.csv``."""
-        write_volumes(folder)
+        """Write ``volumes.csv``, with corrected volumes where ``longflow_find_best`` found how they are corrected."""
+        (member,) = self.models.members
+        best = self.models.selection.dataset.best
+        write_volumes(folder, calibration_of(best, member.member.model.folder.name, member.weights))

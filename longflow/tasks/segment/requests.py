@@ -1,6 +1,6 @@
 """The scans of a folder to segment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,13 @@ from longflow.task import get_task
 
 @dataclass(frozen=True)
 class SegmentationRequest:
-    """One scan to segment."""
+    """One scan to segment.
+
+    :param others: scans of its subject that the method looks at; empty for methods of single scans.
+    """
 
     target: Scan
+    others: tuple[Scan, ...] = field(default=(), kw_only=True)
 
     def provenance(self) -> dict[str, Any]:
         """Return the fields of the sidecar that say which scan is segmented."""
@@ -22,6 +26,7 @@ class SegmentationRequest:
             "subject": self.target.subject,
             "time": self.target.time,
             "images": [path.name for path in self.target.images],
+            **({"other_scans": [scan.case for scan in self.others]} if self.others else {}),
         }
 
 

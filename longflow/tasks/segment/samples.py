@@ -10,15 +10,21 @@ from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from longflow.data.labels import label_manager, structures
+from longflow.data.labels import label_manager, sides, structures
 from longflow.errors import DataError, first_few
 from longflow.methods.batches import ScanBatch
 from longflow.nnunet import LabelKey, LabelManager, PatchPlaces, annotated_key
 from longflow.plans import ConfigurationPlan, Plans
 from longflow.preprocessing.series import PreparedSeries, load_prepared
 from longflow.random_state import isolated_randomness
-from longflow.tasks.segment.augmentation import augment_labelled, augment_pair, build_transforms
-from longflow.tasks.segment.unregistered import warn_of_unregistered
+from longflow.tasks.segment.augmentation import (
+    augment_labelled,
+    augment_pair,
+    augment_series,
+    build_transforms,
+)
+from longflow.tasks.segment.other_scans import is_aligned
+from longflow.tasks.segment.unregistered import warn_of_each_unregistered, warn_of_unregistered
 from longflow.training.labelled_subjects import require_labelled_scans
 from longflow.training.open_series import HELD_OPEN, OpenSeries
 from longflow.training.splits import Cohort
@@ -33,6 +39,7 @@ class _ScanSamples(Dataset):
     """Batches of labelled scans, pairs or both; seed and number of a batch decide everything about it.
 
     :cvar labelled: whether batches have labelled scans.
+    :cvar series_of_scans: whether labelled scans have other scans of their subject with them.
     :cvar pairs: whether batches have pairs.
     :param cohort: the subjects.
     :param plans: with labels and time scale.
@@ -43,6 +50,7 @@ class _ScanSamples(Dataset):
     """
 
     labelled: ClassVar[bool] = False
+    series_of_scans: ClassVar[bool] = False
     pairs: ClassVar[bool] = False
 
     def __init__(self, cohort: Cohort, plans: Plans, configuration: str, seed: int, augmented: bool = True):
@@ -53,14 +61,19 @@ class _ScanSamples(Dataset):
         if self.labelled:
             self.scans = require_labelled_scans(cohort, "to draw labelled scans from")
             warn_of_absent_structures(cohort, self.scans, plans)
-        if self.pairs:
+            if augmented:
+                warn_of_mirrored_sides(plans, configuration)
+        if self.pairs or self.series_of_scans:
             self.subjects = subjects_with_pairs(cohort)
+        if self.pairs:
             warn_of_unregistered(cohort)
+        if self.series_of_scans:
+            warn_of_each_unregistered(cohort)
         self.series = OpenSeries(cohort.folder)
         self._remember_locations()
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in vars(self).items() if name != "_locations"}
+        return {name: value for name, value in vars(self).items() if name not in ("_locations", "_aligned")}
 
     def __setstate__(self, state: dict) -> None:
         vars(self).update(state)
@@ -70,6 +83,7 @@ class _ScanSamples(Dataset):
         self._locations = lru_cache(HELD_OPEN)(
             lambda subject, scan: class_locations(self.series[subject], scan, self.manager)
         )
+        self._aligned = lru_cache(None)(lambda subject, scan, other: is_aligned(self.series[subject], scan, other))
 
     def __getitem__(self, number: int) -> ScanBatch:
         """Draw the batch of an iteration."""
@@ -88,8 +102,13 @@ class _ScanSamples(Dataset):
         if cls.labelled:
             batch.image = torch.rand(batch_size, channels, *patch_size)
             batch.labels = [torch.zeros(batch_size, *size) for size in label_sizes(plans, configuration)]
+        if cls.series_of_scans:
+            most = plans.configuration(configuration).other_scans
+            batch.others = torch.rand(batch_size, most, channels, *patch_size)
+            batch.other_times = torch.ones(batch_size, most)
+            batch.other_mask = batch.other_aligned = torch.ones(batch_size, most, dtype=torch.bool)
         if cls.pairs:
-            pairs = max(1, batch_size // 2)
+            pairs = plans.configuration(configuration).pairs_per_batch or max(1, batch_size // 2)
             batch.pair = torch.rand(pairs, 2, channels, *patch_size)
             batch.clean_pair = torch.rand(pairs, 2, channels, *patch_size)
             batch.pair_times = torch.arange(2.0).repeat(pairs, 1)
@@ -100,34 +119,64 @@ class _ScanSamples(Dataset):
     def _draw_labelled(self, generator: np.random.Generator) -> dict[str, Tensor | list[Tensor]]:
         """Draw ``batch_size`` patches of labelled scans, the last third centred on a structure, as in nnU-Net."""
         places = patch_places(self.plan, self.transforms.read_size, self.manager)
-        images, labels = [], []
+        images, labels, compared = [], [], []
         for index in range(self.plan.batch_size):
             subject, scan = self.scans[generator.integers(len(self.scans))]
             series = self.series[subject]
             centred = places.is_centred(index)
             locations = self._locations(subject, scan) if centred or self.manager.has_ignore_label else None
             box = places.draw(series.properties.shape, centred, locations)
-            image, segmentation = read_scans(series, scan, scan + 1, box)[0], read_segmentation(series, scan, box)
-            image, targets = augment_labelled(self.transforms, self._flat(image), self._flat(segmentation))
+            segmentation = self._flat(read_segmentation(series, scan, box))
+            if self.series_of_scans:
+                chosen = self._draw_others(series, scan, generator)
+                scans = [self._flat(read_scans(series, one, one + 1, box)[0]) for one in (scan, *chosen)]
+                (image, *others), targets = augment_series(self.transforms, torch.stack(scans), segmentation)
+                compared.append(self._padded(series, scan, chosen, others, image))
+            else:
+                image = self._flat(read_scans(series, scan, scan + 1, box)[0])
+                image, targets = augment_labelled(self.transforms, image, segmentation)
             images.append(image)
             labels.append(targets)
-        return {"image": torch.stack(images), "labels": [torch.stack(scale) for scale in zip(*labels, strict=True)]}
+        return {
+            "image": torch.stack(images),
+            "labels": [torch.stack(scale) for scale in zip(*labels, strict=True)],
+            **{name: torch.stack([one[name] for one in compared]) for name in (compared[0] if compared else ())},
+        }
+
+    def _draw_others(self, series: PreparedSeries, scan: int, generator: np.random.Generator) -> list[int]:
+        """Draw the places of the other scans of a sample, in order of time."""
+        others = [one for one in range(len(series.properties.times)) if one != scan]
+        count = generator.integers(min(len(others), self.plan.other_scans) + 1)
+        return sorted(int(one) for one in generator.choice(others, count, replace=False)) if count else []
+
+    def _padded(
+        self, series: PreparedSeries, scan: int, chosen: list[int], patches: list[Tensor], image: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the other scans of a sample, zeros for the missing ones."""
+        most, times = self.plan.other_scans, series.properties.times
+        others, since = torch.zeros(most, *image.shape), torch.zeros(most)
+        mask, aligned = torch.zeros(most, dtype=torch.bool), torch.zeros(most, dtype=torch.bool)
+        for place, (one, patch) in enumerate(zip(chosen, patches, strict=True)):
+            others[place], mask[place] = patch, True
+            since[place] = (times[one] - times[scan]) / self.plans.temporal.time_scale
+            aligned[place] = self._aligned(series.properties.subject, scan, one)
+        return {"others": others, "other_times": since, "other_mask": mask, "other_aligned": aligned}
 
     def _draw_pairs(self, generator: np.random.Generator) -> dict[str, Tensor]:
-        """Draw half as many pairs as the batch has patches: neighbouring scans j, j + 1 (Ren et al., section 3).
+        """Draw the plan's number of pairs: neighbouring scans j, j + 1 (Ren et al., section 3).
 
         Subject, j and the position of the patch are uniform; both scans have the same position.
         """
         places = patch_places(self.plan, self.transforms.read_size, None)
         drawn = []
-        for _ in range(max(1, self.plan.batch_size // 2)):
+        for _ in range(self.plan.pairs):
             number = int(generator.integers(len(self.subjects)))
             series = self.series[self.subjects[number]]
             times, shape = series.properties.times, series.properties.shape
             first = int(generator.integers(len(times) - 1))
             box = places.draw(shape, False, None)
             patches = read_scans(series, first, first + 2, box)
-            pair, clean = augment_pair(self.transforms, self._flat(patches))
+            pair, clean = augment_pair(self.transforms, self._flat(patches), self.plans.training.shared_intensity)
             drawn.append(
                 {
                     "pair": pair,
@@ -152,14 +201,23 @@ class LabelledSamples(_ScanSamples):
     labelled = True
 
 
+class LabelledSeriesSamples(_ScanSamples):
+    """``batch_size`` patches of labelled scans, each with patches of other scans of its subject.
+
+    How many others a patch has is drawn, 0 to ``other_scans`` of the plan or as many as there are, then which ones.
+    """
+
+    labelled = series_of_scans = True
+
+
 class PairSamples(_ScanSamples):
-    """``max(1, batch_size // 2)`` pairs of neighbouring scans."""
+    """Pairs of neighbouring scans, ``pairs_per_batch`` of the plan, else ``max(1, batch_size // 2)``."""
 
     pairs = True
 
 
 class LabelledPairSamples(_ScanSamples):
-    """``batch_size`` patches of labelled scans and ``max(1, batch_size // 2)`` pairs of neighbouring scans."""
+    """``batch_size`` patches of labelled scans, and pairs of neighbouring scans as :class:`PairSamples`."""
 
     labelled = pairs = True
 
@@ -198,6 +256,24 @@ def warn_of_absent_structures(cohort: Cohort, scans: list[tuple[str, int]], plan
         len(scans),
         first_few(absent),
     )
+
+
+def warn_of_mirrored_sides(plans: Plans, configuration: str) -> None:
+    """Warn of left and right structures while patches are mirrored, which makes an image of one side that of the other.
+
+    :param plans: with the labels.
+    :param configuration: name of the configuration that is trained.
+    """
+    pairs, axes = sides(plans.labels), plans.configuration(configuration).mirrored
+    if pairs and axes:
+        logger.warning(
+            "Training mirrors patches along the axes %s, as nnU-Net does, but %s are on different sides of the body. A "
+            "mirrored left structure keeps the label 'left', though it looks like the right one. Where they mirror "
+            'each other, set "mirror_axes" of %s in the plans to the other axes (0 is the first of patch_size; for '
+            "axial scans, left to right is the last: %s), then train again.",
+            *(list(axes), first_few(f"'{left}' and '{right}'" for left, right in pairs), configuration),
+            list(range(len(plans.configuration(configuration).patch_size) - 1)),
+        )
 
 
 def subjects_with_pairs(cohort: Cohort) -> list[str]:

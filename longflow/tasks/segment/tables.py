@@ -223,6 +223,27 @@ def show_best(best: Mapping[str, Any], console: Console) -> None:
         f"Chosen: [bold]{escape(short_name(best['candidate']))}[/], Dice {best['dice']:.4f}. {_certainty(best)}",
         highlight=False,
     )
+    if "volume_calibration" in best:  # not in records of earlier versions
+        console.print(_calibration_table(best))
+
+
+def _calibration_table(best: Mapping[str, Any]) -> Table:
+    """How the volumes of the chosen model are corrected."""
+    table = Table(
+        title="Volumes of the chosen model against the reference",
+        title_justify="left",
+        caption="Mean absolute error, ml; corrected: by the line of the other subjects.",
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("structure", overflow="fold")
+    for name in ("error", "corrected", "volume_calibrated_ml"):
+        table.add_column(name, overflow="fold")
+    for name, one in best["volume_calibration"]["structures"].items():
+        errors = (format(one[key], ".4g") if key in one else "" for key in ("error", "calibrated_error"))
+        line = f"{one['intercept']:.4g} + {one['slope']:.4g} x volume_ml" if "slope" in one else f"no: {one['refused']}"
+        table.add_row(escape(name), *errors, escape(line))
+    return table
 
 
 def _model_table(best: Mapping[str, Any]) -> Table:

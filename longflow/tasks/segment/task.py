@@ -31,10 +31,12 @@ class Segment(Task):
     default_method = "unet"
     uses_labels = True
     chooses_encoder = True
+    draws_patches = True
     fixed_learning_rate = False
     region = "box"
     samples: ClassVar[Mapping[str, str]] = {
         "labelled": "longflow.tasks.segment.samples:LabelledSamples",
+        "labelled_series": "longflow.tasks.segment.samples:LabelledSeriesSamples",
         "pairs": "longflow.tasks.segment.samples:PairSamples",
         "labelled_pairs": "longflow.tasks.segment.samples:LabelledPairSamples",
     }
@@ -95,7 +97,7 @@ class Segment(Task):
     def planning_remarks(self, plan, deciding, gpu_memory):
         from longflow.tasks.segment.planning import remarks
 
-        return remarks(plan, deciding, gpu_memory)
+        return remarks(plan, gpu_memory)
 
     def plan_summary(self, fingerprint, plans):
         from longflow.planning.summary import time_table

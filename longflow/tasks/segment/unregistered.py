@@ -38,6 +38,17 @@ def _warn_once(folder: Path, subjects: tuple[str, ...]) -> None:
         )
 
 
+def warn_of_each_unregistered(cohort: Cohort) -> None:
+    """Name the neighbouring scans that are shifted, for methods that look at aligned scans only."""
+    if shifted := unregistered_pairs(cohort):
+        logger.warning(
+            "%d pairs of neighbouring scans look shifted against each other (%s). Scans that look shifted are not "
+            "looked at, unless you add --set unregistered=on. Better register the scans first: longflow_register",
+            len(shifted),
+            first_few(f"{one} and {other}" for one, other in shifted),
+        )
+
+
 def unregistered_pairs(cohort: Cohort) -> list[tuple[str, str]]:
     """List neighbouring scans (j, j + 1) whose coarse means fit best after a shift of ``SHIFT`` blocks or more.
 

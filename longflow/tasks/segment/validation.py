@@ -18,8 +18,9 @@ from longflow.methods.method import Method
 from longflow.networks.precision import autocast
 from longflow.plans import Plans
 from longflow.preprocessing.restore import export_labels, labels_of_logits
-from longflow.preprocessing.series import RawSeries, load_prepared, prepare_volumes, read_properties
+from longflow.preprocessing.series import load_prepared, read_properties
 from longflow.spread import evenly_spaced
+from longflow.tasks.segment.other_scans import candidates, others_of, prepare_with_others
 from longflow.tasks.segment.overlap import dice
 from longflow.tasks.segment.requests import SegmentationRequest
 from longflow.tasks.segment.volumes import structure_volumes, write_volumes
@@ -83,9 +84,10 @@ class LabelValidation:
         def score(place: tuple[str, int]) -> tuple[str, ScanDice]:
             subject, scan = place
             series = load_prepared(self.folder, subject)
+            others = others_of(series, scan, self.plans) if method.uses_other_scans else None
             with autocast(self.device):
                 image = np.asarray(series.images[scan])
-                logits = predict_logits([method], image, WindowSettings(self.device, WITHOUT_OVERLAP))
+                logits = predict_logits([method], image, WindowSettings(self.device, WITHOUT_OVERLAP), others)
             reference = np.asarray(series.segmentations[scan])
             return subject, dice_of_structures(labels_of_logits(logits, self.plans), reference, self.plans)
 
@@ -104,7 +106,8 @@ class LabelValidation:
 
         def written(place: tuple[str, int]) -> tuple[SegmentationRequest, tuple[str, ScanDice]]:
             subject, index = place
-            item = SegmentationRequest(scans[read_properties(self.folder, subject).cases[index]])
+            target = scans[read_properties(self.folder, subject).cases[index]]
+            item = SegmentationRequest(target, others=candidates(target, list(scans.values()), method))
             overlap = self._write(method, item, description)
             logger.debug("Out-of-fold label map: %s", item.target.case)
             return item, (subject, overlap)
@@ -126,20 +129,20 @@ class LabelValidation:
         path = label_path(folder, scan.case, description)
         content = {
             **out_of_fold_settings(self.job, method),
-            "digests": out_of_fold_digests(self.job, scan.images),
+            "digests": out_of_fold_digests(self.job, [image for one in (scan, *item.others) for image in one.images]),
         }
         if made := finished_before(item, folder, [path], content):
             return made["dice"]
         volume = read_scan(scan.images)
         reference = _reference(scan, volume.geometry)
-        prepared = prepare_volumes(RawSeries.of_scan(scan.case, volume), self.plans, self.job.configuration)
+        prepared = prepare_with_others(scan, volume, item.others, method, self.plans, self.job.configuration)
         windows = WindowSettings(self.device, self.plans.inference.tile_step_size, method.mirrors)
-        logits = predict_logits([method], np.asarray(prepared.images[0]), windows)
-        labels = export_labels(logits, prepared.properties, self.plans)
+        logits = predict_logits([method], prepared.image, windows, prepared.others)
+        labels = export_labels(logits, prepared.prepared.properties, self.plans)
         write_volume(labels, volume.geometry, self.data_type, path)
         overlap = dice_of_structures(labels, reference, self.plans)
         volumes = structure_volumes(labels, volume.geometry, self.structures)
-        write_sidecar(item, folder, {**content, "volumes": volumes, "dice": overlap})
+        write_sidecar(item, folder, {**content, "volumes": volumes, "dice": overlap, "warnings": prepared.warnings})
         return overlap
 
     def _has_structure(self, subject: str, scan: int) -> bool:

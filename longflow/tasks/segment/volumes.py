@@ -11,6 +11,7 @@ from longflow.data.images import Geometry
 from longflow.errors import DataError
 from longflow.files import write_csv
 from longflow.reading import read_json
+from longflow.tasks.segment.calibration import CALIBRATED_COLUMNS, calibrated_columns
 
 VOLUME_COLUMNS = ("subject", "case", "time", "structure", "voxels", "volume_ml")
 
@@ -36,11 +37,13 @@ def structure_volumes(
     return volumes
 
 
-def write_volumes(folder: Path) -> None:
+def write_volumes(folder: Path, calibration: Mapping[str, Any] | None = None) -> None:
     """Write ``volumes.csv`` of a folder of label maps: a row for each scan and structure, by subject and time.
 
     The volumes are read from the sidecars, so no label map is read again.
 
+    :param folder: of the label maps.
+    :param calibration: of each structure (``calibration.calibration_of``); empty or None: there are no columns for it.
     :raises DataError: a sidecar was changed.
     """
     rows = []
@@ -49,11 +52,12 @@ def write_volumes(folder: Path) -> None:
         try:
             for structure, volume in read_json(sidecar, dict).get("volumes", {}).items():
                 place = {"subject": scan.subject, "case": scan.case, "time": scan.time, "structure": structure}
-                rows.append({**place, **{name: volume[name] for name in ("voxels", "volume_ml")}})
+                cells = calibrated_columns(volume["volume_ml"], calibration.get(structure)) if calibration else {}
+                rows.append({**place, **{name: volume[name] for name in ("voxels", "volume_ml")}, **cells})
         except (AttributeError, KeyError, TypeError) as error:
             raise DataError(
                 f"{sidecar} has no volumes of structures, as longflow_predict writes them. Delete it and its label "
                 "map, then predict again."
             ) from error
     rows.sort(key=lambda row: (row["subject"], parse_time(row["time"]), row["case"]))
-    write_csv(VOLUME_COLUMNS, rows, folder / "volumes.csv")
+    write_csv((*VOLUME_COLUMNS, *(CALIBRATED_COLUMNS if calibration else ())), rows, folder / "volumes.csv")

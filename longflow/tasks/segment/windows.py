@@ -13,22 +13,25 @@ from longflow.inference.windows import WindowSettings, check_finite, mirrorings,
 from longflow.methods.batches import ScanBatch
 from longflow.methods.method import Method
 from longflow.nnunet import gaussian_weight
+from longflow.tasks.segment.other_scans import OtherScans
 
 #: nnU-Net's factor on the Gaussian of labels, which keeps half precision away from its smallest numbers
 LOGITS_WEIGHT = 10
 
 
-def predict_logits(methods: Sequence[Method], image: np.ndarray, settings: WindowSettings) -> np.ndarray:
+def predict_logits(
+    methods: Sequence[Method], image: np.ndarray, settings: WindowSettings, others: OtherScans | None = None
+) -> np.ndarray:
     """Predict the logits of a scan as :func:`logits_of_slices`, in one array.
 
     :returns: (outputs, z, y, x), float16.
     """
-    return np.stack(list(logits_of_slices(methods, image, settings)), axis=1)
+    return np.stack(list(logits_of_slices(methods, image, settings, others)), axis=1)
 
 
 @torch.inference_mode()
 def logits_of_slices(
-    methods: Sequence[Method], image: np.ndarray, settings: WindowSettings
+    methods: Sequence[Method], image: np.ndarray, settings: WindowSettings, others: OtherScans | None = None
 ) -> Generator[np.ndarray, None, None]:
     """Predict the logits of a scan with the mean of several folds, as nnU-Net's predictor does.
 
@@ -42,13 +45,15 @@ def logits_of_slices(
     :param methods: the same method with the weights of different folds, in evaluation mode on ``settings.device``.
     :param image: (channels, z, y, x), prepared, in the normal form.
     :param settings: how the volume is cut and averaged; the seed has no meaning.
+    :param others: of the subject, for methods that look at them.
     :returns: (outputs, y, x), float16, of each slice along z, as soon as it is known.
     :raises ModelError: a logit is not a finite number.
     """
     configuration = methods[0].configuration
-    padded, inside = pad_to_tile(image, configuration.tile, "constant")
+    volume = image if others is None else np.concatenate([image[None], others.images])
+    padded, inside = pad_to_tile(volume, configuration.tile, "constant")
     weight = gaussian_weight(tuple(configuration.patch_size), torch.float16, LOGITS_WEIGHT)
-    predict = [partial(_logits_of_patches, method, settings=settings) for method in methods]
+    predict = [partial(_logits_of_patches, method, settings=settings, others=others) for method in methods]
     of_folds = zip(*(weighted_slices(padded, weight, settings.step, one) for one in predict), strict=True)
     for folds in islice(of_folds, inside[0].start, inside[0].stop):
         logits = None
@@ -60,20 +65,42 @@ def logits_of_slices(
         yield logits.numpy()[(slice(None), *inside[1:])]
 
 
-def _logits_of_patches(method: Method, patches: Tensor, settings: WindowSettings) -> dict[str, Tensor]:
-    """Average over mirrorings: (tiles, outputs, *tile), as "logits". :param patches: (tiles, channels, *tile)."""
+def _logits_of_patches(
+    method: Method, patches: Tensor, settings: WindowSettings, others: OtherScans | None
+) -> dict[str, Tensor]:
+    """Average over mirrorings: (tiles, outputs, *tile), as "logits".
+
+    :param patches: (tiles, channels, *tile), or (tiles, 1 + other scans, channels, *tile).
+    """
     flat = len(method.configuration.patch_size) == 2
-    image = (patches.squeeze(-3) if flat else patches).to(settings.device)
-    flips = mirrorings(image.ndim - 2, settings.mirror)
+    patches = (patches.squeeze(-3) if flat else patches).to(settings.device)
+    image = patches if others is None else patches[:, 0]
+    axes = [axis - image.ndim + 2 for axis in method.configuration.mirrored]
+    flips = mirrorings(axes if settings.mirror else ())
     total: Tensor | None = None
     for flip in flips:
         with _nnunet_autocast(settings.device):
-            logits = method.predict(ScanBatch(image=image.flip(flip)))["logits"]
+            logits = method.predict(_batch(patches.flip(flip), others))["logits"]
         # nnU-Net adds in half precision what half precision has computed
         logits = (logits.half() if image.is_cuda else logits).flip(flip)
         total = logits if total is None else total + logits
     mean = (total / len(flips)).cpu()
     return {"logits": mean.unsqueeze(-3) if flat else mean}
+
+
+def _batch(patches: Tensor, others: OtherScans | None) -> ScanBatch:
+    if others is None:
+        return ScanBatch(image=patches)
+    times, aligned = (
+        torch.from_numpy(one).to(patches.device).repeat(len(patches), 1) for one in (others.times, others.aligned)
+    )
+    return ScanBatch(
+        image=patches[:, 0],
+        others=patches[:, 1:],
+        other_times=times,
+        other_mask=torch.ones_like(aligned),
+        other_aligned=aligned,
+    )
 
 
 def _nnunet_autocast(device: torch.device | str) -> AbstractContextManager:

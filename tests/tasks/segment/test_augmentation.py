@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from batchgeneratorsv2.transforms.base.basic_transform import SegOnlyTransform
+from batchgeneratorsv2.transforms.spatial.mirroring import MirrorTransform
 from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform
 from batchgeneratorsv2.transforms.utils.compose import ComposeTransforms
 from batchgeneratorsv2.transforms.utils.random import RandomTransform
@@ -181,3 +182,33 @@ def test_patches_that_are_too_thin_to_blur_are_not_blurred():
         return sum(hasattr(step.transform, "benchmark") for step in steps)
 
     assert [blurs((edge, 16, 16)) for edge in (1, 3, 4)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize(("patch", "axes"), [((4, 8, 8), [0, 1]), ((4, 8, 8), []), ((8, 8), [1])])
+def test_only_the_axes_of_the_plan_are_mirrored(patch, axes):
+    """A ramp along each axis: after mirroring alone, it falls along the mirrored axes."""
+    plan = plan_of(patch)
+    plan.mirror_axes = axes
+    transforms = build_transforms(plan, label_manager({"background": 0, "a": 1}, ()), True)
+    mirrors = [step for step in transforms.spatial.transforms if isinstance(step, MirrorTransform)]
+    ramp = sum(torch.arange(size).float().view(-1, *[1] * (len(patch) - 1 - axis)) for axis, size in enumerate(patch))
+    fell = set()
+    for seed in range(20):
+        with isolated_randomness(np.random.default_rng(seed)):
+            image = ComposeTransforms(mirrors)(image=ramp[None].clone())["image"][0]
+        fell |= {axis for axis in range(len(patch)) if image.diff(dim=axis).max() < 0}
+    assert sorted(fell) == axes and len(mirrors) == bool(axes)
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+def test_a_pair_can_share_its_intensity_draw(patch):
+    """As by default in the authors' code: noise, contrast and brightness of both scans are the same."""
+    transforms = transforms_of(patch, certain=True)
+    scan = torch.randn(1, 2, *transforms.read_size, generator=torch.Generator().manual_seed(0))
+    changed = []
+    for seed in range(4):
+        with isolated_randomness(np.random.default_rng(seed)):
+            pair, clean = augment_pair(transforms, scan.repeat(2, *[1] * (len(patch) + 1)), shared_intensity=True)
+        assert torch.equal(pair[0], pair[1]) and not torch.allclose(pair[0], clean[0])
+        changed.append(pair[0] - clean[0])
+    assert not torch.allclose(changed[0], changed[1])

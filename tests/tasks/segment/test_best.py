@@ -3,11 +3,13 @@ import pytest
 
 from longflow.data.dataset import write_description
 from longflow.errors import DataError, NotFoundError
+from longflow.files import file_digest
 from longflow.inference.selection import recorded_best
 from longflow.reading import read_json
 from longflow.tasks.segment import best as best_segmentation
 from longflow.tasks.segment.best import find_best
-from tests.tasks.conftest import SHAPE
+from longflow.tasks.segment.calibration import calibration_of
+from tests.tasks.conftest import GEOMETRY, SHAPE
 
 #: (fold, case, subject)
 SCANS = ((0, "a_0", "a"), (0, "a_1", "a"), (1, "b_0", "b"))
@@ -159,3 +161,23 @@ def test_a_model_that_invents_is_not_ranked_first(paths, train, write_labels):
     (first, second) = best["table"]
     assert second["candidate"] == inventive.folder.name and second["dice"] == pytest.approx(1 / 2)
     assert second["difference_to_best"] == pytest.approx(second["dice"] - first["dice"])
+
+
+def test_volumes_are_calibrated_on_out_of_fold_label_maps(paths, train, write_labels, write_table, monkeypatch):
+    """Every structure is drawn a column too wide in five subjects; their references are 2 to 6 columns wide."""
+    widths = {f"{subject}_0": width for subject, width in zip("cdefg", range(2, 7), strict=True)}
+    scans = tuple((0, case, case[0]) for case in widths)
+    monkeypatch.setitem(globals(), "SCANS", scans)
+    for case, width in widths.items():
+        write_labels(paths.raw / "labelsTr", case, labels(width))
+    write_table(paths.raw / "scans.csv", *((case, case[0], 0.0) for case in widths))
+    model = train("unet", tuple(width + 1 for width in widths.values()), folds=(0,))
+    found = find_best(paths, processes=1)["volume_calibration"]
+    assert found["weights"] == [file_digest(model.fold(0).final)]
+    column = 5 * np.prod(GEOMETRY.array_spacing) / 1000
+    whole, core = found["structures"]["whole"], found["structures"]["core"]
+    assert (whole["slope"], whole["intercept"]) == pytest.approx((1, -column))
+    assert (whole["error"], whole["calibrated_error"]) == pytest.approx((column, 0), abs=1e-6)
+    assert core["refused"] == "all predicted or all reference volumes are equal"
+    name = model.folder.name
+    assert calibration_of(paths.best, name, found["weights"]) == found["structures"]

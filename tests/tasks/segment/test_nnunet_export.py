@@ -120,6 +120,13 @@ def test_a_consistent_model_is_exported_too(tmp_path):
     assert (tmp_path / "out" / "fold_0" / "checkpoint_final.pth").is_file()
 
 
+def test_a_model_that_looks_at_other_scans_is_refused(tmp_path):
+    selection = trained(tmp_path, segmentation_plans(), "unet_longitudinal")
+    with pytest.raises(ConfigurationError, match=r"looks at the other scans .* nnU-Net segments each scan by itself"):
+        export_to_nnunet(selection, tmp_path / "out")
+    assert not (tmp_path / "out" / "plans.json").exists()
+
+
 def test_unlimited_intensities_have_limits_that_clip_nothing():
     entries = nnunet_plans(CASES["CT"], "3d_fullres")["foreground_intensity_properties_per_channel"]
     assert (entries["0"]["percentile_00_5"], entries["0"]["percentile_99_5"]) == (60, 140)

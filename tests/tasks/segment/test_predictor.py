@@ -12,6 +12,7 @@ from longflow.inference.windows import WindowSettings
 from longflow.preprocessing.restore import export_labels
 from longflow.preprocessing.series import RawSeries, prepare_volumes
 from longflow.reading import read_json
+from longflow.tasks.segment.other_scans import others_of
 from longflow.tasks.segment.predictor import Segmenter
 from longflow.tasks.segment.windows import predict_logits
 from tests.inference.helpers import LABELS, REGIONS, plans_to_segment, segmentation_model
@@ -139,6 +140,50 @@ def test_scans_of_a_subject_may_lie_on_different_grids(segmenter, folder, tmp_pa
     write_volume(scan_array(50, 1, (6, 11, 9)), other, "int16", folder / "a_1_0000.nii.gz")
     predict_folder(segmenter, folder, tmp_path / "out")
     assert not read_scan((tmp_path / "out" / "a_1.nii.gz",)).geometry.differences(other)
+
+
+@pytest.fixture
+def longitudinal(dataset):
+    """A model that looks at other scans, with random weights in every layer."""
+    segmentation_model(dataset)
+    finished_model(dataset, plans_to_segment(), "unet_longitudinal", random=True)
+    return Segmenter.load(method="unet_longitudinal", device="cpu", mirror=False)
+
+
+def test_a_scan_is_segmented_with_the_others_of_its_subject(longitudinal, folder, tmp_path):
+    out = tmp_path / "out"
+    predict_folder(longitudinal, folder, out)
+    content = read_json(out / "a_1.json")
+    assert content["other_scans"] == ["a_0", "a_2"]
+    assert list(content["digests"]["inputs"]) == ["a_1_0000.nii.gz", "a_0_0000.nii.gz", "a_2_0000.nii.gz"]
+    (member,) = longitudinal.models.members
+    volumes = [read_scan((folder / f"a_{index}_0000.nii.gz",)) for index in range(3)]
+    series = prepare_volumes(RawSeries("a", ["0", "1", "2"], [0.0, 10, 20], volumes), member.plans, "3d_fullres")
+    others = others_of(series, 1, member.plans)
+    logits = predict_logits(member.methods, np.asarray(series.images[1]), WindowSettings(), others)
+    alone = predict_logits(member.methods, np.asarray(series.images[1]), WindowSettings())
+    assert np.abs(logits - alone).max() > 0.01 * np.abs(alone).max()
+    expected = export_labels(logits, series.properties, member.plans)
+    assert np.array_equal(read_scan((out / "a_1.nii.gz",)).array[0], expected)
+
+
+def test_a_label_map_is_made_again_where_another_scan_of_the_subject_changed(longitudinal, folder, tmp_path, caplog):
+    out = tmp_path / "out"
+    predict_folder(longitudinal, folder, out)
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    write_volume(scan_array(77, 2), geometry(SHAPE), "int16", folder / "a_2_0000.nii.gz")
+    predict_folder(longitudinal, folder, out)
+    made = {path.name for path in out.glob("*.nii.gz") if path.stat().st_mtime_ns != before[path.name]}
+    assert made == {f"a_{index}.nii.gz" for index in range(3)}
+
+
+def test_another_scan_on_another_grid_is_warned_of(longitudinal, folder, tmp_path, caplog):
+    other = geometry((6, 11, 9), (2.0, 1.0, 1.0))
+    write_volume(scan_array(50, 1, (6, 11, 9)), other, "int16", folder / "a_1_0000.nii.gz")
+    predict_folder(longitudinal, folder, tmp_path / "out")
+    warnings = read_json(tmp_path / "out" / "a_0.json")["warnings"]
+    assert any("a_0 is segmented without a_1, which is on another grid" in warning for warning in warnings)
+    assert "a_0 is segmented without a_1" in caplog.text
 
 
 def test_a_damaged_scan_is_named_and_the_others_are_done(segmenter, folder, tmp_path):

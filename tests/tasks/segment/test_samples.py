@@ -11,6 +11,7 @@ from longflow.preprocessing.series import load_prepared
 from longflow.tasks.segment.samples import (
     LabelledPairSamples,
     LabelledSamples,
+    LabelledSeriesSamples,
     PairSamples,
     class_locations,
     label_positions,
@@ -43,7 +44,7 @@ def two_subjects():
     return {"a": [with_voxel((3, 7, 6)), None, with_voxel((1, 2, 3), 2)], "b": [with_voxel((2, 5, 5)), filled(0)]}
 
 
-@pytest.mark.parametrize("kind", [LabelledSamples, PairSamples, LabelledPairSamples])
+@pytest.mark.parametrize("kind", [LabelledSamples, LabelledSeriesSamples, PairSamples, LabelledPairSamples])
 @pytest.mark.parametrize("augmented", [True, False])
 def test_a_batch_is_decided_by_seed_and_number_alone(tmp_path, kind, augmented):
     """Whatever was drawn before, the global generators are, and in whichever process."""
@@ -93,6 +94,7 @@ def test_each_kind_draws_what_it_says(tmp_path):
 def test_the_trainer_finds_the_three_kinds():
     for name, kind in [
         ("labelled", LabelledSamples),
+        ("labelled_series", LabelledSeriesSamples),
         ("pairs", PairSamples),
         ("labelled_pairs", LabelledPairSamples),
     ]:
@@ -272,3 +274,110 @@ def test_positions_of_labels_are_those_of_the_segmentation(tmp_path):
 
 def test_the_helper_has_a_different_value_at_every_voxel():
     assert len(np.unique(ramp())) == np.prod(SHAPE)
+
+
+def test_the_plan_can_say_how_many_pairs_a_step_has(tmp_path):
+    """Ren et al. train on three crops in both stages; half of a batch of three would be one."""
+    plans = segment_plans(batch_size=3)
+    (plan,) = plans.configurations.values()
+    labels = two_subjects()
+    assert len(samples_of(PairSamples, tmp_path, labels, plans)[0].pair) == 1
+    plan.pairs_per_batch = 3
+    batch = samples_of(LabelledPairSamples, tmp_path, labels, plans)[0]
+    assert len(batch.image) == len(batch.pair) == len(batch.clean_pair) == len(batch.subject) == 3
+    largest = LabelledPairSamples.largest_batch(plans, "3d_fullres", 3)
+    assert largest.pair.shape == batch.pair.shape
+
+
+def test_intensities_of_a_pair_are_drawn_once_where_the_plan_says_so(tmp_path):
+    """All scans of the cohort are the same ramp: the scans of a pair differ by their draws alone."""
+    plans = segment_plans(batch_size=8)
+    for shared in (False, True):
+        plans.training.shared_intensity = shared
+        samples = samples_of(PairSamples, tmp_path, two_subjects(), plans, augmented=True)
+        assert all(torch.equal(*pair) for number in range(4) for pair in samples[number].pair) == shared
+
+
+def test_left_and_right_structures_are_warned_of_while_patches_are_mirrored(tmp_path, caplog):
+    plans = segment_plans({"background": 0, "kidney_left": 1, "kidney_right": 2})
+    samples_of(LabelledSamples, tmp_path, two_subjects(), plans)
+    assert not caplog.records  # nothing is augmented
+    samples_of(LabelledSamples, tmp_path, two_subjects(), plans, augmented=True)
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert "along the axes [0, 1, 2]" in message and "'kidney_left' and 'kidney_right'" in message
+    assert 'set "mirror_axes" of 3d_fullres' in message and "the last: [0, 1]), then train again" in message
+    caplog.clear()
+    plans.configurations["3d_fullres"].mirror_axes = []
+    samples_of(LabelledSamples, tmp_path, two_subjects(), plans, augmented=True)
+    one_side = segment_plans({"background": 0, "kidney_left": 1, "tumour": 2})
+    samples_of(LabelledSamples, tmp_path, two_subjects(), one_side, augmented=True)
+    assert not caplog.records
+
+
+def series_samples(folder, subjects=None, other_scans=2, augmented=False, batch_size=4):
+    plans = segment_plans(batch_size=batch_size)
+    plans.configurations["3d_fullres"].other_scans = other_scans
+    return samples_of(LabelledSeriesSamples, folder, subjects or two_subjects(), plans, augmented=augmented)
+
+
+def test_a_labelled_patch_has_other_scans_of_its_subject_at_the_same_place(tmp_path):
+    """All scans of the cohort are the same ramp, so that equal patches were read at the same place."""
+    samples, counts = series_samples(tmp_path, {"a": [filled(1), None, None, None]}, other_scans=3), []
+    for number in range(12):
+        batch = samples[number]
+        assert batch.others.shape == (4, 3, 1, *PATCH) and batch.other_times.shape == batch.other_mask.shape == (4, 3)
+        for image, others, times, mask in zip(
+            batch.image, batch.others, batch.other_times, batch.other_mask, strict=True
+        ):
+            assert all(torch.equal(other, image) for other in others[mask]) and not others[~mask].any()
+            # scan 0 is the labelled one; times are in units of 10 days
+            assert set(times[mask].tolist()) <= {1.0, 3.0, 7.0} and times[mask].diff().gt(0).all()
+            assert not times[~mask].any()
+            counts.append(int(mask.sum()))
+    assert set(counts) == {0, 1, 2, 3}
+
+
+def test_other_scans_are_augmented_by_the_spatial_draw_of_the_image(tmp_path):
+    samples = series_samples(tmp_path, {"a": [filled(1)] * 4}, augmented=True)
+    equal_ones = []
+    for number in range(8):
+        batch = samples[number]
+        for image, others, mask in zip(batch.image, batch.others, batch.other_mask, strict=True):
+            for other in others[mask]:
+                equal_ones.append(torch.equal(image, other))
+                assert np.corrcoef(image.ravel(), other.ravel())[0, 1] > 0.5
+    assert 0 < np.mean(equal_ones) < 1  # often neither scan's intensities are changed
+
+
+def test_a_scan_that_is_shifted_is_marked_and_named(tmp_path, caplog):
+    def image(shape):
+        return next(arrays)
+
+    def blob(shift):
+        z, y, x = np.indices((16, 40, 40))
+        return (100 * (np.hypot(y - 20, x - 12 - shift) < 8) + z).astype(np.float32)
+
+    arrays = iter([blob(0), blob(16), blob(0)])
+    plans = segment_plans(batch_size=6)
+    made = write_cohort(tmp_path, plans, {"a": [filled(1, (16, 40, 40)), None, None]}, image)
+    samples = LabelledSeriesSamples(Cohort(made.folder, made.scans), plans, "3d_fullres", 0, False)
+    assert "a_0 and a_1" in caplog.text and "--set unregistered=on" in caplog.text
+    aligned = {
+        time: bool(one)
+        for batch in map(samples.__getitem__, range(4))
+        for times, mask, ones in zip(batch.other_times, batch.other_mask, batch.other_aligned, strict=True)
+        for time, one in zip(times[mask].tolist(), ones[mask], strict=True)
+    }
+    assert aligned == {1.0: False, 3.0: True}
+
+
+def test_other_scans_need_a_subject_with_two(tmp_path):
+    with pytest.raises(DataError, match=r"None of the 1 subjects has two scans.*the method 'unet'"):
+        series_samples(tmp_path, {"a": [filled(1)]})
+
+
+def test_memory_is_estimated_for_the_most_other_scans():
+    plans = segment_plans()
+    plans.configurations["3d_fullres"].other_scans = 3
+    assert LabelledSeriesSamples.largest_batch(plans, "3d_fullres", 2).others.shape == (2, 3, 1, *PATCH)

@@ -213,7 +213,7 @@ def test_at_the_end_inputs_are_mirrored_as_the_method_says_and_not_before(monkey
     mirrored = []
     logits = label_validation.predict_logits
 
-    def noted(methods, image, settings):
+    def noted(methods, image, settings, others=None):
         mirrored.append(settings.mirror)
         return logits(methods, image, settings)
 

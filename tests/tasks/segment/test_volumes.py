@@ -72,3 +72,31 @@ def test_a_sidecar_without_volumes_is_named(tmp_path, volumes):
     write_json({"volumes": volumes}, tmp_path / "a_0.json")
     with pytest.raises(DataError, match=r"a_0\.json has no volumes of structures"):
         write_volumes(tmp_path)
+
+
+def test_corrected_volumes_stand_next_to_the_raw_ones(tmp_path):
+    write_scans([Scan("a_0", "a", 0.0, ())], tmp_path / "scans.csv")
+    volumes = {name: {"voxels": 4, "volume_ml": 4.0} for name in ("core", "rim")}
+    write_json({"volumes": volumes}, tmp_path / "a_0.json")
+    line = {"slope": 1.5, "intercept": -1.0, "half_width": 2.0}
+    write_volumes(tmp_path, {"core": line, "rim": {"refused": "3 subjects, expected 5 or more"}})
+    core, rim = table(tmp_path)
+    assert (core["voxels"], core["volume_ml"], core["volume_calibrated_ml"]) == ("4", "4.0", "5.0")
+    assert (core["calibrated_low_ml"], core["calibrated_high_ml"]) == ("3.0", "7.0")
+    assert (rim["volume_ml"], rim["volume_calibrated_ml"], rim["calibrated_high_ml"]) == ("4.0", "", "")
+    write_volumes(tmp_path)
+    assert "volume_calibrated_ml" not in table(tmp_path)[0]
+
+
+def test_prediction_writes_corrected_volumes_by_the_record_of_its_weights(dataset, tmp_path):
+    model = segmentation_model(dataset, plans_to_segment())
+    segmenter = Segmenter.load(device="cpu", mirror=False)
+    folder, out = make_input(dataset, tmp_path / "in", requested=False), tmp_path / "out"
+    line = {"slope": 2.0, "intercept": 1.0, "half_width": 0.5}
+    found = {"weights": list(segmenter.models.members[0].weights), "structures": {"core": line}}
+    write_json({"candidate": model.folder.name, "volume_calibration": found}, dataset.best)
+    predict_folder(segmenter, folder, out)
+    rows = {(row["case"], row["structure"]): row for row in table(out)}
+    for (_, structure), row in rows.items():
+        expected = f"{round(1 + 2 * float(row['volume_ml']), 6)}" if structure == "core" else ""
+        assert row["volume_calibrated_ml"] == expected

@@ -38,12 +38,12 @@ def random_network(kind, dimensions, seed):
     return torch.nn.Sequential(convolution(2, 4, 3, padding=1), torch.nn.GELU(), convolution(4, 3, 3, padding=1))
 
 
-def by_nnunet(networks, image, dimensions, mirror, step):
+def by_nnunet(networks, image, dimensions, mirrored, step):
     """Logits of nnU-Net's own predictor; it gets only the plans and labels that this method of it reads."""
     predictor = nnUNetPredictor(tile_step_size=step, device=torch.device("cpu"), allow_tqdm=False)
     predictor.configuration_manager = SimpleNamespace(patch_size=[4, 8, 8][-dimensions:])
     predictor.label_manager = SimpleNamespace(num_segmentation_heads=3)
-    predictor.allowed_mirroring_axes = tuple(range(dimensions)) if mirror else None
+    predictor.allowed_mirroring_axes = mirrored
     networks = [network.unet if isinstance(network, UNet) else network for network in networks]
     predictor.network = networks[0]
     if hasattr(predictor.network, "decoder"):
@@ -74,7 +74,19 @@ def test_logits_are_bit_identical_to_those_of_nnunet(kind, dimensions, shape, mi
         [segmenting(network, dimensions) for network in networks], image, WindowSettings("cpu", step, mirror)
     )
     assert found.shape == (3, *shape) and found.dtype == np.float16
-    assert np.array_equal(found, by_nnunet(networks, image, dimensions, mirror, step))
+    assert np.array_equal(
+        found, by_nnunet(networks, image, dimensions, tuple(range(dimensions)) if mirror else None, step)
+    )
+
+
+@pytest.mark.parametrize(("dimensions", "axes"), [(3, [0, 1]), (3, [2]), (2, [0]), (2, [])])
+def test_predictions_are_mirrored_along_the_axes_of_the_plan_as_by_nnunet(dimensions, axes):
+    image = np.random.default_rng(0).normal(size=(2, 6, 15, 20)).astype(np.float32)
+    network = random_network("unet", dimensions, 0)
+    method = segmenting(network, dimensions)
+    method.configuration.mirror_axes = axes
+    found = predict_logits([method], image, WindowSettings("cpu", 0.5, True))
+    assert np.array_equal(found, by_nnunet([network], image, dimensions, tuple(axes) or None, 0.5))
 
 
 def test_labels_are_padded_with_zeros_not_continued():

@@ -6,9 +6,7 @@ scans to a volume. See :mod:`longflow.evaluation.horizon_intervals` for the inte
 ``documentation/explanation/uncertainty.md`` for what they mean.
 """
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +22,13 @@ from longflow.evaluation.horizon_intervals import ForecastError, HorizonInterval
 from longflow.evaluation.summary import Row
 from longflow.files import exclusive_lock, write_csv, write_json
 from longflow.inference.models import PredictionSettings
-from longflow.inference.predictor import Predictor, predict_missing
+from longflow.inference.predictor import predict_missing
 from longflow.inference.selection import Selection
 from longflow.parallel import Progress
 from longflow.paths import ModelPaths, lock_in
-from longflow.reading import read_json
 from longflow.registration.motion import STEP
 from longflow.tasks.forecast.best import Source, forecasts_of_source, written_reductions
+from longflow.tasks.forecast.calibration_record import FORMAT, identity
 from longflow.tasks.forecast.comparison import ACQUIRED, FORECAST
 from longflow.tasks.forecast.conditions import with_conditions
 from longflow.tasks.forecast.ladder import LCI
@@ -38,85 +36,21 @@ from longflow.tasks.forecast.pairs import find_pairs, forecasts_of_folder
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.requests import ForecastRequest
 from longflow.tasks.forecast.segmented import (
+    LABELS,
+    SEGMENTED_SCAN,
     acquired_scans,
     checked_segmenter,
     find_labels,
     segment_scans,
     trained_on,
 )
-from longflow.tasks.forecast.structures import LABELS, SEGMENTED_SCAN, measure_pair
+from longflow.tasks.forecast.structures import measure_pair
 from longflow.tasks.segment.predictor import Segmenter
-
-logger = logging.getLogger(__name__)
-
-#: raised whenever the record has another meaning
-FORMAT = 1
 
 COLUMNS = (
     *("structure", "subject", "case", "fold", "horizon", "volume_ml", "reference_ml", "error_ml", "scale_ml", "score"),
     "lci_error_ml",
 )
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Intervals of the volumes in forecasts of one model, segmented by another one.
-
-    :param level: lowest probability with which an interval holds.
-    :param intervals: of each structure.
-    :param references: of each structure: what a volume was compared with, "labels" or "segmented scan".
-    :param record: content of calibration.json.
-    """
-
-    level: float
-    intervals: Mapping[str, HorizonIntervals]
-    references: Mapping[str, str]
-    record: Mapping[str, Any]
-
-    @classmethod
-    def read(cls, path: Path) -> "Calibration":
-        """Read calibration.json, or its copy next to predictions.
-
-        :raises DataError: it is something else.
-        """
-        record = read_json(path, dict)
-        try:
-            if record["format"] != FORMAT or not record["by_structure"]:
-                raise DataError("It has another format, or nothing is calibrated.")
-            of_structures = dict(record["by_structure"])
-            intervals = {name: HorizonIntervals.of_record(one["intervals"]) for name, one in of_structures.items()}
-            references = {name: str(one["reference"]) for name, one in of_structures.items()}
-            return cls(float(record["level"]), intervals, references, record)
-        except (AttributeError, KeyError, TypeError, ValueError, DataError) as error:
-            raise DataError(
-                f"{path} is not a calibration of this version of longflow. Run longflow_calibrate again."
-            ) from error
-
-    def check(self, forecaster: Mapping[str, Any] | None, segmenter: Mapping[str, Any], path: Path) -> None:
-        """Check that the calibration is of these models.
-
-        :param forecaster: identity of the model that forecasts (:func:`identity`); None: it is not compared.
-        :param segmenter: identity of the model that segments.
-        :param path: of the calibration, for the message.
-        :raises ConfigurationError: it is of others; the first difference is named.
-        """
-        for key, words, now in (("model", "forecasts", forecaster), ("segmenter", "segments", segmenter)):
-            then = self.record.get(key)
-            if now is None or then == now:
-                continue
-            known = then if isinstance(then, dict) else {}
-            different = next(name for name in [*now, *known] if now.get(name) != known.get(name))
-            what = "weights or plans" if different == "digests" else different
-            values = "" if different == "digests" else f" ({known.get(different)}, now {now.get(different)})"
-            raise ConfigurationError(
-                f"{path} was calibrated with another model that {words}: its {what} differ{values}. Its intervals say "
-                "nothing about these volumes. Run longflow_calibrate again with the model that you predict with."
-            )
-
-
-def identity(predictor: Predictor) -> dict[str, Any]:
-    """Return what distinguishes a model and its settings from any other, JSON-ready."""
-    return {**predictor.settings(), "digests": predictor.models.digests()}
 
 
 def calibrate_volumes(

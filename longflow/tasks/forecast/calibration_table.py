@@ -7,10 +7,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from longflow.report.tables import counted, folds_in_words, new_table
-from longflow.tasks.forecast.structures import LABELS
+from longflow.tasks.forecast.segmented import LABELS, SEGMENTED_SCAN
 
 #: what the reference of a structure is, in the sentence on the intervals
-REFERENCES = {LABELS: "that a rater draws in", "segmented scan": "that the same model segments in"}
+REFERENCES = {LABELS: "that a rater draws in", SEGMENTED_SCAN: "that the same model segments in"}
 
 
 def show_calibration(record: Mapping[str, Any], console: Console) -> None:

@@ -32,6 +32,9 @@ from longflow.tasks.segment.requests import SegmentationRequest
 #: folder of the label maps in the folder of predictions; in it one folder each for forecasts, acquired scans and a rung
 SEGMENTED = "segmented"
 
+#: what the reference of a volume is taken from
+LABELS, SEGMENTED_SCAN = "labels", "segmented scan"
+
 #: folders of scans in a raw dataset; labelsTr or labelsTs is next to them
 IMAGE_FOLDERS = ("imagesTr", "imagesTs", "targetsTs")
 

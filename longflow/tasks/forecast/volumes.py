@@ -7,13 +7,13 @@ from pathlib import Path
 
 from longflow.data.dataset import DatasetDescription, Scan, read_description, sidecar_path
 from longflow.errors import first_few
-from longflow.evaluation.conformal import CALIBRATION_JSON
+from longflow.evaluation.conformal import CALIBRATION_JSON, INTERVALS_JSON
 from longflow.evaluation.summary import Row
 from longflow.files import write_csv, write_json
 from longflow.inference.selection import Selection
 from longflow.parallel import Progress
 from longflow.reading import read_json
-from longflow.tasks.forecast.calibration import Calibration, identity
+from longflow.tasks.forecast.calibration_record import Calibration, identity
 from longflow.tasks.forecast.comparison import ACQUIRED, FORECAST
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.requests import ForecastRequest
@@ -24,8 +24,6 @@ from longflow.tasks.segment.requests import SegmentationRequest
 logger = logging.getLogger(__name__)
 
 VOLUMES_CSV = "volumes.csv"
-#: the calibration that the intervals of a folder are made of, for its evaluation
-INTERVALS_JSON = "intervals.json"
 
 COLUMNS = ("subject", "case", "time", "structure", "source", "horizon", "ml", "lower", "upper", "level")
 
@@ -82,59 +80,59 @@ class ForecastVolumes:
         for kind, scans in ((ACQUIRED, given.values()), (FORECAST, forecasts)):
             requests = [SegmentationRequest(scan) for scan in scans]
             write_label_maps(self.segmenter, requests, folder / SEGMENTED / kind, description, progress)
-        rows = [row for scan in given.values() for row in self._observed(scan, folder)]
-        rows += [row for item in items for row in self._forecast(item, folder)]
-        write_csv(
-            COLUMNS, sorted(rows, key=lambda row: (row["subject"], row["structure"], row["time"])), folder / VOLUMES_CSV
-        )
+        # with hidden context it is another kind of forecast than the calibrated ones
+        hidden = any(item.hidden is not None for item in items)
+        calibration = None if hidden else self.calibration
+        rows = [row for scan in given.values() for row in _observed(scan, folder)]
+        rows += [row for item in items for row in _forecast(item, folder, calibration)]
+        rows.sort(key=lambda row: (row["subject"], row["structure"], row["time"]))
+        write_csv(COLUMNS, rows, folder / VOLUMES_CSV)
         (folder / INTERVALS_JSON).unlink(missing_ok=True)
-        if self.calibration is None:
-            return (VOLUMES_CSV, f"{SEGMENTED}/")
-        self._warn_of_missing(items, rows)
-        write_json(self.calibration.record, folder / INTERVALS_JSON)
-        return (VOLUMES_CSV, INTERVALS_JSON, f"{SEGMENTED}/")
+        if calibration is not None:
+            write_json(calibration.record, folder / INTERVALS_JSON)
+            _warn_of_horizons(rows, calibration)
+        elif hidden:
+            logger.warning(
+                "Forecasts with hidden context scans (--hide_context) have no intervals: those that were calibrated "
+                "are made from all scans."
+            )
+        intervals = (INTERVALS_JSON,) if calibration is not None else ()
+        return (VOLUMES_CSV, *intervals, f"{SEGMENTED}/")
 
     def _scan_of(self, item: ForecastRequest, folder: Path, description: DatasetDescription) -> Scan:
         """Return a forecast as a scan to segment."""
         target, images = item.target, self.forecaster.files(item, folder, description)
         return Scan(target.case, target.subject, target.time, tuple(images))
 
-    def _observed(self, scan: Scan, folder: Path) -> list[Row]:
-        volumes = _volumes(folder, ACQUIRED, scan.case)
-        place = {"subject": scan.subject, "case": scan.case, "time": scan.time, "source": OBSERVED}
-        return [{**place, "structure": name, "ml": volume} for name, volume in volumes.items()]
 
-    def _forecast(self, item: ForecastRequest, folder: Path) -> list[Row]:
-        volumes, target = _volumes(folder, FORECAST, item.target.case), item.target
-        place = {"subject": target.subject, "case": target.case, "time": target.time, "source": FORECAST}
-        rows = []
-        for name, volume in volumes.items():
-            row = {**place, "structure": name, "horizon": item.horizon, "ml": volume}
-            # with hidden context it is another kind of forecast than the calibrated ones
-            known = self.calibration is not None and item.hidden is None
-            limits = self.calibration.intervals[name].interval(volume, item.horizon) if known else None
-            if limits:
-                row |= {"lower": limits[0], "upper": limits[1], "level": self.calibration.level}
-            rows.append(row)
-        return rows
+def _observed(scan: Scan, folder: Path) -> list[Row]:
+    """Return a row for each structure of a scan that is given."""
+    place = {"subject": scan.subject, "case": scan.case, "time": scan.time, "source": OBSERVED}
+    volumes = _volumes(folder, ACQUIRED, scan.case)
+    return [{**place, "structure": name, "ml": volume} for name, volume in volumes.items()]
 
-    def _warn_of_missing(self, items: Sequence[ForecastRequest], rows: Sequence[Row]) -> None:
-        """Say which forecasts have no intervals, and why."""
-        hidden = {item.target.case for item in items if item.hidden is not None}
-        without = {row["case"] for row in rows if row["source"] == FORECAST and "level" not in row}
-        if hidden:
-            logger.warning(
-                "Forecasts with hidden context scans (--hide_context) have no intervals: those that were calibrated "
-                "are made from all scans."
-            )
-        if outside := sorted(without - hidden):
-            groups = next(iter(self.calibration.intervals.values())).groups
-            logger.warning(
-                "%d forecasts have no intervals (%s): their horizon is not among those that were calibrated, "
-                "%g to %g %s.",
-                *(len(outside), first_few(outside), groups[0].shortest, groups[-1].longest),
-                self.calibration.record["time_unit"],
-            )
+
+def _forecast(item: ForecastRequest, folder: Path, calibration: Calibration | None) -> list[Row]:
+    """Return a row for each structure of a forecast, with its interval where there is one."""
+    target, rows = item.target, []
+    place = {"subject": target.subject, "case": target.case, "time": target.time, "source": FORECAST}
+    for name, volume in _volumes(folder, FORECAST, target.case).items():
+        row = {**place, "structure": name, "horizon": item.horizon, "ml": volume}
+        limits = calibration.intervals[name].interval(volume, item.horizon) if calibration else None
+        if calibration and limits:
+            row |= {"lower": limits[0], "upper": limits[1], "level": calibration.level}
+        rows.append(row)
+    return rows
+
+
+def _warn_of_horizons(rows: Sequence[Row], calibration: Calibration) -> None:
+    """Say which forecasts have no intervals, since their horizon is not among those that were calibrated."""
+    if without := sorted({row["case"] for row in rows if row["source"] == FORECAST and "level" not in row}):
+        groups, unit = next(iter(calibration.intervals.values())).groups, calibration.record["time_unit"]
+        logger.warning(
+            "%d forecasts have no intervals (%s): their horizon is not among those that were calibrated, %g to %g %s.",
+            *(len(without), first_few(without), groups[0].shortest, groups[-1].longest, unit),
+        )
 
 
 def _volumes(folder: Path, kind: str, case: str) -> dict[str, float]:

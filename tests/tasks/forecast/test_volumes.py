@@ -9,7 +9,7 @@ from longflow.inference.models import PredictionSettings
 from longflow.inference.predictor import predict_folder
 from longflow.inference.selection import select
 from longflow.reading import read_json
-from longflow.tasks.forecast.calibration import identity
+from longflow.tasks.forecast.calibration_record import identity
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.volumes import COLUMNS, ForecastVolumes
 from tests.tasks.forecast.calibrating import THRESHOLDS, VOXEL, threshold_segmenter, volume_of

@@ -54,17 +54,17 @@ class Calibration:
                 f"{path} is not a calibration of this version of longflow. Run longflow_calibrate again."
             ) from error
 
-    def check(self, forecaster: Mapping[str, Any] | None, segmenter: Mapping[str, Any], path: Path) -> None:
+    def check(self, forecaster: Mapping[str, Any], segmenter: Mapping[str, Any], path: Path) -> None:
         """Check that the calibration is of these models.
 
-        :param forecaster: identity of the model that forecasts (:func:`identity`); None: it is not compared.
+        :param forecaster: identity of the model that forecasts (:func:`identity`).
         :param segmenter: identity of the model that segments.
         :param path: of the calibration, for the message.
         :raises ConfigurationError: it is of others; the first difference is named.
         """
         for key, words, now in (("model", "forecasts", forecaster), ("segmenter", "segments", segmenter)):
             then = self.record.get(key)
-            if now is None or then == now:
+            if then == now:
                 continue
             known = then if isinstance(then, dict) else {}
             different = next(name for name in [*now, *known] if now.get(name) != known.get(name))

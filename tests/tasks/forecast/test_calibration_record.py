@@ -31,7 +31,6 @@ def test_the_segmenter_is_named(calibration):
 
 def test_the_same_models_are_recognised(calibration, tmp_path):
     calibration.check(calibration.record["model"], calibration.record["segmenter"], tmp_path)
-    calibration.check(None, calibration.record["segmenter"], tmp_path)
 
 
 @pytest.mark.parametrize(

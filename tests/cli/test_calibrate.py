@@ -34,7 +34,7 @@ def test_from_out_of_fold_forecasts_to_volumes_with_intervals(dataset, tmp_path,
         rows = list(csv.DictReader(file))
     forecasts = [row for row in rows if row["source"] == "forecast"]
     assert len(forecasts) == 6 * 2 and all(row["level"] == "0.8" for row in forecasts)
-    assert all(float(row["lower"]) <= float(row["ml"]) <= float(row["upper"]) for row in forecasts)
+    assert all(float(row["lower_ml"]) <= float(row["volume_ml"]) <= float(row["upper_ml"]) for row in forecasts)
     assert predict.main([*arguments, "-t", "50", "-m", "cronos", "-f", "0"]) == 1
     assert "another model that forecasts: its folds differ" in " ".join(capsys.readouterr().err.split())
 

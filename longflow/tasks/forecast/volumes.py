@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 VOLUMES_CSV = "volumes.csv"
 
-COLUMNS = ("subject", "case", "time", "structure", "source", "horizon", "ml", "lower", "upper", "level")
+COLUMNS = ("subject", "case", "time", "structure", "source", "horizon", "volume_ml", "lower_ml", "upper_ml", "level")
 
 #: in the column "source"
 OBSERVED = "observed"
@@ -109,7 +109,7 @@ def _observed(scan: Scan, folder: Path) -> list[Row]:
     """Return a row for each structure of a scan that is given."""
     place = {"subject": scan.subject, "case": scan.case, "time": scan.time, "source": OBSERVED}
     volumes = _volumes(folder, ACQUIRED, scan.case)
-    return [{**place, "structure": name, "ml": volume} for name, volume in volumes.items()]
+    return [{**place, "structure": name, "volume_ml": volume} for name, volume in volumes.items()]
 
 
 def _forecast(item: ForecastRequest, folder: Path, calibration: Calibration | None) -> list[Row]:
@@ -117,10 +117,10 @@ def _forecast(item: ForecastRequest, folder: Path, calibration: Calibration | No
     target, rows = item.target, []
     place = {"subject": target.subject, "case": target.case, "time": target.time, "source": FORECAST}
     for name, volume in _volumes(folder, FORECAST, target.case).items():
-        row = {**place, "structure": name, "horizon": item.horizon, "ml": volume}
+        row = {**place, "structure": name, "horizon": item.horizon, "volume_ml": volume}
         limits = calibration.intervals[name].interval(volume, item.horizon) if calibration else None
         if calibration and limits:
-            row |= {"lower": limits[0], "upper": limits[1], "level": calibration.level}
+            row |= {"lower_ml": limits[0], "upper_ml": limits[1], "level": calibration.level}
         rows.append(row)
     return rows
 

@@ -79,15 +79,15 @@ def test_volumes_over_time_with_intervals(validated_dataset, forecaster, calibra
     assert [float(row["time"]) for row in of_subject] == [0, 10, 25, 40, 50, 90]
     assert [row["source"] for row in of_subject] == ["observed"] * 4 + ["forecast"] * 2
     for position, row in enumerate(of_subject[:4]):
-        assert float(row["ml"]) == pytest.approx(volume_of(validated_dataset, f"s2_{position}", "core"))
-        assert row["lower"] == row["upper"] == row["level"] == row["horizon"] == ""
+        assert float(row["volume_ml"]) == pytest.approx(volume_of(validated_dataset, f"s2_{position}", "core"))
+        assert row["lower_ml"] == row["upper_ml"] == row["level"] == row["horizon"] == ""
     near, far = of_subject[4:]
     volume = volume_of(validated_dataset, "s2_3", "core")  # the model forecasts LCI
     expected = intervals["core"].interval(volume, 10.0)
     assert expected == pytest.approx((volume - 0.02, volume + 0.02))
-    assert (float(near["lower"]), float(near["upper"]), float(near["level"])) == pytest.approx((*expected, 0.8))
+    assert (float(near["lower_ml"]), float(near["upper_ml"]), float(near["level"])) == pytest.approx((*expected, 0.8))
     assert (near["horizon"], far["horizon"]) == ("10.0", "50.0")
-    assert far["lower"] == far["upper"] == far["level"] == ""
+    assert far["lower_ml"] == far["upper_ml"] == far["level"] == ""
     assert "6 forecasts have no intervals (s0_t90" in caplog.text and "10 to 30 days" in caplog.text
 
 
@@ -106,7 +106,7 @@ def test_volumes_without_a_calibration(validated_dataset, forecaster, segmented,
     write_json({}, tmp_path / "out" / "intervals.json")  # of an earlier command
     written = ForecastVolumes.load(forecaster, select("103"), "cpu").write(items, tmp_path / "out")
     assert written == ("volumes.csv", "segmented/") and not (tmp_path / "out" / "intervals.json").exists()
-    assert all(row["lower"] == row["level"] == "" for row in rows_of(tmp_path / "out"))
+    assert all(row["lower_ml"] == row["level"] == "" for row in rows_of(tmp_path / "out"))
     assert {row["structure"] for row in rows_of(tmp_path / "out")} == set(THRESHOLDS)
     assert "longflow_calibrate -d 001 --structures 103" in caplog.text
 

@@ -34,6 +34,7 @@ COMMANDS = (
     ("longflow_preprocess", "preprocess", "crop, resample, bring to the normal form"),
     ("longflow_train", "train", "train a method on one fold or all"),
     ("longflow_find_best", "find_best", "choose the model by cross-validation"),
+    ("longflow_calibrate", "calibrate", "make intervals of volumes in forecasts"),
     ("longflow_predict", "predict", "forecast, segment or translate scans"),
     ("longflow_evaluate", "evaluate", "compare predictions with references"),
     ("longflow_report", "report", "show predictions over time in a browser"),

@@ -237,6 +237,10 @@ class DatasetPaths:
         """Return the table of solvers that ``longflow_find_best`` compared."""
         return self.results / "best_solvers.csv"
 
+    def calibration(self, segmenter: str) -> Path:
+        """Return the folder of ``longflow_calibrate``. :param segmenter: dataset of the model that segments."""
+        return path_in(self.results / "calibration", segmenter)
+
     def comparison(self, name: str) -> "ComparisonPaths":
         """Return the results of ``longflow_compare`` of a name."""
         return ComparisonPaths(path_in(self.results / "comparisons", name))

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from longflow.errors import ConfigurationError
 from longflow.registry import Registry
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from longflow.fingerprint.spatial import ChannelIntensities
     from longflow.fingerprint.temporal import TemporalFingerprint
     from longflow.inference.predictor import Predictor
+    from longflow.inference.selection import Selection
     from longflow.integrity.problems import Problem
     from longflow.parallel import Progress
     from longflow.paths import DatasetPaths
@@ -78,6 +79,14 @@ class RequestFlag:
     arguments: Mapping[str, Any]
 
 
+class VolumesOfPredictions(Protocol):
+    """Measures structures in the predictions of a folder."""
+
+    def write(self, items: Sequence[Any], folder: Path, progress: "Progress" = ...) -> tuple[str, ...]:
+        """Write volumes.csv and label maps; return the names of the files. :param items: finished predictions."""
+        ...
+
+
 class Task(ABC):
     """What a task is; one instance each.
 
@@ -98,7 +107,7 @@ class Task(ABC):
     :cvar chooses_encoder: ``longflow_plan --encoder`` has a meaning.
     :cvar draws_patches: samples are patches of scans and pairs, which ``mirror_axes``, ``pairs_per_batch`` and
         ``shared_intensity`` of the plans change; elsewhere plans that set them are refused.
-    :cvar uses_segmenter: evaluation can segment predicted and acquired scans (``longflow_evaluate --segmenter``).
+    :cvar uses_segmenter: a trained model can segment predicted and acquired scans (``--structures``).
     :cvar compares_methods: ``longflow_compare`` can compare methods of the task.
     :cvar fixed_learning_rate: the plan's learning rate holds for all methods; elsewhere each has its own.
     :cvar region: whose voxels the statistics of the intensity normal form are taken of.
@@ -260,7 +269,47 @@ class Task(ABC):
         module, _, name = self.predictor_class.partition(":")
         return getattr(import_module(module), name)
 
+    def volumes_of_predictions(
+        self, predictor: "Predictor", segmenter: "Selection", device: str | None = None
+    ) -> "VolumesOfPredictions":
+        """Load what measures structures in predictions and in the scans that are given (``--structures``).
+
+        :param predictor: of the task.
+        :param segmenter: the model that segments.
+        :raises ConfigurationError: predictions of the task are not segmented, or the models do not fit.
+        """
+        raise self.no_segmenter()
+
     # ---- evaluation
+
+    def calibrate(
+        self,
+        selection: "Selection",
+        segmenter: "Selection",
+        level: float,
+        device: str | None = None,
+        progress: "Progress | None" = None,
+    ) -> dict[str, Any]:
+        """Make intervals of the volumes of structures in predictions; write and return the content of calibration.json.
+
+        :param selection: the model that predicts.
+        :param segmenter: the model that segments.
+        :param level: lowest probability with which an interval holds.
+        :raises ConfigurationError: predictions of the task are not segmented.
+        """
+        raise self.no_segmenter()
+
+    def show_calibration(self, record: Mapping[str, Any], console: "Console") -> None:
+        """Print what :meth:`calibrate` found."""
+        raise self.no_segmenter()
+
+    def no_segmenter(self) -> ConfigurationError:
+        """Return the error for a model that segments predictions of a task that does not use one."""
+        using = ", ".join(one.words.several for one in all_tasks() if one.uses_segmenter)
+        return ConfigurationError(
+            f"A model that segments (--structures) is for {using}; the predictions of this dataset are "
+            f"{self.words.several}. Remove it."
+        )
 
     @abstractmethod
     def evaluate(self, job: "EvaluationJob", progress: "Progress | None" = None) -> "Evaluation":

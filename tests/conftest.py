@@ -160,6 +160,29 @@ def dataset(_prepared_home, tmp_path, monkeypatch):
     return DatasetPaths("Dataset001_Test")
 
 
+@pytest.fixture(scope="session")
+def _validated_home(_prepared_home, tmp_path_factory):
+    from longflow.paths import DatasetPaths
+    from tests.tasks.forecast.calibrating import validated_model
+
+    home = tmp_path_factory.mktemp("validated") / "home"
+    shutil.copytree(_prepared_home, home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LONGFLOW_HOME", str(home))
+        validated_model(DatasetPaths("Dataset001_Test"))
+    return home
+
+
+@pytest.fixture
+def validated_dataset(_validated_home, tmp_path, monkeypatch):
+    """:func:`dataset` with five finished folds that forecast LCI, and their out-of-fold forecasts."""
+    from longflow.paths import DatasetPaths
+
+    shutil.copytree(_validated_home, tmp_path / "home")
+    monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path / "home"))
+    return DatasetPaths("Dataset001_Test")
+
+
 def run_command(*arguments: object, home: Path | None = None, timeout: float = 300) -> subprocess.CompletedProcess:
     """Run a command, as ``run_command("longflow_verify", "-d", 900, home=...)``; stdout and stderr are text.
 

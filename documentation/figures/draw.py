@@ -368,6 +368,20 @@ def coverage() -> None:
 
 
 @figure
+def uncertainty() -> None:
+    axes = plot(7, 3, "time, days", "volume, ml")
+    observed, requested = np.array([0, 90, 200, 300]), np.array([365, 550, 730])
+    volumes, forecasts = 24 + 0.013 * observed + np.array([0.2, -0.3, 0.3, 0.0]), 24 + 0.013 * requested
+    half = 0.6 + 0.008 * (requested - observed[-1])
+    axes.plot(observed, volumes, "o-", color=BLUE, label="observed: segmented scans")
+    axes.errorbar(
+        requested, forecasts, half, fmt="s--", color=ORANGE, capsize=5, label="forecast, with its interval of 90 %"
+    )
+    axes.axvline(observed[-1], color=GREY, linestyle=":")
+    axes.legend(frameon=False, fontsize=9)
+
+
+@figure
 def changed_region() -> None:
     _, panels = plt.subplots(1, 3, figsize=(7, 2.5), layout="constrained")
     rows, columns = np.mgrid[-1:1:80j, -1:1:80j]

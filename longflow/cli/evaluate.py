@@ -9,7 +9,7 @@ from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
 from longflow.errors import ConfigurationError, NotFoundError
 from longflow.paths import DatasetPaths, resolve_dataset_name
-from longflow.task import Task, all_tasks, get_task
+from longflow.task import Task, get_task
 
 if TYPE_CHECKING:
     from longflow.inference.selection import Selection
@@ -48,11 +48,7 @@ def parser() -> command.Parser:
         "Forecasts, baselines and acquired scans are segmented by one trained model. Their volumes, changes of volume "
         "and Dice are written to metrics_structures.csv. The label maps of the dataset, or of -r, are the reference.",
     )
-    group.add_argument(
-        "--segmenter",
-        metavar="DATASET",
-        help="103 or Dataset103_Name: a dataset with a trained model that segments; -c, -m and -f choose the model",
-    )
+    flags.add_segmenter(group, further="; -c, -m and -f choose the model")
     flags.add_model(group, "average")
     flags.add_device(group)
     return result
@@ -71,10 +67,7 @@ def selected_segmenter(options: argparse.Namespace, task: Task) -> "Selection | 
             raise ConfigurationError(f"--{given[0]} is for the model that segments. Name its dataset with --segmenter.")
         return None
     if not task.uses_segmenter:
-        using = ", ".join(one.words.several for one in all_tasks() if one.uses_segmenter)
-        raise ConfigurationError(
-            f"--segmenter is for {using}; the predictions of this dataset are {task.words.several}. Remove it."
-        )
+        raise task.no_segmenter()
     command.set_up_process()
     with command.importing():
         from longflow.inference.selection import select

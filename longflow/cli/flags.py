@@ -72,6 +72,21 @@ def add_model(parser: argparse._ActionsContainer, purpose: str) -> None:
     )
 
 
+def add_segmenter(parser: argparse._ActionsContainer, required: bool = False, further: str = "") -> None:
+    """Add ``--structures``, also spelled ``--segmenter``: the dataset of a model that segments.
+
+    :param further: end of the help.
+    """
+    parser.add_argument(
+        "--structures",
+        "--segmenter",
+        dest="segmenter",
+        metavar="DATASET",
+        required=required,
+        help=f"103 or Dataset103_Name: a dataset with a trained model that segments{further}",
+    )
+
+
 def add_prediction_settings(parser: argparse.ArgumentParser) -> None:
     """Add ``--solver``, ``--steps``, ``--mirror`` and ``--device``."""
     from longflow.plans import Solver

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
 from longflow.cli.report import write_report
-from longflow.task import RequestFlag, all_tasks
+from longflow.task import RequestFlag, all_tasks, get_task
 
 if TYPE_CHECKING:
     from longflow.data.dataset import DatasetDescription
@@ -21,6 +21,7 @@ longflow_predict -i in -o out                      # rows of in/scans.csv withou
 longflow_predict -i in -o out -t 365 730           # these times, for every subject
 longflow_predict -i in -o out -d 101 -m tfm -f 0   # with a certain model
 longflow_predict -i in -o out --hide_context last:2   # as if the last two scans before each target were missing
+longflow_predict -i in -o out -t 365 --structures 103  # volumes over time with intervals: out/volumes.csv
 longflow_predict -i in -o out -d 103               # a model that segments: label maps of every scan, and volumes.csv
 longflow_predict -i in -o out -d 104 --to native   # a model that translates: arterial scans (scans.csv) to native ones
 longflow_predict -i EXPORT -o out -d 103 --dicom   # DICOM in, DICOM out: results for the PACS are in out/dicom
@@ -45,6 +46,11 @@ def parser() -> command.Parser:
     result.add_argument("--overwrite", action="store_true", help="make finished predictions again")
     result.add_argument(
         "--report", action="store_true", help="write a report of the predictions, too: OUTPUT/report/index.html"
+    )
+    flags.add_segmenter(
+        result,
+        further=", applied to forecasts and to the scans that are given: their volumes, with the intervals of "
+        "longflow_calibrate, are written to OUTPUT/volumes.csv",
     )
     group = result.add_argument_group("DICOM")
     group.add_argument(
@@ -85,6 +91,10 @@ def work(options: argparse.Namespace) -> None:
         processes = Processes.start(device)
         settings = PredictionSettings(str(processes.device), options.solver, options.steps, options.mirror)
         predictor = load_predictor(selection, settings)
+        volumes = None
+        if options.segmenter is not None:
+            task = get_task(predictor.task)
+            volumes = task.volumes_of_predictions(predictor, select(options.segmenter), settings.device)
     for member in selection.members if processes.first else []:
         trained = f", folds {', '.join(map(str, member.folds))}" if member.folds else ""
         command.say(
@@ -103,6 +113,10 @@ def work(options: argparse.Namespace) -> None:
     if processes.first:
         are = f"{words.one} is" if len(requests) == 1 else f"{words.several} are"
         command.say(f"{len(requests)} {are} in {options.output}")
+        if volumes is not None:
+            with progress_bar("Segmenting") as progress:
+                names = volumes.write(requests, options.output, progress)
+            command.say(f"Written: {', '.join(names)} in {options.output}")
         if options.dicom:
             write_dicom(options, files)
         if options.report:

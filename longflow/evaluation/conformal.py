@@ -16,6 +16,12 @@ from collections.abc import Mapping, Sequence
 
 from longflow.errors import DataError
 
+#: names of the files of a calibration: its record, and the table of all errors
+WRITTEN = CALIBRATION_JSON, CALIBRATION_CSV = "calibration.json", "calibration.csv"
+
+#: in a folder of predictions: the calibration that its intervals are made of
+INTERVALS_JSON = "intervals.json"
+
 #: (n + 1) level is a whole number but for rounding
 _ROUNDING = 1e-9
 

@@ -11,6 +11,8 @@ from longflow.report.timeline import Results, Subject
 
 #: of the tables with volumes: time, structure, predicted volume, and the reference's where it is known
 TIME, STRUCTURE, VOLUME, REFERENCE = "time", "structure", "volume_ml", "true_volume_ml"
+#: limits of the interval of a volume, where it has one
+LOWER, UPPER = "lower_ml", "upper_ml"
 
 
 def volume_curves(results: Results, subject: Subject) -> list[dict[str, Any]]:
@@ -44,6 +46,10 @@ def _figure(rows: list[dict[str, str]], unit: str) -> dict[str, Any]:
             points = sorted(_points(own, column))
             if points:
                 axis.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4)
+        limits = [dict(_points(own, column)) for column in (LOWER, UPPER)]
+        if times := sorted(limits[0].keys() & limits[1].keys()):
+            low, high = ([of_time[time] for time in times] for of_time in limits)
+            axis.vlines(times, low, high, color=PREDICTION_COLOUR, linewidth=2, alpha=0.5, label="interval")
         axis.set_title(name.replace("$", r"\$"), fontsize=10)
         axis.set_xlabel(f"time [{unit}]")
         axis.set_ylim(bottom=0)

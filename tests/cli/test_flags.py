@@ -59,3 +59,11 @@ def test_dicom_is_written_as_binary_segments_and_with_letters_by_default():
     parser = argparse.ArgumentParser()
     flags.add_dicom_settings(parser)
     assert vars(parser.parse_args([])) == {"label_map": False, "no_burned_in_text": False}
+
+
+def test_a_segmenter_has_two_spellings():
+    parser = argparse.ArgumentParser()
+    flags.add_segmenter(parser, required=True)
+    assert [parser.parse_args([flag, "103"]).segmenter for flag in ("--structures", "--segmenter")] == ["103", "103"]
+    with pytest.raises(SystemExit):
+        parser.parse_args([])

@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -81,3 +84,16 @@ def test_the_coverage_of_one_calibration_has_a_beta_distribution(number, level):
     coverage = [conformal_factor(scores_of(generator.random(number)), level) for _ in range(2000)]
     rank = int(np.ceil((number + 1) * level - 1e-9))
     assert stats.kstest(coverage, stats.beta(rank, number + 1 - rank).cdf).pvalue > 0.001
+
+
+def test_the_numbers_of_the_page_on_uncertainty():
+    """Levels are n / (n + 1); the probability of one calibration follows Beta(k, n + 1 - k) (Vovk 2012)."""
+    text = (Path(__file__).parents[2] / "documentation" / "explanation" / "uncertainty.md").read_text()
+    table = re.findall(r"^\| (\d+) \| ([\d.]+) % \|$", text, re.MULTILINE)
+    assert len(table) == 5
+    for subjects, level in table:
+        assert f"{100 * attainable_level(int(subjects)):.1f}" == level
+        assert fewest_subjects(float(level) / 100) == int(subjects)
+    below = re.search(r"is below (\d+) %\. With 99 patients it is below (\d+) %", text)
+    found = [100 * stats.beta.ppf(0.1, rank, subjects + 1 - rank) for rank, subjects in ((9, 9), (90, 99))]
+    assert [f"{share:.0f}" for share in found] == list(below.groups())

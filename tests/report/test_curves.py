@@ -56,6 +56,16 @@ def test_references_where_they_are_known(evaluated, drawn):
     assert predicted.get_label() == "predicted labels" and reference.get_label() == "reference"
 
 
+def test_intervals_of_forecasts(evaluated, drawn):
+    observed, forecast = rows()[1], {**rows()[0], "lower_ml": 2.0, "upper_ml": 4.5}
+    write_csv([*COLUMNS, "lower_ml", "upper_ml"], [observed, forecast], evaluated / "volumes.csv")
+    results = read_results(evaluated)
+    volume_curves(results, results.subjects[1])
+    (interval,) = drawn[0].axes[0].collections
+    assert [part.tolist() for part in interval.get_segments()] == [[[1.5, 2.0], [1.5, 4.5]]]
+    assert interval.get_label() == "interval"
+
+
 def test_no_volumes(evaluated):
     results = read_results(evaluated)
     assert volume_curves(results, results.subjects[1]) == []

@@ -216,7 +216,7 @@ def collect_targets(
 
     :raises DataError: a fold has no validation predictions, or models differ in targets or context scans.
     """
-    sources = [Source(model, reduction) for model in models for reduction in _reductions(model, folds)]
+    sources = [Source(model, reduction) for model in models for reduction in written_reductions(model, folds)]
     forecasts = {source.name: forecasts_of_source(source, folds, description) for source in sources}
     check_same_cases(
         {
@@ -250,8 +250,11 @@ def forecasts_of_source(
     return {one.label: one for one in forecasts}
 
 
-def _reductions(model: ModelPaths, folds: Sequence[int]) -> list[str]:
-    """List the reductions under which every fold of a model wrote validation predictions."""
+def written_reductions(model: ModelPaths, folds: Sequence[int]) -> list[str]:
+    """List the reductions under which every fold of a model wrote validation predictions.
+
+    :raises DataError: a fold has none.
+    """
     written = []
     for fold in folds:
         folder = model.fold(fold).validations

@@ -1,10 +1,12 @@
 """Compare forecasts with the acquired scans, next to the ladder of baselines without training."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain
 
 from longflow.data.images import read_scan
+from longflow.evaluation.conformal import INTERVALS_JSON
 from longflow.evaluation.evaluation import FIGURES, Evaluation, EvaluationJob, check_predictions
 from longflow.evaluation.metric import Metric, compute_metrics, metrics_of
 from longflow.evaluation.references import dataset_folders, peak_bytes, read_like
@@ -41,7 +43,7 @@ def evaluate_forecasts(job: EvaluationJob, progress: Progress | None = None) -> 
 
     Acquired scans are searched in the folders of the user, then in those of the dataset: the reference of each
     forecast, and the context scans that its sidecar names. With a segmenter, metrics_structures.csv and the label maps
-    are written, too.
+    are written, too. A folder with intervals of volumes is segmented by the model that they are of.
 
     :returns: its results are what was compared, definitions, ``overall`` and ``by_horizon``; with a segmenter
         ``structures``.
@@ -52,10 +54,13 @@ def evaluate_forecasts(job: EvaluationJob, progress: Progress | None = None) -> 
     from longflow.tasks.forecast.tables import show_forecasts
 
     segmenter = None
-    if job.segmenter is not None:
-        from longflow.tasks.forecast.segmented import load_segmenter  # waits for torch, which nothing else here needs
+    if job.segmenter is not None or (job.predictions / INTERVALS_JSON).is_file():
+        # these wait for torch, which nothing else here needs
+        from longflow.tasks.forecast.interval_errors import recorded_segmenter
+        from longflow.tasks.forecast.segmented import load_segmenter
 
-        segmenter = load_segmenter(job)
+        job = replace(job, segmenter=job.segmenter or recorded_segmenter(job.predictions))
+        segmenter = load_segmenter(job) if job.segmenter is not None else None
     folders = [*job.references, *dataset_folders(job.raw)]
     forecasts = forecasts_of_folder(job.predictions, job.description)
     pairs, without = find_pairs(forecasts, folders, job.description)

@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from longflow.data.dataset import Scan, label_path, sidecar_path, stem_of
+from longflow.data.dataset import DatasetDescription, Scan, label_path, sidecar_path, stem_of
 from longflow.data.images import Volume, read_scan
 from longflow.data.labels import structures
 from longflow.errors import ConfigurationError, DataError, first_few
@@ -18,6 +18,7 @@ from longflow.evaluation.references import Files, dataset_folders
 from longflow.files import exclusive_lock
 from longflow.inference.models import PredictionSettings
 from longflow.inference.predictor import predict_missing
+from longflow.inference.selection import Selection
 from longflow.parallel import Progress
 from longflow.paths import lock_in
 from longflow.reading import read_json
@@ -31,6 +32,9 @@ from longflow.tasks.segment.requests import SegmentationRequest
 
 #: folder of the label maps in the folder of predictions; in it one folder each for forecasts, acquired scans and a rung
 SEGMENTED = "segmented"
+
+#: what the reference of a volume is taken from
+LABELS, SEGMENTED_SCAN = "labels", "segmented scan"
 
 #: folders of scans in a raw dataset; labelsTr or labelsTs is next to them
 IMAGE_FOLDERS = ("imagesTr", "imagesTs", "targetsTs")
@@ -73,19 +77,29 @@ class RungSegmenter(Segmenter):
 
 
 def load_segmenter(job: EvaluationJob) -> Segmenter:
-    """Load the model that segments, and check that it can segment these forecasts.
+    """Load the model that segments the forecasts of an evaluation. :param job: names the model."""
+    return checked_segmenter(job.segmenter, job.device, job.description, job.raw.name)
 
-    :param job: names the model.
+
+def checked_segmenter(
+    selection: Selection, device: str | None, description: DatasetDescription, dataset: str
+) -> Segmenter:
+    """Load a model that segments, and check that it can segment forecasts.
+
+    :param selection: the model.
+    :param device: that it computes on; None: a GPU where there is one.
+    :param description: of the forecasts.
+    :param dataset: of the forecasts, for the message.
     :raises ConfigurationError: the model is for another task, or takes other channels than the forecasts have.
     :raises LongflowError: it cannot be loaded.
     """
-    segmenter = Segmenter.of(job.segmenter, PredictionSettings(job.device))
-    takes, given = segmenter.models.plans.channel_names, job.description.channels
+    segmenter = Segmenter.of(selection, PredictionSettings(device))
+    takes, given = segmenter.models.plans.channel_names, description.channels
     if takes != given:
         raise ConfigurationError(
             f"{segmenter.models.members[0].member.model.folder.name} of {segmenter.models.selection.dataset.name} "
-            f"segments scans of {_channels(takes)}, but the forecasts of {job.raw.name} have {_channels(given)}. "
-            "Expected: the same names in the same order (channel_names in dataset.json). Choose another --segmenter."
+            f"segments scans of {_channels(takes)}, but the forecasts of {dataset} have {_channels(given)}. "
+            "Expected: the same names in the same order (channel_names in dataset.json). Choose another model."
         )
     return segmenter
 
@@ -176,12 +190,26 @@ def segment_scans(
     work = [(FORECAST, segmenter, forecasts), (ACQUIRED, segmenter, acquired_scans(job, pairs))]
     if rung != LCI:  # which is an acquired scan
         work.append((rung, RungSegmenter(segmenter.models), of_rung))
-    unit_and_files = {name: getattr(job.description, name) for name in ("time_unit", "file_ending")}
-    description = segmenter.models.description.model_copy(update=unit_and_files)
     for kind, predictor, items in work:
-        folder = job.predictions / SEGMENTED / kind
-        with exclusive_lock(lock_in(folder), f"{folder} is being written"):
-            predict_missing(predictor, items, folder, description, progress=progress)
+        write_label_maps(predictor, items, job.predictions / SEGMENTED / kind, job.description, progress)
+
+
+def write_label_maps(
+    segmenter: Segmenter,
+    items: Sequence[SegmentationRequest],
+    folder: Path,
+    description: DatasetDescription,
+    progress: Progress = lambda *_: None,
+) -> None:
+    """Write the label maps of scans into a folder; finished ones are kept.
+
+    :param description: of the dataset of the scans, whose time unit and file ending the label maps have.
+    :raises DataError: a scan cannot be segmented; each is named.
+    """
+    unit_and_files = {name: getattr(description, name) for name in ("time_unit", "file_ending")}
+    own = segmenter.models.description.model_copy(update=unit_and_files)
+    with exclusive_lock(lock_in(folder), f"{folder} is being written"):
+        predict_missing(segmenter, items, folder, own, progress=progress)
 
 
 def _target(pair: ForecastPrediction, images: Files) -> Scan:

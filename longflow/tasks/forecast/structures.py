@@ -20,10 +20,19 @@ from longflow.evaluation.summary import Row, paired_summary, summary, summary_de
 from longflow.files import write_csv
 from longflow.parallel import Progress
 from longflow.tasks.forecast.comparison import ACQUIRED, FORECAST
+from longflow.tasks.forecast.interval_errors import (
+    INTERVAL_COLUMNS,
+    INTERVAL_DEFINITIONS,
+    calibration_of_folder,
+    judge_intervals,
+    summarise_intervals,
+)
 from longflow.tasks.forecast.ladder import LCI
 from longflow.tasks.forecast.pairs import ForecastPrediction
 from longflow.tasks.forecast.segmented import (
+    LABELS,
     SEGMENTED,
+    SEGMENTED_SCAN,
     LabelsOfDataset,
     acquired_scans,
     case_of,
@@ -42,9 +51,6 @@ logger = logging.getLogger(__name__)
 STRUCTURES_CSV = "metrics_structures.csv"
 #: names in the folder of predictions
 WRITTEN = (STRUCTURES_CSV, f"{SEGMENTED}/")
-
-#: what a reference is taken from
-LABELS, SEGMENTED_SCAN = "labels", "segmented scan"
 
 #: errors that are compared with those of the baselines, target by target
 ERRORS = ("volume_error_ml", "relative_volume_error", "dice", "volume_change_error")
@@ -82,6 +88,7 @@ FURTHER_DEFINITIONS = {
 COLUMNS = (
     *("case", "subject", "target_time", "horizon", "method", "structure", "reference", "change_reference"),
     *STRUCTURE_DEFINITIONS,
+    *INTERVAL_COLUMNS,
 )
 
 
@@ -135,15 +142,25 @@ def evaluate_structures(
         )
     segment_scans(job, segmenter, pairs, rung, step, progress or (lambda *_: None))
     rows = [row for pair in pairs for row in measure_pair(job, segmenter, pair, labels, rung)]
+    calibration = calibration_of_folder(job.predictions, segmenter)
+    if calibration is not None:
+        judge_intervals(rows, calibration)
     write_csv(COLUMNS, rows, job.predictions / STRUCTURES_CSV)
     by_structure = {name: summarise_structure(_of(rows, structure=name), rung) for name in segmenter.structures}
     correct_p_values(by_structure)
+    intervals = {}
+    if calibration is not None:
+        of_structures = {
+            name: summarise_intervals(_of(rows, structure=name), calibration) for name in segmenter.structures
+        }
+        intervals = {"intervals": {"level": calibration.level, "by_structure": of_structures}}
     return {
         "segmenter": {**segmenter.settings(), "digests": segmenter.models.digests()},
         "subjects_of_segmenter_training": seen,
-        "definitions": {**STRUCTURE_DEFINITIONS, **FURTHER_DEFINITIONS},
+        "definitions": {**STRUCTURE_DEFINITIONS, **FURTHER_DEFINITIONS, **(INTERVAL_DEFINITIONS if intervals else {})},
         "best_rung": rung,
         "by_structure": by_structure,
+        **intervals,
     }
 
 

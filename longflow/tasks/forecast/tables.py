@@ -15,6 +15,7 @@ from longflow.report.tables import (
     cell,
     counted,
     folds_in_words,
+    mean_of,
     new_table,
     short_name,
     show_further_rows,
@@ -72,6 +73,8 @@ def _show_structures(results: Mapping[str, Any], console: Console) -> None:
     :param results: content of metrics.json under ``structures``.
     """
     console.print(_structure_table(results))
+    if "intervals" in results:
+        console.print(_interval_table(results["intervals"]))
     without = {name: one["targets"] - one["targets_with_labels"] for name, one in results["by_structure"].items()}
     if named := [f"{escape(name)} in {counted(number, 'target')}" for name, number in without.items() if number]:
         console.print(
@@ -105,6 +108,22 @@ def _structure_table(results: Mapping[str, Any]) -> Table:
         for key, against in differences.items():
             table.add_row(f"  forecast − {RUNG_NAMES[against]}", *_structure_cells(one[key], "+"))
         table.add_section()
+    return table
+
+
+def _interval_table(intervals: Mapping[str, Any]) -> Table:
+    """A row for each structure: how many intervals held, their width, and the CRPS next to the error of LCI."""
+    headings = ("targets", "covered", "95 % interval", "width\n[ml]", "CRPS\n[ml]", "|error| of LCI\n[ml]")
+    table = new_table(f"Intervals of volumes, level {intervals['level']:.0%}", "structure", *headings)
+    for name, one in intervals["by_structure"].items():
+        coverage = one["coverage"]
+        table.add_row(
+            escape(name),
+            str(coverage["targets"]),
+            "not defined" if coverage["share"] is None else f"{coverage['share']:.0%}",
+            span(coverage["interval"], ".0%") if coverage["interval"] else "",
+            *(mean_of(one[number], ".3g") for number in ("width_ml", "crps_ml", "lci_error_ml")),
+        )
     return table
 
 

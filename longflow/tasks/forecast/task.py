@@ -157,6 +157,21 @@ class Forecast(Task):
 
         return [time_table(plans)]
 
+    def volumes_of_predictions(self, predictor, segmenter, device=None):
+        from longflow.tasks.forecast.volumes import ForecastVolumes
+
+        return ForecastVolumes.load(predictor, segmenter, device)
+
+    def calibrate(self, selection, segmenter, level, device=None, progress=None):
+        from longflow.tasks.forecast.calibration import calibrate_volumes
+
+        return calibrate_volumes(selection, segmenter, level, device, progress or (lambda *_: None))
+
+    def show_calibration(self, record, console):
+        from longflow.tasks.forecast.calibration_table import show_calibration
+
+        show_calibration(record, console)
+
     def evaluate(self, job, progress=None):
         from longflow.tasks.forecast.evaluation import evaluate_forecasts
 

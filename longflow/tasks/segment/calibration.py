@@ -104,7 +104,7 @@ def calibrated_columns(volume: float, calibration: Mapping[str, Any] | None) -> 
     """
     if not calibration or "slope" not in calibration:
         return dict.fromkeys(CALIBRATED_COLUMNS, "")
-    value = float(corrected(np.float64(volume), calibration["slope"], calibration["intercept"]))
+    value = float(corrected(np.array(volume), calibration["slope"], calibration["intercept"]))
     half = calibration["half_width"]
     cells = (round(one, 6) for one in (value, max(0.0, value - half), value + half))
     return dict(zip(CALIBRATED_COLUMNS, cells, strict=True))

@@ -191,6 +191,15 @@ def test_models_are_ranked_by_dice():
     )
 
 
+def test_how_volumes_are_corrected_is_shown_and_why_others_are_not():
+    line = {"error": 3.25, "calibrated_error": 1.5, "slope": 1.2, "intercept": -0.75}
+    structures = {"[a]": line, "lesion": {"refused": "3 subjects, expected 5 or more"}}
+    text = shown({**BEST, "volume_calibration": {"weights": [], "structures": structures}}, 200, show_best)
+    assert "[a]" in text and "3.25" in text and "1.5" in text and "-0.75 + 1.2 x volume_ml" in text
+    assert "no: 3 subjects, expected 5 or more" in text
+    assert "volume_calibrated_ml" not in shown(BEST, 200, show_best)  # a record of an earlier version
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

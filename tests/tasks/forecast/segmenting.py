@@ -4,6 +4,7 @@ import numpy as np
 
 from longflow.data.dataset import DatasetDescription, write_description
 from longflow.paths import DatasetPaths
+from longflow.tasks.segment.other_scans import ScanWithOthers
 from longflow.tasks.segment.predictor import Segmenter
 from tests.inference.helpers import plans_to_segment, segmentation_model
 
@@ -34,10 +35,15 @@ def segment_by_threshold(monkeypatch) -> list[np.ndarray]:
     """
     labelled = []
 
-    def label(self, volume):
-        labelled.append(volume.array[0])
-        return np.digitize(volume.array[0], EDGES).astype(np.int16)
+    def label(self, scan):
+        array = scan.prepared.array[0]
+        labelled.append(array)
+        return np.digitize(array, EDGES).astype(np.int16)
+
+    def unprepared(scan, volume, *_):
+        return ScanWithOthers.alone(volume)
 
     monkeypatch.setattr(Segmenter, "prepare", lambda self, volume, case: volume)
-    monkeypatch.setattr(Segmenter, "label", label)
+    monkeypatch.setattr("longflow.tasks.segment.predictor.prepare_with_others", unprepared)
+    monkeypatch.setattr(Segmenter, "_label", label)
     return labelled

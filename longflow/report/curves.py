@@ -1,12 +1,10 @@
 """Curves of volumes over time, as a figure of a subject's page."""
 
-import base64
-import io
 from collections.abc import Iterator
 from typing import Any
 
 from longflow.reading import parse_number
-from longflow.report.drawing import BASELINE_COLOUR, PREDICTION_COLOUR, plt
+from longflow.report.drawing import BASELINE_COLOUR, PREDICTION_COLOUR, as_svg, plt
 from longflow.report.timeline import Results, Subject
 
 #: of the tables with volumes: time, structure, predicted volume, and the reference's where it is known
@@ -56,13 +54,7 @@ def _figure(rows: list[dict[str, str]], unit: str) -> dict[str, Any]:
         axis.grid(alpha=0.3)
     axes[0][0].set_ylabel("volume [mL]")
     axes[0][0].legend(fontsize=8)
-    file = io.StringIO()
-    try:
-        figure.savefig(file, format="svg")
-    finally:
-        plt.close(figure)
-    svg = base64.b64encode(file.getvalue().encode()).decode("ascii")
-    return {"svg": svg, "alt": f"Volumes over time of {', '.join(names)}; the table has the numbers"}
+    return {"svg": as_svg(figure), "alt": f"Volumes over time of {', '.join(names)}; the table has the numbers"}
 
 
 def _points(rows: list[dict[str, str]], column: str) -> Iterator[tuple[float, float]]:

@@ -10,7 +10,8 @@ import pytest
 from longflow.errors import DataError
 from longflow.files import write_json
 from longflow.reading import read_json
-from longflow.report.pages import HERE, _readable, policy_for, write_report
+from longflow.report.pages import write_report
+from longflow.report.rendering import HERE, policy_for
 from tests.conftest import small_disk
 from tests.report.conftest import HOSTILE
 
@@ -59,10 +60,6 @@ def test_numbers_are_those_of_the_files(evaluated):
     content = json.loads(re.search(r'id="page">(.*?)</script>', page, re.DOTALL)[1])
     assert content["tables"][0]["csv"].splitlines() == ["case,subject,method,rmse", "s1_4,s1,forecast,0.1234567890123"]
     assert "root mean squared error" in page
-
-
-def test_values_of_sidecars_are_shown_as_what_they_are():
-    assert _readable({"a": [0.0, 1, True, None], "b": []}) == "a: 0.0, 1, yes, none; b: none"
 
 
 @pytest.mark.parametrize("recorded, shown", [(False, "was trained on"), ([0], "is not recorded"), (None, "is not rec")])

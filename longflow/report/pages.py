@@ -53,6 +53,9 @@ def write_report(folder: Path, references: Sequence[Path] = (), progress: Progre
         write_text(text, page)
         rows.append((subject, quote(page.name), warnings))
     progress(len(results.subjects), len(results.subjects), "")
+    # pages of subjects that are no longer in the folder
+    for page in set(output.glob("subject_*.html")) - {path_in(output, f"subject_{one.name}.html") for one, *_ in rows}:
+        page.unlink()
     index = output / "index.html"
     write_text(render("index.html.j2", [], results=results, rows=rows), index)
     return index
@@ -100,7 +103,7 @@ def subject_page(results: Results, subject: Subject) -> tuple[str, int]:
 
 def _page_of(results: Results, content: Content, tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the script is given."""
-    numbers = range(1, max(results.description.label_values) + 1)
+    numbers = range(1, 256)  # also of a model that segmented the scans, whose labels dataset.json does not name
     colours = [(0, 0, 0), *(LABEL_COLOURS[(number - 1) % len(LABEL_COLOURS)] for number in numbers)]
     reds, greens, blues = zip(*colours, strict=True)
     return {

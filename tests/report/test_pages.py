@@ -97,6 +97,16 @@ def test_a_page_without_any_scan(evaluated, monkeypatch):
     assert "s1_4 is not shown." in page and "<canvas" not in page and "<td>0.12346</td>" in page
 
 
+def test_pages_of_subjects_that_are_gone_are_removed(evaluated):
+    index = write_report(evaluated)
+    old = index.with_name("subject_s9.html")
+    old.write_text("old")
+    (index.parent / "notes.txt").write_text("mine")
+    write_report(evaluated)
+    assert not old.exists() and (index.parent / "notes.txt").exists()
+    assert index.with_name("subject_s1.html").exists()
+
+
 def test_a_full_disk(evaluated):
     with small_disk(100_000), pytest.raises(DataError) as error:
         write_report(evaluated)

@@ -143,7 +143,7 @@ def test_the_voxel_under_the_crosshair_is_that_of_the_file(browser, pages, evalu
     opened.page.locator("#series canvas").click(position={"x": 330, "y": 170})
     opened.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     found = opened.page.evaluate(
-        "(({viewer}) => { const image = viewer.volumes[0]; const mm = viewer.frac2mm(viewer.scene.crosshairPos);"
+        "(({viewer}) => { const image = viewer.volumes[0]; const mm = viewer.frac2mm(viewer.scene.crosshairPos, 0, true);"
         "const vox = image.mm2vox(Array.from(mm)); return {mm: Array.from(mm), value: image.getValue(...vox)}; })"
         "(longflowPanes[0])"
     )
@@ -190,7 +190,7 @@ def test_voxels_of_oblique_and_flipped_grids_are_those_of_the_files(browser, eva
         opened.page.locator("#series canvas").click(position={"x": x, "y": y})
         opened.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         found = opened.page.evaluate(
-            "longflowPanes.map(({viewer}) => { const mm = Array.from(viewer.frac2mm(viewer.scene.crosshairPos));"
+            "longflowPanes.map(({viewer}) => { const mm = Array.from(viewer.frac2mm(viewer.scene.crosshairPos, 0, true));"
             "const image = viewer.volumes[0]; return {mm, value: image.getValue(...image.mm2vox(mm))}; })"
         )
         for one, path in zip(found, files, strict=True):
@@ -211,7 +211,7 @@ def test_the_intensity_of_a_voxel_over_time_is_that_of_the_files(browser, pages,
     opened.page.locator("#intensity summary").click()
     dots = opened.page.locator("#intensity circle")
     dots.nth(3).wait_for(state="attached")
-    mm = opened.page.evaluate("(({viewer}) => Array.from(viewer.frac2mm(viewer.scene.crosshairPos)))(longflowPanes[0])")
+    mm = opened.page.evaluate("(({viewer}) => Array.from(viewer.frac2mm(viewer.scene.crosshairPos, 0, true)))(longflowPanes[0])")
     raw = evaluated.parent / "raw" / "Dataset101_Tiny"
     files = [*(raw / "imagesTs" / f"s1_{time}_0000.nii.gz" for time in ("0", "1.5"))]
     files += [raw / "targetsTs" / "s1_4_0000.nii.gz", evaluated / "s1_4_0000.nii.gz"]

@@ -199,7 +199,8 @@
   const place = () => {
     const values = panes.filter((pane) => pane.viewer.volumes.length).map((pane) => {
       const image = pane.viewer.volumes[0];
-      const mm = Array.from(pane.viewer.frac2mm(pane.viewer.scene.crosshairPos)).slice(0, 3);
+      // true: by the affine; else axes that are oblique are taken for those of the scanner
+      const mm = Array.from(pane.viewer.frac2mm(pane.viewer.scene.crosshairPos, 0, true)).slice(0, 3);
       return { mm, text: `${image.getValue(...image.mm2vox(mm)).toPrecision(4)} (${titleOf(pane.frame)})` };
     });
     if (!values.length) return;

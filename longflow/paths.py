@@ -271,6 +271,11 @@ class DatasetPaths:
         return self.results / "predictions"
 
     @property
+    def report(self) -> Path:
+        """Return the folder of the cohort's report: index.html, model_card.json, subjects.csv."""
+        return self.results / "report"
+
+    @property
     def study(self) -> "StudyPaths":
         """Return the files of ``longflow_run``."""
         return StudyPaths(self.results / "study")

@@ -84,6 +84,7 @@ def _show_results(results, home: Path, seconds: float) -> None:
         f"Time: {seconds / 60:.1f} min.",
         *results.lines,
         f"models      {home / 'results'}",
+        *(f"report      {page}" for page in sorted(home.rglob("report/index.html"))),
         "",
         "With your own scans: make a folder like the raw data above (dataset.json, scans.csv with the same columns,",
         "and imagesTr), or import one with longflow_import; set LONGFLOW_HOME to the folder above raw, then run the",

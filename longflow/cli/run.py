@@ -41,7 +41,8 @@ def parser() -> command.Parser:
     result = command.Parser(
         "longflow_run",
         "Run a whole study: verify, plan, preprocess, train all folds, find the best model, predict imagesTs, "
-        "evaluate. What is done already is kept, whoever did it; the same command continues after an interruption.",
+        "evaluate, report. What is done already is kept, whoever did it; the same command continues after an "
+        "interruption.",
         EXAMPLE,
     )
     result.add_argument("-d", "--dataset", help="101 or Dataset101_Name")
@@ -186,7 +187,7 @@ def on_this_machine(request: "StudyRequest", data: "StudyData") -> None:
             markup=False,
         )
         raise SystemExit(command.EXIT_USER)
-    command.say(f"\nDone: {len(report.done)} steps. Results: {request.paths.results}")
+    command.say(f"\nDone: {len(report.done)} steps. Results: {request.paths.results}{reported(request)}")
 
 
 def on_cluster(request: "StudyRequest", data: "StudyData", settings: "ClusterSettings", prints: bool) -> None:
@@ -209,7 +210,15 @@ def to_cancel(paths: DatasetPaths) -> str:
 
 def nothing_to_do(request: "StudyRequest") -> None:
     """Say that the study is finished."""
-    command.say(f"{request.dataset}: nothing to do, every step is done. Results: {request.paths.results}")
+    command.say(
+        f"{request.dataset}: nothing to do, every step is done. Results: {request.paths.results}{reported(request)}"
+    )
+
+
+def reported(request: "StudyRequest") -> str:
+    """Return a line with the report of the study; empty where there is none."""
+    page = request.paths.report / "index.html"
+    return f"\nReport: {page}" if page.is_file() else ""
 
 
 def show_command(step: "Step", typed: "Command", number: int, of: int) -> None:

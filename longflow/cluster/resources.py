@@ -24,6 +24,7 @@ CORES: dict[StepKind, int] = {
     "find_best": 4,
     "predict": 4,
     "evaluate": 4,
+    "report": 4,
     "compare": 4,
 }
 HOURS: dict[StepKind, int] = {
@@ -34,6 +35,7 @@ HOURS: dict[StepKind, int] = {
     "find_best": 4,
     "predict": 12,
     "evaluate": 8,
+    "report": 4,
     "compare": 12,
 }
 #: kinds of steps that use a GPU, and those whose work several processes share, one for each GPU

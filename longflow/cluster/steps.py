@@ -21,7 +21,7 @@ from longflow.reading import read_json
 from longflow.training.measured import read_measured
 
 #: kinds of steps, in order; the settings of a cluster name them
-StepKind = Literal["prepare", "preprocess", "measure", "train", "find_best", "predict", "evaluate", "compare"]
+StepKind = Literal["prepare", "preprocess", "measure", "train", "find_best", "predict", "evaluate", "report", "compare"]
 KINDS: tuple[StepKind, ...] = get_args(StepKind)
 
 
@@ -74,6 +74,7 @@ def study_steps(request: StudyRequest, data: StudyData, parts: int = 1) -> list[
             steps.append(_predict(request, data))
             if data.has_references:
                 steps.append(_evaluate(request))
+        steps.append(_report(request, data, steps[-1]))
     return steps
 
 
@@ -290,6 +291,23 @@ def _evaluate(request: StudyRequest) -> Step:
 def _is_evaluated(predictions: Path) -> bool:
     metrics, table = predictions / METRICS_JSON, predictions / "scans.csv"
     return metrics.is_file() and table.is_file() and table.stat().st_mtime <= metrics.stat().st_mtime
+
+
+def _report(request: StudyRequest, data: StudyData, last: Step) -> Step:
+    """Return the step that draws the reports of the study and, where there are some, of its predictions."""
+    paths = request.paths
+    predictions = ("-i", paths.predictions.resolve()) if data.requested else ()
+    command = _typed("report", "-d", request.dataset, *predictions)
+    return Step("report", "report", (command,), (last.name,), partial(_is_reported, paths, data))
+
+
+def _is_reported(paths: DatasetPaths, data: StudyData) -> bool:
+    """Return whether the report is not older than what it shows."""
+    shown = [paths.best]
+    if data.requested:
+        shown.append(paths.predictions / (METRICS_JSON if data.has_references else "dataset.json"))
+    page = paths.report / "index.html"
+    return page.is_file() and newest(shown) <= page.stat().st_mtime
 
 
 def newest(files: Sequence[Path]) -> float:

@@ -62,6 +62,7 @@ def demo_commands(home: Path, max_time: float) -> list[Command]:
         Command("find_best", ("-d", dataset)),
         Command("predict", ("-i", images, "-o", forecasts)),
         Command("evaluate", ("-d", dataset, "-i", forecasts)),
+        Command("report", ("-d", dataset, "-i", forecasts)),
     ]
 
 

@@ -66,6 +66,7 @@ def demo_commands(home: Path, max_time: float) -> list[Command]:
         commands += [
             Command("predict", ("-d", dataset, "-m", method, "-i", images, "-o", out)),
             Command("evaluate", ("-d", dataset, "-i", out)),
+            Command("report", ("-d", dataset, "-i", out)),
         ]
     return commands
 

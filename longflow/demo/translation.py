@@ -54,6 +54,7 @@ def demo_commands(home: Path, max_time: float) -> list[Command]:
         commands += [
             Command("predict", ("-d", dataset, "-i", images, "-o", out, "--to", phase)),
             Command("evaluate", ("-d", dataset, "-i", out)),
+            Command("report", ("-d", dataset, "-i", out)),
         ]
     return commands
 

@@ -1,72 +1,116 @@
-"""Curves of volumes over time, as a figure of a subject's page."""
+"""Curves of volumes over time, as a figure of a subject's page; every value is read from a table."""
 
-import base64
-import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from longflow.reading import parse_number
-from longflow.report.drawing import BASELINE_COLOUR, PREDICTION_COLOUR, plt
-from longflow.report.timeline import Results, Subject
+from longflow.report.drawing import BASELINE_COLOUR, PREDICTION_COLOUR, SECOND_BASELINE_COLOUR, as_svg, plt
+from longflow.report.timeline import Results, Subject, Table
 
-#: of the tables with volumes: time, structure, predicted volume, and the reference's where it is known
-TIME, STRUCTURE, VOLUME, REFERENCE = "time", "structure", "volume_ml", "true_volume_ml"
-#: limits of the interval of a volume, where it has one
-LOWER, UPPER = "lower_ml", "upper_ml"
+STRUCTURE, SLOPE, REFERENCE_SLOPE = "structure", "slope", "true_slope"
+#: of a calendar unit of time, how many are a year
+OF_A_YEAR = {"days": 365.25, "months": 12.0, "years": 1.0}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where tables have volumes, and how they are drawn.
+
+    :param time: column with the time, in the time unit of the dataset.
+    :param volume: column with the volume, ml.
+    :param where: cells that a row must have; None: the table has no such column.
+    :param limits: columns with the ends of the interval.
+    """
+
+    label: str
+    time: str
+    volume: str
+    colour: str
+    style: str
+    where: Mapping[str, str | None] = field(default_factory=dict)
+    limits: tuple[str, str] | None = None
+
+    def points(self, rows: Table, structure: str) -> Iterator[tuple[float, float, float | None, float | None]]:
+        """Yield time, volume and the ends of the interval of the rows that have them."""
+        for row in rows:
+            if row.get(STRUCTURE) != structure or any(row.get(key) != cell for key, cell in self.where.items()):
+                continue
+            time, volume = (parse_number(row.get(name, "")) for name in (self.time, self.volume))
+            low, high = (parse_number(row.get(name, "")) for name in self.limits) if self.limits else (None, None)
+            if time is not None and volume is not None:
+                yield time, volume, low, high
+
+
+LIMITS = ("lower_ml", "upper_ml")
+#: of one label, the first table that has points counts
+SOURCES = (
+    Source("acquired scans, segmented", "time", "volume_ml", SECOND_BASELINE_COLOUR, "o-", {"source": "observed"}),
+    Source("forecast, segmented", "time", "volume_ml", PREDICTION_COLOUR, "D", {"source": "forecast"}, LIMITS),
+    Source("predicted labels", "time", "volume_ml", PREDICTION_COLOUR, "o-", {"source": None}, LIMITS),
+    Source("forecast, segmented", "target_time", "volume_ml", PREDICTION_COLOUR, "D", {"method": "forecast"}),
+    Source("reference", "time", "true_volume_ml", BASELINE_COLOUR, "s--"),
+    Source("reference", "target_time", "true_volume_ml", BASELINE_COLOUR, "s", {"method": "forecast"}),
+)
 
 
 def volume_curves(results: Results, subject: Subject) -> list[dict[str, Any]]:
-    """Draw the volumes of a subject over time, a part for each structure; values are those of the table.
-
-    The table is the one with references where a table has them (``longflow_evaluate``), else the one without.
+    """Draw the volumes of a subject over time, a part for each structure; values are those of the tables.
 
     :returns: ``svg`` (base64) and ``alt`` of the figure; empty where no table has volumes.
     """
-    tables = [
-        [row for row in rows if row["subject"] == subject.name and parse_number(row[TIME]) is not None]
-        for rows in results.tables.values()
-        if {TIME, STRUCTURE, VOLUME} <= set(rows[0])
-    ]
-    tables = sorted((rows for rows in tables if rows), key=lambda rows: REFERENCE not in rows[0])
-    return [_figure(tables[0], results.description.time_unit)] if tables else []
+    tables = [[row for row in rows if row["subject"] == subject.name] for rows in results.tables.values()]
+    tables = [rows for rows in tables if rows and STRUCTURE in rows[0]]
+    names = list(dict.fromkeys(row[STRUCTURE] for rows in tables for row in rows))
+    drawn = {name: curves for name in names if (curves := _curves(tables, name))}
+    return [_figure(drawn, tables, results.description.time_unit)] if drawn else []
 
 
-def _figure(rows: list[dict[str, str]], unit: str) -> dict[str, Any]:
+def _curves(tables: list[Table], structure: str) -> dict[str, tuple[Source, list[Any]]]:
+    """Return the sources that have points of a structure, with their points in order of time, by label."""
+    found: dict[str, tuple[Source, list[Any]]] = {}
+    for source in SOURCES:
+        for rows in tables:
+            points = sorted(set(source.points(rows, structure)), key=lambda point: point[:2])
+            if points and source.label not in found:
+                found[source.label] = source, points
+    return found
+
+
+def _figure(drawn: Mapping[str, Any], tables: list[Table], unit: str) -> dict[str, Any]:
     """Draw one figure."""
-    names = list(dict.fromkeys(row[STRUCTURE] for row in rows))
-    figure, axes = plt.subplots(
-        1, len(names), figsize=(min(4 * len(names), 16), 3), squeeze=False, layout="constrained"
-    )
-    for axis, name in zip(axes[0], names, strict=True):
-        own = [row for row in rows if row[STRUCTURE] == name]
-        for column, label, colour, style in (
-            (VOLUME, "predicted labels", PREDICTION_COLOUR, "o-"),
-            (REFERENCE, "reference", BASELINE_COLOUR, "s--"),
-        ):
-            points = sorted(_points(own, column))
-            if points:
-                axis.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4)
-        limits = [dict(_points(own, column)) for column in (LOWER, UPPER)]
-        if times := sorted(limits[0].keys() & limits[1].keys()):
-            low, high = ([of_time[time] for time in times] for of_time in limits)
-            axis.vlines(times, low, high, color=PREDICTION_COLOUR, linewidth=2, alpha=0.5, label="interval")
-        axis.set_title(name.replace("$", r"\$"), fontsize=10)
+    across = min(len(drawn), 4)
+    down = -(-len(drawn) // across)
+    figure, axes = plt.subplots(down, across, figsize=(4 * across, 3 * down), squeeze=False, layout="constrained")
+    for axis in axes.flat[len(drawn) :]:
+        axis.set_axis_off()
+    for axis, (name, curves) in zip(axes.flat, drawn.items(), strict=False):
+        for label, (source, points) in curves.items():
+            _draw(axis, label, source, points)
+        axis.set_title("\n".join([name, *_slopes(tables, name, unit)]).replace("$", r"\$"), fontsize=9)
         axis.set_xlabel(f"time [{unit}]")
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
     axes[0][0].set_ylabel("volume [mL]")
-    axes[0][0].legend(fontsize=8)
-    file = io.StringIO()
-    try:
-        figure.savefig(file, format="svg")
-    finally:
-        plt.close(figure)
-    svg = base64.b64encode(file.getvalue().encode()).decode("ascii")
-    return {"svg": svg, "alt": f"Volumes over time of {', '.join(names)}; the table has the numbers"}
+    return {"svg": as_svg(figure), "alt": f"Volumes over time of {', '.join(drawn)}; the tables have the numbers"}
 
 
-def _points(rows: list[dict[str, str]], column: str) -> Iterator[tuple[float, float]]:
-    for row in rows:
-        time, volume = parse_number(row[TIME]), parse_number(row.get(column, ""))
-        if time is not None and volume is not None:
-            yield time, volume
+def _draw(axis, label: str, source: Source, points: list[Any]) -> None:
+    times, volumes, *_ = zip(*points, strict=True)
+    axis.plot(times, volumes, source.style, color=source.colour, label=label, markersize=4)
+    between = [point for point in points if None not in point]
+    if between:
+        times, _, lows, highs = zip(*between, strict=True)
+        axis.vlines(times, lows, highs, color=source.colour, linewidth=5, alpha=0.35, label="interval")
+
+
+def _slopes(tables: list[Table], structure: str, unit: str) -> Iterator[str]:
+    """Yield the change per year of a structure, from the table that has slopes per time unit."""
+    factor, per = (OF_A_YEAR[unit], "year") if unit in OF_A_YEAR else (1.0, unit)
+    for row in (row for rows in tables for row in rows if row[STRUCTURE] == structure):
+        slope, reference = (parse_number(row.get(name, "")) for name in (SLOPE, REFERENCE_SLOPE))
+        if slope is not None:
+            compared = "" if reference is None else f" (reference {factor * reference:+.3g})"
+            yield f"{factor * slope:+.3g} mL per {per}{compared}"
+            return

@@ -1,6 +1,9 @@
 """Figures: how they are saved, and the course of a training."""
 
+import base64
 import csv
+import io
+from collections.abc import Collection, Mapping
 from itertools import chain, cycle
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from longflow.training.progress import AS_NAMED, OTHER_COLUMNS, PROGRESS_COLUMNS
 
 # a matplotlibrc in the current folder can be from somebody else, and start LaTeX
 matplotlib.rcdefaults()
+# the ids in an SVG: the same figure is the same file
+matplotlib.rcParams["svg.hashsalt"] = "longflow"
 
 #: of predictions and of the baselines, told apart in grey and by colour-blind readers
 PREDICTION_COLOUR, BASELINE_COLOUR, SECOND_BASELINE_COLOUR = "#1f77b4", "#d62728", "#7f7f7f"
@@ -47,6 +52,50 @@ def progress_figure(progress_csv: Path, path: Path, shown: ProgressColumns = AS_
     if len(epoch) == 1:
         times.set_xlim(epoch[0] - 0.5, epoch[0] + 0.5)
     save(figure, path)
+
+
+def learning_curves(
+    folds: Mapping[int, Path],
+    shown: ProgressColumns = AS_NAMED,
+    best_baseline: tuple[str, float] | None = None,
+    of_folds: Collection[int] = (),
+) -> plt.Figure | None:
+    """Draw the validation of every fold of a model.
+
+    :param folds: progress.csv of each fold.
+    :param shown: how the columns of the validation are drawn.
+    :param best_baseline: name and value of the best result without training on the cross-validation.
+    :param of_folds: that this value is the mean of; it is a line in these.
+    :returns: the figure; None where no fold has finished an epoch.
+    """
+    read = {fold: _read_progress(path) for fold, path in sorted(folds.items()) if path.is_file()}
+    if not read:
+        return None
+    across = min(len(read), 3)
+    figure, axes = plt.subplots(
+        -(-len(read) // across),
+        across,
+        figsize=(4.5 * across, 3.4 * -(-len(read) // across)),
+        squeeze=False,
+        sharey=True,
+        layout="constrained",
+    )
+    for axis in axes.flat[len(read) :]:
+        axis.set_axis_off()
+    for axis, (fold, columns) in zip(axes.flat, read.items(), strict=False):
+        _draw_validation(axis, columns["epoch"], columns, shown)
+        if best_baseline and fold in of_folds:
+            name, value = best_baseline
+            mean = f", mean of folds {', '.join(map(str, of_folds))}" if len(of_folds) > 1 else ""
+            label = f"best baseline, {name}{mean}: {value:.4f}"
+            axis.axhline(value, color="black", linestyle="-.", linewidth=1, label=label)
+        if axis.has_data():
+            axis.legend(fontsize=7)
+        axis.set_title(f"fold {fold}", fontsize=10, loc="left")
+        axis.set_xlabel("epoch")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axis.grid(alpha=0.3)
+    return figure
 
 
 def _draw_losses(axes, epoch: np.ndarray, columns: dict[str, np.ndarray]) -> None:
@@ -125,3 +174,13 @@ def save(figure, path: Path) -> None:
             figure.savefig(temporary, dpi=150)
     finally:
         plt.close(figure)
+
+
+def as_svg(figure) -> str:
+    """Return a figure as base64 of an SVG, for a page, and close it."""
+    file = io.StringIO()
+    try:
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    finally:
+        plt.close(figure)
+    return base64.b64encode(file.getvalue().encode()).decode("ascii")

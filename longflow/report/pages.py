@@ -1,37 +1,26 @@
 """The timeline report of a folder of predictions: an index, and a page for each subject, each one file that needs no
 network.
-
-Text from users (names, cells, sidecars) is escaped by jinja2. Should something pass, the page's policy runs only the
-scripts whose hashes it names, and loads nothing.
 """
 
-import base64
 import csv
-import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
 from longflow.files import write_text
-from longflow.inference.output import INTENDED_USE
 from longflow.parallel import Progress
 from longflow.paths import path_in
-from longflow.reading import parse_number, read_json
+from longflow.reading import read_json
 from longflow.report.curves import volume_curves
 from longflow.report.frames import Content, content_of
+from longflow.report.rendering import HERE, REPORT, file_text, render
 from longflow.report.timeline import Moment, Results, Subject, Table, read_results
-from longflow.version import __version__
 
-HERE = Path(__file__).parent
-#: folder below the predictions
-REPORT = "report"
 #: % of the axis that is free at each end
 MARGIN = 3.0
 #: colours of labels 1, 2, ..., which colour-blind readers tell apart (Okabe and Ito)
@@ -64,8 +53,11 @@ def write_report(folder: Path, references: Sequence[Path] = (), progress: Progre
         write_text(text, page)
         rows.append((subject, quote(page.name), warnings))
     progress(len(results.subjects), len(results.subjects), "")
+    # pages of subjects that are no longer in the folder
+    for page in set(output.glob("subject_*.html")) - {path_in(output, f"subject_{one.name}.html") for one, *_ in rows}:
+        page.unlink()
     index = output / "index.html"
-    write_text(_render("index.html.j2", [], results=results, rows=rows), index)
+    write_text(render("index.html.j2", [], results=results, rows=rows), index)
     return index
 
 
@@ -84,8 +76,8 @@ def subject_page(results: Results, subject: Subject) -> tuple[str, int]:
     ]
     warnings = list(dict.fromkeys([*of_predictions, *beyond, *subject.warnings, *content.warnings]))
     place = _Axis(subject)
-    niivue, script = _file("vendor/niivue.umd.js"), _file("templates/viewer.js")
-    text = _render(
+    niivue, script = file_text("vendor/niivue.umd.js"), file_text("templates/viewer.js")
+    text = render(
         "subject.html.j2",
         [niivue, script] if content.frames else [script],
         subject=subject,
@@ -102,7 +94,7 @@ def subject_page(results: Results, subject: Subject) -> tuple[str, int]:
         folder=results.folder.name,
         files=sorted({path.name for one in subject.predicted for path in (*one.images, one.label) if path}),
         viewer=read_json(HERE / "vendor/niivue.json", dict),
-        licence=_file("vendor/niivue.LICENSE"),
+        licence=file_text("vendor/niivue.LICENSE"),
         niivue=Markup(niivue),
         script=Markup(script),
     )
@@ -111,7 +103,7 @@ def subject_page(results: Results, subject: Subject) -> tuple[str, int]:
 
 def _page_of(results: Results, content: Content, tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the script is given."""
-    numbers = range(1, max(results.description.label_values) + 1)
+    numbers = range(1, 256)  # also of a model that segmented the scans, whose labels dataset.json does not name
     colours = [(0, 0, 0), *(LABEL_COLOURS[(number - 1) % len(LABEL_COLOURS)] for number in numbers)]
     reds, greens, blues = zip(*colours, strict=True)
     return {
@@ -202,54 +194,3 @@ def _table(name: str, rows: Table, subject: Subject, results: Results) -> dict[s
         "csv": text.getvalue(),
         "file": file,
     }
-
-
-def _cell(text: str) -> str:
-    """Show a cell: numbers with five digits, text as it is. The CSV in the page has all digits."""
-    number = parse_number(text)
-    return text if number is None or len(text) < 8 else f"{number:.5g}"
-
-
-def _readable(value: object) -> str:
-    """Show a value of a sidecar."""
-    if isinstance(value, Mapping):
-        return "; ".join(f"{key}: {_readable(one)}" for key, one in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(_readable, value)) or "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "none" if value is None else str(value)
-
-
-@cache
-def _file(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-@cache
-def _templates() -> jinja2.Environment:
-    """Return the templates: all escape what they are given, and refuse what they are not given."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    environment.filters |= {"cell": _cell, "readable": _readable, "number": lambda value: f"{value:g}"}
-    return environment
-
-
-def policy_for(scripts: Sequence[str]) -> str:
-    """Return the Content-Security-Policy of a page: these scripts run, and nothing is loaded from elsewhere."""
-    hashes = (base64.b64encode(hashlib.sha256(one.encode()).digest()).decode() for one in scripts)
-    allowed = " ".join(f"'sha256-{one}'" for one in hashes) + " 'wasm-unsafe-eval'" if scripts else "'none'"
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; "
-        "connect-src data: blob:; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _render(template: str, scripts: Sequence[str], **values: Any) -> str:
-    common = {"version": __version__, "intended_use": INTENDED_USE, "policy": policy_for(scripts)}
-    style = Markup(_file("templates/page.css"))
-    return _templates().get_template(template).render(**common, style=style, **values)

@@ -29,6 +29,8 @@ from longflow.reading import read_json, read_table
 
 #: folder below the predictions in which ``longflow_predict --dicom`` keeps the scans
 SCANS = "scans"
+#: folders below the predictions with the label maps of predicted and acquired scans (``--segmenter``, ``--structures``)
+SEGMENTED, SEGMENTED_SCANS = "segmented/forecast", "segmented/acquired"
 
 Table = list[dict[str, str]]
 
@@ -146,7 +148,8 @@ def read_results(folder: Path, references: Sequence[Path] = ()) -> Results:
     if not searched or {one.resolve() for one in searched} & {one.resolve() for one in of_dataset}:
         searched += of_dataset
     library = Library(tuple(searched), description)
-    acquired, requested = _scans_of_tables(library, {one.case for some in predicted.values() for one in some})
+    cases = {one.case for some in predicted.values() for one in some}
+    acquired, requested = _scans_of_tables(library, cases, folder / SEGMENTED_SCANS)
     subjects = [_subject(name, predicted[name], acquired.get(name, []), requested.get(name, [])) for name in predicted]
     tables = dict(_tables(folder))
     return Results(
@@ -169,13 +172,13 @@ def _predictions(folder: Path, description: DatasetDescription) -> Iterator[tupl
             continue
         channels = range(len(description.channels))
         images = tuple(image_path(folder, row.case, channel, description) for channel in channels)
-        label = label_path(folder, row.case, description)
+        labels = (label_path(place, row.case, description) for place in (folder, folder / SEGMENTED))
         predicted = Predicted(
             case=row.case,
             time=time,
             phase=row.covariates.get(PHASE, ""),
             images=images if all(path.is_file() for path in images) else (),
-            label=label if label.is_file() else None,
+            label=next((label for label in labels if label.is_file()), None),
             sidecar=_sidecar(folder, row.case),
         )
         if predicted.images or predicted.label:
@@ -196,10 +199,13 @@ def _of_dataset(predicted: Iterable[Sequence[Predicted]]) -> list[Path]:
     return [path for name in sorted(names & known) for path in dataset_folders(DatasetPaths(name).raw)]
 
 
-def _scans_of_tables(library: Library, predicted: set[str]) -> tuple[dict[str, list[Moment]], dict[str, list[Moment]]]:
+def _scans_of_tables(
+    library: Library, predicted: set[str], segmented: Path
+) -> tuple[dict[str, list[Moment]], dict[str, list[Moment]]]:
     """List the acquired scans of the tables, and the rows that have neither an image nor a prediction, by subject.
 
     :param predicted: cases of predictions.
+    :param segmented: folder with predicted label maps of acquired scans, for those without a label map of a rater.
     """
     acquired: dict[str, list[Moment]] = {}
     requested: dict[str, list[Moment]] = {}
@@ -213,7 +219,7 @@ def _scans_of_tables(library: Library, predicted: set[str]) -> tuple[dict[str, l
             files = library.by_case(row.case)
             place = {"case": row.case, "time": time, "phase": row.covariates.get(PHASE, "")}
             if files and not sidecar_path(files[0].parent, row.case).is_file():
-                label = _label_of(files, row.case, library.description)
+                label = _label_of(files, row.case, library.description, segmented)
                 acquired.setdefault(row.subject, []).append(Moment(**place, images=files, label=label))
             elif not files and row.case not in predicted:
                 requested.setdefault(row.subject, []).append(Moment(**place))
@@ -227,11 +233,12 @@ def _rows(folder: Path) -> list[Row]:
         return []  # targetsTs has no table of its own: its scans are rows in that of imagesTs
 
 
-def _label_of(files: Files, case: str, description: DatasetDescription) -> Path | None:
-    """Return the label map of the rater: labelsTr next to imagesTr, labelsTs next to imagesTs and targetsTs."""
+def _label_of(files: Files, case: str, description: DatasetDescription, segmented: Path) -> Path | None:
+    """Return the label map of the rater (labelsTr next to imagesTr, else labelsTs), or else a predicted one."""
     images = files[0].parent
-    path = label_path(images.with_name("labelsTr" if images.name == "imagesTr" else "labelsTs"), case, description)
-    return path if path.is_file() else None
+    of_rater = images.with_name("labelsTr" if images.name == "imagesTr" else "labelsTs")
+    paths = (label_path(folder, case, description) for folder in (of_rater, segmented))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _subject(name: str, predicted: Sequence[Predicted], acquired: list[Moment], requested: list[Moment]) -> Subject:

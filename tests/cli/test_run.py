@@ -37,10 +37,10 @@ def test_flags_become_a_request(paths):
 def test_a_study_runs_here_and_has_nothing_to_do_then(paths, monkeypatch, capsys):
     ran = []
     monkeypatch.setattr("longflow.cluster.local.run_here", lambda study, *_: ran.append(len(study.steps)) or Report())
-    assert main(["-d", "900", "-f", "0", "1"]) == 0 and ran == [7]
+    assert main(["-d", "900", "-f", "0", "1"]) == 0 and ran == [8]
     finish_all(paths)
     capsys.readouterr()
-    assert main(["-d", "900", "-f", "0", "1"]) == 0 and ran == [7]
+    assert main(["-d", "900", "-f", "0", "1"]) == 0 and ran == [8]
     assert "nothing to do, every step is done" in capsys.readouterr().out
 
 
@@ -62,7 +62,7 @@ def test_a_failed_step_ends_with_an_error(paths, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="1"):
         main(["-d", "900"])
     said = capsys.readouterr().err
-    assert "Failed: train x: exit code 1" in said and "because they need it: evaluate" in said
+    assert "Failed: train x: exit code 1" in said and "because they need it: report" in said
 
 
 def test_commands_are_shown_as_typed(paths, capsys):
@@ -71,9 +71,9 @@ def test_commands_are_shown_as_typed(paths, capsys):
     step = study_steps(request, data)[0]
     capsys.readouterr()
     for typed in step.commands:
-        module.show_command(step, typed, 1, 7)
+        module.show_command(step, typed, 1, 8)
     said = capsys.readouterr().out
-    assert said.count("1 of 7: prepare") == 1 and "$ longflow_verify -d Dataset900_Phantom" in said
+    assert said.count("1 of 8: prepare") == 1 and "$ longflow_verify -d Dataset900_Phantom" in said
 
 
 def test_trainings_are_measured_with_the_processes_that_they_will_have(paths, capsys, tmp_path):

@@ -26,7 +26,7 @@ def test_every_step_is_shown(steps, capsys):
     capsys.readouterr()
     assert main([]) == 0
     said = capsys.readouterr().out
-    assert NAME in said and "4 not started, 3 done" in said
+    assert NAME in said and "5 not started, 3 done" in said
     assert said.index("not started") < said.index(" done")
 
 

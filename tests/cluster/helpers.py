@@ -9,7 +9,7 @@ from longflow.cluster import slurm
 from longflow.cluster.request import StudyData, StudyRequest
 from longflow.cluster.slurm import Queued, SlurmError, SlurmUnreachableError
 from longflow.cluster.steps import Step
-from longflow.files import write_csv, write_json
+from longflow.files import write_csv, write_json, write_text
 from longflow.plans import read_plans, write_plans
 from longflow.training.measured import MeasuredTraining, write_measured
 
@@ -74,8 +74,10 @@ def finish(step: Step, request: StudyRequest, data: StudyData, **cost) -> None:
         for row in rows:
             write_json({}, paths.predictions / f"{row['case']}.json")
         write_csv(["case", "subject", "time"], rows, paths.predictions / "scans.csv")
-    else:
+    elif step.kind == "evaluate":
         write_json({}, paths.predictions / "metrics.json")
+    else:
+        write_text("", paths.report / "index.html")
 
 
 class ListedJobs:

@@ -20,6 +20,7 @@ JOBS = [
     SubmittedJob(name="b", number="4", steps=("find best",)),
     SubmittedJob(name="i", number="5", steps=("predict imagesTs",)),
     SubmittedJob(name="e", number="6", steps=("evaluate",)),
+    SubmittedJob(name="r", number="7", steps=("report",)),
 ]
 
 
@@ -62,20 +63,20 @@ def test_every_step_has_its_state(steps):
         "4_0": Queued("PENDING", "Dependency", "1:00", 0, ""),
     }
     found = study_status(study(request, steps), JOBS[:4], queue, {})
-    assert states(found) == ["done", "done", "running", "waiting", "waiting", "not started", "not started"]
+    assert states(found) == ["done", "done", "running", "waiting", "waiting", *["not started"] * 3]
     running = found[2]
     assert (running.share, running.left, running.node, running.restarts) == (0.25, 150.0, "gpu07", 1)
     assert running.last_line == "training" and running.job == "3_0"
     assert "higher priority" in found[3].reason and "not done" in found[4].reason
-    assert summary_of(found) == {"running": 1, "waiting": 2, "not started": 2, "done": 2}
+    assert summary_of(found) == {"running": 1, "waiting": 2, "not started": 3, "done": 2}
     assert estimated_left(found) == 150.0
 
 
 def test_what_waits_for_a_failure_says_so(steps):
     ended = {"3_0": "TIMEOUT", "3_1": "OUT_OF_MEMORY", "4_0": "CANCELLED", "5_0": "CANCELLED"}
-    queue = {"6_0": Queued("PENDING", "DependencyNeverSatisfied", "1:00", 0, "")}
+    queue = {f"{job}_0": Queued("PENDING", "DependencyNeverSatisfied", "1:00", 0, "") for job in (6, 7)}
     found = study_status(study(request_of(), steps), JOBS, queue, ended)
-    assert states(found) == ["done", "done", *["failed"] * 5]
+    assert states(found) == ["done", "done", *["failed"] * 6]
     reasons = [one.reason for one in found[2:]]
     assert "time was over" in reasons[0] and "raise memory" in reasons[1]
     assert reasons[2] == "was not started, because it waits for train cronos 3d_fullres fold 0, which failed"
@@ -130,4 +131,4 @@ def test_jobs_that_can_never_start_are_cancelled(monkeypatch):
     monkeypatch.setattr(module, "ended", lambda jobs: asked.extend(jobs) or {})
     found, _, hopeless = slurm_state(JOBS)
     assert set(found) == {"3_0", "4_0"} and hopeless == cancelled == ["4_0"]
-    assert asked == ["1", "2", "3", "5", "6"]  # element 1 of job 3 is in the queue no more
+    assert asked == ["1", "2", "3", "5", "6", "7"]  # element 1 of job 3 is in the queue no more

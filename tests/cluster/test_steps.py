@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -36,12 +37,13 @@ def test_a_step_stands_after_those_that_it_depends_on(data):
         assert set(step.depends_on) <= seen
         seen.add(step.name)
     assert names(steps)[:4] == ["prepare", *(f"preprocess part {part} of 3" for part in (1, 2, 3))]
-    assert names(steps)[-3:] == ["find best", "predict imagesTs", "evaluate"]
+    assert names(steps)[-4:] == ["find best", "predict imagesTs", "evaluate", "report"]
     (fold,) = [step for step in steps if step.name == "train tfm 3d_fullres fold 1"]
     assert fold.depends_on == ("train convlstm 3d_fullres fold 1",)
     assert fold.commands[0].typed.startswith(f"longflow_train {NAME} 3d_fullres 1 -m tfm -p longflowPlans --seed 0")
     assert "--pretrained convlstm" in fold.commands[0].typed
     assert depths(steps)["evaluate"] == 6
+    assert steps[-1].commands[0].typed == f"longflow_report -d {NAME} -i {request.paths.predictions.resolve()}"
 
 
 def test_what_is_done_is_read_from_the_disk(data):
@@ -62,7 +64,7 @@ def test_a_finished_fold_needs_no_prepared_subjects(data):
     assert unfinished(steps) == []
     steps[2].fold.final.unlink()
     assert names(unfinished(steps)) == [
-        *("preprocess", "train cronos 3d_fullres fold 0", "find best", "predict imagesTs", "evaluate")
+        *("preprocess", "train cronos 3d_fullres fold 0", "find best", "predict imagesTs", "evaluate", "report")
     ]
 
 
@@ -71,12 +73,12 @@ def test_a_new_fold_makes_choice_and_predictions_again(data):
     request = request_of(folds=(0, 1, 2))
     steps = study_steps(request, data)
     assert names(unfinished(steps)) == [
-        *("train cronos 3d_fullres fold 2", "find best", "predict imagesTs", "evaluate")
+        *("train cronos 3d_fullres fold 2", "find best", "predict imagesTs", "evaluate", "report")
     ]
     finish(steps[4], request, data)
     later = steps[4].fold.final.stat().st_mtime + 10
     os.utime(steps[4].fold.final, (later, later))
-    assert names(unfinished(steps)) == ["find best", "predict imagesTs", "evaluate"]
+    assert names(unfinished(steps)) == ["find best", "predict imagesTs", "evaluate", "report"]
 
 
 def test_a_prediction_that_lacks_a_case_is_not_done(data):
@@ -84,7 +86,23 @@ def test_a_prediction_that_lacks_a_case_is_not_done(data):
     steps = study_steps(request, data)
     play(steps, request, data)
     (request.paths.predictions / "x0.json").unlink()
-    assert names(unfinished(steps)) == ["predict imagesTs", "evaluate"]
+    assert names(unfinished(steps)) == ["predict imagesTs", "evaluate", "report"]
+
+
+def test_a_report_is_made_again_after_what_it_shows(data):
+    request = request_of()
+    steps = study_steps(request, data)
+    play(steps, request, data)
+    metrics = request.paths.predictions / "metrics.json"
+    later = metrics.stat().st_mtime + 10
+    os.utime(metrics, (later, later))
+    assert names(unfinished(steps)) == ["report"]
+
+
+def test_a_study_without_test_scans_is_reported_without_predictions(data):
+    steps = study_steps(request_of(), replace(data, requested=0))
+    assert names(steps)[-2:] == ["find best", "report"] and steps[-1].depends_on == ("find best",)
+    assert steps[-1].commands[0].typed == f"longflow_report -d {NAME}"
 
 
 def test_a_changed_table_is_planned_again_before_a_training(data):

@@ -37,9 +37,17 @@ def test_a_study_becomes_arrays_with_dependencies(slurm, data):
     request = request_of(methods=("cronos", "tfm"))
     jobs, under_way = submitted(request, data)
     assert [(job.resources.kind, len(job.steps)) for job in jobs] == [
-        *(("prepare", 1), ("preprocess", 1), ("train", 4), ("find_best", 1), ("predict", 1), ("evaluate", 1))
+        *(
+            ("prepare", 1),
+            ("preprocess", 1),
+            ("train", 4),
+            ("find_best", 1),
+            ("predict", 1),
+            ("evaluate", 1),
+            ("report", 1),
+        )
     ]
-    assert list(slurm.after.values()) == [[], ["100"], ["101"], ["102"], ["103"], ["104"]]
+    assert list(slurm.after.values()) == [[], ["100"], ["101"], ["102"], ["103"], ["104"], ["105"]]
     assert under_way == 0 and [job.number for job in read_jobs(request.paths.study.jobs)] == list(slurm.after)
 
 
@@ -54,7 +62,7 @@ def test_the_same_command_again_submits_nothing(slurm, data):
     request = request_of()
     submitted(request, data)
     jobs, under_way = submitted(request, data)
-    assert jobs == [] and under_way == 7 and len(slurm.after) == 6
+    assert jobs == [] and under_way == 8 and len(slurm.after) == 7
 
 
 def test_what_failed_is_submitted_again_and_what_waits_for_it(slurm, data):
@@ -66,10 +74,12 @@ def test_what_failed_is_submitted_again_and_what_waits_for_it(slurm, data):
         del slurm.waiting[number]
     jobs, under_way = submitted(request, data)
     assert [step.name for job in jobs for step in job.steps] == [
-        *("train cronos 3d_fullres fold 1", "find best", "predict imagesTs", "evaluate")
+        *("train cronos 3d_fullres fold 1", "find best", "predict imagesTs", "evaluate", "report")
     ]
-    assert under_way == 0 and slurm.cancelled == ["103_0", "104_0", "105_0"]
-    assert list(slurm.after.items())[6:] == [("106", []), ("107", ["106"]), ("108", ["107"]), ("109", ["108"])]
+    assert under_way == 0 and slurm.cancelled == ["103_0", "104_0", "105_0", "106_0"]
+    assert list(slurm.after.items())[7:] == [
+        *(("107", []), ("108", ["107"]), ("109", ["108"]), ("110", ["109"]), ("111", ["110"]))
+    ]
 
 
 def test_a_running_fold_is_waited_for(slurm, data):
@@ -77,10 +87,10 @@ def test_a_running_fold_is_waited_for(slurm, data):
     submitted(request, data)
     for step in study_steps(request, data)[:2]:
         finish(step, request, data)
-    slurm.waiting = {"102_0": RUNNING, "103_0": NEVER, "104_0": NEVER, "105_0": NEVER}  # fold 1 failed
+    slurm.waiting = {"102_0": RUNNING, "103_0": NEVER, "104_0": NEVER, "105_0": NEVER, "106_0": NEVER}  # fold 1 failed
     jobs, under_way = submitted(request, data)
-    assert [len(job.steps) for job in jobs] == [1, 1, 1, 1] and under_way == 1
-    assert slurm.after["106"] == [] and slurm.after["107"] == ["106", "102_0"]
+    assert [len(job.steps) for job in jobs] == [1, 1, 1, 1, 1] and under_way == 1
+    assert slurm.after["107"] == [] and slurm.after["108"] == ["107", "102_0"]
 
 
 def test_a_long_array_is_split(monkeypatch, data):
@@ -106,8 +116,14 @@ def test_a_scheduler_that_stops_answering_keeps_what_it_has(slurm, data):
     assert slurm.cancelled == [] and [job.number for job in read_jobs(request.paths.study.jobs)] == ["100", "101", None]
     slurm.silent = ""
     jobs, under_way = submitted(request, data)
-    assert [job.resources.kind for job in jobs] == ["train", "find_best", "predict", "evaluate"] and under_way == 2
-    assert list(slurm.after.values())[2:] == [["101_0"], ["102"], ["103"], ["104"]]
+    assert [job.resources.kind for job in jobs] == [
+        "train",
+        "find_best",
+        "predict",
+        "evaluate",
+        "report",
+    ] and under_way == 2
+    assert list(slurm.after.values())[2:] == [["101_0"], ["102"], ["103"], ["104"], ["105"]]
 
 
 def test_a_job_whose_submission_was_interrupted_is_found_by_its_name(slurm, data):
@@ -120,7 +136,7 @@ def test_a_job_whose_submission_was_interrupted_is_found_by_its_name(slurm, data
 def test_cancelling_counts_what_was_active(slurm, data):
     request = request_of()
     submitted(request, data)
-    assert cancel_all(request.paths.study) == 7 and slurm.waiting == {}
+    assert cancel_all(request.paths.study) == 8 and slurm.waiting == {}
     assert cancel_all(request.paths.study) == 0
 
 
@@ -129,7 +145,7 @@ def test_scripts_are_printed_without_slurm(data):
     study = request.paths.study
     written = print_scripts(study_of(request, data), ClusterSettings())
     assert [path.name.split("_")[1] for path in written[:-1]] == [
-        *("prepare", "preprocess", "train", "find", "predict", "evaluate")
+        *("prepare", "preprocess", "train", "find", "predict", "evaluate", "report")
     ]
     text = written[-1].read_text()
     assert written[-1].name == "submit.sh" and "job1=$(sbatch --parsable --dependency=afterok:$job0 lf900_pre" in text

@@ -19,6 +19,7 @@ def test_commands_are_shown_as_a_user_types_them(tmp_path):
         "longflow_find_best -d 900",
         f"longflow_predict -i {tmp_path}/raw/Dataset900_Phantom/imagesTs -o {tmp_path}/forecasts",
         f"longflow_evaluate -d 900 -i {tmp_path}/forecasts",
+        f"longflow_report -d 900 -i {tmp_path}/forecasts",
     ]
 
 

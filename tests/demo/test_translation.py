@@ -28,8 +28,10 @@ def test_commands_are_shown_as_a_user_types_them_and_understood(tmp_path):
         "longflow_train 902 2d 0 --max_time 5s",
         f"longflow_predict -d 902 -i {images} -o {out}/to_native --to native",
         f"longflow_evaluate -d 902 -i {out}/to_native",
+        f"longflow_report -d 902 -i {out}/to_native",
         f"longflow_predict -d 902 -i {images} -o {out}/to_arterial --to arterial",
         f"longflow_evaluate -d 902 -i {out}/to_arterial",
+        f"longflow_report -d 902 -i {out}/to_arterial",
     ]
     for command in commands:
         import_module(f"longflow.cli.{command.name}").parser().parse_args(command.arguments)

@@ -2,7 +2,8 @@ import base64
 
 import pytest
 
-from longflow.files import write_csv
+from longflow.files import write_csv, write_json
+from longflow.reading import read_json
 from longflow.report import curves
 from longflow.report.curves import volume_curves
 from longflow.report.timeline import read_results
@@ -69,3 +70,56 @@ def test_intervals_of_forecasts(evaluated, drawn):
 def test_no_volumes(evaluated):
     results = read_results(evaluated)
     assert volume_curves(results, results.subjects[1]) == []
+
+
+def test_volumes_of_forecasts_with_their_intervals_and_references(evaluated, drawn):
+    table = [
+        {"subject": "s1", "time": 0.0, "structure": "core", "source": "observed", "volume_ml": 2.0},
+        {
+            "subject": "s1",
+            "time": 4.0,
+            "structure": "core",
+            "source": "forecast",
+            "volume_ml": 3.0,
+            "lower_ml": 2.5,
+            "upper_ml": 4.0,
+        },
+    ]
+    write_csv(
+        ["subject", "time", "structure", "source", "volume_ml", "lower_ml", "upper_ml"],
+        table,
+        evaluated / "volumes.csv",
+    )
+    structures = [
+        {
+            "subject": "s1",
+            "target_time": 4.0,
+            "method": method,
+            "structure": "core",
+            "volume_ml": 9,
+            "true_volume_ml": 3.5,
+        }
+        for method in ("forecast", "lci")
+    ]
+    write_csv(list(structures[0]), structures, evaluated / "metrics_structures.csv")
+    results = read_results(evaluated)
+    volume_curves(results, results.subjects[1])
+    (axis,) = drawn[0].axes
+    points = {line.get_label(): line.get_xydata().tolist() for line in axis.lines}
+    assert points == {
+        "acquired scans, segmented": [[0.0, 2.0]],
+        "forecast, segmented": [[4.0, 3.0]],
+        "reference": [[4.0, 3.5]],
+    }
+    assert axis.collections[0].get_segments()[0].tolist() == [[4.0, 2.5], [4.0, 4.0]]
+
+
+@pytest.mark.parametrize(("unit", "shown"), [("months", "+24 mL per year (reference -12)"), ("ms", "+2 mL per ms")])
+def test_slopes_are_per_year_where_the_unit_is_one_of_the_calendar(evaluated, drawn, unit, shown):
+    write_csv(COLUMNS, rows(), evaluated / "volumes.csv")
+    slopes = [{"subject": "s1", "structure": "tumour $x", "slope": 2.0, "true_slope": -1.0}]
+    write_csv(list(slopes[0]), slopes, evaluated / "metrics_subjects.csv")
+    write_json(read_json(evaluated / "dataset.json") | {"time_unit": unit}, evaluated / "dataset.json")
+    results = read_results(evaluated)
+    volume_curves(results, results.subjects[1])
+    assert shown in drawn[0].axes[0].get_title()

@@ -1,3 +1,4 @@
+import base64
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import pytest
 
 from longflow.errors import DataError
 from longflow.report import drawing as figures
-from longflow.report.drawing import progress_figure
+from longflow.report.drawing import as_svg, learning_curves, plt, progress_figure
 from longflow.tasks.forecast.validation import ForecastValidation
 from longflow.tasks.segment.validation import LabelValidation
 from longflow.tasks.translate.validation import PhaseValidation
@@ -104,3 +105,29 @@ def test_broken_progress(tmp_path, content, message):
         (tmp_path / "progress.csv").write_text(content)
     with pytest.raises(DataError, match=message):
         progress_figure(tmp_path / "progress.csv", tmp_path / "progress.png")
+
+
+def test_learning_curves_have_the_line_of_the_best_baseline_in_its_folds(tmp_path):
+    folds = {fold: tmp_path / f"{fold}.csv" for fold in range(4)}
+    for fold in (0, 1, 3):
+        folds[fold].write_text("epoch,loss,epoch_seconds,data_wait_share,nrmse\n1,1,1,0,0.5\n2,1,1,0,0.25\n")
+    figure = learning_curves(folds, best_baseline=("linear", 0.375), of_folds=[1, 3])
+    shown = [axis for axis in figure.axes if axis.axison]
+    assert [axis.get_title("left") for axis in shown] == ["fold 0", "fold 1", "fold 3"]
+    lines = [{line.get_label(): list(line.get_ydata()) for line in axis.lines} for axis in shown]
+    assert lines[0] == {"nrmse": [0.5, 0.25]}
+    assert lines[1] == lines[2] == {**lines[0], "best baseline, linear, mean of folds 1, 3: 0.3750": [0.375, 0.375]}
+    plt.close(figure)
+    assert learning_curves({0: tmp_path / "none.csv"}) is None
+
+
+def test_the_same_figure_is_the_same_svg():
+    def drawn():
+        figure, axis = plt.subplots()
+        axis.plot([1, 2], [3, 4])
+        return as_svg(figure)
+
+    open_before = plt.get_fignums()
+    assert drawn() == drawn()
+    assert b"<svg" in base64.b64decode(drawn())
+    assert plt.get_fignums() == open_before

@@ -1,6 +1,7 @@
 """The pages in a real browser: Debian's chromium, driven by playwright, without a network."""
 
 import csv
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -8,10 +9,15 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
+from longflow.reading import read_json
+from longflow.report.cohort import write_cohort_report
 from longflow.report.pages import write_report
 from tests.report.conftest import HOSTILE
 
+#: the accessibility checker axe-core, as published (MPL-2.0)
+AXE = Path(__file__).parent / "vendor" / "axe.min.js"
 #: Debian's packages that these tests need
 PACKAGES = ("chromium",)
 #: folder for the pictures of pages, of three widths; they are for people to look at
@@ -137,7 +143,7 @@ def test_the_voxel_under_the_crosshair_is_that_of_the_file(browser, pages, evalu
     opened.page.locator("#series canvas").click(position={"x": 330, "y": 170})
     opened.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     found = opened.page.evaluate(
-        "(({viewer}) => { const image = viewer.volumes[0]; const mm = viewer.frac2mm(viewer.scene.crosshairPos);"
+        "(({viewer}) => { const image = viewer.volumes[0]; const mm = viewer.frac2mm(viewer.scene.crosshairPos, 0, true);"
         "const vox = image.mm2vox(Array.from(mm)); return {mm: Array.from(mm), value: image.getValue(...vox)}; })"
         "(longflowPanes[0])"
     )
@@ -153,6 +159,101 @@ def test_the_voxel_under_the_crosshair_is_that_of_the_file(browser, pages, evalu
     first, *others = opened.page.evaluate(places)
     assert others and all(other == pytest.approx(first, abs=1e-5) for other in others)
     assert opened.quiet()
+
+
+#: columns of the affine of a scan: turned about two axes; with flipped axes; with another order of axes
+GRIDS = {
+    "oblique": Rotation.from_euler("zx", (25, -15), degrees=True).as_matrix() @ np.diag((1.0, 1.2, 3.0)),
+    "flipped": np.diag((-1.0, 1.2, -3.0)),
+    "sagittal": np.array([[0, 0, 3.0], [-1.0, 0, 0], [0, 1.2, 0]]),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("grid", GRIDS)
+def test_voxels_of_oblique_and_flipped_grids_are_those_of_the_files(browser, evaluated, grid):
+    raw = evaluated.parent / "raw" / "Dataset101_Tiny"
+    affine = nibabel.affines.from_matvec(GRIDS[grid], (12.5, -30.25, 7.0))
+    for path in [*evaluated.glob("*.nii.gz"), *raw.rglob("*.nii.gz")]:
+        source = nibabel.load(path)
+        nibabel.save(nibabel.Nifti1Image(np.asarray(source.dataobj), affine), path)
+    opened = Opened(browser, write_report(evaluated).with_name("subject_s1.html"))
+    opened.ready()
+    opened.settled()
+    files = [
+        raw / "imagesTs" / "s1_0_0000.nii.gz",
+        evaluated / "s1_4_0000.nii.gz",
+        raw / "targetsTs" / "s1_4_0000.nii.gz",
+    ]
+    seen = set()
+    for x, y in ((330, 170), (300, 280), (420, 250)):
+        opened.page.locator("#series canvas").click(position={"x": x, "y": y})
+        opened.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        found = opened.page.evaluate(
+            "longflowPanes.map(({viewer}) => { const mm = Array.from(viewer.frac2mm(viewer.scene.crosshairPos, 0, true));"
+            "const image = viewer.volumes[0]; return {mm, value: image.getValue(...image.mm2vox(mm))}; })"
+        )
+        for one, path in zip(found, files, strict=True):
+            source = nibabel.load(path)
+            voxel = np.rint(nibabel.affines.apply_affine(np.linalg.inv(source.affine), one["mm"][:3])).astype(int)
+            assert one["value"] == pytest.approx(source.get_fdata()[tuple(voxel)], abs=1 / 200)
+            seen.add(tuple(voxel))
+    assert len(seen) > 1
+    assert opened.quiet()
+
+
+@pytest.mark.slow
+def test_the_intensity_of_a_voxel_over_time_is_that_of_the_files(browser, pages, evaluated):
+    opened = Opened(browser, pages / "subject_s1.html")
+    opened.ready()
+    opened.settled()
+    opened.page.locator("#series canvas").click(position={"x": 330, "y": 170})
+    opened.page.locator("#intensity summary").click()
+    dots = opened.page.locator("#intensity circle")
+    dots.nth(3).wait_for(state="attached")
+    mm = opened.page.evaluate("(({viewer}) => Array.from(viewer.frac2mm(viewer.scene.crosshairPos, 0, true)))(longflowPanes[0])")
+    raw = evaluated.parent / "raw" / "Dataset101_Tiny"
+    files = [*(raw / "imagesTs" / f"s1_{time}_0000.nii.gz" for time in ("0", "1.5"))]
+    files += [raw / "targetsTs" / "s1_4_0000.nii.gz", evaluated / "s1_4_0000.nii.gz"]
+    for number, path in enumerate(files):
+        source = nibabel.load(path)
+        voxel = np.rint(nibabel.affines.apply_affine(np.linalg.inv(source.affine), mm[:3])).astype(int)
+        shown = float(dots.nth(number).text_content().rsplit(": ", 1)[1])
+        assert shown == pytest.approx(source.get_fdata()[tuple(voxel)], abs=1 / 200)
+    assert opened.quiet()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("page", ["subject", "index", "cohort"])
+def test_nothing_hinders_readers_who_use_a_screen_reader_or_a_keyboard(
+    browser, pages, studied, evaluated, page, scheme
+):
+    """axe-core finds no violation of any kind."""
+    cohort = write_cohort_report(studied, evaluated)
+    path = {"subject": pages / "subject_s1.html", "index": pages / "index.html", "cohort": cohort}[page]
+    opened = Opened(browser, path)
+    opened.page.emulate_media(color_scheme=scheme)
+    if page == "subject":
+        opened.ready()
+    # the page's policy refuses further scripts; those of the debugger are no part of the page
+    found = opened.page.evaluate(
+        f"async () => {{ {AXE.read_text(encoding='utf-8')}; return (await axe.run()).violations; }}"
+    )
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found] == []
+
+
+@pytest.mark.slow
+def test_a_cohort_page_opens_without_an_error_or_a_request(browser, studied, evaluated):
+    opened = Opened(browser, write_cohort_report(studied, evaluated), 400)
+    assert opened.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    assert opened.quiet()
+
+
+def test_axe_is_the_published_one():
+    described = read_json(AXE.with_name("axe.json"))
+    assert hashlib.sha256(AXE.read_bytes()).hexdigest() == described["sha256"]
+    assert "Mozilla Public License" in AXE.with_name("axe.LICENSE").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -10,7 +10,8 @@ import pytest
 from longflow.errors import DataError
 from longflow.files import write_json
 from longflow.reading import read_json
-from longflow.report.pages import HERE, _readable, policy_for, write_report
+from longflow.report.pages import write_report
+from longflow.report.rendering import HERE, policy_for
 from tests.conftest import small_disk
 from tests.report.conftest import HOSTILE
 
@@ -61,10 +62,6 @@ def test_numbers_are_those_of_the_files(evaluated):
     assert "root mean squared error" in page
 
 
-def test_values_of_sidecars_are_shown_as_what_they_are():
-    assert _readable({"a": [0.0, 1, True, None], "b": []}) == "a: 0.0, 1, yes, none; b: none"
-
-
 @pytest.mark.parametrize("recorded, shown", [(False, "was trained on"), ([0], "is not recorded"), (None, "is not rec")])
 def test_a_horizon_that_is_inside_or_not_recorded(evaluated, recorded, shown):
     path = evaluated / "s1_4.json"
@@ -98,6 +95,16 @@ def test_a_page_without_any_scan(evaluated, monkeypatch):
     write_report(evaluated)
     page = (evaluated / "report" / "subject_s1.html").read_text()
     assert "s1_4 is not shown." in page and "<canvas" not in page and "<td>0.12346</td>" in page
+
+
+def test_pages_of_subjects_that_are_gone_are_removed(evaluated):
+    index = write_report(evaluated)
+    old = index.with_name("subject_s9.html")
+    old.write_text("old")
+    (index.parent / "notes.txt").write_text("mine")
+    write_report(evaluated)
+    assert not old.exists() and (index.parent / "notes.txt").exists()
+    assert index.with_name("subject_s1.html").exists()
 
 
 def test_a_full_disk(evaluated):

@@ -8,7 +8,7 @@ from longflow.data.images import write_volume
 from longflow.errors import DataError
 from longflow.files import write_json
 from longflow.reading import read_json
-from longflow.report.timeline import read_results
+from longflow.report.timeline import SEGMENTED, SEGMENTED_SCANS, read_results
 from tests.report.conftest import HOSTILE
 from tests.tasks.conftest import GEOMETRY, SHAPE
 
@@ -92,3 +92,14 @@ def test_no_predictions(evaluated, tmp_path):
     assert read_rows(evaluated / "scans.csv")
     with pytest.raises(DataError, match="holds no prediction"):
         read_results(evaluated)
+
+
+def test_label_maps_of_a_segmenter_are_those_of_scans_without_a_rater(evaluated):
+    label = evaluated.parent / "raw" / "Dataset101_Tiny" / "labelsTs" / "s1_4.nii.gz"
+    for folder, case in ((SEGMENTED, "s1_4"), (SEGMENTED_SCANS, "s1_4"), (SEGMENTED_SCANS, "s1_0")):
+        (evaluated / folder).mkdir(parents=True, exist_ok=True)
+        (evaluated / folder / f"{case}.nii.gz").write_bytes(label.read_bytes())
+    subject = read_results(evaluated).subjects[1]
+    assert subject.predicted[0].label == evaluated / SEGMENTED / "s1_4.nii.gz"
+    found = {one.case: one.label for one in subject.acquired}
+    assert found == {"s1_0": evaluated / SEGMENTED_SCANS / "s1_0.nii.gz", "s1_1.5": None, "s1_4": label}

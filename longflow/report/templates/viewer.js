@@ -47,7 +47,7 @@
       this.canvas.hidden = !webgl;
       if (!webgl) return;
       this.viewer = new niivue.Niivue({
-        isRadiologicalConvention: true, isResizeCanvas: true, backColor: [0, 0, 0, 1], crosshairWidth: 0.5,
+        isRadiologicalConvention: true, isResizeCanvas: true, backColor: [0, 0, 0, 1], crosshairWidth: 0.3, crosshairWidthUnit: "percent",
         crosshairColor: [1, 0.7, 0.2, 1], multiplanarShowRender: 0, isNearestInterpolation: true, loadingText: "",
         logLevel: "error", dragAndDropEnabled: false, show3Dcrosshair: false,
       });
@@ -199,13 +199,58 @@
   const place = () => {
     const values = panes.filter((pane) => pane.viewer.volumes.length).map((pane) => {
       const image = pane.viewer.volumes[0];
-      const mm = Array.from(pane.viewer.frac2mm(pane.viewer.scene.crosshairPos)).slice(0, 3);
+      // true: by the affine; else axes that are oblique are taken for those of the scanner
+      const mm = Array.from(pane.viewer.frac2mm(pane.viewer.scene.crosshairPos, 0, true)).slice(0, 3);
       return { mm, text: `${image.getValue(...image.mm2vox(mm)).toPrecision(4)} (${titleOf(pane.frame)})` };
     });
     if (!values.length) return;
     const mm = values[0].mm.map((value) => value.toFixed(1)).join(", ");
     byId("place").textContent = `${mm} mm (right, anterior, superior): ${values.map((one) => one.text).join("; ")}`;
+    drawIntensity(values[0].mm);
   };
+
+  // ---- the value of the voxel under the crosshair in every scan; read only while the curve is open
+  const intensity = byId("intensity");
+  let pending = 0;
+  const drawIntensity = async (mm) => {
+    if (!intensity.open) return;
+    const turn = ++pending;
+    const points = [];
+    for (const frame of scans) {
+      const image = await series.image(frame.volumes[channel()], { colormap: "gray" });
+      if (turn !== pending) return; // the crosshair has moved on
+      const voxel = image.mm2vox(mm);
+      const inside = Array.from(voxel).every((index, axis) => index >= 0 && index < image.hdr.dims[axis + 1]);
+      if (inside) points.push({ frame, value: image.getValue(...voxel) });
+    }
+    const shape = (name, attributes, text = "") => {
+      const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+      element.textContent = text;
+      return element;
+    };
+    const span = (values) => { const low = Math.min(...values); return [low, Math.max(...values) - low || 1]; };
+    const [firstTime, duration] = span(times);
+    const [lowest, range] = span(points.map((point) => point.value));
+    const x = (point) => 70 + (510 * (point.frame.time - firstTime)) / duration;
+    const y = (point) => 140 - (120 * (point.value - lowest)) / range;
+    const acquired = points.filter((point) => point.frame.kind === "acquired");
+    const line = acquired.map((point) => `${x(point).toFixed(1)},${y(point).toFixed(1)}`).join(" ");
+    intensity.querySelector("svg").replaceChildren(
+      shape("polyline", { points: line, class: "line" }),
+      ...points.map((point) => {
+        const dot = shape("circle", { cx: x(point), cy: y(point), r: 5, class: point.frame.kind });
+        dot.append(shape("title", {}, `${titleOf(point.frame)}: ${point.value.toPrecision(4)}`));
+        return dot;
+      }),
+      shape("text", { x: 64, y: 144, "text-anchor": "end" }, lowest.toPrecision(4)),
+      shape("text", { x: 64, y: 24, "text-anchor": "end" }, (lowest + range).toPrecision(4)),
+      shape("text", { x: 70, y: 165 }, String(firstTime)),
+      shape("text", { x: 580, y: 165, "text-anchor": "end" }, `${firstTime + duration} ${page.unit}`),
+    );
+  };
+  intensity.hidden = !webgl;
+  intensity.addEventListener("toggle", () => { if (webgl) place(); });
   const link = () => {
     for (const pane of panes) {
       const others = panes.filter((other) => other !== pane).map((other) => other.viewer);

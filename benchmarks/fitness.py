@@ -1,6 +1,6 @@
 """Measure how many wrong scans the fitness gate finds, and how many good ones it calls doubtful.
 
-    python benchmarks/fitness.py [--data FOLDER] [--out FOLDER]
+    python benchmarks/fitness.py [--data FOLDER] [--subjects 60] [--out FOLDER]
 
 Cohorts: beating hearts (the phantom of longflow_demo), and, below ``--data``, ``acdc/training`` (the layout of the
 challenge) and ``hippocampus`` (Task04 of the Medical Segmentation Decathlon: images, labels; T1). The gate learns from
@@ -25,17 +25,16 @@ from longflow.demo.law import draw_subject
 from longflow.demo.phantom import DEMO_SHAPE, phantom_scan, voxel_spacing
 from longflow.files import write_csv
 from longflow.fitness.looks import look_at_scan
-from longflow.fitness.reference import distances, learn_reference
+from longflow.fitness.reference import learn_reference
 from longflow.fitness.series import Observed, observe_scans, observe_series
 from longflow.fitness.verdict import judge
 
-PHANTOMS = 64
 SCANS = (6, 9)
 
 
 @dataclass(frozen=True)
 class Patient:
-    """The scans of a subject: images and labels (z, y, x) each, spacing in mm, and times; one scan has no use for its time."""
+    """The scans of a subject: images and labels (z, y, x) each, spacing in mm, and times."""
 
     images: list[np.ndarray]
     labels: list[np.ndarray]
@@ -51,10 +50,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of acdc and hippocampus; without it, phantoms alone")
     parser.add_argument("--out", type=Path, default=Path(), help="folder of the table (default: here)")
+    parser.add_argument("--subjects", type=int, default=60, help="of each cohort, at most (default: 60)")
     options = parser.parse_args()
-    cohorts = {"phantom": phantoms()}
+    cohorts = {"phantom": phantoms(options.subjects)}
     if options.data:
-        cohorts |= {"ACDC": acdc(options.data / "acdc" / "training"), "T1": hippocampi(options.data / "hippocampus")}
+        cohorts |= {
+            "ACDC": acdc(options.data / "acdc" / "training", options.subjects),
+            "T1": hippocampi(options.data / "hippocampus", options.subjects),
+        }
     names = list(cohorts)
     others = {name: cohorts[names[place - 1]][0] for place, name in enumerate(names)}
     rows = [row for name, patients in cohorts.items() for row in rows_of_cohort(name, patients, others[name])]
@@ -65,9 +68,9 @@ def main() -> None:
     )
 
 
-def phantoms() -> list[Patient]:
+def phantoms(most: int) -> list[Patient]:
     found = []
-    for seed in range(PHANTOMS):
+    for seed in range(most):
         subject = draw_subject(seed)
         times = scan_times(subject, SCANS)
         images, labels = zip(*(phantom_scan(subject, moment) for moment in times), strict=True)
@@ -75,9 +78,9 @@ def phantoms() -> list[Patient]:
     return found
 
 
-def acdc(folder: Path) -> list[Patient]:
+def acdc(folder: Path, most: int) -> list[Patient]:
     found = []
-    for patient in sorted(folder.iterdir()):
+    for patient in sorted(folder.iterdir())[:most]:
         frames = sorted(path for path in patient.glob("*_frame??.nii.gz"))
         volumes = [read_scan((path,)) for path in frames]
         labels = [read_scan((path.with_name(path.name.replace(".nii", "_gt.nii")),)).array[0] for path in frames]
@@ -87,9 +90,9 @@ def acdc(folder: Path) -> list[Patient]:
     return found
 
 
-def hippocampi(folder: Path) -> list[Patient]:
+def hippocampi(folder: Path, most: int) -> list[Patient]:
     found = []
-    for path in sorted((folder / "images").glob("*.nii.gz")):
+    for path in sorted((folder / "images").glob("*.nii.gz"))[:most]:
         volume, label = read_scan((path,)), read_scan((folder / "labels" / path.name.replace("_0000", ""),))
         found.append(Patient([volume.array[0]], [label.array[0]], volume.geometry.array_spacing, [0.0]))
     return found

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from longflow.errors import DataError, unknown_name
 from longflow.files import write_json
+from longflow.fitness.reference import FitnessReference
 from longflow.paths import LONGEST_NAME, is_name, is_printable
 from longflow.reading import read_json
 from longflow.schema import validated
@@ -398,6 +399,7 @@ class TrainingData(_Strict):
     intensities: list[IntensityRange] = Field(description="one entry per channel")
     foreground: Literal["bodies", "labels"] = Field(description="where the intensities were measured")
     shortest_interval: PositiveFloat | None = Field(description="between two scans of a subject; null: none has two")
+    fitness: FitnessReference | None = Field(default=None, description="null: too few subjects, or an earlier version")
 
 
 class Plans(_Strict):

@@ -36,8 +36,8 @@ RESOLUTION = {
 OTHER_RESOLUTION = 0.05
 #: measures of which only low, or only high values are suspicious
 LOW, HIGH = ("anatomy", "mirrored", "agreement", "pair mirrored"), ("course", "scans")
-#: largest value of a template that is stored, in standard deviations
-LARGEST = 6.0
+#: largest value of a template that is stored, in standard deviations, and the number that stands for it
+LARGEST, STEPS = 6.0, 32767
 
 
 class Spread(BaseModel):
@@ -65,7 +65,7 @@ class FitnessReference(BaseModel):
     unfit: float = Field(gt=0, description="score above which a subject is unfit")
     false_alarms: float = Field(gt=0, lt=1, description="share of subjects of this kind that the rank rule allows")
     spreads: dict[str, dict[str, Spread]] = Field(description="by kind of observation and measure")
-    templates: dict[str, str] = Field(description="mean picture by kind of scan, 12 x 12 x 12, base64 of int8")
+    templates: dict[str, str] = Field(description="mean picture by kind of scan, 12 x 12 x 12, base64 of int16")
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def suspicion(measure: str, score: float) -> float:
     return score if measure.startswith(HIGH) else abs(score)
 
 
-#: by (kind, measure): for each subject [mean, mean square, smallest, largest] of its observations, NaN where it has none
+#: by (kind, measure): for each subject [mean, mean square, smallest, largest] of its observations; NaN: it has none
 Moments = dict[tuple[str, str], np.ndarray]
 
 
@@ -258,11 +258,11 @@ def _means(of_subjects: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndar
 
 
 def _packed(template: np.ndarray) -> str:
-    numbers = np.rint(np.clip(template, -LARGEST, LARGEST) * 127 / LARGEST).astype(np.int8)
+    numbers = np.rint(np.clip(template, -LARGEST, LARGEST) * STEPS / LARGEST).astype("<i2")
     return base64.b64encode(numbers.tobytes()).decode()
 
 
 def _unpacked(text: str) -> np.ndarray:
     """Undo :func:`_packed`: (channels, 12, 12, 12)."""
-    numbers = np.frombuffer(base64.b64decode(text), np.int8).astype(np.float32) * (LARGEST / 127)
+    numbers = np.frombuffer(base64.b64decode(text), "<i2").astype(np.float32) * (LARGEST / STEPS)
     return numbers.reshape(-1, *(3 * [CELLS // 2]))

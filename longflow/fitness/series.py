@@ -6,6 +6,7 @@ observations of each kind: one of each scan, of each pair of neighbours, of each
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def observe_series(looks: Sequence[Look], times: Sequence[float], horizons: Sequ
         looks,
         [""] * len(looks),
         {
-            "pair": [compare(one, other) for one, other in zip(looks, looks[1:], strict=False)],
+            "pair": [compare(one, other) for one, other in pairwise(looks)],
             "course": [{"course": _course(*three)} for three in zip(looks, looks[1:], looks[2:], strict=False)],
             "interval": [{"interval": float(np.log(step))} for step in np.diff(times) if step > 0],
             "horizon": [{"horizon": float(np.log(step))} for step in horizons or every if step > 0],

@@ -12,7 +12,6 @@ from longflow.fitness.series import Observed
 #: reasons of a verdict, at most
 MOST_REASONS = 4
 
-#: where the axes of a file lead is said by its header alone
 Level = Literal["fit", "doubtful", "unfit", "unknown"]
 
 #: the finding by the first words of a measure; {axis} is the measure's axis, {found} and {range} are values in {unit}
@@ -29,9 +28,13 @@ FINDINGS: dict[str, tuple[str, str, Callable[[float], float]]] = {
         "",
         float,
     ),
-    "mirrored": ("it looks more like the training scans when it is mirrored along {axis}", "", float),
+    "mirrored": (
+        "it can be told from its mirror image along {axis} less well than the training scans: mirrored, or placed otherwise",
+        "",
+        float,
+    ),
     "agreement": ("it does not agree with the scan before it: not aligned, or of another patient", "", float),
-    "pair mirrored": ("it agrees better with the scan before it when it is mirrored along {axis}", "", float),
+    "pair mirrored": ("it may be mirrored along {axis} against the scan before it", "", float),
     "shift": ("it is shifted against the scan before it by {found} along {axis}", "mm", float),
     "gain": ("the spread of the intensities changes by a factor of {found} from the scan before it", "", np.exp),
     "step": ("the mean intensity changes more from the scan before it than between training scans", "", float),

@@ -30,6 +30,7 @@ from longflow.fitness.series import Observed, observe_scans, observe_series
 from longflow.fitness.verdict import judge
 
 SCANS = (6, 9)
+COLUMNS = ("cohort", "trained_on", "input", "judged", "flagged", "unfit", "first_reason")
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,7 @@ def main() -> None:
     names = list(cohorts)
     others = {name: cohorts[names[place - 1]][0] for place, name in enumerate(names)}
     rows = [row for name, patients in cohorts.items() for row in rows_of_cohort(name, patients, others[name])]
-    write_csv(
-        ("cohort", "trained_on", "input", "judged", "flagged", "unfit", "first_reason"),
-        rows,
-        options.out / "fitness.csv",
-    )
+    write_csv(COLUMNS, rows, options.out / "fitness.csv")
 
 
 def phantoms(most: int) -> list[Patient]:
@@ -103,7 +100,7 @@ def observe(patient: Patient, horizon: Sequence[float] = ()) -> Observed:
     return observe_scans(looks) if patient.alone else observe_series(looks, patient.times, horizon)
 
 
-def rows_of_cohort(name: str, patients: list[Patient], other: Patient) -> list[list]:
+def rows_of_cohort(name: str, patients: list[Patient], other: Patient) -> list[dict]:
     """Learn from the first two thirds of a cohort, judge the rest."""
     trained = 2 * len(patients) // 3
     begun = time.perf_counter()
@@ -126,9 +123,10 @@ def rows_of_cohort(name: str, patients: list[Patient], other: Patient) -> list[l
         unfit = sum(verdict.level == "unfit" for verdict in verdicts)
         reason = next((verdict.reasons[0] for verdict in verdicts if verdict.reasons), "")
         print(f"  {what:28} {flagged:3} of {len(verdicts)} ({unfit:3} unfit)  {reason[:110]}")
-        rows.append([name, trained, what, len(verdicts), flagged, unfit, reason])
-    wrong = [row for row in rows if row[2] != "clean"]
-    print(f"  {'all corruptions':28} {sum(row[4] for row in wrong) / sum(row[3] for row in wrong):.1%}")
+        rows.append(dict(zip(COLUMNS, (name, trained, what, len(verdicts), flagged, unfit, reason), strict=True)))
+    wrong = [row for row in rows if row["input"] != "clean"]
+    share = sum(row["flagged"] for row in wrong) / sum(row["judged"] for row in wrong)
+    print(f"  {'all corruptions':28} {share:.1%}")
     return rows
 
 

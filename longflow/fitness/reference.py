@@ -1,15 +1,17 @@
 """The reference of the fitness gate: how the training subjects spread, and how far a new one may be from them.
 
-The score of a subject is its largest distance from the training subjects over all measures, in standard deviations.
-Each training subject is scored against the others (leave one subject out), and thresholds are quantiles of these
-scores. With n subjects, the rank rule of conformal prediction holds: of new subjects of the same kind, at most
-1 - k / (n + 1) exceed the k-th smallest of n scores (Vovk et al., Algorithmic Learning in a Random World, 2005). So no
-rule can promise fewer false alarms than 1 / (n + 1).
+In each measure, the deviation of a subject in standard deviations is divided by the largest one of a training subject
+from the others, so that a measure with rare large values does not hide the others. The score of a subject is its
+largest ratio. Each training subject is scored against the others (leave one subject out), and thresholds are
+quantiles of these scores. With n subjects, the rank rule of conformal prediction holds: of new subjects of the same
+kind, about 1 - k / (n + 1) exceed the k-th smallest of n scores (Vovk et al., Algorithmic Learning in a Random World,
+2005). So no rule can promise fewer false alarms than 1 / (n + 1).
 """
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,7 +37,11 @@ RESOLUTION = {
 }
 OTHER_RESOLUTION = 0.05
 #: measures of which only low, or only high values are suspicious
-LOW, HIGH = ("anatomy", "mirrored", "agreement", "pair mirrored"), ("course", "scans")
+LOW, HIGH = ("anatomy", "mirrored", "agreement", "pair mirrored", "direction"), ("course", "scans")
+#: standard deviations that a training subject deviates at least in each measure: where all are equal, nothing is known
+LEAST_USUAL = 2.0
+#: the kind of observation of two neighbouring scans
+PAIR = "pair"
 #: largest value of a template that is stored, in standard deviations, and the number that stands for it
 LARGEST, STEPS = 6.0, 32767
 
@@ -47,6 +53,7 @@ class Spread(BaseModel):
 
     mean: float
     deviation: float = Field(gt=0)
+    usual: float = Field(gt=0, description="largest deviation of a training subject from the others, in deviations")
     low: float = Field(description="smallest value of a training subject")
     high: float
 
@@ -74,7 +81,7 @@ class Distance:
 
     :param kind: of the observation.
     :param position: of the observation among those of its kind.
-    :param score: standard deviations.
+    :param score: relative to the largest deviation of a training subject from the others.
     """
 
     kind: str
@@ -100,23 +107,43 @@ def observations(subject: Observed, templates: Mapping[str, np.ndarray]) -> dict
         kind = kind_of_scan(phase)
         likeness = compare_with_template(look, templates[kind]) if kind in templates else {}
         found.setdefault(kind, []).append({**look.values, **likeness})
-    return {**found, **{kind: some for kind, some in subject.further.items() if some}}
+    found |= {kind: some for kind, some in subject.further.items() if some}
+    if PAIR in found and PAIR in templates:
+        found[PAIR] = [
+            {**pair, **compare_with_change(change, templates[PAIR])}
+            for pair, change in zip(found[PAIR], _changes(subject), strict=True)
+        ]
+    return found
+
+
+def compare_with_change(change: np.ndarray, template: np.ndarray) -> Observation:
+    """Compare the change from one scan to the next with the mean change of the training: ``direction``."""
+    return {"direction": stretched(agreement(change, template))} if change.shape == template.shape else {}
+
+
+def _changes(subject: Observed) -> list[np.ndarray]:
+    """Return the change from each scan to the next: (channels, 12, 12, 12), in the normal form."""
+    return [halved(other.picture - one.picture) for one, other in pairwise(subject.looks)]
 
 
 def compare_with_template(look: Look, template: np.ndarray) -> Observation:
     """Compare the picture of a scan with the mean picture of the training.
 
-    :returns: ``anatomy``, the agreement, and for each axis how much better it is than that of the mirrored scan.
+    :returns: ``anatomy``, the agreement, and for each axis that of the parts that change their sign in the mirror.
     """
     picture = halved(look.picture)
     if picture.shape != template.shape:
         return {}
-    given = agreement(picture, template)
     mirrored = {
-        f"mirrored {axis}": given - agreement(np.flip(picture, 1 + number), template)
+        f"mirrored {axis}": stretched(agreement(_odd(picture, 1 + number), _odd(template, 1 + number)))
         for number, axis in enumerate(AXES)
     }
-    return {"anatomy": stretched(given), **mirrored}
+    return {"anatomy": stretched(agreement(picture, template)), **mirrored}
+
+
+def _odd(picture: np.ndarray, axis: int) -> np.ndarray:
+    """Return the part of a picture that changes its sign in the mirror."""
+    return picture - np.flip(picture, axis)
 
 
 def learn_reference(subjects: Sequence[Observed]) -> FitnessReference | None:
@@ -132,9 +159,11 @@ def learn_reference(subjects: Sequence[Observed]) -> FitnessReference | None:
         observations(subject, _means(sums[:place] + sums[place + 1 :])) for place, subject in enumerate(subjects)
     ]  # templates without the subject: its own picture would resemble it
     moments = _moments(own)
+    without = [_spreads(moments, place) for place in range(len(own))]
+    deviations = [_largest(some, spreads) for some, spreads in zip(own, without, strict=True)]
     scores = [
-        max((one.score for one in _distances(some, _spreads(moments, place))), default=0.0)
-        for place, some in enumerate(own)
+        max((found / _usual(deviations, key, place) for key, found in some.items()), default=0.0)
+        for place, some in enumerate(deviations)
     ]
     doubtful, unfit, level = thresholds(scores)
     return FitnessReference(
@@ -142,7 +171,7 @@ def learn_reference(subjects: Sequence[Observed]) -> FitnessReference | None:
         doubtful=doubtful,
         unfit=unfit,
         false_alarms=level,
-        spreads=_spreads(moments),
+        spreads=_with_usual(_spreads(moments), deviations),
         templates={kind: _packed(template) for kind, template in _means(sums).items()},
     )
 
@@ -191,8 +220,38 @@ def _distances(
         for position, observation in enumerate(of_kind):
             for measure, value in observation.items():
                 if measure in known:
-                    score = (value - known[measure].mean) / known[measure].deviation
+                    spread = known[measure]
+                    score = (value - spread.mean) / (spread.deviation * spread.usual)
                     yield Distance(kind, position, measure, value, suspicion(measure, score))
+
+
+#: by (kind, measure): the largest deviation of a subject's observations, in standard deviations
+Deviations = dict[tuple[str, str], float]
+
+
+def _largest(some: Mapping[str, Sequence[Observation]], spreads: Mapping[str, Mapping[str, Spread]]) -> Deviations:
+    result: Deviations = {}
+    for one in _distances(some, spreads):
+        key = one.kind, one.measure
+        result[key] = max(result.get(key, 0.0), one.score * spreads[one.kind][one.measure].usual)
+    return result
+
+
+def _usual(deviations: Sequence[Deviations], key: tuple[str, str], without: int | None = None) -> float:
+    """Return the largest deviation of a training subject in a measure. :param without: who does not count."""
+    return max(LEAST_USUAL, *(one.get(key, 0.0) for place, one in enumerate(deviations) if place != without))
+
+
+def _with_usual(
+    spreads: Mapping[str, Mapping[str, Spread]], deviations: Sequence[Deviations]
+) -> dict[str, dict[str, Spread]]:
+    return {
+        kind: {
+            measure: spread.model_copy(update={"usual": _usual(deviations, (kind, measure))})
+            for measure, spread in of_kind.items()
+        }
+        for kind, of_kind in spreads.items()
+    }
 
 
 def suspicion(measure: str, score: float) -> float:
@@ -238,17 +297,23 @@ def _spreads(moments: Moments, without: int | None = None) -> dict[str, dict[str
         variance = max(rows[:, 1].mean() - mean**2, 0.0) * len(rows) / (len(rows) - 1)
         least = RESOLUTION.get(measure.split()[0], OTHER_RESOLUTION)
         spread = Spread(
-            mean=mean, deviation=float(np.hypot(np.sqrt(variance), least)), low=rows[:, 2].min(), high=rows[:, 3].max()
+            mean=mean,
+            deviation=float(np.hypot(np.sqrt(variance), least)),
+            usual=LEAST_USUAL,
+            low=rows[:, 2].min(),
+            high=rows[:, 3].max(),
         )
         result.setdefault(kind, {})[measure] = spread
     return result
 
 
 def _pictures(subject: Observed) -> dict[str, np.ndarray]:
-    """Return the mean picture of a subject's scans, by kind."""
+    """Return the mean picture of a subject's scans, by kind, and the mean change between neighbours."""
     found: dict[str, list[np.ndarray]] = {}
     for look, phase in zip(subject.looks, subject.kinds, strict=True):
         found.setdefault(kind_of_scan(phase), []).append(halved(look.picture))
+    if PAIR in subject.further and (changes := _changes(subject)):
+        found[PAIR] = changes
     return {kind: np.mean(pictures, axis=0) for kind, pictures in found.items()}
 
 

@@ -29,12 +29,13 @@ FINDINGS: dict[str, tuple[str, str, Callable[[float], float]]] = {
         float,
     ),
     "mirrored": (
-        "it can be told from its mirror image along {axis} less well than the training scans: mirrored, or placed otherwise",
+        "it may be mirrored or placed otherwise along {axis}: its mirror image is too much alike",
         "",
         float,
     ),
     "agreement": ("it does not agree with the scan before it: not aligned, or of another patient", "", float),
     "pair mirrored": ("it may be mirrored along {axis} against the scan before it", "", float),
+    "direction": ("it does not change as the training scans do: scans or times may be exchanged", "", float),
     "shift": ("it is shifted against the scan before it by {found} along {axis}", "mm", float),
     "gain": ("the spread of the intensities changes by a factor of {found} from the scan before it", "", np.exp),
     "step": ("the mean intensity changes more from the scan before it than between training scans", "", float),
@@ -56,7 +57,7 @@ class Verdict:
 
     :param level: fit, doubtful, unfit; unknown where the model has no reference.
     :param reasons: sentences, the strongest first; empty for fit.
-    :param score: largest distance from the training subjects, in standard deviations; None: unknown.
+    :param score: largest distance from the training subjects, relative to their own; None: unknown.
     :param reference: what it was compared with.
     """
 
@@ -121,7 +122,9 @@ def _sentence(one: Distance, reference: FitnessReference, names: Sequence[str], 
     shown = f"{natural(one.value):.3g} {unit}".strip()
     sentence = text.format(found=shown, axis=one.measure.split()[-1])
     expected = f" (training: {low:.3g} to {high:.3g} {unit}".rstrip() + ")" if "{found}" in text else ""
-    return f"{_name(one, names)}{sentence}{expected}; {one.score:.1f} standard deviations from the training."
+    return (
+        f"{_name(one, names)}{sentence}{expected}; {one.score:.1f} times as far from the training as its own subjects."
+    )
 
 
 def _name(one: Distance, names: Sequence[str]) -> str:

@@ -355,9 +355,7 @@ class TrainingPlan(_Strict):
         default=0,
         description="loss of a forecast: labelled voxels of the target weigh 1 + label_weight, others 1",
     )
-    shared_intensity: bool = Field(
-        default=False, description="task 'segment': one draw of intensity augmentation for both scans of a pair"
-    )
+    shared_intensity: bool = Field(False, description="task 'segment': one intensity augmentation for both of a pair")
 
 
 class InferencePlan(_Strict):

@@ -12,7 +12,7 @@ scans. Written is fitness.csv.
 import argparse
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,9 +75,15 @@ def phantoms(most: int) -> list[Patient]:
     return found
 
 
+def drawn(paths: Iterable[Path], most: int) -> list[Path]:
+    """Draw subjects: neighbours in a list may come from one scanner."""
+    ordered = sorted(paths)
+    return [ordered[place] for place in np.random.default_rng(0).permutation(len(ordered))[:most]]
+
+
 def acdc(folder: Path, most: int) -> list[Patient]:
     found = []
-    for patient in sorted(folder.iterdir())[:most]:
+    for patient in drawn(folder.iterdir(), most):
         frames = sorted(path for path in patient.glob("*_frame??.nii.gz"))
         volumes = [read_scan((path,)) for path in frames]
         labels = [read_scan((path.with_name(path.name.replace(".nii", "_gt.nii")),)).array[0] for path in frames]
@@ -89,7 +95,7 @@ def acdc(folder: Path, most: int) -> list[Patient]:
 
 def hippocampi(folder: Path, most: int) -> list[Patient]:
     found = []
-    for path in sorted((folder / "images").glob("*.nii.gz"))[:most]:
+    for path in drawn((folder / "images").glob("*.nii.gz"), most):
         volume, label = read_scan((path,)), read_scan((folder / "labels" / path.name.replace("_0000", ""),))
         found.append(Patient([volume.array[0]], [label.array[0]], volume.geometry.array_spacing, [0.0]))
     return found

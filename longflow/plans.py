@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from longflow.errors import DataError, unknown_name
 from longflow.files import write_json
-from longflow.fitness.reference import FitnessReference
+from longflow.fitness.stored import FitnessReference
 from longflow.paths import LONGEST_NAME, is_name, is_printable
 from longflow.reading import read_json
 from longflow.schema import validated

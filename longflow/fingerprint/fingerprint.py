@@ -20,8 +20,9 @@ from longflow.fingerprint.recurrence import RecurrenceFingerprint, find_recurren
 from longflow.fingerprint.spatial import Foreground, SpatialFingerprint, combine, examine_subject, samples_of_scan
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
 from longflow.fitness.looks import Look
-from longflow.fitness.reference import FitnessReference, learn_reference
+from longflow.fitness.reference import learn_reference
 from longflow.fitness.series import Observed, observe_scans, observe_series
+from longflow.fitness.stored import FitnessReference
 from longflow.parallel import Progress, for_each_subject
 from longflow.paths import DatasetPaths
 from longflow.plans import IntensityRange, TrainingData

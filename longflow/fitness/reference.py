@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
 
 from longflow.fitness.looks import AXES, CELLS, Look, agreement, halved, stretched
 from longflow.fitness.series import Observation, Observed
+from longflow.fitness.stored import FEWEST_SUBJECTS, FitnessReference, Spread
 
-#: fewer subjects say nothing about their spread
-FEWEST_SUBJECTS = 4
 #: share of subjects of the training's kind that may be called doubtful, where there are enough subjects
 FALSE_ALARMS = 0.05
 #: standard deviations of the log scores beyond their mean at which 1 of 20, and 1 of 1000, of a normal distribution lie
@@ -44,35 +42,6 @@ LEAST_USUAL = 2.0
 PAIR = "pair"
 #: largest value of a template that is stored, in standard deviations, and the number that stands for it
 LARGEST, STEPS = 6.0, 32767
-
-
-class Spread(BaseModel):
-    """How a measure spreads among the training subjects; every subject counts the same."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    mean: float
-    deviation: float = Field(gt=0)
-    usual: float = Field(gt=0, description="largest deviation of a training subject from the others, in deviations")
-    low: float = Field(description="smallest value of a training subject")
-    high: float
-
-
-class FitnessReference(BaseModel):
-    """What new subjects are compared with. It names no subject.
-
-    Kinds of observations are "scan" (with the contrast phase where there is one: "scan native"), "pair", "course",
-    "interval", "horizon" and "series".
-    """
-
-    model_config = ConfigDict(extra="forbid")
-
-    subjects: int = Field(ge=FEWEST_SUBJECTS)
-    doubtful: float = Field(gt=0, description="score above which a subject is doubtful")
-    unfit: float = Field(gt=0, description="score above which a subject is unfit")
-    false_alarms: float = Field(gt=0, lt=1, description="share of subjects of this kind that the rank rule allows")
-    spreads: dict[str, dict[str, Spread]] = Field(description="by kind of observation and measure")
-    templates: dict[str, str] = Field(description="mean picture by kind of scan, 12 x 12 x 12, base64 of int16")
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from longflow.fitness.reference import Distance, FitnessReference, distances
+from longflow.fitness.reference import Distance, distances
 from longflow.fitness.series import Observed
+from longflow.fitness.stored import FitnessReference
 
 #: reasons of a verdict, at most
 MOST_REASONS = 4

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from longflow.data.images import Volume
 from longflow.fitness.looks import Look, look_at_scan
-from longflow.fitness.reference import FitnessReference
 from longflow.fitness.series import observe_scans, observe_series
+from longflow.fitness.stored import FitnessReference
 from longflow.fitness.verdict import UNKNOWN, Verdict, judge
 from longflow.plans import Plans
 

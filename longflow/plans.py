@@ -15,6 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from longflow.errors import DataError, unknown_name
 from longflow.files import write_json
+from longflow.fitness.stored import FitnessReference
 from longflow.paths import LONGEST_NAME, is_name, is_printable
 from longflow.reading import read_json
 from longflow.schema import validated
@@ -354,9 +355,7 @@ class TrainingPlan(_Strict):
         default=0,
         description="loss of a forecast: labelled voxels of the target weigh 1 + label_weight, others 1",
     )
-    shared_intensity: bool = Field(
-        default=False, description="task 'segment': one draw of intensity augmentation for both scans of a pair"
-    )
+    shared_intensity: bool = Field(False, description="task 'segment': one intensity augmentation for both of a pair")
 
 
 class InferencePlan(_Strict):
@@ -398,6 +397,7 @@ class TrainingData(_Strict):
     intensities: list[IntensityRange] = Field(description="one entry per channel")
     foreground: Literal["bodies", "labels"] = Field(description="where the intensities were measured")
     shortest_interval: PositiveFloat | None = Field(description="between two scans of a subject; null: none has two")
+    fitness: FitnessReference | None = Field(default=None, description="null: too few subjects, or an earlier version")
 
 
 class Plans(_Strict):

@@ -32,6 +32,7 @@ ORDER = [
         "random_state",
         "commands",
         "task",
+        "fitness",
         "plans",
         "job",
         "nnunet",

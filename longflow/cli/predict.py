@@ -24,6 +24,7 @@ longflow_predict -i in -o out --hide_context last:2   # as if the last two scans
 longflow_predict -i in -o out -t 365 --structures 103  # volumes over time with intervals: out/volumes.csv
 longflow_predict -i in -o out -d 103               # a model that segments: label maps of every scan, and volumes.csv
 longflow_predict -i in -o out -d 104 --to native   # a model that translates: arterial scans (scans.csv) to native ones
+longflow_predict -i in -o out --refuse_unfit       # nothing from scans that are not of the training's kind
 longflow_predict -i EXPORT -o out -d 103 --dicom   # DICOM in, DICOM out: results for the PACS are in out/dicom
 """
 
@@ -44,6 +45,11 @@ def parser() -> command.Parser:
     flags.add_model(result, "average")
     flags.add_prediction_settings(result)
     result.add_argument("--overwrite", action="store_true", help="make finished predictions again")
+    result.add_argument(
+        "--refuse_unfit",
+        action="store_true",
+        help="predict nothing from scans that are unlike the training data (unfit); the exit code is then 1",
+    )
     result.add_argument(
         "--report", action="store_true", help="write a report of the predictions, too: OUTPUT/report/index.html"
     )
@@ -106,7 +112,14 @@ def work(options: argparse.Namespace) -> None:
         files = processes.from_first(lambda: read_dicom(options.input, source, predictor.models.description))
     with progress_bar(words.doing) as progress:
         requests = predict_folder(
-            predictor, source, options.output, request_options(options), options.overwrite, progress, processes
+            predictor,
+            source,
+            options.output,
+            request_options(options),
+            options.overwrite,
+            progress,
+            processes,
+            options.refuse_unfit,
         )
     processes.end()
     leave_group()

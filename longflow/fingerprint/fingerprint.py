@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,10 @@ from longflow.fingerprint.phases import PhaseFingerprint, paired_series
 from longflow.fingerprint.recurrence import RecurrenceFingerprint, find_recurrence
 from longflow.fingerprint.spatial import Foreground, SpatialFingerprint, combine, examine_subject, samples_of_scan
 from longflow.fingerprint.temporal import TemporalFingerprint, temporal_fingerprint
+from longflow.fitness.looks import Look
+from longflow.fitness.reference import learn_reference
+from longflow.fitness.series import Observed, observe_scans, observe_series
+from longflow.fitness.stored import FitnessReference
 from longflow.parallel import Progress, for_each_subject
 from longflow.paths import DatasetPaths
 from longflow.plans import IntensityRange, TrainingData
@@ -49,6 +54,7 @@ class Fingerprint(BaseModel):
         default=None, description="null: no subject has four scans, or the task does not compare scans"
     )
     covariates: list[CovariateFingerprint] = []
+    fitness: FitnessReference | None = Field(default=None, description="null: too few subjects")
 
     @model_validator(mode="after")
     def _one_entry_per_subject(self) -> "Fingerprint":
@@ -76,6 +82,7 @@ class Fingerprint(BaseModel):
             ],
             foreground=self.spatial.foreground,
             shortest_interval=self.temporal.intervals.minimum,
+            fitness=self.fitness,
         )
 
 
@@ -127,6 +134,9 @@ def extract_fingerprint(
         intensity_maps=combine_maps([one.maps for one in in_order]) if compares else None,
         recurrence=find_recurrence(temporal.times, [one.similarity for one in in_order]) if compares else None,
         covariates=covariate_fingerprints(series, covariates_used(description)),
+        fitness=learn_reference(
+            [_observed(one, some.looks, description) for one, some in zip(series, in_order, strict=True)]
+        ),
     )
     write_json(fingerprint.model_dump(mode="json"), paths.fingerprint)
     return fingerprint
@@ -142,6 +152,7 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
     content: dict[str, Any] = {
         "channels": description.channels,
         "time_unit": description.time_unit,
+        "fitness": True,
         "scans": [
             [scan.case, scan.subject, scan.time, [file_digest(path) for path in scan.images if path.is_file()]]
             for one in series
@@ -165,6 +176,17 @@ def _foreground(description: DatasetDescription, series: list[Series]) -> Foregr
     """Return "labels" where the task uses labels and a scan has one: intensities are then those of nnU-Net."""
     labelled = any(scan.label is not None and scan.label.is_file() for one in series for scan in one.scans)
     return "labels" if get_task(description.task).uses_labels and labelled else "bodies"
+
+
+def _observed(series: Series, looks: Sequence[Look], description: DatasetDescription) -> Observed:
+    """Return what the fitness gate compares of a training subject.
+
+    :param looks: of its scans that have images.
+    """
+    scans = series.with_images().scans
+    if _compares_scans(description):
+        return observe_series(looks, [scan.time for scan in scans])
+    return observe_scans(looks, [scan.phase for scan in scans] if get_task(description.task).uses_phases else [])
 
 
 def _compares_scans(description: DatasetDescription) -> bool:

@@ -1,6 +1,6 @@
 """The fingerprint of images: shapes, spacings, types and intensities, in nnU-Net's terms."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,6 +14,7 @@ from longflow.data.intensity_map import IntensityMap
 from longflow.data.recurrence import scan_similarity
 from longflow.errors import DataError
 from longflow.fingerprint.intensities import neighbour_maps
+from longflow.fitness.looks import Look, look_at_scan
 from longflow.integrity.problems import REGISTER
 from longflow.nnunet import foreground_intensities
 
@@ -66,6 +67,7 @@ class SubjectFindings:
     :param data_types: for each channel, types of the files.
     :param maps: for each channel, the intensity map from each scan to the next; empty where tasks need none.
     :param similarity: (scans, scans), correlations of the scans; None where tasks need none.
+    :param looks: of the scans, for the fitness gate.
     """
 
     spacing: tuple[float, ...]
@@ -76,6 +78,7 @@ class SubjectFindings:
     data_types: list[set[str]]
     maps: list[list[IntensityMap]]
     similarity: np.ndarray | None = None
+    looks: list[Look] = field(default_factory=list)
 
 
 def examine_subject(work: tuple[Series, int, Foreground, bool]) -> SubjectFindings:
@@ -130,6 +133,7 @@ def examine_subject(work: tuple[Series, int, Foreground, bool]) -> SubjectFindin
         data_types=types,
         maps=neighbour_maps(images) if compares else [],
         similarity=scan_similarity([image[(slice(None), *crop)] for image in images]) if compares else None,
+        looks=[look_at_scan(image, first.array_spacing) for image in images],
     )
 
 

@@ -21,6 +21,7 @@ from longflow.data.images import Volume, read_header
 from longflow.distributed import ALONE, Processes
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
 from longflow.files import exclusive_lock, file_digest, wait_for_files
+from longflow.fitness.verdict import UNKNOWN, Verdict
 from longflow.inference.models import Models, PredictionSettings, load_models, task_of
 from longflow.inference.output import read_sidecar, sidecar_of, write_sidecar, write_table
 from longflow.inference.pipeline import overlapped
@@ -128,6 +129,13 @@ class Predictor(ABC, Generic[OfRequest]):
         :raises LongflowError: its scans cannot be used.
         """
 
+    def verdict(self, item: OfRequest, scans: Any) -> Verdict:
+        """Return whether scans are of the kind that the model was trained on.
+
+        :param scans: as :meth:`read` returned them.
+        """
+        return UNKNOWN
+
     @abstractmethod
     def make(self, item: OfRequest, scans: Any) -> Any:
         """Make a requested prediction.
@@ -175,6 +183,7 @@ def predict_folder(
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
     processes: Processes = ALONE,
+    refuse_unfit: bool = False,
 ) -> list[OfRequest]:
     """Make everything that a folder requests; finished predictions are kept.
 
@@ -189,6 +198,7 @@ def predict_folder(
     :param overwrite: make finished predictions again.
     :param progress: called with (finished, all, case) as predictions are made.
     :param processes: among which the predictions are shared out; each calls this function.
+    :param refuse_unfit: predict nothing from scans that are unfit; an earlier prediction from them is removed.
     :returns: what the folder requests, made now or before.
     :raises ConfigurationError: an option is for models of another task.
     :raises DataError: nothing is requested, or some predictions could not be made (each is named).
@@ -201,7 +211,7 @@ def predict_folder(
         if not overwrite:
             processes.from_first(lambda: _check_settings(predictor, items, folder))
         description = predictor.models.description
-        predict_missing(predictor, items, folder, description, warnings, overwrite, progress, processes)
+        predict_missing(predictor, items, folder, description, warnings, overwrite, progress, processes, refuse_unfit)
     return items
 
 
@@ -214,22 +224,27 @@ def predict_missing(
     overwrite: bool = False,
     progress: Progress = lambda *_: None,
     processes: Processes = ALONE,
+    refuse_unfit: bool = False,
 ) -> None:
     """Make the predictions that are missing in a folder whose lock is held; those of another model are made again.
 
     :param description: of the folder, which becomes its dataset.json.
     :param warnings: of the whole input.
+    :param refuse_unfit: predict nothing from scans that are unfit.
     :raises DataError: some could not be made.
     """
 
     def unfinished() -> list[str]:
         todo = items if overwrite else _unfinished(predictor, items, folder, description)
+        if refuse_unfit and not overwrite:  # those that were made before are judged again
+            todo = [*todo, *(item for item in items if item not in todo and is_unfit(item, folder))]
         return [item.target.case for item in todo]
 
     todo = processes.from_first(unfinished)[processes.index :: processes.count]  # before any process writes
     by_case = {item.target.case: item for item in items}
     share = [by_case[case] for case in todo]
-    own = _make_all(Output(predictor, folder, description, warnings), share, progress)
+    output = Output(predictor, folder, description, warnings, refuse_unfit=refuse_unfit)
+    own = _make_all(output, share, progress)
     failures = {case: line for of_process in processes.gather(own) for case, line in of_process.items()}
     done = [item for item in items if item.target.case not in failures]
     if processes.first:
@@ -394,6 +409,12 @@ def _check_input_description(folder: Path, description: DatasetDescription) -> N
             )
 
 
+def is_unfit(item: Request, folder: Path) -> bool:
+    """Tell whether a prediction was made from scans that are unfit, by its sidecar."""
+    fitness = read_sidecar(item, folder).get("fitness")
+    return isinstance(fitness, dict) and fitness.get("verdict") == "unfit"
+
+
 def is_predicted(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> bool:
     """Check whether a prediction was made before, of the same scans, weights and plans."""
     return why_unfinished(predictor, item, folder, description) is None
@@ -480,6 +501,7 @@ class Output(Generic[OfRequest]):
     :param description: of the folder.
     :param warnings: of the whole input, for the sidecars.
     :param further: further fields of the sidecars.
+    :param refuse_unfit: make nothing from scans that are unfit.
     """
 
     predictor: Predictor[OfRequest]
@@ -487,29 +509,40 @@ class Output(Generic[OfRequest]):
     description: DatasetDescription
     warnings: Sequence[str] = ()
     further: Mapping[str, Any] = field(default_factory=dict)
+    refuse_unfit: bool = False
 
     def read(self, item: OfRequest) -> tuple[dict[str, Any], Any]:
-        """Read the scans of a request: their digests, and what :meth:`Predictor.read` returns."""
+        """Read the scans of a request: fields of the sidecar, and what :meth:`Predictor.read` returns.
+
+        :raises DataError: they are unfit, and unfit ones are refused.
+        """
         digests = _digests(self.predictor, item)
         # an older prediction must not be taken for this one if this one fails
         for path in (sidecar_of(item, self.folder), *self.predictor.files(item, self.folder, self.description)):
             path.unlink(missing_ok=True)
-        return digests, self.predictor.read(item)
+        scans = self.predictor.read(item)
+        verdict = self.predictor.verdict(item, scans)
+        if self.refuse_unfit and verdict.level == "unfit":
+            raise DataError(f"refused, because its scans are unfit for the model. {' '.join(verdict.reasons)}")
+        return {"digests": digests, "fitness": verdict.to_json()}, scans
 
     def make(self, item: OfRequest, given: tuple[dict[str, Any], Any]) -> tuple[dict[str, Any], Any]:
-        """Make a prediction of what :meth:`read` returned; its digests are passed on."""
-        digests, scans = given
-        return digests, self.predictor.make(item, scans)
+        """Make a prediction of what :meth:`read` returned; its fields are passed on."""
+        known, scans = given
+        return known, self.predictor.make(item, scans)
 
     def write(self, item: OfRequest, made: tuple[dict[str, Any], Any]) -> None:
         """Write what :meth:`make` returned, then the sidecar, which says that the prediction is finished."""
-        digests, prediction = made
+        known, prediction = made
         fields = self.predictor.write(item, prediction, self.folder, self.description)
         for warning in fields.get("warnings", []):
             logger.warning("%s: %s", item.target.case, warning)
+        fitness = known["fitness"]
+        for reason in fitness["reasons"] if fitness["verdict"] in ("doubtful", "unfit") else []:
+            logger.warning("%s is %s: %s", item.target.case, fitness["verdict"], reason)
         fields["warnings_of_input"] = [*fields.get("warnings_of_input", []), *self.warnings]
         unit = {"time_unit": self.description.time_unit}
-        content = {**unit, **self.predictor.settings(), "digests": digests, **fields, **self.further}
+        content = {**unit, **self.predictor.settings(), **known, **fields, **self.further}
         write_sidecar(item, self.folder, content)
 
 

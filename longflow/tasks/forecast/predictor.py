@@ -14,6 +14,9 @@ from longflow.data.dataset import DatasetDescription, Scan, image_path
 from longflow.data.images import Geometry, Volume, as_type, check_same_grid, read_scan, write_volume
 from longflow.data.recurrence import Recurrence
 from longflow.errors import ConfigurationError, DataError
+from longflow.fitness.looks import Look
+from longflow.fitness.verdict import Verdict
+from longflow.inference.fitness import judge_series, look_at
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, Models, solver_settings
 from longflow.inference.predictor import Predictor, input_warnings
@@ -68,6 +71,7 @@ class Context:
     :param last: the last of them, as read.
     :param members: what each member takes.
     :param warnings: of reading them.
+    :param looks: of the scans that are taken, for the fitness gate.
     """
 
     subject: str
@@ -75,6 +79,7 @@ class Context:
     last: Volume
     members: list[TakenScans]
     warnings: list[str] = field(default_factory=list)
+    looks: list[Look | None] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -110,8 +115,8 @@ class Forecaster(Predictor[ForecastRequest]):
             _known_reduction(member, reduction)
         #: which of the given scans the models take
         self.rule = _known_rule(models.selection.context_rule or DEFAULT_RULE)
-        #: files of scans to the scans and their warnings, as read for the request before
-        self._volumes: dict[tuple[Path, ...], tuple[Volume, list[str]]] = {}
+        #: files of scans to the scans, their warnings and looks, as read for the request before
+        self._volumes: dict[tuple[Path, ...], tuple[Volume, list[str], Look | None]] = {}
         self._context: tuple[tuple[Scan, ...], list[list[list[int]]], Context] | None = None
         #: of each request of a folder, by its case
         self._choices: dict[str, ContextChoice] = {}
@@ -297,9 +302,15 @@ class Forecaster(Predictor[ForecastRequest]):
             for scan in scans:
                 if scan.images not in known:
                     volume = read_scan(scan.images)
-                    known[scan.images] = volume, input_warnings(volume, scan, self.models.plans)
+                    plans = self.models.plans
+                    known[scan.images] = volume, input_warnings(volume, scan, plans), look_at(volume, plans)
             self._context = item.context, choice.contexts, self._prepared(item, scans, choice)
         return replace(self._context[-1], given=choice.given)
+
+    def verdict(self, item: ForecastRequest, scans: Context) -> Verdict:
+        """Judge the scans that are taken, their times and the horizon."""
+        cases = [scan.case for scan in self._taken_scans(item)]
+        return judge_series(scans.looks, scans.given.context, item.horizon, self.models.plans, cases)
 
     def make(self, item: ForecastRequest, scans: Context) -> Forecast:
         """Forecast the target, in the units of the last context scan."""
@@ -360,14 +371,14 @@ class Forecaster(Predictor[ForecastRequest]):
 
     def _prepared(self, item: ForecastRequest, scans: Sequence[Scan], choice: ContextChoice) -> Context:
         """Prepare scans that were read; check that they share a grid."""
-        volumes, warnings = zip(*(self._volumes[scan.images] for scan in scans), strict=True)
+        volumes, warnings, looks = zip(*(self._volumes[scan.images] for scan in scans), strict=True)
         first = f"{scans[0].images[0]} of the same subject"
         for scan, volume in zip(scans, volumes, strict=True):
             check_same_grid(volume.geometry, scan.images[0], volumes[0].geometry, first, REGISTER)
         sources = {position: str(scan.images[0]) for position, scan in zip(choice.taken, scans, strict=True)}
         by_position = dict(zip(choice.taken, volumes, strict=True))
         context = self.prepare(scans[0].subject, choice, by_position, sources)
-        return replace(context, warnings=[sentence for some in warnings for sentence in some])
+        return replace(context, warnings=[sentence for some in warnings for sentence in some], looks=list(looks))
 
 
 def context_fields(used: Sequence[Scan], rule: Rule) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from longflow.data.dataset import DatasetDescription, label_path
 from longflow.data.images import Geometry, Volume, as_type, read_scan, write_volume
 from longflow.data.labels import label_manager, structures
 from longflow.errors import ConfigurationError
+from longflow.fitness.verdict import Verdict
+from longflow.inference.fitness import judge_scan
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import Models
 from longflow.inference.predictor import Predictor, input_warnings
@@ -35,11 +37,13 @@ class ScanToSegment:
 
     :param scan: with the other scans that the model looks at.
     :param warnings: of reading it.
+    :param verdict: whether it is of the kind that was trained on.
     """
 
     geometry: Geometry
     scan: ScanWithOthers
     warnings: list[str]
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,12 @@ class Segmenter(Predictor[SegmentationRequest]):
         scan = prepare_with_others(item.target, volume, item.others, self.method, member.plans, member.configuration)
         for warning in scan.warnings:
             logger.warning("%s", warning)
-        return ScanToSegment(volume.geometry, scan, [*warnings, *scan.warnings])
+        verdict = judge_scan(volume, self.models.plans, item.target.case)
+        return ScanToSegment(volume.geometry, scan, [*warnings, *scan.warnings], verdict)
+
+    def verdict(self, item: SegmentationRequest, scans: ScanToSegment) -> Verdict:
+        """Return the verdict on the scan."""
+        return scans.verdict
 
     def make(self, item: SegmentationRequest, scans: ScanToSegment) -> LabelMap:
         """Segment the scan."""

@@ -17,6 +17,8 @@ from longflow.data.body import nonzero_mask
 from longflow.data.dataset import DatasetDescription, Scan, image_path, sidecar_path
 from longflow.data.images import Geometry, Volume, as_type, read_scan, write_volume
 from longflow.errors import unknown_name
+from longflow.fitness.verdict import Verdict
+from longflow.inference.fitness import judge_scan
 from longflow.inference.in_memory import image_like, volume_of
 from longflow.inference.models import LoadedMember, solver_settings
 from longflow.inference.output import INTENDED_USE
@@ -40,12 +42,14 @@ class Source:
 
     :param warnings: of reading it.
     :param seconds: of preparing it.
+    :param verdict: whether it is of the kind that was trained on.
     """
 
     volume: Volume
     prepared: list[PreparedSeries]
     warnings: list[str]
     seconds: float
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,13 @@ class Translator(Predictor[TranslationRequest]):
         warnings = input_warnings(volume, item.source, self.models.plans)
         begun = perf_counter()
         prepared = self._prepare(volume, item.source.case)
-        return Source(volume, prepared, warnings, perf_counter() - begun)
+        seconds = perf_counter() - begun
+        verdict = judge_scan(volume, self.models.plans, item.source.case, item.source.phase)
+        return Source(volume, prepared, warnings, seconds, verdict)
+
+    def verdict(self, item: TranslationRequest, scans: Source) -> Verdict:
+        """Return the verdict on the source."""
+        return scans.verdict
 
     def make(self, item: TranslationRequest, scans: Source) -> Translation:
         """Translate the source, on its grid and in its units."""

@@ -119,6 +119,7 @@ def test_a_sidecar_says_what_was_segmented_and_how(segmenter, folder, tmp_path):
     assert content.pop("intended_use").startswith("research") and len(content.pop("plan_identity")[0]) == 16
     assert set(content.pop("volumes")) == {"core", "rim"}
     assert list(content.pop("digests")["inputs"]) == ["a_1_0000.nii.gz"]
+    assert content.pop("fitness")["verdict"] == "unknown"
     assert content == {
         "case": "a_1",
         "subject": "a",

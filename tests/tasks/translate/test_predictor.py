@@ -224,6 +224,7 @@ def test_a_sidecar_says_what_was_made_from_what(untrained, folder, tmp_path):
     assert list(content.pop("digests")["inputs"]) == ["p1_0_arterial_0000.nii.gz"]
     use = content.pop("intended_use")
     assert use.startswith("research only") and use.endswith("no clinical conclusions from synthesised images alone")
+    assert content.pop("fitness")["verdict"] == "unknown"
     assert content == {
         "case": "p1_0_arterial_native",
         "subject": "p1",

@@ -211,7 +211,9 @@ def test_the_intensity_of_a_voxel_over_time_is_that_of_the_files(browser, pages,
     opened.page.locator("#intensity summary").click()
     dots = opened.page.locator("#intensity circle")
     dots.nth(3).wait_for(state="attached")
-    mm = opened.page.evaluate("(({viewer}) => Array.from(viewer.frac2mm(viewer.scene.crosshairPos, 0, true)))(longflowPanes[0])")
+    mm = opened.page.evaluate(
+        "(({viewer}) => Array.from(viewer.frac2mm(viewer.scene.crosshairPos, 0, true)))(longflowPanes[0])"
+    )
     raw = evaluated.parent / "raw" / "Dataset101_Tiny"
     files = [*(raw / "imagesTs" / f"s1_{time}_0000.nii.gz" for time in ("0", "1.5"))]
     files += [raw / "targetsTs" / "s1_4_0000.nii.gz", evaluated / "s1_4_0000.nii.gz"]

@@ -25,6 +25,10 @@ PICTURES = os.environ.get("LONGFLOW_TEST_PICTURES")
 WEBGL = ("--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist")
 
 
+#: the place under the crosshair of a viewer, mm
+CROSSHAIR = "Array.from(viewer.frac2mm(viewer.scene.crosshairPos, 0, true))"
+
+
 @pytest.fixture(scope="module")
 def launched():
     """Start chromium with further flags; skip where it, or playwright, is missing."""
@@ -143,8 +147,8 @@ def test_the_voxel_under_the_crosshair_is_that_of_the_file(browser, pages, evalu
     opened.page.locator("#series canvas").click(position={"x": 330, "y": 170})
     opened.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     found = opened.page.evaluate(
-        "(({viewer}) => { const image = viewer.volumes[0]; const mm = viewer.frac2mm(viewer.scene.crosshairPos, 0, true);"
-        "const vox = image.mm2vox(Array.from(mm)); return {mm: Array.from(mm), value: image.getValue(...vox)}; })"
+        f"(({{viewer}}) => {{ const image = viewer.volumes[0]; const mm = {CROSSHAIR};"
+        "return {mm, value: image.getValue(...image.mm2vox(mm))}; })"
         "(longflowPanes[0])"
     )
     source = nibabel.load(evaluated.parent / "raw" / "Dataset101_Tiny" / "imagesTs" / "s1_0_0000.nii.gz")
@@ -190,7 +194,7 @@ def test_voxels_of_oblique_and_flipped_grids_are_those_of_the_files(browser, eva
         opened.page.locator("#series canvas").click(position={"x": x, "y": y})
         opened.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         found = opened.page.evaluate(
-            "longflowPanes.map(({viewer}) => { const mm = Array.from(viewer.frac2mm(viewer.scene.crosshairPos, 0, true));"
+            f"longflowPanes.map(({{viewer}}) => {{ const mm = {CROSSHAIR};"
             "const image = viewer.volumes[0]; return {mm, value: image.getValue(...image.mm2vox(mm))}; })"
         )
         for one, path in zip(found, files, strict=True):

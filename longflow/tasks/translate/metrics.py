@@ -7,7 +7,8 @@ channels. Hounsfield units are clipped to [-1000, 1000] before anything else, pr
 Medical Flow Matching (MFM, section 4.3) has numbers of its own. They are computed next to the usual ones, so that
 results can be compared with its tables:
 
-- PSNR with 2000 as the largest value (eq. 8), whatever the image holds. Of CT alone: other units have no such number.
+- PSNR with 2000 as the largest value (eq. 8), whatever the image holds: of each slice, then the mean over slices, since
+  its images are slices. Of CT alone: other units have no such number.
 - SSIM (eq. 7) on values mapped to [0, 1], with C1 = (k1 L)^2 and C2 = k2 L, k1 = k2 = 0.01, L the largest value of the
   reference. C2 is not squared, as printed: 0.01 instead of the usual 0.0009 at L = 1. The variance of soft tissue is
   far below that, so this SSIM is close to 1 for almost any two scans of the same body. The luminance term is printed
@@ -17,7 +18,8 @@ results can be compared with its tables:
 Where a number is not defined it is None, never a stand-in such as 0 or infinity:
 
 - reference of a single value: PSNR and SSIM with its range (and MFM's SSIM where that value maps to 0);
-- translation identical to the reference: both PSNR (they would be infinite);
+- translation identical to the reference: both PSNR (they would be infinite). Slices that are identical are excluded
+  from MFM's;
 - no CT channel: MFM's PSNR;
 - no body in the reference: MAE in the body and the through-plane error, which a single slice has not either;
 - slices narrower than three voxels: SSIM;
@@ -129,11 +131,17 @@ def _psnr(volumes: TranslationVolumes) -> float | None:
 
 
 def _psnr_mfm(volumes: TranslationVolumes) -> float | None:
-    return mean_of_all(
-        20 * math.log10(MFM_LARGEST / channel.rmse) if channel.rmse > 0 else None
-        for channel in volumes.channels
-        if channel.is_ct
-    )
+    return mean_of_all(_psnr_of_slices(channel, volumes) for channel in volumes.channels if channel.is_ct)
+
+
+def _psnr_of_slices(channel: TranslationChannel, volumes: TranslationVolumes) -> float | None:
+    """MFM eq. 8: the mean over the slices across the largest spacing.
+
+    An identical slice has no number (infinity); in CT both are then air alone, clipped to -1000 HU.
+    """
+    slices = np.moveaxis(channel.error, through_plane(volumes.spacing), 0)
+    mean_squares = np.square(slices).mean(axis=(1, 2))
+    return mean_of_defined(10 * math.log10(MFM_LARGEST**2 / one) for one in mean_squares if one > 0)
 
 
 def _ssim_of(channel: TranslationChannel, volumes: TranslationVolumes) -> float | None:
@@ -198,7 +206,8 @@ PSNR = Metric(
 )
 PSNR_MFM = Metric(
     *("psnr_mfm", "translate", _psnr_mfm),
-    f"the same with 2000 as data range (MFM eq. 8); {_CLIPPED}; CT channels only",
+    f"peak signal-to-noise ratio with 2000 as data range, dB (MFM eq. 8): mean over slices; {_CLIPPED}; CT channels "
+    "only; slices that are identical are excluded",
     *("higher", "dB", "PSNR as in MFM", ".2f"),
 )
 SSIM = _metric(

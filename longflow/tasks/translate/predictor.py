@@ -24,7 +24,7 @@ from longflow.inference.models import LoadedMember, solver_settings
 from longflow.inference.output import INTENDED_USE
 from longflow.inference.predictor import Predictor, input_warnings
 from longflow.inference.windows import WindowSettings
-from longflow.plans import Plans
+from longflow.plans import ChannelPlan, Plans
 from longflow.preprocessing.prepared import PreparedSeries, RawSeries
 from longflow.preprocessing.restore import export_forecast
 from longflow.preprocessing.series import prepare_volumes
@@ -176,8 +176,7 @@ def translate_scan(
 
     The scan is prepared alone, so that only its own statistics decide its normal form. The predicted change is added to
     the scan as read: unchanged parts are as sharp as the input, also beyond the limits that the plan clips to. Empty
-    parts of the scan (zero around the body, as after skull-stripping) stay empty: zero has another value in the normal
-    form of each scan, so a network learns to change it.
+    parts of the scan stay empty (:func:`keep_empty`).
 
     :param member: one model, on ``settings.device``.
     :param volume: the scan.
@@ -206,8 +205,24 @@ def translate_prepared(
     image = np.asarray(prepared.images[0], dtype=np.float32)
     translation = predict_translation(member.methods, image, source_phase, settings)
     translated = export_forecast(translation, image, volume.array, prepared.properties, 0)
-    np.copyto(translated, volume.array, where=~nonzero_mask(volume.array))
+    keep_empty(translated, volume.array, member.plans.channels)
     return translated
+
+
+def keep_empty(translated: np.ndarray, scan: np.ndarray, channels: Sequence[ChannelPlan]) -> None:
+    """Set what is empty in a scan (zero around the body, as after skull-stripping) to zero in its translation.
+
+    Zero has another value in the normal form of each scan, so a network learns to change it. Not so in ``absolute``
+    channels: there zero is a value like any other (water, in HU), and is translated. Only a frame of zeros around the
+    whole scan, in every channel, is cropped before.
+
+    :param translated: (channels, z, y, x), changed in place.
+    :param scan: likewise, as read.
+    :param channels: of the plans.
+    """
+    own = [number for number, channel in enumerate(channels) if channel.normal_form != "absolute"]
+    if own:
+        translated[own] = np.where(nonzero_mask(scan[own]), translated[own], scan[own])
 
 
 def files_of_translation(item: TranslationRequest, folder: Path, description: DatasetDescription) -> list[Path]:

@@ -58,7 +58,8 @@ def test_ct_against_numpy_and_scikit_image():
     assert found["mae"] == pytest.approx(np.abs(error).mean())
     assert found["body_mae"] == pytest.approx(np.abs(error)[body].mean())
     assert found["psnr"] == pytest.approx(peak_signal_noise_ratio(t, p, data_range=np.ptp(t)))
-    assert found["psnr_mfm"] == pytest.approx(20 * math.log10(2000 / math.sqrt(mean_squared_error(t, p))))
+    of_slices = [20 * math.log10(2000 / math.sqrt(mean_squared_error(*pair))) for pair in zip(t, p, strict=True)]
+    assert found["psnr_mfm"] == pytest.approx(np.mean(of_slices))
     assert found["ssim"] == pytest.approx(
         structural_similarity(t - t.min(), p - t.min(), data_range=np.ptp(t), win_size=5)
     )
@@ -112,6 +113,24 @@ def test_a_shift_of_all_values_in_closed_form():
     assert found["body_mae"] == pytest.approx(50) and found["mae"] == pytest.approx(50)
     assert found["psnr_mfm"] == pytest.approx(20 * math.log10(2000 / 50))
     assert found["through_plane_error"] == pytest.approx(0, abs=1e-4)
+
+
+def test_mfms_psnr_is_the_mean_over_slices():
+    """Errors of 20 and 200 HU: 40 and 20 dB, 30 in the mean; one MSE of the whole would give 22.97. Along any axis."""
+    _, reference, body = volumes((1, 2, 12, 11), low=-500, high=500)
+    off = np.array([20, 200])[:, None, None]
+    assert translation_metrics(reference + off, reference, body, SPACING, [True])["psnr_mfm"] == pytest.approx(30)
+    turned = [np.moveaxis(volume, 1, 3) for volume in (reference + off, reference)]
+    found = translation_metrics(*turned, np.moveaxis(body, 0, 2), (0.8, 0.8, 5.0), [True])
+    assert found["psnr_mfm"] == pytest.approx(30)
+
+
+def test_a_slice_of_air_alone_has_no_psnr():
+    """Both are clipped to -1000 HU: infinite, which would hide the others."""
+    _, reference, body = volumes((1, 2, 12, 11), low=-500, high=500)
+    translation = reference + 20
+    reference[:, 0], translation[:, 0] = -1024, -3000
+    assert translation_metrics(translation, reference, body, SPACING, [True])["psnr_mfm"] == pytest.approx(40)
 
 
 def test_slices_that_do_not_fit_each_other():

@@ -29,7 +29,7 @@ CONTEXT_WINDOW = 2
 
 TimeUnit = Literal["days", "weeks", "months", "years", "s", "ms", "frames", "cycles", "visits"]
 Solver = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "dopri5"]
-PresetName = Literal["tiny", "S", "M", "L"]
+PresetName = Literal["tiny", "S", "M", "L", "paper"]
 NormalForm = Literal["absolute", "per_subject", "per_scan", "matched", "min_max"]
 Encoder = Literal["plain", "residual"]
 
@@ -280,6 +280,9 @@ class ConfigurationPlan(_Strict):
     )
     other_scans: PositiveInt = Field(default=2, description="task 'segment': most other scans of a training sample")
     network: NetworkPlan
+    networks: dict[Name, NetworkPlan] = Field(
+        default={}, description="of networks that have a topology of their own (--network), by name"
+    )
     own_grid: bool = Field(
         default=False,
         description="scans keep the grid of their files; 'spacing' is then the median, and decides nothing",
@@ -293,6 +296,11 @@ class ConfigurationPlan(_Strict):
             raise ValueError(
                 f"patch_size {self.patch_size} has {len(self.patch_size)} axes, but the network's strides have "
                 f"{self.network.dimensions}"
+            )
+        if wrong := [name for name, one in self.networks.items() if one.dimensions != self.network.dimensions]:
+            raise ValueError(
+                f"networks: '{wrong[0]}' has strides of {self.networks[wrong[0]].dimensions} axes, expected "
+                f"{self.network.dimensions}, as 'network' has"
             )
         if math.prod(self.patch_size) > MOST_VOXELS:
             raise ValueError(f"patch_size {self.patch_size} has more than {MOST_VOXELS} voxels")
@@ -323,6 +331,10 @@ class ConfigurationPlan(_Strict):
     def pairs(self) -> int:
         """The pairs of scans in a step."""
         return self.pairs_per_batch or max(1, self.batch_size // 2)
+
+    def topology(self, network: str) -> NetworkPlan:
+        """Return the topology of a network, by its name (``--network``)."""
+        return self.networks.get(network, self.network)
 
     @property
     def tile(self) -> tuple[int, int, int]:
@@ -479,6 +491,8 @@ class Plans(_Strict):
         }
         if self.covariates:
             content["covariates"] = [[one.name, one.mean, one.standard_deviation] for one in self.covariates]
+        if plan.networks:
+            content["networks"] = {name: one.model_dump(exclude_defaults=True) for name, one in plan.networks.items()}
         content |= get_task(self.task).plan_identity(self, plan)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

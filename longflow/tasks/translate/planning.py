@@ -21,6 +21,14 @@ MFM_CLIP = (-1000.0, 1000.0)
 MFM_BATCH, MFM_LEARNING_RATE, MFM_EPOCHS = 2, 2e-5, 2100
 #: what the features of the presets are divided by, against MFM's TimeResNet
 SHARE_OF_PAPER = {"S": 4, "M": 2, "L": 1}
+#: features and blocks of each stage with which the other networks have the paper's number of parameters (table 3; UNet:
+#: table 1), which gives no sizes. Those of the last stage are chosen for the number alone. MONAI's UNet of 64 to 2048
+#: features with two residual units, likely the paper's, has 104.23 million; the one here has nnU-Net's topology
+PAPER_NETWORKS = {
+    "unet": ((64, 128, 256, 512, 1024, 1736), (1, 1, 1, 1, 1, 1)),
+    "segresnet": ((88, 176, 352, 704, 1408), ()),
+    "umamba_bot": ((64, 128, 256, 512, 1024, 1096), (2, 2, 2, 2, 2, 2)),
+}
 #: the network that translates on a CPU; many small steps serve it more than a few large ones
 TINY_FEATURES, TINY_BLOCKS = (16, 32, 64, 128), (1, 1, 1, 1)
 
@@ -28,8 +36,11 @@ TINY_FEATURES, TINY_BLOCKS = (16, 32, 64, 128), (1, 1, 1, 1)
 def preset(name: str) -> Preset:
     """Return a preset for the networks that translate: L is the paper's (MFM B.4), the others are smaller.
 
-    Of the paper's network, M has half the features and S a quarter.
+    Of the paper's network, M has half the features and S a quarter. ``paper`` is L with the paper's number of
+    parameters in all networks; in L the others have the features of TimeResNet, and half as many parameters.
     """
+    paper = name == "paper"
+    name = "L" if paper else name
     size = sizes.preset(name)
     features = TINY_FEATURES if name == "tiny" else [count // SHARE_OF_PAPER[name] for count in PAPER_FEATURES]
     training = TrainingPlan(epochs=1000, iterations_per_epoch=250, learning_rate=1e-4, weight_decay=0)
@@ -39,6 +50,8 @@ def preset(name: str) -> Preset:
         training = training.model_copy(update={"epochs": MFM_EPOCHS, "learning_rate": MFM_LEARNING_RATE})
     return replace(
         size,
+        name="paper" if paper else size.name,
+        networks=PAPER_NETWORKS if paper else {},
         base_features=features[0],
         expansion=tuple(count // features[0] for count in features),
         max_stages=len(features),

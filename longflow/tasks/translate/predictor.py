@@ -24,6 +24,7 @@ from longflow.inference.models import LoadedMember, solver_settings
 from longflow.inference.output import INTENDED_USE
 from longflow.inference.predictor import Predictor, input_warnings
 from longflow.inference.windows import WindowSettings
+from longflow.methods.translation._translation import check_source
 from longflow.plans import ChannelPlan, Plans
 from longflow.preprocessing.prepared import PreparedSeries, RawSeries
 from longflow.preprocessing.restore import export_forecast
@@ -126,7 +127,10 @@ class Translator(Predictor[TranslationRequest]):
 
         :param to: requested phase; None: the other one, where all scans are in one phase.
         """
-        return translation_requests(folder, description, self.models.plans.phases, to)
+        requests = translation_requests(folder, description, self.models.plans.phases, to)
+        for method in (member.methods[0] for member in self.models.members):
+            check_source(method, self.models.plans.phases.index(requests[0].source.phase))
+        return requests
 
     def files(self, item: TranslationRequest, folder: Path, description: DatasetDescription) -> list[Path]:
         """Return ``{case}_{channel:04d}{file_ending}`` of each channel, as for every scan."""

@@ -1,4 +1,7 @@
-"""Validate translations: both ways between the phases of the validation pairs, compared with the untranslated scans."""
+"""Validate translations between the phases of the validation pairs, compared with the untranslated scans.
+
+Both ways, or the one that a method learns (``--set direction``).
+"""
 
 import logging
 from collections.abc import Sequence
@@ -18,6 +21,7 @@ from longflow.inference.selection import Member
 from longflow.inference.windows import WindowSettings
 from longflow.job import FoldJob
 from longflow.methods.method import Method
+from longflow.methods.translation._translation import source_phases
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared, read_properties
 from longflow.spread import evenly_spaced
@@ -93,15 +97,15 @@ class PhaseValidation:
         """Average errors (:func:`summarised`) on the prepared grid of the same scans every time, without overlap.
 
         :param method: in evaluation mode.
-        :returns: the score, with the errors of both directions.
+        :returns: the score, with the errors of each direction.
         """
 
-        def both_ways(pair: tuple[str, tuple[int, int]]) -> list[Error]:
-            subject, (first, second) = pair
+        def learnt_ways(pair: tuple[str, tuple[int, int]]) -> list[Error]:
+            subject, scans = pair
             series = load_prepared(self.folder, subject)
-            return [self._error(method, series, first, second), self._error(method, series, second, first)]
+            return [self._error(method, series, scans[phase], scans[1 - phase]) for phase in source_phases(method)]
 
-        errors = [error for both in results_in_time(both_ways, self.pairs) for error in both]
+        errors = [error for ways in results_in_time(learnt_ways, self.pairs) for error in ways]
         columns = summarised(errors, self.plans.phases)
         if "ratio" not in columns:
             subjects = dict.fromkeys(subject for subject, _ in self.pairs)
@@ -115,7 +119,7 @@ class PhaseValidation:
         return Score(columns["ratio"], columns, note, 1.0, ratios, [error.change for error in errors])
 
     def finish(self, method: Method) -> None:
-        """Write the translations of all validation pairs both ways, as ``longflow_predict`` would, and log the MAE.
+        """Write the translations of all validation pairs, as ``longflow_predict`` would, and log the MAE.
 
         :param method: in evaluation mode, with the weights that are kept.
         """
@@ -126,7 +130,7 @@ class PhaseValidation:
         def written(pair: tuple[str, tuple[int, int]]) -> list[tuple[TranslationRequest, Error]]:
             subject, scan_pair = pair
             cases, both = read_properties(self.folder, subject).cases, []
-            for source, target in (scan_pair, scan_pair[::-1]):
+            for source, target in (scan_pair[:: 1 - 2 * phase] for phase in source_phases(method)):
                 reference = scans[cases[target]]
                 item = TranslationRequest.of(scans[cases[source]], reference.phase)
                 both.append((item, self._write(method, item, reference, description)))

@@ -13,7 +13,6 @@ from longflow.methods.method import Method, Options, Recipe
 from longflow.networks.registry import NetworksFor, build_network
 from longflow.plans import Plans
 
-
 #: phases of the sources (0 or 1) of each choice of ``--set direction``
 SOURCES = {"both": (0, 1), "to_first": (1,), "to_second": (0,)}
 

@@ -196,6 +196,7 @@ class ChannelPlan(_Strict):
     first scan (``per_subject``) or each scan (``per_scan``) has its own mean and standard deviation. ``matched``:
     those of the first scan, carried to the later ones by robust maps between neighbouring scans. ``min_max``: the
     minimum of each scan becomes 0, its maximum 1; it is never planned, only asked for.
+    In ``phase_channels`` they have numbers in every form: those of a typical scan.
     Intensities are limited to ``clip`` before, in input units: for segmentation of CT, as nnU-Net does.
     """
 
@@ -427,6 +428,11 @@ class Plans(_Strict):
     )
     regions_class_order: list[int] = Field(default=[], description="as in dataset.json; empty without regions")
     phases: Phases = Field(default=[], description="task 'translate': the phase at t = 0, then that at t = 1")
+    phase_channels: dict[str, list[ChannelPlan]] = Field(
+        default={},
+        description="channels of each phase, where the phases are different modalities; translations are written by "
+        "the numbers of the requested phase, for other forms than 'absolute' those of a typical scan",
+    )
     file_ending: FileEnding
     transpose_forward: list[int] = Field(min_length=3, max_length=3)
     transpose_backward: list[int] = Field(min_length=3, max_length=3)
@@ -449,6 +455,21 @@ class Plans(_Strict):
             )
         if get_task(self.task).uses_phases and not self.phases:
             raise ValueError(f"the task {self.task} needs two phases, found none")
+        if self.phase_channels and set(self.phase_channels) != set(self.phases):
+            raise ValueError(
+                f"phase_channels needs the phases {', '.join(self.phases)}, found {', '.join(self.phase_channels)}"
+            )
+        for phase, channels in self.phase_channels.items():
+            if len(channels) != len(self.channel_names):
+                raise ValueError(
+                    f"phase_channels: '{phase}' has {len(channels)} entries, expected one for each of channel_names "
+                    f"({len(self.channel_names)})"
+                )
+            if any(channel.offset is None or channel.scale is None for channel in channels):
+                raise ValueError(
+                    f"phase_channels: a channel of '{phase}' has no normal form to write translations by: offset and "
+                    "scale need numbers; plan the dataset again"
+                )
         if len(self.channels) != len(self.channel_names) or not self.channels:
             raise ValueError(
                 f"channels needs one entry for each of channel_names: found {len(self.channels)} and "
@@ -462,6 +483,10 @@ class Plans(_Strict):
         if changed and not get_task(self.task).draws_patches:
             raise ValueError(f"{', '.join(sorted(changed))} can only be set for the task 'segment', not '{self.task}'")
         return self
+
+    def channels_of(self, phase: str) -> list[ChannelPlan]:
+        """Return the channels of a phase; those of all scans where phases have none of their own."""
+        return self.phase_channels.get(phase, self.channels)
 
     def configuration(self, name: str) -> ConfigurationPlan:
         """Return a configuration by name.
@@ -491,10 +516,17 @@ class Plans(_Strict):
         }
         if self.covariates:
             content["covariates"] = [[one.name, one.mean, one.standard_deviation] for one in self.covariates]
+        if self.phase_channels:
+            content["phase_channels"] = phase_numbers(self)
         if plan.networks:
             content["networks"] = {name: one.model_dump(exclude_defaults=True) for name, one in plan.networks.items()}
         content |= get_task(self.task).plan_identity(self, plan)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def phase_numbers(plans: Plans) -> dict[str, list[dict[str, Any]]]:
+    """Return what prepared voxels depend on in the channels of each phase, for hashes."""
+    return {phase: [channel.numbers() for channel in channels] for phase, channels in plans.phase_channels.items()}
 
 
 def read_plans(path: Path) -> Plans:

@@ -317,7 +317,7 @@ def input_warnings(volume: Volume, scan: Scan, plans: Plans) -> list[str]:
     :returns: warnings for the sidecar; they are logged.
     :raises DataError: nothing can be predicted from it.
     """
-    problems = scan_problems(volume, scan.images, plans)
+    problems = scan_problems(volume, scan.images, plans, scan.phase)
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise DataError(" ".join(map(str, errors)))
     return _logged([*volume.warnings, *problems])

@@ -59,6 +59,7 @@ def make_plans(
         transpose_backward=[0, 1, 2],
         **plan_conditions(task.plan_time(fingerprint.temporal, size.longest_sequence), fingerprint, description),
         channels=plan_channels(fingerprint.spatial, description, fingerprint.intensity_maps),
+        phase_channels=task.plan_phase_channels(fingerprint, description),
         configurations={},
         training=size.training.model_copy(),
         inference=task.inference(size) or InferencePlan(),

@@ -54,7 +54,7 @@ class Ddpm(TranslationMethod):
             self.options["sampling_steps"],
             "linear_beta",
             (BETA_START, BETA_END),
-            value_range(plans.channels),
+            value_range([channel for phase in plans.phases for channel in plans.channels_of(phase)]),
         )
 
     def training_step(self, batch: PhaseBatch) -> Tensor:

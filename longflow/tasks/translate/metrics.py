@@ -35,6 +35,7 @@ from typing import Any
 import numpy as np
 from skimage.metrics import structural_similarity
 
+from longflow.data.dataset import DatasetDescription
 from longflow.errors import DataError
 from longflow.evaluation.metric import INPUT_UNITS, Better, Compared, Metric, mean_of_all, mean_of_defined
 from longflow.tasks.forecast.metrics import SSIM_WINDOW, check_volumes, ssim, value_range, window_size
@@ -276,6 +277,30 @@ def body_mae(translation: np.ndarray, reference: np.ndarray, body: np.ndarray, c
     :param body: (z, y, x), bool.
     """
     return label_mae(translation, reference, body, {"body": (1,)}, ct)["body"]
+
+
+def untranslated(
+    source: np.ndarray, reference: np.ndarray, body: np.ndarray, description: DatasetDescription
+) -> np.ndarray:
+    """Return what a translation is compared with: the scan as it is, where both phases have the same units.
+
+    Where they are different modalities: each channel by the linear map that fits the reference best inside its body
+    (least squares), which no method knows. It is what a change of units alone could reach.
+
+    :param source: (channels, z, y, x), the scan that was translated.
+    :param reference: likewise, the acquired scan of the requested phase.
+    :param body: (z, y, x), bool, where the body is in the reference; the whole image where it is empty.
+    :param description: dataset.json.
+    :returns: (channels, z, y, x).
+    """
+    if not description.phase_channels:
+        return source
+    inside = body if body.any() else np.ones_like(body)
+    mapped = np.empty(source.shape, dtype=np.float32)
+    for one, x, y in zip(mapped, source.astype(np.float64), reference, strict=True):
+        gain, offset = np.polyfit(x[inside], y[inside], 1) if np.ptp(x[inside]) > 0 else (0.0, y[inside].mean())
+        one[...] = gain * x + offset
+    return mapped
 
 
 def in_limits(channel: np.ndarray, is_ct: bool) -> np.ndarray:

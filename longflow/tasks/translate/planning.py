@@ -5,8 +5,10 @@ from dataclasses import replace
 
 from rich.console import RenderableType
 
+from longflow.data.dataset import DatasetDescription
 from longflow.data.hounsfield import is_ct
 from longflow.fingerprint.fingerprint import Fingerprint
+from longflow.fingerprint.spatial import ChannelIntensities
 from longflow.methods.registry import network_of
 from longflow.networks.timeresnet import PAPER_BLOCKS, PAPER_FEATURES
 from longflow.planning import presets as sizes
@@ -16,6 +18,9 @@ from longflow.plans import ChannelPlan, Plans, TrainingPlan
 
 #: MFM B.3: what CT is limited to for translation, in HU; it is scaled to -1 ... 1
 MFM_CLIP = (-1000.0, 1000.0)
+
+#: HU that synthetic CT from another modality is limited to: the range of the challenge SynthRAD 2025
+SYNTHETIC_CLIP = (-1024.0, 3000.0)
 
 #: MFM B.4; its 30 epochs go through 34,992 slices (section 4) in batches of 2, and one of ours has 250 iterations
 MFM_BATCH, MFM_LEARNING_RATE, MFM_EPOCHS = 2, 2e-5, 2100
@@ -76,6 +81,45 @@ def limited_channel(channel: ChannelPlan) -> ChannelPlan:
         scale=(high - low) / 2,
         clip=MFM_CLIP,
         reason=f"{start}; clipped to {low:g} to {high:g} HU, which become -1 to 1 (MFM B.3)",
+    )
+
+
+def plan_phase_channels(fingerprint: Fingerprint, description: DatasetDescription) -> dict[str, list[ChannelPlan]]:
+    """Choose the normal form of each channel of each phase, where ``phase_channels`` of dataset.json names them.
+
+    CT is ``absolute``: 1000 HU become 1, limited to ``SYNTHETIC_CLIP``. Every other channel has a map for each scan
+    from mean and standard deviation of its body; translations into it are written by those of all training bodies,
+    since the target's map is unknown.
+
+    :param fingerprint: with the intensities of each phase.
+    :param description: dataset.json.
+    :returns: by phase; empty where the phases share their channels.
+    """
+    if not description.phase_channels:
+        return {}
+    return {
+        phase: [
+            _phase_channel(name, fingerprint.phases.intensities[phase][str(index)])
+            for index, name in enumerate(description.channels_of(phase))
+        ]
+        for phase in fingerprint.phases.names
+    }
+
+
+def _phase_channel(name: str, found: ChannelIntensities) -> ChannelPlan:
+    if is_ct(name):
+        low, high = SYNTHETIC_CLIP
+        reason = f"'{name}' is CT, whose units mean the same in every scan; limited to {low:g} to {high:g} HU"
+        return ChannelPlan(
+            name=name, normal_form="absolute", offset=0.0, scale=1000.0, clip=SYNTHETIC_CLIP, reason=reason
+        )
+    return ChannelPlan(
+        name=name,
+        normal_form="per_scan",
+        offset=found.mean,
+        scale=found.std or 1.0,
+        reason="each scan has its own mean and standard deviation; translations are written by those of "
+        f"{found.count:,} voxels of bodies of the training scans",
     )
 
 

@@ -74,6 +74,11 @@ class Translate(Task):
 
         return limited_channel(channel)
 
+    def plan_phase_channels(self, fingerprint, description):
+        from longflow.tasks.translate.planning import plan_phase_channels
+
+        return plan_phase_channels(fingerprint, description)
+
     def plan_time(self, fingerprint, longest_sequence):
         from longflow.planning.temporal import plan_without_time
 

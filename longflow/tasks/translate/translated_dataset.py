@@ -299,7 +299,7 @@ def _description(source: DatasetDescription, dataset: DatasetPaths, one: Transla
     :param one: any of its translations.
     """
     return DatasetDescription(
-        channel_names=source.channel_names,
+        channel_names=source.phase_channels.get(one.target.phase, source.channel_names),
         file_ending=source.file_ending,
         time_unit=source.time_unit,
         labels=source.labels,

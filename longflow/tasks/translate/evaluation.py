@@ -133,12 +133,13 @@ def evaluate_translation_pair(
         check_same_grid(grid, pair.label_map, reference.geometry, pair.reference[0], advice)
     ct = description.is_ct_of(pair.target_phase)
     body, spacing = body_of_scan(reference.array, ct), reference.geometry.array_spacing
+    other = bool(description.phase_channels)
     arrays[INPUT] = untranslated(arrays[INPUT], reference.array, body, description)
     return [
         {
             **{name: getattr(pair, name) for name in PLACE},
             "image": image,
-            **compute_metrics(metrics, TranslationVolumes(array, reference.array, spacing, body, ct)),
+            **compute_metrics(metrics, TranslationVolumes(array, reference.array, spacing, body, ct, other)),
             **_label_metrics(array, reference.array, labels, description, ct),
             **({name: getattr(pair, name) for name in TAKEN} if image == TRANSLATION else {}),
         }

@@ -21,6 +21,7 @@ Where a number is not defined it is None, never a stand-in such as 0 or infinity
 - translation identical to the reference: both PSNR (they would be infinite). Slices that are identical are excluded
   from MFM's;
 - no CT channel: MFM's PSNR;
+- no CT made from another modality: SynthRAD's numbers (:mod:`longflow.tasks.translate.synthrad`);
 - no body in the reference: MAE in the body and the through-plane error, which a single slice has not either;
 - slices narrower than three voxels: SSIM;
 - a structure that is not in the reference: its MAE.
@@ -39,6 +40,7 @@ from longflow.data.dataset import DatasetDescription
 from longflow.errors import DataError
 from longflow.evaluation.metric import INPUT_UNITS, Better, Compared, Metric, mean_of_all, mean_of_defined
 from longflow.tasks.forecast.metrics import SSIM_WINDOW, check_volumes, ssim, value_range, window_size
+from longflow.tasks.translate.synthrad import masked_mae, masked_ms_ssim, masked_psnr
 
 #: Hounsfield units are clipped to these (MFM B.3)
 HU_LIMITS = (-1000.0, 1000.0)
@@ -57,11 +59,13 @@ class TranslationVolumes(Compared):
 
     :param body: (z, y, x), bool, where the body is in the reference.
     :param ct: of each channel, whether its units are Hounsfield's.
+    :param other_modality: whether the scan that was translated is of another modality: SynthRAD's numbers are computed.
     :raises DataError: shapes differ, or a voxel is NaN or infinite.
     """
 
     body: np.ndarray
     ct: Sequence[bool]
+    other_modality: bool = False
 
     def __post_init__(self):
         check_volumes(translation=self.prediction, reference=self.reference)
@@ -182,6 +186,14 @@ def _through_plane_error_of(channel: TranslationChannel, volumes: TranslationVol
     return None if mean is None else mean / volumes.spacing[across]
 
 
+def _synthrad(volumes: TranslationVolumes, of: Callable[..., float | None]) -> float | None:
+    """Return one of SynthRAD's numbers: the mean over CT channels; None where MR and CT are not translated."""
+    if not volumes.other_modality:
+        return None
+    pairs = zip(volumes.prediction, volumes.reference, volumes.ct, strict=True)
+    return mean_of_all(of(translation, reference, volumes.body) for translation, reference, is_ct in pairs if is_ct)
+
+
 def _metric(name: str, of: Callable, definition: str, better: Better | None = None, **shown: Any) -> Metric:
     """A metric that is the mean of a number over channels."""
     return Metric(name, "translate", partial(_over_channels, of=of), f"{definition}; {_CLIPPED}", better, **shown)
@@ -237,8 +249,32 @@ THROUGH_PLANE_ERROR = _metric(
     format=".3g",
 )
 
+_OF_SYNTHRAD = (
+    "as in SynthRAD 2025: inside the body of the reference, both limited to [-1024, 3000] HU; of CT made from another "
+    "modality alone"
+)
+MAE_SYNTHRAD = Metric(
+    *("mae_synthrad", "translate", partial(_synthrad, of=masked_mae)),
+    f"mean absolute error {_OF_SYNTHRAD}",
+    *("lower", "HU", "MAE as in SynthRAD", ".4g"),
+)
+PSNR_SYNTHRAD = Metric(
+    *("psnr_synthrad", "translate", partial(_synthrad, of=masked_psnr)),
+    f"peak signal-to-noise ratio {_OF_SYNTHRAD}; data range 4024 HU",
+    *("higher", "dB", "PSNR as in SynthRAD", ".2f"),
+)
+MS_SSIM_SYNTHRAD = Metric(
+    *("ms_ssim_synthrad", "translate", partial(_synthrad, of=masked_ms_ssim)),
+    f"structural similarity at five scales {_OF_SYNTHRAD}; data range 4024 HU",
+    better="higher",
+    heading="MS-SSIM as in SynthRAD",
+)
+
 #: in the order of metrics.csv
-TRANSLATION_METRICS = (BODY_MAE, MAE, PSNR, PSNR_MFM, SSIM, SSIM_MFM, THROUGH_PLANE_ERROR)
+TRANSLATION_METRICS = (
+    *(BODY_MAE, MAE, PSNR, PSNR_MFM, SSIM, SSIM_MFM, THROUGH_PLANE_ERROR),
+    *(MAE_SYNTHRAD, PSNR_SYNTHRAD, MS_SSIM_SYNTHRAD),
+)
 
 Metrics = dict[str, float | None]
 

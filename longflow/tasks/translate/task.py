@@ -46,6 +46,9 @@ class Translate(Task):
         "ssim": "longflow.tasks.translate.metrics:SSIM",
         "ssim_mfm": "longflow.tasks.translate.metrics:SSIM_MFM",
         "through_plane_error": "longflow.tasks.translate.metrics:THROUGH_PLANE_ERROR",
+        "mae_synthrad": "longflow.tasks.translate.metrics:MAE_SYNTHRAD",
+        "psnr_synthrad": "longflow.tasks.translate.metrics:PSNR_SYNTHRAD",
+        "ms_ssim_synthrad": "longflow.tasks.translate.metrics:MS_SSIM_SYNTHRAD",
     }
     predictor_class = "longflow.tasks.translate.predictor:Translator"
     request_flags = (

@@ -174,6 +174,10 @@ def test_from_mr_to_ct_through_all_commands(tmp_path, monkeypatch, capsys):
     assert found.data_type == "int16" and found.array.min() >= -1024
     numbers = read_json(out / "metrics.json")["by_direction"]["ct"]
     assert numbers["translation"]["body_mae"]["mean"] < 0.9 * numbers["input"]["body_mae"]["mean"]
+    assert {name for name in numbers["translation"] if name.endswith("synthrad")} == {
+        *("mae_synthrad", "psnr_synthrad", "ms_ssim_synthrad")
+    }
+    assert numbers["translation"]["mae_synthrad"]["mean"] >= numbers["translation"]["body_mae"]["mean"]
     best = read_json(paths.best)
     assert best["body_mae"] < best["input_body_mae"]
     assert "no problem" in capsys.readouterr().out  # MR and CT are not compared as if they were alike

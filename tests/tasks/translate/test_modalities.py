@@ -166,7 +166,7 @@ def test_from_mr_to_ct_through_all_commands(tmp_path, monkeypatch, capsys):
     assert all(one.offset[i] == [0] and one.scale[i] == [1000] for one, i in zip(bodies, of_ct, strict=True))
 
     assert train.main(["912", "2d", "0", "-m", "regression", "--iterations", "60", "-np", "0"]) == 0
-    assert find_best.main(["912", "--processes", "1"]) == 0
+    assert find_best.main(["-d", "912", "--processes", "1"]) == 0
     out = tmp_path / "out"
     assert predict.main(["-d", "912", "-i", str(paths.raw / "imagesTs"), "-o", str(out), "--to", "ct"]) == 0
     assert evaluate.main(["-d", "912", "-i", str(out), "--processes", "1"]) == 0

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from scipy.signal import fftconvolve
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from longflow.tasks.translate.synthrad import WEIGHTS, masked_mae, masked_ms_ssim, masked_psnr
+from longflow.tasks.translate.synthrad import masked_mae, masked_ms_ssim, masked_psnr
 
 SHAPE = (12, 20, 16)
 
@@ -40,14 +41,26 @@ def test_similarity_of_an_image_with_itself_is_1_and_noise_lowers_it():
     assert 0 < worse < noisy < 1
 
 
-def test_constant_images_differ_by_luminance_alone_in_closed_form():
-    """The product over scales of L^weight; a mask away from the borders, which halving darkens."""
-    mask = np.zeros((128, 128, 128), bool)
-    mask[:] = True
+def test_constant_images_differ_by_luminance_alone_in_closed_form(monkeypatch):
+    monkeypatch.setattr("longflow.tasks.translate.synthrad.WEIGHTS", (0.3,))
+    mask = np.ones((97, 97, 97), bool)
     reference, translation = np.full(mask.shape, -24.0), np.full(mask.shape, 976.0)
     x, y, c1 = 1000.0, 2000.0, (0.01 * 4024) ** 2
-    expected = ((2 * x * y + c1) / (x**2 + y**2 + c1)) ** sum(WEIGHTS)
-    assert masked_ms_ssim(translation, reference, mask) == pytest.approx(expected, abs=2e-3)
+    expected = ((2 * x * y + c1) / (x**2 + y**2 + c1)) ** 0.3
+    assert masked_ms_ssim(translation, reference, mask) == pytest.approx(expected)
+
+
+def test_the_next_scale_is_the_similarity_of_means_of_two_voxels_along_each_axis(monkeypatch):
+    monkeypatch.setattr("longflow.tasks.translate.synthrad.WEIGHTS", (0.0, 1.0))
+    generator = np.random.default_rng(0)
+    reference = generator.uniform(0, 1000, (98, 98, 98))
+    translation = reference + generator.normal(0, 50, reference.shape)
+    halved = [
+        fftconvolve(image + 1024, np.full((2, 2, 2), 1 / 8), mode="same")[::2, ::2, ::2]
+        for image in (reference, translation)
+    ]
+    found = masked_ms_ssim(translation, reference, np.ones(reference.shape, bool))
+    assert found == pytest.approx(structural_similarity(*halved, data_range=4024), rel=1e-6)
 
 
 def test_the_finest_scale_is_the_usual_similarity(monkeypatch):

@@ -16,9 +16,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from longflow.errors import DataError, unknown_name
 from longflow.files import write_json
 from longflow.fitness.stored import FitnessReference
-from longflow.paths import LONGEST_NAME, is_name, is_printable
 from longflow.reading import read_json
-from longflow.schema import validated
+from longflow.schema import (
+    Duration,
+    FileEnding,
+    FileName,
+    FolderName,
+    Name,
+    Period,
+    Phases,
+    PositiveFloat,
+    PositiveInt,
+    validated,
+)
 from longflow.task import get_task, known_task
 
 PLANS_VERSION = "1"
@@ -36,11 +46,6 @@ Encoder = Literal["plain", "residual"]
 #: time units in which the scans of a subject belong to one acquisition, so that they share one intensity map
 ONE_ACQUISITION = ("s", "ms", "frames", "cycles")
 
-PositiveFloat = Annotated[float, Field(gt=0)]
-#: a size of a network, a patch or a sequence: what is larger was made to fill the memory
-PositiveInt = Annotated[int, Field(ge=1, le=10_000)]
-#: a length of a training
-Duration = Annotated[int, Field(ge=1, le=10**9)]
 #: most stages of a network, blocks of a stage, voxels of a patch and labels
 MOST_STAGES, MOST_BLOCKS, MOST_VOXELS, MOST_LABELS = 16, 100, 2**29, 4096
 #: most columns of scans.csv that are conditions of networks
@@ -51,61 +56,6 @@ OF_PATCHES = {"mirror_axes", "pairs_per_batch", "shared_intensity", "other_scans
 
 #: name of a task, of longflow or of an installed package
 TaskName = Annotated[str, AfterValidator(known_task)]
-
-#: most bytes of a phase and of a file's ending, which follow the name of a case in the name of a file
-LONGEST_PHASE, LONGEST_ENDING = 40, 12
-
-
-def _printable(text: str) -> str:
-    if not is_printable(text):
-        raise ValueError(f"expected at most {LONGEST_NAME} bytes, without control characters or line breaks")
-    return text
-
-
-def _part_of_file_name(text: str) -> str:
-    if not is_name(text):
-        raise ValueError(
-            f"becomes part of file names: expected at most {LONGEST_NAME} bytes, without slashes or control characters"
-        )
-    return text
-
-
-def _stays_in_the_folder(text: str) -> str:
-    if "/" in text or "\\" in text or not is_printable(text, LONGEST_ENDING):
-        raise ValueError("file_ending is the end of a file's name, as .nii.gz, without slashes or control characters")
-    return text
-
-
-def _none_or_two_phases(value: list[str]) -> list[str]:
-    if value and (len(set(value)) != 2 or len(value) != 2 or not all(is_name(one, LONGEST_PHASE) for one in value)):
-        raise ValueError(
-            'phases needs two different names, as ["native", "arterial"], the one at t = 0 first, each of at most '
-            f"{LONGEST_PHASE} bytes without slashes or control characters"
-        )
-    return value
-
-
-def _number_above_zero_or_column(value: float | str) -> float | str:
-    if isinstance(value, str) and not (value.strip() and is_printable(value)):
-        raise ValueError("the name of a column of scans.csv, or a number")
-    if not isinstance(value, str) and not 0 < value < math.inf:
-        raise ValueError("a number above 0 in the dataset's time unit, or the name of a column of scans.csv")
-    return value
-
-
-#: the time after which scans repeat: a number in time units, or the column of scans.csv that has it for each subject
-Period = Annotated[float | str, AfterValidator(_number_above_zero_or_column)]
-
-#: a name that people read: of a channel, a label
-Name = Annotated[str, AfterValidator(_printable)]
-#: a name that becomes part of the name of a file
-FileName = Annotated[str, AfterValidator(_part_of_file_name)]
-#: the end of the names of images
-FileEnding = Annotated[str, AfterValidator(_stays_in_the_folder)]
-#: what becomes part of a folder's name
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$", max_length=LONGEST_NAME)]
-#: none, or the phase at t = 0 and that at t = 1
-Phases = Annotated[list[str], AfterValidator(_none_or_two_phases)]
 
 
 class _Strict(BaseModel):

@@ -18,9 +18,9 @@ from longflow.data.hounsfield import is_ct
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.files import write_csv, write_json
 from longflow.paths import LONGEST_NAME, is_name, path_in
-from longflow.plans import MOST_COVARIATES, FileEnding, Name, NormalForm, Period, Phases, TaskName, TimeUnit
+from longflow.plans import MOST_COVARIATES, NormalForm, TaskName, TimeUnit
 from longflow.reading import parse_number, read_json, read_table
-from longflow.schema import validated
+from longflow.schema import FileEnding, Name, Period, Phases, validated
 from longflow.task import DEFAULT_TASK, get_task
 
 REQUIRED_COLUMNS = ("case", "subject", "time")

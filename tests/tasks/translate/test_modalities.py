@@ -187,7 +187,7 @@ def test_from_mr_to_ct_through_all_commands(tmp_path, monkeypatch, capsys):
 def test_plans_of_other_channels_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("LONGFLOW_HOME", str(tmp_path))
     paths = DatasetPaths(MODALITIES_NAME)
-    write_modality_cohort(paths.raw, subjects=2, test_subjects=0, shape=(4, 24, 32))
+    write_modality_cohort(paths.raw, subjects=2, test_subjects=1, shape=(4, 24, 32))
     assert plan_and_preprocess.main(["-d", "912", "--preset", "tiny", "-c", "2d", "--processes", "1"]) == 0
     edit_description(paths.raw, phase_channels={"mr": {"0": "T2"}, "ct": {"0": "CT"}})
     assert read_description(paths.raw / "dataset.json").channels_of("mr") == ["T2"]

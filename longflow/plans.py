@@ -16,9 +16,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from longflow.errors import DataError, unknown_name
 from longflow.files import write_json
 from longflow.fitness.stored import FitnessReference
-from longflow.paths import LONGEST_NAME, is_name, is_printable
 from longflow.reading import read_json
-from longflow.schema import validated
+from longflow.schema import (
+    Duration,
+    FileEnding,
+    FileName,
+    FolderName,
+    Name,
+    Period,
+    Phases,
+    PositiveFloat,
+    PositiveInt,
+    validated,
+)
 from longflow.task import get_task, known_task
 
 PLANS_VERSION = "1"
@@ -29,18 +39,13 @@ CONTEXT_WINDOW = 2
 
 TimeUnit = Literal["days", "weeks", "months", "years", "s", "ms", "frames", "cycles", "visits"]
 Solver = Literal["euler", "midpoint", "heun2", "heun3", "rk4", "explicit_adams", "dopri5"]
-PresetName = Literal["tiny", "S", "M", "L"]
+PresetName = Literal["tiny", "S", "M", "L", "paper"]
 NormalForm = Literal["absolute", "per_subject", "per_scan", "matched", "min_max"]
 Encoder = Literal["plain", "residual"]
 
 #: time units in which the scans of a subject belong to one acquisition, so that they share one intensity map
 ONE_ACQUISITION = ("s", "ms", "frames", "cycles")
 
-PositiveFloat = Annotated[float, Field(gt=0)]
-#: a size of a network, a patch or a sequence: what is larger was made to fill the memory
-PositiveInt = Annotated[int, Field(ge=1, le=10_000)]
-#: a length of a training
-Duration = Annotated[int, Field(ge=1, le=10**9)]
 #: most stages of a network, blocks of a stage, voxels of a patch and labels
 MOST_STAGES, MOST_BLOCKS, MOST_VOXELS, MOST_LABELS = 16, 100, 2**29, 4096
 #: most columns of scans.csv that are conditions of networks
@@ -51,61 +56,6 @@ OF_PATCHES = {"mirror_axes", "pairs_per_batch", "shared_intensity", "other_scans
 
 #: name of a task, of longflow or of an installed package
 TaskName = Annotated[str, AfterValidator(known_task)]
-
-#: most bytes of a phase and of a file's ending, which follow the name of a case in the name of a file
-LONGEST_PHASE, LONGEST_ENDING = 40, 12
-
-
-def _printable(text: str) -> str:
-    if not is_printable(text):
-        raise ValueError(f"expected at most {LONGEST_NAME} bytes, without control characters or line breaks")
-    return text
-
-
-def _part_of_file_name(text: str) -> str:
-    if not is_name(text):
-        raise ValueError(
-            f"becomes part of file names: expected at most {LONGEST_NAME} bytes, without slashes or control characters"
-        )
-    return text
-
-
-def _stays_in_the_folder(text: str) -> str:
-    if "/" in text or "\\" in text or not is_printable(text, LONGEST_ENDING):
-        raise ValueError("file_ending is the end of a file's name, as .nii.gz, without slashes or control characters")
-    return text
-
-
-def _none_or_two_phases(value: list[str]) -> list[str]:
-    if value and (len(set(value)) != 2 or len(value) != 2 or not all(is_name(one, LONGEST_PHASE) for one in value)):
-        raise ValueError(
-            'phases needs two different names, as ["native", "arterial"], the one at t = 0 first, each of at most '
-            f"{LONGEST_PHASE} bytes without slashes or control characters"
-        )
-    return value
-
-
-def _number_above_zero_or_column(value: float | str) -> float | str:
-    if isinstance(value, str) and not (value.strip() and is_printable(value)):
-        raise ValueError("the name of a column of scans.csv, or a number")
-    if not isinstance(value, str) and not 0 < value < math.inf:
-        raise ValueError("a number above 0 in the dataset's time unit, or the name of a column of scans.csv")
-    return value
-
-
-#: the time after which scans repeat: a number in time units, or the column of scans.csv that has it for each subject
-Period = Annotated[float | str, AfterValidator(_number_above_zero_or_column)]
-
-#: a name that people read: of a channel, a label
-Name = Annotated[str, AfterValidator(_printable)]
-#: a name that becomes part of the name of a file
-FileName = Annotated[str, AfterValidator(_part_of_file_name)]
-#: the end of the names of images
-FileEnding = Annotated[str, AfterValidator(_stays_in_the_folder)]
-#: what becomes part of a folder's name
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$", max_length=LONGEST_NAME)]
-#: none, or the phase at t = 0 and that at t = 1
-Phases = Annotated[list[str], AfterValidator(_none_or_two_phases)]
 
 
 class _Strict(BaseModel):
@@ -196,6 +146,7 @@ class ChannelPlan(_Strict):
     first scan (``per_subject``) or each scan (``per_scan``) has its own mean and standard deviation. ``matched``:
     those of the first scan, carried to the later ones by robust maps between neighbouring scans. ``min_max``: the
     minimum of each scan becomes 0, its maximum 1; it is never planned, only asked for.
+    In ``phase_channels`` they have numbers in every form: those of a typical scan.
     Intensities are limited to ``clip`` before, in input units: for segmentation of CT, as nnU-Net does.
     """
 
@@ -280,6 +231,9 @@ class ConfigurationPlan(_Strict):
     )
     other_scans: PositiveInt = Field(default=2, description="task 'segment': most other scans of a training sample")
     network: NetworkPlan
+    networks: dict[Name, NetworkPlan] = Field(
+        default={}, description="of networks that have a topology of their own (--network), by name"
+    )
     own_grid: bool = Field(
         default=False,
         description="scans keep the grid of their files; 'spacing' is then the median, and decides nothing",
@@ -293,6 +247,11 @@ class ConfigurationPlan(_Strict):
             raise ValueError(
                 f"patch_size {self.patch_size} has {len(self.patch_size)} axes, but the network's strides have "
                 f"{self.network.dimensions}"
+            )
+        if wrong := [name for name, one in self.networks.items() if one.dimensions != self.network.dimensions]:
+            raise ValueError(
+                f"networks: '{wrong[0]}' has strides of {self.networks[wrong[0]].dimensions} axes, expected "
+                f"{self.network.dimensions}, as 'network' has"
             )
         if math.prod(self.patch_size) > MOST_VOXELS:
             raise ValueError(f"patch_size {self.patch_size} has more than {MOST_VOXELS} voxels")
@@ -323,6 +282,10 @@ class ConfigurationPlan(_Strict):
     def pairs(self) -> int:
         """The pairs of scans in a step."""
         return self.pairs_per_batch or max(1, self.batch_size // 2)
+
+    def topology(self, network: str) -> NetworkPlan:
+        """Return the topology of a network, by its name (``--network``)."""
+        return self.networks.get(network, self.network)
 
     @property
     def tile(self) -> tuple[int, int, int]:
@@ -415,6 +378,11 @@ class Plans(_Strict):
     )
     regions_class_order: list[int] = Field(default=[], description="as in dataset.json; empty without regions")
     phases: Phases = Field(default=[], description="task 'translate': the phase at t = 0, then that at t = 1")
+    phase_channels: dict[str, list[ChannelPlan]] = Field(
+        default={},
+        description="channels of each phase, where the phases are different modalities; translations are written by "
+        "the numbers of the requested phase, for other forms than 'absolute' those of a typical scan",
+    )
     file_ending: FileEnding
     transpose_forward: list[int] = Field(min_length=3, max_length=3)
     transpose_backward: list[int] = Field(min_length=3, max_length=3)
@@ -437,6 +405,21 @@ class Plans(_Strict):
             )
         if get_task(self.task).uses_phases and not self.phases:
             raise ValueError(f"the task {self.task} needs two phases, found none")
+        if self.phase_channels and set(self.phase_channels) != set(self.phases):
+            raise ValueError(
+                f"phase_channels needs the phases {', '.join(self.phases)}, found {', '.join(self.phase_channels)}"
+            )
+        for phase, channels in self.phase_channels.items():
+            if len(channels) != len(self.channel_names):
+                raise ValueError(
+                    f"phase_channels: '{phase}' has {len(channels)} entries, expected one for each of channel_names "
+                    f"({len(self.channel_names)})"
+                )
+            if any(channel.offset is None or channel.scale is None for channel in channels):
+                raise ValueError(
+                    f"phase_channels: a channel of '{phase}' has no normal form to write translations by: offset and "
+                    "scale need numbers; plan the dataset again"
+                )
         if len(self.channels) != len(self.channel_names) or not self.channels:
             raise ValueError(
                 f"channels needs one entry for each of channel_names: found {len(self.channels)} and "
@@ -450,6 +433,10 @@ class Plans(_Strict):
         if changed and not get_task(self.task).draws_patches:
             raise ValueError(f"{', '.join(sorted(changed))} can only be set for the task 'segment', not '{self.task}'")
         return self
+
+    def channels_of(self, phase: str) -> list[ChannelPlan]:
+        """Return the channels of a phase; those of all scans where phases have none of their own."""
+        return self.phase_channels.get(phase, self.channels)
 
     def configuration(self, name: str) -> ConfigurationPlan:
         """Return a configuration by name.
@@ -479,8 +466,17 @@ class Plans(_Strict):
         }
         if self.covariates:
             content["covariates"] = [[one.name, one.mean, one.standard_deviation] for one in self.covariates]
+        if self.phase_channels:
+            content["phase_channels"] = phase_numbers(self)
+        if plan.networks:
+            content["networks"] = {name: one.model_dump(exclude_defaults=True) for name, one in plan.networks.items()}
         content |= get_task(self.task).plan_identity(self, plan)
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def phase_numbers(plans: Plans) -> dict[str, list[dict[str, Any]]]:
+    """Return what prepared voxels depend on in the channels of each phase, for hashes."""
+    return {phase: [channel.numbers() for channel in channels] for phase, channels in plans.phase_channels.items()}
 
 
 def read_plans(path: Path) -> Plans:

@@ -256,6 +256,15 @@ class Task(ABC):
         """Return the tables of ``longflow_plan`` that only this task has."""
         return []
 
+    def plan_phase_channels(
+        self, fingerprint: "Fingerprint", description: "DatasetDescription"
+    ) -> dict[str, list["ChannelPlan"]]:
+        """Choose the normal form of the channels of each phase, where phases are different modalities.
+
+        :returns: by phase; empty where they are not.
+        """
+        return {}
+
     def plan_identity(self, plans: "Plans", plan: "ConfigurationPlan") -> dict[str, Any]:
         """Return what trained weights depend on apart from space, time, channels and network."""
         return {}

@@ -101,7 +101,7 @@ EACH_STAGE = ("features_per_stage", "strides", "kernel_sizes")
         ("training.epochs", None, "training.epochs: missing"),
         ("training.epochs", 0, r"training.epochs: .*greater than or equal to 1 \(found: 0\)"),
         ("training.learning_rate", "fast", r"training.learning_rate: .*number.* \(found: 'fast'\)"),
-        ("preset", "huge", r"preset: .*'tiny', 'S', 'M' or 'L' \(found: 'huge'\)"),
+        ("preset", "huge", r"preset: .*'tiny', 'S', 'M', 'L' or 'paper' \(found: 'huge'\)"),
         ("temporal.time_unit", "fortnights", "temporal.time_unit: .*'days'"),
         ("temporal.time_scale", 0, "temporal.time_scale: .*greater than 0"),
         ("temporal.grid.filled", 1.5, "temporal.grid.filled: .*less than or equal to 1"),

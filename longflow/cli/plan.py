@@ -73,7 +73,7 @@ def plan_and_show(
     if preset is None and not is_file_of_plans(plans_name):
         preset = default_preset()
         found = "a CUDA GPU was found" if preset == "M" else "no CUDA GPU was found"
-        command.say(f"Preset {preset}: {found}. Choose another one by --preset tiny|S|M|L")
+        command.say(f"Preset {preset}: {found}. Choose another one by --preset {'|'.join(get_args(PresetName))}")
     with command.console.status("Planning: estimating the memory of training steps ..."):
         planned = plan_dataset(dataset_name, preset, gpu_memory, plans_name, encoder)
     command.say(summarize(planned.fingerprint, planned.plans))

@@ -11,16 +11,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from longflow.data.formats import refusal
 from longflow.data.hounsfield import is_ct
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.files import write_csv, write_json
 from longflow.paths import LONGEST_NAME, is_name, path_in
-from longflow.plans import MOST_COVARIATES, FileEnding, Name, NormalForm, Period, Phases, TaskName, TimeUnit
+from longflow.plans import MOST_COVARIATES, NormalForm, TaskName, TimeUnit
 from longflow.reading import parse_number, read_json, read_table
-from longflow.schema import validated
+from longflow.schema import FileEnding, Name, Period, Phases, validated
 from longflow.task import DEFAULT_TASK, get_task
 
 REQUIRED_COLUMNS = ("case", "subject", "time")
@@ -47,6 +47,10 @@ class DatasetDescription(BaseModel):
     task: TaskName = DEFAULT_TASK
     normalization: dict[str, NormalForm] = Field(default={}, description="normal form by channel index, to override")
     phases: Phases = Field(default=[], description="for tasks that use phases: the two phases, the one at t = 0 first")
+    phase_channels: dict[str, dict[str, Name]] = Field(
+        default={},
+        description="channel names of each phase, where the phases are different modalities, as MR and CT",
+    )
     period: Period | None = Field(
         default=None,
         description="where scans repeat, as heart beats do: a number in the time unit, or the column of scans.csv that "
@@ -72,6 +76,25 @@ class DatasetDescription(BaseModel):
             )
         return value
 
+    @model_validator(mode="after")
+    def _channels_of_phases_fit(self) -> "DatasetDescription":
+        if not self.phase_channels:
+            return self
+        if set(self.phase_channels) != set(self.phases):
+            raise ValueError(
+                'phase_channels needs both names of "phases", as "phases": ["mr", "ct"], "phase_channels": '
+                '{"mr": {"0": "T1"}, "ct": {"0": "CT"}}; found '
+                f"{', '.join(self.phase_channels)}, and the phases {', '.join(self.phases) or 'missing'}"
+            )
+        for phase, names in self.phase_channels.items():
+            if set(names) != set(self.channel_names):
+                raise ValueError(
+                    f"phase_channels: the phase '{phase}' has the channels {', '.join(names) or 'none'}, expected "
+                    f"{', '.join(self.channel_names)}, as in channel_names: a scan is translated channel by channel, "
+                    "so both phases have as many"
+                )
+        return self
+
     @field_validator("file_ending")
     @classmethod
     def _is_read(cls, value: str) -> str:
@@ -88,6 +111,15 @@ class DatasetDescription(BaseModel):
     def is_ct(self) -> list[bool]:
         """Tell for each channel, by its name, whether its values are Hounsfield units."""
         return [is_ct(name) for name in self.channels]
+
+    def channels_of(self, phase: str) -> list[str]:
+        """Return the channel names of a phase in order; those of all scans where phases have none of their own."""
+        names = self.phase_channels.get(phase, self.channel_names)
+        return [names[str(index)] for index in range(len(names))]
+
+    def is_ct_of(self, phase: str) -> list[bool]:
+        """Tell for each channel of a phase whether its values are Hounsfield units."""
+        return [is_ct(name) for name in self.channels_of(phase)]
 
     @property
     def label_values(self) -> set[int]:

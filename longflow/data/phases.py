@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from longflow.data.dataset import DatasetDescription, Scan, Series, is_name
 from longflow.errors import DataError
-from longflow.plans import LONGEST_PHASE
+from longflow.schema import LONGEST_PHASE
 
 #: names of a phase without contrast; it is the phase at t = 0, as in MFM
 NATIVE_NAMES = ("native", "noncontrast", "non-contrast", "unenhanced", "plain", "nc", "ncct", "nect", "pre", "t1")

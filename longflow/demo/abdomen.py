@@ -9,6 +9,8 @@ therefore tells a part of the gain; as in patients, the rest is unknown. Between
 breathed: the arterial one is displaced by a smooth field. It is largest below the diaphragm and 0 at the spine and the
 skin.
 
+The same anatomy has an MR contrast (:func:`mr_scan`), to be translated into CT.
+
 Lengths in mm; axes z from below to above, y from front to back, x from the subject's right to the left.
 """
 
@@ -37,6 +39,16 @@ CORTICAL, TRABECULAR, DISC, CANAL = 620.0, 180.0, 80.0, 25.0
 
 #: brightening in the arterial phase of a subject whose gain is 1, HU
 ENHANCEMENT = {"aorta": 275.0, "cortex": 150.0, "medulla": 50.0, "spleen": 65.0, "liver": 22.0}
+
+
+#: brightness in MR, of tissues by their HU without contrast: neither air nor cortical bone gives a signal; fat and the
+#: marrow in bones do, as bright as each other. So brightness alone does not tell HU
+MR_OF_HU = (
+    *((-1000, 0), (-650, 0), (-150, 420), (-105, 420), (-60, 330), (10, 90), (30, 150), (52, 210), (60, 280)),
+    *((80, 240), (180, 380), (300, 330), (620, 25), (3071, 0)),
+)
+#: standard deviation of the noise in MR, where muscle has 210
+MR_NOISE = 8.0
 
 
 @dataclass(frozen=True)
@@ -101,6 +113,27 @@ def abdomen_scan(
         grain = gaussian_filter(generator.standard_normal(shape, dtype=np.float32), (0, 0.5, 0.5))
         image += grain * np.float32(noise / grain.std())
     return _stored(image), label
+
+
+def mr_scan(
+    patient: Patient, shape: tuple[int, int, int] = ABDOMEN_SHAPE, noise: float = MR_NOISE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scan a patient in MR, aligned with the native CT.
+
+    Its units are the scanner's: each subject has a gain of its own, and coils that see one side more than the other.
+
+    :param shape: (z, y, x) voxels over ``FIELD_OF_VIEW``.
+    :param noise: standard deviation, where muscle has 210.
+    :returns: image int16 in arbitrary units and label uint8, both (z, y, x). The same arguments give the same arrays.
+    """
+    hounsfield, label = _painted(patient, shape, gain=0.0, breath=0.0)
+    image = np.interp(hounsfield, *zip(*MR_OF_HU, strict=True))
+    generator = np.random.default_rng([patient.seed, 2])
+    grid = _grid(shape)
+    tilt = generator.uniform(-0.15, 0.15, 2)
+    image = image * (1 + tilt[0] * grid.y / 132 + tilt[1] * grid.x / 176)
+    image = np.hypot(image + noise * generator.standard_normal(shape), noise * generator.standard_normal(shape))
+    return np.rint(generator.uniform(0.6, 1.6) * image).astype(np.int16), label
 
 
 def knowable_scan(

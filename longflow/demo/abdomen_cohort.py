@@ -1,4 +1,4 @@
-"""The cohort of :mod:`longflow.demo.abdomen`: each patient is scanned once, in two contrast phases."""
+"""Cohorts of :mod:`longflow.demo.abdomen`: each patient is scanned once, in two contrast phases, or in MR and CT."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +11,7 @@ from longflow.demo.abdomen import (
     Patient,
     abdomen_scan,
     draw_patient,
+    mr_scan,
     voxel_spacing,
 )
 from longflow.demo.writing import (
@@ -23,6 +24,10 @@ from longflow.demo.writing import (
 )
 
 DATASET_NAME = "Dataset902_AbdomenPhantom"
+MODALITIES_NAME = "Dataset912_AbdomenMRtoCT"
+
+#: of the cohort of two modalities, that at t = 0 first
+MODALITIES = ("mr", "ct")
 
 
 def write_abdomen_cohort(
@@ -69,6 +74,43 @@ def write_abdomen_cohort(
         for name, patient in patients.items()
     ]
     write_cohort_dataset(folder, description, settings, draw, {"true_gains.csv": gains})
+
+
+def write_modality_cohort(
+    folder: Path,
+    subjects: int = 16,
+    test_subjects: int = 4,
+    seed: int = 0,
+    shape: tuple[int, int, int] = ABDOMEN_SHAPE,
+) -> None:
+    """Write the raw dataset ``folder`` (``.../raw/Dataset912_AbdomenMRtoCT``): MR and CT, aligned; keep a finished one.
+
+    ``dataset.json`` names the channels of each phase (``phase_channels``). Folders are those of
+    :func:`write_abdomen_cohort`.
+
+    :param shape: (z, y, x) voxels.
+    :raises DataError: the folder holds a cohort drawn with other settings.
+    """
+    settings = cohort_settings(subjects, test_subjects, seed, shape, modalities=list(MODALITIES))
+    description = DatasetDescription(
+        channel_names={"0": "MR or CT"},
+        file_ending=".nii.gz",
+        time_unit="days",
+        labels=dict(LABELS),
+        task="translate",
+        phases=list(MODALITIES),
+        phase_channels={"mr": {"0": "T1"}, "ct": {"0": "CT"}},
+    )
+    geometry = centred_geometry(shape, voxel_spacing(shape))
+
+    def draw(number: int) -> Iterator[PhantomScan]:
+        name, patient = f"abdomen{number:03d}", draw_patient(subject_seed(seed, number))
+        for phase, (image, label) in zip(
+            MODALITIES, (mr_scan(patient, shape), abdomen_scan(patient, "native", shape)), strict=True
+        ):
+            yield PhantomScan(Scan(f"{name}_{phase}", name, 0.0, (), covariates={PHASE: phase}), image, geometry, label)
+
+    write_cohort_dataset(folder, description, settings, draw)
 
 
 def cohort_patient(folder: Path, name: str) -> Patient:

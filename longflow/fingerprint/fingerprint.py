@@ -123,6 +123,12 @@ def extract_fingerprint(
     work = {one.subject: (one, samples, foreground, compares) for one in series}
     found = dict(for_each_subject(examine_subject, work, processes, progress))
     in_order = [found[one.subject] for one in series]
+    if phases and description.phase_channels:
+        for phase in phases.names:
+            of_phase = {one.subject: (_in_phase(one, phase), samples, foreground, False) for one in series}
+            measured = dict(for_each_subject(examine_subject, of_phase, processes, progress))
+            combined = combine([measured[one.subject] for one in series], foreground)
+            phases.intensities[phase] = combined.foreground_intensity_properties_per_channel
     temporal = temporal_fingerprint(series, description.time_unit)
     fingerprint = Fingerprint(
         dataset_name=dataset_name,
@@ -140,6 +146,10 @@ def extract_fingerprint(
     )
     write_json(fingerprint.model_dump(mode="json"), paths.fingerprint)
     return fingerprint
+
+
+def _in_phase(series: Series, phase: str) -> Series:
+    return Series(series.subject, tuple(scan for scan in series.scans if scan.phase == phase))
 
 
 def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
@@ -161,6 +171,8 @@ def raw_digest(description: DatasetDescription, series: list[Series]) -> str:
     }
     if get_task(description.task).uses_phases:
         content["phases"] = [description.phases, [scan.phase for one in series for scan in one.scans]]
+    if description.phase_channels:
+        content["phase_channels"] = description.phase_channels
     if columns := covariates_used(description):
         values = [covariates_of(scan, columns) for one in series for scan in one.scans]
         content["covariates"] = [columns, values]

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from longflow.data.dataset import DatasetDescription, Series
 from longflow.data.phases import in_pairs, phases_of_dataset
 from longflow.errors import DataError, first_few
+from longflow.fingerprint.spatial import ChannelIntensities
 
 
 class PhaseFingerprint(BaseModel):
@@ -21,6 +22,9 @@ class PhaseFingerprint(BaseModel):
         description="cases of the other subjects in one of the phases, without a counterpart at their time"
     )
     other_phases: dict[str, int] = Field(description="number of scans in each further phase")
+    intensities: dict[str, dict[str, ChannelIntensities]] = Field(
+        default={}, description="by phase and channel number, where the phases are different modalities"
+    )
 
     def excluded(self) -> list[str]:
         """Describe the subjects and scans that are not used, human-readable."""

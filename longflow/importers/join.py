@@ -28,6 +28,7 @@ AGREEING = {
     "normalization": "all images are prepared in the same way",
     "task": "a dataset has one task",
     "phases": "both phases have the same names",
+    "phase_channels": "the channels of each phase are the same",
     "period": "all scans repeat, or none; name the column with the period alike",
     "covariates": "a condition of the network is a column of all tables; leave cells empty where it is not known",
 }

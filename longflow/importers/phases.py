@@ -29,6 +29,7 @@ class Options:
         phases get the same mask, as is right where they are aligned.
     :param label_names: names of the labels 1, 2, ...
     :param channel: name of the channel.
+    :param phase_channels: name of the channel of each phase, as "ct=CT", where the phases are different modalities.
     :param time_unit: of ``{time}``.
     :param phases: the two phases, the one without contrast first; empty: the two in the names of the files.
     """
@@ -48,6 +49,14 @@ class Options:
         default=(), metadata=flag("names of the labels 1, 2, ...", nargs="+", metavar="NAME")
     )
     channel: str = field(default="image", metadata=flag("content of the images, as T1 or CT (CT keeps its HU)"))
+    phase_channels: Sequence[str] = field(
+        default=(),
+        metadata=flag(
+            "content of the images of each phase, where the phases are different modalities, as mr=T1 ct=CT",
+            nargs=2,
+            metavar="PHASE=CHANNEL",
+        ),
+    )
     time_unit: str = field(default="days", metadata=flag("unit of {time} (default: days)", choices=get_args(TimeUnit)))
     phases: Sequence[str] = field(
         default=(),
@@ -74,6 +83,7 @@ def read(source: Path, options: Options) -> ImportedDataset:
         raise ConfigurationError(f"--phases {' '.join(options.phases)}: expected two different names.")
     scans = scans_of_folder(source, options.images, options.labels, options.phases)
     phases = list(options.phases) or native_first({scan.covariates[PHASE] for scan in scans})
+    own = channels_of_phases(options.phase_channels, phases)
     return ImportedDataset(
         scans,
         time_unit=options.time_unit,
@@ -85,10 +95,29 @@ def read(source: Path, options: Options) -> ImportedDataset:
             "phases": phases,
             "time_unit": options.time_unit,
             "channel": options.channel,
+            **({"phase_channels": own} if own else {}),
             "label_names": list(options.label_names),
         },
-        about={"phases": phases},
+        about={"phases": phases, **({"phase_channels": own} if own else {})},
     )
+
+
+def channels_of_phases(given: Sequence[str], phases: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Read ``--phase_channels``.
+
+    :param given: PHASE=CHANNEL of each phase; empty: the phases share their channel.
+    :param phases: of the dataset.
+    :returns: ``phase_channels`` of dataset.json.
+    :raises ConfigurationError: it does not name each phase once, with a channel.
+
+    >>> channels_of_phases(["ct=CT", "mr=T1"], ["mr", "ct"])
+    {'mr': {'0': 'T1'}, 'ct': {'0': 'CT'}}
+    """
+    named = dict(one.partition("=")[::2] for one in given)
+    if given and (set(named) != set(phases) or not all(named.values())):
+        expected = " ".join(f"{phase}=CHANNEL" for phase in phases)
+        raise ConfigurationError(f"--phase_channels {' '.join(given)}: expected a channel of each phase, {expected}.")
+    return {phase: {"0": named[phase]} for phase in phases} if named else {}
 
 
 def scans_of_folder(source: Path, images: str, labels: str | None, phases: Sequence[str]) -> list[ImportedScan]:

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -14,16 +13,15 @@ from longflow.data.dataset import (
     DatasetDescription,
     Scan,
     read_description,
-    read_rows,
-    sidecar_path,
 )
 from longflow.data.images import Volume, read_header
 from longflow.distributed import ALONE, Processes
-from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
-from longflow.files import exclusive_lock, file_digest, wait_for_files
+from longflow.errors import ConfigurationError, DataError, LongflowError, unknown_name
+from longflow.files import exclusive_lock, wait_for_files
 from longflow.fitness.verdict import UNKNOWN, Verdict
+from longflow.inference.finished import check_output, check_settings, digests_of, is_unfit, unfinished_of
 from longflow.inference.models import Models, PredictionSettings, load_models, task_of
-from longflow.inference.output import read_sidecar, sidecar_of, write_sidecar, write_table
+from longflow.inference.output import sidecar_of, write_sidecar, write_table
 from longflow.inference.pipeline import overlapped
 from longflow.inference.requests import Request
 from longflow.inference.selection import Selection, select
@@ -39,9 +37,6 @@ logger = logging.getLogger(__name__)
 #: bytes of scans in float32. A prediction from more than that is made alone, when no other is read or written: reading
 #: is a small part of its time, and the memory of several would add up
 LARGE = 256 * 1024**2
-
-#: the folders of acquired scans and labels in a raw dataset
-OF_RAW_DATASET = ("imagesTr", "labelsTr", "imagesTs", "targetsTs", "labelsTs")
 
 OfTask = TypeVar("OfTask", bound="Predictor")
 OfRequest = TypeVar("OfRequest", bound=Request)
@@ -209,7 +204,7 @@ def predict_folder(
     warnings = _warnings_of_folder(predictor, source)
     with exclusive_lock(lock_in(folder), f"{folder} is being written") if processes.first else nullcontext():
         if not overwrite:
-            processes.from_first(lambda: _check_settings(predictor, items, folder))
+            processes.from_first(lambda: check_settings(predictor, items, folder))
         description = predictor.models.description
         predict_missing(predictor, items, folder, description, warnings, overwrite, progress, processes, refuse_unfit)
     return items
@@ -235,7 +230,7 @@ def predict_missing(
     """
 
     def unfinished() -> list[str]:
-        todo = items if overwrite else _unfinished(predictor, items, folder, description)
+        todo = items if overwrite else unfinished_of(predictor, items, folder, description)
         if refuse_unfit and not overwrite:  # those that were made before are judged again
             todo = [*todo, *(item for item in items if item not in todo and is_unfit(item, folder))]
         return [item.target.case for item in todo]
@@ -276,7 +271,7 @@ def _checked_requests(
     description = predictor.models.description
     _check_input_description(source, description)
     items = predictor.requests(source, description, **options)
-    _check_output(folder, items, predictor.words)
+    check_output(folder, items, predictor.words)
     return items
 
 
@@ -317,7 +312,7 @@ def input_warnings(volume: Volume, scan: Scan, plans: Plans) -> list[str]:
     :returns: warnings for the sidecar; they are logged.
     :raises DataError: nothing can be predicted from it.
     """
-    problems = scan_problems(volume, scan.images, plans)
+    problems = scan_problems(volume, scan.images, plans, scan.phase)
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise DataError(" ".join(map(str, errors)))
     return _logged([*volume.warnings, *problems])
@@ -328,20 +323,6 @@ def _logged(problems: Sequence[Problem | str]) -> list[str]:
     for sentence in sentences:
         logger.warning("%s", sentence)
     return sentences
-
-
-def _unfinished(
-    predictor: Predictor[OfRequest], items: Sequence[OfRequest], folder: Path, description: DatasetDescription
-) -> list[OfRequest]:
-    """Return the predictions to make, and say why finished ones are made again."""
-    reasons = [why_unfinished(predictor, item, folder, description) for item in items]
-    for reason in dict.fromkeys(reason for reason in reasons if reason):
-        cases = [item.target.case for item, other in zip(items, reasons, strict=True) if other == reason]
-        logger.info("Made again, because %s: %s.", reason, first_few(cases))
-    todo = [item for item, reason in zip(items, reasons, strict=True) if reason is not None]
-    if len(todo) < len(items):
-        logger.info("%d of %d %s are finished and kept.", len(items) - len(todo), len(items), predictor.words.several)
-    return todo
 
 
 def _make_all(output: "Output[OfRequest]", items: Sequence[OfRequest], progress: Progress) -> dict[str, str]:
@@ -409,90 +390,6 @@ def _check_input_description(folder: Path, description: DatasetDescription) -> N
             )
 
 
-def is_unfit(item: Request, folder: Path) -> bool:
-    """Tell whether a prediction was made from scans that are unfit, by its sidecar."""
-    fitness = read_sidecar(item, folder).get("fitness")
-    return isinstance(fitness, dict) and fitness.get("verdict") == "unfit"
-
-
-def is_predicted(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> bool:
-    """Check whether a prediction was made before, of the same scans, weights and plans."""
-    return why_unfinished(predictor, item, folder, description) is None
-
-
-def why_unfinished(predictor: Predictor, item: Request, folder: Path, description: DatasetDescription) -> str | None:
-    """Compare a prediction with its sidecar, which is written last.
-
-    :returns: None: it is finished; "": it was not made, or not completely; else why it is to be made again, as a
-        clause.
-    """
-    made = read_sidecar(item, folder)
-    if not made or not all(path.is_file() for path in predictor.files(item, folder, description)):
-        return ""
-    for name, value in item.provenance().items():
-        if made.get(name) != value:
-            return f"{name} was {made.get(name)} and is {value}"
-    known = made.get("digests")
-    if not isinstance(known, dict):
-        return "an earlier version of longflow did not note what they were made from"
-    try:
-        expected = _digests(predictor, item)
-    except DataError:
-        return ""  # the scan cannot be read: said where it is predicted from
-    if (inputs := known.get("inputs")) != expected["inputs"]:
-        changed = dict(expected["inputs"].items() - inputs.items()) if isinstance(inputs, dict) else {}
-        return f"{first_few(sorted(changed)) or 'the set of files'} changed"
-    for name in ("weights", "plans"):
-        if known.get(name) != expected[name]:
-            return f"the {name} of the model changed"
-    return None
-
-
-def _digests(predictor: Predictor, item: Request) -> dict[str, Any]:
-    """Return the digests of everything that a prediction is made from, for its sidecar."""
-    return {"inputs": {path.name: file_digest(path) for path in predictor.inputs(item)}, **predictor.models.digests()}
-
-
-def _check_output(folder: Path, items: Sequence[Request], words: Words) -> None:
-    """Refuse to write predictions among acquired scans, or their table over another one.
-
-    :raises ConfigurationError: the folder is a raw dataset or one of its folders, or has a table of other scans.
-    :raises DataError: the folder cannot be made or written to.
-    """
-    existing = next(place for place in (folder, *folder.resolve().parents) if place.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        problem = "cannot be written to" if existing.is_dir() else "is a file"
-        raise DataError(f"{existing} {problem}. Give another folder for the {words.several} with -o.")
-    of_raw = folder.resolve().name in OF_RAW_DATASET and (folder.resolve().parent / "dataset.json").is_file()
-    if of_raw or any((folder / name).is_dir() for name in OF_RAW_DATASET):
-        raise ConfigurationError(
-            f"{folder} belongs to a raw dataset. {words.several.capitalize()} would stand among its acquired scans. "
-            "Give another folder with -o."
-        )
-    table = folder / "scans.csv"
-    known = {item.target.case for item in items}
-    for row in read_rows(table) if table.is_file() else []:
-        if row.case not in known and not sidecar_path(folder, row.case).is_file():
-            raise ConfigurationError(
-                f"{table} names {row.case}, which is no {words.one} (there is no {row.case}.json). "
-                f"{words.several.capitalize()} are not written over a table of other scans. "
-                "Give another folder with -o."
-            )
-
-
-def _check_settings(predictor: Predictor, items: Sequence[Request], folder: Path) -> None:
-    """Refuse to mix predictions of different models in one folder: they would be evaluated as one."""
-    common = predictor.settings()
-    for item in items:
-        sidecar, content = sidecar_of(item, folder), read_sidecar(item, folder)
-        for key, value in {**common, **predictor.conditions(item)}.items():
-            if content.get(key, value) != value:
-                raise ConfigurationError(
-                    f"{sidecar} was made with {key} {content[key]}, this command has {value}. Give another folder "
-                    "with -o, or make all predictions again with --overwrite."
-                )
-
-
 @dataclass(frozen=True)
 class Output(Generic[OfRequest]):
     """A folder that predictions are written to, and the steps of making one.
@@ -516,7 +413,7 @@ class Output(Generic[OfRequest]):
 
         :raises DataError: they are unfit, and unfit ones are refused.
         """
-        digests = _digests(self.predictor, item)
+        digests = digests_of(self.predictor, item)
         # an older prediction must not be taken for this one if this one fails
         for path in (sidecar_of(item, self.folder), *self.predictor.files(item, self.folder, self.description)):
             path.unlink(missing_ok=True)

@@ -336,7 +336,7 @@ class Part:
         paths = [image_path(folder, row.case, channel, description) for channel in range(len(description.channels))]
         files = [
             FileToCheck(str(path), self.shown(path), "image", is_ct)
-            for path, is_ct in zip(paths, description.is_ct, strict=True)
+            for path, is_ct in zip(paths, description.is_ct_of(phase_of(row)), strict=True)
             if path.is_file()
         ]
         label = label_path(self.labels, row.case, description)

@@ -8,7 +8,7 @@ from longflow.data.dataset import PHASE, DatasetDescription, Row, is_name, parse
 from longflow.data.phases import native_first
 from longflow.errors import first_few
 from longflow.integrity.problems import DATASET_JSON, Problem, error, warning
-from longflow.plans import LONGEST_PHASE
+from longflow.schema import LONGEST_PHASE
 
 AS_IN = "as native or arterial"
 

@@ -100,19 +100,21 @@ def trained_unit_problems(times: Sequence[Sequence[float]], plans: Plans, table:
     ]
 
 
-def scan_problems(volume: Volume, files: Sequence[Path], plans: Plans) -> list[Problem]:
+def scan_problems(volume: Volume, files: Sequence[Path], plans: Plans, phase: str = "") -> list[Problem]:
     """Find the problems of a scan to predict from: voxels as in training data, and what is unlike the training data.
 
     :param volume: the scan, as read.
     :param files: of its channels.
     :param plans: of the model.
+    :param phase: of the scan, for tasks that use phases.
     :returns: an error: no prediction can be made from it; warnings.
     """
     data, problems = plans.training_data, []
     if data is not None:
         problems += _grid_problems(volume, files[0].name, data)
     # a wrong number of channels is reported where the scan is prepared
-    for channel, (array, file, name) in enumerate(zip(volume.array, files, plans.channel_names, strict=False)):
+    names = [channel.name for channel in plans.channels_of(phase)]
+    for channel, (array, file, name) in enumerate(zip(volume.array, files, names, strict=False)):
         image = FileToCheck(str(file), file.name, "image", is_ct(name))
         found = intensity_problems(array, image)
         if image.is_ct and not found:

@@ -20,6 +20,7 @@ _OWN = {
         "segresnet": "longflow.networks.timed_segresnet:TimedSegResNet",
         "swin_unetr": "longflow.networks.timed_swin_unetr:TimedSwinUNETR",
         "umamba_bot": "longflow.networks.umamba_bot:UMambaBot",
+        "timeresnet_without_attention": "longflow.networks.timeresnet:TimeResNetWithoutAttention",
     },
 }
 

@@ -25,7 +25,8 @@ class TimedSegResNet(nn.Module):
 
     The plan gives the number of stages and the features of the first. MONAI doubles them from stage to stage and has
     its own numbers of blocks. With the plan of MFM's TimeResNet (64 features, five stages, 2D) it has 114.3 million
-    parameters. MFM counts 214.1 million (table 3) and gives no sizes; 88 features would make 216.1 million.
+    parameters. MFM counts 214.1 million (table 3) and gives no sizes; the preset ``paper`` has 88 features, which make
+    216.1 million.
 
     :param channels_in: of the image.
     :param channels_out: of the result.

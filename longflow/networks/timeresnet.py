@@ -106,3 +106,15 @@ class TimeResNet(TimedUNet):
         unit = [1] * len(kernel)
         first, last = (ResidualBlock(conv, features, features, kernel, unit, code_size) for _ in range(2))
         return [first, SelfConvolutionAttention(conv, features, kernel), last]
+
+
+class TimeResNetWithoutAttention(TimeResNet):
+    """TimeResNet with two residual blocks alone at the bottleneck: what its attention contributes (MFM section 3.2).
+
+    At the paper's size it has 96.4 million parameters.
+    """
+
+    def make_bottleneck(self, conv: type, features: int, kernel: list[int], code_size: int) -> list[nn.Module]:
+        """Make the residual blocks."""
+        first, _, last = super().make_bottleneck(conv, features, kernel, code_size)
+        return [first, last]

@@ -13,7 +13,7 @@ from longflow.planning.channels import plan_channels
 from longflow.planning.conditions import plan_conditions
 from longflow.planning.memory import GB, training_memory
 from longflow.planning.presets import Preset
-from longflow.planning.spatial import plan_space
+from longflow.planning.spatial import own_topologies, plan_space
 from longflow.plans import ConfigurationPlan, Encoder, InferencePlan, NetworkPlan, Plans
 from longflow.task import get_task
 
@@ -32,7 +32,7 @@ def make_plans(
     :param encoder: of nnU-Net's U-Nets, for tasks that choose it; None: plain.
     :param fingerprint: of the dataset.
     :param description: dataset.json.
-    :param preset_name: tiny, S, M or L.
+    :param preset_name: tiny, S, M, L, or another one of the task.
     :param plans_name: name of the plans.
     :returns: the plans.
     :raises DataError: the dataset cannot serve its task (no subject has two scans).
@@ -59,6 +59,7 @@ def make_plans(
         transpose_backward=[0, 1, 2],
         **plan_conditions(task.plan_time(fingerprint.temporal, size.longest_sequence), fingerprint, description),
         channels=plan_channels(fingerprint.spatial, description, fingerprint.intensity_maps),
+        phase_channels=task.plan_phase_channels(fingerprint, description),
         configurations={},
         training=size.training.model_copy(),
         inference=task.inference(size) or InferencePlan(),
@@ -71,7 +72,7 @@ def _with_space(plans: Plans, fingerprint: Fingerprint, size: Preset) -> Plans:
     """Add the spatial choices, the memory of every planned method and the task's remarks."""
     task = get_task(plans.task)
     scans = [len(times) for times in fingerprint.temporal.times]
-    steps = TrainingSteps(plans, has_pairs=max(scans) > 1)
+    steps = TrainingSteps(plans, size, has_pairs=max(scans) > 1)
     space = plan_space(
         fingerprint.spatial, size, steps.largest, plans.gpu_memory * GB, sum(scans), own_slices=task.own_slices
     )
@@ -113,7 +114,8 @@ def training_device(preset_name: str) -> tuple[str, bool]:
 class TrainingSteps:
     """Bytes of training steps of the planned methods; remembered, since planning requests them repeatedly."""
 
-    def __init__(self, plans: Plans, has_pairs: bool):
+    def __init__(self, plans: Plans, size: Preset, has_pairs: bool):
+        self.size = size
         # a loss with an ignore label reads the voxels' values, which fake tensors lack
         labels = {name: value for name, value in plans.labels.items() if name != "ignore"}
         self.plans = plans.model_copy(update={"labels": labels})
@@ -141,6 +143,7 @@ class TrainingSteps:
             patch_size=patch_size,
             batch_size=batch_size,
             network=network,
+            networks=own_topologies(network, self.size),
         )
         key = f"{method} {trial.model_dump_json()}"
         if key not in self._known:

@@ -1,8 +1,7 @@
-"""Sizes of networks and runs: tiny (CPU, tests, demo), S, M, L."""
+"""Sizes of networks and runs: tiny (CPU, tests, demo), S, M, L; a task may have further ones."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
 
 from longflow.errors import unknown_name
 from longflow.plans import Encoder, PresetName, TrainingPlan
@@ -24,6 +23,7 @@ class Preset:
     :param blocks: of each stage of the encoder; empty: the network's own number.
     :param fewest_stages: of which the network can be built.
     :param more_slices: factor by which a batch of the 2d configuration may be larger: slices are cheap.
+    :param networks: features and blocks of each stage of networks that have a size of their own, by name.
     :param dataset_share: most voxels of a batch, as a share of the dataset's; None: no limit.
     """
 
@@ -41,6 +41,7 @@ class Preset:
     blocks: tuple[int, ...] = ()
     fewest_stages: int = 1
     more_slices: int = 4
+    networks: Mapping[str, tuple[Sequence[int], Sequence[int]]] = field(default_factory=dict)
     dataset_share: float | None = None
 
     def features(self, stages: int, dimensions: int = 3) -> list[int]:
@@ -111,5 +112,5 @@ def preset(name: str) -> Preset:
     :raises NotFoundError: there is no such preset; the nearest name is in the message.
     """
     if name not in PRESETS:
-        raise unknown_name("preset", name, get_args(PresetName))
+        raise unknown_name("preset", name, list(PRESETS))
     return PRESETS[name]

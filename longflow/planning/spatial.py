@@ -153,6 +153,7 @@ def plan_configuration(
         patch_size=patch_size,
         batch_size=batch_size,
         network=network,
+        networks=own_topologies(network, limits.preset),
         reasons=[_patch_reason(patch_size, median_shape, limits.budget), batch_reason],
     )
 
@@ -259,6 +260,30 @@ def fit_network(spacing: Sequence[float], patch_size: Sequence[int], preset: Pre
         blocks_per_stage=list(preset.blocks[: len(strides)]),
     )
     return padded_shape(patch_size, np.prod(strides, axis=0)), network
+
+
+def own_topologies(network: NetworkPlan, preset: Preset) -> dict[str, NetworkPlan]:
+    """Return the topologies of the networks that have a size of their own in a preset.
+
+    Strides and kernels are those of ``network``; further stages halve all axes. Where ``network`` has fewer stages than
+    the preset's most, since images are small, the others have as many fewer.
+
+    :param network: of the plan.
+    :param preset: sizes of networks.
+    :returns: by name.
+    """
+    found, axes = {}, network.dimensions
+    for name, (features, blocks) in preset.networks.items():
+        stages = max(1, len(features) - (preset.max_stages - len(network.strides)))
+        further = max(0, stages - len(network.strides))
+        found[name] = NetworkPlan(
+            features_per_stage=list(features[:stages]),
+            strides=[*network.strides[:stages], *[[2] * axes] * further],
+            kernel_sizes=[*network.kernel_sizes[:stages], *[[3] * axes] * further],
+            attention=network.attention,
+            blocks_per_stage=list(blocks[:stages]),
+        )
+    return found
 
 
 def shrinking_patches(

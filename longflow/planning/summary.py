@@ -65,8 +65,10 @@ def time_table(plans: Plans) -> RenderableType:
 
 def _intensities(plans: Plans) -> RenderableType:
     table = key_table("Intensities")
-    for channel in plans.channels:
-        table.add_row(f"{channel.name}: {channel.normal_form}", channel.reason)
+    for phase, channels in (plans.phase_channels or {"": plans.channels}).items():
+        for channel in channels:
+            place = f"{phase}, " if phase else ""
+            table.add_row(f"{place}{channel.name}: {channel.normal_form}", channel.reason)
     return table
 
 

@@ -22,7 +22,8 @@ from longflow.errors import DataError
 from longflow.fingerprint.recurrence import RecurrenceFingerprint
 from longflow.fingerprint.temporal import TemporalFingerprint, interval_percentiles, weighted_percentiles
 from longflow.flow.grid import grid_slots
-from longflow.plans import CONTEXT_WINDOW, GridPlan, Period, RecurrencePlan, TemporalPlan, TimeUnit
+from longflow.plans import CONTEXT_WINDOW, GridPlan, RecurrencePlan, TemporalPlan, TimeUnit
+from longflow.schema import Period
 
 #: costs of a grid; losing a scan is the unit
 WEIGHTS = {"overwritten": 1.0, "rounding_error": 1.0, "clipped": 0.5, "filled": 0.1, "memory": 0.1}

@@ -40,14 +40,15 @@ class RawSeries:
     covariates: Sequence[Covariates] = ()
 
     @classmethod
-    def of_scan(cls, case: str, volume: Volume) -> "RawSeries":
+    def of_scan(cls, case: str, volume: Volume, phase: str = "") -> "RawSeries":
         """Return a single scan, to be prepared without the others of its subject.
 
         :param case: its name in an error.
         :param volume: (channels, z, y, x).
+        :param phase: of the scan, for tasks that use phases.
         :returns: a series of one scan at time 0.
         """
-        return cls(case, [case], [0.0], [volume])
+        return cls(case, [case], [0.0], [volume], phases=[phase] if phase else ())
 
     @property
     def names(self) -> list[str]:

@@ -191,10 +191,12 @@ def _outputs(plans: Plans, paths: DatasetPaths, plans_name: str, configurations:
 def _usable_series(plans: Plans, paths: DatasetPaths) -> list[Series]:
     """List the scans to prepare: those with images; where the task uses phases, those of pairs."""
     description, all_series = training_series(paths.raw)
-    if description.channels != plans.channel_names:
+    planned = {phase: [channel.name for channel in channels] for phase, channels in plans.phase_channels.items()}
+    named = {phase: description.channels_of(phase) for phase in description.phase_channels}
+    if description.channels != plans.channel_names or named != planned:
         raise ConfigurationError(
-            f"{paths.plans(plans.plans_name)} was made for the channels {plans.channel_names}, but dataset.json names "
-            f"{description.channels}. Run longflow_plan -d {paths.name} again."
+            f"{paths.plans(plans.plans_name)} was made for the channels {planned or plans.channel_names}, but "
+            f"dataset.json names {named or description.channels}. Run longflow_plan -d {paths.name} again."
         )
     series = _with_images(all_series)
     return _with_pairs(description, series, plans, paths) if get_task(plans.task).uses_phases else series

@@ -20,7 +20,7 @@ from longflow.data.periods import period_of
 from longflow.errors import DataError
 from longflow.files import file_digest
 from longflow.integrity.problems import REGISTER
-from longflow.plans import Plans
+from longflow.plans import ChannelPlan, Plans, phase_numbers
 from longflow.preprocessing.class_locations import find_locations, values_to_locate
 from longflow.preprocessing.grid import check_grid, resample_labels, resampled_shape, transposed
 from longflow.preprocessing.normal_form import clipped, normal_form_of_series, to_normal
@@ -131,7 +131,12 @@ def prepare_volumes(raw: RawSeries, plans: Plans, configuration_name: str) -> Pr
     # alone; and the blocks of a map would depend on the scans after it
     whole = task.region == "body" or any(channel.normal_form == "matched" for channel in plans.channels)
     seen = arrays if whole else [array[(..., *box_slices(crop))] for array in arrays]
-    offset, scale = normal_form_of_series(seen, plans.channels, task.region)
+    channels = [plans.channels_of(phase) for phase in raw.phases or [""] * len(arrays)]
+    if plans.phase_channels:  # different modalities: each scan by itself
+        forms = [normal_form_of_series([one], own, task.region) for one, own in zip(seen, channels, strict=True)]
+        offset, scale = [one[0] for one, _ in forms], [one[0] for _, one in forms]
+    else:
+        offset, scale = normal_form_of_series(seen, plans.channels, task.region)
     shape_after_crop = [stop - start for start, stop in crop]
     spacing = [geometry.array_spacing[axis] for axis in order]
     target = spacing if plan.own_grid else plan.spacing
@@ -155,7 +160,7 @@ def prepare_volumes(raw: RawSeries, plans: Plans, configuration_name: str) -> Pr
         covariates=list(raw.covariates),
     )
     check_grid(properties.shape, len(arrays) * len(plans.channels), raw.names[0], geometry)
-    images = _normal_images(arrays, plans, properties)
+    images = _normal_images(arrays, channels, properties)
     segmentations = _segmentations(raw, properties) if any(raw.labelled) else None
     locations = None
     if segmentations is not None and task.uses_labels:
@@ -165,15 +170,26 @@ def prepare_volumes(raw: RawSeries, plans: Plans, configuration_name: str) -> Pr
     return PreparedSeries(properties, images, segmentations, block_means(images, block), block, locations)
 
 
-def _normal_images(arrays: Sequence[np.ndarray], plans: Plans, properties: SeriesProperties) -> np.ndarray:
-    """Crop, transpose, clip, normalise and resample, a few slices at a time: (scans, channels, z, y, x), float32."""
+def _normal_images(
+    arrays: Sequence[np.ndarray], channels: Sequence[Sequence[ChannelPlan]], properties: SeriesProperties
+) -> np.ndarray:
+    """Crop, transpose, clip, normalise and resample, a few slices at a time: (scans, channels, z, y, x), float32.
+
+    :param channels: of each scan.
+    """
     inside, shape = (..., *box_slices(properties.crop)), properties.shape
     spacings = properties.transposed_spacing, properties.spacing
-    images = np.empty((len(arrays), len(plans.channels), *shape), dtype=np.float32)
-    for image, array, offset, scale in zip(images, arrays, properties.offset, properties.scale, strict=True):
+    images = np.empty((len(arrays), len(channels[0]), *shape), dtype=np.float32)
+    numbers = properties.offset, properties.scale
+    for image, array, own, offset, scale in zip(images, arrays, channels, *numbers, strict=True):
 
-        def normal(raw: np.ndarray, offset: Sequence[float] = offset, scale: Sequence[float] = scale) -> np.ndarray:
-            return to_normal(clipped(raw, plans.channels), offset, scale)
+        def normal(
+            raw: np.ndarray,
+            own: Sequence[ChannelPlan] = own,
+            offset: Sequence[float] = offset,
+            scale: Sequence[float] = scale,
+        ) -> np.ndarray:
+            return to_normal(clipped(raw, own), offset, scale)
 
         for part, values in cubic_slabs(transposed(array[inside], properties.transpose), shape, *spacings, normal):
             image[:, part] = values
@@ -227,6 +243,8 @@ def series_digest(series: Series, plans: Plans, configuration_name: str) -> str:
     }
     if task.uses_phases:
         content["phases"] = [scan.phase for scan in scans]
+    if plans.phase_channels:
+        content["phase_channels"] = phase_numbers(plans)
     if plans.temporal.period is not None:
         content["period"] = period_of(scans, plans.temporal.period)
     if plans.covariates:

@@ -17,6 +17,7 @@ from longflow.demo.abdomen import (
     draw_patient,
     expected_gain,
     knowable_scan,
+    mr_scan,
 )
 
 SHAPE = (12, 96, 128)
@@ -125,3 +126,19 @@ def test_the_gain_falls_with_the_size():
     gains, sizes = (np.array([getattr(one, name) for one in patients]) for name in ("gain", "size"))
     assert np.corrcoef(gains, sizes)[0, 1] < -0.8
     assert ENHANCEMENT["aorta"] * gains.min() > 190 and ENHANCEMENT["aorta"] * gains.max() < 360
+
+
+def test_mr_shows_the_same_anatomy_in_another_contrast():
+    """Neither air nor cortical bone gives a signal, fat is brighter than muscle; each subject has a gain of its own."""
+    patient, other = draw_patient(1), draw_patient(2)
+    ct, label = abdomen_scan(patient, "native", noise=0)
+    mr, found = mr_scan(patient, noise=0)
+    np.testing.assert_array_equal(found, label)
+    air, fat, muscle, bone = (
+        np.median(mr[(ct >= low) & (ct <= high)]) for low, high in ((-1024, -900), (-108, -102), (50, 54), (600, 640))
+    )
+    assert air == 0 and bone < 0.3 * muscle and fat > 1.6 * muscle
+    bright = [np.median(image[image > 0]) for image in (mr, mr_scan(other, noise=0)[0])]
+    assert abs(bright[0] / bright[1] - 1) > 0.05
+    np.testing.assert_array_equal(mr_scan(patient)[0], mr_scan(patient)[0])
+    assert mr_scan(patient)[0].min() >= 0

@@ -7,8 +7,14 @@ import SimpleITK as sitk
 from longflow.data.dataset import series_of_folder, training_series
 from longflow.data.images import read_image, read_scan
 from longflow.data.phases import phase_pairs, phases_of_dataset
-from longflow.demo.abdomen import LABELS, abdomen_scan
-from longflow.demo.abdomen_cohort import DATASET_NAME, cohort_patient, write_abdomen_cohort
+from longflow.demo.abdomen import LABELS, abdomen_scan, mr_scan
+from longflow.demo.abdomen_cohort import (
+    DATASET_NAME,
+    MODALITIES_NAME,
+    cohort_patient,
+    write_abdomen_cohort,
+    write_modality_cohort,
+)
 from longflow.errors import DataError
 
 TINY = {"subjects": 2, "test_subjects": 1, "shape": (4, 24, 32)}
@@ -65,3 +71,19 @@ def test_a_cohort_is_kept_and_another_one_is_not_overwritten(raw):
     assert {path: path.stat().st_mtime_ns for path in raw.rglob("*") if path.is_file()} == before
     with pytest.raises(DataError, match="holds another dataset"):
         write_abdomen_cohort(raw, **TINY, breathing=3.0)
+
+
+def test_a_cohort_of_two_modalities_has_mr_and_native_ct_of_one_anatomy(tmp_path):
+    folder = tmp_path / "raw" / MODALITIES_NAME
+    write_modality_cohort(folder, **TINY)
+    description, training = training_series(folder)
+    assert description.phases == ["mr", "ct"]
+    assert (description.is_ct_of("mr"), description.is_ct_of("ct")) == ([False], [True])
+    patient = cohort_patient(folder, training[0].subject)
+    for scan in training[0].scans:
+        expected = {"mr": mr_scan(patient, TINY["shape"]), "ct": abdomen_scan(patient, "native", TINY["shape"])}
+        image, label = expected[scan.phase]
+        np.testing.assert_array_equal(read_scan(scan.images).array[0], image)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(read_image(scan.label)), label)
+    with pytest.raises(DataError, match="another dataset"):
+        write_modality_cohort(folder, **{**TINY, "seed": 1})

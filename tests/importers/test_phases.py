@@ -54,6 +54,18 @@ def test_files_become_pairs_with_their_voxels(source, raw):
     assert not run(source, raw, labels="masks/{subject}_{phase}.nii.gz", label_names=["vessel"])
 
 
+def test_phases_of_different_modalities_have_channels_of_their_own(source, raw):
+    run(source, raw, phase_channels=["arterial=CT", "native=T1"])
+    description = read_description(raw / "dataset.json")
+    assert description.phase_channels == {"native": {"0": "T1"}, "arterial": {"0": "CT"}}
+
+
+@pytest.mark.parametrize("given", [["native=T1", "ct=CT"], ["native=T1", "arterial"], ["native=T1", "native=CT"]])
+def test_channels_that_do_not_name_both_phases_are_refused(source, raw, given):
+    with pytest.raises(ConfigurationError, match="native=CHANNEL arterial=CHANNEL"):
+        run(source, raw, phase_channels=given)
+
+
 def test_times_are_read_from_the_names(tmp_path, raw):
     for time in ("0", "182.5"):
         for phase in ("t1", "t1c"):

@@ -11,6 +11,7 @@ from longflow.networks.timeresnet import (
     PAPER_FEATURES,
     SelfConvolutionAttention,
     TimeResNet,
+    TimeResNetWithoutAttention,
     cell_size,
 )
 from longflow.plans import NetworkPlan
@@ -42,6 +43,25 @@ def test_all_blocks_but_those_of_the_decoder_are_conditioned_on_time():
     assert all(isinstance(block, ResidualBlock) and block.time is not None for block in blocks)
     assert isinstance(network.bottleneck[1], SelfConvolutionAttention)
     assert all(isinstance(block, ResidualBlock) and block.time is None for block in network.decoder)
+
+
+def test_without_attention_it_is_the_same_network_before_attention_has_learnt():
+    """Attention begins as the identity; so the difference is its parameters alone."""
+    torch.manual_seed(0)
+    network, without = TimeResNet(1, 1, plan(2)), TimeResNetWithoutAttention(1, 1, plan(2))
+    weights = {
+        name.replace("bottleneck.2.", "bottleneck.1."): value
+        for name, value in network.state_dict().items()
+        if not name.startswith("bottleneck.1.")
+    }
+    without.load_state_dict(weights)
+    for one in (network, without):
+        nn.init.constant_(one.head.weight, 0.1)
+    image, time = torch.randn(2, 1, 12, 10), torch.rand(2)
+    torch.testing.assert_close(network(image, time), without(image, time))
+    attention = sum(one.numel() for one in network.bottleneck[1].parameters())
+    sizes = [sum(one.numel() for one in net.parameters()) for net in (network, without)]
+    assert sizes[0] - sizes[1] == attention > 0
 
 
 @pytest.mark.parametrize("spatial", [(3, 5), (2, 3, 2)])

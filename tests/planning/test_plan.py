@@ -1,13 +1,14 @@
 import numpy as np
 import pytest
+import torch
 
 from longflow.errors import ConfigurationError
-from longflow.methods.registry import build_method, method_class, named_with_network
+from longflow.methods.registry import build_method, method_class, named_with_network, network_of
 from longflow.networks.timeresnet import PAPER_BLOCKS, PAPER_FEATURES
 from longflow.planning import plan as planning
 from longflow.planning.memory import training_memory
 from longflow.planning.plan import make_plans
-from longflow.plans import read_plans, write_plans
+from longflow.plans import ConfigurationPlan, read_plans, write_plans
 from longflow.task import get_task
 from tests.planning.helpers import description, fingerprint, phase_fingerprint
 
@@ -196,8 +197,9 @@ class TestTranslate:
         monkeypatch.setattr(planning, "training_memory", lambda method, *_: needed[method])
         plan = make_plans(phase_fingerprint([20, 64, 64], [5, 1, 1]), self.CT, "tiny").configurations["2d"]
         assert plan.patch_size == [64, 64]
+        smaller = {"timeresnet_without_attention"}  # than the default
         assert set(plan.memory_estimate) == {
-            named_with_network("mfm", network) for network in method_class("mfm").networks
+            named_with_network("mfm", network) for network in set(method_class("mfm").networks) - smaller
         }
         assert plan.reasons[-1] == (
             "With other networks (--network): unet 0.10 GB, segresnet 0.10 GB, swin_unetr 3.00 GB, umamba_bot 0.10 GB; "
@@ -209,6 +211,35 @@ class TestTranslate:
         plans = make_plans(phase_fingerprint([1, 32, 32], [5, 1, 1]), self.CT, "tiny")
         weights = sum(4 * one.numel() for one in build_method(method, plans, "2d").parameters())
         assert 4 * weights < training_memory(method, plans, "2d") < planning.GB
+
+    def test_networks_of_the_papers_size_are_planned_estimated_and_built(self, tmp_path, monkeypatch):
+        """Each with its own topology, which is part of the identity of the plan."""
+        seen = {}
+
+        def remember(method, plans, name, *_):
+            seen[method] = plans.configuration(name).topology(network_of(method)[1]).features_per_stage[0]
+            return 0.1 * planning.GB
+
+        monkeypatch.setattr(planning, "training_memory", remember)
+        found = phase_fingerprint([20, 64, 64], [5, 1, 1])
+        plans = make_plans(found, self.CT, "paper")
+        assert plans.preset == "paper" and plans.configurations["2d"].network.features_per_stage[0] == 64
+        assert seen["mfm-segresnet"] == 88 and seen["mfm"] == seen["mfm-unet"] == 64
+        with torch.device("meta"):
+            network = build_method("mfm-segresnet", plans, "2d").network
+        assert network.segresnet.init_filters == 88
+        write_plans(plans, tmp_path / "plans.json")
+        assert read_plans(tmp_path / "plans.json") == plans
+        other = plans.model_copy(deep=True)
+        other.configurations["2d"].networks = {}
+        assert other.identity("2d") != plans.identity("2d")
+
+    def test_a_network_of_another_number_of_axes_is_refused(self, quick_memory):
+        plans = make_plans(phase_fingerprint([20, 64, 64], [5, 1, 1]), self.CT, "tiny")
+        content = plans.configurations["2d"].model_dump()
+        content["networks"] = {"unet": plans.configurations["3d_fullres"].network.model_dump()}
+        with pytest.raises(ValueError, match="'unet' has strides of 3 axes, expected 2"):
+            ConfigurationPlan.model_validate(content)
 
     def test_an_encoder_is_no_matter_of_translations(self):
         with pytest.raises(ConfigurationError, match="--encoder residual has no meaning"):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,9 +10,11 @@ from nnunetv2.experiment_planning.experiment_planners.residual_unets.residual_en
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 from longflow.errors import NotFoundError
+from longflow.networks.registry import build_network
 from longflow.networks.timeresnet import PAPER_BLOCKS, PAPER_FEATURES
 from longflow.networks.unet import DECODER_BLOCKS
 from longflow.planning.presets import PRESETS, preset
+from longflow.planning.spatial import fit_network, own_topologies
 from longflow.tasks.segment.planning import NNUNET_BLOCKS, NNUNET_MOST_STAGES
 from longflow.tasks.segment.planning import preset as segmentation_preset
 from longflow.tasks.translate.planning import preset as translation_preset
@@ -83,6 +86,38 @@ def test_the_largest_translation_network_is_mfms_and_trains_as_long():
     steps = size.training.epochs * size.training.iterations_per_epoch
     assert steps == pytest.approx(30 * 34992 / 2, rel=1e-3)  # epochs, slices and batch of the paper
     assert (size.training.learning_rate, size.training.weight_decay) == (2e-5, 0)
+
+
+@pytest.mark.parametrize(
+    ("network", "millions"),
+    [("timeresnet", 124.7), ("unet", 104.3), ("segresnet", 214.1), ("swin_unetr", 120.1), ("umamba_bot", 141.6)],
+)
+def test_with_the_preset_paper_networks_have_the_parameters_of_mfms_tables(network, millions):
+    """Table 3, and table 1 for UNet; slices of 512 x 512."""
+    size = translation_preset("paper")
+    _, plan = fit_network([0.8, 0.8], [512, 512], size)
+    with torch.device("meta"):
+        built = build_network(network, 1, 1, own_topologies(plan, size).get(network, plan))
+    assert sum(one.numel() for one in built.parameters()) / 1e6 == pytest.approx(millions, rel=0.03)
+
+
+def test_the_preset_paper_is_l_but_for_these_networks():
+    paper, large = translation_preset("paper"), translation_preset("L")
+    assert (paper.name, set(paper.networks), dict(large.networks)) == ("paper", {"unet", "segresnet", "umamba_bot"}, {})
+    assert replace(paper, name="L", networks={}) == large
+
+
+def test_on_small_images_all_networks_of_the_paper_have_fewer_stages():
+    size = translation_preset("paper")
+    _, plan = fit_network([2, 2], [32, 40], size)
+    assert len(plan.strides) == 4
+    stages = {name: len(one.strides) for name, one in own_topologies(plan, size).items()}
+    assert stages == {"unet": 5, "segresnet": 4, "umamba_bot": 5}
+
+
+def test_other_tasks_have_no_preset_paper():
+    with pytest.raises(NotFoundError, match="paper"):
+        preset("paper")
 
 
 def test_translation_networks_grow_with_the_preset():

@@ -10,7 +10,7 @@ from longflow.errors import ConfigurationError
 from longflow.methods.batches import PhaseBatch
 from longflow.methods.diffusion import USUAL_TIMESTEPS, ddim_scheduler, denoised
 from longflow.methods.method import Options
-from longflow.methods.translation._translation import TranslationMethod
+from longflow.methods.translation._translation import TranslationMethod, check_source
 from longflow.plans import ChannelPlan, Plans
 
 #: beta_start and beta_end of Ho et al. (2020) for T = 1000
@@ -54,11 +54,12 @@ class Ddpm(TranslationMethod):
             self.options["sampling_steps"],
             "linear_beta",
             (BETA_START, BETA_END),
-            value_range(plans.channels),
+            value_range([channel for phase in plans.phases for channel in plans.channels_of(phase)]),
         )
 
     def training_step(self, batch: PhaseBatch) -> Tensor:
         """Draw one t ~ U{0, ..., T - 1} and eps ~ N(0, 1) per sample; compute the mean squared error of eps (eq. 2)."""
+        batch = self.directed(batch)
         timestep = torch.randint(self.scheduler.num_train_timesteps, (len(batch.target),))
         timestep = timestep.to(batch.target.device, non_blocking=True)
         noise = torch.randn_like(batch.target)
@@ -68,8 +69,10 @@ class Ddpm(TranslationMethod):
     def predict(self, batch: PhaseBatch) -> dict[str, Tensor]:
         """Follow the deterministic path from noise to the target.
 
-        :raises ConfigurationError: the batch has no noise to begin with.
+        :raises ConfigurationError: the batch has no noise to begin with, or its sources are in a phase that it does not
+            translate from.
         """
+        check_source(self, int(batch.source_phase[0] > 0.5))
         if batch.noise is None:
             raise ConfigurationError("The method 'ddpm' begins with noise: set PhaseBatch.noise.")
 

@@ -36,7 +36,7 @@ from longflow.methods.registry import method_class
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.tasks.translate.evaluation import INPUT
-from longflow.tasks.translate.metrics import body_mae
+from longflow.tasks.translate.metrics import body_mae, untranslated
 from longflow.tasks.translate.pairs import (
     ONE_GRID,
     TranslationPrediction,
@@ -128,24 +128,26 @@ def errors_of(
     :returns: a row for each translation: subject, target_phase, body_mae, input_body_mae.
     """
     fitting = processes_that_fit(processes, [peak_bytes(pair.reference, _VOLUMES_AT_PEAK) for pair in pairs])
-    work = partial(error_of_pair, ct=description.is_ct)
+    work = partial(error_of_pair, description=description)
     answers = dict(for_each_subject(work, {pair.label: pair for pair in pairs}, fitting, progress))
     return [answers[pair.label] for pair in pairs]
 
 
-def error_of_pair(pair: TranslationPrediction, ct: Sequence[bool]) -> Row:
+def error_of_pair(pair: TranslationPrediction, description: DatasetDescription) -> Row:
     """Measure one translation and the scan that it was made from; None where there is no body.
 
     :raises DataError: the phases are on different grids, or a file cannot be read.
     """
     reference = read_scan(pair.reference)
+    ct = description.is_ct_of(pair.target_phase)
     body = body_of_scan(reference.array, ct)
-    translated, untranslated = (
-        body_mae(read_like(files, reference, pair.reference[0], ONE_GRID).array, reference.array, body, ct)
-        for files in (pair.images, pair.source_images)
+    translation, source = (
+        read_like(files, reference, pair.reference[0], ONE_GRID).array for files in (pair.images, pair.source_images)
     )
+    source = untranslated(source, reference.array, body, description)
     place = {"subject": pair.subject, "target_phase": pair.target_phase}
-    return {**place, "body_mae": translated, "input_body_mae": untranslated}
+    errors = [body_mae(volume, reference.array, body, ct) for volume in (translation, source)]
+    return {**place, "body_mae": errors[0], "input_body_mae": errors[1]}
 
 
 def _table(rows: Mapping[str, list[Row]]) -> list[Row]:

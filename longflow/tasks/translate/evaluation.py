@@ -19,7 +19,7 @@ from longflow.files import write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import METRICS_CSV, METRICS_JSON
 from longflow.tasks.segment.label_maps import read_labels
-from longflow.tasks.translate.metrics import Metrics, TranslationVolumes, label_mae
+from longflow.tasks.translate.metrics import Metrics, TranslationVolumes, label_mae, untranslated
 from longflow.tasks.translate.pairs import (
     ONE_GRID,
     TranslationPrediction,
@@ -47,7 +47,8 @@ FURTHER_DEFINITIONS = {
     "it",
     "by_direction": "by the requested phase; translations of scans that were acquired",
     "round_trip": "the same for translations of translations, back to the phase that was acquired",
-    "input": "the scan before it was translated, as if nothing had to be done",
+    "input": "the scan before it was translated, as if nothing had to be done; where the phases are different "
+    "modalities, the scan after the linear map that fits the reference best inside the body",
     **summary_definitions("scans"),
     "difference": "translation - input, paired: per scan where both are defined, then per subject, then over subjects",
     "p_holm": "p, corrected for the number of requested phases (Holm 1979)",
@@ -130,13 +131,16 @@ def evaluate_translation_pair(
         labels, grid = read_labels(pair.label_map, frozenset(description.label_values))
         advice = "A label map has the grid of its scan."
         check_same_grid(grid, pair.label_map, reference.geometry, pair.reference[0], advice)
-    body, spacing = body_of_scan(reference.array, description.is_ct), reference.geometry.array_spacing
+    ct = description.is_ct_of(pair.target_phase)
+    body, spacing = body_of_scan(reference.array, ct), reference.geometry.array_spacing
+    other = bool(description.phase_channels)
+    arrays[INPUT] = untranslated(arrays[INPUT], reference.array, body, description)
     return [
         {
             **{name: getattr(pair, name) for name in PLACE},
             "image": image,
-            **compute_metrics(metrics, TranslationVolumes(array, reference.array, spacing, body, description.is_ct)),
-            **_label_metrics(array, reference.array, labels, description),
+            **compute_metrics(metrics, TranslationVolumes(array, reference.array, spacing, body, ct, other)),
+            **_label_metrics(array, reference.array, labels, description, ct),
             **({name: getattr(pair, name) for name in TAKEN} if image == TRANSLATION else {}),
         }
         for image, array in arrays.items()
@@ -144,14 +148,15 @@ def evaluate_translation_pair(
 
 
 def _label_metrics(
-    prediction: np.ndarray, reference: np.ndarray, labels: np.ndarray | None, description: DatasetDescription
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    labels: np.ndarray | None,
+    description: DatasetDescription,
+    ct: Sequence[bool],
 ) -> Metrics:
     """``mae {structure}`` of every structure of the dataset; all undefined where the reference has no label map."""
     known = structures(description.labels)
-    if labels is None:
-        errors = dict.fromkeys(known)
-    else:
-        errors = label_mae(prediction, reference, labels, known, description.is_ct)
+    errors = dict.fromkeys(known) if labels is None else label_mae(prediction, reference, labels, known, ct)
     return {f"mae {name}": value for name, value in errors.items()}
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Geometry, read_scan
 from longflow.errors import DataError
@@ -15,6 +16,7 @@ from longflow.evaluation.references import read_like
 from longflow.evaluation.summary import Row
 from longflow.report.drawing import plt, save
 from longflow.tasks.translate.evaluation import INPUT, TRANSLATION
+from longflow.tasks.translate.metrics import untranslated
 from longflow.tasks.translate.pairs import ONE_GRID, TranslationPrediction
 
 MOST_SCANS = 4
@@ -92,18 +94,20 @@ def translation_panel(
     """Read the volumes of a pair, first channel; errors are over all channels."""
     reference = read_scan(pair.reference)
     scans = [read_like(one, reference, pair.reference[0], ONE_GRID) for one in (pair.source_images, pair.images)]
-    arrays = [scan.array[0] for scan in (*scans, reference)]
+    is_ct = description.is_ct_of(pair.target_phase)
+    body = body_of_scan(reference.array, is_ct)
+    shown = untranslated(scans[0].array, reference.array, body, description)
+    arrays = [array[0] for array in (shown, scans[1].array, reference.array)]
     (source, translation, target), spacing = in_standard_orientation(arrays, reference.geometry)
     of_case = {row["image"]: row["body_mae"] for row in rows if row["case"] == pair.case}
-    is_ct = description.is_ct[0]
     return TranslationPanel(
         title=f"{pair.subject}: {pair.source_phase} → {pair.target_phase}{', back' if pair.round_trip else ''}",
         input=source,
         translation=translation,
         target=target,
         spacing=spacing,
-        window=ABDOMEN_WINDOW if is_ct else tuple(np.percentile(target, [0.5, 99.5]).tolist()),
-        unit="HU" if is_ct else "input units",
+        window=ABDOMEN_WINDOW if is_ct[0] else tuple(np.percentile(target, [0.5, 99.5]).tolist()),
+        unit="HU" if is_ct[0] else "input units",
         body_mae=of_case[TRANSLATION],
         input_mae=of_case[INPUT],
     )

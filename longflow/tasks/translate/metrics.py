@@ -7,7 +7,8 @@ channels. Hounsfield units are clipped to [-1000, 1000] before anything else, pr
 Medical Flow Matching (MFM, section 4.3) has numbers of its own. They are computed next to the usual ones, so that
 results can be compared with its tables:
 
-- PSNR with 2000 as the largest value (eq. 8), whatever the image holds. Of CT alone: other units have no such number.
+- PSNR with 2000 as the largest value (eq. 8), whatever the image holds: of each slice, then the mean over slices, since
+  its images are slices. Of CT alone: other units have no such number.
 - SSIM (eq. 7) on values mapped to [0, 1], with C1 = (k1 L)^2 and C2 = k2 L, k1 = k2 = 0.01, L the largest value of the
   reference. C2 is not squared, as printed: 0.01 instead of the usual 0.0009 at L = 1. The variance of soft tissue is
   far below that, so this SSIM is close to 1 for almost any two scans of the same body. The luminance term is printed
@@ -17,8 +18,10 @@ results can be compared with its tables:
 Where a number is not defined it is None, never a stand-in such as 0 or infinity:
 
 - reference of a single value: PSNR and SSIM with its range (and MFM's SSIM where that value maps to 0);
-- translation identical to the reference: both PSNR (they would be infinite);
+- translation identical to the reference: both PSNR (they would be infinite). Slices that are identical are excluded
+  from MFM's;
 - no CT channel: MFM's PSNR;
+- no CT made from another modality: SynthRAD's numbers (:mod:`longflow.tasks.translate.synthrad`);
 - no body in the reference: MAE in the body and the through-plane error, which a single slice has not either;
 - slices narrower than three voxels: SSIM;
 - a structure that is not in the reference: its MAE.
@@ -33,9 +36,11 @@ from typing import Any
 import numpy as np
 from skimage.metrics import structural_similarity
 
+from longflow.data.dataset import DatasetDescription
 from longflow.errors import DataError
 from longflow.evaluation.metric import INPUT_UNITS, Better, Compared, Metric, mean_of_all, mean_of_defined
 from longflow.tasks.forecast.metrics import SSIM_WINDOW, check_volumes, ssim, value_range, window_size
+from longflow.tasks.translate.synthrad import masked_mae, masked_ms_ssim, masked_psnr
 
 #: Hounsfield units are clipped to these (MFM B.3)
 HU_LIMITS = (-1000.0, 1000.0)
@@ -54,11 +59,13 @@ class TranslationVolumes(Compared):
 
     :param body: (z, y, x), bool, where the body is in the reference.
     :param ct: of each channel, whether its units are Hounsfield's.
+    :param other_modality: whether the scan that was translated is of another modality: SynthRAD's numbers are computed.
     :raises DataError: shapes differ, or a voxel is NaN or infinite.
     """
 
     body: np.ndarray
     ct: Sequence[bool]
+    other_modality: bool = False
 
     def __post_init__(self):
         check_volumes(translation=self.prediction, reference=self.reference)
@@ -129,11 +136,17 @@ def _psnr(volumes: TranslationVolumes) -> float | None:
 
 
 def _psnr_mfm(volumes: TranslationVolumes) -> float | None:
-    return mean_of_all(
-        20 * math.log10(MFM_LARGEST / channel.rmse) if channel.rmse > 0 else None
-        for channel in volumes.channels
-        if channel.is_ct
-    )
+    return mean_of_all(_psnr_of_slices(channel, volumes) for channel in volumes.channels if channel.is_ct)
+
+
+def _psnr_of_slices(channel: TranslationChannel, volumes: TranslationVolumes) -> float | None:
+    """MFM eq. 8: the mean over the slices across the largest spacing.
+
+    An identical slice has no number (infinity); in CT both are then air alone, clipped to -1000 HU.
+    """
+    slices = np.moveaxis(channel.error, through_plane(volumes.spacing), 0)
+    mean_squares = np.square(slices).mean(axis=(1, 2))
+    return mean_of_defined(10 * math.log10(MFM_LARGEST**2 / one) for one in mean_squares if one > 0)
 
 
 def _ssim_of(channel: TranslationChannel, volumes: TranslationVolumes) -> float | None:
@@ -173,6 +186,14 @@ def _through_plane_error_of(channel: TranslationChannel, volumes: TranslationVol
     return None if mean is None else mean / volumes.spacing[across]
 
 
+def _synthrad(volumes: TranslationVolumes, of: Callable[..., float | None]) -> float | None:
+    """Return one of SynthRAD's numbers: the mean over CT channels; None where MR and CT are not translated."""
+    if not volumes.other_modality:
+        return None
+    pairs = zip(volumes.prediction, volumes.reference, volumes.ct, strict=True)
+    return mean_of_all(of(translation, reference, volumes.body) for translation, reference, is_ct in pairs if is_ct)
+
+
 def _metric(name: str, of: Callable, definition: str, better: Better | None = None, **shown: Any) -> Metric:
     """A metric that is the mean of a number over channels."""
     return Metric(name, "translate", partial(_over_channels, of=of), f"{definition}; {_CLIPPED}", better, **shown)
@@ -198,7 +219,8 @@ PSNR = Metric(
 )
 PSNR_MFM = Metric(
     *("psnr_mfm", "translate", _psnr_mfm),
-    f"the same with 2000 as data range (MFM eq. 8); {_CLIPPED}; CT channels only",
+    f"peak signal-to-noise ratio with 2000 as data range, dB (MFM eq. 8): mean over slices; {_CLIPPED}; CT channels "
+    "only; slices that are identical are excluded",
     *("higher", "dB", "PSNR as in MFM", ".2f"),
 )
 SSIM = _metric(
@@ -227,8 +249,32 @@ THROUGH_PLANE_ERROR = _metric(
     format=".3g",
 )
 
+_OF_SYNTHRAD = (
+    "as in SynthRAD 2025: inside the body of the reference, both limited to [-1024, 3000] HU; of CT made from another "
+    "modality alone"
+)
+MAE_SYNTHRAD = Metric(
+    *("mae_synthrad", "translate", partial(_synthrad, of=masked_mae)),
+    f"mean absolute error {_OF_SYNTHRAD}",
+    *("lower", "HU", "MAE as in SynthRAD", ".4g"),
+)
+PSNR_SYNTHRAD = Metric(
+    *("psnr_synthrad", "translate", partial(_synthrad, of=masked_psnr)),
+    f"peak signal-to-noise ratio {_OF_SYNTHRAD}; data range 4024 HU",
+    *("higher", "dB", "PSNR as in SynthRAD", ".2f"),
+)
+MS_SSIM_SYNTHRAD = Metric(
+    *("ms_ssim_synthrad", "translate", partial(_synthrad, of=masked_ms_ssim)),
+    f"structural similarity at five scales {_OF_SYNTHRAD}; data range 4024 HU",
+    better="higher",
+    heading="MS-SSIM as in SynthRAD",
+)
+
 #: in the order of metrics.csv
-TRANSLATION_METRICS = (BODY_MAE, MAE, PSNR, PSNR_MFM, SSIM, SSIM_MFM, THROUGH_PLANE_ERROR)
+TRANSLATION_METRICS = (
+    *(BODY_MAE, MAE, PSNR, PSNR_MFM, SSIM, SSIM_MFM, THROUGH_PLANE_ERROR),
+    *(MAE_SYNTHRAD, PSNR_SYNTHRAD, MS_SSIM_SYNTHRAD),
+)
 
 Metrics = dict[str, float | None]
 
@@ -267,6 +313,30 @@ def body_mae(translation: np.ndarray, reference: np.ndarray, body: np.ndarray, c
     :param body: (z, y, x), bool.
     """
     return label_mae(translation, reference, body, {"body": (1,)}, ct)["body"]
+
+
+def untranslated(
+    source: np.ndarray, reference: np.ndarray, body: np.ndarray, description: DatasetDescription
+) -> np.ndarray:
+    """Return what a translation is compared with: the scan as it is, where both phases have the same units.
+
+    Where they are different modalities: each channel by the linear map that fits the reference best inside its body
+    (least squares), which no method knows. It is what a change of units alone could reach.
+
+    :param source: (channels, z, y, x), the scan that was translated.
+    :param reference: likewise, the acquired scan of the requested phase.
+    :param body: (z, y, x), bool, where the body is in the reference; the whole image where it is empty.
+    :param description: dataset.json.
+    :returns: (channels, z, y, x).
+    """
+    if not description.phase_channels:
+        return source
+    inside = body if body.any() else np.ones_like(body)
+    mapped = np.empty(source.shape, dtype=np.float32)
+    for one, x, y in zip(mapped, source.astype(np.float64), reference, strict=True):
+        gain, offset = np.polyfit(x[inside], y[inside], 1) if np.ptp(x[inside]) > 0 else (0.0, y[inside].mean())
+        one[...] = gain * x + offset
+    return mapped
 
 
 def in_limits(channel: np.ndarray, is_ct: bool) -> np.ndarray:

@@ -5,7 +5,7 @@ for translated datasets.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,9 +24,11 @@ from longflow.inference.models import LoadedMember, solver_settings
 from longflow.inference.output import INTENDED_USE
 from longflow.inference.predictor import Predictor, input_warnings
 from longflow.inference.windows import WindowSettings
-from longflow.plans import Plans
-from longflow.preprocessing.prepared import PreparedSeries, RawSeries
-from longflow.preprocessing.restore import export_forecast
+from longflow.methods.translation._translation import check_source
+from longflow.plans import ChannelPlan, Plans
+from longflow.preprocessing.normal_form import clipped
+from longflow.preprocessing.prepared import PreparedSeries, RawSeries, SeriesProperties
+from longflow.preprocessing.restore import export_forecast, to_input_space
 from longflow.preprocessing.series import prepare_volumes
 from longflow.reading import read_json
 from longflow.tasks.translate.requests import TranslationRequest, translation_requests
@@ -91,7 +93,8 @@ class Translator(Predictor[TranslationRequest]):
         :raises DataError: the scan has other channels than the model, or voxels that are not numbers.
         """
         volume = volume_of(image, spacing)
-        translation = as_type(self.translate(volume, phase), volume.data_type)
+        to = self._other(phase)
+        translation = as_type(self.translate(volume, phase), written_type(self.models.plans, to, volume.data_type))
         if isinstance(image, sitk.Image):
             return image_like(translation, image)
         return translation.reshape(np.shape(image))
@@ -101,15 +104,21 @@ class Translator(Predictor[TranslationRequest]):
 
         :param phase: phase of the volume.
         :param case: name of the scan for messages.
-        :returns: (channels, z, y, x), float32, on the grid and in the units of the volume.
+        :returns: (channels, z, y, x), float32, on the grid of the volume and in its units; where the phases are
+            different modalities, in those of the other phase.
         """
+        self._other(phase)
+        return self._translate(volume, self._prepare(volume, phase, case), phase)
+
+    def _other(self, phase: str) -> str:
+        """Return the phase that scans of a phase are translated to; refuse one that the model does not know."""
         phases = self.models.plans.phases
         if phase not in phases:
             raise unknown_name("phase", phase, phases, hint="(The phase of the scan.)")
-        return self._translate(volume, self._prepare(volume, case), phase)
+        return phases[1 - phases.index(phase)]
 
-    def _prepare(self, volume: Volume, case: str) -> list[PreparedSeries]:
-        return [prepare_scan(member, volume, case) for member in self.models.members]
+    def _prepare(self, volume: Volume, phase: str, case: str) -> list[PreparedSeries]:
+        return [prepare_scan(member, volume, phase, case) for member in self.models.members]
 
     def _translate(self, volume: Volume, prepared: Sequence[PreparedSeries], phase: str) -> np.ndarray:
         source_phase = self.models.plans.phases.index(phase)
@@ -126,7 +135,10 @@ class Translator(Predictor[TranslationRequest]):
 
         :param to: requested phase; None: the other one, where all scans are in one phase.
         """
-        return translation_requests(folder, description, self.models.plans.phases, to)
+        requests = translation_requests(folder, description, self.models.plans.phases, to)
+        for method in (member.methods[0] for member in self.models.members):
+            check_source(method, self.models.plans.phases.index(requests[0].source.phase))
+        return requests
 
     def files(self, item: TranslationRequest, folder: Path, description: DatasetDescription) -> list[Path]:
         """Return ``{case}_{channel:04d}{file_ending}`` of each channel, as for every scan."""
@@ -141,7 +153,7 @@ class Translator(Predictor[TranslationRequest]):
         volume = read_scan(item.source.images)
         warnings = input_warnings(volume, item.source, self.models.plans)
         begun = perf_counter()
-        prepared = self._prepare(volume, item.source.case)
+        prepared = self._prepare(volume, item.source.phase, item.source.case)
         seconds = perf_counter() - begun
         verdict = judge_scan(volume, self.models.plans, item.source.case, item.source.phase)
         return Source(volume, prepared, warnings, seconds, verdict)
@@ -176,8 +188,8 @@ def translate_scan(
 
     The scan is prepared alone, so that only its own statistics decide its normal form. The predicted change is added to
     the scan as read: unchanged parts are as sharp as the input, also beyond the limits that the plan clips to. Empty
-    parts of the scan (zero around the body, as after skull-stripping) stay empty: zero has another value in the normal
-    form of each scan, so a network learns to change it.
+    parts of the scan stay empty (:func:`keep_empty`). Where the phases are different modalities, nothing of the scan is
+    kept (:func:`in_target_units`).
 
     :param member: one model, on ``settings.device``.
     :param volume: the scan.
@@ -187,12 +199,13 @@ def translate_scan(
     :returns: (channels, z, y, x), float32, on the scan's grid and in its units.
     :raises DataError: the scan has other channels than the plan, or voxels that are not numbers.
     """
-    return translate_prepared(member, prepare_scan(member, volume, case), volume, source_phase, settings)
+    phase = member.plans.phases[source_phase]
+    return translate_prepared(member, prepare_scan(member, volume, phase, case), volume, source_phase, settings)
 
 
-def prepare_scan(member: LoadedMember, volume: Volume, case: str) -> PreparedSeries:
-    """Prepare a scan alone; ``case`` is its name in messages."""
-    return prepare_volumes(RawSeries.of_scan(case, volume), member.plans, member.configuration)
+def prepare_scan(member: LoadedMember, volume: Volume, phase: str, case: str) -> PreparedSeries:
+    """Prepare a scan of a phase alone; ``case`` is its name in messages."""
+    return prepare_volumes(RawSeries.of_scan(case, volume, phase), member.plans, member.configuration)
 
 
 def translate_prepared(
@@ -205,9 +218,60 @@ def translate_prepared(
     """
     image = np.asarray(prepared.images[0], dtype=np.float32)
     translation = predict_translation(member.methods, image, source_phase, settings)
+    if member.plans.phase_channels:
+        channels = member.plans.channels_of(member.plans.phases[1 - source_phase])
+        return in_target_units(translation, prepared.properties, channels)
     translated = export_forecast(translation, image, volume.array, prepared.properties, 0)
-    np.copyto(translated, volume.array, where=~nonzero_mask(volume.array))
+    keep_empty(translated, volume.array, member.plans.channels)
     return translated
+
+
+def in_target_units(
+    translation: np.ndarray, properties: SeriesProperties, channels: Sequence[ChannelPlan]
+) -> np.ndarray:
+    """Map a translation into another modality to the files' grid and the units of that modality.
+
+    :param translation: (channels, z, y, x), prepared, in the normal form.
+    :param properties: of the prepared source.
+    :param channels: of the requested phase.
+    :returns: (channels, z, y, x), float32, limited to the channels' limits; where the source is cropped, since it is
+        empty, the lower limit (air in CT), else 0.
+    """
+    numbers = {name: [[getattr(channel, name) for channel in channels]] for name in ("offset", "scale")}
+    volume = to_input_space(translation, replace(properties, **numbers), 0)
+    lowest = np.array([channel.clip[0] if channel.clip else 0.0 for channel in channels], dtype=np.float32)
+    volume = np.where(np.isnan(volume), lowest[:, None, None, None], volume)
+    return clipped(volume, channels).astype(np.float32)
+
+
+def written_type(plans: Plans, phase: str, source: str) -> str:
+    """Return the NumPy name of the type in which translations to a phase are written.
+
+    That of the source, whose units they have. Where the phases are different modalities: int16 for CT, else float32.
+
+    :param plans: of the model.
+    :param phase: the requested one.
+    :param source: type of the source.
+    """
+    if not plans.phase_channels:
+        return source
+    return "int16" if all(channel.normal_form == "absolute" for channel in plans.channels_of(phase)) else "float32"
+
+
+def keep_empty(translated: np.ndarray, scan: np.ndarray, channels: Sequence[ChannelPlan]) -> None:
+    """Set what is empty in a scan (zero around the body, as after skull-stripping) to zero in its translation.
+
+    Zero has another value in the normal form of each scan, so a network learns to change it. Not so in ``absolute``
+    channels: there zero is a value like any other (water, in HU), and is translated. Only a frame of zeros around the
+    whole scan, in every channel, is cropped before.
+
+    :param translated: (channels, z, y, x), changed in place.
+    :param scan: likewise, as read.
+    :param channels: of the plans.
+    """
+    own = [number for number, channel in enumerate(channels) if channel.normal_form != "absolute"]
+    if own:
+        translated[own] = np.where(nonzero_mask(scan[own]), translated[own], scan[own])
 
 
 def files_of_translation(item: TranslationRequest, folder: Path, description: DatasetDescription) -> list[Path]:
@@ -250,7 +314,7 @@ def write_images(
         their number along the axis in which they are stacked; ``warnings``; ``intended_use``.
     """
     for array, path in zip(made.array, files_of_translation(item, folder, description), strict=True):
-        write_volume(array, made.geometry, made.data_type, path)
+        write_volume(array, made.geometry, written_type(plans, item.target.phase, made.data_type), path)
     return {
         "round_trip": _translated_from(item.source) == item.target.phase,
         "seconds": round(made.seconds, 3),

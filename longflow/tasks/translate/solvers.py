@@ -33,7 +33,7 @@ from longflow.parallel import Progress
 from longflow.paths import DatasetPaths, ModelPaths
 from longflow.plans import Solver
 from longflow.spread import evenly_spaced
-from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVolumes
+from longflow.tasks.translate.metrics import TRANSLATION_METRICS, TranslationVolumes, untranslated
 from longflow.tasks.translate.pairs import ONE_GRID, TranslationPrediction
 from longflow.tasks.translate.predictor import translate_scan
 
@@ -117,7 +117,8 @@ def rows_of_scan(
     source = read_like(one.source_images, reference, one.reference[0], ONE_GRID)
     inside = middle(source, models)
     part = _part(source, inside)
-    expected, body = reference.array[(..., *inside)], body_of_scan(reference.array, description.is_ct)[inside]
+    ct = description.is_ct_of(one.target_phase)
+    expected, body = reference.array[(..., *inside)], body_of_scan(reference.array, ct)[inside]
     slices = part.array.shape[1 + models.plans.transpose_forward[0]]
     phase = models.plans.phases.index(one.source_phase)
 
@@ -127,10 +128,18 @@ def rows_of_scan(
     def row(translation: np.ndarray, **how: Any) -> Row:
         place = {"case": one.case, "subject": one.subject, "target_phase": one.target_phase, "slices": slices}
         spacing = reference.geometry.array_spacing
-        volumes = TranslationVolumes(translation, expected, spacing, body, description.is_ct)
+        volumes = TranslationVolumes(translation, expected, spacing, body, ct)
         return {**place, **how, **compute_metrics(TRANSLATION_METRICS, volumes)}
 
-    rows = [row(part.array, solver=None, steps=None, evaluations=0, seconds_per_slice=None)]
+    rows = [
+        row(
+            untranslated(part.array, expected, body, description),
+            solver=None,
+            steps=None,
+            evaluations=0,
+            seconds_per_slice=None,
+        )
+    ]
     for how, translation, seconds in predictions_of_solvers(models, tried, translated, warm_up):
         rows.append(row(translation, **how, seconds_per_slice=seconds / slices))
     return rows

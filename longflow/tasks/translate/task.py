@@ -46,6 +46,9 @@ class Translate(Task):
         "ssim": "longflow.tasks.translate.metrics:SSIM",
         "ssim_mfm": "longflow.tasks.translate.metrics:SSIM_MFM",
         "through_plane_error": "longflow.tasks.translate.metrics:THROUGH_PLANE_ERROR",
+        "mae_synthrad": "longflow.tasks.translate.metrics:MAE_SYNTHRAD",
+        "psnr_synthrad": "longflow.tasks.translate.metrics:PSNR_SYNTHRAD",
+        "ms_ssim_synthrad": "longflow.tasks.translate.metrics:MS_SSIM_SYNTHRAD",
     }
     predictor_class = "longflow.tasks.translate.predictor:Translator"
     request_flags = (
@@ -73,6 +76,11 @@ class Translate(Task):
         from longflow.tasks.translate.planning import limited_channel
 
         return limited_channel(channel)
+
+    def plan_phase_channels(self, fingerprint, description):
+        from longflow.tasks.translate.planning import plan_phase_channels
+
+        return plan_phase_channels(fingerprint, description)
 
     def plan_time(self, fingerprint, longest_sequence):
         from longflow.planning.temporal import plan_without_time

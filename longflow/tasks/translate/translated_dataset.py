@@ -23,9 +23,10 @@ from longflow.data.images import read_geometry, read_label
 from longflow.errors import ConfigurationError, DataError, LongflowError, first_few, unknown_name
 from longflow.files import atomic_write, exclusive_lock, file_digest, write_json
 from longflow.importers.writing import put_in_place
+from longflow.inference.finished import is_predicted
 from longflow.inference.models import Models
 from longflow.inference.output import INTENDED_USE
-from longflow.inference.predictor import is_predicted, make_item
+from longflow.inference.predictor import make_item
 from longflow.parallel import Progress
 from longflow.paths import DatasetPaths, lock_beside
 from longflow.reading import read_json
@@ -299,7 +300,7 @@ def _description(source: DatasetDescription, dataset: DatasetPaths, one: Transla
     :param one: any of its translations.
     """
     return DatasetDescription(
-        channel_names=source.channel_names,
+        channel_names=source.phase_channels.get(one.target.phase, source.channel_names),
         file_ending=source.file_ending,
         time_unit=source.time_unit,
         labels=source.labels,

@@ -1,4 +1,7 @@
-"""Validate translations: both ways between the phases of the validation pairs, compared with the untranslated scans."""
+"""Validate translations between the phases of the validation pairs, compared with the untranslated scans.
+
+Both ways, or the one that a method learns (``--set direction``).
+"""
 
 import logging
 from collections.abc import Sequence
@@ -18,10 +21,11 @@ from longflow.inference.selection import Member
 from longflow.inference.windows import WindowSettings
 from longflow.job import FoldJob
 from longflow.methods.method import Method
+from longflow.methods.translation._translation import source_phases
 from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.series import PreparedSeries, load_prepared, read_properties
 from longflow.spread import evenly_spaced
-from longflow.tasks.translate.metrics import body_mae
+from longflow.tasks.translate.metrics import body_mae, untranslated
 from longflow.tasks.translate.predictor import files_of_translation, translate_scan, write_translation
 from longflow.tasks.translate.requests import TranslationRequest
 from longflow.tasks.translate.samples import pairs_of_cohort
@@ -82,7 +86,7 @@ class PhaseValidation:
 
     def __init__(self, job: FoldJob, cohort: Cohort, device: torch.device):
         self.job, self.plans, self.folder, self.device = job, job.plans, cohort.folder, device
-        self.ct = read_description(job.dataset.raw / "dataset.json").is_ct
+        self.description = read_description(job.dataset.raw / "dataset.json")
         found = pairs_of_cohort(cohort, job.plans, f"that validate fold {job.fold}")
         self.all_pairs = [(subject, pair) for subject, pairs in found.items() for pair in pairs]
         self.pairs = [self.all_pairs[index] for index in evenly_spaced(len(self.all_pairs), MOST_PAIRS)]
@@ -93,15 +97,15 @@ class PhaseValidation:
         """Average errors (:func:`summarised`) on the prepared grid of the same scans every time, without overlap.
 
         :param method: in evaluation mode.
-        :returns: the score, with the errors of both directions.
+        :returns: the score, with the errors of each direction.
         """
 
-        def both_ways(pair: tuple[str, tuple[int, int]]) -> list[Error]:
-            subject, (first, second) = pair
+        def learnt_ways(pair: tuple[str, tuple[int, int]]) -> list[Error]:
+            subject, scans = pair
             series = load_prepared(self.folder, subject)
-            return [self._error(method, series, first, second), self._error(method, series, second, first)]
+            return [self._error(method, series, scans[phase], scans[1 - phase]) for phase in source_phases(method)]
 
-        errors = [error for both in results_in_time(both_ways, self.pairs) for error in both]
+        errors = [error for ways in results_in_time(learnt_ways, self.pairs) for error in ways]
         columns = summarised(errors, self.plans.phases)
         if "ratio" not in columns:
             subjects = dict.fromkeys(subject for subject, _ in self.pairs)
@@ -115,7 +119,7 @@ class PhaseValidation:
         return Score(columns["ratio"], columns, note, 1.0, ratios, [error.change for error in errors])
 
     def finish(self, method: Method) -> None:
-        """Write the translations of all validation pairs both ways, as ``longflow_predict`` would, and log the MAE.
+        """Write the translations of all validation pairs, as ``longflow_predict`` would, and log the MAE.
 
         :param method: in evaluation mode, with the weights that are kept.
         """
@@ -126,7 +130,7 @@ class PhaseValidation:
         def written(pair: tuple[str, tuple[int, int]]) -> list[tuple[TranslationRequest, Error]]:
             subject, scan_pair = pair
             cases, both = read_properties(self.folder, subject).cases, []
-            for source, target in (scan_pair, scan_pair[::-1]):
+            for source, target in (scan_pair[:: 1 - 2 * phase] for phase in source_phases(method)):
                 reference = scans[cases[target]]
                 item = TranslationRequest.of(scans[cases[source]], reference.phase)
                 both.append((item, self._write(method, item, reference, description)))
@@ -152,13 +156,25 @@ class PhaseValidation:
         image, phase = read_slices(series, source, slices), self.plans.phases.index(properties.phases[source])
         translation = predict_translation([method], image, phase, WindowSettings(self.device, WITHOUT_OVERLAP))
         change = sampled(translation - image)
-        translation, scan, reference = (
+        scan, reference = (
             from_normal(volume, properties.offset[index], properties.scale[index])
-            for volume, index in ((translation, source), (image, source), (read_slices(series, target, slices), target))
+            for volume, index in ((image, source), (read_slices(series, target, slices), target))
         )
-        body = self.body(properties.subject, target)
-        mae, untranslated = (body_mae(volume, reference, body, self.ct) for volume in (translation, scan))
-        return Error(properties.subject, properties.phases[target], mae, untranslated, change)
+        target_phase = properties.phases[target]
+        numbers = properties.offset[source], properties.scale[source]
+        if self.plans.phase_channels:
+            channels = self.plans.channels_of(target_phase)
+            numbers = [channel.offset for channel in channels], [channel.scale for channel in channels]
+        translation = from_normal(translation, *numbers)
+        errors = self._errors(translation, scan, reference, self.body(properties.subject, target), target_phase)
+        return Error(properties.subject, target_phase, *errors, change)
+
+    def _errors(
+        self, translation: np.ndarray, scan: np.ndarray, reference: np.ndarray, body: np.ndarray, phase: str
+    ) -> list[float | None]:
+        """Return the MAE in the body of a translation to a phase and of the untranslated scan."""
+        volumes = translation, untranslated(scan, reference, body, self.description)
+        return [body_mae(volume, reference, body, self.description.is_ct_of(phase)) for volume in volumes]
 
     def _slices(self, series: PreparedSeries) -> list[int]:
         """List the slices that are scored: all for a 3D network, for a 2D one the middles of ``SLICES`` equal parts."""
@@ -172,7 +188,7 @@ class PhaseValidation:
         series = load_prepared(self.folder, subject)
         properties = series.properties
         whole = from_normal(np.asarray(series.images[scan]), properties.offset[scan], properties.scale[scan])
-        return body_of_scan(whole, self.ct)[self._slices(series)]
+        return body_of_scan(whole, self.description.is_ct_of(properties.phases[scan]))[self._slices(series)]
 
     def _write(self, method: Method, item: TranslationRequest, target: Scan, description: DatasetDescription) -> Error:
         """Write an out-of-fold translation; return its errors on the files' grid."""
@@ -197,10 +213,10 @@ class PhaseValidation:
         translation, scan, reference = (
             read_scan(images).array for images in (files, item.source.images, target.images)
         )
-        body = body_of_scan(reference, self.ct)
-        mae, untranslated = (body_mae(volume, reference, body, self.ct) for volume in (translation, scan))
-        write_sidecar(item, folder, {**settings, **content, "body_mae": mae, "input_body_mae": untranslated})
-        return Error(target.subject, target.phase, mae, untranslated)
+        body = body_of_scan(reference, self.description.is_ct_of(target.phase))
+        mae, was = self._errors(translation, scan, reference, body, target.phase)
+        write_sidecar(item, folder, {**settings, **content, "body_mae": mae, "input_body_mae": was})
+        return Error(target.subject, target.phase, mae, was)
 
 
 def read_slices(series: PreparedSeries, scan: int, slices: Sequence[int]) -> np.ndarray:

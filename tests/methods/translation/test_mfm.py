@@ -82,7 +82,9 @@ def test_scans_of_both_phases_are_not_predicted_at_once():
 
 @pytest.mark.parametrize("name", ["mfm", "regression", "ddpm"])
 def test_all_networks_serve_all_methods_and_are_optimised_by_adam_without_decay(name):
-    assert method_class(name).networks == ("timeresnet", "unet", "segresnet", "swin_unetr", "umamba_bot")
+    assert method_class(name).networks == (
+        *("timeresnet", "unet", "segresnet", "swin_unetr", "umamba_bot", "timeresnet_without_attention"),
+    )
     recipe = translator(name).recipe
     assert (recipe.optimizer, recipe.weight_decay, recipe.betas) == ("adam", 0, (0.9, 0.999))
 

@@ -16,7 +16,7 @@ from longflow.integrity.prediction import scan_problems
 from longflow.paths import DatasetPaths
 from longflow.preprocessing.series import RawSeries, export_forecast, prepare_volumes
 from longflow.reading import read_json
-from longflow.tasks.translate.predictor import Translator, translate_scan
+from longflow.tasks.translate.predictor import Translator, keep_empty, translate_scan
 from longflow.tasks.translate.windows import predict_translation
 from tests.data.helpers import edit_table, write_phase_dataset
 from tests.inference.helpers import PHASES, plans_to_translate, translation_model, use_one_convolution
@@ -75,7 +75,10 @@ def test_an_untrained_flow_returns_the_scan_bit_identically(untrained, phase, sp
     assert found.dtype == kind and np.array_equal(found, scan)
 
 
-def test_what_is_empty_around_the_body_stays_so(awake):
+def test_what_is_empty_around_the_body_stays_so(dataset):
+    """Where each scan has a normal form of its own, so that zero has no fixed meaning."""
+    translation_model(dataset, plans_to_translate(channel="T1", normal_form="per_scan"), random=True)
+    awake = Translator.load(device="cpu")
     scan = array(low=1)
     scan[:, :5] = 0
     scan[:, :, -3:] = 0
@@ -86,6 +89,29 @@ def test_what_is_empty_around_the_body_stays_so(awake):
     assert not found[empty].any()
     assert (found != scan)[~empty].mean() > 0.9
     assert found[2, 8, 4] != 0
+
+
+def test_water_is_translated(awake):
+    """0 HU is a value: in the first and the last slice, at the border of a slice, and in a slice alone."""
+    scan = array(low=1)
+    scan[:, 3:6, 2:8] = 0
+    scan[:, 8, :4] = 0
+    for one in (scan, scan[:1]):
+        found = awake.predict(one.astype(np.float32), PHASES[0], SPACING)
+        assert (found != one)[one == 0].all()
+
+
+def test_only_channels_with_a_normal_form_of_their_own_keep_what_is_empty():
+    """CT and MR: a frame that is zero in both is empty in MR alone; zero of MR that is enclosed is translated."""
+    channels = [plans_to_translate().channels[0], plans_to_translate(channel="T1", normal_form="per_scan").channels[0]]
+    scan, translated = np.zeros((2, *SHAPE)), np.full((2, *SHAPE), 7.0)
+    scan[:, :, 3:9, 3:7] = 5
+    scan[:, 2, 5, 5] = 0
+    keep_empty(translated, scan, channels)
+    expected = np.full((2, *SHAPE), 7.0)
+    expected[1] = 0
+    expected[1, :, 3:9, 3:7] = 7
+    assert np.array_equal(translated, expected)
 
 
 def test_images_come_back_as_images_with_their_geometry(awake):

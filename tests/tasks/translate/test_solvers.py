@@ -20,7 +20,7 @@ from longflow.tasks.translate.solvers import best_solver, chosen_scans, compare_
 from longflow.tasks.translate.task import TASK
 from tests.data.helpers import write_image, write_phase_dataset
 from tests.inference.helpers import plans_to_translate, translation_model, use_one_convolution
-from tests.tasks.translate.test_metrics import translation_metrics
+from tests.tasks.translate.test_metrics import SYNTHRAD, translation_metrics
 
 #: slices of the scans, of which the middle ones are translated
 DEPTH = 11
@@ -121,7 +121,7 @@ def test_each_fold_translates_what_it_was_not_trained_on(paths, raw, compare, fe
         translation = translate_scan(models.members[0], part, 1, models.windows(models.members[0]))
         errors.append(translation_metrics(translation, truth.array[:, 1:9], body, (5.0, 1.5, 1.5), [True]))
     row = of(found["table"], "native", "euler", 2)
-    for name in TASK.metrics:
+    for name in TASK.metrics.keys() - SYNTHRAD:
         assert row[name] == pytest.approx(np.mean([error[name] for error in errors]), rel=1e-4), name
     assert errors[0]["body_mae"] != pytest.approx(errors[1]["body_mae"], rel=1e-3)
 

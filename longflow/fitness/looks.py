@@ -28,7 +28,7 @@ class Look:
     """What is compared of a scan.
 
     :param values: by name of the measure; per channel, names end with its number (``"noise 0"``).
-    :param picture: (channels, 24, 24, 24), float32, mean intensities of equal parts of the field of view, in the normal
+    :param picture: (channels, 24, 24, 24), float64, mean intensities of equal parts of the field of view, in the normal
         form.
     :param mean: (channels,), in the file's units.
     :param deviation: (channels,), standard deviations, in the file's units.
@@ -63,7 +63,7 @@ def look_at_scan(array: np.ndarray, spacing: tuple[float, ...]) -> Look:
         values[f"level {channel}"] = float(np.arcsinh(mean / deviation))
         noise, sharpness = _noise_and_sharpness(volume, deviation)
         values[f"noise {channel}"], values[f"sharpness {channel}"] = noise, sharpness
-        pictures.append(_picture(normal))
+        pictures.append(_picture(normal.astype(np.float64)))
         means.append(mean)
         deviations.append(deviation)
     return Look(values, np.stack(pictures), np.array(means), np.array(deviations), field)
@@ -95,10 +95,13 @@ def _noise_and_sharpness(volume: np.ndarray, deviation: float) -> tuple[float, f
 
 
 def _picture(volume: np.ndarray) -> np.ndarray:
-    """Return means over equal parts of a volume: (24, 24, 24), float32."""
+    """Return means over equal parts of a volume: (24, 24, 24).
+
+    They are rounded, so that they do not depend on the number of threads that add them up.
+    """
     for axis, size in enumerate(volume.shape):
         volume = np.moveaxis(np.tensordot(_averages(size), volume, (1, axis)), 0, axis)
-    return volume.astype(np.float32)
+    return np.round(volume, 6)
 
 
 def _averages(size: int) -> np.ndarray:
@@ -107,7 +110,7 @@ def _averages(size: int) -> np.ndarray:
     places = np.arange(size)
     shared = np.minimum(borders[1:, None], places + 1) - np.maximum(borders[:-1, None], places)
     weights = np.clip(shared, 0, None)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    return weights / weights.sum(1, keepdims=True)
 
 
 def halved(picture: np.ndarray) -> np.ndarray:

@@ -216,7 +216,7 @@ def _with_usual(
 ) -> dict[str, dict[str, Spread]]:
     return {
         kind: {
-            measure: spread.model_copy(update={"usual": _usual(deviations, (kind, measure))})
+            measure: Spread(**{**spread.model_dump(), "usual": _usual(deviations, (kind, measure))})
             for measure, spread in of_kind.items()
         }
         for kind, of_kind in spreads.items()

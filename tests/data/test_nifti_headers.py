@@ -153,6 +153,10 @@ def test_reading_ends_in_our_error_or_in_what_nibabel_reads(folder, file):
     expected = np.asarray(image.dataobj).reshape(geometry.size).T
     np.testing.assert_allclose(array, expected, rtol=1e-6, atol=1e-44)
     assert np.isfinite(array).all() and min(geometry.spacing) > 0
+    if np.abs(array).max() > np.finfo(np.float32).max:
+        with pytest.raises(DataError, match="beyond the range of 32-bit numbers"):
+            read_scan((path,))
+        return
     by_nibabel = [transform for transform, code in transforms(image.header) if code > 0]
     if not by_nibabel:
         np.testing.assert_allclose(geometry.spacing, image.header.get_zooms()[:3], rtol=1e-5)

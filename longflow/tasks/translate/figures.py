@@ -40,6 +40,7 @@ class TranslationPanel:
     :param unit: of the values.
     :param body_mae: of the translation; None where not defined.
     :param input_mae: likewise, of the input.
+    :param body: (z, y, x), where the body is in the target: planes and colours are chosen by it; None: everywhere.
     """
 
     title: str
@@ -51,6 +52,14 @@ class TranslationPanel:
     unit: str
     body_mae: float | None = None
     input_mae: float | None = None
+    body: np.ndarray | None = None
+
+    @property
+    def change(self) -> np.ndarray:
+        """How much the phases differ at each voxel, within the window; 0 around the body."""
+        low, high = self.window
+        change = np.abs(np.clip(self.input, low, high) - np.clip(self.target, low, high))
+        return change if self.body is None else change * self.body
 
 
 def draw_translations(
@@ -97,8 +106,8 @@ def translation_panel(
     is_ct = description.is_ct_of(pair.target_phase)
     body = body_of_scan(reference.array, is_ct)
     shown = untranslated(scans[0].array, reference.array, body, description)
-    arrays = [array[0] for array in (shown, scans[1].array, reference.array)]
-    (source, translation, target), spacing = in_standard_orientation(arrays, reference.geometry)
+    arrays = [shown[0], scans[1].array[0], reference.array[0], body.astype(np.uint8)]
+    (source, translation, target, body), spacing = in_standard_orientation(arrays, reference.geometry)
     of_case = {row["image"]: row["body_mae"] for row in rows if row["case"] == pair.case}
     return TranslationPanel(
         title=f"{pair.subject}: {pair.source_phase} → {pair.target_phase}{', back' if pair.round_trip else ''}",
@@ -110,6 +119,7 @@ def translation_panel(
         unit="HU" if is_ct[0] else "input units",
         body_mae=of_case[TRANSLATION],
         input_mae=of_case[INPUT],
+        body=body if body.any() else None,
     )
 
 
@@ -136,8 +146,9 @@ def in_standard_orientation(
 def translation_figure(panels: Sequence[TranslationPanel], path: Path) -> None:
     """Write a figure with three rows for each scan: axial, coronal and sagittal.
 
-    Each plane is the one that changes most between the phases, within the window. The three images of a row share the
-    window, both differences of a scan one colour scale: to the 99.5th percentile of |input − target|.
+    Each plane is the one that changes most between the phases, in the body and within the window. The three images of a
+    row share the window, both differences of a scan one colour scale: to the 99.5th percentile of |input − target| in
+    the body.
 
     :raises DataError: there is nothing to show.
     """
@@ -163,11 +174,9 @@ def translation_figure(panels: Sequence[TranslationPanel], path: Path) -> None:
 def _planes(panel: TranslationPanel) -> Iterator[tuple[list[np.ndarray], str, float]]:
     """For each plane: its five images, upright; where it lies; height of a pixel over its width."""
     volumes = (panel.input, panel.translation, panel.target)
-    windowed = [np.clip(volume, *panel.window) for volume in (panel.input, panel.target)]
-    change = np.abs(windowed[0] - windowed[1])
     for axis, name in enumerate(PLANES):
         others = tuple(other for other in range(3) if other != axis)
-        index = int(change.sum(axis=others).argmax())
+        index = int(panel.change.sum(axis=others).argmax())
         images = [volume.take(index, axis=axis) for volume in volumes]
         if axis > 0:
             images = [image[::-1] for image in images]  # the head is up
@@ -178,7 +187,8 @@ def _planes(panel: TranslationPanel) -> Iterator[tuple[list[np.ndarray], str, fl
 
 def _draw_scan(figure, axes: np.ndarray, panel: TranslationPanel, planes) -> None:
     low, high = panel.window
-    change = np.percentile(np.abs(panel.input - panel.target), 99.5)
+    differences = np.abs(panel.input - panel.target)
+    change = np.percentile(differences if panel.body is None else differences[panel.body > 0], 99.5)
     largest = max(float(change), 1e-3 * (high - low), np.finfo(np.float32).tiny)
     scales = [{"cmap": "gray", "vmin": low, "vmax": max(high, low + 1e-6)}] * 3
     scales += [{"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}] * 2

@@ -180,7 +180,7 @@ def test_out_of_fold_forecasts_have_the_fields_of_longflow_predict(dataset, tmp_
     predicted, written = (
         read_json(path) for path in (out / "s0_t50.json", validation.job.paths.validation("last") / "s0_3.json")
     )
-    predicted.pop("fitness")  # out-of-fold subjects are of the training data: there is nothing to compare
+    predicted.pop("fitness")  # validation writes sidecars without a verdict: its subjects are of the training data
     assert predicted.keys() == written.keys()
     inputs = [sidecar["digests"].pop("inputs") for sidecar in (predicted, written)]
     assert inputs[1].items() < inputs[0].items() and len(inputs[0]) == 4

@@ -128,6 +128,19 @@ def test_images_share_the_window_and_differences_a_scale(drawn):
     assert axes[0].get_title(loc="left") == "p1\ninput"
 
 
+def test_planes_and_colours_are_those_of_the_body(drawn):
+    """Between modalities the air differs most."""
+    inside, air = np.zeros((4, 10, 12), np.float32), np.full((4, 10, 12), 900.0, np.float32)
+    body = np.zeros_like(inside, dtype=np.uint8)
+    body[2, 5, 6] = 1
+    air[2, 5, 6] = 40
+    translation_figure([panel(input=air, translation=inside, target=inside, body=body)], Path("figure.png"))
+    ((figure, _),) = drawn
+    axes = [axis for axis in figure.axes if axis.images and axis.get_label() != "<colorbar>"]
+    assert [axis.get_ylabel() for axis in axes[::5]] == ["axial, z = 2", "coronal, y = 5", "sagittal, x = 6"]
+    assert axes[4].images[0].get_clim() == pytest.approx((-40, 40))
+
+
 def test_a_file_is_written_even_where_nothing_differs(tmp_path):
     flat = np.zeros((1, 3, 3), np.float32)
     translation_figure([panel(input=flat, translation=flat, target=flat, window=(0.0, 0.0))], tmp_path / "a" / "f.png")

@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 from longflow.data.dataset import PHASE, DatasetDescription, Row, parse_time, read_description, rows_of_folder
 from longflow.errors import LongflowError
+from longflow.evaluation.conformal import CALIBRATION_CSV
 from longflow.evaluation.metric import Metric, metrics_of
 from longflow.evaluation.summary import subject_means
 from longflow.files import write_csv, write_json, write_text
@@ -129,12 +130,18 @@ def write_cohort_report(paths: DatasetPaths, predictions: Path | None = None) ->
         figures=list(_figures(cohort.predictions / "figures")) if cohort.predictions else [],
         comparisons=list(_comparisons(paths)),
         calibration=[*parts_named(cohort.results, CALIBRATION), *parts_named(cohort.best, CALIBRATION)],
+        intervals={path.parent.name: _table(path) for path in _calibrations(paths)},
         card=read_json(paths.report / "model_card.json", dict),
         groups=list(_group_tables(groups)),
     )
     page = paths.report / "index.html"
     write_text(text, page)
     return page
+
+
+def _calibrations(paths: DatasetPaths) -> list[Path]:
+    """List the tables of ``longflow_calibrate``, one for each model that segments."""
+    return sorted(paths.calibration("any").parent.glob(f"*/{CALIBRATION_CSV}"))
 
 
 def _read(path: Path) -> dict[str, Any]:

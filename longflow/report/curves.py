@@ -42,12 +42,13 @@ class Source:
                 yield time, volume, low, high
 
 
-LIMITS = ("lower_ml", "upper_ml")
+LIMITS, CORRECTED_LIMITS = ("lower_ml", "upper_ml"), ("calibrated_low_ml", "calibrated_high_ml")
 #: of one label, the first table that has points counts
 SOURCES = (
     Source("acquired scans, segmented", "time", "volume_ml", SECOND_BASELINE_COLOUR, "o-", {"source": "observed"}),
     Source("forecast, segmented", "time", "volume_ml", PREDICTION_COLOUR, "D", {"source": "forecast"}, LIMITS),
     Source("predicted labels", "time", "volume_ml", PREDICTION_COLOUR, "o-", {"source": None}, LIMITS),
+    Source("corrected volumes", "time", "volume_calibrated_ml", SECOND_BASELINE_COLOUR, "o:", {}, CORRECTED_LIMITS),
     Source("forecast, segmented", "target_time", "volume_ml", PREDICTION_COLOUR, "D", {"method": "forecast"}),
     Source("reference", "time", "true_volume_ml", BASELINE_COLOUR, "s--"),
     Source("reference", "target_time", "true_volume_ml", BASELINE_COLOUR, "s", {"method": "forecast"}),

@@ -103,6 +103,14 @@ def test_calibration_is_shown_where_it_was_measured(studied, evaluated):
     assert "slope: 0.875" in text_of(write_cohort_report(studied, evaluated))
 
 
+def test_intervals_of_volumes(studied, evaluated):
+    folder = studied.calibration("Dataset103_Structures")
+    folder.mkdir(parents=True)
+    (folder / "calibration.csv").write_text("structure,half_width_ml\ncore,3.125\n", encoding="utf-8")
+    text = text_of(write_cohort_report(studied, evaluated))
+    assert "segmented by Dataset103_Structures" in text and "3.125" in text
+
+
 def test_many_subjects_are_shown_by_the_best_and_the_worst(studied, evaluated):
     rows = [{"case": f"p{n}_1", "subject": f"p{n}", "method": "forecast", "nrmse": n / 100} for n in range(30)]
     write_csv(list(rows[0]), rows, evaluated / "metrics.csv")

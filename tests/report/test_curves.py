@@ -67,6 +67,15 @@ def test_intervals_of_forecasts(evaluated, drawn):
     assert interval.get_label() == "interval"
 
 
+def test_corrected_volumes(evaluated, drawn):
+    further = {"volume_calibrated_ml": 2.5, "calibrated_low_ml": 2.0, "calibrated_high_ml": 3.0}
+    write_csv([*COLUMNS, *further], rows(**further), evaluated / "volumes.csv")
+    results = read_results(evaluated)
+    volume_curves(results, results.subjects[1])
+    _, corrected = drawn[0].axes[0].lines
+    assert corrected.get_label() == "corrected volumes" and corrected.get_ydata().tolist() == [2.5, 2.5]
+
+
 def test_no_volumes(evaluated):
     results = read_results(evaluated)
     assert volume_curves(results, results.subjects[1]) == []

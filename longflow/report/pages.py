@@ -94,7 +94,7 @@ def subject_page(results: Results, subject: Subject) -> tuple[str, int]:
         folder=results.folder.name,
         files=sorted({path.name for one in subject.predicted for path in (*one.images, one.label) if path}),
         viewer=read_json(HERE / "vendor/niivue.json", dict),
-        licence=file_text("vendor/niivue.LICENSE"),
+        licence="\n\n".join(file_text(f"vendor/{name}.LICENSE") for name in ("niivue", "niivue_packages")),
         niivue=Markup(niivue),
         script=Markup(script),
     )

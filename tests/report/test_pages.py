@@ -112,3 +112,9 @@ def test_a_full_disk(evaluated):
         write_report(evaluated)
     assert "could not be written" in str(error.value)
     assert not list((evaluated / "report").glob("*"))
+
+
+def test_the_page_has_the_notices_of_all_that_the_viewer_contains(evaluated):
+    write_report(evaluated)
+    text = (evaluated / "report" / "subject_s1.html").read_text(encoding="utf-8")
+    assert "BSD 2-Clause" in text and "nifti-reader-js 0.8: Copyright" in text and "ISC licence" in text

@@ -23,6 +23,17 @@ MOST_SCANS = 60
 CT_WINDOWS = (("soft tissue", -160, 240), ("brain", 0, 80), ("lung", -1350, 150), ("bone", -500, 1300))
 #: of differences: blue is lower than the reference, red is higher
 DIFFERENCE_COLOURS = "RdBu_r"
+#: colours of labels, which colour-blind readers tell apart (Okabe and Ito); further labels begin again with the first
+#: one. The viewer tints the background where it is given more than 64 colours
+LABEL_COLOURS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
 
 Frame = dict[str, Any]
 #: of frames, by kind and case: a prediction and the scan acquired at its time can have one name
@@ -187,10 +198,11 @@ def _labels(one: Moment, number: int, coarsest: float, content: Content) -> str 
     except DataError as error:
         content.warnings.append(f"The label map of {one.case} is not shown. {error}")
         return None
-    if labels.min() < 0 or labels.max() > 255:
-        content.warnings.append(f"The label map of {one.case} is not shown: it has values beyond 0 to 255.")
+    if labels.min() < 0:
+        content.warnings.append(f"The label map of {one.case} is not shown: it has values below 0.")
         return None
-    small, affine = shrunk(labels.astype(np.uint8), affine_of(geometry), factors_of(geometry, coarsest), labels=True)
+    coloured = np.where(labels > 0, (labels.astype(np.int64) - 1) % len(LABEL_COLOURS) + 1, 0).astype(np.uint8)
+    small, affine = shrunk(coloured, affine_of(geometry), factors_of(geometry, coarsest), labels=True)
     return content.add(f"labels-{number}", Shown(small, affine).nifti)
 
 

@@ -17,22 +17,12 @@ from longflow.parallel import Progress
 from longflow.paths import path_in
 from longflow.reading import read_json
 from longflow.report.curves import volume_curves
-from longflow.report.frames import Content, content_of
+from longflow.report.frames import LABEL_COLOURS, Content, content_of
 from longflow.report.rendering import HERE, REPORT, file_text, render
 from longflow.report.timeline import Moment, Results, Subject, Table, read_results
 
 #: % of the axis that is free at each end
 MARGIN = 3.0
-#: colours of labels 1, 2, ..., which colour-blind readers tell apart (Okabe and Ito)
-LABEL_COLOURS = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
-)
 
 
 def write_report(folder: Path, references: Sequence[Path] = (), progress: Progress = lambda *_: None) -> Path:
@@ -103,16 +93,14 @@ def subject_page(results: Results, subject: Subject) -> tuple[str, int]:
 
 def _page_of(results: Results, content: Content, tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the script is given."""
-    numbers = range(1, 256)  # also of a model that segmented the scans, whose labels dataset.json does not name
-    colours = [(0, 0, 0), *(LABEL_COLOURS[(number - 1) % len(LABEL_COLOURS)] for number in numbers)]
-    reds, greens, blues = zip(*colours, strict=True)
+    red, green, blue, alpha = zip((0, 0, 0, 0), *((*colour, 255) for colour in LABEL_COLOURS), strict=True)
     return {
         "unit": results.description.time_unit,
         "frames": content.frames,
         "targets": content.targets,
         "windows": content.windows,
         "tables": [{"file": table["file"], "csv": table["csv"]} for table in tables],
-        "labels": {"R": reds, "G": greens, "B": blues, "A": [0] + [255] * len(numbers), "labels": [""] * len(colours)},
+        "labels": {"R": red, "G": green, "B": blue, "A": alpha, "labels": [""] * len(red)},
     }
 
 

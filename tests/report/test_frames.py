@@ -8,7 +8,7 @@ import pytest
 from longflow.data.dataset import DatasetDescription
 from longflow.data.images import Geometry, write_volume
 from longflow.report import frames
-from longflow.report.frames import content_of
+from longflow.report.frames import Content, _labels, content_of
 from longflow.report.timeline import Moment, Predicted, Subject, read_results
 
 MR = DatasetDescription(channel_names={"0": "MR"}, file_ending=".nii.gz", time_unit="days")
@@ -89,6 +89,17 @@ def test_different_grids_have_no_difference(evaluated):
     content = content_of(results.subjects[1], results.description)
     assert content.targets[0]["difference"] is None
     assert "different grids" in content.warnings[0]
+
+
+def test_colours_begin_again_after_the_last_one(tmp_path):
+    label = tmp_path / "s_000.nii.gz"
+    geometry = Geometry((4, 4, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
+    values = np.array([0, 1, 7, 8, 255, 1035, 0, 0] * 4).reshape(2, 4, 4)
+    write_volume(values, geometry, "int16", label)
+    content = Content()
+    assert _labels(Moment(case="s_000", time=0.0, label=label), 0, 1.0, content) == "labels-0"
+    shown = opened(content.files["labels-0"]).get_fdata()
+    np.testing.assert_array_equal(shown.T, np.array([0, 1, 7, 1, 3, 6, 0, 0] * 4).reshape(2, 4, 4))
 
 
 def test_a_predicted_label_map_is_shown_on_its_scan(tmp_path):

@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import matplotlib.image
 import nibabel
 import numpy as np
 import pytest
@@ -103,6 +104,24 @@ def test_a_page_opens_without_an_error_or_a_request(browser, pages, width):
     if PICTURES:
         opened.page.screenshot(path=Path(PICTURES) / f"subject_{width}.png", full_page=True)
     assert opened.quiet()
+
+
+@pytest.mark.slow
+def test_labels_have_colours_and_the_background_has_none(browser, pages, tmp_path):
+    """NiiVue tints the background where it is given more than 64 colours."""
+    opened = Opened(browser, pages / "subject_s1.html")
+    opened.ready()
+    opened.page.get_by_role("button", name="4 months: acquired scan").click()  # it has labels
+    shares = []
+    for opacity in ("1", "0"):
+        opened.page.locator("#opacity").fill(opacity)
+        opened.settled()
+        opened.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        opened.page.locator("#series canvas").screenshot(path=tmp_path / "canvas.png")
+        colours = matplotlib.image.imread(tmp_path / "canvas.png")[..., :3]
+        shares.append((np.ptp(colours, axis=2) > 0.1).mean())
+    with_labels, without = shares
+    assert without + 0.005 < with_labels < without + 0.5
 
 
 @pytest.mark.slow

@@ -10,8 +10,9 @@ import pytest
 from longflow.errors import DataError
 from longflow.files import write_json
 from longflow.reading import read_json
-from longflow.report.pages import write_report
+from longflow.report.pages import MARGIN, _Axis, write_report
 from longflow.report.rendering import HERE, policy_for
+from longflow.report.timeline import Moment, Subject
 from tests.conftest import small_disk
 from tests.report.conftest import HOSTILE
 
@@ -118,3 +119,21 @@ def test_the_page_has_the_notices_of_all_that_the_viewer_contains(evaluated):
     write_report(evaluated)
     text = (evaluated / "report" / "subject_s1.html").read_text(encoding="utf-8")
     assert "BSD 2-Clause" in text and "nifti-reader-js 0.8: Copyright" in text and "ISC licence" in text
+
+
+def test_a_subject_with_one_scan(evaluated):
+    """Its context is one scan, at the time of the prediction."""
+    sidecar = evaluated / "s1_4.json"
+    write_json({**read_json(sidecar), "context": ["s1_0"], "context_times": [4.0]}, sidecar)
+    for path in (evaluated.parent / "raw").glob("*/*/s1_*.nii.gz"):
+        path.unlink()
+    write_report(evaluated)
+    shown = (evaluated / "report" / "subject_s1.html").read_text(encoding="utf-8").split("<script", 1)[0]
+    assert "s1_4" in shown and not re.search(r"\bnan\b", shown, re.IGNORECASE)
+
+
+def test_five_hundred_scans_are_on_the_axis():
+    scans = tuple(Moment(case=f"s_{number}", time=float(number**2)) for number in range(500))
+    axis = _Axis(Subject("s", scans, (), ()))
+    places = [axis.left(scan.time) for scan in scans]
+    assert places[0] == MARGIN and places[-1] == 100 - MARGIN and places == sorted(places)

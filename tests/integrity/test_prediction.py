@@ -100,7 +100,7 @@ def test_the_shortest_interval_of_the_training_is_no_other_unit():
 
 def plans_of(channel="T1", foreground="bodies", low=450.0, high=990.0, **further):
     plans = minimal_plans()
-    plans.channel_names = [channel]
+    plans.channel_names, plans.channels[0].name = [channel], channel
     ranges = {"spacing": [(5.0, 5.0), (1.5, 1.5), (1.5, 1.5)], "field_of_view": [(30, 30), (12, 12), (12, 12)]}
     intensities = [{"percentile_00_5": low, "median": (low + high) / 2, "percentile_99_5": high}]
     content = {**ranges, "intensities": intensities, "foreground": foreground, "shortest_interval": None, **further}

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from longflow.data.dataset import PHASE, DatasetDescription, Row, parse_time, read_description, rows_of_folder
 from longflow.errors import LongflowError
-from longflow.evaluation.conformal import CALIBRATION_CSV
+from longflow.evaluation.conformal import CALIBRATION_JSON
 from longflow.evaluation.metric import Metric, metrics_of
 from longflow.evaluation.summary import subject_means
 from longflow.files import write_csv, write_json, write_text
@@ -130,7 +130,7 @@ def write_cohort_report(paths: DatasetPaths, predictions: Path | None = None) ->
         figures=list(_figures(cohort.predictions / "figures")) if cohort.predictions else [],
         comparisons=list(_comparisons(paths)),
         calibration=[*parts_named(cohort.results, CALIBRATION), *parts_named(cohort.best, CALIBRATION)],
-        intervals={path.parent.name: _table(path) for path in _calibrations(paths)},
+        intervals={path.parent.name: _half_widths(_read(path)) for path in _calibrations(paths)},
         card=read_json(paths.report / "model_card.json", dict),
         groups=list(_group_tables(groups)),
     )
@@ -140,8 +140,17 @@ def write_cohort_report(paths: DatasetPaths, predictions: Path | None = None) ->
 
 
 def _calibrations(paths: DatasetPaths) -> list[Path]:
-    """List the tables of ``longflow_calibrate``, one for each model that segments."""
-    return sorted(paths.calibration("any").parent.glob(f"*/{CALIBRATION_CSV}"))
+    """List what ``longflow_calibrate`` wrote, a file for each model that segments."""
+    return sorted(paths.calibration("any").parent.glob(f"*/{CALIBRATION_JSON}"))
+
+
+def _half_widths(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the widths of the intervals, a row for each structure and group of horizons; none of another version."""
+    return [
+        {"structure": name, "level": calibration.get("level"), "mean_ml": one.get("mean_reference_ml"), **row}
+        for name, one in calibration.get("by_structure", {}).items()
+        for row in one.get("half_widths", [])
+    ]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -104,11 +104,12 @@ def test_calibration_is_shown_where_it_was_measured(studied, evaluated):
 
 
 def test_intervals_of_volumes(studied, evaluated):
-    folder = studied.calibration("Dataset103_Structures")
-    folder.mkdir(parents=True)
-    (folder / "calibration.csv").write_text("structure,half_width_ml\ncore,3.125\n", encoding="utf-8")
+    row = {"shortest": 1.0, "longest": 2.5, "subjects": 12, "half_width_ml": 3.125, "lci_half_width_ml": 6.25}
+    record = {"level": 0.8, "by_structure": {"core": {"mean_reference_ml": 31.5, "half_widths": [row]}}}
+    write_json(record, studied.calibration("Dataset103_Structures") / "calibration.json")
     text = text_of(write_cohort_report(studied, evaluated))
-    assert "segmented by Dataset103_Structures" in text and "3.125" in text
+    assert "segmented by Dataset103_Structures" in text
+    assert all(number in text for number in ("3.125", "6.25", "31.5", "0.8"))
 
 
 def test_many_subjects_are_shown_by_the_best_and_the_worst(studied, evaluated):

@@ -17,6 +17,7 @@ import pytest
 
 from longflow.errors import DataError, WorkerError
 from longflow.parallel import available_cores, for_each_subject, processes_that_fit, start_server
+from longflow.stop import Stopped, stopped_by_signals
 
 GIGABYTE = 10**9
 
@@ -177,12 +178,13 @@ def test_a_worker_killed_in_the_middle_of_its_answer(tmp_path):
 @pytest.mark.parametrize("size", [1, 300_000])
 def test_a_signal_at_any_moment_stops_the_work(size):
     for moment in np.linspace(0.01, 0.15, 12):
-        interruption = threading.Timer(moment, signal.raise_signal, (signal.SIGINT,))
-        with pytest.raises(KeyboardInterrupt):
+        warning = threading.Timer(moment, os.kill, (os.getpid(), signal.SIGTERM))
+        with pytest.raises(Stopped), stopped_by_signals():
             for _ in for_each_subject(bytes, {str(number): size for number in range(100_000)}, 2):
-                if not interruption.ident:
-                    interruption.start()  # once the workers are at work
-        interruption.join()
+                if not warning.ident:
+                    warning.start()  # once the workers are at work
+        warning.join()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a command that was stopped ignores what comes later
 
 
 def test_a_killed_worker_is_named(tmp_path):

@@ -77,7 +77,7 @@ def test_one_command_runs_the_whole_study(home, capsys):
     assert "train: 2 steps; each 1 core, 0.2 GB, at most 10 min" in said and "You can log out" in said
     wait_until(all_done)
     assert submit() == 0 and "nothing to do" in capsys.readouterr().out
-    assert status(["-d", "900"]) == 0 and "7 done" in capsys.readouterr().out
+    assert status(["-d", "900"]) == 0 and "8 done" in capsys.readouterr().out
 
 
 def test_a_failed_fold_is_reported_and_continued(home, capsys):
@@ -189,10 +189,10 @@ def test_the_same_command_twice_submits_once(home, capsys):
     play(home, "prepare", "work")
     assert submit() == 0
     capsys.readouterr()
-    assert submit() == 0 and "Under way already: 7 steps" in capsys.readouterr().out
+    assert submit() == 0 and "Under way already: 8 steps" in capsys.readouterr().out
     assert run(["-d", "900", "-f", "0", "1"]) == 1
-    assert "7 steps of this study wait or run in Slurm" in capsys.readouterr().err
-    assert run(["-d", "900", "--cancel"]) == 0 and "7 steps cancelled" in capsys.readouterr().out
+    assert "8 steps of this study wait or run in Slurm" in capsys.readouterr().err
+    assert run(["-d", "900", "--cancel"]) == 0 and "8 steps cancelled" in capsys.readouterr().out
     wait_until(lambda: not commands.queue())
 
 

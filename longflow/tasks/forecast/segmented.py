@@ -16,6 +16,7 @@ from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.evaluation.evaluation import EvaluationJob
 from longflow.evaluation.references import Files, dataset_folders
 from longflow.files import exclusive_lock
+from longflow.inference.fitness import judge_scan
 from longflow.inference.models import PredictionSettings
 from longflow.inference.predictor import predict_missing
 from longflow.inference.selection import Selection
@@ -73,7 +74,8 @@ class RungSegmenter(Segmenter):
         ladder = rungs(read_given(item.pair, reference), {MOTION: item.step})
         array = next(rung.forecast for rung in ladder if rung.name == item.rung)
         volume = Volume(array, reference.geometry, "float32")
-        return ScanToSegment(volume.geometry, ScanWithOthers.alone(self.prepare(volume, item.target.case)), [])
+        verdict = judge_scan(volume, self.models.plans, item.target.case)
+        return ScanToSegment(volume.geometry, ScanWithOthers.alone(self.prepare(volume, item.target.case)), [], verdict)
 
 
 def load_segmenter(job: EvaluationJob) -> Segmenter:

@@ -237,9 +237,14 @@ class DatasetPaths:
         """Return the table of solvers that ``longflow_find_best`` compared."""
         return self.results / "best_solvers.csv"
 
+    @property
+    def calibrations(self) -> Path:
+        """Return the folder of ``longflow_calibrate``, with one folder for each model that segments."""
+        return self.results / "calibration"
+
     def calibration(self, segmenter: str) -> Path:
-        """Return the folder of ``longflow_calibrate``. :param segmenter: dataset of the model that segments."""
-        return path_in(self.results / "calibration", segmenter)
+        """Return the folder of one calibration. :param segmenter: dataset of the model that segments."""
+        return path_in(self.calibrations, segmenter)
 
     def comparison(self, name: str) -> "ComparisonPaths":
         """Return the results of ``longflow_compare`` of a name."""

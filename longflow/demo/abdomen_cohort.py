@@ -1,7 +1,8 @@
 """Cohorts of :mod:`longflow.demo.abdomen`: each patient is scanned once, in two contrast phases, or in MR and CT."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from longflow.data.dataset import PHASE, DatasetDescription, Scan
 from longflow.demo.abdomen import (
@@ -49,14 +50,7 @@ def write_abdomen_cohort(
     :raises DataError: the folder holds a cohort drawn with other settings.
     """
     settings = cohort_settings(subjects, test_subjects, seed, shape, breathing=breathing)
-    description = DatasetDescription(
-        channel_names={"0": "CT"},
-        file_ending=".nii.gz",
-        time_unit="days",
-        labels=dict(LABELS),
-        task="translate",
-        phases=list(PHASES),
-    )
+    description = _description(PHASES, channel_names={"0": "CT"})
     geometry = centred_geometry(shape, voxel_spacing(shape))  # x to the patient's left, y to the back, z up
     patients = {
         f"abdomen{number:03d}": draw_patient(subject_seed(seed, number)) for number in range(subjects + test_subjects)
@@ -92,15 +86,8 @@ def write_modality_cohort(
     :raises DataError: the folder holds a cohort drawn with other settings.
     """
     settings = cohort_settings(subjects, test_subjects, seed, shape, modalities=list(MODALITIES))
-    description = DatasetDescription(
-        channel_names={"0": "MR or CT"},
-        file_ending=".nii.gz",
-        time_unit="days",
-        labels=dict(LABELS),
-        task="translate",
-        phases=list(MODALITIES),
-        phase_channels={"mr": {"0": "T1"}, "ct": {"0": "CT"}},
-    )
+    channels = {"mr": {"0": "T1"}, "ct": {"0": "CT"}}
+    description = _description(MODALITIES, channel_names={"0": "MR or CT"}, phase_channels=channels)
     geometry = centred_geometry(shape, voxel_spacing(shape))
 
     def draw(number: int) -> Iterator[PhantomScan]:
@@ -111,6 +98,18 @@ def write_modality_cohort(
             yield PhantomScan(Scan(f"{name}_{phase}", name, 0.0, (), covariates={PHASE: phase}), image, geometry, label)
 
     write_cohort_dataset(folder, description, settings, draw)
+
+
+def _description(phases: Sequence[str], **channels: Any) -> DatasetDescription:
+    """Describe a cohort of this phantom. :param channels: fields of the description that name them."""
+    return DatasetDescription(
+        file_ending=".nii.gz",
+        time_unit="days",
+        labels=dict(LABELS),
+        task="translate",
+        phases=list(phases),
+        **channels,
+    )
 
 
 def cohort_patient(folder: Path, name: str) -> Patient:

@@ -141,7 +141,7 @@ def write_cohort_report(paths: DatasetPaths, predictions: Path | None = None) ->
 
 def _calibrations(paths: DatasetPaths) -> list[Path]:
     """List what ``longflow_calibrate`` wrote, a file for each model that segments."""
-    return sorted(paths.calibration("any").parent.glob(f"*/{CALIBRATION_JSON}"))
+    return sorted(paths.calibrations.glob(f"*/{CALIBRATION_JSON}"))
 
 
 def _half_widths(calibration: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -69,8 +69,9 @@ class CronosMotion(Method):
         forecast = sum_i (a_i + b_i) (x_i o exp(w_i)) + r,    sum_i a_i = 1,    sum_i b_i = 0 at every voxel
 
     The network predicts w_i, b_i and r at once from all scans and their times; all start at zero. So the forecast
-    starts at sum_i a_i x_i: LCI, or, where a period is known, the linear interpolation in time between the two scans
-    which, shifted by whole periods, surround the target (``periodic``).
+    starts at sum_i a_i x_i: LCI; with a period in the table, the linear interpolation in time between the two scans
+    which, shifted by whole periods, surround the target (``periodic``); where scans repeat after a period that is
+    inferred, the expected scan (``recurrence``).
 
     The velocity target is that of CRONOS eq. 5, y - x_i, for the mean over tau of the velocity along this path:
     int_0^1 dX_tau/dtau dtau = X_1 - x_i, so its squared error is |X_1 - y|^2. That is the term ``transport``, averaged
@@ -87,12 +88,19 @@ class CronosMotion(Method):
     - ``transport``, ``smoothness``: weights of the transport term, and of the mean squared differences of w between
       neighbouring blocks.
     - ``change_weight``: as of the flow methods, for both squared errors.
+    - ``recurrence``: start at the expected scan where scans repeat after an inferred period.
     """
 
     task = "forecast"
     uses_covariates = True
     summary = "CRONOS with a motion head: scans are warped to the target, and a residual is added"
-    options: ClassVar[Options] = {"moving": 2, "transport": 0.5, "smoothness": 0.05, "change_weight": 0.0}
+    options: ClassVar[Options] = {
+        "moving": 2,
+        "transport": 0.5,
+        "smoothness": 0.05,
+        "change_weight": 0.0,
+        "recurrence": True,
+    }
 
     def __init__(self, plans: Plans, configuration: str, options: Options | None = None):
         super().__init__(plans, configuration, options)
@@ -103,6 +111,7 @@ class CronosMotion(Method):
                 "'smoothness' and 'change_weight' of 0 or more."
             )
         self.scans = plans.temporal.sequence_length
+        self.expects = self.options["recurrence"] and plans.temporal.period is None
         self.register_buffer("frequencies", planned_frequencies(plans.temporal))
         code_size = self.scans * (2 * FREQUENCIES + 1) + covariate_features(plans)
         self.network = MotionUNet(self.scans, moving, len(plans.channel_names), self.configuration.network, code_size)
@@ -133,7 +142,7 @@ class CronosMotion(Method):
 
     def transport(self, batch: Batch) -> Transported:
         """Move the scans to the target."""
-        stack = stack_of(batch)
+        stack = stack_of(batch, self.expects)
         observed = _factors(stack.mask, stack.scans)
         velocity, change, residual = self.network(stack.scans * observed, with_covariates(self.code(stack), batch))
         moving = velocity.shape[1]
@@ -159,15 +168,16 @@ class CronosMotion(Method):
         return torch.cat([absent, code], dim=1).flatten(1)
 
 
-def stack_of(batch: Batch) -> Stack:
+def stack_of(batch: Batch, expected: bool = True) -> Stack:
     """Order the scans of a batch and give each its weight in the forecast of an untrained network.
 
     Without a period they stay in order of time, and the last one has all the weight (LCI). With one, the last place has
     the scan that, shifted by whole periods, is the nearest before the target, the place before it the nearest after.
     The target lies between both, and their weights interpolate linearly in time. The others are ordered by how near
-    they are.
+    they are. Where the batch has the weights of the expected scan, they are the weights; the order stays.
 
     :param batch: with or without target.
+    :param expected: whether these weights are used.
     """
     times, mask, target = batch.context_times.double(), batch.context_mask, batch.target_time.double()
     offsets = times - target.unsqueeze(1)
@@ -180,6 +190,8 @@ def stack_of(batch: Batch) -> Stack:
         offsets, weights, order = (
             torch.where(known, *both) for both in zip(of_period, (offsets, weights, order), strict=True)
         )
+    if expected and batch.recurrence is not None:
+        weights = batch.recurrence.to(weights)
     chosen = torch.where(mask, order, -torch.inf).argsort(dim=1, stable=True)
     scans = batch.context[torch.arange(len(chosen), device=chosen.device).unsqueeze(1), chosen]
     offsets, mask, weights = (values.gather(1, chosen) for values in (offsets, mask, weights))

@@ -53,6 +53,15 @@ def test_scans_are_ordered_by_how_near_they_are_modulo_the_period():
     np.testing.assert_allclose(stack.weights[0], [0, 0, 0.6, 0.4], atol=1e-6)
 
 
+@pytest.mark.parametrize("expected", [True, False])
+def test_with_an_inferred_period_an_untrained_forecast_is_the_expected_scan(expected):
+    weights = torch.tensor([[0.4, -0.1, 0.2, 0.5]])
+    batch = replace(at_times([-4.0, -2.5, -1.0, 0.0], 0.6, period=5.0), recurrence=weights)
+    forecast = motion(recurrence=expected).predict(batch)["forecast"]
+    summed = torch.einsum("bs,bs...->b...", weights, batch.context)
+    assert torch.allclose(forecast, summed, atol=1e-5) == expected
+
+
 @pytest.mark.parametrize(("times", "target", "period"), [([0.0], 0.7, 2.0), ([-1.0, 0.0], 2.0, 2.0)])
 def test_a_single_scan_and_a_target_a_whole_period_on_need_no_interpolation(times, target, period):
     batch = at_times(times, target, period)

@@ -37,6 +37,7 @@ COMMANDS = (
     ("longflow_calibrate", "calibrate", "make intervals of volumes in forecasts"),
     ("longflow_predict", "predict", "forecast, segment or translate scans"),
     ("longflow_evaluate", "evaluate", "compare predictions with references"),
+    ("longflow_lesions", "lesions", "follow lesions through a subject's visits"),
     ("longflow_report", "report", "show a study and predictions in a browser"),
     ("longflow_compare", "compare", "train and compare many forecasting methods"),
     ("longflow_translate_dataset", "translate_dataset", "write a dataset's images in another phase"),

@@ -43,6 +43,7 @@ COMMANDS = (
     ("longflow_translate_dataset", "translate_dataset", "write a dataset's images in another phase"),
     ("longflow_export", "export", "write a segmentation as nnU-Net's model folder"),
     ("longflow_export_dicom", "export_dicom", "write predictions as DICOM, for the PACS"),
+    ("longflow_export_reader_study", "export_reader_study", "write blinded images of a reader study"),
     ("longflow_export_bids", "export_bids", "write predictions as BIDS derivatives"),
 )
 

@@ -4,12 +4,13 @@ A lesion is a connected component, as in :mod:`longflow.tasks.segment.lesions`. 
 
 - lesions are *linked* where they share at least a tenth of the voxels of the smaller one;
 - lesions of both visits that then have no link are linked in pairs, the nearest first, where the gap between them is at
-  most a few mm. This stands for the dilation of lesions in the literature (Santoro-Fernandes et al., Phys. Med. Biol. 66,
-  2021: registration leaves 2 to 3 mm), but two lesions that are close to each other in both visits are not confused.
+  most a few mm. This stands for the dilation of lesions in the literature (Santoro-Fernandes et al., Phys. Med. Biol.
+  66, 2021: registration leaves 2 to 3 mm), but two lesions that are close to each other in both visits are not
+  confused.
 
 A lesion of the later visit without a link is new, with several it is merged. It is split where its only link leads to a
-lesion that has several. Else its volume decides. A lesion of the earlier visit without a link is gone. A lesion keeps its
-name: that of the linked lesion with which it shares most voxels.
+lesion that has several. Else its volume decides. A lesion of the earlier visit without a link is gone. A lesion keeps
+its name: that of the linked lesion with which it shares most voxels.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,10 +36,11 @@ LEAST_SHARE = 0.1
 class ChangeRule:
     """What counts as a lesion and as a change.
 
-    A lesion has grown or shrunk where its volume changed by both ``relative`` and ``absolute_ml``. 25 % is the change of
-    a lung nodule's volume that counts as growth, because smaller ones are within the error of measurement (Callister et
-    al., British Thoracic Society, Thorax 70, 2015). 0.1 ml is a ball of 6 mm: smaller changes are a few voxels of the
-    border. A ball of 3 mm, 0.014 ml, is the smallest lesion of multiple sclerosis (Filippi et al., Brain 142, 2019).
+    A lesion has grown or shrunk where its volume changed by both ``relative`` and ``absolute_ml``. 25 % is the change
+    of a lung nodule's volume that counts as growth, because smaller ones are within the error of measurement (Callister
+    et al., British Thoracic Society, Thorax 70, 2015). 0.1 ml is a ball of 6 mm: smaller changes are a few voxels of
+    the border. A ball of 3 mm, 0.014 ml, is the smallest lesion of multiple sclerosis (Filippi et al., Brain 142,
+    2019).
 
     :param relative: share of the volume at the earlier visit.
     :param absolute_ml: ml.

@@ -69,7 +69,7 @@ class LesionJob:
     structure: str
     raw: Path
     description: DatasetDescription
-    rule: ChangeRule = ChangeRule()
+    rule: ChangeRule = field(default_factory=ChangeRule)
     references: tuple[Path, ...] = ()
     output: Path | None = None
     processes: int | None = None
@@ -141,8 +141,8 @@ def follow_lesions(job: LesionJob, progress: Progress | None = None) -> tuple[di
     rows = [row for one in found.values() for row in one.rows]
     if not any(len(maps[subject]) > 1 for subject in maps if subject not in other_grids):
         raise DataError(
-            f"No subject has two visits on one grid: {first_few(other_grids.values(), most=2)}. Lesions are followed in "
-            "registered scans: longflow_register, then segment the registered scans."
+            f"No subject has two visits on one grid: {first_few(other_grids.values(), most=2)}. Lesions are followed "
+            "in registered scans: longflow_register, then segment the registered scans."
         )
     compared = {subject: one.counts for subject, one in found.items() if one.counts}
     results = {
@@ -249,7 +249,7 @@ def _row(one: LabelPrediction, call: Call) -> dict[str, Any]:
         "before_ml": None if call.before_ml is None else round(call.before_ml, 6),
         "change": call.change,
         "with": " ".join(map(str, call.others)),
-        **{f"{axis}_mm": round(value, 1) for axis, value in zip("xyz", call.centre, strict=True)},
+        **{f"{axis}_mm": round(value, 1) + 0.0 for axis, value in zip("xyz", call.centre, strict=True)},
     }
 
 
@@ -311,7 +311,7 @@ def _nearest(point: Sequence[float], visit: Visit, time: float) -> tuple[float, 
 
 
 def _mm(point: Sequence[float]) -> str:
-    return ", ".join(f"{value:.1f}" for value in point)
+    return ", ".join(f"{round(float(value), 1) + 0.0:.1f}" for value in point)  # not -0.0
 
 
 def _extent(geometry: Geometry) -> str:

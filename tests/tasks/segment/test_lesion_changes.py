@@ -53,7 +53,7 @@ def test_volume_and_centre_of_a_ball(grid):
     assert lesions.number == 1
     assert lesions.ml[0] == pytest.approx(4 / 3 * np.pi * 9**3 / 1000, rel=0.03)
     middle = point_of((np.array(grid.size) - 1) / 2, grid)
-    np.testing.assert_allclose(lesions.centres[0], middle + (4, 0, 0), atol=0.5)
+    np.testing.assert_allclose(lesions.centres[0], np.add(middle, (4, 0, 0)), atol=0.5)
 
 
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)

@@ -1,4 +1,5 @@
 import csv
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,7 @@ def write(tmp_path, write_labels, write_table):
     """Write subjects of visits (time, label map, reference or None)."""
 
     def write(grids=None, **subjects):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
         rows = []
         for subject, visits in subjects.items():
             for number, (time, array, reference) in enumerate(visits):
@@ -142,12 +144,12 @@ def test_a_place_without_a_lesion(job, write):
         DataError, match=r"\(-20.0, 16.0, 4.0\) is outside the field of view.*\(0.0, 0.0, 0.0\) to \(118"
     ):
         lesion_at(job, "a", (-20, 16, 4))
-    with pytest.raises(DataError, match="no visit at time 7. Expected: 0, 5, 9"):
+    with pytest.raises(DataError, match=r"no visit at time 7. Expected: 0, 5, 9"):
         lesion_at(job, "a", (0, 16, 4), time=7)
-    with pytest.raises(DataError, match="There is no subject z .*--subject: a"):
+    with pytest.raises(DataError, match=r"There is no subject z .*--subject: a"):
         lesion_at(job, "z", (0, 16, 4))
     write(a=SERIES, b=SERIES)
-    with pytest.raises(DataError, match="A place is in one subject.*--subject: a, b"):
+    with pytest.raises(DataError, match=r"A place is in one subject.*--subject: a, b"):
         lesion_at(job, None, (0, 16, 4))
 
 
@@ -168,10 +170,10 @@ def test_history_follows_what_a_lesion_merges_with(job, write):
 
 
 def test_bad_input(job, write):
-    with pytest.raises(ConfigurationError, match="no structure 'tumour' in .* Expected one of: whole, core"):
+    with pytest.raises(ConfigurationError, match=r"no structure 'tumour' in .* Expected one of: whole, core"):
         follow_lesions(replace(job, structure="tumour"))
     write(a=SERIES[:1], b=SERIES[:1])
-    with pytest.raises(DataError, match="Every subject in .* has one visit"):
+    with pytest.raises(DataError, match=r"Every subject in .* has one visit"):
         follow_lesions(job)
     with pytest.raises(DataError, match="does not exist"):
         follow_lesions(replace(job, folder=job.folder / "nowhere"))

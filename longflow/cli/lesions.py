@@ -1,8 +1,9 @@
 """``longflow_lesions``: follow the lesions of each subject through its visits."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
@@ -95,26 +96,32 @@ def work(options: argparse.Namespace) -> None:
         *(options.input, options.structure, raw, description, rule, tuple(options.reference), options.output),
         processes=options.processes,
     )
-    subject, lesion = lesion_at(job, options.subject, options.track, options.time) if options.track else (None, None)
+    place = lesion_at(job, options.subject, options.track, options.time) if options.track else None
     with progress_bar("Following") as progress:
         results, rows = follow_lesions(job, progress)
-    most = {}
-    if lesion is not None:
-        shown, most = history(rows, subject, lesion), {"most": None}
-        command.say(f"The place is in lesion {lesion} of {subject}.")
+    if place is not None:
+        command.say(f"The place is in lesion {place[1]} of {place[0]}.")
+        show_lesions(history(rows, *place), results, command.console, most=None)
     elif options.subject is not None:
-        shown, most = [row for row in rows if row["subject"] == options.subject], {"most": None}
-        if not shown:
-            raise DataError(
-                f"There are no lesions of a subject {options.subject} in {options.input}. Subjects with lesions: "
-                f"{first_few(dict.fromkeys(row['subject'] for row in rows))}."
-            )
+        show_lesions(rows_of(options.subject, rows), results, command.console, most=None)
     else:
-        shown = rows
-    show_lesions(shown, results, command.console, **most)
+        show_lesions(rows, results, command.console)
     show_calls(results, command.console)
     show_remarks(results, command.console)
     command.say(f"Written: {options.output or options.input / 'lesions.csv'}")
+
+
+def rows_of(subject: str, rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Select the rows of a subject.
+
+    :raises DataError: it has none.
+    """
+    if found := [row for row in rows if row["subject"] == subject]:
+        return found
+    raise DataError(
+        f"There are no lesions of a subject {subject}. Subjects with lesions: "
+        f"{first_few(dict.fromkeys(row['subject'] for row in rows))}."
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -68,7 +68,7 @@ def test_one_subject_is_shown_and_all_are_written(out, capsys):
     [
         (["--time", "30"], "Add --track X Y Z"),
         (["-r", "nowhere"], "folder of -r does not exist"),
-        (["--subject", "p9"], "no lesions of a subject p9 .* p1, p2"),
+        (["--subject", "p9"], "no lesions of a subject p9. Subjects with lesions: p1, p2"),
         (["--structure", "tumour"], "no structure 'tumour'"),
     ],
 )

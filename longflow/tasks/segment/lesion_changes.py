@@ -13,6 +13,7 @@ lesion that has several. Else its volume decides. A lesion of the earlier visit 
 its name: that of the linked lesion with which it shares most voxels.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,10 +24,8 @@ from skimage.measure import label
 from longflow.data.images import FLIP, Geometry
 
 #: in the order of tables
-FIRST, NEW, GONE, GROWN, SHRUNK, STABLE, MERGED, SPLIT = CHANGES = (
-    *("first visit", "new", "gone", "grown", "shrunk", "stable"),
-    *("merged", "split"),
-)
+CHANGES = ("first visit", "new", "gone", "grown", "shrunk", "stable", "merged", "split")
+FIRST, NEW, GONE, GROWN, SHRUNK, STABLE, MERGED, SPLIT = CHANGES
 
 #: least share of the smaller lesion's voxels that linked lesions have in common
 LEAST_SHARE = 0.1
@@ -171,22 +170,39 @@ def link(earlier: Lesions, later: Lesions, gap: float = ChangeRule.gap) -> Links
     voxels = (np.bincount(one.labels.ravel(), minlength=one.number + 1)[1:] for one in (earlier, later))
     linked = (shared > 0) & (shared >= LEAST_SHARE * np.minimum.outer(*voxels))
     left, right = (np.flatnonzero(~linked.any(axis)) for axis in (1, 0))
-    for distance, one, other in sorted(_gaps(earlier, later, left, right)):
+    for distance, one, other in sorted(_gaps(earlier, later, left, right, gap)):
         if distance <= gap and not linked[one].any() and not linked[:, other].any():
             linked[one, other] = True
     return Links(linked, shared)
 
 
-def _gaps(earlier: Lesions, later: Lesions, left: np.ndarray, right: np.ndarray) -> Iterator[tuple[float, int, int]]:
-    """Yield the gap between the surfaces of any two of the lesions, mm, and their places; of touching ones 0."""
-    boxes = find_objects(later.labels)
+def _gaps(
+    earlier: Lesions, later: Lesions, left: np.ndarray, right: np.ndarray, most: float
+) -> Iterator[tuple[float, int, int]]:
+    """Yield the gap between the surfaces of lesions, mm, and their places; of touching ones 0.
+
+    :param left: places of the earlier lesions.
+    :param right: places of the later ones.
+    :param most: mm; some larger gaps are yielded, too.
+    """
+    spacing = earlier.geometry.array_spacing
+    # one voxel more, because touching voxels are one spacing apart
+    margins = [math.ceil(most / step) + 1 for step in spacing]
+    boxes = find_objects(earlier.labels) if len(right) else []
     for one in left if len(right) else ():
+        box = tuple(
+            slice(max(side.start - margin, 0), side.stop + margin)
+            for side, margin in zip(boxes[one], margins, strict=True)
+        )
+        nearby = later.labels[box]
+        others = np.intersect1d(nearby, right + 1)
+        if not len(others):
+            continue
         # after a dilation by one voxel, distances between centres are gaps between surfaces
-        reached = binary_dilation(earlier.labels == one + 1, np.ones((3, 3, 3), bool))
-        distance = distance_transform_edt(~reached, sampling=earlier.geometry.array_spacing)
-        for other in right:
-            box = boxes[other]
-            yield float(distance[box][later.labels[box] == other + 1].min()), int(one), int(other)
+        reached = binary_dilation(earlier.labels[box] == one + 1, np.ones((3, 3, 3), bool))
+        distance = distance_transform_edt(~reached, sampling=spacing)
+        for other in others:
+            yield float(distance[nearby == other].min()), int(one), int(other) - 1
 
 
 @dataclass(frozen=True)

@@ -198,10 +198,10 @@ def follow_subject(
     for into in rows:
         into.sort(key=lambda row: (row["lesion"], row["time"]))
     for one, other in pairwise(visits):
-        files = scans[one.case], scans[other.case]
-        if None in files:
+        first, second = scans[one.case], scans[other.case]
+        if first is None or second is None:
             found.unchecked += 1
-        elif _look_shifted(*files):
+        elif _look_shifted(first, second):
             found.shifted.append(f"{one.case} and {other.case}")
     return found
 

@@ -87,10 +87,10 @@ def export_reader_study(study: ReaderStudy) -> int:
     key = []
     for number, place in enumerate(order):
         pair, item = pairs[place], f"item_{number + 1:03d}"
-        kinds = (SYNTHETIC, REAL) if swapped[number] else (REAL, SYNTHETIC)
-        letters = ("A", "B") if study.design == "pairs" else ("",)
+        letters: tuple[str, ...] = ("A", "B")
+        kinds: tuple[str, ...] = (SYNTHETIC, REAL) if swapped[number] else (REAL, SYNTHETIC)
         if study.design == "single":
-            kinds = (SYNTHETIC,) if halves[number] else (REAL,)
+            letters, kinds = ("",), (SYNTHETIC,) if halves[number] else (REAL,)
         _write_images(pair, item, dict(zip(letters, kinds, strict=True)), study.output / FOR_READERS)
         key += [_key_row(pair, item, letter, kind) for letter, kind in zip(letters, kinds, strict=True)]
     columns = SHEET_COLUMNS[study.design]

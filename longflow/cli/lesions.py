@@ -23,8 +23,8 @@ def parser() -> command.Parser:
     result = command.Parser(
         "longflow_lesions",
         "Follow the lesions of a structure through the visits of each subject: new, gone, grown, shrunk, stable, "
-        "merged or split, with volumes, in lesions.csv. Scans must be registered. Where the visits have reference label "
-        "maps, the changes are compared with the reference's. For research only, not for clinical decisions.",
+        "merged or split, with volumes, in lesions.csv. Scans must be registered. Where the visits have reference "
+        "label maps, the changes are compared with the reference's. For research only, not for clinical decisions.",
         EXAMPLE,
     )
     flags.add_dataset(result)

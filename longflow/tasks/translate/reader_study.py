@@ -3,7 +3,6 @@
 The paper has two experiments: pairs of both images, and single images of which half are translations.
 """
 
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal

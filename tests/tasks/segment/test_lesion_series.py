@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from longflow.data.dataset import is_name
 from longflow.data.images import Geometry
 from longflow.errors import ConfigurationError, DataError
 from longflow.reading import read_json
 from longflow.tasks.segment.lesion_changes import ChangeRule
-from longflow.tasks.segment.lesion_series import LesionJob, follow_lesions, history, lesion_at
+from longflow.tasks.segment.lesion_series import LESIONS_CSV, LesionJob, follow_lesions, history, lesion_at
 
 SHAPE = (8, 24, 60)
 #: a file's axes along the patient's -x, -y, z: mm of NIfTI viewers are the voxel times 2
@@ -177,3 +178,8 @@ def test_bad_input(job, write):
         follow_lesions(job)
     with pytest.raises(DataError, match="does not exist"):
         follow_lesions(replace(job, folder=job.folder / "nowhere"))
+
+
+def test_no_scan_has_the_name_of_the_files():
+    """Its sidecar would be lesions.json."""
+    assert not is_name(LESIONS_CSV.removesuffix(".csv"))

@@ -112,9 +112,7 @@ def show_agreement(folder: Path) -> None:
     if len(rows) > SHOWN:
         command.say(f"... and {len(rows) - SHOWN} more in {folder / 'registration.csv'}")
     if standing_out := list(dict.fromkeys(row["subject"] for row in rows if row["stands_out"])):
-        command.say(
-            f"Look at {first_few(standing_out)}: a pair stands out. If it is not aligned, remove it."
-        )
+        command.say(f"Look at {first_few(standing_out)}: a pair stands out. If it is not aligned, remove it.")
 
 
 def new_name(source: DatasetPaths, model: str, requested: str | None) -> str:

@@ -37,11 +37,13 @@ COMMANDS = (
     ("longflow_calibrate", "calibrate", "make intervals of volumes in forecasts"),
     ("longflow_predict", "predict", "forecast, segment or translate scans"),
     ("longflow_evaluate", "evaluate", "compare predictions with references"),
+    ("longflow_lesions", "lesions", "follow lesions through a subject's visits"),
     ("longflow_report", "report", "show a study and predictions in a browser"),
     ("longflow_compare", "compare", "train and compare many forecasting methods"),
     ("longflow_translate_dataset", "translate_dataset", "write a dataset's images in another phase"),
     ("longflow_export", "export", "write a segmentation as nnU-Net's model folder"),
     ("longflow_export_dicom", "export_dicom", "write predictions as DICOM, for the PACS"),
+    ("longflow_export_reader_study", "export_reader_study", "write blinded images of a reader study"),
     ("longflow_export_bids", "export_bids", "write predictions as BIDS derivatives"),
 )
 

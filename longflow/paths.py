@@ -25,7 +25,7 @@ VARIABLES = ("LONGFLOW_HOME", "longflow_raw", "longflow_preprocessed", "longflow
 #: tables of ``longflow_evaluate``, in the folder of the predictions
 METRICS_CSV, METRICS_JSON = "metrics.csv", "metrics.json"
 #: ``{name}.json`` in a folder of predictions is not the sidecar of a case
-RESERVED_NAMES = ("dataset", "metrics")
+RESERVED_NAMES = ("dataset", "metrics", "lesions")
 #: most bytes of a name from a file (a case, a subject, a label), and of the name of a file
 LONGEST_NAME, LONGEST_FILE_NAME = 160, 255
 #: kinds of Unicode that no name has: control characters, halves of letters, separators of lines and paragraphs

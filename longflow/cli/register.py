@@ -2,13 +2,14 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.errors import ConfigurationError, DataError
+from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.paths import DATASET_NAME, DatasetPaths, known_datasets, raw_root, resolve_dataset_name
 from longflow.task import get_task
 
@@ -65,6 +66,7 @@ def work(options: argparse.Namespace) -> None:
             progress=progress,
         )
     command.say(f"Registered ({options.model}) to {target.raw}")
+    show_agreement(target.raw)
     if options.model == "deformable":
         task = get_task(read_description(source.raw / "dataset.json").task)
         command.console.print(
@@ -87,6 +89,30 @@ def work(options: argparse.Namespace) -> None:
             "those scans and correct or remove them. Then run the same command again: finished subjects are kept."
         )
     command.say(f"Next: longflow_plan_and_preprocess -d {target.id}")
+
+
+def show_agreement(folder: Path) -> None:
+    """Show how the phases of each pair agree before and after registration, those that stand out first.
+
+    :param folder: of the new dataset; without pairs nothing is shown.
+    """
+    from longflow.registration.agreement import agreement_of_dataset
+
+    rows = sorted(agreement_of_dataset(folder), key=lambda row: not row["stands_out"])
+    if not rows:
+        return
+    table = Table(title="Agreement of the phases in the body", title_justify="left")
+    for name in ("subject", "pair", "MAE before", "after", "mutual information\nbefore", "after", "stands out"):
+        table.add_column(name, overflow="fold")
+    for row in rows[:SHOWN]:
+        numbers = (row[name] for name in ("mae_before", "mae_after", "mi_before", "mi_after"))
+        cells = ("–" if number is None else f"{number:.4g}" for number in numbers)
+        table.add_row(escape(row["subject"]), escape(row["pair"]), *cells, row["stands_out"])
+    command.console.print(table, soft_wrap=False)
+    if len(rows) > SHOWN:
+        command.say(f"... and {len(rows) - SHOWN} more in {folder / 'registration.csv'}")
+    if standing_out := list(dict.fromkeys(row["subject"] for row in rows if row["stands_out"])):
+        command.say(f"Look at {first_few(standing_out)}: a pair stands out. If it is not aligned, remove it.")
 
 
 def new_name(source: DatasetPaths, model: str, requested: str | None) -> str:

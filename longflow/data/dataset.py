@@ -383,7 +383,7 @@ def _checked_time(row: Row, images: Path, time_unit: str) -> float:
         raise DataError(
             f"'{strange[0][:80]}' in line {row.line} of {place} cannot be part of a file's name. Cases and subjects "
             f"are names of at most {LONGEST_NAME} bytes, without slashes or control characters, that do not begin with "
-            "a point and are not 'dataset' or 'metrics'."
+            "a point and are not 'dataset', 'metrics' or 'lesions'."
         )
     if any(row.surplus):
         raise DataError(

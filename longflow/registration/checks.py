@@ -57,7 +57,7 @@ def correlation(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None = No
     :param mask: (z, y, x), voxels that count; None: all.
     :returns: -1 to 1; 0 where one volume is constant or too few voxels count.
     """
-    a, b = _seen(one, other, mask)
+    a, b = seen_by_both(one, other, mask)
     if len(a) < 10 or a.std() == 0 or b.std() == 0:
         return 0.0
     return float(np.corrcoef(a, b)[0, 1])
@@ -75,12 +75,18 @@ def correlation_ratio(one: np.ndarray, other: np.ndarray, mask: np.ndarray | Non
     :param mask: (z, y, x), voxels that count; None: all.
     :returns: 0 to 1.
     """
-    a, b = _seen(one, other, mask)
+    a, b = seen_by_both(one, other, mask)
     return max(_known_from(a, b), _known_from(b, a))
 
 
-def _seen(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the voxels of both volumes that count, float64."""
+def seen_by_both(one: np.ndarray, other: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the voxels of both volumes that count.
+
+    :param one: (z, y, x).
+    :param other: (z, y, x).
+    :param mask: (z, y, x), voxels that count; None: all.
+    :returns: (voxels,) each, float64: those where both are finite.
+    """
     seen = np.isfinite(one) & np.isfinite(other)
     if mask is not None:
         seen &= mask

@@ -24,10 +24,11 @@ from longflow.data.images import Geometry, by_axis, read_geometry, read_image
 from longflow.data.memory import check_memory
 from longflow.data.phases import phases_of_dataset
 from longflow.errors import DataError, LongflowError, first_few
-from longflow.files import exclusive_lock, write_json
+from longflow.files import exclusive_lock, write_csv, write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import lock_beside, path_in
 from longflow.reading import read_json
+from longflow.registration.agreement import COLUMNS, agreement_of_dataset
 from longflow.registration.checks import (
     RegistrationError,
     check_folding,
@@ -58,6 +59,8 @@ logger = logging.getLogger(__name__)
 
 #: file in the new dataset that says how it was made
 RECORD = "registration.json"
+#: table of how the phases of each pair agree before and after
+AGREEMENT_CSV = "registration.csv"
 #: bytes at the peak for each voxel of a subject's largest scan, and for each scan of it (measured on MS follow-ups)
 BYTES_PER_VOXEL = {"rigid": (60, 20), "affine": (60, 20), "deformable": (100, 60)}
 
@@ -124,6 +127,8 @@ def _register_all(
     }
     for name in causes:
         _forget(subjects[name])
+    if agreement := agreement_of_dataset(target):
+        write_csv(COLUMNS, agreement, target / AGREEMENT_CSV)
     if cropped := slices_kept(subject for name, subject in subjects.items() if name not in causes):
         logger.warning("Cut to the slices that both phases show: %s.", first_few(cropped))
     _write_tables(parts, causes, raw, target)

@@ -24,6 +24,7 @@ from longflow.data.images import Geometry, read_geometry, read_image
 from longflow.data.phases import PhasePair, in_pairs, phase_pairs
 from longflow.errors import DataError, first_few
 from longflow.reading import read_json
+from longflow.registration.agreement import AGREEMENT, agreement
 from longflow.registration.checks import (
     RegistrationError,
     check_folding,
@@ -177,8 +178,8 @@ def _register_pair(
     report: dict[str, Any] = {}
     to_native = None
     if Geometry.of(native).differences(Geometry.of(first)):
-        to_native, agreement = _linear(first, native, f"the subject's first scan and {pair.first.case}", affine=False)
-        report["native scan and the subject's first one"] = agreement
+        to_native, measured = _linear(first, native, f"the subject's first scan and {pair.first.case}", affine=False)
+        report["native scan and the subject's first one"] = measured
     matrix, report["correlation ratio"] = _linear(native, contrast, names, affine=model == "affine")
     if to_native is not None:
         matrix = matrix @ to_native
@@ -189,13 +190,14 @@ def _register_pair(
         shown = [np.isfinite(array) for array in (reference, brought)]
         smallest = min(_volume(native), _volume(contrast)) / float(np.prod(first.GetSpacing()))
         report["overlap of the fields of view"] = check_overlap(shown, smallest)
+        body = body_mask(np.nan_to_num(reference, nan=np.nanmin(reference)), is_ct)
         if model == "deformable":
             field, name = deformation(_filled(reference, first), _filled(brought, first), is_ct)
             rigid, brought = brought, resampled(contrast, first, _composed(matrix, field))
-            body = body_mask(np.nan_to_num(reference, nan=np.nanmin(reference)), is_ct)
             report |= {"deformed by": name, **_check_deformation(field, [reference, rigid, brought], body)}
     except RegistrationError as error:
         raise RegistrationError(f"{names}: {error}") from error
+    report[AGREEMENT] = agreement(reference, resampled(contrast, first, transform_of(np.eye(4))), brought, body)
     both = [_Registered(pair.first, to_native, None, reference), _Registered(pair.second, matrix, field, brought)]
     return both, report
 

@@ -48,7 +48,9 @@ def test_contrast_phases_are_registered_to_the_native_scan(home, capsys):
     raw = write_moved(home / "Dataset104_Phases", {"p": [still, shifted]}, task="translate")
     (raw / "scans.csv").write_text("case,subject,time,phase\np_0,p,0,t1\np_1,p,0,t1c\n")
     assert main(["-d", "104", "--model", "deformable", "-np", "1"]) == 0
-    assert "same size in all scans of a pair. Measure volumes in Dataset104_Phases" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "same size in all scans of a pair. Measure volumes in Dataset104_Phases" in shown
+    assert "Agreement of the phases in the body" in shown and "p_0 and p_1" in shown and "stands out." not in shown
     registered = home / "Dataset105_PhasesRegistered/imagesTr"
     name = "p_0_0000.nii.gz"
     assert (registered / name).read_bytes() == (raw / "imagesTr" / name).read_bytes()

@@ -10,6 +10,7 @@ from longflow.data.images import Geometry
 from longflow.demo.abdomen import LABELS, abdomen_scan, draw_patient, voxel_spacing
 from longflow.errors import DataError
 from longflow.integrity.dataset import verify_dataset
+from longflow.registration.agreement import agreement_of_dataset
 from longflow.registration.checks import RegistrationError
 from longflow.registration.dataset import register_dataset
 from longflow.registration.linear import matrix_of
@@ -276,3 +277,15 @@ def test_test_scans_in_one_phase_come_along_as_they_are(tmp_path, caplog):
     table = (target / "imagesTs/scans.csv").read_text()
     assert table == "case,subject,time,phase\nt,t,0.0,arterial\nt_native,t,0.0,native\n"
     assert "3 of 3 subjects have no pair of native and arterial" in caplog.text
+
+
+def test_agreement_of_the_phases_is_recorded(registered):
+    """Of the pairs, the first is shifted by 9 mm, the others are aligned by their headers."""
+    _, target = registered
+    rows = agreement_of_dataset(target)
+    assert {row["pair"] for row in rows} == {"n and a", "n1 and a1", "n2 and a2"}
+    by_pair = {row["pair"]: row for row in rows}
+    shifted = by_pair["n and a"]
+    assert shifted["mae_after"] < 0.8 * shifted["mae_before"] and shifted["mi_after"] > shifted["mi_before"]
+    assert not any(row["stands_out"] for row in rows)
+    assert (target / "registration.csv").read_text().startswith("subject,pair,mae_before,mae_after,mi_before,mi_after")

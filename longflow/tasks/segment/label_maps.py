@@ -96,15 +96,7 @@ def find_label_pairs(
     :returns: label maps that have a reference, by subject in order of time; the cases of the others.
     :raises DataError: there is no label map or no reference, or a subject or time is missing or stands there twice.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} does not exist. Expected: a folder that longflow_predict wrote.")
-    ending = description.file_ending
-    paths = {stem_of(path, ending): path for path in sorted(folder.glob(f"*{ending}")) if not path.name.startswith(".")}
-    if not paths:
-        raise DataError(
-            f"{folder} holds no label maps: found no file {{case}}{ending}. "
-            "Expected: a folder that longflow_predict wrote for this dataset."
-        )
+    paths, ending = _files_of(folder, description), description.file_ending
     of_case = {case: path for case in paths if (path := _reference_of(case, references, ending, paths[case]))}
     if not of_case:
         raise DataError(
@@ -125,6 +117,41 @@ def find_label_pairs(
         for case, path in of_case.items()
     ]
     return sorted(pairs, key=lambda pair: (pair.subject, pair.time)), [case for case in paths if case not in of_case]
+
+
+def find_label_maps(
+    folder: Path, references: Sequence[Path], raw: Path, description: DatasetDescription
+) -> list[LabelPrediction]:
+    """Find subject and time of all label maps of a folder, and the reference of those that have one.
+
+    Tables are searched as by :func:`find_label_pairs`.
+
+    :param references: folders of reference label maps; the first that has a case counts.
+    :returns: by subject in order of time.
+    :raises DataError: there is no label map, or a subject or time is missing or stands there twice.
+    """
+    paths = _files_of(folder, description)
+    scans = _scans_of(folder, list(paths), raw, description)
+    maps = []
+    for case, path in paths.items():
+        reference = _reference_of(case, references, description.file_ending, path)
+        of_case, scan = (reference,) if reference else (), scans[case]
+        maps.append(LabelPrediction(case=case, subject=scan.subject, time=scan.time, images=(path,), reference=of_case))
+    return sorted(maps, key=lambda one: (one.subject, one.time))
+
+
+def _files_of(folder: Path, description: DatasetDescription) -> dict[str, Path]:
+    """The label maps of a folder, by case."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist. Expected: a folder that longflow_predict wrote.")
+    ending = description.file_ending
+    paths = {stem_of(path, ending): path for path in sorted(folder.glob(f"*{ending}")) if not path.name.startswith(".")}
+    if not paths:
+        raise DataError(
+            f"{folder} holds no label maps: found no file {{case}}{ending}. "
+            "Expected: a folder that longflow_predict wrote for this dataset."
+        )
+    return paths
 
 
 def _scans_of(folder: Path, cases: Sequence[str], raw: Path, description: DatasetDescription) -> dict[str, Scan]:

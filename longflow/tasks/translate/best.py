@@ -57,11 +57,11 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
 
     Writes best.json, best.csv (the models) and best_solvers.csv (the solvers of the best flow).
 
-    :returns: content of best.json: ct (of each channel), candidate, members (method, plans_name, configuration, folds),
-        reduction (None), shrinkage (1), solver and steps (None where the chosen model is no flow), body_mae (as
-        validated), body_mae_of_solver (expected with the solver that prediction uses; None where there is none),
-        interval, input_body_mae, folds, subjects, translations, table (a row for each model and for the
-        untranslated scans, best first), solvers (of the best flow, as
+    :returns: content of best.json: ct (of each channel), ct_of_phases (the same by requested phase), candidate, members
+        (method, plans_name, configuration, folds), reduction (None), shrinkage (1), solver and steps (None where the
+        chosen model is no flow), body_mae (as validated), body_mae_of_solver (expected with the solver that prediction
+        uses; None where there is none), interval, input_body_mae, folds, subjects, translations, table (a row for each
+        model and for the untranslated scans, best first), solvers (of the best flow, as
         :func:`longflow.tasks.translate.solvers.compare_solvers` returns them; None without a flow).
     :raises NotFoundError: nothing is trained yet.
     :raises DataError: out-of-fold translations are missing or differ between models, or no reference shows a body.
@@ -70,6 +70,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     description = read_description(dataset.raw / "dataset.json")
     pairs = {model.folder.name: out_of_fold_translations(model, folds, dataset.raw, description) for model in models}
     check_same_cases({name: {pair.label: None for pair in own} for name, own in pairs.items()})
+    phases = sorted({pair.target_phase for own in pairs.values() for pair in own})
     table = _table({name: errors_of(own, description, processes, progress) for name, own in pairs.items()})
     of_candidate = {row["candidate"]: row for row in table}
     ranked = sorted(models, key=lambda model: list(of_candidate).index(model.folder.name))
@@ -81,6 +82,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
         "dataset": dataset.name,
         "task": "translate",
         "ct": description.is_ct,
+        "ct_of_phases": {phase: description.is_ct_of(phase) for phase in phases},
         "candidate": chosen.folder.name,
         "members": [member(chosen, folds)],
         "reduction": None,

@@ -86,6 +86,7 @@ def evaluate_translations(job: EvaluationJob, progress: Progress | None = None) 
         "references": [str(folder) for folder in folders],
         "methods": sorted({pair.method for pair in pairs}),
         "ct": description.is_ct,
+        "ct_of_phases": {phase: description.is_ct_of(phase) for phase in sorted({pair.target_phase for pair in pairs})},
         **checked,
         "definitions": {**metrics, **FURTHER_DEFINITIONS},
         "by_direction": by_direction([row for row in rows if not row["round_trip"]]),

@@ -51,7 +51,7 @@ def _shown_metrics(one: Results) -> list[Metric]:
 
 def _table(results: Results, phase: str, metrics: Sequence[Metric], back: bool) -> Table:
     """A row for each number; translation, input and their paired difference."""
-    one, unit = results["round_trip" if back else "by_direction"][phase], unit_of(results)
+    one, unit = results["round_trip" if back else "by_direction"][phase], unit_of(results, phase)
     of = f"{counted(one['translations'], 'scan')} of {counted(one['subjects'], 'subject')}"
     there = "There and back, " if back else ""
     table = new_table(
@@ -76,9 +76,17 @@ def _table(results: Results, phase: str, metrics: Sequence[Metric], back: bool) 
     return table
 
 
-def unit_of(results: Results) -> str:
-    """Return the unit of the voxels."""
-    return "HU" if all(results["ct"]) else "input units"
+def unit_of(results: Results, phase: str | None = None) -> str:
+    """Return the unit of the voxels of translations.
+
+    :param results: with ``ct`` (of each channel) and, since phases can be different modalities, ``ct_of_phases``.
+    :param phase: that was requested; None: of all phases together.
+    :returns: "HU" and the like.
+    """
+    of_phases = results.get("ct_of_phases", {})  # not in records of earlier versions
+    ct = [of_phases[phase]] if phase in of_phases else list(of_phases.values()) or [results["ct"]]
+    units = {"HU" if all(one) else "input units" for one in ct}
+    return units.pop() if len(units) == 1 else "units of each phase"
 
 
 def _remarks(one: Results, metrics: Sequence[Metric], back: bool) -> list[str]:

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from longflow.tasks.translate.tables import show_translations
+from longflow.tasks.translate.tables import show_translations, unit_of
 from longflow.tasks.translate.task import TASK
 
 
@@ -36,6 +36,16 @@ def shown(one, back=None, **changes):
     console = Console(file=io.StringIO(), width=150, soft_wrap=True)
     show_translations(results, console)
     return console.file.getvalue()
+
+
+def test_units_are_those_of_the_requested_phase():
+    """MR to CT and back, where no phase has the channel that ``channel_names`` describes."""
+    text = shown(direction(), ct=[False], ct_of_phases={"native": [True]})
+    assert "MAE in the body [HU]" in text and "input units" not in text
+    assert "MAE in the body [input units]" in shown(direction(), ct=[True], ct_of_phases={"native": [False]})
+    both = {"ct": [False], "ct_of_phases": {"mr": [False], "ct": [True]}}
+    assert (unit_of(both, "mr"), unit_of(both, "ct"), unit_of(both)) == ("input units", "HU", "units of each phase")
+    assert (unit_of({"ct": [True]}), unit_of({"ct": [True, False]}, "mr")) == ("HU", "input units")
 
 
 def test_translation_input_and_difference_side_by_side():

@@ -8,7 +8,7 @@ squared error is quadratic in s, so three sums over the voxels of a target hold 
 and those of an ensemble, d = (d_i + d_j) / 2, follow from the products d_i.d_j. So each volume is read once, whatever
 the number of candidates. The mean over subjects of NRMSE, a sum of square roots of such quadratics, is then evaluated
 on a grid of s. LCI itself (s = 0) and every other rung of the ladder (``ladder.py``; ``motion`` with every step) are
-candidates, so the choice is never worse than any of them on the cross-validation.
+candidates, so none of them has a lower error than the choice on the cross-validation.
 
 A candidate and an s that were chosen on the same targets they are judged on look slightly better than they are. So the
 whole choice is repeated without each fold in turn and judged on that fold: the ``nested`` figures. What they do not

@@ -49,7 +49,7 @@ TABLE_DEFINITIONS = {
     "p_holm": "p, corrected for the number of variants (Holm 1979)",
     "interval": (
         "95 % interval over subjects, as in longflow_evaluate. Of differences where several seeds ran: over subjects "
-        "and seeds, which are crossed (Satterthwaite). With one seed it does not hold the choice of that seed"
+        "and seeds, which are crossed. With one seed it does not hold the choice of that seed"
     ),
     **COSTS,
 }

@@ -298,12 +298,14 @@ class Task(ABC):
         level: float,
         device: str | None = None,
         progress: "Progress | None" = None,
+        retest: "Path | None" = None,
     ) -> dict[str, Any]:
         """Make intervals of the volumes of structures in predictions; write and return the content of calibration.json.
 
         :param selection: the model that predicts.
         :param segmenter: the model that segments.
         :param level: lowest probability with which an interval holds.
+        :param retest: table of pairs of scans without change in between; None: noise of measurement is not estimated.
         :raises ConfigurationError: predictions of the task are not segmented.
         """
         raise self.no_segmenter()

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
@@ -11,6 +12,7 @@ EXAMPLE = """
 longflow_calibrate -d 101 --structures 103                 # forecasts of 101, segmented by the model of dataset 103
 longflow_calibrate -d 101 --structures 103 --level 0.8     # intervals that hold for at least 80 % of new patients
 longflow_calibrate -d 101 --structures 103 -m tfm -f 0     # of a certain model
+longflow_calibrate -d 101 --structures 103 --retest pairs.csv  # and the noise of measurement, from pairs of scans
 """
 
 
@@ -39,6 +41,13 @@ def parser() -> command.Parser:
         help="of new patients for which an interval holds, at least; n subjects can give n / (n + 1) "
         "(default: %(default)s)",
     )
+    result.add_argument(
+        "--retest",
+        type=Path,
+        metavar="PAIRS",
+        help="table with the columns case and repeat: pairs of scans of imagesTr, each of one subject, without change "
+        "in between. They give the noise of measurement, and volumes.csv says which forecasts are changes",
+    )
     flags.add_model(result, "calibrate")
     flags.add_device(result)
     return result
@@ -57,7 +66,7 @@ def work(options: argparse.Namespace) -> None:
         device = flags.checked_device(options.device)
     task = get_task(task_of(selection))
     with progress_bar("Calibrating") as progress:
-        record = task.calibrate(selection, segmenter, options.level, device, progress)
+        record = task.calibrate(selection, segmenter, options.level, device, progress, options.retest)
     task.show_calibration(record, command.console)
     command.say(f"Written: {', '.join(WRITTEN)} in {selection.dataset.calibration(segmenter.dataset.name)}")
 

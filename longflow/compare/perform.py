@@ -30,6 +30,7 @@ from longflow.tasks.forecast.comparison import FORECAST
 from longflow.tasks.forecast.evaluation import columns, evaluate_pairs
 from longflow.tasks.forecast.ladder import MOTION
 from longflow.tasks.forecast.pairs import ForecastPrediction, find_pairs, forecasts_of_folder
+from longflow.training.logbook import read_progress
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +238,15 @@ def outcome_of(comparison: Comparison, run: Run) -> Outcome:
     out = comparison.predictions(run)
     rows = read_metrics(out / METRICS_CSV)
     seconds = seconds_between(out / f"{row['case']}.json" for row in rows)
-    return Outcome(run, rows, {**comparison.cost(run), "seconds_per_prediction": seconds})
+    return Outcome(
+        run, rows, {**comparison.cost(run), "looks": looks_of(comparison, run), "seconds_per_prediction": seconds}
+    )
+
+
+def looks_of(comparison: Comparison, run: Run) -> int | None:
+    """Count the validations from which the weights of a run were kept; None where nothing is trained or recorded."""
+    records = read_progress(comparison.fold(run).progress_csv) if run.variant.trains else []
+    return sum(record.found.get("nrmse") is not None for record in records) or None
 
 
 def read_metrics(path: Path) -> list[Row]:

@@ -45,7 +45,9 @@ def show_comparison(
             *(_number(better, ".0%") for better in (line["better_than_lci"], line["best_rung"]["better"])),
         )
     console.print(table)
-    costs = new_table("Costs (means over runs)", "variant", "parameters", "training", "steps", "GB", "a forecast")
+    costs = new_table(
+        "Costs (means over runs)", "variant", "parameters", "training", "steps", "looks", "GB", "a forecast"
+    )
     for line in lines:
         cost = line["cost"]
         costs.add_row(
@@ -53,15 +55,24 @@ def show_comparison(
             _number(cost["parameters"], ",.0f"),
             _number(cost["seconds"], ".0f", " s"),
             _number(cost["iterations"], ".0f"),
+            _number(cost["looks"], ".0f"),
             _number(cost["peak_memory"] and cost["peak_memory"] / 1e9, ".2f"),
             _number(cost["seconds_per_prediction"], ".2f", " s"),
         )
     console.print(costs)
     spread = "± standard deviation over folds and seeds; " if runs > 1 else ""
+    over = "subjects and seeds" if len(comparison.seeds) > 1 else "subjects"
     console.print(
-        f"Means over subjects; {spread}below a difference its 95 % interval over subjects, which are paired.",
+        f"Means over subjects; {spread}below a difference its 95 % interval over {over}; subjects are paired.",
         highlight=False,
     )
+    if len(looks := {line["cost"]["looks"] for line in lines if line["cost"]["looks"]}) > 1:
+        console.print(
+            f"Looks: the weights of a variant are the best of {min(looks):.0f} to {max(looks):.0f} validations. The "
+            "best of many is luckier on the validation targets than the best of few. For equal numbers of looks give "
+            "the budget in steps (--iterations); targets on which nothing was chosen (-i) are free of it.",
+            highlight=False,
+        )
     for name in sorted({line["best_rung"]["name"] for line in lines}):
         own = [line for line in lines if line["best_rung"]["name"] == name]
         ties, value = (
@@ -70,7 +81,8 @@ def show_comparison(
         )
         text = f"Best forecast without training (best rung): {RUNG_NAMES[name]}, NRMSE {_number(value, '.4f')}."
         text += (
-            f" A tie with it, by the sign-flip test, corrected for the number of variants: {escape(', '.join(ties))}."
+            " A tie with it, by the sign-flip test, corrected for the number of variants, and by the interval: "
+            f"{escape(', '.join(ties))}."
             if ties
             else ""
         )

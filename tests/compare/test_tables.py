@@ -9,8 +9,16 @@ from longflow.compare.variant_table import Measured, correct_verdicts, line_of
 from longflow.paths import DatasetPaths
 from tests.compare.test_variant_table import rows_of
 
-COMPARISON = SimpleNamespace(dataset=DatasetPaths("Dataset101_Tiny"), budget=Budget(max_time=90))
-COST = {"parameters": 1234567, "seconds": 90.4, "iterations": 321, "peak_memory": 2.5e9, "seconds_per_prediction": 1.25}
+COMPARISON = SimpleNamespace(dataset=DatasetPaths("Dataset101_Tiny"), budget=Budget(max_time=90), seeds=(0, 1))
+COST = {
+    **{"parameters": 1234567, "seconds": 90.4, "iterations": 321, "looks": 4},
+    **{"peak_memory": 2.5e9, "seconds_per_prediction": 1.25},
+}
+
+
+def lines_rows(value):
+    """Rows of 12 subjects."""
+    return rows_of({f"s{n:02d}_1": value for n in range(12)})
 
 
 @pytest.fixture
@@ -39,7 +47,8 @@ def test_errors_with_deviations_and_differences(lines):
     row = next(row for row in text.splitlines() if "cronos [a]" in row)
     assert "0.3500" in row and "35.00" in row and "-0.1500" in row and "100%" in row
     assert "± 0.0707" in text and "± standard deviation over folds and seeds" in text
-    assert "-0.1500 to -0.1500" in text
+    assert "-0.7853 to +0.4853" in text  # 12.7 x 0.05: two seeds say little about a third
+    assert "95 % interval over subjects and seeds" in text and "Looks" not in text
 
 
 def test_costs_and_dashes_for_unknown_ones(lines):
@@ -49,10 +58,18 @@ def test_costs_and_dashes_for_unknown_ones(lines):
         "1,234,567",
         "90",
         "321",
+        "4",
         "2.50",
         "1.25",
     ]
-    assert next(row for row in costs.splitlines() if " lci " in row).count("–") == 5
+    assert next(row for row in costs.splitlines() if " lci " in row).count("–") == 6
+
+
+def test_unequal_numbers_of_looks_are_said(lines):
+    further = line_of("tfm", [Measured("0", lines_rows(0.45), {**COST, "looks": 20})])
+    correct_verdicts([*lines, further])
+    text = " ".join(shown([*lines, further]).split())
+    assert "Looks: the weights of a variant are the best of 4 to 20 validations." in text and "--iterations" in text
 
 
 def test_best_first_or_in_the_requested_order(lines):

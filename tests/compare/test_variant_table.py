@@ -3,6 +3,7 @@ import pytest
 
 from longflow.compare.variant_table import COSTS, Measured, correct_verdicts, flat, line_of, run_mean
 from longflow.evaluation.intervals import mean_interval
+from longflow.evaluation.seeds import interval_over_runs
 from longflow.tasks.forecast.metrics import DEFINITIONS
 
 
@@ -52,7 +53,8 @@ def test_the_difference_to_lci_is_paired_per_target_and_run():
     of_a, of_b = [-0.4, -0.2, -0.7, -0.7], [-0.1, -0.3]
     difference = found["nrmse"]["minus_lci"]
     assert difference["mean"] == pytest.approx((np.mean(of_a) + np.mean(of_b)) / 2)
-    assert difference["interval"] == pytest.approx(mean_interval([np.mean(of_a), np.mean(of_b)]))
+    # a run with the mean of each subject; both have the same subjects, so they are seeds
+    assert difference["interval"] == pytest.approx(interval_over_runs([{"a": -0.3, "b": -0.1}, {"a": -0.7, "b": -0.3}]))
     assert found["better_than_lci"] == 1
 
 
@@ -66,6 +68,26 @@ def test_verdicts_are_corrected_for_the_number_of_variants():
         correct_verdicts(lines)
         assert [line["nrmse"]["minus_lci"]["p_holm"] for line in lines] == pytest.approx([1, *[p] * number])
         assert [line["best_rung"]["verdict"] for line in lines] == ["tie", *[verdict] * number]
+
+
+def test_no_variant_is_better_if_seeds_differ_as_much_as_it_does():
+    """Eight subjects are better in all runs, but three seeds are 0.01, 0.02 and 0.4 better: another one may not be."""
+    cases = [f"{subject}_1" for subject in "abcdefgh"]
+
+    def judged(*differences):
+        runs = [
+            Measured(str(seed), rows_of({case: 0.5 - one - 0.001 * n for n, case in enumerate(cases)}))
+            for seed, one in enumerate(differences)
+        ]
+        found = line_of("cronos", runs)
+        correct_verdicts([found])
+        return found
+
+    doubtful, sure = judged(0.01, 0.02, 0.4), judged(0.2, 0.21, 0.19)
+    assert doubtful["nrmse"]["minus_lci"]["p_holm"] == sure["nrmse"]["minus_lci"]["p_holm"] == pytest.approx(2 / 2**8)
+    assert doubtful["best_rung"]["verdict"] == "tie" and sure["best_rung"]["verdict"] == "better"
+    low, high = doubtful["nrmse"]["minus_best_rung"]["interval"]
+    assert low < 0 < high
 
 
 def test_counts():

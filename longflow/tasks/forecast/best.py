@@ -8,7 +8,7 @@ squared error is quadratic in s, so three sums over the voxels of a target hold 
 and those of an ensemble, d = (d_i + d_j) / 2, follow from the products d_i.d_j. So each volume is read once, whatever
 the number of candidates. The mean over subjects of NRMSE, a sum of square roots of such quadratics, is then evaluated
 on a grid of s. LCI itself (s = 0) and every other rung of the ladder (``ladder.py``; ``motion`` with every step) are
-candidates, so the choice is never worse than any of them on the cross-validation.
+candidates, so none of them has a lower error than the choice on the cross-validation.
 
 A candidate and an s that were chosen on the same targets they are judged on look slightly better than they are. So the
 whole choice is repeated without each fold in turn and judged on that fold: the ``nested`` figures. What they do not
@@ -30,6 +30,7 @@ import numpy as np
 
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.errors import DataError, first_few
+from longflow.evaluation.advantage import advantage
 from longflow.evaluation.best import check_references, check_same_cases, comparable_models, member, record_best
 from longflow.evaluation.references import Files, peak_bytes, read_like
 from longflow.files import write_json
@@ -127,7 +128,8 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
 
     :returns: content of best.json: candidate, members (method, plans_name, configuration, folds), reduction,
         shrinkage, average_of_folds, nrmse (of single folds), lci_nrmse, context_mean_nrmse, best_rung, best_rung_nrmse,
-        motion_step, nested, table (a row for each candidate, best first).
+        motion_step, nested, advantage (over the best rung, :func:`longflow.evaluation.advantage.advantage`), table (a
+        row for each candidate, best first).
     :raises NotFoundError: nothing is trained yet.
     :raises DataError: validation predictions are missing or differ between models in targets or context.
     """
@@ -161,6 +163,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
         "best_rung_nrmse": unshrunk[best_rung],
         "motion_step": MOTION_STEPS[min(MOTION_STEPS, key=lambda rung: unshrunk[rung])],
         "nested": nested_estimate(curves, candidates, subjects, of_fold),
+        "advantage": advantage_over_ladder(curves, subjects, ladder, best_rung),
         "folds": folds,
         "subjects": len(set(subjects)),
         "targets": len(kept),
@@ -404,6 +407,23 @@ def nested_estimate(
         "optimism": nrmse - float((curves.transpose(0, 2, 1) @ weights).min()),
         "choices": choices,
     }
+
+
+def advantage_over_ladder(
+    curves: np.ndarray, subjects: Sequence[str], ladder: Sequence[str], best_rung: str
+) -> dict[str, Any]:
+    """Estimate with which probability the choice (candidate and shrinkage) is better than the best rung.
+
+    :param curves: (candidates, targets, shrinkages), NRMSE; the rungs come first, in the order of the ladder.
+    :param subjects: of each target.
+    :param best_rung: name of the rung that is the best as it is.
+    """
+    names, of_target = np.unique(subjects, return_inverse=True)
+    shares = np.eye(len(names))[of_target]  # (targets, subjects)
+    of_subjects = curves.transpose(0, 2, 1) @ (shares / shares.sum(axis=0))
+    variants = of_subjects.reshape(-1, len(names))
+    as_they_are = [(place + 1) * len(SHRINKAGES) - 1 for place in range(len(ladder))]
+    return advantage(variants, as_they_are, best_rung)
 
 
 def _record(

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from longflow.data.dataset import DatasetDescription, read_description, training_series
+from longflow.data.dataset import DatasetDescription, Scan, read_description, training_series
 from longflow.data.images import read_geometry
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.evaluation.best import check_references, comparable_models
@@ -25,7 +25,7 @@ from longflow.inference.models import PredictionSettings
 from longflow.inference.predictor import predict_missing
 from longflow.inference.selection import Selection
 from longflow.parallel import Progress
-from longflow.paths import ModelPaths, lock_in
+from longflow.paths import DatasetPaths, ModelPaths, lock_in
 from longflow.registration.motion import STEP
 from longflow.tasks.forecast.best import Source, forecasts_of_source, written_reductions
 from longflow.tasks.forecast.calibration_record import FORMAT, identity
@@ -35,6 +35,7 @@ from longflow.tasks.forecast.ladder import LCI
 from longflow.tasks.forecast.pairs import find_pairs, forecasts_of_folder
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.requests import ForecastRequest
+from longflow.tasks.forecast.retest import measure_retest, read_retest_pairs
 from longflow.tasks.forecast.segmented import (
     LABELS,
     SEGMENTED_SCAN,
@@ -59,6 +60,7 @@ def calibrate_volumes(
     level: float,
     device: str | None = None,
     progress: Progress = lambda *_: None,
+    retest: Path | None = None,
 ) -> dict[str, Any]:
     """Make intervals of volumes from out-of-fold forecasts; write calibration.json and calibration.csv.
 
@@ -66,6 +68,7 @@ def calibrate_volumes(
     :param segmenting: the model that segments.
     :param level: lowest probability with which an interval holds.
     :param device: that both compute on; None: a GPU where there is one.
+    :param retest: table of pairs of scans without change in between; None: the measurement noise is not estimated.
     :returns: content of calibration.json.
     :raises DataError: out-of-fold forecasts or scans are missing, or there are too few subjects for the level.
     :raises LongflowError: a model cannot be loaded, or a scan cannot be used.
@@ -75,9 +78,11 @@ def calibrate_volumes(
     segmenter = checked_segmenter(segmenting, device, description, dataset.name)
     forecaster = Forecaster.of(selection, PredictionSettings(device))
     requests = out_of_fold_requests(forecaster, description)
+    pairs = read_retest_pairs(retest, _scans_of_training(dataset)) if retest else []
     subjects = {item.target.subject for items in requests.values() for item in items}
     check_level(level, len(subjects))
     folder = dataset.calibration(segmenter.models.selection.dataset.name)
+    noise = measure_retest(segmenter, pairs, folder / "retest", description, progress) if pairs else {}
     rows: list[Row] = []
     for fold, items in requests.items():
         write_forecasts(forecaster, fold, items, folder / f"fold_{fold}", progress)
@@ -98,7 +103,9 @@ def calibrate_volumes(
         "subjects_of_segmenter_training": seen,
         "model": identity(forecaster),
         "segmenter": identity(segmenter),
-        "by_structure": {name: one for name, (one, _) in found.items()},
+        "by_structure": {
+            name: {**one, "repeatability": noise[name].record() if noise else None} for name, (one, _) in found.items()
+        },
     }
     write_csv(COLUMNS, [row for _, of_structure in found.values() for row in of_structure], folder / CALIBRATION_CSV)
     write_json(record, folder / CALIBRATION_JSON)
@@ -129,7 +136,7 @@ def out_of_fold_requests(forecaster: Forecaster, description: DatasetDescription
     selection = forecaster.models.selection
     model, folds = validated_model(selection)
     source = Source(model, written_reductions(model, folds)[0])
-    scans = {scan.case: scan for one in training_series(selection.dataset.raw)[1] for scan in one.scans}
+    scans = _scans_of_training(selection.dataset)
     requests: dict[int, list[ForecastRequest]] = {fold: [] for fold in folds}
     for forecast in forecasts_of_source(source, folds, description).values():
         if missing := [case for case in (forecast.case, *forecast.context) if case not in scans]:
@@ -141,6 +148,11 @@ def out_of_fold_requests(forecaster: Forecaster, description: DatasetDescription
         item = ForecastRequest(scans[forecast.case], tuple(context))
         requests[forecast.fold].append(with_conditions(item, forecaster.models.plans))
     return requests
+
+
+def _scans_of_training(dataset: DatasetPaths) -> dict[str, Scan]:
+    """Return the scans of imagesTr, by case."""
+    return {scan.case: scan for one in training_series(dataset.raw)[1] for scan in one.scans}
 
 
 def validated_model(selection: Selection) -> tuple[ModelPaths, Sequence[int]]:

@@ -1,14 +1,16 @@
 """The record of a calibration: intervals of volumes, and the two models whose forecasts and label maps they are of."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from longflow.errors import ConfigurationError, DataError
 from longflow.evaluation.horizon_intervals import HorizonIntervals
+from longflow.evaluation.repeatability import Repeatability
 from longflow.inference.predictor import Predictor
 from longflow.reading import read_json
+from longflow.tasks.forecast.segmented import SEGMENTED_SCAN
 
 #: raised whenever the record has another meaning
 FORMAT = 1
@@ -23,6 +25,7 @@ class Calibration:
     :param references: of each structure: what a volume was compared with, "labels" or "segmented scan".
     :param record: content of calibration.json.
     :param segmenter: dataset, method, configuration and folds of the model that segments.
+    :param repeatability: of each structure's volume, ml; empty where no pairs of scans were given.
     """
 
     level: float
@@ -30,6 +33,7 @@ class Calibration:
     references: Mapping[str, str]
     record: Mapping[str, Any]
     segmenter: tuple[str, str, str, tuple[int, ...]] = ("", "", "", ())
+    repeatability: Mapping[str, Repeatability] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: Path) -> "Calibration":
@@ -48,11 +52,31 @@ class Calibration:
                 record["segmenter"][key] for key in ("method", "configuration", "folds")
             )
             segmenter = str(record["segmenter"]["dataset"]), str(method), str(configuration), tuple(map(int, folds))
-            return cls(float(record["level"]), intervals, references, record, segmenter)
+            noise = {
+                name: Repeatability.of_record(one["repeatability"])
+                for name, one in of_structures.items()
+                if one.get("repeatability") is not None
+            }
+            return cls(float(record["level"]), intervals, references, record, segmenter, noise)
         except (AttributeError, KeyError, TypeError, ValueError, DataError) as error:
             raise DataError(
                 f"{path} is not a calibration of this version of longflow. Run longflow_calibrate again."
             ) from error
+
+    def is_change(self, structure: str, forecast: float, limits: tuple[float, float], observed: float) -> bool | None:
+        """Tell whether a forecast volume is a change: beyond its interval, and beyond the measurement noise.
+
+        :param structure: name.
+        :param forecast: volume in the forecast, ml.
+        :param limits: of its interval.
+        :param observed: volume in the last context scan, ml, by the same segmenter.
+        :returns: None where the noise is not known, or where the interval is of volumes that a rater draws, to which
+            the observed one cannot be compared.
+        """
+        if structure not in self.repeatability or self.references[structure] != SEGMENTED_SCAN:
+            return None
+        beyond_interval = not limits[0] <= observed <= limits[1]
+        return beyond_interval and abs(forecast - observed) > self.repeatability[structure].coefficient
 
     def check(self, forecaster: Mapping[str, Any], segmenter: Mapping[str, Any], path: Path) -> None:
         """Check that the calibration is of these models.

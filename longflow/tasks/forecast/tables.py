@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from longflow.evaluation.advantage import advantage_in_words
 from longflow.evaluation.metric import Metric, metrics_of
 from longflow.evaluation.significance import FEWEST_FOR_A_VERDICT
 from longflow.report.tables import (
@@ -293,6 +294,9 @@ def show_best(best: Mapping[str, Any], console: Console) -> None:
             "slightly optimistic. Train further folds, or evaluate held-out subjects (imagesTs)."
         )
     console.print(text, highlight=False)
+    if best["nrmse"] < best["best_rung_nrmse"]:  # else the choice is the rung itself
+        named = RUNG_NAMES.get(best["best_rung"], best["best_rung"])
+        console.print(advantage_in_words(best["advantage"], named), highlight=False)
     if best.get("average_of_folds"):
         _show_average(best, console)
     if best.get("context_rules"):

@@ -162,10 +162,10 @@ class Forecast(Task):
 
         return ForecastVolumes.load(predictor, segmenter, device)
 
-    def calibrate(self, selection, segmenter, level, device=None, progress=None):
+    def calibrate(self, selection, segmenter, level, device=None, progress=None, retest=None):
         from longflow.tasks.forecast.calibration import calibrate_volumes
 
-        return calibrate_volumes(selection, segmenter, level, device, progress or (lambda *_: None))
+        return calibrate_volumes(selection, segmenter, level, device, progress or (lambda *_: None), retest)
 
     def show_calibration(self, record, console):
         from longflow.tasks.forecast.calibration_table import show_calibration

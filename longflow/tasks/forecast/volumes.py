@@ -25,7 +25,10 @@ logger = logging.getLogger(__name__)
 
 VOLUMES_CSV = "volumes.csv"
 
-COLUMNS = ("subject", "case", "time", "structure", "source", "horizon", "volume_ml", "lower_ml", "upper_ml", "level")
+COLUMNS = (
+    *("subject", "case", "time", "structure", "source", "horizon", "volume_ml", "lower_ml", "upper_ml", "level"),
+    *("repeatability_ml", "changed"),
+)
 
 #: in the column "source"
 OBSERVED = "observed"
@@ -115,12 +118,19 @@ def _observed(scan: Scan, folder: Path) -> list[Row]:
 def _forecast(item: ForecastRequest, folder: Path, calibration: Calibration | None) -> list[Row]:
     """Return a row for each structure of a forecast, with its interval where there is one."""
     target, rows = item.target, []
+    last = _volumes(folder, ACQUIRED, max(item.context, key=lambda scan: scan.time).case)
     place = {"subject": target.subject, "case": target.case, "time": target.time, "source": FORECAST}
     for name, volume in _volumes(folder, FORECAST, target.case).items():
         row = {**place, "structure": name, "horizon": item.horizon, "volume_ml": volume}
         limits = calibration.intervals[name].interval(volume, item.horizon) if calibration else None
         if calibration and limits:
             row |= {"lower_ml": limits[0], "upper_ml": limits[1], "level": calibration.level}
+            noise, changed = (
+                calibration.repeatability.get(name),
+                calibration.is_change(name, volume, limits, last[name]),
+            )
+            row["repeatability_ml"] = noise.coefficient if noise else None
+            row["changed"] = None if changed is None else int(changed)
         rows.append(row)
     return rows
 

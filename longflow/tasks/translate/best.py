@@ -16,10 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from longflow.data.body import body_of_scan
 from longflow.data.dataset import DatasetDescription, read_description
 from longflow.data.images import read_scan
 from longflow.errors import DataError
+from longflow.evaluation.advantage import advantage
 from longflow.evaluation.best import (
     check_references,
     check_same_cases,
@@ -60,8 +63,9 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     :returns: content of best.json: ct (of each channel), ct_of_phases (the same by requested phase), candidate, members
         (method, plans_name, configuration, folds), reduction (None), shrinkage (1), solver and steps (None where the
         chosen model is no flow), body_mae (as validated), body_mae_of_solver (expected with the solver that prediction
-        uses; None where there is none), interval, input_body_mae, folds, subjects, translations, table (a row for each
-        model and for the untranslated scans, best first), solvers (of the best flow, as
+        uses; None where there is none), interval, input_body_mae, advantage
+        (:func:`longflow.evaluation.advantage.advantage`), folds, subjects, translations, table (a row for each model and
+        for the untranslated scans, best first), solvers (of the best flow, as
         :func:`longflow.tasks.translate.solvers.compare_solvers` returns them; None without a flow).
     :raises NotFoundError: nothing is trained yet.
     :raises DataError: out-of-fold translations are missing or differ between models, or no reference shows a body.
@@ -71,7 +75,9 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     pairs = {model.folder.name: out_of_fold_translations(model, folds, dataset.raw, description) for model in models}
     check_same_cases({name: {pair.label: None for pair in own} for name, own in pairs.items()})
     phases = sorted({pair.target_phase for own in pairs.values() for pair in own})
-    table = _table({name: errors_of(own, description, processes, progress) for name, own in pairs.items()})
+    errors = _with_input({name: errors_of(own, description, processes, progress) for name, own in pairs.items()})
+    means = _means_of_subjects(errors)
+    table = [{**row, **_by_phase(errors[row["candidate"]])} for row in rank(means, "body_mae", "lower", (INPUT,))]
     of_candidate = {row["candidate"]: row for row in table}
     ranked = sorted(models, key=lambda model: list(of_candidate).index(model.folder.name))
     chosen, flow = ranked[0], next((model for model in ranked if method_class(model.method).integrates), None)
@@ -93,6 +99,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
         "body_mae_of_solver": None if difference is None else own["body_mae"] + difference,
         "interval": None if own["from"] is None else [own["from"], own["to"]],
         "input_body_mae": of_candidate[INPUT]["body_mae"],
+        "advantage": _advantage_over_input(means),
         "folds": folds,
         "subjects": len({pair.subject for pair in pairs[chosen.folder.name]}),
         "translations": len(pairs[chosen.folder.name]),
@@ -152,22 +159,35 @@ def error_of_pair(pair: TranslationPrediction, description: DatasetDescription) 
     return {**place, "body_mae": errors[0], "input_body_mae": errors[1]}
 
 
-def _table(rows: Mapping[str, list[Row]]) -> list[Row]:
-    """A row for each model and one for the untranslated scans, best first; differences to the best model by subject."""
+def _with_input(rows: Mapping[str, list[Row]]) -> dict[str, list[Row]]:
+    """Return the errors of each model and of the untranslated scans, as ``error``."""
     (first, *_) = rows.values()
     errors = {name: [{**row, "error": row["body_mae"]} for row in own] for name, own in rows.items()}
-    errors[INPUT] = [{**row, "error": row["input_body_mae"]} for row in first]
+    return {**errors, INPUT: [{**row, "error": row["input_body_mae"]} for row in first]}
+
+
+def _means_of_subjects(errors: Mapping[str, list[Row]]) -> dict[str, dict[str, float]]:
+    """Return the mean error of each subject, by candidate; the same subjects for all.
+
+    :raises DataError: no scan shows a body.
+    """
     means = {
         candidate: subject_means([row["subject"] for row in own], [row["error"] for row in own])
         for candidate, own in errors.items()
     }
     if not all(means.values()):
         raise DataError(
-            f"No body is found in any of the {len(first)} validation scans that translations are compared with. Are "
-            "they empty, or is dataset.json wrong in calling the channel CT?"
+            f"No body is found in any of the {len(errors[INPUT])} validation scans that translations are compared "
+            "with. Are they empty, or is dataset.json wrong in calling the channel CT?"
         )
-    ranked = rank(means, "body_mae", "lower", baselines=(INPUT,))
-    return [{**row, **_by_phase(errors[row["candidate"]])} for row in ranked]
+    return means
+
+
+def _advantage_over_input(means: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    """Estimate with which probability the choice is better than the untranslated scans."""
+    candidates, subjects = list(means), sorted(means[INPUT])
+    errors = np.array([[means[candidate][subject] for subject in subjects] for candidate in candidates])
+    return advantage(errors, [candidates.index(INPUT)], INPUT)
 
 
 def _by_phase(rows: Sequence[Row]) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from longflow.evaluation.advantage import advantage_in_words
 from longflow.report.tables import (
     MOST_ROWS,
     counted,
@@ -101,6 +102,7 @@ def _remarks(best: Best) -> list[str]:
         f"Chosen: [bold]{name}[/]{used} MAE in the body {best['body_mae']:.4g} {unit} as validated; untranslated scans "
         f"{best['input_body_mae']:.4g} {unit}."
     ]
+    remarks.append(advantage_in_words(best["advantage"], "the untranslated scan"))
     if best["body_mae"] >= best["input_body_mae"]:
         remarks.append("[bold]No model is better than the untranslated scans.[/] Train longer, or look at the images.")
     if solvers:

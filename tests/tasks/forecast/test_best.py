@@ -15,6 +15,7 @@ from longflow.tasks.forecast import best as best_module
 from longflow.tasks.forecast.best import (
     MOTION_STEPS,
     SHRINKAGES,
+    advantage_over_ladder,
     all_candidates,
     find_best,
     first_minimum,
@@ -370,6 +371,18 @@ def test_nested_estimate_is_reported_with_two_folds_only(paths, scans, train):
 def test_a_single_fold_has_no_nested_estimate(paths, scans, train):
     train("cronos", 1, 0.5, 0.1, folds=(0,))
     assert find_best(paths, 1)["nested"] is None
+
+
+def test_the_advantage_over_the_best_rung():
+    """Two rungs and a model that is better with s = 0.5; eight subjects with two targets each."""
+    s = SHRINKAGES
+    subjects = [f"s{number}" for number in range(8) for _ in range(2)]
+    own = np.linspace(0, 0.1, 16)[:, None]
+    curves = np.stack([own + 1 + 0 * s, own + 1 - 0.2 * s, own + 0.7 + (s - 0.5) ** 2])
+    found = advantage_over_ladder(curves, subjects, ["lci", "linear"], "linear")
+    assert (found["baseline"], found["probability"], found["recommended"]) == ("linear", 1.0, "choice")
+    found = advantage_over_ladder(curves + np.array([0, 0, 1])[:, None, None], subjects, ["lci", "linear"], "linear")
+    assert (found["probability"], found["recommended"], found["subjects"]) == (0.0, "baseline", 8)
 
 
 def test_subject_weights():

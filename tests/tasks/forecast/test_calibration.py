@@ -17,6 +17,7 @@ from longflow.tasks.forecast.calibration import (
 from longflow.tasks.forecast.calibration import (
     validated_model as model_of,
 )
+from longflow.tasks.forecast.calibration_record import Calibration
 from tests.tasks.forecast.calibrating import THRESHOLDS, VOXEL, threshold_segmenter, volume_of
 
 
@@ -31,8 +32,8 @@ def segmented(dataset, monkeypatch):
     return threshold_segmenter(monkeypatch, dataset)
 
 
-def calibrate(level=0.8, **further):
-    return calibrate_volumes(select("1", **further), select("103"), level, "cpu")
+def calibrate(level=0.8, retest=None, **further):
+    return calibrate_volumes(select("1", **further), select("103"), level, "cpu", retest=retest)
 
 
 def table_of(dataset):
@@ -71,6 +72,24 @@ def test_errors_are_those_of_the_volumes_and_intervals_those_of_the_errors(datas
         (width,) = found["half_widths"]
         assert width["half_width_ml"] == pytest.approx(width["lci_half_width_ml"]) and width["subjects"] == 6
     assert record["attainable_level"] == pytest.approx(6 / 7) and record["folds"] == [0, 1, 2, 3, 4]
+
+
+def test_the_repeatability_is_stored_where_pairs_are_given(dataset, segmented, tmp_path):
+    assert calibrate()["by_structure"]["core"]["repeatability"] is None
+    table = tmp_path / "pairs.csv"
+    table.write_text("case,repeat\n" + "".join(f"s{subject}_0,s{subject}_1\n" for subject in range(1, 5)))
+    record = calibrate(retest=table)
+    found = Calibration.read(dataset.calibration("Dataset103_Segment") / "calibration.json").repeatability
+    assert set(found) == set(THRESHOLDS) and found["core"].subjects == 4
+    assert found["core"].record() == record["by_structure"]["core"]["repeatability"]
+
+
+def test_pairs_are_checked_before_anything_is_forecast(dataset, segmented, tmp_path):
+    table = tmp_path / "pairs.csv"
+    table.write_text("case,repeat\ns1_0,s1_9\n")
+    with pytest.raises(DataError, match="imagesTr has no scan 's1_9'"):
+        calibrate(retest=table)
+    assert not segmented and not dataset.calibration("Dataset103_Segment").exists()
 
 
 def test_each_fold_forecasts_its_own_subjects_alone(dataset, segmented):

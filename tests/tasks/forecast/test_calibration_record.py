@@ -2,6 +2,7 @@ import pytest
 
 from longflow.errors import ConfigurationError, DataError
 from longflow.evaluation.horizon_intervals import ForecastError, calibrate_by_horizon
+from longflow.evaluation.repeatability import Repeatability
 from longflow.files import write_json
 from longflow.tasks.forecast.calibration_record import Calibration
 
@@ -62,3 +63,22 @@ def test_a_record_that_was_changed(calibration, tmp_path, change):
     write_json({**calibration.record, **change}, tmp_path / "calibration.json")
     with pytest.raises(DataError, match="is not a calibration of this version of longflow"):
         Calibration.read(tmp_path / "calibration.json")
+
+
+@pytest.mark.parametrize(
+    ("reference", "observed", "expected"),
+    [
+        ("segmented scan", 7.0, True),
+        ("segmented scan", 8.5, False),  # beyond the interval, within the noise
+        ("segmented scan", 9.5, False),  # within the interval
+        ("labels", 7.0, None),
+    ],
+)
+def test_a_change_is_beyond_both(reference, observed, expected):
+    noise = {"core": Repeatability(0.7, 0.5, 1.0, 2.0, 10, 10)}
+    calibration = Calibration(0.9, {}, {"core": reference}, {}, repeatability=noise)
+    assert calibration.is_change("core", 10.0, (9.0, 11.0), observed) is expected
+
+
+def test_without_pairs_no_change_is_called():
+    assert Calibration(0.9, {}, {"core": "segmented scan"}, {}).is_change("core", 10.0, (9.0, 11.0), 1.0) is None

@@ -41,3 +41,19 @@ def test_the_table_and_the_promise():
 def test_subjects_of_the_segmenter():
     text = shown({**RECORD, "subjects_of_segmenter_training": ["s1", "s2"]})
     assert "was trained on 2 of the subjects: the intervals may be too narrow" in text
+
+
+def test_the_repeatability_is_shown_where_it_is_known():
+    assert "epeatability" not in shown(RECORD)
+    noise = {
+        "within_sd": 0.5,
+        "within_sd_from": 0.4,
+        "within_sd_to": 0.8,
+        "coefficient": 1.5,
+        "subjects": 9,
+        "pairs": 9,
+    }
+    core = {**RECORD["by_structure"]["core"], "repeatability": noise}
+    text = shown({**RECORD, "by_structure": {"core": core}})
+    assert "repeatability" in text and "1.2 to 2.4" in text and "(9 subjects)" in text
+    assert "differs by more than the repeatability" in text

@@ -17,6 +17,7 @@ BEST = {
     "lci_nrmse": 0.05,
     "best_rung": "linear",
     "best_rung_nrmse": 0.045,
+    "advantage": {"baseline": "linear", "probability": 0.97, "level": 0.9, "subjects": 8, "recommended": "choice"},
     "nested": {"nrmse": 0.031, "lci_nrmse": 0.05, "optimism": 0.001, "choices": []},
     "folds": [0, 1],
     "subjects": 4,
@@ -107,6 +108,14 @@ def test_the_choice_and_its_honest_estimate():
     assert "0.03100" in text and "0.600 x" in text
     assert "differs by +0.00100 from the NRMSE of the same choice made on all targets" in text
     assert "LCI 0.05000, best rung without training (linear) 0.04500." in text
+
+
+def test_the_probability_of_being_better_than_the_best_rung():
+    sentence = "On new subjects, the choice is better than linear with a probability of"
+    assert f"{sentence} 97%" in shown(show_best, BEST)
+    doubtful = {**BEST["advantage"], "probability": 0.6, "recommended": "baseline"}
+    assert "less than 90%: recommended is linear." in shown(show_best, {**BEST, "advantage": doubtful})
+    assert sentence not in shown(show_best, {**BEST, "nrmse": 0.045})  # the choice is the rung
 
 
 def test_a_single_fold_is_said_to_be_optimistic():

@@ -91,6 +91,29 @@ def test_volumes_over_time_with_intervals(validated_dataset, forecaster, calibra
     assert "6 forecasts have no intervals (s0_t90" in caplog.text and "10 to 30 days" in caplog.text
 
 
+@pytest.mark.parametrize(("coefficient", "changed"), [(0.0, "1"), (1e6, "0")])
+def test_a_change_is_beyond_interval_and_repeatability(
+    validated_dataset, forecaster, calibrate, intervals, tmp_path, coefficient, changed
+):
+    noise = {"within_sd": 1.0, "within_sd_from": 0.5, "within_sd_to": 2.0, "subjects": 4, "pairs": 4}
+    of_structures = {
+        name: {"reference": "segmented scan", "intervals": one.record()} for name, one in intervals.items()
+    }
+    of_structures["core"]["repeatability"] = {**noise, "coefficient": coefficient}
+    calibrate(by_structure=of_structures)
+    items = forecast(forecaster, validated_dataset, tmp_path / "out")
+    volumes = ForecastVolumes.load(forecaster, select("103"), "cpu")
+    volumes.write(items, tmp_path / "out")
+    rows = [row for row in rows_of(tmp_path / "out") if row["source"] == "forecast" and row["level"]]
+    core = [row for row in rows if row["structure"] == "core"]
+    # the model forecasts LCI: nothing changes
+    assert core and all((row["changed"], row["repeatability_ml"]) == ("0", str(coefficient)) for row in core)
+    assert all(row["changed"] == row["repeatability_ml"] == "" for row in rows if row["structure"] == "whole")
+    assert all(row["changed"] == "" for row in rows_of(tmp_path / "out") if row["source"] == "observed")
+    found = volumes.calibration.is_change("core", 5.0, (4.0, 6.0), 1.0)
+    assert str(int(found)) == changed
+
+
 def test_label_maps_are_kept(validated_dataset, forecaster, calibrate, segmented, tmp_path):
     calibrate()
     items = forecast(forecaster, validated_dataset, tmp_path / "out")

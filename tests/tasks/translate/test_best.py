@@ -161,6 +161,16 @@ def test_only_folds_that_all_have_are_compared(paths, train, caplog):
     assert "lci__longflowPlans__2d is excluded" in caplog.text
 
 
+def test_the_choice_is_compared_with_no_translation_on_new_subjects():
+    """Eight subjects: one model is better for all of them."""
+    errors = {"input": 3.0, "mfm": 1.0, "worse": 4.0}
+    means = {name: {f"s{number}": value + number for number in range(8)} for name, value in errors.items()}
+    found = best_translation._advantage_over_input(means)
+    assert (found["baseline"], found["probability"], found["recommended"]) == ("input", 1.0, "choice")
+    found = best_translation._advantage_over_input({name: means[name] for name in ("input", "worse")})
+    assert (found["probability"], found["recommended"]) == (0.0, "baseline")
+
+
 def test_one_subject_has_no_interval(paths, train):
     train("mfm", (5,) * 6, folds=(0,))
     best = find_best(paths, processes=1)

@@ -38,6 +38,7 @@ TRANSLATION = {
     "body_mae": 12.0,
     "body_mae_of_solver": 12.0,
     "input_body_mae": 30.0,
+    "advantage": {"baseline": "input", "probability": 0.97, "level": 0.9, "subjects": 12, "recommended": "choice"},
     "folds": [0, 1],
     "subjects": 12,
     "translations": 24,
@@ -128,3 +129,9 @@ def test_few_subjects_and_other_slices():
 
 def test_many_models():
     assert "... and 1 more in the file." in shown(table=TRANSLATION["table"] * 7)
+
+
+def test_the_probability_of_being_better_than_no_translation():
+    assert "On new subjects, the choice is better than the untranslated scan with a probability of 97%" in shown()
+    doubtful = {**TRANSLATION["advantage"], "probability": 0.6, "recommended": "baseline"}
+    assert "less than 90%: recommended is the untranslated scan." in shown(advantage=doubtful)

@@ -5,13 +5,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longflow.data.dataset import DatasetDescription, Scan, Series, image_path
 from longflow.errors import DataError, first_few
 from longflow.inference.requests import input_series
 from longflow.tasks.forecast.hidden_context import HiddenContext
 from longflow.tasks.forecast.protocol import TestProtocol, protocol_of_folder
+
+if TYPE_CHECKING:
+    from longflow.tasks.forecast.sampling import Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ class ForecastRequest:
     :param protocol: of the test that drew target and context; empty: all scans before the target are given.
     :param conditions: ``period`` and ``covariates``, where the model has them, as in the sidecar
         (:func:`longflow.tasks.forecast.conditions.with_conditions`).
+    :param sampling: how several samples are drawn; None: one forecast.
     """
 
     target: Scan
@@ -33,6 +37,7 @@ class ForecastRequest:
     hidden: HiddenContext | None = None
     protocol: str = ""
     conditions: dict[str, Any] = field(default_factory=dict, hash=False)
+    sampling: "Sampling | None" = None
 
     @property
     def horizon(self) -> float:
@@ -51,6 +56,7 @@ class ForecastRequest:
             "hide_context": str(self.hidden) if self.hidden else None,
             "test_protocol": self.protocol or None,
             **self.conditions,
+            **({"samples": self.sampling.record()} if self.sampling else {}),
         }
 
 
@@ -96,6 +102,12 @@ def forecast_requests(
             "imagesTs themselves, draw a protocol with longflow_verify --test_protocol."
         )
     return _with_hidden_scans(requests, hidden) if hidden else requests
+
+
+def forecast_images(item: ForecastRequest, folder: Path, description: DatasetDescription) -> list[Path]:
+    """Return ``{case}_{channel:04d}{file_ending}`` of each channel of a forecast, as for every scan."""
+    channels = range(len(description.channels))
+    return [image_path(folder, item.target.case, channel, description) for channel in channels]
 
 
 def _of_protocol(protocol: TestProtocol, all_series: Sequence[Series]) -> list[ForecastRequest]:

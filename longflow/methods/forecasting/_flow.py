@@ -75,8 +75,8 @@ class FlowMethod(Method):
     - ``noise``: sigma of CRONOS eq. 4 (table 7), the standard deviation of the Gaussian noise that is added to X_tau in
       training, in units of the normal form. As in TorchCFM, the library of the paper, it is the same at every tau, and
       the velocity to be learnt stays X_1 - X_0. Nothing is added in prediction.
-    - ``source_noise``: sigma of a noisy source, X_0 = context + sigma eps, in units of the normal form. eps is one image
-      for all scans of a stack. The velocity to be learnt is that of the straight line from there, X_1 - X_0; so the
+    - ``source_noise``: sigma of a noisy source, X_0 = context + sigma eps, in units of the normal form. eps is an image
+      that is the same for all scans of a stack. The velocity to be learnt is X_1 - X_0, which contains it; so the
       noise has left at tau = 1. A prediction begins with the noise of its batch (``longflow_predict --samples``),
       others with the context itself, the centre of the source.
     - ``context``: "all" scans, or the "last" one alone: a stack of one scan, for which the network is built; everything

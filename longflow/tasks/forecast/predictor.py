@@ -31,8 +31,14 @@ from longflow.tasks.forecast.conditions import covariate_warnings, given_covaria
 from longflow.tasks.forecast.context import DEFAULT_RULE, RULES, Rule, choose_contexts
 from longflow.tasks.forecast.folds import fold_warning, report_folds
 from longflow.tasks.forecast.hidden_context import HiddenContext
-from longflow.tasks.forecast.requests import ForecastRequest, forecast_images, forecast_requests
-from longflow.tasks.forecast.sampling import DEVIATION, Draw, Sampling, TakenScans, collect_samples, sample_files
+from longflow.tasks.forecast.requests import (
+    DEVIATION,
+    ForecastRequest,
+    forecast_images,
+    forecast_requests,
+    sample_files,
+)
+from longflow.tasks.forecast.sampling import Draw, Sampling, TakenScans, collect_samples
 from longflow.tasks.forecast.windows import Times, context_recurrence, predict_from_contexts
 
 logger = logging.getLogger(__name__)
@@ -331,7 +337,9 @@ class Forecaster(Predictor[ForecastRequest]):
         """Forecast the target, in the units of the last context scan."""
         return self._made(scans, self.forecast_from(scans), self.folded)
 
-    def make_into(self, item: ForecastRequest, scans: Context, folder: Path, description: DatasetDescription) -> Forecast:
+    def make_into(
+        self, item: ForecastRequest, scans: Context, folder: Path, description: DatasetDescription
+    ) -> Forecast:
         """Forecast the target; of several samples, write each as it comes and return their mean."""
         sampling = item.sampling
         if sampling is None:
@@ -350,7 +358,7 @@ class Forecaster(Predictor[ForecastRequest]):
         return replace(made, deviation=deviation, warnings=[*made.warnings, *warnings])
 
     def _made(self, scans: Context, array: np.ndarray, folded: float) -> Forecast:
-        """Return a forecast with what is said about it. :param folded: largest share of voxels at which motion folds."""
+        """Return a forecast with what is said about it. :param folded: largest share of voxels that fold."""
         member = scans.members[0]
         self._folds.append((scans.subject, folded))
         warnings = [*scans.warnings, *fold_warning(folded)]

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from longflow.tasks.forecast.sampling import Sampling
 
 logger = logging.getLogger(__name__)
+
+#: folder of the samples in the output folder, with a folder for each case; the map of standard deviations is among them
+SAMPLES = "samples"
+DEVIATION = "std"
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,23 @@ def forecast_images(item: ForecastRequest, folder: Path, description: DatasetDes
     """Return ``{case}_{channel:04d}{file_ending}`` of each channel of a forecast, as for every scan."""
     channels = range(len(description.channels))
     return [image_path(folder, item.target.case, channel, description) for channel in channels]
+
+
+def sample_files(
+    folder: Path, case: str, names: Iterable[int | str], description: DatasetDescription
+) -> list[tuple[Path, ...]]:
+    """Return the files of samples: ``samples/{case}/{case}_s00_{channel:04d}{file_ending}``.
+
+    :param folder: of the forecasts.
+    :param names: numbers of samples, or ``DEVIATION``.
+    :param description: of the dataset.
+    :returns: for each name the file of each channel.
+    """
+    cases = [f"{case}_{name}" if isinstance(name, str) else f"{case}_s{name:02d}" for name in names]
+    channels = range(len(description.channels))
+    return [
+        tuple(image_path(folder / SAMPLES / case, one, channel, description) for channel in channels) for one in cases
+    ]
 
 
 def _of_protocol(protocol: TestProtocol, all_series: Sequence[Series]) -> list[ForecastRequest]:

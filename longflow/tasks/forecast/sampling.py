@@ -1,7 +1,7 @@
 """Several futures of a subject: what they differ by, what each draws, their mean and their standard deviation.
 
-Sample k depends on the seed and on k alone: more samples leave the first ones as they are. Every sample is made from the
-same prepared scans.
+Sample k depends on the seed and on k alone: more samples leave the first ones as they are. All are made from
+the same prepared scans.
 """
 
 import math
@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from longflow.data.dataset import DatasetDescription, image_path
 from longflow.data.images import Volume, write_volume
 from longflow.errors import ConfigurationError, DataError, unknown_name
 from longflow.inference.models import LoadedMember, Models, solver_settings
@@ -22,10 +21,6 @@ from longflow.preprocessing.prepared import PreparedSeries
 
 #: what samples can differ by
 FOLDS, NOISE, CONTEXT = SOURCES = ("folds", "noise", "context")
-
-#: folder of the samples in the output folder, with a folder for each case; the map of standard deviations is among them
-SAMPLES = "samples"
-DEVIATION = "std"
 
 
 @dataclass(frozen=True)
@@ -136,7 +131,7 @@ class Sampling:
         if NOISE in sources:
             stochastic = [member for member in models.members if _is_stochastic(member)]
             check_steps(stochastic)
-            sigma = max((float(one.methods[0].options.get("source_noise", 0)) for one in stochastic)) or None
+            sigma = max(float(one.methods[0].options.get("source_noise", 0)) for one in stochastic) or None
         return cls(number, seed, sources, networks, sigma)
 
     def draw(self, number: int) -> Draw:
@@ -157,7 +152,9 @@ class Sampling:
             NOISE: f"noise (at the source{f', sigma {self.sigma:g}' if self.sigma else ''})",
             CONTEXT: "context (subsets of the scans)",
         }
-        return f"{self.number} samples of each forecast. They differ by: {', '.join(words[one] for one in self.sources)}"
+        return (
+            f"{self.number} samples of each forecast. They differ by: {', '.join(words[one] for one in self.sources)}"
+        )
 
     def check(self, scans: Sequence[TakenScans], subject: str) -> list[str]:
         """Compare the sources with the scans of a subject.
@@ -228,21 +225,6 @@ class Moments:
     def deviation(self) -> np.ndarray:
         """Standard deviation, with n - 1; of two volumes or more."""
         return np.sqrt(self._squares / (self.count - 1))
-
-
-def sample_files(
-    folder: Path, case: str, names: Iterable[int | str], description: DatasetDescription
-) -> list[tuple[Path, ...]]:
-    """Return the files of samples: ``samples/{case}/{case}_s00_{channel:04d}{file_ending}``.
-
-    :param folder: of the forecasts.
-    :param names: numbers of samples, or ``DEVIATION``.
-    :param description: of the dataset.
-    :returns: for each name the file of each channel.
-    """
-    cases = [f"{case}_{name}" if isinstance(name, str) else f"{case}_s{name:02d}" for name in names]
-    channels = range(len(description.channels))
-    return [tuple(image_path(folder / SAMPLES / case, one, channel, description) for channel in channels) for one in cases]
 
 
 def collect_samples(

@@ -30,20 +30,20 @@ NUMBERS = ("nrmse", "spread", "energy_score", "gaussian_energy_score")
 
 COLUMNS = ("case", "subject", "target_time", "horizon", "samples", *NUMBERS)
 
-DEFINITIONS = {
+SAMPLE_DEFINITIONS = {
     "nrmse": "RMSE of the mean of the samples, divided by the range of the reference",
     "spread": "sqrt(mean variance of the samples over voxels x (n + 1) / n), by the range of the reference: the "
     "NRMSE that the mean would have if the acquired scan were one more sample",
     "spread_skill": "root of the mean squared spread over that of the NRMSE, over subjects: 1 where samples differ "
     "as much as the forecast is wrong, below 1 where they are too much alike",
-    "energy_score": "mean |sample - reference| - half of the mean |sample - other sample|, with the Euclidean norm of "
-    "all voxels divided by the root of their number and by the range of the reference (in units of the NRMSE). Lower is "
+    "energy_score": "mean |sample - reference| - half of the mean |sample - other sample|, with the norm of "
+    "all voxels divided by the root of their number and by the range of the reference. Lower is "
     "better; for samples that are all alike it is the NRMSE",
     "gaussian_energy_score": "that of the mean of the samples with independent normal errors at each voxel. Their "
     "standard deviation is the NRMSE of out-of-fold forecasts at the horizon, a line fitted to them",
 }
 
-#: volumes of float32 that evaluating a target holds besides its samples
+#: volumes of float32 that evaluating a target holds, without its samples
 _FURTHER_VOLUMES = 8
 
 _SMALLEST = 1e-9
@@ -73,7 +73,7 @@ def evaluate_samples(
     return {
         "number": numbers.pop() if len(numbers) == 1 else None,
         "out_of_fold": None if scale is None else {"at_zero": scale.at_zero, "per_time_unit": scale.per_time_unit},
-        "definitions": DEFINITIONS,
+        "definitions": SAMPLE_DEFINITIONS,
         "overall": summarise(rows),
         "by_horizon": [
             summarise([row for row in rows if low <= row["horizon"] <= high])

@@ -98,7 +98,7 @@ def test_what_is_refused(dataset, tmp_path, options, kind, message):
 
 
 def test_folds_alone_give_no_more_samples_than_there_are_networks(dataset):
-    with pytest.raises(ConfigurationError, match="Folds alone give 2 different samples.*Give --samples 2"):
+    with pytest.raises(ConfigurationError, match=r"Folds alone give 2 different samples.*Give --samples 2"):
         Sampling.of(forecaster_of(dataset, folds=2).models, 3, ["folds"])
 
 

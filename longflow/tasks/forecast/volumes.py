@@ -33,12 +33,11 @@ OBSERVED = "observed"
 
 @dataclass(frozen=True)
 class ForecastVolumes:
-    """Models that forecast and segment, ready to write the volumes of a folder of forecasts.
+    """A model that segments, ready to write the volumes of a folder of forecasts.
 
-    :param calibration: of both models; None: volumes have no intervals.
+    :param calibration: of it and the model that forecasts; None: volumes have no intervals.
     """
 
-    forecaster: Forecaster
     segmenter: Segmenter
     calibration: Calibration | None
 
@@ -59,10 +58,10 @@ class ForecastVolumes:
                 "longflow_calibrate -d %s --structures %s.",
                 *(dataset.id, segmenter.models.selection.dataset.id),
             )
-            return cls(forecaster, segmenter, None)
+            return cls(segmenter, None)
         calibration = Calibration.read(path)
         calibration.check(identity(forecaster), identity(segmenter), path)
-        return cls(forecaster, segmenter, calibration)
+        return cls(segmenter, calibration)
 
     def write(
         self, items: Sequence[ForecastRequest], folder: Path, progress: Progress = lambda *_: None

@@ -1,7 +1,7 @@
 """Forecast a scan from earlier scans and their times: in memory (the Python interface) and for folders."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -58,7 +58,7 @@ class ContextChoice:
     @property
     def taken(self) -> list[int]:
         """The scans that any member takes: ascending positions in ``given.context``."""
-        return sorted(_union(chain.from_iterable(self.contexts)))
+        return sorted(set(chain.from_iterable(chain.from_iterable(self.contexts))))
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class Forecaster(Predictor[ForecastRequest]):
                 )
         members = []
         for member, contexts in zip(self.models.members, choice.contexts, strict=True):
-            taken = sorted(_union(contexts))
+            taken = sorted(set(chain.from_iterable(contexts)))
             raw = RawSeries(
                 subject,
                 [f"{subject}_{place}" for place in range(len(taken))],
@@ -377,7 +377,7 @@ class Forecaster(Predictor[ForecastRequest]):
             (files,) = sample_files(folder, item.target.case, [DEVIATION], description)
             for array, path in zip(made.deviation, files, strict=True):
                 write_volume(array, made.geometry, "float32", path)
-        of_first_member = sorted(_union(self._choice(item).contexts[0]))
+        of_first_member = sorted(set(chain.from_iterable(self._choice(item).contexts[0])))
         return {
             **context_fields(self._taken_scans(item), self.rule),
             **recurrence_fields(made.recurrence, [item.context[position] for position in of_first_member]),
@@ -482,10 +482,6 @@ def restore_forecast(forecast: np.ndarray, prepared: PreparedSeries, last: int, 
     """
     last_context = np.asarray(prepared.images[last], dtype=np.float32)
     return export_forecast(forecast, last_context, raw, prepared.properties, last)
-
-
-def _union(contexts: Iterable[Sequence[int]]) -> set[int]:
-    return set(chain.from_iterable(contexts))
 
 
 def _known_rule(rule: str) -> Rule:

@@ -39,7 +39,7 @@ def test_spread_and_energy_of_samples_like_the_truth(evaluate, tmp_path, caplog)
     assert found["overall"]["spread_skill"] == pytest.approx(1, abs=0.1)
     assert found["overall"]["energy_score"]["mean"] < found["overall"]["nrmse"]["mean"]
     # no model of that name is here
-    assert found["out_of_fold"] is None and "Samples are not compared with the usual error" in caplog.text
+    assert found["out_of_fold"] is None and "samples are not compared with the usual error" in caplog.text
     with open(tmp_path / "out" / "metrics_samples.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["case"] for row in rows] == ["s1_2", "s2_2"] and rows[0]["gaussian_energy_score"] == ""

@@ -21,6 +21,7 @@ longflow_predict -i in -o out                      # rows of in/scans.csv withou
 longflow_predict -i in -o out -t 365 730           # these times, for every subject
 longflow_predict -i in -o out -d 101 -m tfm -f 0   # with a certain model
 longflow_predict -i in -o out --hide_context last:2   # as if the last two scans before each target were missing
+longflow_predict -i in -o out -t 365 --samples 20    # several futures: their mean and standard deviation, and each
 longflow_predict -i in -o out -t 365 --structures 103  # volumes over time with intervals: out/volumes.csv
 longflow_predict -i in -o out -d 103               # a model that segments: label maps of every scan, and volumes.csv
 longflow_predict -i in -o out -d 104 --to native   # a model that translates: arterial scans (scans.csv) to native ones

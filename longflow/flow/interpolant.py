@@ -25,6 +25,20 @@ def interpolate(start: Tensor, end: Tensor, tau: Tensor, noise: float = 0.0) -> 
     return point if noise == 0 else point + noise * torch.randn_like(point)
 
 
+def noisy_source(start: Tensor, sigma: float, noise: Tensor) -> Tensor:
+    """Add noise to the source of a flow: X_0 = context + sigma eps, with one eps for all scans of a stack.
+
+    On the line from there to X_1 the noise has the share 1 - tau: it is CRONOS eq. 4 with sigma(tau) = (1 - tau) sigma,
+    and the velocity X_1 - X_0 contains it. So the flow ends at the law of the target, without noise of the source.
+
+    :param start: the context, (batch, scans, channels, *spatial).
+    :param sigma: standard deviation.
+    :param noise: eps, standard normal, (batch, channels, *spatial).
+    :returns: the shape of ``start``.
+    """
+    return start + sigma * noise.unsqueeze(1)
+
+
 def draw_flow_steps(count: int, at_start: float = 0.0) -> Tensor:
     """Draw tau: 0 with a given probability, else uniform on [0, 1) (CRONOS algorithm 1 draws all of them so).
 

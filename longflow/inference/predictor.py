@@ -139,6 +139,14 @@ class Predictor(ABC, Generic[OfRequest]):
         :returns: what :meth:`write` needs; scans that it does not need would stay in memory.
         """
 
+    def make_into(self, item: OfRequest, scans: Any, folder: Path, description: DatasetDescription) -> Any:
+        """Make a requested prediction, as :meth:`make`; files that would fill the memory are written meanwhile.
+
+        :param scans: as :meth:`read` returned them.
+        :param folder: output folder.
+        """
+        return self.make(item, scans)
+
     @abstractmethod
     def write(self, item: OfRequest, made: Any, folder: Path, description: DatasetDescription) -> dict[str, Any]:
         """Write the files of a prediction. A thread does it while the next prediction is made.
@@ -426,7 +434,7 @@ class Output(Generic[OfRequest]):
     def make(self, item: OfRequest, given: tuple[dict[str, Any], Any]) -> tuple[dict[str, Any], Any]:
         """Make a prediction of what :meth:`read` returned; its fields are passed on."""
         known, scans = given
-        return known, self.predictor.make(item, scans)
+        return known, self.predictor.make_into(item, scans, self.folder, self.description)
 
     def write(self, item: OfRequest, made: tuple[dict[str, Any], Any]) -> None:
         """Write what :meth:`make` returned, then the sidecar, which says that the prediction is finished."""

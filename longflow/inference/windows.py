@@ -39,14 +39,16 @@ class WindowSettings:
     :param device: the device that the methods are on.
     :param step: distance between tiles as a share of their size; 1: tiles do not overlap.
     :param mirror: average over all mirrored inputs (8 times the work in 3D), along the axes that the plans mirror.
-    :param seed: seed of the noise that some methods begin with.
+    :param seed: seed of the noise that some methods begin with: a number, or several.
+    :param noise: begin with noise where a method also can without (``Method.stochastic``).
     :param reductions: those of the method that are wanted; empty: all.
     """
 
     device: torch.device | str = "cpu"
     step: float = 0.5
     mirror: bool = False
-    seed: int = 0
+    seed: int | tuple[int, ...] = 0
+    noise: bool = False
     reductions: tuple[str, ...] = ()
 
 
@@ -76,7 +78,7 @@ def predict_changed(
     padded, inside = pad_to_tile(scans, tile, "edge")
     flat = len(configuration.patch_size) == 2 and not whole
     stack = padded
-    if methods[0].noise:  # as one more scan, so that both are cut at once
+    if methods[0].noise or settings.noise:  # as one more scan, so that both are cut at once
         stack = np.concatenate([padded, noise_field(padded.shape[1:], flat, settings.seed)[None]])
 
     def batch_of(patches: Tensor) -> Batch | PhaseBatch:
@@ -246,7 +248,7 @@ def _say_fewer_at_once(count: int) -> None:
     logger.warning("The memory is too small for more: %d patches of a scan are predicted at once.", count)
 
 
-def noise_field(shape: tuple[int, ...], flat: bool, seed: int) -> np.ndarray:
+def noise_field(shape: tuple[int, ...], flat: bool, seed: int | tuple[int, ...]) -> np.ndarray:
     """Draw standard normal noise.
 
     :param shape: (channels, z, y, x).

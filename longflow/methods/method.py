@@ -130,6 +130,16 @@ class Method(nn.Module):
         return self.plans.temporal.sequence_length if self.trains else sys.maxsize
 
     @property
+    def sees_earlier_scans(self) -> bool:
+        """Whether a forecast depends on other scans than the last one."""
+        return True
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether predictions differ with the noise that they are given in their batch."""
+        return type(self).noise
+
+    @property
     def augmented(self) -> bool:
         """Whether its samples are augmented."""
         return bool(self.options.get("augmentation", True))

@@ -33,9 +33,10 @@ def could_take_fewer(method: Method) -> bool:
     """Tell whether a method integrates with planned steps, more than the fewest.
 
     :param method: with the planned solver and steps.
-    :returns: False also for dopri5, which chooses its steps itself.
+    :returns: False also for dopri5, which chooses its steps itself, and for a flow from a noisy source: few steps
+        forecast its mean as well as many, but its samples would differ too little (one Euler step: not at all).
     """
-    return method.integrates and method.solver in ORDERS and method.steps > TRIED[0]
+    return method.integrates and not method.stochastic and method.solver in ORDERS and method.steps > TRIED[0]
 
 
 def least_steps(planned: int, score_with: Callable[[int], Score]) -> tuple[int, Score]:

@@ -145,6 +145,7 @@ def test_a_model_that_segments_is_used_by_the_same_command(dataset, images, tmp_
     ("flags", "message"),
     [
         ("-t 60", "Times (-t) are for forecasts"),
+        ("--samples 20", "Samples (--samples) are for forecasts"),
         ("--to native", "A phase (--to) is for translations"),
         ("--hide_context last:1", "Hidden context scans (--hide_context) are for forecasts"),
         ("--steps 3", "no solver"),

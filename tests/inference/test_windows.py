@@ -237,3 +237,19 @@ def test_sums_are_held_of_as_many_slices_as_a_pass_has(tile, per_pass, most, mon
     slices = weighted_slices(volume, weight, 0.5, predict_nothing, per_pass)
     assert [tuple(means["logits"].shape) for means in slices] == [(20, 8, 12)] * 20
     assert len(made) == 2 * 20 and len(held) > 5 and max(held) <= most + 1  # the one that is yielded
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_noise_that_a_method_can_do_without_is_one_field_whatever_the_tiles(dimensions):
+    """As of a flow from a noisy source; tiles that overlap agree, and another seed gives another field."""
+
+    def with_noise(batch):
+        return batch.context[:, -1] if batch.noise is None else batch.context[:, -1] + batch.noise
+
+    method, scans = method_of(with_noise, dimensions=dimensions), np.zeros((1, 1, 9, 17, 13), np.float32)
+    assert not predict(method, scans)["forecast"].any()
+    first, apart = (predict(method, scans, noise=True, seed=(3, 1), step=step)["forecast"] for step in (0.5, 1.0))
+    np.testing.assert_allclose(first, apart, atol=1e-5)
+    field = windows.noise_field((1, 9, 17, 13), dimensions == 2, (3, 1))
+    np.testing.assert_allclose(first, field, atol=1e-5)
+    assert np.abs(first - predict(method, scans, noise=True, seed=(3, 2))["forecast"]).max() > 1

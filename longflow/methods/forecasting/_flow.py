@@ -16,6 +16,7 @@ from longflow.flow.interpolant import (
     draw_flow_steps,
     interpolate,
     joint_weights,
+    noisy_source,
     velocity,
     velocity_loss,
 )
@@ -74,6 +75,10 @@ class FlowMethod(Method):
     - ``noise``: sigma of CRONOS eq. 4 (table 7), the standard deviation of the Gaussian noise that is added to X_tau in
       training, in units of the normal form. As in TorchCFM, the library of the paper, it is the same at every tau, and
       the velocity to be learnt stays X_1 - X_0. Nothing is added in prediction.
+    - ``source_noise``: sigma of a noisy source, X_0 = context + sigma eps, in units of the normal form. eps is an image
+      that is the same for all scans of a stack. The velocity to be learnt is X_1 - X_0, which contains it; so the
+      noise has left at tau = 1. A prediction begins with the noise of its batch (``longflow_predict --samples``),
+      others with the context itself, the centre of the source.
     - ``context``: "all" scans, or the "last" one alone: a stack of one scan, for which the network is built; everything
       else stays. That is "LCI + FM" of TFM (table 3: its U-Net with a single time channel) and the single context
       frame of CRONOS (B.6.1). A grid of one slot says nothing of the horizon; ``cronos`` knows it from its times.
@@ -97,6 +102,7 @@ class FlowMethod(Method):
     networks = NetworksFor("flow")
     options: ClassVar[Options] = {
         "noise": 0.0,
+        "source_noise": 0.0,
         "context": "all",
         "features": 0,
         "at_start": 0.0,
@@ -114,7 +120,7 @@ class FlowMethod(Method):
         network: str = "",
     ):
         super().__init__(plans, configuration, options)
-        for name in ("noise", "change_weight"):
+        for name in ("noise", "source_noise", "change_weight"):
             if not 0 <= self.options[name] < math.inf:
                 raise ConfigurationError(f"The option '{name}' is {self.options[name]}, expected 0 or more.")
         if not 0 <= self.options["at_start"] <= 1:
@@ -124,6 +130,16 @@ class FlowMethod(Method):
         plan = with_features(self.configuration.network, self.options["features"])
         code_size += covariate_features(plans)
         self.network = build_network(network or self.networks[0], channels, plan, code_size)
+
+    @property
+    def sees_earlier_scans(self) -> bool:
+        """Whether it was trained with all context scans."""
+        return self.options["context"] == "all"
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether it was trained from a noisy source."""
+        return self.options["source_noise"] > 0
 
     @abstractmethod
     def stack(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -158,6 +174,8 @@ class FlowMethod(Method):
         """Draw one tau per sample and compute the mean squared error of the velocity (CRONOS eq. 4-6)."""
         batch = self._seen(batch)
         start, mask = self.stack(batch)
+        if self.options["source_noise"]:
+            start = noisy_source(start, self.options["source_noise"], torch.randn_like(batch.target))
         end = broadcast_target(batch.target, start.shape[1])
         tau = draw_flow_steps(start.shape[0], self.options["at_start"]).to(start.device, non_blocking=True)
         point = interpolate(start, end, tau, self.options["noise"])
@@ -178,6 +196,8 @@ class FlowMethod(Method):
         """
         batch, evaluations = self._seen(batch), []
         start, mask = self.stack(batch)
+        if batch.noise is not None:
+            start = noisy_source(start, self.options["source_noise"], batch.noise)
 
         def field(tau: Tensor, stack: Tensor) -> Tensor:
             found = self.velocity(batch, stack, mask, tau.expand(stack.shape[0]))

@@ -88,6 +88,11 @@ class LatentDiffusion(Method):
             (-MOST_DEVIATIONS, MOST_DEVIATIONS),
         )
 
+    @property
+    def sees_earlier_scans(self) -> bool:
+        """A forecast is made from the last scan alone."""
+        return False
+
     @torch.no_grad()
     def begin_stage(self, stage: int, batch: Batch) -> None:
         """Set the scale: one over the standard deviation of the latents of the first batch."""

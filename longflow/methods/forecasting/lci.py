@@ -13,6 +13,11 @@ class LastContextImage(Method):
     summary = "last context image: nothing changes"
     trains = False
 
+    @property
+    def sees_earlier_scans(self) -> bool:
+        """A forecast is the last scan."""
+        return False
+
     def predict(self, batch: Batch) -> dict[str, Tensor]:
         """Return the last context scan."""
         return {"forecast": batch.context[:, -1]}

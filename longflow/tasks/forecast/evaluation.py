@@ -46,7 +46,7 @@ def evaluate_forecasts(job: EvaluationJob, progress: Progress | None = None) -> 
     are written, too. A folder with intervals of volumes is segmented by the model that they are of.
 
     :returns: its results are what was compared, definitions, ``overall`` and ``by_horizon``; with a segmenter
-        ``structures``.
+        ``structures``, of forecasts with samples ``samples``.
     :raises DataError: there are no forecasts, none has a reference, context scans are missing, or grids differ.
     :raises LongflowError: the segmenter cannot segment the forecasts.
     """
@@ -89,6 +89,11 @@ def evaluate_forecasts(job: EvaluationJob, progress: Progress | None = None) -> 
 
         results["structures"] = evaluate_structures(job, segmenter, pairs, ladder, progress)
         written += WRITTEN
+    if any(pair.samples for pair in pairs):
+        from longflow.tasks.forecast.sample_errors import SAMPLES_CSV, evaluate_samples
+
+        results["samples"] = evaluate_samples(job, [pair for pair in pairs if pair.samples], progress)
+        written += (SAMPLES_CSV,)
     write_json(results, job.predictions / METRICS_JSON)
     draw_forecasts(pairs, job.predictions / FIGURE, job.description.time_unit, ladder)
     return Evaluation(results, written, partial(show_forecasts, results))

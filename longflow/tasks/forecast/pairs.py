@@ -7,7 +7,7 @@ from pathlib import Path
 
 from longflow.data.covariates import Covariates
 from longflow.data.dataset import DatasetDescription, is_name, sidecar_path
-from longflow.errors import DataError
+from longflow.errors import DataError, first_few
 from longflow.evaluation.references import (
     Files,
     Library,
@@ -17,6 +17,7 @@ from longflow.evaluation.references import (
     predicted_cases,
     read_sidecar,
 )
+from longflow.tasks.forecast.requests import sample_files
 from longflow.tasks.forecast.task import TASK
 
 SIDECAR_KEYS = ("case", "subject", "target_time", "horizon", "context")
@@ -40,6 +41,7 @@ class ForecastPrediction(Prediction):
     :param protocol: of the test, with its settings; empty: none drew the target and its context.
     :param units: gain and offset of each channel, from the reference's file to the units in which the forecast is
         judged (:func:`longflow.tasks.forecast.units.with_units`); empty: those of the file.
+    :param samples: files of the samples that the forecast is the mean of; empty: it is one forecast.
     """
 
     target_time: float
@@ -52,6 +54,7 @@ class ForecastPrediction(Prediction):
     recurrence: dict[str, float] = field(default_factory=dict)
     protocol: str = ""
     units: tuple[tuple[float, float], ...] = ()
+    samples: tuple[Files, ...] = ()
 
 
 def forecasts_of_folder(folder: Path, description: DatasetDescription) -> list[ForecastPrediction]:
@@ -102,7 +105,23 @@ def _forecast(folder: Path, case: str, description: DatasetDescription) -> Forec
         covariates=covariates,
         recurrence=weights,
         protocol=str(sidecar.get("test_protocol") or ""),
+        samples=_samples(path, sidecar.get("samples"), case, description),
     )
+
+
+def _samples(path: Path, record: object, case: str, description: DatasetDescription) -> tuple[Files, ...]:
+    """Return the files of the samples that a sidecar names. :param record: ``samples`` of the sidecar."""
+    if record is None:
+        return ()
+    number = record.get("number") if isinstance(record, dict) else None
+    if not isinstance(number, int) or number < 2:
+        raise DataError(f"{path}: samples is {record!r}, expected an object with 'number' of 2 or more, or null.")
+    files = tuple(sample_files(path.parent, case, range(number), description))
+    if missing := [str(file) for of_sample in files for file in of_sample if not file.is_file()]:
+        raise DataError(
+            f"{path} names {number} samples, but there is no {first_few(missing, most=1)}. Run longflow_predict again."
+        )
+    return files
 
 
 def _is_known_or_null(value: object) -> bool:

@@ -1,6 +1,7 @@
 """Forecast a scan from earlier scans and their times: in memory (the Python interface) and for folders."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from longflow.data.covariates import Covariates
-from longflow.data.dataset import DatasetDescription, Scan, image_path
+from longflow.data.dataset import DatasetDescription, Scan
 from longflow.data.images import Geometry, Volume, as_type, check_same_grid, read_scan, write_volume
 from longflow.data.recurrence import Recurrence
 from longflow.errors import ConfigurationError, DataError
@@ -30,8 +31,17 @@ from longflow.tasks.forecast.conditions import covariate_warnings, given_covaria
 from longflow.tasks.forecast.context import DEFAULT_RULE, RULES, Rule, choose_contexts
 from longflow.tasks.forecast.folds import fold_warning, report_folds
 from longflow.tasks.forecast.hidden_context import HiddenContext
-from longflow.tasks.forecast.requests import ForecastRequest, forecast_requests
+from longflow.tasks.forecast.requests import (
+    DEVIATION,
+    ForecastRequest,
+    forecast_images,
+    forecast_requests,
+    sample_files,
+)
+from longflow.tasks.forecast.sampling import Draw, Sampling, TakenScans, collect_samples
 from longflow.tasks.forecast.windows import Times, context_recurrence, predict_from_contexts
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,19 +58,7 @@ class ContextChoice:
     @property
     def taken(self) -> list[int]:
         """The scans that any member takes: ascending positions in ``given.context``."""
-        return sorted(_union(chain.from_iterable(self.contexts)))
-
-
-@dataclass(frozen=True)
-class TakenScans:
-    """What one member takes of the scans that are given.
-
-    :param prepared: in the normal form.
-    :param contexts: positions in ``prepared`` for each forecast to average.
-    """
-
-    prepared: PreparedSeries
-    contexts: list[list[int]]
+        return sorted(set(chain.from_iterable(chain.from_iterable(self.contexts))))
 
 
 @dataclass(frozen=True)
@@ -90,6 +88,7 @@ class Forecast:
     :param data_type: of the last context scan.
     :param warnings: of reading the context, and of motion that folds.
     :param recurrence: of the scans that the first member takes; None where scans are not taken to repeat.
+    :param deviation: standard deviation of the samples that ``array`` is the mean of, likewise; None: there are none.
     """
 
     array: np.ndarray
@@ -97,6 +96,7 @@ class Forecast:
     data_type: str
     warnings: list[str]
     recurrence: Recurrence | None = None
+    deviation: np.ndarray | None = None
 
 
 class Forecaster(Predictor[ForecastRequest]):
@@ -202,7 +202,7 @@ class Forecaster(Predictor[ForecastRequest]):
                 )
         members = []
         for member, contexts in zip(self.models.members, choice.contexts, strict=True):
-            taken = sorted(_union(contexts))
+            taken = sorted(set(chain.from_iterable(contexts)))
             raw = RawSeries(
                 subject,
                 [f"{subject}_{place}" for place in range(len(taken))],
@@ -216,9 +216,11 @@ class Forecaster(Predictor[ForecastRequest]):
             members.append(TakenScans(prepared, places))
         return Context(subject, given, volumes[len(given.context) - 1], members)
 
-    def forecast_from(self, context: Context) -> np.ndarray:
+    def forecast_from(self, context: Context, draw: Draw | None = None) -> np.ndarray:
         """Forecast a volume from prepared scans.
 
+        :param context: of :meth:`prepare`.
+        :param draw: what a sample is made with; None: the ordinary forecast.
         :returns: (channels, z, y, x), float32, on the grid and in the units of the last scan.
         """
         given, last = context.given, context.last.array
@@ -233,10 +235,11 @@ class Forecaster(Predictor[ForecastRequest]):
         shrinkage = self.models.selection.shrinkage
         if shrinkage == 0:  # the LCI, as longflow 0.1 recorded it; no network is needed
             return last.astype(np.float32)
-        total = np.zeros_like(last, dtype=np.float32)
-        for member, taken in zip(self.models.members, context.members, strict=True):
-            total += self._member_forecast(member, taken, given, last)
-        return last + shrinkage * (total / len(self.models.members) - last)
+        total, draw = np.zeros_like(last, dtype=np.float32), draw or Draw()
+        members = draw.members(self.models.members, context.members)
+        for member, taken in members:
+            total += self._member_forecast(member, taken, given, last, draw)
+        return last + shrinkage * (total / len(members) - last)
 
     @property
     def folded(self) -> float:
@@ -247,13 +250,15 @@ class Forecaster(Predictor[ForecastRequest]):
     def _methods(self) -> list[Method]:
         return [method for member in self.models.members for method in member.methods]
 
-    def _member_forecast(self, member: LoadedMember, taken: TakenScans, given: Times, last: np.ndarray) -> np.ndarray:
+    def _member_forecast(
+        self, member: LoadedMember, taken: TakenScans, given: Times, last: np.ndarray, draw: Draw
+    ) -> np.ndarray:
         properties = taken.prepared.properties
         images = np.asarray(taken.prepared.images[...], dtype=np.float32)
         method = member.methods[0]
         # a rung of the ladder in an ensemble has one reduction, whatever that of the trained members
         reduction = (self.models.selection.reduction if method.trains else None) or method.reduction
-        windows = replace(self.models.windows(member), reductions=(reduction,))
+        windows = draw.windows(replace(self.models.windows(member), reductions=(reduction,)), member)
         times = replace(given, context=properties.times, period=properties.period)
         forecasts = predict_from_contexts(member.methods, images, times, taken.contexts, windows)
         return restore_forecast(forecasts[reduction], taken.prepared, len(properties.times) - 1, last)
@@ -264,25 +269,41 @@ class Forecaster(Predictor[ForecastRequest]):
         description: DatasetDescription,
         times: Sequence[float] = (),
         hide_context: str | None = None,
+        samples: int | None = None,
+        spread: Sequence[str] | None = None,
+        seed: int = 0,
     ) -> list[ForecastRequest]:
         """List the rows without an image, or the requested times for every subject.
 
         :param times: requested times, in time units.
         :param hide_context: ``first:K`` or ``last:K``: forecast without these context scans.
+        :param samples: of each forecast, which is then their mean; None: one forecast.
+        :param spread: what samples differ by; None: all that the model has.
+        :param seed: of the samples.
         """
         hidden = None if hide_context is None else HiddenContext.of(hide_context)
+        if samples is None and (spread or seed):
+            raise ConfigurationError("--spread and --seed are for several samples. Give their number: --samples 20.")
+        sampling = None if samples is None else Sampling.of(self.models, samples, spread, seed)
         self.forget()  # the files may have changed since
         requests = forecast_requests(folder, description, times, hidden)
-        return [with_conditions(item, self.models.plans) for item in requests]
+        if sampling:
+            logger.info("%s.", sampling)
+        return [replace(with_conditions(item, self.models.plans), sampling=sampling) for item in requests]
 
     def conditions(self, item: ForecastRequest) -> dict[str, Any]:
-        """Return the hidden context and the test protocol, which all forecasts of a folder share."""
-        return {"hide_context": str(item.hidden) if item.hidden else None, "test_protocol": item.protocol or None}
+        """Return the hidden context, the test protocol and the samples, which all forecasts of a folder share."""
+        return {
+            "hide_context": str(item.hidden) if item.hidden else None,
+            "test_protocol": item.protocol or None,
+            "samples": item.sampling.record() if item.sampling else None,
+        }
 
     def files(self, item: ForecastRequest, folder: Path, description: DatasetDescription) -> list[Path]:
-        """Return ``{case}_{channel:04d}{file_ending}`` of each channel, as for every scan."""
-        channels = range(len(description.channels))
-        return [image_path(folder, item.target.case, channel, description) for channel in channels]
+        """Return the images of :func:`forecast_images`, and those of the samples with their standard deviation."""
+        names = [DEVIATION, *range(item.sampling.number)] if item.sampling else []
+        further = sample_files(folder, item.target.case, names, description)
+        return [*forecast_images(item, folder, description), *chain.from_iterable(further)]
 
     def inputs(self, item: ForecastRequest) -> list[Path]:
         """Return the images of the context scans that are taken."""
@@ -314,7 +335,31 @@ class Forecaster(Predictor[ForecastRequest]):
 
     def make(self, item: ForecastRequest, scans: Context) -> Forecast:
         """Forecast the target, in the units of the last context scan."""
-        array, folded, member = self.forecast_from(scans), self.folded, scans.members[0]
+        return self._made(scans, self.forecast_from(scans), self.folded)
+
+    def make_into(
+        self, item: ForecastRequest, scans: Context, folder: Path, description: DatasetDescription
+    ) -> Forecast:
+        """Forecast the target; of several samples, write each as it comes and return their mean."""
+        sampling = item.sampling
+        if sampling is None:
+            return self.make(item, scans)
+        warnings, folded = sampling.check(scans.members, scans.subject), 0.0
+
+        def make(number: int) -> np.ndarray:
+            nonlocal folded
+            sample = self.forecast_from(scans, sampling.draw(number))
+            folded = max(folded, self.folded)
+            return sample
+
+        files = sample_files(folder, item.target.case, range(sampling.number), description)
+        mean, deviation = collect_samples(make, scans.last, files)
+        made = self._made(scans, mean, folded)
+        return replace(made, deviation=deviation, warnings=[*made.warnings, *warnings])
+
+    def _made(self, scans: Context, array: np.ndarray, folded: float) -> Forecast:
+        """Return a forecast with what is said about it. :param folded: largest share of voxels that fold."""
+        member = scans.members[0]
         self._folds.append((scans.subject, folded))
         warnings = [*scans.warnings, *fold_warning(folded)]
         temporal = self.models.members[0].plans.temporal
@@ -326,9 +371,13 @@ class Forecaster(Predictor[ForecastRequest]):
         self, item: ForecastRequest, made: Forecast, folder: Path, description: DatasetDescription
     ) -> dict[str, Any]:
         """Write the forecast; warn of a horizon longer than any trained on."""
-        for array, path in zip(made.array, self.files(item, folder, description), strict=True):
+        for array, path in zip(made.array, forecast_images(item, folder, description), strict=True):
             write_volume(array, made.geometry, made.data_type, path)
-        of_first_member = sorted(_union(self._choice(item).contexts[0]))
+        if made.deviation is not None:
+            (files,) = sample_files(folder, item.target.case, [DEVIATION], description)
+            for array, path in zip(made.deviation, files, strict=True):
+                write_volume(array, made.geometry, "float32", path)
+        of_first_member = sorted(set(chain.from_iterable(self._choice(item).contexts[0])))
         return {
             **context_fields(self._taken_scans(item), self.rule),
             **recurrence_fields(made.recurrence, [item.context[position] for position in of_first_member]),
@@ -433,10 +482,6 @@ def restore_forecast(forecast: np.ndarray, prepared: PreparedSeries, last: int, 
     """
     last_context = np.asarray(prepared.images[last], dtype=np.float32)
     return export_forecast(forecast, last_context, raw, prepared.properties, last)
-
-
-def _union(contexts: Iterable[Sequence[int]]) -> set[int]:
-    return set(chain.from_iterable(contexts))
 
 
 def _known_rule(rule: str) -> Rule:

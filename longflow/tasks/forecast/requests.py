@@ -2,10 +2,10 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from longflow.data.dataset import DatasetDescription, Scan, Series, image_path
 from longflow.errors import DataError, first_few
@@ -13,7 +13,14 @@ from longflow.inference.requests import input_series
 from longflow.tasks.forecast.hidden_context import HiddenContext
 from longflow.tasks.forecast.protocol import TestProtocol, protocol_of_folder
 
+if TYPE_CHECKING:
+    from longflow.tasks.forecast.sampling import Sampling
+
 logger = logging.getLogger(__name__)
+
+#: folder of the samples in the output folder, with a folder for each case; the map of standard deviations is among them
+SAMPLES = "samples"
+DEVIATION = "std"
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class ForecastRequest:
     :param protocol: of the test that drew target and context; empty: all scans before the target are given.
     :param conditions: ``period`` and ``covariates``, where the model has them, as in the sidecar
         (:func:`longflow.tasks.forecast.conditions.with_conditions`).
+    :param sampling: how several samples are drawn; None: one forecast.
     """
 
     target: Scan
@@ -33,6 +41,7 @@ class ForecastRequest:
     hidden: HiddenContext | None = None
     protocol: str = ""
     conditions: dict[str, Any] = field(default_factory=dict, hash=False)
+    sampling: "Sampling | None" = None
 
     @property
     def horizon(self) -> float:
@@ -51,6 +60,7 @@ class ForecastRequest:
             "hide_context": str(self.hidden) if self.hidden else None,
             "test_protocol": self.protocol or None,
             **self.conditions,
+            **({"samples": self.sampling.record()} if self.sampling else {}),
         }
 
 
@@ -96,6 +106,29 @@ def forecast_requests(
             "imagesTs themselves, draw a protocol with longflow_verify --test_protocol."
         )
     return _with_hidden_scans(requests, hidden) if hidden else requests
+
+
+def forecast_images(item: ForecastRequest, folder: Path, description: DatasetDescription) -> list[Path]:
+    """Return ``{case}_{channel:04d}{file_ending}`` of each channel of a forecast, as for every scan."""
+    channels = range(len(description.channels))
+    return [image_path(folder, item.target.case, channel, description) for channel in channels]
+
+
+def sample_files(
+    folder: Path, case: str, names: Iterable[int | str], description: DatasetDescription
+) -> list[tuple[Path, ...]]:
+    """Return the files of samples: ``samples/{case}/{case}_s00_{channel:04d}{file_ending}``.
+
+    :param folder: of the forecasts.
+    :param names: numbers of samples, or ``DEVIATION``.
+    :param description: of the dataset.
+    :returns: for each name the file of each channel.
+    """
+    cases = [f"{case}_{name}" if isinstance(name, str) else f"{case}_s{name:02d}" for name in names]
+    channels = range(len(description.channels))
+    return [
+        tuple(image_path(folder / SAMPLES / case, one, channel, description) for channel in channels) for one in cases
+    ]
 
 
 def _of_protocol(protocol: TestProtocol, all_series: Sequence[Series]) -> list[ForecastRequest]:

@@ -64,11 +64,14 @@ def compare_solvers(selection: Selection, progress: Progress | None = None) -> d
     """Compare the solvers of a flow on validation targets.
 
     :param selection: the chosen model with all of its folds.
-    :returns: as in :func:`choose_solver`; None where every chosen target is constant.
+    :returns: as in :func:`choose_solver`; None where every chosen target is constant, or the source of a flow is noisy.
     """
     pairs = pairs_of_selection(selection)
     chosen = [pairs[position] for position in evenly_spaced(len(pairs), MOST_TARGETS)]
-    solvers, validated = settings_to_try(load_of_fold(chosen[0].fold, selection))
+    models = load_of_fold(chosen[0].fold, selection)
+    if any(method.stochastic for member in models.members for method in member.methods):
+        return None  # few evaluations forecast the mean as well as many, but samples would differ too little
+    solvers, validated = settings_to_try(models)
     work = partial(rows_of_target, solvers=solvers)
     rows, device = rows_of_folds(chosen, partial(load_of_fold, selection=selection), work, len(solvers), progress)
     if not rows:

@@ -64,6 +64,8 @@ def show_forecasts(results: Mapping[str, Any], console: Console) -> None:
     ]:
         text = escape("; ".join(undefined))
         console.print(f"Targets excluded because a number is not defined: {text}.", highlight=False)
+    if "samples" in results:
+        console.print(_samples_table(results["samples"], results["time_unit"]))
     if "structures" in results:
         _show_structures(results["structures"], console)
 
@@ -87,6 +89,25 @@ def _show_structures(results: Mapping[str, Any], console: Console) -> None:
         console.print(
             f"The segmenter was trained on {len(seen)} of the subjects: its own error is too small.", highlight=False
         )
+
+
+def _samples_table(results: Mapping[str, Any], time_unit: str) -> Table:
+    """A row for each bin of horizons, and for all: spread, its ratio to the error, and energy scores."""
+    headings = ("targets", "NRMSE\nof the mean", "spread", "spread /\nerror", "energy\nscore", "mean ±\nusual SD")
+    number = "" if results["number"] is None else f"{results['number']} "
+    table = new_table(f"{number}samples, in units of the NRMSE", f"horizon [{time_unit}]", *headings)
+    for part in [*(results["by_horizon"] if len(results["by_horizon"]) > 1 else []), results["overall"]]:
+        low, high = part["from"], part["to"]
+        table.add_row(
+            f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}",
+            str(part["targets"]),
+            mean_of(part["nrmse"], ".4f"),
+            mean_of(part["spread"], ".4f"),
+            "–" if part["spread_skill"] is None else f"{part['spread_skill']:.2f}",
+            mean_of(part["energy_score"], ".4f"),
+            mean_of(part["gaussian_energy_score"], ".4f"),
+        )
+    return table
 
 
 def _structure_table(results: Mapping[str, Any]) -> Table:

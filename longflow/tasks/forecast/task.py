@@ -85,6 +85,34 @@ class Forecast(Task):
             },
         ),
         RequestFlag(
+            "samples",
+            ("--samples",),
+            "Samples (--samples) are for forecasts",
+            {
+                "type": int,
+                "metavar": "N",
+                "help": "make N forecasts of each target that differ as the model is uncertain (2 or more): the "
+                "forecast is their mean; the map of their standard deviation and they themselves are in OUTPUT/samples",
+            },
+        ),
+        RequestFlag(
+            "spread",
+            ("--spread",),
+            "What samples differ by (--spread) is for forecasts",
+            {
+                "nargs": "+",
+                "metavar": "SOURCE",
+                "help": "what samples differ by: folds (a network each), noise (at the source of a flow that was "
+                "trained with source_noise), context (subsets of the scans); default: all that the model has",
+            },
+        ),
+        RequestFlag(
+            "seed",
+            ("--seed",),
+            "The seed of samples (--seed) is for forecasts",
+            {"type": int, "default": 0, "help": "of noise and subsets of the samples (default: 0)"},
+        ),
+        RequestFlag(
             "hide_context",
             ("--hide_context",),
             "Hidden context scans (--hide_context) are for forecasts",

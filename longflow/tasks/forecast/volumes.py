@@ -16,7 +16,7 @@ from longflow.reading import read_json
 from longflow.tasks.forecast.calibration_record import Calibration, identity
 from longflow.tasks.forecast.comparison import ACQUIRED, FORECAST
 from longflow.tasks.forecast.predictor import Forecaster
-from longflow.tasks.forecast.requests import ForecastRequest
+from longflow.tasks.forecast.requests import ForecastRequest, forecast_images
 from longflow.tasks.forecast.segmented import SEGMENTED, checked_segmenter, write_label_maps
 from longflow.tasks.segment.predictor import Segmenter
 from longflow.tasks.segment.requests import SegmentationRequest
@@ -36,12 +36,11 @@ OBSERVED = "observed"
 
 @dataclass(frozen=True)
 class ForecastVolumes:
-    """Models that forecast and segment, ready to write the volumes of a folder of forecasts.
+    """A model that segments, ready to write the volumes of a folder of forecasts.
 
-    :param calibration: of both models; None: volumes have no intervals.
+    :param calibration: of it and the model that forecasts; None: volumes have no intervals.
     """
 
-    forecaster: Forecaster
     segmenter: Segmenter
     calibration: Calibration | None
 
@@ -62,10 +61,10 @@ class ForecastVolumes:
                 "longflow_calibrate -d %s --structures %s.",
                 *(dataset.id, segmenter.models.selection.dataset.id),
             )
-            return cls(forecaster, segmenter, None)
+            return cls(segmenter, None)
         calibration = Calibration.read(path)
         calibration.check(identity(forecaster), identity(segmenter), path)
-        return cls(forecaster, segmenter, calibration)
+        return cls(segmenter, calibration)
 
     def write(
         self, items: Sequence[ForecastRequest], folder: Path, progress: Progress = lambda *_: None
@@ -79,13 +78,14 @@ class ForecastVolumes:
         """
         description = read_description(folder / "dataset.json")
         given = {scan.case: scan for item in items for scan in item.context}
-        forecasts = [self._scan_of(item, folder, description) for item in items]
+        forecasts = [_scan_of(item, folder, description) for item in items]
         for kind, scans in ((ACQUIRED, given.values()), (FORECAST, forecasts)):
             requests = [SegmentationRequest(scan) for scan in scans]
             write_label_maps(self.segmenter, requests, folder / SEGMENTED / kind, description, progress)
-        # with hidden context it is another kind of forecast than the calibrated ones
+        # other kinds of forecasts than the calibrated ones
         hidden = any(item.hidden is not None for item in items)
-        calibration = None if hidden else self.calibration
+        sampled = any(item.sampling is not None for item in items)
+        calibration = None if hidden or sampled else self.calibration
         rows = [row for scan in given.values() for row in _observed(scan, folder)]
         rows += [row for item in items for row in _forecast(item, folder, calibration)]
         rows.sort(key=lambda row: (row["subject"], row["structure"], row["time"]))
@@ -99,13 +99,18 @@ class ForecastVolumes:
                 "Forecasts with hidden context scans (--hide_context) have no intervals: those that were calibrated "
                 "are made from all scans."
             )
+        elif sampled:
+            logger.warning(
+                "Means of samples (--samples) have no intervals: those that were calibrated are of ordinary forecasts."
+            )
         intervals = (INTERVALS_JSON,) if calibration is not None else ()
         return (VOLUMES_CSV, *intervals, f"{SEGMENTED}/")
 
-    def _scan_of(self, item: ForecastRequest, folder: Path, description: DatasetDescription) -> Scan:
-        """Return a forecast as a scan to segment."""
-        target, images = item.target, self.forecaster.files(item, folder, description)
-        return Scan(target.case, target.subject, target.time, tuple(images))
+
+def _scan_of(item: ForecastRequest, folder: Path, description: DatasetDescription) -> Scan:
+    """Return a forecast as a scan to segment."""
+    images = forecast_images(item, folder, description)
+    return Scan(item.target.case, item.target.subject, item.target.time, tuple(images))
 
 
 def _observed(scan: Scan, folder: Path) -> list[Row]:

@@ -361,3 +361,53 @@ def test_slots_end_one_spacing_before_the_target(name):
     )
     slots = grid_slots(times, batch.target_time, method.grid_spacing, method.grid_length)
     assert torch.equal(slots, torch.arange(method.grid_length).expand_as(slots))
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_noise_of_the_source_leaves_along_the_path_and_is_in_the_velocity(name):
+    """A fresh network predicts no velocity, so that its loss is the size of X_1 - X_0."""
+    batch = random_batch(size=8)
+    method = flow(name, {"source_noise": 0.5})
+    seen = []
+    velocity = method.velocity
+    method.velocity = lambda batch, stack, mask, tau: seen.append((stack, tau)) or velocity(batch, stack, mask, tau)
+    torch.manual_seed(3)
+    noise = 0.5 * torch.randn_like(batch.target).unsqueeze(1)  # the first that is drawn
+    torch.manual_seed(3)
+    loss = method.training_step(batch)
+    ((stack, tau),) = seen
+    start, _ = method.stack(batch)
+    share = tau.view(-1, 1, 1, 1, 1, 1)
+    torch.testing.assert_close(stack, (1 - share) * (start + noise) + share * batch.target.unsqueeze(1))
+    torch.testing.assert_close(loss, (batch.target.unsqueeze(1) - start - noise).square().mean())
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_ode_from_a_noisy_source_ends_at_the_law_of_the_target(name):
+    """With the velocity E[X_1 - X_0 | X_tau] of normal laws: source N(c, sigma^2), target N(c + m, s^2)."""
+    sigma, mean, deviation = 0.5, 2.0, 0.8
+    method, batch = flow(name, {"source_noise": sigma}), random_batch()
+    method.steps, method.solver = 20, "rk4"
+    start, _ = method.stack(batch)
+
+    def velocity(batch, stack, mask, tau):
+        t = tau[0]
+        covariance = t * deviation**2 - (1 - t) * sigma**2
+        variance = ((1 - t) * sigma) ** 2 + (t * deviation) ** 2
+        return mean + (stack - start - t * mean) * covariance / variance
+
+    method.velocity = velocity
+    noise = torch.randn_like(batch.target)
+    found = method.path(replace(batch, noise=noise)).end
+    torch.testing.assert_close(found, start + mean + deviation * noise.unsqueeze(1), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(method.path(batch).end, start + mean)  # without noise: the centre
+    method.steps, method.solver = 1, "euler"
+    one_step = method.path(replace(batch, noise=noise)).end
+    torch.testing.assert_close(one_step, start + mean)  # the noise cancels
+    assert method.stochastic and not flow(name).stochastic
+
+
+@pytest.mark.parametrize("noise", [-0.1, float("nan")])
+def test_source_noise_that_cannot_be(noise):
+    with pytest.raises(ConfigurationError, match=f"The option 'source_noise' is {noise}, expected 0 or more"):
+        flow("cronos", {"source_noise": noise})

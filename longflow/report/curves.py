@@ -79,9 +79,7 @@ def _curves(tables: list[Table], structure: str) -> dict[str, tuple[Source, list
     return found
 
 
-def _figure(
-    drawn: Mapping[str, Any], tables: list[Table], unit: str, span: tuple[float, float]
-) -> dict[str, Any]:
+def _figure(drawn: Mapping[str, Any], tables: list[Table], unit: str, span: tuple[float, float]) -> dict[str, Any]:
     """Draw one figure. :param span: first and last time of the subject's scans and predictions."""
     margin = 0.05 * (span[1] - span[0]) or 1.0
     across = min(len(drawn), 4)
@@ -95,7 +93,9 @@ def _figure(
         axis.set_title("\n".join([name, *_slopes(tables, name, unit)]).replace("$", r"\$"), fontsize=9)
         axis.set_xlabel(f"time [{unit}]")
         axis.set_xlim(span[0] - margin, span[1] + margin)
-        highest = max((value for _, points in curves.values() for one in points for value in one[1:] if value), default=1.0)
+        highest = max(
+            (value for _, points in curves.values() for one in points for value in one[1:] if value), default=1.0
+        )
         axis.set_ylim(0, 1.15 * highest)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)

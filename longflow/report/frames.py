@@ -178,9 +178,7 @@ def _windows(low: float, high: float, window_low: float, window_high: float, is_
     return [{"name": name, "low": low, "high": high} for name, low, high in ordered]
 
 
-def _coarsest(
-    readable: Sequence[Moment], levels: ByPhase, most_bytes: int, description: DatasetDescription
-) -> float:
+def _coarsest(readable: Sequence[Moment], levels: ByPhase, most_bytes: int, description: DatasetDescription) -> float:
     """Find the voxel size with which all volumes fit, from the size of one of them; 0: as in the files, mm."""
     sample = readable[len(readable) // 2]
     volume, geometry = read_scan(sample.images), read_geometry(sample.images[0])
@@ -254,7 +252,7 @@ def _labels(one: Moment, number: int, coarsest: float, content: Content) -> str 
         content.warnings.append(f"The label map of {one.case} is not shown: it has values below 0.")
         return None
     whole = labels.astype(np.int64)
-    content.labels |= dict.fromkeys(_values_of(whole), {})
+    content.labels |= {value: {} for value in _values_of(whole)}
     coloured = np.where(whole > 0, (whole - 1) % len(LABEL_COLOURS) + 1, 0).astype(np.uint8)
     small, affine = shrunk(coloured, affine_of(geometry), factors_of(geometry, coarsest), labels=True)
     shown = Shown(small, affine)

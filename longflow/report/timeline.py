@@ -88,7 +88,7 @@ class Predicted(Moment):
 
     @property
     def verdict(self) -> str:
-        """Return whether its scans are of the kind that the model was trained on: a level; "" where none is recorded."""
+        """Return whether its scans are like those of the training: fit, doubtful, unfit, unknown; "": not recorded."""
         return str(self._fitness.get("verdict", ""))
 
     @property
@@ -181,6 +181,7 @@ def read_results(folder: Path, references: Sequence[Path] = ()) -> Results:
     if not searched or {one.resolve() for one in searched} & {one.resolve() for one in of_dataset}:
         searched += of_dataset
     library = Library(tuple(searched), description)
+    listed = {row.subject for row in read_rows(folder / "scans.csv") if is_name(row.subject)}
     cases = {one.case for some in predicted.values() for one in some}
     acquired, requested = _scans_of_tables(library, cases, folder / SEGMENTED_SCANS)
     subjects = [_subject(name, predicted[name], acquired.get(name, []), requested.get(name, [])) for name in predicted]
@@ -192,7 +193,7 @@ def read_results(folder: Path, references: Sequence[Path] = ()) -> Results:
         tables,
         _definitions(folder),
         _label_names(folder, description),
-        tuple(sorted(set(requested) - set(predicted))),
+        tuple(sorted((set(requested) | listed) - set(predicted))),
         tuple(searched),
         datasets,
     )
@@ -299,7 +300,7 @@ def _subject(name: str, predicted: Sequence[Predicted], acquired: list[Moment], 
         name,
         tuple(sorted(acquired, key=_order)),
         tuple(sorted(complete, key=_order)),
-        tuple(sorted([*requested, *not_found.values()], key=_order)),
+        tuple(sorted([*(one for one in requested if one.case not in not_found), *not_found.values()], key=_order)),
         tuple(warnings),
     )
 

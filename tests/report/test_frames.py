@@ -74,7 +74,9 @@ def test_a_subject_without_any_image_has_no_frames():
     assert content_of(Subject("s", (), (), (Moment(case="s_1", time=1.0),)), MR).frames == []
 
 
-@pytest.mark.parametrize("channel, air, first", [("CT", -1000, "soft tissue"), ("CT", 0, "automatic"), ("MR", 0, "automatic")])
+@pytest.mark.parametrize(
+    "channel, air, first", [("CT", -1000, "soft tissue"), ("CT", 0, "automatic"), ("MR", 0, "automatic")]
+)
 def test_windows_by_modality(tmp_path, channel, air, first):
     """The windows of CT fit where there is air; a CT in other units is shown as an MR is."""
     description = MR.model_copy(update={"channel_names": {"0": channel}})
@@ -131,7 +133,9 @@ def test_a_predicted_label_map_is_compared_with_that_of_the_rater(tmp_path):
     for name, value in (("predicted", 2), ("rater", 1)):
         write_volume(np.full((4, 32, 32), value), geometry, "uint8", tmp_path / f"{name}.nii.gz")
     first = replace(subject.acquired[0], label=tmp_path / "rater.nii.gz")
-    predicted = [Predicted(case=one.case, time=one.time, label=tmp_path / "predicted.nii.gz") for one in subject.acquired]
+    predicted = [
+        Predicted(case=one.case, time=one.time, label=tmp_path / "predicted.nii.gz") for one in subject.acquired
+    ]
     content = content_of(Subject("s", (first, subject.acquired[1]), tuple(predicted), ()), MR, {2: "tumour"})
     kinds = [(frame["kind"], frame["case"], frame["labels"]) for frame in content.frames]
     assert kinds[:2] == [("acquired", "s_000", "labels-0"), ("acquired", "s_001", None)]

@@ -77,7 +77,9 @@ def test_a_folder_of_the_dataset_brings_its_references(evaluated):
     assert subject.predicted[0].reference is not None
 
 
-@pytest.mark.parametrize("strange", [{"context": 3}, {"context": [1, None]}, {"warnings": "x"}, {"dataset": ["a"]}, {"fitness": 3}])
+@pytest.mark.parametrize(
+    "strange", [{"context": 3}, {"context": [1, None]}, {"warnings": "x"}, {"dataset": ["a"]}, {"fitness": 3}]
+)
 def test_a_strange_sidecar_is_no_obstacle(evaluated, strange):
     path = evaluated / "s1_4.json"
     write_json(read_json(path) | strange, path)
@@ -101,7 +103,9 @@ def test_label_maps_of_a_segmenter_are_those_of_scans_without_a_rater(evaluated)
         (evaluated / folder).mkdir(parents=True, exist_ok=True)
         (evaluated / folder / f"{case}.nii.gz").write_bytes(label.read_bytes())
     volumes = {"tumour": {"voxels": 3, "volume_ml": 0.75}}
-    write_json({"case": "s1_0", "subject": "s1", "time": 0.0, "volumes": volumes}, evaluated / SEGMENTED_SCANS / "s1_0.json")
+    write_json(
+        {"case": "s1_0", "subject": "s1", "time": 0.0, "volumes": volumes}, evaluated / SEGMENTED_SCANS / "s1_0.json"
+    )
     results = read_results(evaluated)
     row = {"case": "s1_0", "subject": "s1", "time": "0.0", "source": "observed", "structure": "tumour"}
     assert results.tables[SEGMENTED_VOLUMES] == [{**row, "volume_ml": "0.75"}]

@@ -1,7 +1,8 @@
 """Measure the pages of the timeline report: size, seconds, memory, and the seconds until a browser is ready.
 
-Three subjects are made of spheres with noise: a phantom of the demo's size, a heart of the size of ACDC, and five visits
-of 256 x 256 x 150 voxels, each with a forecast of the last scan. Each page is written in a process of its own. The peak is the process' resident memory. Then the index of a cohort of many subjects is written.
+Three subjects are made of spheres with noise: a phantom of the size of the demo, a heart of the size of ACDC, and five
+visits of 256 x 256 x 150 voxels, each with a forecast of the last scan. Each page is written in a process of its own.
+The peak is the resident memory of this process. Then the index of a cohort of many subjects is written.
 ``--browser`` opens every page in chromium (needs playwright), which draws WebGL in software.
 
     python benchmarks/report.py
@@ -45,7 +46,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = (options.work or Path(temporary)).resolve()
         pages = []
-        print("page            size, MB   seconds   processor, s   peak, GB")
+        print("page             size, MB    seconds processor, s  peak, GB")
         for size in options.size:
             folder = home / size
             make_subject(folder, *SIZES[size])
@@ -54,9 +55,8 @@ def main() -> None:
             answer = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
             found = json.loads(answer.splitlines()[-1])
             pages.append((size, folder / "out" / "report" / "subject_s1.html"))
-            print(
-                f"{size:14} {found['megabytes']:9.2f} {found['seconds']:9.2f} {found['processor']:14.2f} {found['peak']:10.2f}"
-            )
+            costs = [found[name] for name in ("megabytes", "seconds", "processor", "peak")]
+            print(f"{size:14} " + " ".join(f"{cost:10.2f}" for cost in costs))
         index = write_index(home, options.subjects)
         print(f"index of {options.subjects} subjects: {index.stat().st_size / 1e6:.2f} MB")
         if options.browser:

@@ -4,12 +4,10 @@ It shows what commands left on the disk; a part that is missing is said to be mi
 """
 
 import base64
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from longflow.data.dataset import PHASE, DatasetDescription, Row, parse_time, read_description, rows_of_folder
 from longflow.errors import LongflowError
@@ -23,7 +21,8 @@ from longflow.reading import parse_number, read_json, read_table
 from longflow.report.drawing import BASELINE_COLOUR, PREDICTION_COLOUR, as_svg, learning_curves, plt
 from longflow.report.model_card import model_card, performance, predictions_of
 from longflow.report.numbers import NumberTable, facts, number_tables, parts_named, table_by_span
-from longflow.report.rendering import REPORT, render
+from longflow.report.pages import link_to_study
+from longflow.report.rendering import REPORT, interval, link_to, render
 from longflow.task import Task, get_task
 from longflow.training.progress import AS_NAMED
 
@@ -105,10 +104,12 @@ def write_cohort_report(paths: DatasetPaths, predictions: Path | None = None) ->
     card = model_card(paths, cohort.task, cohort.plans, cohort.fingerprint, cohort.best, cohort.results, groups)
     write_json(card, paths.report / "model_card.json")
     write_csv(["subject", "mean"], _subjects(cohort), paths.report / "subjects.csv", exact=True)
+    overall = _held_out(cohort)
     text = render(
         "cohort.html.j2",
         [],
         cohort=cohort,
+        in_short=_in_short(cohort, overall),
         unit=cohort.description.time_unit,
         raster=_raster(cohort),
         temporal=facts(cohort.fingerprint.get("temporal", {})),
@@ -122,7 +123,7 @@ def write_cohort_report(paths: DatasetPaths, predictions: Path | None = None) ->
         principal=cohort.principal,
         subjects=read_table_of_subjects(cohort),
         link=_link(cohort),
-        overall=_held_out(cohort),
+        overall=overall,
         spans=table_by_span(cohort.results, cohort.principal.name, cohort.description.time_unit),
         further=number_tables(cohort.results, cohort.description.time_unit),
         found=facts(cohort.results.get("overall", cohort.results)),
@@ -136,7 +137,24 @@ def write_cohort_report(paths: DatasetPaths, predictions: Path | None = None) ->
     )
     page = paths.report / "index.html"
     write_text(text, page)
+    if cohort.predictions:
+        link_to_study(cohort.predictions / REPORT / "index.html", page)
     return page
+
+
+def _in_short(cohort: Cohort, overall: list[NumberTable]) -> dict[str, Any]:
+    """Return what a reader wants to know first."""
+    name = cohort.principal.name
+    found = {
+        "subjects": f"{len({row.subject for row in cohort.training})} training, "
+        f"{len({row.subject for row in cohort.test})} test",
+        "chosen model": cohort.best.get("candidate"),
+    }
+    if table := next((one for one in overall if name in one.rows), None):
+        cells = {column: table.cells.get((name, column)) for column in table.columns}
+        numbers = [f"{column} {interval(cell)}" for column, cell in cells.items() if cell]
+        found[f"held-out {name} ({cohort.principal.better} is better)"] = ", ".join(numbers)
+    return {key: one for key, one in found.items() if one}
 
 
 def _calibrations(paths: DatasetPaths) -> list[Path]:
@@ -210,7 +228,7 @@ def _raster(cohort: Cohort) -> str | None:
     axis.set_ylabel(f"{len(shown)} of {len(times)} subjects" if len(shown) < len(times) else f"{len(times)} subjects")
     axis.set_yticks([])
     axis.invert_yaxis()
-    axis.legend(fontsize=8, loc="best")
+    axis.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return as_svg(figure)
 
 
@@ -254,8 +272,12 @@ def _trainings(paths: DatasetPaths) -> Iterator[dict[str, Any]]:
                 "steps": cost.get("iterations"),
                 "parameters": cost.get("parameters"),
                 "seconds": cost.get("seconds"),
-                "peak memory [bytes]": cost.get("peak_memory"),
+                "peak memory [GB]": _gigabytes(cost.get("peak_memory")),
             }
+
+
+def _gigabytes(number: object) -> float | None:
+    return round(number / 1e9, 3) if isinstance(number, int | float) else None
 
 
 def _learning(cohort: Cohort) -> Iterator[tuple[str, str]]:
@@ -310,7 +332,7 @@ def _link(cohort: Cohort) -> Any:
         if cohort.predictions is None:
             return None
         page = cohort.predictions / REPORT / (f"subject_{subject}.html" if subject else "index.html")
-        return quote(os.path.relpath(page.resolve(), cohort.paths.report.resolve())) if page.is_file() else None
+        return link_to(page, cohort.paths.report / "index.html") if page.is_file() else None
 
     return link
 

@@ -64,7 +64,8 @@ def volume_curves(results: Results, subject: Subject) -> list[dict[str, Any]]:
     tables = [rows for rows in tables if rows and STRUCTURE in rows[0]]
     names = list(dict.fromkeys(row[STRUCTURE] for rows in tables for row in rows))
     drawn = {name: curves for name in names if (curves := _curves(tables, name))}
-    return [_figure(drawn, tables, results.description.time_unit)] if drawn else []
+    times = [one.time for one in subject.moments]
+    return [_figure(drawn, tables, results.description.time_unit, (min(times), max(times)))] if drawn else []
 
 
 def _curves(tables: list[Table], structure: str) -> dict[str, tuple[Source, list[Any]]]:
@@ -78,8 +79,9 @@ def _curves(tables: list[Table], structure: str) -> dict[str, tuple[Source, list
     return found
 
 
-def _figure(drawn: Mapping[str, Any], tables: list[Table], unit: str) -> dict[str, Any]:
-    """Draw one figure."""
+def _figure(drawn: Mapping[str, Any], tables: list[Table], unit: str, span: tuple[float, float]) -> dict[str, Any]:
+    """Draw one figure. :param span: first and last time of the subject's scans and predictions."""
+    margin = 0.05 * (span[1] - span[0]) or 1.0
     across = min(len(drawn), 4)
     down = -(-len(drawn) // across)
     figure, axes = plt.subplots(down, across, figsize=(4 * across, 3 * down), squeeze=False, layout="constrained")
@@ -90,7 +92,11 @@ def _figure(drawn: Mapping[str, Any], tables: list[Table], unit: str) -> dict[st
             _draw(axis, label, source, points)
         axis.set_title("\n".join([name, *_slopes(tables, name, unit)]).replace("$", r"\$"), fontsize=9)
         axis.set_xlabel(f"time [{unit}]")
-        axis.set_ylim(bottom=0)
+        axis.set_xlim(span[0] - margin, span[1] + margin)
+        highest = max(
+            (value for _, points in curves.values() for one in points for value in one[1:] if value), default=1.0
+        )
+        axis.set_ylim(0, 1.15 * highest)
         axis.grid(alpha=0.3)
         axis.legend(fontsize=7)
     axes[0][0].set_ylabel("volume [mL]")

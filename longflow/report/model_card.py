@@ -59,11 +59,17 @@ def model_card(
             "channels": plans.get("channel_names"),
             "labels": plans.get("labels"),
             "phases": plans.get("phases"),
-            "ranges": plans.get("training_data"),
+            "ranges": _ranges(plans),
         },
         "limits": list(_limits(plans, fingerprint, results)),
         "performance": dict(performance),
     }
+
+
+def _ranges(plans: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the ranges of the training data, without the fitness gate's reference, which is of no use to readers."""
+    found = plans.get("training_data")
+    return {key: one for key, one in found.items() if key != "fitness"} if isinstance(found, Mapping) else None
 
 
 def _member(dataset: DatasetPaths, member: Mapping[str, Any]) -> dict[str, Any]:

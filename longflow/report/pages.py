@@ -4,6 +4,8 @@ network.
 
 import csv
 import io
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,27 @@ from matplotlib.ticker import MaxNLocator
 
 from longflow.files import write_text
 from longflow.parallel import Progress
-from longflow.paths import path_in
+from longflow.paths import DatasetPaths, path_in
 from longflow.reading import read_json
 from longflow.report.curves import volume_curves
 from longflow.report.frames import LABEL_COLOURS, Content, content_of
-from longflow.report.rendering import HERE, REPORT, file_text, render
-from longflow.report.timeline import Moment, Results, Subject, Table, read_results
+from longflow.report.rendering import HERE, REPORT, file_text, link_to, render
+from longflow.report.timeline import Moment, Predicted, Results, Subject, Table, numbers_in, read_results
 
 #: % of the axis that is free at each end
 MARGIN = 3.0
+#: contrast phases that are shown side by side, at most
+MOST_PHASES = 4
+#: what is on the time axis and in the viewer, in words
+KINDS = {
+    "acquired": "acquired scan",
+    "prediction": "prediction",
+    "label map": "predicted label map",
+    "requested": "requested, not predicted",
+    "missing": "scan that was not found",
+}
+#: the place of a link in the index
+STUDY_LINK = re.compile('<p id="study">.*?</p>')
 
 
 def write_report(folder: Path, references: Sequence[Path] = (), progress: Progress = lambda *_: None) -> Path:
@@ -36,6 +50,7 @@ def write_report(folder: Path, references: Sequence[Path] = (), progress: Progre
     """
     results = read_results(folder, references)
     output, rows = folder / REPORT, []
+    index = output / "index.html"
     for number, subject in enumerate(results.subjects):
         progress(number, len(results.subjects), subject.name)
         page = path_in(output, f"subject_{subject.name}.html")
@@ -46,9 +61,17 @@ def write_report(folder: Path, references: Sequence[Path] = (), progress: Progre
     # pages of subjects that are no longer in the folder
     for page in set(output.glob("subject_*.html")) - {path_in(output, f"subject_{one.name}.html") for one, *_ in rows}:
         page.unlink()
-    index = output / "index.html"
     write_text(render("index.html.j2", [], results=results, rows=rows), index)
+    for name in sorted(results.datasets):
+        link_to_study(index, DatasetPaths(name).report / "index.html")
     return index
+
+
+def link_to_study(index: Path, study: Path) -> None:
+    """Link an index of subjects to the report of their dataset, where both exist."""
+    if index.is_file() and study.is_file():
+        link = f'<p id="study"><a href="{link_to(study, index)}">Report of the whole study</a></p>'
+        write_text(STUDY_LINK.sub(lambda _: link, index.read_text(encoding="utf-8"), count=1), index)
 
 
 def subject_page(results: Results, subject: Subject) -> tuple[str, int]:
@@ -56,7 +79,7 @@ def subject_page(results: Results, subject: Subject) -> tuple[str, int]:
 
     :returns: HTML, and how many warnings it shows.
     """
-    content = content_of(subject, results.description)
+    content = content_of(subject, results.description, results.label_names)
     tables = [table for name, rows in results.tables.items() if (table := _table(name, rows, subject, results))]
     of_predictions = [f"{one.case}: {text}" for one in subject.predicted for text in one.warnings]
     beyond = [
@@ -64,7 +87,13 @@ def subject_page(results: Results, subject: Subject) -> tuple[str, int]:
         for one in subject.predicted
         if one.sidecar.get("horizon_outside_training") is True and not one.warnings
     ]
-    warnings = list(dict.fromkeys([*of_predictions, *beyond, *subject.warnings, *content.warnings]))
+    unlike = [
+        f"{one.case}: its scans are {one.verdict} for the model. {reason}"
+        for one in subject.predicted
+        if one.verdict in ("unfit", "doubtful")
+        for reason in one.reasons
+    ]
+    warnings = list(dict.fromkeys([*unlike, *of_predictions, *beyond, *subject.warnings, *content.warnings]))
     place = _Axis(subject)
     niivue, script = file_text("vendor/niivue.umd.js"), file_text("templates/viewer.js")
     text = render(
@@ -75,7 +104,9 @@ def subject_page(results: Results, subject: Subject) -> tuple[str, int]:
         warnings=warnings,
         unit=results.description.time_unit,
         channels=results.description.channels,
-        marks=[place.mark(one, results.description.time_unit) for one in subject.moments],
+        phases=phases_of(content),
+        marks=place.marks(subject.moments, results.description.time_unit),
+        kinds=[(kind, text) for kind, text in KINDS.items() if kind in {one.kind for one in subject.moments}],
         ticks=place.ticks(),
         horizons=place.horizons(subject),
         curves=volume_curves(results, subject),
@@ -99,6 +130,8 @@ def _page_of(results: Results, content: Content, tables: Sequence[Mapping[str, A
         "frames": content.frames,
         "targets": content.targets,
         "windows": content.windows,
+        "levels": content.levels,
+        "kinds": KINDS,
         "tables": [{"file": table["file"], "csv": table["csv"]} for table in tables],
         "labels": {"R": red, "G": green, "B": blue, "A": alpha, "labels": [""] * len(red)},
     }
@@ -108,7 +141,7 @@ class _Axis:
     """Places on the time axis, % of its width."""
 
     def __init__(self, subject: Subject):
-        context = [time for one in subject.predicted for time in _numbers(one.sidecar.get("context_times"))]
+        context = [time for one in subject.predicted for time in numbers_in(one.sidecar.get("context_times"))]
         times = [*context, *(one.time for one in subject.moments)]
         self.first, self.last = min(times), max(times)
 
@@ -117,16 +150,19 @@ class _Axis:
         share = (time - self.first) / (self.last - self.first) if self.last > self.first else 0.5
         return round(MARGIN + share * (100 - 2 * MARGIN), 3)
 
-    def mark(self, one: Moment, unit: str) -> dict[str, Any]:
-        """Return the mark of a scan, for the template."""
-        kinds = {
-            "acquired": "acquired scan",
-            "requested": "requested, not predicted",
-            "label map": "predicted label map",
-        }
-        phase = f", {one.phase}" if one.phase else ""
-        label = f"{one.time:g} {unit}{phase}: {kinds.get(one.kind, one.kind)}, {one.case}"
-        return {"left": self.left(one.time), "kind": one.kind, "case": one.case, "label": label}
+    def marks(self, moments: Sequence[Moment], unit: str) -> list[dict[str, Any]]:
+        """Return the marks of scans, for the template; those of one time, as of contrast phases, are side by side."""
+        marks: list[dict[str, Any]] = []
+        taken: Counter[tuple[float, bool]] = Counter()
+        for one in moments:
+            phase = f", {one.phase}" if one.phase else ""
+            labels = ", with labels" if one.label and one.kind != "label map" else ""
+            label = f"{one.time:g} {unit}{phase}: {KINDS[one.kind]}{labels}, {one.case}"
+            place = self.left(one.time), isinstance(one, Predicted)
+            mark = {"left": place[0], "shift": taken[place], "kind": one.kind, "case": one.case, "label": label}
+            marks.append(mark | {"labelled": bool(labels)})
+            taken[place] += 1
+        return marks
 
     def ticks(self) -> list[dict[str, Any]]:
         """Return round numbers along the axis."""
@@ -146,7 +182,7 @@ class _Axis:
         }
         spans: dict[str, tuple[float, float]] = {}
         for one in subject.predicted:
-            if times := _numbers(one.sidecar.get("context_times")):
+            if times := numbers_in(one.sidecar.get("context_times")):
                 outside = one.sidecar.get("horizon_outside_training")
                 kind = "outside" if outside is True else "inside" if outside is False else "unknown"
                 start, end = spans.get(kind, (max(times), one.time))
@@ -157,10 +193,10 @@ class _Axis:
         ]
 
 
-def _numbers(found: object) -> list[float]:
-    """Return the numbers of a list in a sidecar; none where it is no list of numbers."""
-    numbers = found if isinstance(found, list) else []
-    return [float(one) for one in numbers if isinstance(one, int | float)]
+def phases_of(content: Content) -> list[str]:
+    """Return the contrast phases that are shown side by side; one without a name where there are fewer than two."""
+    found = list(dict.fromkeys(frame["phase"] for frame in content.frames if frame["phase"]))
+    return found[:MOST_PHASES] if len(found) > 1 else [""]
 
 
 def _table(name: str, rows: Table, subject: Subject, results: Results) -> dict[str, Any] | None:
@@ -173,7 +209,7 @@ def _table(name: str, rows: Table, subject: Subject, results: Results) -> dict[s
     writer.writeheader()
     writer.writerows(own)
     defined = [(column, results.definitions[column]) for column in own[0] if column in results.definitions]
-    file = f"{subject.name}_{name}"
+    file = f"{subject.name}_{name.removesuffix('.csv').replace(' ', '_')}.csv"
     return {
         "name": name,
         "columns": list(own[0]),

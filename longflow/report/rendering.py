@@ -6,10 +6,12 @@ scripts whose hashes it names, and loads nothing.
 
 import base64
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
@@ -80,6 +82,11 @@ def templates() -> jinja2.Environment:
     filters = {"cell": cell, "readable": readable, "short": short, "interval": interval}
     environment.filters |= {**filters, "number": lambda value: f"{value:g}"}
     return environment
+
+
+def link_to(target: Path, page: Path) -> str:
+    """Return the link from a page to another file, so that folders which are moved together stay linked."""
+    return quote(os.path.relpath(target.resolve(), page.resolve().parent).replace(os.sep, "/"))
 
 
 def policy_for(scripts: Sequence[str]) -> str:

@@ -32,6 +32,11 @@ SCANS = "scans"
 #: folders below the predictions with the label maps of predicted and acquired scans (``--segmenter``, ``--structures``)
 SEGMENTED, SEGMENTED_SCANS = "segmented/forecast", "segmented/acquired"
 
+#: name of the table of volumes that the sidecars of these label maps record
+SEGMENTED_VOLUMES = "label maps in segmented"
+#: verdicts of the fitness gate
+GRAVEST_FIRST = ("unfit", "doubtful", "unknown", "fit")
+
 Table = list[dict[str, str]]
 
 
@@ -42,6 +47,7 @@ class Moment:
     :param time: time units.
     :param images: one file per channel; empty: there is none (a row that requests a prediction).
     :param label: label map of it, or None.
+    :param missing: a prediction was made from it, and its files were not found.
     """
 
     case: str
@@ -49,15 +55,12 @@ class Moment:
     phase: str = ""
     images: Files = ()
     label: Path | None = None
+    missing: bool = False
 
     @property
     def kind(self) -> str:
-        """Return "acquired", or "requested" where there is no image."""
-        return "acquired" if self.images else "requested"
-
-    def with_label(self, label: Path | None) -> "Moment":
-        """Return the scan with a predicted label map in place of the rater's, where there is one."""
-        return replace(self, label=label) if label else self
+        """Return "acquired", or where there is no image "missing" or "requested"."""
+        return "acquired" if self.images else "missing" if self.missing else "requested"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +84,27 @@ class Predicted(Moment):
     @property
     def warnings(self) -> list[str]:
         """Return the warnings of the sidecar."""
-        found = self.sidecar.get("warnings", [])
-        return [str(one) for one in found] if isinstance(found, list) else []
+        return _texts(self.sidecar.get("warnings"))
+
+    @property
+    def verdict(self) -> str:
+        """Return whether its scans are like those of the training: fit, doubtful, unfit, unknown; "": not recorded."""
+        return str(self._fitness.get("verdict", ""))
+
+    @property
+    def reasons(self) -> list[str]:
+        """Return the reasons of the verdict."""
+        return _texts(self._fitness.get("reasons"))
+
+    @property
+    def _fitness(self) -> Mapping[str, Any]:
+        found = self.sidecar.get("fitness")
+        return found if isinstance(found, dict) else {}
+
+
+def _texts(found: object) -> list[str]:
+    """Return the texts of a list in a sidecar; none where it is no list."""
+    return [str(one) for one in found] if isinstance(found, list) else []
 
 
 @dataclass(frozen=True)
@@ -90,7 +112,7 @@ class Subject:
     """A subject's scans and predictions, each in order of time.
 
     :param acquired: scans with images, before and after the predicted time.
-    :param requested: rows without an image that were not predicted.
+    :param requested: rows without an image: not predicted, or a scan that was not found.
     :param warnings: sentences about its files.
     """
 
@@ -105,6 +127,12 @@ class Subject:
         """Return all of them in order of time; the acquired scan before the prediction."""
         return sorted([*self.acquired, *self.predicted, *self.requested], key=lambda one: one.time)
 
+    @property
+    def verdict(self) -> str:
+        """Return the gravest verdict of its predictions; "" where none is recorded."""
+        found = {one.verdict for one in self.predicted}
+        return next((level for level in GRAVEST_FIRST if level in found), "")
+
 
 @dataclass(frozen=True)
 class Results:
@@ -113,8 +141,10 @@ class Results:
     :param subjects: sorted by name.
     :param tables: rows of every table in the folder that names subjects, by the table's file name.
     :param definitions: of the numbers in the tables, by name.
+    :param label_names: of the values of label maps.
     :param requested_only: subjects for whom a prediction is requested, and none was made.
     :param searched: folders in which acquired scans were searched.
+    :param datasets: of the models that predicted, of those that are on this machine.
     """
 
     folder: Path
@@ -122,8 +152,10 @@ class Results:
     subjects: tuple[Subject, ...]
     tables: Mapping[str, Table]
     definitions: Mapping[str, str]
+    label_names: Mapping[int, str]
     requested_only: tuple[str, ...]
     searched: tuple[Path, ...]
+    datasets: tuple[str, ...] = ()
 
 
 def read_results(folder: Path, references: Sequence[Path] = ()) -> Results:
@@ -144,10 +176,12 @@ def read_results(folder: Path, references: Sequence[Path] = ()) -> Results:
             f"{folder} holds no prediction: no row of its scans.csv has an image or a label map. Run longflow_predict."
         )
     searched = [*references] or ([folder / SCANS] if (folder / SCANS).is_dir() else [])
-    of_dataset = _of_dataset(predicted.values())
+    datasets = _datasets(predicted.values())
+    of_dataset = [path for name in datasets for path in dataset_folders(DatasetPaths(name).raw)]
     if not searched or {one.resolve() for one in searched} & {one.resolve() for one in of_dataset}:
         searched += of_dataset
     library = Library(tuple(searched), description)
+    listed = {row.subject for row in read_rows(folder / "scans.csv") if is_name(row.subject)}
     cases = {one.case for some in predicted.values() for one in some}
     acquired, requested = _scans_of_tables(library, cases, folder / SEGMENTED_SCANS)
     subjects = [_subject(name, predicted[name], acquired.get(name, []), requested.get(name, [])) for name in predicted]
@@ -158,8 +192,10 @@ def read_results(folder: Path, references: Sequence[Path] = ()) -> Results:
         tuple(sorted(subjects, key=lambda one: one.name)),
         tables,
         _definitions(folder),
-        tuple(sorted(set(requested) - set(predicted))),
+        _label_names(folder, description),
+        tuple(sorted((set(requested) | listed) - set(predicted))),
         tuple(searched),
+        datasets,
     )
 
 
@@ -191,12 +227,11 @@ def _sidecar(folder: Path, case: str) -> dict[str, Any]:
     return read_json(path, dict) if path.is_file() else {}
 
 
-def _of_dataset(predicted: Iterable[Sequence[Predicted]]) -> list[Path]:
-    """List the image folders of the raw datasets that the sidecars name, of those that are on this machine."""
+def _datasets(predicted: Iterable[Sequence[Predicted]]) -> tuple[str, ...]:
+    """List the datasets that the sidecars name, of those that are on this machine."""
     named = [one.sidecar.get("dataset") for some in predicted for one in some]
     names = {name for name in named if isinstance(name, str)}
-    known = set(known_datasets()) if names else set()
-    return [path for name in sorted(names & known) for path in dataset_folders(DatasetPaths(name).raw)]
+    return tuple(sorted(names & set(known_datasets()))) if names else ()
 
 
 def _scans_of_tables(
@@ -245,10 +280,15 @@ def _subject(name: str, predicted: Sequence[Predicted], acquired: list[Moment], 
     """Find the reference and the last context scan of each prediction; check that its inputs are what they were."""
     by_case = {one.case: one for one in acquired}
     complete, warnings = [], []
+    not_found: dict[str, Moment] = {}
     for one in predicted:
         context = _context(one)
         given = sorted((by_case[case] for case in context if case in by_case), key=lambda scan: scan.time)
         if missing := [case for case in context if case not in by_case]:
+            times = numbers_in(one.sidecar.get("context_times"))
+            for case, time in zip(context, times, strict=True) if len(times) == len(context) else ():
+                if case in missing:
+                    not_found[case] = Moment(case=case, time=time, missing=True)
             warnings.append(
                 f"{one.case}: of the {len(context)} scans that it was made from, {len(missing)} were not found "
                 f"({first_few(missing, 3)}). Name their folder with -r."
@@ -260,9 +300,15 @@ def _subject(name: str, predicted: Sequence[Predicted], acquired: list[Moment], 
         name,
         tuple(sorted(acquired, key=_order)),
         tuple(sorted(complete, key=_order)),
-        tuple(sorted(requested, key=_order)),
+        tuple(sorted([*(one for one in requested if one.case not in not_found), *not_found.values()], key=_order)),
         tuple(warnings),
     )
+
+
+def numbers_in(found: object) -> list[float]:
+    """Return the numbers of a list in a sidecar; none where it is no list of numbers."""
+    numbers = found if isinstance(found, list) else []
+    return [float(one) for one in numbers if isinstance(one, int | float) and not isinstance(one, bool)]
 
 
 def _order(one: Moment) -> tuple[float, str, str]:
@@ -301,9 +347,36 @@ def _tables(folder: Path) -> Iterator[tuple[str, Table]]:
         rows = [line.cells for line in read_table(path)]
         if rows and "subject" in rows[0]:
             yield path.name, rows
+    if volumes := list(_segmented_volumes(folder)):
+        yield SEGMENTED_VOLUMES, volumes
+
+
+def _segmented_volumes(folder: Path) -> Iterator[dict[str, str]]:
+    """Yield the volumes in the sidecars of the label maps of predicted and acquired scans, a row for each structure."""
+    for source, place in (("forecast", SEGMENTED), ("observed", SEGMENTED_SCANS)):
+        for path in sorted((folder / place).glob("*.json")):
+            found = read_json(path, dict)
+            volumes = found.get("volumes")
+            for structure, one in volumes.items() if isinstance(volumes, dict) else ():
+                if isinstance(one, dict) and {"subject", "time"} <= set(found):
+                    row = {name: found.get(name) for name in ("case", "subject", "time")}
+                    row |= {"source": source, "structure": structure, "volume_ml": one.get("volume_ml")}
+                    yield {name: str(cell) for name, cell in row.items()}
 
 
 def _definitions(folder: Path) -> dict[str, str]:
     path = folder / "metrics.json"
     found = read_json(path, dict).get("definitions", {}) if path.is_file() else {}
     return {str(name): str(text) for name, text in found.items()} if isinstance(found, dict) else {}
+
+
+def _label_names(folder: Path, description: DatasetDescription) -> dict[int, str]:
+    """Return the names of label values: of the dataset, or else of the model that segmented the scans."""
+    paths = [folder / place / "dataset.json" for place in (SEGMENTED, SEGMENTED_SCANS)]
+    further = [read_description(path) for path in paths if path.is_file()]
+    return {
+        value: name
+        for one in (*reversed(further), description)
+        for name, value in one.labels.items()
+        if isinstance(value, int) and value > 0
+    }

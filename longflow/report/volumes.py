@@ -6,6 +6,7 @@ they would be too large. The header holds the levels' units and the blocks' plac
 
 import gzip
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,6 +22,10 @@ from longflow.data.images import FLIP, Geometry
 LEVELS = 256
 #: of the values of a scan, the percentiles that bound the levels; a few voxels beyond would take levels from the others
 CLIPPED = 0.1, 99.9
+#: likewise, of the window that is shown first: organs and lesions rather than a few bright vessels
+WINDOW = 1.0, 98.5
+#: voxels of a scan, at most, that percentiles are computed from
+MOST_MEASURED = 2_000_000
 #: pixels of the longest side in a strip
 STRIP_PIXELS = 160
 
@@ -83,14 +88,25 @@ class Shown:
         header["scl_slope"], header["scl_inter"], header["vox_offset"] = levels.step, levels.low, 352
         return gzip.compress(header.binaryblock + bytes(4) + self.voxels.tobytes(), 6, mtime=0)
 
-    def strip(self, low: float, high: float, colours: str = "gray") -> bytes:
+    def strip(self, colours: str = "gray") -> bytes:
         """Draw the middle planes next to each other: axial, coronal, sagittal, in radiological view.
 
-        :param low: value drawn in the first colour, input units. :param high: in the last colour.
-        :param colours: matplotlib's name.
+        :param colours: matplotlib's name; level 0 has the first colour, level 255 the last one.
         :returns: a PNG file.
         """
-        levels = self.levels or Levels(0.0, 1.0)
+        return _png((255 * colormaps[colours](self.planes())[..., :3]).round().astype(np.uint8))
+
+    def label_strip(self, colours: Sequence[tuple[int, int, int]]) -> bytes:
+        """Draw the middle planes of labels as :meth:`strip` does; the background is transparent.
+
+        :param colours: of the labels 1, 2 and so on.
+        :returns: a PNG file.
+        """
+        palette = np.array([(0, 0, 0, 0), *((*colour, 255) for colour in colours)], np.uint8)
+        return _png(palette[self.planes()])
+
+    def planes(self) -> np.ndarray:
+        """Return the middle planes next to each other, in square pixels: (rows, columns)."""
         turn = nibabel.io_orientation(self.affine)
         canonical = nibabel.apply_orientation(self.voxels.T, turn)  # right, anterior, superior
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
@@ -106,11 +122,13 @@ class Shown:
             canonical[middle[0]][np.ix_(y[::-1], z[::-1])].T,
         )
         height = max(plane.shape[0] for plane in planes)
-        image = np.concatenate([np.pad(plane, ((0, height - len(plane)), (0, 4))) for plane in planes], axis=1)
-        grey = np.clip((image * levels.step + levels.low - low) / max(high - low, 1e-12), 0, 1)
-        file = io.BytesIO()
-        imsave(file, colormaps[colours](grey)[..., :3], format="png")
-        return file.getvalue()
+        return np.concatenate([np.pad(plane, ((0, height - len(plane)), (0, 4))) for plane in planes], axis=1)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    imsave(file, pixels, format="png")
+    return file.getvalue()
 
 
 def affine_of(geometry: Geometry) -> np.ndarray:
@@ -159,7 +177,8 @@ def shrunk(array: np.ndarray, affine: np.ndarray, factors: Sequence[int], labels
     return small, moved
 
 
-def bounds(array: np.ndarray) -> tuple[float, float]:
-    """Return the values between which nearly all voxels are (:data:`CLIPPED`)."""
-    low, high = np.percentile(array, CLIPPED)
+def bounds(array: np.ndarray, percentiles: tuple[float, float] = CLIPPED) -> tuple[float, float]:
+    """Return the values between which nearly all voxels are; of a large volume, evenly spaced voxels are measured."""
+    step = math.ceil((array.size / MOST_MEASURED) ** (1 / array.ndim))
+    low, high = np.percentile(array[(slice(None, None, step),) * array.ndim], percentiles)
     return float(low), float(high)

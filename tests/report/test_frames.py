@@ -1,5 +1,6 @@
 import base64
 import gzip
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -73,12 +74,36 @@ def test_a_subject_without_any_image_has_no_frames():
     assert content_of(Subject("s", (), (), (Moment(case="s_1", time=1.0),)), MR).frames == []
 
 
-@pytest.mark.parametrize("channel, first", [("CT", "soft tissue"), ("MR", "full range")])
-def test_windows_by_modality(tmp_path, channel, first):
+@pytest.mark.parametrize(
+    "channel, air, first", [("CT", -1000, "soft tissue"), ("CT", 0, "automatic"), ("MR", 0, "automatic")]
+)
+def test_windows_by_modality(tmp_path, channel, air, first):
+    """The windows of CT fit where there is air; a CT in other units is shown as an MR is."""
     description = MR.model_copy(update={"channel_names": {"0": channel}})
-    windows = content_of(series(tmp_path, 1), description).windows[0]
+    subject = series(tmp_path, 1)
+    values = np.full((4, 32, 32), air, np.float32)
+    values[:, 8:24, 8:24] = np.linspace(0, 100, 16)
+    grid = Geometry((32, 32, 4), (1.0, 1.0, 5.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
+    write_volume(values, grid, "float32", subject.acquired[0].images[0])
+    windows = content_of(subject, description).windows[""][0]
     assert windows[0]["name"] == first
-    assert "full range" in [one["name"] for one in windows]
+    assert windows[-1] == {"name": "full range", "low": air, "high": 100}
+    assert ("lung" in [one["name"] for one in windows]) is (channel == "CT")
+
+
+def test_phases_that_are_other_modalities_have_their_own_levels_and_windows(tmp_path):
+    """MR and CT share no units: one range over both would show the MR in a few levels."""
+    channels = {"mr": {"0": "T1"}, "ct": {"0": "CT"}}
+    description = MR.model_copy(update={"phases": ["mr", "ct"], "phase_channels": channels})
+    subject = series(tmp_path, 2)
+    grid = Geometry((32, 32, 4), (1.0, 1.0, 5.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
+    values = np.random.default_rng(0).uniform(-1000, 3000, (4, 32, 32))
+    write_volume(values, grid, "float32", subject.acquired[1].images[0])
+    scans = tuple(replace(one, phase=phase) for one, phase in zip(subject.acquired, channels, strict=True))
+    content = content_of(replace(subject, acquired=scans), description)
+    assert [frame["modality"] for frame in content.frames] == ["mr", "ct"]
+    assert content.levels["mr"][0]["high"] <= 1 < content.levels["ct"][0]["high"]
+    assert [content.windows[phase][0][0]["name"] for phase in channels] == ["automatic", "soft tissue"]
 
 
 def test_different_grids_have_no_difference(evaluated):
@@ -102,14 +127,20 @@ def test_colours_begin_again_after_the_last_one(tmp_path):
     np.testing.assert_array_equal(shown.T, np.array([0, 1, 7, 1, 3, 6, 0, 0] * 4).reshape(2, 4, 4))
 
 
-def test_a_predicted_label_map_is_shown_on_its_scan(tmp_path):
+def test_a_predicted_label_map_is_compared_with_that_of_the_rater(tmp_path):
     subject = series(tmp_path, 2)
-    first = subject.acquired[0]
-    label = tmp_path / "s_000.nii.gz"
     geometry = Geometry((32, 32, 4), (1.0, 1.0, 5.0), (0.0, 0.0, 0.0), tuple(np.eye(3).ravel()))
-    write_volume(np.full((4, 32, 32), 2), geometry, "uint8", label)
-    predicted = Predicted(case="s_000", time=0.0, label=label)
-    content = content_of(Subject("s", subject.acquired, (predicted,), ()), MR)
-    assert [(frame["case"], frame["labels"]) for frame in content.frames] == [("s_000", "labels-0"), ("s_001", None)]
-    assert opened(content.files["labels-0"]).get_fdata().min() == 2
-    assert content.targets == [] and first.label is None
+    for name, value in (("predicted", 2), ("rater", 1)):
+        write_volume(np.full((4, 32, 32), value), geometry, "uint8", tmp_path / f"{name}.nii.gz")
+    first = replace(subject.acquired[0], label=tmp_path / "rater.nii.gz")
+    predicted = [
+        Predicted(case=one.case, time=one.time, label=tmp_path / "predicted.nii.gz") for one in subject.acquired
+    ]
+    content = content_of(Subject("s", (first, subject.acquired[1]), tuple(predicted), ()), MR, {2: "tumour"})
+    kinds = [(frame["kind"], frame["case"], frame["labels"]) for frame in content.frames]
+    assert kinds[:2] == [("acquired", "s_000", "labels-0"), ("acquired", "s_001", None)]
+    assert kinds[2:] == [("label map", "s_000", "labels-2"), ("label map", "s_001", "labels-3")]
+    assert content.frames[2]["volumes"] == content.frames[0]["volumes"]
+    assert [(one["forecast"], one["reference"]) for one in content.targets] == [(2, 0), (3, None)]
+    assert opened(content.files["labels-2"]).get_fdata().min() == 2
+    assert [one["name"] for one in content.labels.values()] == ["label 1", "tumour"]

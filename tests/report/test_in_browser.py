@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 import os
 import shutil
 from pathlib import Path
@@ -117,7 +118,7 @@ def test_labels_have_colours_and_the_background_has_none(browser, pages, tmp_pat
         opened.page.locator("#opacity").fill(opacity)
         opened.settled()
         opened.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        opened.page.locator("#series canvas").screenshot(path=tmp_path / "canvas.png")
+        opened.page.locator(".series canvas").screenshot(path=tmp_path / "canvas.png")
         colours = matplotlib.image.imread(tmp_path / "canvas.png")[..., :3]
         shares.append((np.ptp(colours, axis=2) > 0.1).mean())
     with_labels, without = shares
@@ -129,7 +130,7 @@ def test_slider_marks_comparison_and_flicker(browser, pages):
     opened = Opened(browser, pages / "subject_s1.html")
     opened.ready()
     page = opened.page
-    caption, comparison = page.locator("#series-caption"), page.locator("#comparison-caption")
+    caption, comparison = page.locator(".series figcaption"), page.locator("#comparison-caption")
     assert caption.text_content() == "0 months: acquired scan, s1_0"
     page.locator("#time").press("ArrowRight")
     assert caption.text_content() == "1.5 months: acquired scan, s1_1.5"
@@ -151,6 +152,16 @@ def test_slider_marks_comparison_and_flicker(browser, pages):
     flicker.click()
     assert flicker.get_attribute("aria-pressed") == "false"
     assert page.locator("#cover").get_attribute("class") == ""
+    page.locator("#zoom").fill("2")
+    zooms = page.evaluate("longflowPanes.map(({viewer}) => viewer.scene.pan2Dxyzmm[3])")
+    assert zooms == [2, 2, 2]
+    page.locator("#high").fill("0.5")
+    page.locator("#high").press("Enter")
+    opened.settled()
+    assert page.evaluate("longflowPanes.map(({viewer}) => viewer.volumes[0].cal_max)")[0] == 0.5
+    page.locator("#window").select_option("full range")
+    opened.settled()
+    assert page.evaluate("longflowPanes[0].viewer.volumes[0].cal_max") > 0.9
     for planes in ("multi", "coronal", "sagittal", "axial"):
         page.locator("#planes").select_option(planes)
     opened.settled()
@@ -163,7 +174,7 @@ def test_the_voxel_under_the_crosshair_is_that_of_the_file(browser, pages, evalu
     opened.ready()
     opened.settled()
     before = opened.page.locator("#place").text_content()
-    opened.page.locator("#series canvas").click(position={"x": 330, "y": 170})
+    opened.page.locator(".series canvas").click(position={"x": 330, "y": 170})
     opened.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     found = opened.page.evaluate(
         f"(({{viewer}}) => {{ const image = viewer.volumes[0]; const mm = {CROSSHAIR};"
@@ -210,7 +221,7 @@ def test_voxels_of_oblique_and_flipped_grids_are_those_of_the_files(browser, eva
     ]
     seen = set()
     for x, y in ((330, 170), (300, 280), (420, 250)):
-        opened.page.locator("#series canvas").click(position={"x": x, "y": y})
+        opened.page.locator(".series canvas").click(position={"x": x, "y": y})
         opened.page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         found = opened.page.evaluate(
             f"longflowPanes.map(({{viewer}}) => {{ const mm = {CROSSHAIR};"
@@ -230,7 +241,7 @@ def test_the_intensity_of_a_voxel_over_time_is_that_of_the_files(browser, pages,
     opened = Opened(browser, pages / "subject_s1.html")
     opened.ready()
     opened.settled()
-    opened.page.locator("#series canvas").click(position={"x": 330, "y": 170})
+    opened.page.locator(".series canvas").click(position={"x": 330, "y": 170})
     opened.page.locator("#intensity summary").click()
     dots = opened.page.locator("#intensity circle")
     dots.nth(3).wait_for(state="attached")
@@ -321,12 +332,28 @@ def test_without_webgl_the_middle_planes_are_shown(launched, pages):
     assert opened.ready() == "strips"
     page = opened.page
     assert page.locator("#no-webgl").is_visible()
-    strip = page.locator("#series img")
+    assert not page.locator("#planes").is_visible() and not page.locator("#zoom").is_visible()
+    strip, labels = page.locator(".series img").first, page.locator(".series img").last
     assert strip.is_visible() and strip.evaluate("(image) => image.complete && image.naturalWidth > 100")
+    assert not labels.is_visible()
     first = strip.get_attribute("src")
     page.locator("#time").press("ArrowRight")
     assert strip.get_attribute("src") != first
     assert strip.get_attribute("alt") == "Middle planes of 1.5 months: acquired scan, s1_1.5"
+    page.locator("#time").fill("4")  # it has labels
+    opened.settled()
+    assert labels.is_visible()
+    pictures = [strip.screenshot()]
+    page.locator("#opacity").fill("0")
+    opened.settled()
+    pictures.append(strip.screenshot())
+    page.locator("#low").fill("0.9")
+    page.locator("#low").press("Enter")
+    opened.settled()
+    pictures.append(strip.screenshot())
+    assert len(set(pictures)) == 3  # with labels, without, in another window
+    bright, dark = (matplotlib.image.imread(io.BytesIO(one))[..., 0].mean() for one in pictures[1:])
+    assert dark < bright / 2
     if PICTURES:
         page.screenshot(path=Path(PICTURES) / "without_webgl.png", full_page=True)
     assert opened.quiet()

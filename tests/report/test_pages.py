@@ -3,16 +3,21 @@ import hashlib
 import html
 import json
 import re
+import shutil
+from collections import Counter
 from urllib.parse import unquote
 
 import pytest
 
+from longflow.data.dataset import Scan, read_rows, write_scans
 from longflow.errors import DataError
 from longflow.files import write_json
 from longflow.reading import read_json
-from longflow.report.pages import MARGIN, _Axis, write_report
+from longflow.report.cohort import write_cohort_report
+from longflow.report.frames import MOST_SCANS, Content
+from longflow.report.pages import MARGIN, _Axis, phases_of, write_report
 from longflow.report.rendering import HERE, policy_for
-from longflow.report.timeline import Moment, Subject
+from longflow.report.timeline import Moment, Predicted, Subject
 from tests.conftest import small_disk
 from tests.report.conftest import HOSTILE
 
@@ -80,6 +85,73 @@ def test_warnings_are_on_top(evaluated):
     assert "research only, not for clinical decisions" in page
 
 
+@pytest.mark.parametrize("verdict, on_top", [("unfit", True), ("doubtful", True), ("fit", False)])
+def test_the_verdict_on_the_scans_is_on_the_page_and_in_the_index(evaluated, verdict, on_top):
+    path = evaluated / "s1_4.json"
+    write_json(read_json(path) | {"fitness": {"verdict": verdict, "reasons": ["Voxels are <b>thick</b>."]}}, path)
+    index = write_report(evaluated)
+    page = (evaluated / "report" / "subject_s1.html").read_text().split("time-heading")[0]
+    assert f'<strong class="verdict">{verdict}</strong>' in page
+    assert (f"its scans are {verdict} for the model. Voxels are &lt;b&gt;thick" in page) is on_top
+    cells = re.findall(r"<td>(.*?)</td>", index.read_text())
+    assert verdict in cells and "not judged" in cells
+
+
+def test_index_and_study_link_to_each_other(evaluated, studied):
+    index = write_report(evaluated)
+    assert '<p id="study"></p>' in index.read_text()
+    study = write_cohort_report(studied, evaluated)
+    for _ in range(2):  # the link is made by the second report, whichever it is
+        (link,) = re.findall(r'<p id="study"><a href="([^"]+)"', index.read_text())
+        assert (index.parent / unquote(link)).resolve() == study.resolve()
+        write_report(evaluated)
+    (back,) = set(re.findall(r'href="([^"#]+index\.html)"', study.read_text()))
+    assert (study.parent / unquote(back)).resolve() == index.resolve()
+
+
+def test_a_scan_that_was_not_found_is_on_the_axis(evaluated):
+    (evaluated.parent / "raw" / "Dataset101_Tiny" / "imagesTs" / "s1_0_0000.nii.gz").unlink()
+    write_report(evaluated)
+    page = (evaluated / "report" / "subject_s1.html").read_text()
+    assert 'aria-label="0 months: scan that was not found, s1_0"' in page
+    assert 'aria-label="4 months: acquired scan, with labels, s1_4"' in page
+
+
+def test_scans_of_one_time_are_side_by_side():
+    """As those of contrast phases: no mark hides another one."""
+    scans = tuple(Moment(case=f"s_{phase}", time=0.0, phase=phase, images=("x",)) for phase in ("native", "arterial"))
+    predicted = Predicted(case="s_p", time=0.0, phase="native", images=("x",))
+    marks = _Axis(Subject("s", scans, (predicted,), ())).marks([*scans, predicted], "days")
+    assert [(one["kind"], one["shift"]) for one in marks] == [("acquired", 0), ("acquired", 1), ("prediction", 0)]
+
+
+def test_the_phases_that_are_shown_side_by_side():
+    frames = [{"phase": phase} for phase in ("", "native", "arterial", "native")]
+    assert phases_of(Content(frames=frames)) == ["native", "arterial"]
+    assert phases_of(Content(frames=frames[:2])) == [""]
+
+
+@pytest.mark.parametrize("gone", ["evaluation", "references", "sidecars", "a prediction"])
+def test_a_page_with_what_there_is(evaluated, gone):
+    """Not evaluated, without acquired scans at the forecast time, of an older version, half predicted."""
+    raw = evaluated.parent / "raw" / "Dataset101_Tiny"
+    files = {
+        "evaluation": evaluated.glob("metrics.*"),
+        "references": raw.glob("*/*_4*.nii.gz"),
+        "sidecars": evaluated.glob("*_4.json"),
+        "a prediction": evaluated.glob("<img*_4_0000.nii.gz"),
+    }
+    for path in list(files[gone]):
+        path.unlink()
+    index = write_report(evaluated).read_text()
+    page = (evaluated / "report" / "subject_s1.html").read_text()
+    content = json.loads(re.search(r'id="page">(.*?)</script>', page, re.DOTALL)[1])
+    assert len(content["tables"]) == (gone != "evaluation")
+    assert (content["targets"][0]["reference"] is None) is (gone in ("references", "sidecars"))
+    assert ("Requested, but not predicted" in index) is (gone == "a prediction")
+    assert ("s1_4.json does not exist" in page) is (gone == "sidecars")
+
+
 def test_the_same_predictions_give_the_same_page(evaluated):
     page = evaluated / "report" / "subject_s1.html"
     write_report(evaluated)
@@ -132,7 +204,24 @@ def test_a_subject_with_one_scan(evaluated):
     assert "s1_4" in shown and not re.search(r"\bnan\b", shown, re.IGNORECASE)
 
 
-def test_five_hundred_scans_are_on_the_axis():
+def test_five_hundred_scans(evaluated):
+    """All are on the axis; the viewer shows some, the forecast, and what it is compared with."""
+    raw = evaluated.parent / "raw" / "Dataset101_Tiny" / "imagesTs"
+    scans = [Scan(f"s1_n{number}", "s1", 5.0 + number**2, ()) for number in range(500)]
+    for one in scans:
+        shutil.copy(raw / "s1_0_0000.nii.gz", raw / f"{one.case}_0000.nii.gz")
+    given = [Scan(row.case, row.subject, float(row.time), ()) for row in read_rows(raw / "scans.csv")]
+    write_scans([*given, *scans], raw / "scans.csv")
+    write_report(evaluated)
+    page = (evaluated / "report" / "subject_s1.html").read_text()
+    assert page.count('<button type="button" class="mark') == 504
+    content = json.loads(re.search(r'id="page">(.*?)</script>', page, re.DOTALL)[1])
+    kinds = Counter(frame["kind"] for frame in content["frames"])
+    assert kinds == {"acquired": MOST_SCANS + 2, "prediction": 1, "difference": 1}
+    assert f"The viewer shows {MOST_SCANS + 2} of 503 scans" in page
+
+
+def test_five_hundred_scans_are_in_order_on_the_axis():
     scans = tuple(Moment(case=f"s_{number}", time=float(number**2)) for number in range(500))
     axis = _Axis(Subject("s", scans, (), ()))
     places = [axis.left(scan.time) for scan in scans]

@@ -8,7 +8,7 @@ from longflow.data.images import write_volume
 from longflow.errors import DataError
 from longflow.files import write_json
 from longflow.reading import read_json
-from longflow.report.timeline import SEGMENTED, SEGMENTED_SCANS, read_results
+from longflow.report.timeline import SEGMENTED, SEGMENTED_SCANS, SEGMENTED_VOLUMES, Predicted, Subject, read_results
 from tests.report.conftest import HOSTILE
 from tests.tasks.conftest import GEOMETRY, SHAPE
 
@@ -50,6 +50,7 @@ def test_scans_that_are_missing_or_changed_are_said(evaluated):
     missing, changed = subject.warnings
     assert "of the 2 scans that it was made from, 1 were not found (s1_0)" in missing
     assert "s1_1.5_0000.nii.gz was changed after" in changed
+    assert [(one.kind, one.case, one.time) for one in subject.requested] == [("missing", "s1_0", 0.0)]
 
 
 def test_half_predicted(evaluated):
@@ -76,7 +77,9 @@ def test_a_folder_of_the_dataset_brings_its_references(evaluated):
     assert subject.predicted[0].reference is not None
 
 
-@pytest.mark.parametrize("strange", [{"context": 3}, {"context": [1, None]}, {"warnings": "x"}, {"dataset": ["a"]}])
+@pytest.mark.parametrize(
+    "strange", [{"context": 3}, {"context": [1, None]}, {"warnings": "x"}, {"dataset": ["a"]}, {"fitness": 3}]
+)
 def test_a_strange_sidecar_is_no_obstacle(evaluated, strange):
     path = evaluated / "s1_4.json"
     write_json(read_json(path) | strange, path)
@@ -99,7 +102,23 @@ def test_label_maps_of_a_segmenter_are_those_of_scans_without_a_rater(evaluated)
     for folder, case in ((SEGMENTED, "s1_4"), (SEGMENTED_SCANS, "s1_4"), (SEGMENTED_SCANS, "s1_0")):
         (evaluated / folder).mkdir(parents=True, exist_ok=True)
         (evaluated / folder / f"{case}.nii.gz").write_bytes(label.read_bytes())
-    subject = read_results(evaluated).subjects[1]
+    volumes = {"tumour": {"voxels": 3, "volume_ml": 0.75}}
+    write_json(
+        {"case": "s1_0", "subject": "s1", "time": 0.0, "volumes": volumes}, evaluated / SEGMENTED_SCANS / "s1_0.json"
+    )
+    results = read_results(evaluated)
+    row = {"case": "s1_0", "subject": "s1", "time": "0.0", "source": "observed", "structure": "tumour"}
+    assert results.tables[SEGMENTED_VOLUMES] == [{**row, "volume_ml": "0.75"}]
+    assert results.label_names == {1: "tumour"}
+    subject = results.subjects[1]
     assert subject.predicted[0].label == evaluated / SEGMENTED / "s1_4.nii.gz"
     found = {one.case: one.label for one in subject.acquired}
     assert found == {"s1_0": evaluated / SEGMENTED_SCANS / "s1_0.nii.gz", "s1_1.5": None, "s1_4": label}
+
+
+def test_the_gravest_verdict_is_that_of_the_subject():
+    sidecars = ({"fitness": {"verdict": "fit"}}, {"fitness": {"verdict": "doubtful", "reasons": ["Thick."]}}, {})
+    predicted = tuple(Predicted(case=f"s_{number}", time=1.0, sidecar=one) for number, one in enumerate(sidecars))
+    assert Subject("s", (), predicted, ()).verdict == "doubtful"
+    assert [one.reasons for one in predicted] == [[], ["Thick."], []]
+    assert Subject("s", (), predicted[2:], ()).verdict == ""

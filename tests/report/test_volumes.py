@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from longflow.data.images import Geometry, read_scan
-from longflow.report.volumes import Levels, Shown, affine_of, bounds, factors_of, shrunk
+from longflow.report.volumes import WINDOW, Levels, Shown, affine_of, bounds, factors_of, shrunk
 
 #: x flipped, and turned by 30 degrees about z
 OBLIQUE = (-(3**0.5) / 2, -0.5, 0.0, -0.5, 3**0.5 / 2, 0.0, 0.0, 0.0, 1.0)
@@ -88,13 +88,26 @@ def test_blocks_are_as_isotropic_as_the_grid_allows():
 def test_a_strip_shows_the_three_planes_in_radiological_view():
     voxels = np.zeros((20, 20, 20), np.uint8)
     voxels[:, :, 15:] = 255  # right of the patient
-    strip = matplotlib.image.imread(io.BytesIO(Shown(voxels, np.eye(4), Levels(0, 1)).strip(0, 255)))
+    strip = matplotlib.image.imread(io.BytesIO(Shown(voxels, np.eye(4), Levels(0, 1)).strip()))
     assert strip.shape[:2] == (160, 3 * 164)
     axial = strip[:, :160, 0]
     assert axial[80, 10] == 1 and axial[80, 100] == 0  # the right side of the patient is on the left
+
+
+def test_a_strip_of_labels_is_transparent_where_there_is_none():
+    voxels = np.zeros((20, 20, 20), np.uint8)
+    voxels[:, :, 15:] = 2
+    strip = matplotlib.image.imread(io.BytesIO(Shown(voxels, np.eye(4)).label_strip([(1, 2, 3), (255, 0, 0)])))
+    np.testing.assert_allclose(strip[80, 10], (1, 0, 0, 1))
+    assert strip[80, 100, 3] == 0
 
 
 def test_bounds_leave_single_voxels_out():
     array = np.linspace(0, 1, 100_000)
     array[0] = 1e6
     assert bounds(array)[1] < 1.01
+
+
+def test_bounds_of_a_large_volume_are_those_of_evenly_spaced_voxels():
+    array = np.random.default_rng(0).random((128, 160, 200), np.float32)
+    np.testing.assert_allclose(bounds(array, WINDOW), np.percentile(array, WINDOW), atol=1e-3)

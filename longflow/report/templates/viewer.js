@@ -4,7 +4,9 @@
   const page = JSON.parse(document.getElementById("page").textContent);
   const byId = (id) => document.getElementById(id);
   const frames = new Map(page.frames.map((frame) => [frame.id, frame]));
-  const scans = page.frames.filter((frame) => frame.kind !== "difference");
+  // of one time, a predicted label map is shown before the scan with the labels of a rater
+  const last = (frame) => Number(frame.kind !== "label map");
+  const scans = page.frames.filter((frame) => frame.kind !== "difference").sort((a, b) => a.time - b.time || last(a) - last(b));
   // blue is lower, white is equal, red is higher: colour-blind readers tell them apart
   const DIFFERENCE = { R: [5, 247, 178], G: [48, 247, 24], B: [97, 247, 43], A: [255, 255, 255], I: [0, 127, 255] };
   const PLANES = { multi: 3, axial: 0, coronal: 1, sagittal: 2 };
@@ -25,11 +27,11 @@
     try { return Boolean(document.createElement("canvas").getContext("webgl2")); } catch { return false; }
   })();
   byId("no-webgl").hidden = webgl;
-  byId("voxel").hidden = !webgl;
+  for (const element of [byId("voxel"), byId("intensity"), ...document.querySelectorAll(".webgl")]) element.hidden = !webgl;
   const channel = () => Number(byId("channel").value);
   const titleOf = (frame) => {
     const phase = frame.phase ? `, ${frame.phase}` : "";
-    const kinds = { acquired: "acquired scan", prediction: "PREDICTION", difference: "prediction minus acquired scan (blue: lower, red: higher)" };
+    const kinds = { ...page.kinds, prediction: "PREDICTION", "label map": "PREDICTED LABELS", difference: "prediction minus acquired scan (blue: lower, red: higher)" };
     return `${frame.time} ${page.unit}${phase}: ${kinds[frame.kind]}, ${frame.case}`;
   };
 
@@ -37,7 +39,10 @@
   class Pane {
     constructor(canvas) {
       this.canvas = canvas;
+      this.phase = canvas.closest("figure").dataset.phase;
       this.strip = canvas.nextElementSibling;
+      this.labels = this.strip.nextElementSibling;
+      this.ticket = 0;
       this.images = new Map();
       this.frame = null;
       this.work = Promise.resolve();
@@ -48,7 +53,7 @@
       if (!webgl) return;
       this.viewer = new niivue.Niivue({
         isRadiologicalConvention: true, isResizeCanvas: true, backColor: [0, 0, 0, 1], crosshairWidth: 0.3, crosshairWidthUnit: "percent",
-        crosshairColor: [1, 0.7, 0.2, 1], multiplanarShowRender: 0, isNearestInterpolation: true, loadingText: "",
+        crosshairColor: [1, 0.7, 0.2, 1], multiplanarShowRender: 0, isNearestInterpolation: true, loadingText: "", dragMode: 0,
         logLevel: "error", dragAndDropEnabled: false, show3Dcrosshair: false,
       });
       await this.viewer.attachToCanvas(this.canvas);
@@ -64,33 +69,37 @@
       return this.images.get(name);
     }
 
-    // one after the other: a quick slider must not mix two scans
+    // one after the other: a quick slider must not mix two scans; what was asked for meanwhile is left out
     show(frame) {
       this.frame = frame;
-      this.work = this.work.then(() => this.draw(frame));
+      const ticket = ++this.ticket;
+      this.work = this.work.then(() => (ticket === this.ticket ? this.draw(frame) : null));
       return this.work;
     }
 
     async draw(frame) {
-      if (this.frame !== frame) return;
-      const strip = frame.strips[channel()];
-      this.strip.src = `data:image/png;base64,${byId(strip).textContent}`;
-      this.strip.alt = `Middle planes of ${titleOf(frame)}`;
-      this.strip.hidden = webgl;
-      if (!webgl) return;
       const difference = frame.kind === "difference";
+      const picture = (name) => `data:image/png;base64,${byId(name).textContent}`;
+      this.strip.src = picture(frame.strips[channel()]);
+      this.strip.alt = `Middle planes of ${titleOf(frame)}`;
+      this.strip.style.filter = difference ? "" : "url(#levels)";
+      if (frame.label_strip) this.labels.src = picture(frame.label_strip); else this.labels.removeAttribute("src");
+      this.labels.style.opacity = opacity();
+      this.strip.hidden = webgl;
+      this.labels.hidden = webgl || !frame.label_strip;
+      if (!webgl) return;
       const image = await this.image(frame.volumes[channel()], { colormap: difference ? "difference" : "gray" });
       const labels = frame.labels ? await this.image(frame.labels, {}) : null;
       // values up to the lower bound are not drawn, so that of differences is below the first level
       const range = difference ? 1.01 * frame.ranges[channel()] : 0;
-      const window = difference ? { low: -range, high: range } : windowNow();
+      const window = difference ? { low: -range, high: range } : windowOf(frame);
       image.cal_min = window.low;
       image.cal_max = window.high;
       while (this.viewer.volumes.length) this.viewer.removeVolume(this.viewer.volumes.at(-1));
       this.viewer.addVolume(image);
       if (labels) {
         labels.setColormapLabel(page.labels);
-        labels.opacity = Number(byId("opacity").value);
+        labels.opacity = opacity();
         this.viewer.addVolume(labels);
       }
       this.viewer.updateGLVolume();
@@ -98,15 +107,35 @@
     }
   }
 
-  const windowNow = () => page.windows[channel()][Number(byId("window").value)];
+  // ---- windows: presets by name, or two values of the reader; in strips, levels are mapped to a window by a filter
+  let own = null;
+  const opacity = () => Number(byId("opacity")?.value ?? 0);
+  const windowOf = (frame) => {
+    const found = page.windows[frame.modality][channel()];
+    return own ?? found.find((one) => one.name === byId("window").value) ?? found[0];
+  };
+  const tellWindow = () => {
+    const frame = scans[0];
+    const { low, high } = windowOf(frame);
+    byId("low").value = Number(low.toPrecision(4));
+    byId("high").value = Number(high.toPrecision(4));
+    const levels = page.levels[frame.modality][channel()];
+    for (const map of document.querySelectorAll("#levels feComponentTransfer > *")) {
+      map.setAttribute("slope", (levels.high - levels.low) / (high - low));
+      map.setAttribute("intercept", (levels.low - low) / (high - low));
+    }
+  };
   const fillWindows = () => {
-    byId("window").replaceChildren(...page.windows[channel()].map((one, index) => new Option(one.name, index)));
+    const names = Object.values(page.windows).flatMap((channels) => channels[channel()].map((one) => one.name));
+    byId("window").replaceChildren(...[...new Set(names)].map((name) => new Option(name, name)));
+    own = null;
+    tellWindow();
   };
   fillWindows();
 
-  const series = new Pane(document.querySelector("#series canvas"));
+  const series = [...document.querySelectorAll(".series canvas")].map((canvas) => new Pane(canvas));
   const compared = byId("comparison") ? { lower: new Pane(byId("lower")), upper: new Pane(byId("upper")) } : null;
-  const panes = compared ? [series, compared.lower, compared.upper] : [series];
+  const panes = compared ? [...series, compared.lower, compared.upper] : series;
 
   // ---- the slider over true times
   const slider = byId("time");
@@ -119,13 +148,19 @@
     const frame = scans[index];
     slider.value = frame.time;
     slider.setAttribute("aria-valuetext", titleOf(frame));
-    byId("series-caption").textContent = titleOf(frame);
     for (const mark of document.querySelectorAll(".mark")) {
       const here = mark.dataset.case === frame.case && mark.dataset.kind === frame.kind;
       if (here) mark.setAttribute("aria-current", "true"); else mark.removeAttribute("aria-current");
     }
-    return series.show(frame);
+    return Promise.all(series.map((pane) => {
+      // every contrast phase has a pane; those of other phases show their scan that is nearest in time
+      const others = scans.filter((one) => paneOf(one) === pane);
+      const shown = paneOf(frame) === pane ? frame : others.reduce((best, one) => (Math.abs(one.time - frame.time) < Math.abs(best.time - frame.time) ? one : best));
+      pane.canvas.closest("figure").querySelector("figcaption").textContent = titleOf(shown);
+      return pane.show(shown);
+    }));
   };
+  const paneOf = (frame) => series.find((pane) => pane.phase === frame.phase) ?? series[0];
   const nearest = (time) => times.reduce((best, other, index) => (Math.abs(other - time) < Math.abs(times[best] - time) ? index : best), 0);
   slider.addEventListener("input", () => goTo(nearest(Number(slider.value))));
   slider.addEventListener("keydown", (event) => {
@@ -188,16 +223,33 @@
   // ---- what holds for all panes
   const redraw = () => Promise.all(panes.filter((pane) => pane.frame).map((pane) => pane.show(pane.frame)));
   byId("channel").addEventListener("change", () => { fillWindows(); redraw(); });
-  byId("window").addEventListener("change", redraw);
-  byId("opacity").addEventListener("input", redraw);
+  byId("window").addEventListener("change", () => { own = null; tellWindow(); redraw(); });
+  for (const end of ["low", "high"]) {
+    byId(end).addEventListener("change", () => {
+      const [low, high] = [byId("low").valueAsNumber, byId("high").valueAsNumber];
+      if (!(low < high)) { tellWindow(); return; }
+      own = { low, high };
+      byId("window").value = "";
+      tellWindow();
+      redraw();
+    });
+  }
+  byId("opacity")?.addEventListener("input", redraw);
+  // the crosshair stays where it is
+  byId("zoom").addEventListener("input", () => {
+    const zoom = Number(byId("zoom").value);
+    for (const { viewer } of panes) {
+      const [x, y, z] = viewer.frac2mm(viewer.scene.crosshairPos);
+      viewer.setPan2Dxyzmm([-(zoom - 1) * x, -(zoom - 1) * y, -(zoom - 1) * z, zoom]);
+    }
+  });
   byId("planes").addEventListener("change", () => {
     for (const pane of panes) pane.viewer?.setSliceType(PLANES[byId("planes").value]);
   });
-  for (const name of ["planes", "window", "opacity"]) byId(name).disabled = !webgl;
 
   // the voxel under the crosshair in every pane: each pane tells of a move of the others, too
   const place = () => {
-    const values = panes.filter((pane) => pane.viewer.volumes.length).map((pane) => {
+    const values = panes.filter((pane) => pane.frame && pane.viewer.volumes.length).map((pane) => {
       const image = pane.viewer.volumes[0];
       // true: by the affine; else axes that are oblique are taken for those of the scanner
       const mm = Array.from(pane.viewer.frac2mm(pane.viewer.scene.crosshairPos, 0, true)).slice(0, 3);
@@ -216,8 +268,8 @@
     if (!intensity.open) return;
     const turn = ++pending;
     const points = [];
-    for (const frame of scans) {
-      const image = await series.image(frame.volumes[channel()], { colormap: "gray" });
+    for (const frame of scans.filter((one) => one.kind !== "label map" && one.modality === series[0].frame.modality)) {
+      const image = await series[0].image(frame.volumes[channel()], { colormap: "gray" });
       if (turn !== pending) return; // the crosshair has moved on
       const voxel = image.mm2vox(mm);
       const inside = Array.from(voxel).every((index, axis) => index >= 0 && index < image.hdr.dims[axis + 1]);
@@ -235,9 +287,10 @@
     const x = (point) => 70 + (510 * (point.frame.time - firstTime)) / duration;
     const y = (point) => 140 - (120 * (point.value - lowest)) / range;
     const acquired = points.filter((point) => point.frame.kind === "acquired");
-    const line = acquired.map((point) => `${x(point).toFixed(1)},${y(point).toFixed(1)}`).join(" ");
+    const phases = [...new Set(acquired.map((point) => point.frame.phase))];
+    const lines = phases.map((phase) => acquired.filter((point) => point.frame.phase === phase).map((point) => `${x(point).toFixed(1)},${y(point).toFixed(1)}`).join(" "));
     intensity.querySelector("svg").replaceChildren(
-      shape("polyline", { points: line, class: "line" }),
+      ...lines.map((points) => shape("polyline", { points, class: "line" })),
       ...points.map((point) => {
         const dot = shape("circle", { cx: x(point), cy: y(point), r: 5, class: point.frame.kind });
         dot.append(shape("title", {}, `${titleOf(point.frame)}: ${point.value.toPrecision(4)}`));
@@ -249,7 +302,6 @@
       shape("text", { x: 580, y: 165, "text-anchor": "end" }, `${firstTime + duration} ${page.unit}`),
     );
   };
-  intensity.hidden = !webgl;
   intensity.addEventListener("toggle", () => { if (webgl) place(); });
   const link = () => {
     for (const pane of panes) {

@@ -64,8 +64,8 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
         (method, plans_name, configuration, folds), reduction (None), shrinkage (1), solver and steps (None where the
         chosen model is no flow), body_mae (as validated), body_mae_of_solver (expected with the solver that prediction
         uses; None where there is none), interval, input_body_mae, advantage
-        (:func:`longflow.evaluation.advantage.advantage`), folds, subjects, translations, table (a row for each model and
-        for the untranslated scans, best first), solvers (of the best flow, as
+        (:func:`longflow.evaluation.advantage.advantage`), folds, subjects, translations, table (a row for each model
+        and for the untranslated scans, best first), solvers (of the best flow, as
         :func:`longflow.tasks.translate.solvers.compare_solvers` returns them; None without a flow).
     :raises NotFoundError: nothing is trained yet.
     :raises DataError: out-of-fold translations are missing or differ between models, or no reference shows a body.

@@ -234,7 +234,7 @@ class Forecaster(Predictor[ForecastRequest]):
         if shrinkage == 0:  # the LCI, as longflow 0.1 recorded it; no network is needed
             return last.astype(np.float32)
         total = np.zeros_like(last, dtype=np.float32)
-        for member, taken in zip(self.models.members, context.members, strict=True):
+        for member, taken in zip(self.models.in_turn(), context.members, strict=True):
             total += self._member_forecast(member, taken, given, last)
         return last + shrinkage * (total / len(self.models.members) - last)
 

@@ -123,7 +123,7 @@ class Translator(Predictor[TranslationRequest]):
     def _translate(self, volume: Volume, prepared: Sequence[PreparedSeries], phase: str) -> np.ndarray:
         source_phase = self.models.plans.phases.index(phase)
         total = np.zeros_like(volume.array, dtype=np.float32)
-        for member, scan in zip(self.models.members, prepared, strict=True):
+        for member, scan in zip(self.models.in_turn(), prepared, strict=True):
             total += translate_prepared(member, scan, volume, source_phase, self.models.windows(member))
         total /= len(self.models.members)
         return total

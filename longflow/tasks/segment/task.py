@@ -24,8 +24,8 @@ class Segment(Task):
             "predict": "Segmentation: label maps of every scan, and volumes.csv.",
             "evaluate": "Segmentation: overlap with the reference label maps, consistency over a subject's scans "
             "compared with that of the reference, volumes over time.",
-            "find_best": "Segmentation: method and configuration, or an ensemble of two, by the highest mean Dice; then "
-            "whether structures keep their largest component alone.",
+            "find_best": "Segmentation: method and configuration, or an ensemble of two, by the highest mean Dice; "
+            "then whether structures keep their largest component alone.",
             "demo": "volumes of the brain over visits",
         },
     )

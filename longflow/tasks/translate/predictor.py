@@ -177,8 +177,9 @@ class Translator(Predictor[TranslationRequest]):
 
     def settings(self) -> dict[str, Any]:
         """Return what a translation depends on apart from its scan."""
-        method = self.models.members[0].methods[0]
-        return {**super().settings(), "phases": self.models.plans.phases, **solver_settings(method)}
+        methods = [member.methods[0] for member in self.models.members]
+        flow = next((method for method in methods if method.integrates), methods[0])
+        return {**super().settings(), "phases": self.models.plans.phases, **solver_settings(flow)}
 
 
 def translate_scan(

@@ -49,7 +49,7 @@ def test_the_function_of_nnunet_does_the_same():
         remove_all_but_largest_component_from_segmentation as of_nnunet,
     )
 
-    labels = np.random.default_rng(0).integers(0, 12, (6, 12, 12)).astype(np.uint8) * 1
+    labels = np.random.default_rng(0).integers(0, 12, (6, 12, 12)).astype(np.uint8)
     labels[labels > 3] = 0
     structures = {"whole": (1, 2, 3), "core": (2,)}
     for step, regions in ((("whole",), [(1, 2, 3)]), (("core",), 2)):
@@ -137,5 +137,5 @@ def test_a_record_is_for_its_own_model_and_weights(tmp_path):
 def test_a_record_that_was_changed(tmp_path, steps):
     best = tmp_path / "best.json"
     write_json({"candidate": "unet", "keep_largest": {"weights": [], "steps": steps}}, best)
-    with pytest.raises(DataError, match="keep_largest in .*best.json is not what longflow_find_best writes"):
+    with pytest.raises(DataError, match=r"keep_largest in .*best.json is not what longflow_find_best writes"):
         recorded_steps(best, "unet", [], STRUCTURES)

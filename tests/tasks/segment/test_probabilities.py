@@ -81,9 +81,7 @@ def test_missing_ones_are_made_by_the_fold_that_a_scan_validates(tmp_path, monke
     for fold in (0, 1):
         model = segmentation_model(dataset, fold=fold, seed=fold)
     assert read_description(dataset.raw / "dataset.json").task == "segment"
-    pairs = [
-        LabelPrediction(case=f"s{fold}_0", subject=f"s{fold}", time=0.0, images=(), fold=fold) for fold in (0, 1)
-    ]
+    pairs = [LabelPrediction(case=f"s{fold}_0", subject=f"s{fold}", time=0.0, images=(), fold=fold) for fold in (0, 1)]
     with caplog.at_level(logging.INFO, "longflow"):
         write_missing(dataset, model, pairs)
     assert "Probabilities of 2 validation scans are kept in validation/probabilities" in caplog.text

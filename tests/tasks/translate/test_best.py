@@ -110,7 +110,11 @@ def test_without_ensembles(paths, train):
     train("lci", (-6,) * 6)
     best = find_best(paths, processes=1, ensembles=False)
     names = [row["candidate"] for row in best["table"]]
-    assert best["candidate"] == "mfm__longflowPlans__2d" and set(names) == {best["candidate"], "lci__longflowPlans__2d", "input"}
+    assert best["candidate"] == "mfm__longflowPlans__2d" and set(names) == {
+        best["candidate"],
+        "lci__longflowPlans__2d",
+        "input",
+    }
 
 
 def test_models_of_different_directions_are_named(paths, train):

@@ -39,9 +39,11 @@ def labels_of_mean(volumes: Iterable[np.ndarray], regions_class_order: Sequence[
     :returns: (z, y, x), int16: the most probable label, the lowest among equals; or the values of the regions in their
         order, where a region's mean is above one half.
     """
-    total, count = np.zeros((), np.uint16), 0
+    volumes = iter(volumes)
+    total, count = next(volumes).astype(np.uint16), 1
     for volume in volumes:
-        total, count = total + volume.astype(np.uint16), count + 1
+        total += volume
+        count += 1
     if not regions_class_order:
         return np.stack([one.argmax(axis=0).astype(np.int16) for one in np.moveaxis(total, 1, 0)])
     labels = np.zeros(total.shape[1:], np.int16)

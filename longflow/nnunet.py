@@ -60,6 +60,9 @@ class LabelManager(Protocol):
     def num_segmentation_heads(self) -> int:
         """Outputs of a network: one for each label with the background, or one for each region."""
 
+    def apply_inference_nonlin(self, logits: np.ndarray) -> "Tensor":
+        """Turn (outputs, *spatial) logits into probabilities: softmax, or with regions the logistic function."""
+
     def convert_logits_to_segmentation(self, predicted_logits: np.ndarray) -> np.ndarray:
         """Label (outputs, *spatial) logits.
 

@@ -328,9 +328,16 @@ class Task(ABC):
 
     @abstractmethod
     def find_best(
-        self, dataset: "DatasetPaths", processes: int | None = None, progress: "Progress | None" = None
+        self,
+        dataset: "DatasetPaths",
+        processes: int | None = None,
+        progress: "Progress | None" = None,
+        ensembles: bool = True,
     ) -> dict[str, Any]:
-        """Choose the model to predict with on the cross-validation; write and return the content of best.json."""
+        """Choose the model to predict with on the cross-validation; write and return the content of best.json.
+
+        :param ensembles: whether means of two models are candidates, too.
+        """
 
     @abstractmethod
     def show_best(self, best: Mapping[str, Any], console: "Console") -> None:

@@ -11,6 +11,7 @@ from longflow.task import get_task
 
 EXAMPLE = """
 longflow_find_best -d 101
+longflow_find_best -d 103 --no_ensembles           # single models alone; nothing is segmented again
 """
 
 
@@ -23,6 +24,12 @@ def parser() -> command.Parser:
     )
     flags.add_dataset(result)
     flags.add_processes(result)
+    result.add_argument(
+        "--no_ensembles",
+        action="store_true",
+        help="compare single models alone (default: means of two models, too. Where models segment, this takes the "
+        "time of segmenting their validation scans again)",
+    )
     return result
 
 
@@ -34,7 +41,7 @@ def work(options: argparse.Namespace) -> None:
     task = get_task(read_description(dataset.raw / "dataset.json").task)
     doing = f"The best model of {dataset.name} is being chosen"
     with exclusive_lock(lock_beside(dataset.best), doing), progress_bar("Reading predictions") as progress:
-        best = task.find_best(dataset, options.processes, progress)
+        best = task.find_best(dataset, options.processes, progress, not options.no_ensembles)
     task.show_best(best, command.console)
     tables = [dataset.best_table.name, *([dataset.best_solvers.name] if best.get("solvers") else [])]
     command.say(f"Written: {dataset.best}, {', '.join(tables)}")

@@ -86,7 +86,8 @@ def rank(values: Mapping[str, Mapping[str, float]], name: str, better: Better, b
 
     All candidates have the same subjects, so a difference is that of the two means: ranking and differences agree.
 
-    :param values: of each candidate: value by subject; the same subjects for all, at least one.
+    :param values: of each candidate: value by subject; the same subjects for all, at least one. Of equal candidates the
+        first is better, so simpler ones come first.
     :param name: column of the mean.
     :param better: whether higher or lower values win.
     :param baselines: candidates that are ranked but are never the best.
@@ -99,7 +100,7 @@ def rank(values: Mapping[str, Mapping[str, float]], name: str, better: Better, b
         raise ValueError("candidates have different subjects, so they cannot be ranked")
     sign = 1 if better == "lower" else -1
     overall = {one: summary(list(of_one), list(of_one.values())) for one, of_one in values.items()}
-    ranked = sorted(values, key=lambda one: (sign * overall[one]["mean"], one))
+    ranked = sorted(values, key=lambda one: sign * overall[one]["mean"])  # stable: the first of equals
     best = next(one for one in ranked if one not in baselines)
     p_values = compared_with_best(values, best)
     rows = []

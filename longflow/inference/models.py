@@ -1,6 +1,6 @@
 """Trained models on a device: plans, folds and methods of what was selected."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, get_args
 
@@ -40,7 +40,8 @@ class LoadedMember:
     """A model of the ensemble, in memory.
 
     :param member: the model's folder and its folds.
-    :param methods: one for each fold, in evaluation mode on the device.
+    :param methods: one for each fold, in evaluation mode; on the device where it is the only member, else while it is
+        its turn (:meth:`Models.in_turn`).
     :param weights: digest of the weights of each fold; empty for a method without weights.
     """
 
@@ -60,7 +61,7 @@ class Models:
     """The models that make a prediction.
 
     :param selection: which models and folds, and why these.
-    :param members: the same models on the device.
+    :param members: the same models, loaded.
     :param mirror: average over mirrored inputs.
     """
 
@@ -78,6 +79,28 @@ class Models:
     def description(self) -> DatasetDescription:
         """Read the dataset.json of the training."""
         return read_description(self.members[0].member.model.dataset_json)
+
+    @property
+    def candidate(self) -> str:
+        """Return the name by which ``longflow_find_best`` calls the models."""
+        return " + ".join(member.member.model.folder.name for member in self.members)
+
+    @property
+    def weights(self) -> list[str]:
+        """Return the digests of the weights of all members and folds."""
+        return [digest for member in self.members for digest in member.weights]
+
+    def in_turn(self, members: Sequence[LoadedMember] | None = None) -> Iterator[LoadedMember]:
+        """Yield the members one after the other, each on the device; of several, only one at a time is there.
+
+        :param members: some of them, or some of their networks; None: all.
+        """
+        for member in self.members if members is None else members:
+            for method in member.methods:
+                method.to(self.device)
+            yield member
+            for method in member.methods if len(self.members) > 1 else []:
+                method.to("cpu")
 
     def windows(self, member: LoadedMember) -> WindowSettings:
         """Return how a member predicts a volume from tiles."""
@@ -162,7 +185,8 @@ def load_models(selection: Selection, task: str, settings: PredictionSettings | 
     if settings.solver is None:
         settings = replace(settings, solver=selection.solver, steps=settings.steps or selection.steps)
     device = torch.device(settings.device) if settings.device else default_device()
-    members = [_load(member, device, settings) for member in selection.members]
+    place = device if len(selection.members) == 1 else torch.device("cpu")
+    members = [_load(member, place, settings) for member in selection.members]
     mirror = members[0].methods[0].mirrors if settings.mirror is None else settings.mirror
     return Models(selection, device, members, mirror)
 

@@ -14,6 +14,9 @@ from longflow.preprocessing.normal_form import from_normal
 from longflow.preprocessing.prepared import SeriesProperties
 from longflow.preprocessing.resampling import cubic_slabs, linear_slices
 
+#: a probability of one, in bytes
+CERTAIN = 255
+
 
 def to_input_space(volume: np.ndarray, properties: SeriesProperties, scan_index: int) -> np.ndarray:
     """Map a prepared volume to the files' grid and the units of one scan.
@@ -105,6 +108,26 @@ def export_slices(logits: Iterable[np.ndarray], properties: SeriesProperties, pl
     resampled = linear_slices(logits, properties.shape, properties.transposed_crop_shape, *spacings)
     for labels, one in zip(crop, resampled, strict=True):
         labels[...] = _labels(manager, one)
+    return whole
+
+
+def export_probabilities(logits: Iterable[np.ndarray], properties: SeriesProperties, plans: Plans) -> np.ndarray:
+    """Compute probabilities on the files' grid, as nnU-Net does: logits are resampled, then made probabilities.
+
+    :param logits: (outputs, y, x), prepared, of each slice in order.
+    :param properties: of the prepared scan.
+    :param plans: with the labels.
+    :returns: (outputs, z, y, x), uint8, in units of 1/255; outside the crop background is certain.
+    """
+    manager = label_manager(plans.labels, plans.regions_class_order)
+    whole = np.zeros((manager.num_segmentation_heads, *properties.shape_before_crop), dtype=np.uint8)
+    if not manager.has_regions:
+        whole[0] = CERTAIN
+    crop = transposed(whole[(slice(None), *box_slices(properties.crop))], properties.transpose)
+    spacings = properties.spacing, properties.transposed_spacing
+    resampled = linear_slices(logits, properties.shape, properties.transposed_crop_shape, *spacings)
+    for place, one in enumerate(resampled):
+        crop[:, place] = np.rint(CERTAIN * np.asarray(manager.apply_inference_nonlin(one)))
     return whole
 
 

@@ -76,8 +76,11 @@ def journey(brain_dataset, tmp_path_factory, run_command):
         go("unet", *TRAIN, "--iterations", 12)
         go("pcl", "train", 901, "2d", 0, "-m", "pcl", "--iterations", 3)
         go("2d", "train", 901, "2d", 0, "-m", "unet", "--pretrained", "pcl", "--iterations", 3)
-        go("best", "find_best", "-d", 901, "-np", 1)
-        alone("predict", "longflow_predict", "-i", images, "-o", home / "out")
+        go("ensembles", "find_best", "-d", 901, "-np", 1)
+        shutil.copyfile(DatasetPaths(NAME).best, home / "with_ensembles.json")
+        go("best", "find_best", "-d", 901, "-np", 1, "--no_ensembles")
+        # nnU-Net, whose labels are compared with these, keeps all
+        alone("predict", "longflow_predict", "-i", images, "-o", home / "out", "--keep_all_components")
         go("evaluate", "evaluate", "-d", 901, "-i", home / "out", "-np", 1)
         go("export", "export", "-d", 901, "-o", home / "nnunet")
         go("longitudinal", *TRAIN, "-m", "unet_longitudinal", "--pretrained", "unet", "--iterations", 3)
@@ -152,6 +155,20 @@ def test_the_best_by_dice_is_what_predicts(home, journey):
     ]
     assert best["candidate"] == candidates[0] and best["dice"] == max(row["dice"] for row in best["table"])
     assert f"{NAME} / {best['candidate']}, folds 0 (as recorded in" in journey[1]["predict"]
+
+
+def test_ensembles_are_candidates_and_their_probabilities_are_kept(home, journey):
+    best = read_json(home / "with_ensembles.json")
+    assert len(best["table"]) == 3 + 3 and best["dice"] == max(row["dice"] for row in best["table"])
+    assert len(best["members"]) == len(best["candidate"].split(" + "))
+    alone = {row["candidate"]: row["dice"] for row in read_json(DatasetPaths(NAME).best)["table"]}
+    assert {row["candidate"]: row["dice"] for row in best["table"] if " + " not in row["candidate"]} == alone
+    for method, configuration in (("unet", "2d"), ("unet", "3d_fullres"), ("unet_consistent", "3d_fullres")):
+        of_fold = fold(method, configuration)
+        label_maps = {path.name.split(".")[0] for path in of_fold.validation("labels").glob("*.nii.gz")}
+        assert {path.stem for path in of_fold.validation("probabilities").glob("*.npz")} == label_maps
+    assert "validation/probabilities of each fold" in journey[1]["ensembles"]
+    assert "probabilities" not in journey[1]["best"]
 
 
 def test_volumes_are_a_count_of_the_labels_written(home):
@@ -248,7 +265,8 @@ def test_finished_work_is_kept(home):
     assert here(*TRAIN, "-m", "unet_consistent", *few, "--iterations", 3)[0] == 0
     code, said = here(*TRAIN, "-m", "unet_consistent", "--pretrained", "spatiotemporal", "--iterations", 3)
     assert code == 1 and "was begun with labelled_subjects = 2" in said
-    assert here("predict", "-i", home / "raw" / NAME / "imagesTs", "-o", home / "out")[0] == 0
+    again = "predict", "-i", home / "raw" / NAME / "imagesTs", "-o", home / "out", "--keep_all_components"
+    assert here(*again)[0] == 0
     assert all(path.stat().st_mtime_ns == when for path, when in (before | labels).items())
 
 

@@ -31,6 +31,24 @@ def test_a_method_for_each_fold_ready_to_predict(forecasting):
     assert models.settings()["folds"] == [[0, 1]] and models.settings()["method"] == ["cronos"]
 
 
+def test_of_several_models_one_at_a_time_is_on_the_device(forecasting, dataset):
+    finished_model(dataset, read_plans(dataset.plans()), "tfm")
+    members = [Member(dataset.model(name, "longflowPlans", "3d_fullres"), (0,)) for name in ("cronos", "tfm")]
+    models = load_on_cpu(replace(forecasting, members=tuple(members)))
+    assert models.candidate == "cronos__longflowPlans__3d_fullres + tfm__longflowPlans__3d_fullres"
+    assert models.weights == [digest for one in models.members for digest in one.weights] and len(models.weights) == 2
+    moves = []
+    for member in models.members:
+        member.methods[0].to = lambda place, name=member.member.model.method: moves.append((name, str(place)))
+    models.device = "there"
+    for member in models.in_turn():
+        moves.append((member.member.model.method, "used"))
+    places = [("there", "used", "cpu")] * 2
+    assert moves == [(name, place) for name, own in zip(("cronos", "tfm"), places, strict=True) for place in own]
+    models.members, moves[:] = models.members[:1], []
+    assert [len(list(models.in_turn())), moves] == [1, [("cronos", "there")]]  # a single one stays
+
+
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [

@@ -50,7 +50,7 @@ class Count(Task):
 
         return evaluate_counts(job)
 
-    def find_best(self, dataset, processes=None, progress=None):
+    def find_best(self, dataset, processes=None, progress=None, ensembles=True):
         from .evaluation import find_best
 
         return find_best(dataset)

@@ -11,7 +11,7 @@ from longflow.data.images import read_scan, write_volume
 from longflow.errors import DataError
 from longflow.plans import Plans
 from longflow.preprocessing import resampling
-from longflow.preprocessing.restore import export_labels, export_slices, labels_of_logits
+from longflow.preprocessing.restore import export_labels, export_probabilities, export_slices, labels_of_logits
 from longflow.preprocessing.series import RawSeries, export_forecast, prepare_volumes, to_input_space
 from tests.preprocessing.helpers import OBLIQUE, make_plans, make_volume, translation_plans
 
@@ -127,8 +127,11 @@ def segmentation_plans(content, **kind):
     return Plans.model_validate({**make_plans(**kind).model_dump(), **content, "task": "segment"})
 
 
-def by_nnunet(logits, properties, plans):
-    """Labels on the files' grid, by nnU-Net's own export, with what its plans say of resampling by default."""
+def by_nnunet(logits, properties, plans, probabilities=False):
+    """Labels on the files' grid, by nnU-Net's own export, with what its plans say of resampling by default.
+
+    :param probabilities: of the outputs, too.
+    """
     transpose = plans.transpose_forward
 
     def resample(data, shape, present, target):
@@ -145,6 +148,7 @@ def by_nnunet(logits, properties, plans):
             "shape_after_cropping_and_before_resampling": [properties.shape_after_crop[axis] for axis in transpose],
             "bbox_used_for_cropping": [properties.crop[axis] for axis in transpose],
         },
+        return_probabilities=probabilities,
         num_threads_torch=1,
     )
 
@@ -161,6 +165,19 @@ def test_labels_are_those_that_nnunet_exports(kind, content, border):
     assert found.dtype == np.int16 and list(found.shape) == properties.shape_before_crop
     assert set(np.unique(found)) == {0, 1, 2}
     assert np.array_equal(found, by_nnunet(logits, properties, plans))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("content", [PLAIN, REGIONS], ids=["labels", "regions"])
+def test_probabilities_are_those_that_nnunet_exports(kind, content):
+    """In whole numbers of 1/255. Around the crop nnU-Net has background; without a background, nothing."""
+    plans = segmentation_plans(content, **KINDS[kind])
+    properties = prepare([make_volume(border=2)], plans).properties
+    logits = np.random.default_rng(0).normal(size=(len(plans.labels) - 1, *properties.shape)).astype(np.float16)
+    found = export_probabilities(np.moveaxis(logits, 1, 0), properties, plans)
+    _, expected = by_nnunet(logits, properties, plans, probabilities=True)
+    assert found.dtype == np.uint8 and found.shape == expected.shape
+    assert np.abs(found / 255 - expected).max() < 0.5 / 255 + 1e-6
 
 
 def peak_of(work):

@@ -23,7 +23,6 @@ All these forecasts are of single folds, but predictions average them all. So at
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -32,6 +31,7 @@ from longflow.data.dataset import DatasetDescription, read_description
 from longflow.errors import DataError, first_few
 from longflow.evaluation.advantage import advantage
 from longflow.evaluation.best import check_references, check_same_cases, comparable_models, member, record_best
+from longflow.evaluation.ensembles import first_minimum, means_of_two, nested_choice, subject_weights
 from longflow.evaluation.references import Files, peak_bytes, read_like
 from longflow.files import write_json
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
@@ -123,9 +123,12 @@ class Sums:
         return (rmse / self.ranges[defined]).mean(axis=1)
 
 
-def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Progress | None = None) -> dict[str, Any]:
+def find_best(
+    dataset: DatasetPaths, processes: int | None = None, progress: Progress | None = None, ensembles: bool = True
+) -> dict[str, Any]:
     """Choose model or ensemble, reduction and shrinkage; write best.json and best.csv.
 
+    :param ensembles: whether means of two models are candidates, too; those of a model and a rung always are.
     :returns: content of best.json: candidate, members (method, plans_name, configuration, folds), reduction,
         shrinkage, average_of_folds, nrmse (of single folds), lci_nrmse, context_mean_nrmse, best_rung, best_rung_nrmse,
         motion_step, nested, advantage (over the best rung, :func:`longflow.evaluation.advantage.advantage`), table (a
@@ -137,7 +140,7 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     description = read_description(dataset.raw / "dataset.json")
     sources, targets = collect_targets(models, folds, dataset, description)
     ladder = rung_names([pair for pair, _ in targets], MOTION_STEPS)
-    candidates = all_candidates(sources, ladder)
+    candidates = all_candidates(sources, ladder, ensembles)
     sums = sum_targets(targets, ladder, processes, progress)
     report_folds([(pair.subject, one.folded) for (pair, _), one in zip(targets, sums, strict=True)])
     curves, kept = nrmse_curves(candidates, sums, [pair.subject for pair, _ in targets])
@@ -271,28 +274,29 @@ def written_reductions(model: ModelPaths, folds: Sequence[int]) -> list[str]:
     return sorted(set.intersection(*written))
 
 
-def all_candidates(sources: Sequence[Source], ladder: Sequence[str]) -> list[Candidate]:
+def all_candidates(sources: Sequence[Source], ladder: Sequence[str], ensembles: bool = True) -> list[Candidate]:
     """List the rungs, every source, every mean of two models, and of a model and a rung; simpler ones first.
 
     Simpler ones win ties. Both models of an ensemble are reduced alike. The mean with a rung shrinks a forecast towards
     the rung, as s does towards LCI.
 
     :param ladder: the rungs, LCI first.
+    :param ensembles: whether to list means of two models.
     """
     others = [Candidate(rung, (position,), rung) for position, rung in enumerate(ladder[1:], start=len(sources))]
     baselines = [Candidate(LCI, (), LCI), *others]
     singles = [Candidate(source.name, (index,)) for index, source in enumerate(sources)]
-    ensembles = [
-        Candidate(f"{one.name} + {two.name}", (i, j))
-        for (i, one), (j, two) in combinations(enumerate(sources), 2)
-        if one.model != two.model and one.reduction == two.reduction
-    ]
+    means = means_of_two(
+        [source.name for source in sources],
+        lambda i, j: sources[i].model != sources[j].model and sources[i].reduction == sources[j].reduction,
+    )
+    of_two = [Candidate(name, members) for name, members in means.items()] if ensembles else []
     with_rungs = [
         Candidate(f"{single.name} + {rung.name}", (*single.members, *rung.members), rung.name)
         for single in singles
         for rung in others
     ]
-    return [*baselines, *singles, *ensembles, *with_rungs]
+    return [*baselines, *singles, *of_two, *with_rungs]
 
 
 def sum_targets(
@@ -354,32 +358,10 @@ def nrmse_curves(
     return np.array([[sums[index].nrmse(candidate.members) for index in kept] for candidate in candidates]), kept
 
 
-def subject_weights(subjects: Sequence[str]) -> np.ndarray:
-    """Return weights of targets: the weighted sum is the mean over subjects of each subject's mean over its targets.
-
-    :param subjects: of each target.
-    """
-    number_of_targets = {subject: list(subjects).count(subject) for subject in set(subjects)}
-    return np.array([1 / (len(number_of_targets) * number_of_targets[subject]) for subject in subjects])
-
-
-def first_minimum(means: np.ndarray) -> tuple[int, int]:
-    """Find the lowest mean; among equals the simplest candidate, then the most shrunk.
-
-    :param means: (candidates, shrinkages).
-    :returns: position of the candidate, position of the shrinkage.
-    """
-    candidate, shrinkage = np.unravel_index(np.argmin(means), means.shape)
-    return int(candidate), int(shrinkage)
-
-
 def nested_estimate(
     curves: np.ndarray, candidates: Sequence[Candidate], subjects: Sequence[str], of_fold: np.ndarray
 ) -> dict[str, Any] | None:
     """Estimate the NRMSE when candidate and shrinkage are chosen without the subjects they are judged on.
-
-    Splits of the user may validate a subject in several folds. So the choice for a fold is made without all targets of
-    its subjects, in whatever fold they are.
 
     :param curves: (candidates, targets, shrinkages), NRMSE.
     :param subjects: of each target.
@@ -387,25 +369,17 @@ def nested_estimate(
     :returns: nrmse, lci_nrmse, optimism (nrmse minus the lowest one where choice and judgement share all targets) and
         the choices; None where a fold has all subjects, as with a single fold.
     """
-    folds, subjects = sorted(set(of_fold.tolist())), np.array(subjects)
-    if any(np.isin(subjects, subjects[of_fold == fold]).all() for fold in folds):
+    found = nested_choice(curves, subjects, of_fold)
+    if found is None:
         return None
-    judged = np.empty(len(subjects))
-    choices = []
-    for fold in folds:
-        own = of_fold == fold
-        others = ~np.isin(subjects, subjects[own])
-        means = curves[:, others].transpose(0, 2, 1) @ subject_weights(subjects[others].tolist())
-        chosen, position = first_minimum(means)
-        judged[own] = curves[chosen, own, position]
-        choices.append({"fold": fold, "candidate": candidates[chosen].name, "shrinkage": float(SHRINKAGES[position])})
-    weights = subject_weights(subjects.tolist())
-    nrmse = float(judged @ weights)
     return {
-        "nrmse": nrmse,
-        "lci_nrmse": float(curves[0, :, 0] @ weights),
-        "optimism": nrmse - float((curves.transpose(0, 2, 1) @ weights).min()),
-        "choices": choices,
+        "nrmse": found.error,
+        "lci_nrmse": float(curves[0, :, 0] @ subject_weights(subjects)),
+        "optimism": found.optimism,
+        "choices": [
+            {"fold": fold, "candidate": candidates[chosen].name, "shrinkage": float(SHRINKAGES[shrinkage])}
+            for fold, chosen, shrinkage in found.choices
+        ],
     }
 
 

@@ -236,8 +236,8 @@ class Forecaster(Predictor[ForecastRequest]):
         if shrinkage == 0:  # the LCI, as longflow 0.1 recorded it; no network is needed
             return last.astype(np.float32)
         total, draw = np.zeros_like(last, dtype=np.float32), draw or Draw()
-        members = draw.members(self.models.members, context.members)
-        for member, taken in members:
+        members, scans = zip(*draw.members(self.models.members, context.members), strict=True)
+        for member, taken in zip(self.models.in_turn(members), scans, strict=True):
             total += self._member_forecast(member, taken, given, last, draw)
         return last + shrinkage * (total / len(members) - last)
 

@@ -4,7 +4,7 @@ They are predictions of that model like any other: each has its sidecar with dig
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from longflow.tasks.forecast.comparison import ACQUIRED, FORECAST
 from longflow.tasks.forecast.ladder import LCI, MOTION, read_given, rungs
 from longflow.tasks.forecast.pairs import ForecastPrediction
 from longflow.tasks.segment.label_maps import LABEL_FOLDERS, Structures
-from longflow.tasks.segment.other_scans import ScanWithOthers
 from longflow.tasks.segment.predictor import ScanToSegment, Segmenter
 from longflow.tasks.segment.requests import SegmentationRequest
 
@@ -75,7 +74,7 @@ class RungSegmenter(Segmenter):
         array = next(rung.forecast for rung in ladder if rung.name == item.rung)
         volume = Volume(array, reference.geometry, "float32")
         verdict = judge_scan(volume, self.models.plans, item.target.case)
-        return ScanToSegment(volume.geometry, ScanWithOthers.alone(self.prepare(volume, item.target.case)), [], verdict)
+        return ScanToSegment(volume.geometry, self.prepare(volume, item.target.case), [], verdict)
 
 
 def load_segmenter(job: EvaluationJob) -> Segmenter:
@@ -210,8 +209,9 @@ def write_label_maps(
     """
     unit_and_files = {name: getattr(description, name) for name in ("time_unit", "file_ending")}
     own = segmenter.models.description.model_copy(update=unit_and_files)
+    requests = [replace(item, keep_largest=segmenter.keep_largest) for item in items]
     with exclusive_lock(lock_in(folder), f"{folder} is being written"):
-        predict_missing(segmenter, items, folder, own, progress=progress)
+        predict_missing(segmenter, requests, folder, own, progress=progress)
 
 
 def _target(pair: ForecastPrediction, images: Files) -> Scan:

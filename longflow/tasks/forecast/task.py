@@ -205,12 +205,12 @@ class Forecast(Task):
 
         return evaluate_forecasts(job, progress)
 
-    def find_best(self, dataset, processes=None, progress=None):
+    def find_best(self, dataset, processes=None, progress=None, ensembles=True):
         from longflow.tasks.forecast.best import find_best
         from longflow.tasks.forecast.rules import choose_rule
         from longflow.tasks.forecast.solvers import choose_solver
 
-        best = choose_rule(dataset, find_best(dataset, processes, progress), progress)
+        best = choose_rule(dataset, find_best(dataset, processes, progress, ensembles), progress)
         return choose_solver(dataset, best, progress)
 
     def show_best(self, best, console):

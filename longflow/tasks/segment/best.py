@@ -1,11 +1,15 @@
-"""Choose the model to segment with: the one with the highest Dice on the cross-validation.
+"""Choose what to segment with: the model, or the ensemble of two, with the highest Dice on the cross-validation.
 
-One model is chosen, with all its finished folds, whose logits prediction averages. There are no ensembles of different
-models: of their out-of-fold predictions only label maps are kept, and labels cannot be averaged.
+A model is used with all its finished folds, whose logits prediction averages. Of an ensemble, the probabilities of both
+models are averaged on the grid of the scan; those of out-of-fold scans are kept (:mod:`.probabilities`). Then it is
+decided, as in nnU-Net, whether structures keep their largest component alone (:mod:`.keep_largest`), and how volumes
+are corrected (:mod:`.calibration`).
 
 Training keeps the last weights, so a fold's predictions were not chosen on its validation subjects. The optimism that
-remains is the choice among the models: the best of several is a little lucky. The intervals of the differences show
-whether it rests on more than chance.
+remains is the choice among the candidates: the best of several is a little lucky. So the choice is repeated without the
+subjects of each fold and judged on them: the ``nested`` figures. The intervals of the differences show whether it rests
+on more than chance. Components are decided on the same subjects, too; the figures that say what they gain are a little
+optimistic.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,16 +31,26 @@ from longflow.evaluation.best import (
     record_best,
     validation_folder,
 )
+from longflow.evaluation.ensembles import means_of_two, nested_estimate
 from longflow.evaluation.references import peak_bytes
 from longflow.evaluation.summary import Row, summary
 from longflow.files import file_digest
 from longflow.methods.registry import method_class
 from longflow.parallel import Progress, for_each_subject, processes_that_fit
 from longflow.paths import DatasetPaths, ModelPaths
+from longflow.plans import read_plans
 from longflow.tasks.segment.calibration import calibrate_volumes
 from longflow.tasks.segment.evaluation import mean_over_structures, subject_values
-from longflow.tasks.segment.label_maps import LabelPrediction, Structures, find_label_pairs, read_label_maps
-from longflow.tasks.segment.overlap import dice
+from longflow.tasks.segment.keep_largest import Step, choose_steps, keep_largest
+from longflow.tasks.segment.label_maps import (
+    LabelMaps,
+    LabelPrediction,
+    Structures,
+    find_label_pairs,
+    read_label_maps,
+)
+from longflow.tasks.segment.overlap import dice, with_agreed_absence
+from longflow.tasks.segment.probabilities import probability_file, write_missing
 
 #: the folder of out-of-fold label maps below ``validation``
 LABELS = "labels"
@@ -45,12 +59,16 @@ LABELS = "labels"
 _VOLUMES_AT_PEAK = 5
 
 
-def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Progress | None = None) -> dict[str, Any]:
-    """Choose the model with the highest mean Dice (over structures, then subjects); write best.json and best.csv.
+def find_best(
+    dataset: DatasetPaths, processes: int | None = None, progress: Progress | None = None, ensembles: bool = True
+) -> dict[str, Any]:
+    """Choose what has the highest mean Dice (over structures, then subjects); write best.json and best.csv.
 
+    :param ensembles: whether means of two models are candidates, too.
     :returns: content of best.json: candidate, members (method, plans_name, configuration, folds), reduction (None),
-        shrinkage (1), dice, interval, folds, subjects, scans, table (a row for each model, best first), and
-        volume_calibration: digests of the weights, and how the volumes of each structure are corrected.
+        shrinkage (1), dice, interval, nested, folds, subjects, scans, table (a row for each candidate, best first);
+        keep_largest: digests of the weights, the steps, and the Dice after them; volume_calibration: digests of the
+        weights, and how the volumes of each structure are corrected.
     :raises NotFoundError: no model that segments is trained yet; models for pretraining alone do not count.
     :raises DataError: out-of-fold label maps are missing or differ between models in scans, or none has a structure.
     """
@@ -59,9 +77,13 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
     structures = Structures.of(description)
     pairs = {model.folder.name: out_of_fold_label_maps(model, folds, dataset.raw, description) for model in models}
     check_same_cases({name: {pair.label: None for pair in own} for name, own in pairs.items()})
-    rows = with_agreed_absence(
-        {name: dice_of_pairs(own, structures, processes, progress) for name, own in pairs.items()}
-    )
+    members = {model.folder.name: (model,) for model in models}
+    if ensembles and len(models) > 1:
+        for name, both in _ensembles(models).items():
+            members[name] = both
+            pairs[name] = _averaged(dataset, both, pairs[both[0].folder.name], progress)
+    measured = {name: _measure(own, structures, (), (), processes, progress)[None] for name, own in pairs.items()}
+    rows = with_agreed_absence(measured)
     means = {name: subject_values(own, "dice") for name, own in rows.items()}
     if not all(means.values()):
         raise DataError(
@@ -69,25 +91,32 @@ def find_best(dataset: DatasetPaths, processes: int | None = None, progress: Pro
             f"{first_few(folds)}, neither in the label maps nor in the references."
         )
     table = [{**row, **_by_structure(rows[row["candidate"]])} for row in rank(means, "dice", "higher", ())]
-    chosen = next(model for model in models if model.folder.name == table[0]["candidate"])
-    own = means[chosen.folder.name]
+    chosen = table[0]["candidate"]
+    steps, kept = choose_steps(
+        structures.values,
+        lambda accepted, tried: _measure(pairs[chosen], structures, accepted, tried, processes, progress),
+    )
+    weights = [file_digest(model.fold(fold).final) for model in members[chosen] for fold in folds]
     best = {
         "dataset": dataset.name,
         "task": "segment",
-        "candidate": chosen.folder.name,
-        "members": [member(chosen, folds)],
+        "candidate": chosen,
+        "members": [member(model, folds) for model in members[chosen]],
         "reduction": None,
         "shrinkage": 1.0,
         "dice": table[0]["dice"],
-        "interval": summary(list(own), list(own.values()))["interval"],
+        "interval": summary(list(means[chosen]), list(means[chosen].values()))["interval"],
+        "nested": nested_estimate(_by_fold(rows), "dice", "higher") if len(rows) > 1 else None,
         "folds": folds,
-        "subjects": len(own),
-        "scans": len(pairs[chosen.folder.name]),
+        "subjects": len(means[chosen]),
+        "scans": len(pairs[chosen]),
         "table": table,
-        "volume_calibration": {
-            "weights": [file_digest(chosen.fold(fold).final) for fold in folds],
-            "structures": _calibrations(rows[chosen.folder.name]),
+        "keep_largest": {
+            "weights": weights,
+            "steps": [list(step) for step in steps],
+            "dice": _dice_after(kept, measured[chosen]),
         },
+        "volume_calibration": {"weights": weights, "structures": _calibrations(kept)},
     }
     return record_best(dataset, best)
 
@@ -122,55 +151,102 @@ def out_of_fold_label_maps(
     return pairs
 
 
-def dice_of_pairs(
-    pairs: Sequence[LabelPrediction], structures: Structures, processes: int | None, progress: Progress | None
-) -> list[Row]:
-    """Measure Dice and volumes.
+def _ensembles(models: Sequence[ModelPaths]) -> dict[str, tuple[ModelPaths, ModelPaths]]:
+    """List the ensembles of two models with the same labels."""
+    labels = [(plans.labels, plans.regions_class_order) for plans in (read_plans(model.plans) for model in models)]
+    names = [model.folder.name for model in models]
+    means = means_of_two(names, lambda one, other: labels[one] == labels[other])
+    return {name: (models[one], models[other]) for name, (one, other) in means.items()}
 
-    :returns: a row for each label map and structure, as of :func:`dice_of_pair`.
+
+def _averaged(
+    dataset: DatasetPaths,
+    models: Sequence[ModelPaths],
+    pairs: Sequence[LabelPrediction],
+    progress: Progress | None = None,
+) -> list[LabelPrediction]:
+    """Return the out-of-fold scans of an ensemble: their files are the probabilities of its models.
+
+    :param pairs: those of one of the models.
     """
-    fitting = processes_that_fit(processes, [peak_bytes(pair.reference, _VOLUMES_AT_PEAK) for pair in pairs])
-    work = partial(dice_of_pair, structures=structures)
+    for model in models:
+        write_missing(dataset, model, pairs, progress)
+    return [
+        replace(pair, images=tuple(probability_file(model, pair.fold, pair.case) for model in models)) for pair in pairs
+    ]
+
+
+def _measure(
+    pairs: Sequence[LabelPrediction],
+    structures: Structures,
+    accepted: Sequence[Step],
+    tried: Sequence[Step],
+    processes: int | None,
+    progress: Progress | None,
+) -> dict[Step | None, list[Row]]:
+    """Measure Dice and volumes of label maps, in parallel.
+
+    :param accepted: structures of which the largest component is kept.
+    :param tried: further ones, each tried after these.
+    :returns: rows (:func:`dice_of_pair`) under each of the tried ones, and under None without them.
+    """
+    # an ensemble also has a byte of each output in a model, two of the sum
+    volumes = _VOLUMES_AT_PEAK + (0 if len(pairs[0].images) == 1 else 1 + len(structures.values))
+    fitting = processes_that_fit(processes, [peak_bytes(pair.reference, volumes) for pair in pairs])
+    work = partial(dice_of_pair, structures=structures, accepted=accepted, tried=tried)
     answers = dict(for_each_subject(work, {pair.label: pair for pair in pairs}, fitting, progress))
-    return [row for pair in pairs for row in answers[pair.label]]
+    return {step: [row for pair in pairs for row in answers[pair.label][step]] for step in (None, *tried)}
 
 
-def dice_of_pair(pair: LabelPrediction, structures: Structures) -> list[Row]:
+def dice_of_pair(
+    pair: LabelPrediction, structures: Structures, accepted: Sequence[Step] = (), tried: Sequence[Step] = ()
+) -> dict[Step | None, list[Row]]:
     """Measure one label map.
 
-    :returns: a row for each structure: subject, structure, dice (None where it is in neither prediction nor reference),
-        predicted_ml, reference_ml (None where the reference is not known everywhere).
+    :param accepted: structures of which the largest component is kept.
+    :param tried: further ones, each tried after these.
+    :returns: under None, and under each of the tried steps, a row for each structure (of a step, for its structures):
+        subject, fold, structure, dice (None where it is in neither prediction nor reference), predicted_ml,
+        reference_ml (None where the reference is not known everywhere).
     """
     maps = read_label_maps(pair, structures)
-    voxel_ml, whole = np.prod(maps.geometry.array_spacing) / 1000, maps.known.all()
-    rows = []
-    for name, values in structures.values.items():
-        masks = maps.masks(values)
-        overlap = dice(masks.prediction, masks.reference)
-        compared = {"predicted_ml": masks.prediction, "reference_ml": masks.reference}
-        volumes = {column: float(mask.sum() * voxel_ml) if whole else None for column, mask in compared.items()}
-        rows.append({"subject": pair.subject, "structure": name, "dice": overlap, **volumes})
+    maps.prediction = keep_largest(maps.prediction, accepted, structures.values)
+    rows: dict[Step | None, list[Row]] = {None: _rows_of_maps(pair, maps, structures.values)}
+    for step in tried:
+        after = replace(maps, prediction=keep_largest(maps.prediction, [step], structures.values))
+        rows[step] = _rows_of_maps(pair, after, {name: structures.values[name] for name in step})
     return rows
 
 
-def with_agreed_absence(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
-    """Give all models numbers of the same scans and structures: a structure that is rightly absent has a Dice of 1.
+def _rows_of_maps(pair: LabelPrediction, maps: LabelMaps, values: Mapping[str, Sequence[int]]) -> list[Row]:
+    voxel_ml, whole = np.prod(maps.geometry.array_spacing) / 1000, maps.known.all()
+    rows = []
+    for name, own in values.items():
+        masks = maps.masks(own)
+        overlap = dice(masks.prediction, masks.reference)
+        compared = {"predicted_ml": masks.prediction, "reference_ml": masks.reference}
+        volumes = {column: float(mask.sum() * voxel_ml) if whole else None for column, mask in compared.items()}
+        rows.append({"subject": pair.subject, "fold": pair.fold, "structure": name, "dice": overlap, **volumes})
+    return rows
 
-    The Dice is not defined where a structure is in neither prediction nor reference. Where another model invents the
-    structure there, its Dice is 0. If the undefined ones were excluded, a model that invents would be compared with one
-    that does not on different scans. Where no model invents it, there is nothing to tell models apart: it stays
-    undefined for all.
 
-    :param rows: of each model, in the same order of scans and structures.
-    """
-    told_apart = [any(row["dice"] is not None for row in of_place) for of_place in zip(*rows.values(), strict=True)]
+def _by_fold(rows: Mapping[str, Sequence[Row]]) -> dict[str, dict[tuple[int, str], float]]:
+    """Return the Dice of each candidate by fold and subject: mean over scans, then structures."""
+    folds = dict.fromkeys(row["fold"] for row in next(iter(rows.values())))
     return {
-        name: [
-            {**row, "dice": 1.0} if told and row["dice"] is None else row
-            for row, told in zip(own, told_apart, strict=True)
-        ]
+        name: {
+            (fold, subject): value
+            for fold in folds
+            for subject, value in subject_values([row for row in own if row["fold"] == fold], "dice").items()
+        }
         for name, own in rows.items()
     }
+
+
+def _dice_after(rows: Sequence[Row], before: Sequence[Row]) -> float | None:
+    """Return the mean Dice of label maps from which components were removed."""
+    agreed = with_agreed_absence({"after": rows, "before": before})
+    return mean_over_structures(agreed["after"], "dice")["mean"]
 
 
 def _calibrations(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -16,6 +16,7 @@ from longflow.evaluation.metric import Compared
 from longflow.evaluation.references import Prediction, dataset_folders
 from longflow.paths import path_in
 from longflow.reading import read_json
+from longflow.tasks.segment.probabilities import labels_of_mean, read_probabilities
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +31,13 @@ class Structures:
     :param values: label values of each structure by its name; several where it is a region.
     :param ignore: label value of voxels whose reference is unknown, or None.
     :param known: every value that a label map may hold, background included.
+    :param order: values of regions in the order in which they are written; empty without regions.
     """
 
     values: dict[str, tuple[int, ...]]
     ignore: int | None
     known: frozenset[int]
+    order: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, description: DatasetDescription) -> "Structures":
@@ -48,12 +51,13 @@ class Structures:
                 "dataset.json names no structure in 'labels', so there is nothing to evaluate. Expected for example "
                 '{"background": 0, "hippocampus": 1}.'
             )
-        return cls(values, description.labels.get("ignore"), frozenset(description.label_values))
+        known, order = frozenset(description.label_values), tuple(description.regions_class_order)
+        return cls(values, description.labels.get("ignore"), known, order)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelPrediction(Prediction):
-    """A predicted label map with its reference, one file each.
+    """A predicted label map with its reference, one file each; of an ensemble, a file of probabilities of each model.
 
     :param time: of the scan, time units.
     """
@@ -189,11 +193,19 @@ def read_label_maps(pair: LabelPrediction, structures: Structures) -> LabelMaps:
 
     :raises DataError: they are on different grids, or hold values that dataset.json does not name; files are named.
     """
-    (predicted,), (reference_file,) = pair.images, pair.reference
+    (reference_file,) = pair.reference
     reference, grid = read_labels(reference_file, structures.known)
-    prediction, geometry = read_labels(predicted, structures.known - {structures.ignore})
-    advice = "A label map can only be compared with a reference on its own grid: both on that of the scan."
-    check_same_grid(geometry, predicted, grid, reference_file, advice)
+    if len(pair.images) == 1:
+        prediction, geometry = read_labels(pair.images[0], structures.known - {structures.ignore})
+        advice = "A label map can only be compared with a reference on its own grid: both on that of the scan."
+        check_same_grid(geometry, pair.images[0], grid, reference_file, advice)
+    else:
+        prediction = labels_of_mean(map(read_probabilities, pair.images), structures.order)
+        if prediction.shape != reference.shape:
+            raise DataError(
+                f"{pair.images[0]} has {prediction.shape} voxels (z, y, x), {reference_file} has {reference.shape}. "
+                "Was the reference changed? Train the model again."
+            )
     ignored = structures.ignore is not None
     known = reference != structures.ignore if ignored else np.ones_like(reference, bool)
     return LabelMaps(prediction, reference, known, grid)

@@ -7,12 +7,13 @@ Masks are boolean (z, y, x) on one grid. Where a number is not defined it is Non
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from longflow.errors import DataError
 from longflow.evaluation.metric import Compared, Metric
+from longflow.evaluation.summary import Row
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float | None:
@@ -58,6 +59,26 @@ def hd95(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]
         warnings.simplefilter("ignore", DeprecationWarning)  # the library imports from SciPy by an older name
         distances = compute_surface_distances(reference, prediction, list(spacing))
     return float(compute_robust_hausdorff(distances, 95))
+
+
+def with_agreed_absence(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Row]]:
+    """Give all models numbers of the same scans and structures: a structure that is rightly absent has a Dice of 1.
+
+    The Dice is not defined where a structure is in neither prediction nor reference. Where another model invents the
+    structure there, its Dice is 0. If the undefined ones were excluded, a model that invents would be compared with one
+    that does not on different scans. Where no model invents it, there is nothing to tell models apart: it stays
+    undefined for all.
+
+    :param rows: of each model, in the same order of scans and structures.
+    """
+    told_apart = [any(row["dice"] is not None for row in of_place) for of_place in zip(*rows.values(), strict=True)]
+    return {
+        name: [
+            {**row, "dice": 1.0} if told and row["dice"] is None else row
+            for row, told in zip(own, told_apart, strict=True)
+        ]
+        for name, own in rows.items()
+    }
 
 
 def _check_shapes(prediction: np.ndarray, reference: np.ndarray) -> None:

@@ -223,8 +223,29 @@ def show_best(best: Mapping[str, Any], console: Console) -> None:
         f"Chosen: [bold]{escape(short_name(best['candidate']))}[/], Dice {best['dice']:.4f}. {_certainty(best)}",
         highlight=False,
     )
+    for line in _held_out(best):
+        console.print(line, highlight=False)
     if "volume_calibration" in best:  # not in records of earlier versions
         console.print(_calibration_table(best))
+
+
+def _held_out(best: Mapping[str, Any]) -> list[str]:
+    """What the choice is worth for new subjects, and which components are kept; nothing in earlier records."""
+    lines = []
+    if nested := best.get("nested"):
+        lines.append(
+            f"Chosen without the fold it is judged on: Dice {nested['dice']:.4f}; the choice on all subjects looks "
+            f"{nested['optimism']:+.4f} better."
+        )
+    if kept := best.get("keep_largest"):
+        pieces = ["all structures together" if len(step) > 1 else step[0] for step in kept["steps"]]
+        lines.append(
+            f"Only the largest component is kept of: {escape(', '.join(pieces))}. Dice {kept['dice']:.4f}, without "
+            f"this {best['dice']:.4f}. To keep all: longflow_predict --keep_all_components."
+            if pieces
+            else "All components are kept: removing all but the largest makes no structure better."
+        )
+    return lines
 
 
 def _calibration_table(best: Mapping[str, Any]) -> Table:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from longflow.task import Task, Words
+from longflow.task import RequestFlag, Task, Words
 
 
 class Segment(Task):
@@ -24,7 +24,8 @@ class Segment(Task):
             "predict": "Segmentation: label maps of every scan, and volumes.csv.",
             "evaluate": "Segmentation: overlap with the reference label maps, consistency over a subject's scans "
             "compared with that of the reference, volumes over time.",
-            "find_best": "Segmentation: method and configuration, by the highest mean Dice; no ensembles.",
+            "find_best": "Segmentation: method and configuration, or an ensemble of two, by the highest mean Dice; "
+            "then whether structures keep their largest component alone.",
             "demo": "volumes of the brain over visits",
         },
     )
@@ -47,6 +48,19 @@ class Segment(Task):
         "hd95": "longflow.tasks.segment.overlap:HD95",
     }
     predictor_class = "longflow.tasks.segment.predictor:Segmenter"
+    request_flags = (
+        RequestFlag(
+            "keep_all_components",
+            ("--keep_all_components",),
+            "Keeping all components (--keep_all_components) is for label maps",
+            {
+                "action": "store_true",
+                "default": False,
+                "help": "keep all connected components of structures, also where longflow_find_best found that the "
+                "largest alone is better",
+            },
+        ),
+    )
     demo = "longflow.demo.segmentation"
 
     def scan_count_problems(self, counts, table):
@@ -113,10 +127,10 @@ class Segment(Task):
 
         return evaluate_segmentations(job, progress)
 
-    def find_best(self, dataset, processes=None, progress=None):
+    def find_best(self, dataset, processes=None, progress=None, ensembles=True):
         from longflow.tasks.segment.best import find_best
 
-        return find_best(dataset, processes, progress)
+        return find_best(dataset, processes, progress, ensembles)
 
     def show_best(self, best, console):
         from longflow.tasks.segment.tables import show_best

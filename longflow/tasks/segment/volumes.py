@@ -37,22 +37,28 @@ def structure_volumes(
     return volumes
 
 
-def write_volumes(folder: Path, calibration: Mapping[str, Any] | None = None) -> None:
+def write_volumes(
+    folder: Path, calibration: Mapping[str, Any] | None = None, keep_largest: Sequence[Sequence[str]] | None = None
+) -> None:
     """Write ``volumes.csv`` of a folder of label maps: a row for each scan and structure, by subject and time.
 
     The volumes are read from the sidecars, so no label map is read again.
 
     :param folder: of the label maps.
     :param calibration: of each structure (``calibration.calibration_of``); empty or None: there are no columns for it.
+    :param keep_largest: as the sidecars name it where the calibration holds; label maps that were made otherwise have
+        empty cells.
     :raises DataError: a sidecar was changed.
     """
     rows = []
     for scan in read_rows(folder / "scans.csv"):
         sidecar = sidecar_path(folder, scan.case)
         try:
-            for structure, volume in read_json(sidecar, dict).get("volumes", {}).items():
+            content = read_json(sidecar, dict)
+            lines = calibration if calibration and content.get("keep_largest") == keep_largest else {}
+            for structure, volume in content.get("volumes", {}).items():
                 place = {"subject": scan.subject, "case": scan.case, "time": scan.time, "structure": structure}
-                cells = calibrated_columns(volume["volume_ml"], calibration.get(structure)) if calibration else {}
+                cells = calibrated_columns(volume["volume_ml"], lines.get(structure)) if calibration else {}
                 rows.append({**place, **{name: volume[name] for name in ("voxels", "volume_ml")}, **cells})
         except (AttributeError, KeyError, TypeError) as error:
             raise DataError(

@@ -105,6 +105,11 @@ def _remarks(best: Best) -> list[str]:
     remarks.append(advantage_in_words(best["advantage"], "the untranslated scan"))
     if best["body_mae"] >= best["input_body_mae"]:
         remarks.append("[bold]No model is better than the untranslated scans.[/] Train longer, or look at the images.")
+    if solvers and not best["solver"] and solvers["candidate"] in best["candidate"].split(" + "):
+        remarks.append(
+            "An ensemble is used with the solvers with which its models were validated. The table of solvers is that "
+            "of its flow alone; another one is used with --solver and --steps."
+        )
     if solvers:
         fewest, most = solvers["slices"]
         slices = f"the {fewest} middle slices" if fewest == most else f"the {fewest} to {most} middle slices"
@@ -119,6 +124,11 @@ def _remarks(best: Best) -> list[str]:
             f"Models were compared as they were validated, with {name} ({steps}). On the same slices, the chosen "
             f"solver differs from it by {solvers['difference']:+.4g} {unit}: expect "
             f"{best['body_mae_of_solver']:.4g} {unit}."
+        )
+    if nested := best.get("nested"):  # not in records of earlier versions
+        remarks.append(
+            f"Chosen without the fold it is judged on: MAE in the body {nested['body_mae']:.4g} {unit}; the choice on "
+            f"all subjects looks {nested['optimism']:+.4g} {unit} better."
         )
     chosen, judged = ("Model and solver were", "they are") if solvers else ("The model was", "it is")
     remarks.append(

@@ -123,7 +123,7 @@ class Translator(Predictor[TranslationRequest]):
     def _translate(self, volume: Volume, prepared: Sequence[PreparedSeries], phase: str) -> np.ndarray:
         source_phase = self.models.plans.phases.index(phase)
         total = np.zeros_like(volume.array, dtype=np.float32)
-        for member, scan in zip(self.models.members, prepared, strict=True):
+        for member, scan in zip(self.models.in_turn(), prepared, strict=True):
             total += translate_prepared(member, scan, volume, source_phase, self.models.windows(member))
         total /= len(self.models.members)
         return total
@@ -177,8 +177,9 @@ class Translator(Predictor[TranslationRequest]):
 
     def settings(self) -> dict[str, Any]:
         """Return what a translation depends on apart from its scan."""
-        method = self.models.members[0].methods[0]
-        return {**super().settings(), "phases": self.models.plans.phases, **solver_settings(method)}
+        methods = [member.methods[0] for member in self.models.members]
+        flow = next((method for method in methods if method.integrates), methods[0])
+        return {**super().settings(), "phases": self.models.plans.phases, **solver_settings(flow)}
 
 
 def translate_scan(

@@ -23,8 +23,8 @@ class Translate(Task):
             "predict": "Translation: the scans that are not in the phase of --to.",
             "evaluate": "Translation: compared with the scan of the same subject and time in the requested phase, next "
             "to the untranslated scan; for translations there and back, -r names the folder of those there.",
-            "find_best": "Translation: method, network and configuration, by the lowest MAE in the body; then solver "
-            "and steps of the best flow, on a few validation pairs.",
+            "find_best": "Translation: method, network and configuration, or an ensemble of two, by the lowest MAE in "
+            "the body; then solver and steps of the best flow, on a few validation pairs.",
             "demo": "CT of the abdomen without contrast from CT with it, and back",
         },
     )
@@ -122,10 +122,10 @@ class Translate(Task):
 
         return evaluate_translations(job, progress)
 
-    def find_best(self, dataset, processes=None, progress=None):
+    def find_best(self, dataset, processes=None, progress=None, ensembles=True):
         from longflow.tasks.translate.best import find_best
 
-        return find_best(dataset, processes, progress)
+        return find_best(dataset, processes, progress, ensembles)
 
     def show_best(self, best, console):
         from longflow.tasks.translate.best_tables import show_best

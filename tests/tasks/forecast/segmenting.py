@@ -35,7 +35,8 @@ def segment_by_threshold(monkeypatch) -> list[np.ndarray]:
     """
     labelled = []
 
-    def label(self, scan):
+    def label(self, scans):
+        (scan,) = scans
         array = scan.prepared.array[0]
         labelled.append(array)
         return np.digitize(array, EDGES).astype(np.int16)
@@ -43,7 +44,7 @@ def segment_by_threshold(monkeypatch) -> list[np.ndarray]:
     def unprepared(scan, volume, *_):
         return ScanWithOthers.alone(volume)
 
-    monkeypatch.setattr(Segmenter, "prepare", lambda self, volume, case: volume)
+    monkeypatch.setattr(Segmenter, "prepare", lambda self, volume, case: [ScanWithOthers.alone(volume)])
     monkeypatch.setattr("longflow.tasks.segment.predictor.prepare_with_others", unprepared)
     monkeypatch.setattr(Segmenter, "_label", label)
     return labelled

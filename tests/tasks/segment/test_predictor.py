@@ -5,13 +5,14 @@ import torch
 
 from longflow.data.images import Volume, read_scan, write_volume
 from longflow.errors import ConfigurationError, DataError
-from longflow.files import write_json
+from longflow.files import file_digest, write_json
 from longflow.inference.models import PredictionSettings
 from longflow.inference.predictor import predict_folder
 from longflow.inference.windows import WindowSettings
 from longflow.preprocessing.restore import export_labels
 from longflow.preprocessing.series import RawSeries, prepare_volumes
 from longflow.reading import read_json
+from longflow.tasks.segment.keep_largest import keep_largest
 from longflow.tasks.segment.other_scans import others_of
 from longflow.tasks.segment.predictor import Segmenter
 from longflow.tasks.segment.windows import predict_logits
@@ -131,6 +132,7 @@ def test_a_sidecar_says_what_was_segmented_and_how(segmenter, folder, tmp_path):
         "configuration": ["3d_fullres"],
         "plans": ["longflowPlans"],
         "folds": [[0]],
+        "keep_largest": None,
         "mirror": False,
         "warnings": [],
     }
@@ -247,20 +249,97 @@ def test_labels_are_not_written_among_acquired_scans(dataset, segmenter, folder)
         predict_folder(segmenter, folder, folder, overwrite=True)
 
 
-def test_a_model_that_forecasts_and_a_record_of_several_models_are_refused(dataset):
-    model = segmentation_model(dataset)
-    forecasting = finished_model(dataset, plans_to_segment().model_copy(update={"task": "forecast", "labels": {}}))
+def test_a_model_that_forecasts_is_refused(dataset):
+    segmentation_model(dataset)
+    finished_model(dataset, plans_to_segment().model_copy(update={"task": "forecast", "labels": {}}))
     with pytest.raises(ConfigurationError, match=r"cronos__.* is a model for the task 'forecast', not for 'segment'"):
         Segmenter.load(method="cronos", device="cpu")
-    other = segmentation_model(dataset, plans_to_segment().model_copy(update={"plans_name": "Other"}))
-    assert forecasting.folder.is_dir()
+
+
+def record(dataset, *models, steps=(), candidate=""):
+    """Write best.json, as longflow_find_best does."""
     members = [
-        {"method": "unet", "plans_name": each.plans_name, "configuration": "3d_fullres", "folds": [0]}
-        for each in (model, other)
+        {"method": one.method, "plans_name": one.plans_name, "configuration": one.configuration, "folds": [0]}
+        for one in models
     ]
-    write_json({"members": members, "reduction": None, "shrinkage": 1}, dataset.best)
-    with pytest.raises(ConfigurationError, match="averages the folds of one model, not several models"):
+    weights = [file_digest(one.fold(0).final) for one in models]
+    content = {"members": members, "reduction": None, "shrinkage": 1, "candidate": candidate}
+    kept = {"weights": weights, "steps": [list(step) for step in steps]}
+    write_json({**content, "keep_largest": kept}, dataset.best)
+
+
+@pytest.fixture
+def two_models(dataset):
+    """Two models of other plans, both with random weights."""
+    other = plans_to_segment().model_copy(update={"plans_name": "Other"})
+    return segmentation_model(dataset), segmentation_model(dataset, other, seed=5)
+
+
+def test_an_ensemble_averages_probabilities_on_the_grid_of_the_scan(dataset, two_models, folder, tmp_path):
+    singles = []
+    for model in two_models:
+        record(dataset, model)
+        single = Segmenter.load(device="cpu", mirror=False)
+        volume = read_scan((folder / "a_0_0000.nii.gz",))
+        singles.append(single.probabilities(single.read(single.requests(folder, single.models.description)[0])))
+        assert not (dataset.results / "probabilities").exists()
+    record(dataset, *two_models, candidate="both")
+    segmenter = Segmenter.load(device="cpu", mirror=False)
+    expected = np.mean(singles, axis=0).argmax(axis=0)
+    found = segmenter.segment(volume)
+    assert np.array_equal(found, expected) and len(np.unique(found)) > 1
+    assert not np.array_equal(found, singles[0].argmax(axis=0))
+    predict_folder(segmenter, folder, tmp_path / "out")
+    assert np.array_equal(read_scan((tmp_path / "out" / "a_0.nii.gz",)).array[0], expected)
+    assert read_json(tmp_path / "out" / "a_0.json")["plans"] == ["longflowPlans", "Other"]
+
+
+def test_an_ensemble_looks_at_other_scans_where_one_of_its_models_does(dataset, folder):
+    models = segmentation_model(dataset), finished_model(dataset, plans_to_segment(), "unet_longitudinal", random=True)
+    record(dataset, *models)
+    segmenter = Segmenter.load(device="cpu", mirror=False)
+    item = segmenter.requests(folder, segmenter.models.description)[1]
+    assert [scan.case for scan in item.others] == ["a_0", "a_2"]
+    alone, with_others = segmenter.read(item).scans
+    assert alone.others is None and with_others.cases == ["a_0", "a_2"]
+
+
+def test_models_with_other_labels_are_not_averaged(dataset):
+    other = plans_to_segment({"background": 0, "core": 1}).model_copy(update={"plans_name": "Other"})
+    models = segmentation_model(dataset), segmentation_model(dataset, other)
+    record(dataset, *models)
+    with pytest.raises(ConfigurationError, match=r"were trained with other labels .*cannot be averaged"):
         Segmenter.load(device="cpu")
+
+
+def test_the_largest_component_is_kept_where_that_was_found_to_be_better(dataset, folder, tmp_path):
+    """Random weights give many components; without the decision, and with the switch, all of them stay."""
+    model = segmentation_model(dataset)
+    raw, out = Segmenter.load(device="cpu", mirror=False), tmp_path / "out"
+    predict_folder(raw, folder, out)
+    record(dataset, model, steps=[("core", "rim"), ("rim",)], candidate=model.folder.name)
+    segmenter = Segmenter.load(device="cpu", mirror=False)
+    volume = read_scan((folder / "a_0_0000.nii.gz",))
+    everything = raw.segment(volume)
+    expected = keep_largest(everything, [("core", "rim"), ("rim",)], segmenter.structures)
+    assert np.array_equal(segmenter.segment(volume), expected) and not np.array_equal(expected, everything)
+    with pytest.raises(ConfigurationError, match=r"keep_largest None, this command has \[\['core', 'rim'\]"):
+        predict_folder(segmenter, folder, out)
+    predict_folder(segmenter, folder, out, {"keep_all_components": True})  # finished, and the same
+    assert np.array_equal(read_scan((out / "a_0.nii.gz",)).array[0], everything)
+    assert read_json(out / "a_0.json")["keep_largest"] is None
+    predict_folder(segmenter, folder, tmp_path / "kept")
+    assert np.array_equal(read_scan((tmp_path / "kept" / "a_0.nii.gz",)).array[0], expected)
+    assert read_json(tmp_path / "kept" / "a_0.json")["keep_largest"] == [["core", "rim"], ["rim"]]
+    sidecar = out / "a_0.json"  # an earlier version did not say
+    content = read_json(sidecar)
+    del content["keep_largest"]
+    write_json(content, sidecar)
+    for one in out.glob("*.json"):
+        if one != sidecar and one.name != "dataset.json":
+            one.unlink()
+    predict_folder(segmenter, folder, out)
+    assert np.array_equal(read_scan((out / "a_0.nii.gz",)).array[0], expected)
 
 
 def test_folds_are_averaged(dataset):

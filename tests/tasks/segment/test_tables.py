@@ -191,6 +191,17 @@ def test_models_are_ranked_by_dice():
     )
 
 
+def test_which_components_are_kept_and_what_the_choice_is_worth():
+    nested = {"dice": 0.885, "optimism": 0.015, "choices": []}
+    kept = {"weights": [], "steps": [["[a]", "b"], ["[a]"]], "dice": 0.912}
+    text = " ".join(shown({**BEST, "nested": nested, "keep_largest": kept}, 200, show_best).split())
+    assert "Chosen without the fold it is judged on: Dice 0.8850; the choice on all subjects looks +0.0150" in text
+    assert "kept of: all structures together, [a]. Dice 0.9120, without this 0.9000" in text
+    assert "--keep_all_components" in text
+    text = shown({**BEST, "nested": None, "keep_largest": {**kept, "steps": []}}, 200, show_best)
+    assert "All components are kept" in text and "without the fold" not in text
+
+
 def test_how_volumes_are_corrected_is_shown_and_why_others_are_not():
     line = {"error": 3.25, "calibrated_error": 1.5, "slope": 1.2, "intercept": -0.75}
     structures = {"[a]": line, "lesion": {"refused": "3 subjects, expected 5 or more"}}

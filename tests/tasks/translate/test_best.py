@@ -75,7 +75,7 @@ def test_the_lowest_error_in_the_body_over_subjects(paths, raw, train):
     train("lci", (9, 9, 9, 9, 9, 9))
     best = find_best(paths, processes=1)
     by_name = {row["candidate"]: row for row in best["table"]}
-    assert [row["candidate"] for row in best["table"]][:2] == ["lci__longflowPlans__2d", "mfm__longflowPlans__2d"]
+    assert best["candidate"] == best["table"][0]["candidate"] == "lci__longflowPlans__2d"
     first, other = by_name["mfm__longflowPlans__2d"], by_name["lci__longflowPlans__2d"]
     assert first["body_mae"] == pytest.approx((5 + 15) / 2, abs=1e-3)
     assert (first["from"], first["to"]) == pytest.approx(mean_interval([5.0, 15.0]), abs=1e-3)
@@ -86,6 +86,44 @@ def test_the_lowest_error_in_the_body_over_subjects(paths, raw, train):
     assert best["body_mae"] == pytest.approx(9, abs=1e-3) and best["candidate"] == "lci__longflowPlans__2d"
     assert (best["subjects"], best["translations"], best["folds"]) == (2, 6, [0, 1])
     assert read_json(paths.best) == best
+
+
+def test_a_flow_and_a_regression_whose_errors_cancel_are_better_together(paths, train, compared):
+    """One is too bright by 4, the other too dark by 6: their mean is wrong by 1."""
+    flow, other = train("mfm", (4,) * 6), train("lci", (-6,) * 6)
+    best = find_best(paths, processes=1)
+    assert best["candidate"] == f"{other.folder.name} + {flow.folder.name}"
+    assert best["body_mae"] == pytest.approx(1, abs=1e-3)
+    assert [row["body_mae"] for row in best["table"][:3]] == pytest.approx([1, 4, 6], abs=1e-3)
+    selection = recorded_best(paths)
+    assert {member.model for member in selection.members} == {flow, other}
+    # each as it was validated; the solvers of the flow are shown
+    assert (selection.solver, selection.steps, best["body_mae_of_solver"]) == (None, None, None)
+    assert best["solvers"]["candidate"] == flow.folder.name and compared == [(flow, 6)]
+    # chosen without either fold, it is the same, and as good
+    assert best["nested"]["body_mae"] == pytest.approx(1, abs=1e-3) and abs(best["nested"]["optimism"]) < 1e-3
+    assert [choice["candidate"] for choice in best["nested"]["choices"]] == [best["candidate"]] * 2
+
+
+def test_without_ensembles(paths, train):
+    train("mfm", (4,) * 6)
+    train("lci", (-6,) * 6)
+    best = find_best(paths, processes=1, ensembles=False)
+    names = [row["candidate"] for row in best["table"]]
+    assert best["candidate"] == "mfm__longflowPlans__2d" and set(names) == {
+        best["candidate"],
+        "lci__longflowPlans__2d",
+        "input",
+    }
+
+
+def test_models_of_different_directions_are_named(paths, train):
+    train("lci", (5,) * 6)
+    one_way = [source for _, source, _ in SCANS if source.endswith("native")]
+    train("mfm", (5,) * 6, skip=one_way)
+    message = "lci__.*translates to arterial and native, mfm__.* to native: .*option direction .*--set direction="
+    with pytest.raises(DataError, match=message):
+        find_best(paths, processes=1)
 
 
 def test_models_are_ranked_with_the_untranslated_scans(paths, raw, train):

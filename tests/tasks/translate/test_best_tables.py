@@ -101,6 +101,18 @@ def test_the_error_of_the_solver_that_prediction_uses():
     assert "with euler (5). On the same slices, the chosen solver differs from it by -0.25 HU: expect 11.75 HU" in text
 
 
+def test_an_ensemble_keeps_the_solvers_of_its_models():
+    name = "mfm__longflowPlans__2d + regression__longflowPlans__2d"
+    table = [model(name, 11.0, 0.0, (0.0, 0.0)), *TRANSLATION["table"]]
+    nested = {"body_mae": 12.5, "optimism": 1.5, "choices": []}
+    without = {"solver": None, "steps": None, "body_mae_of_solver": None}
+    text = " ".join(shown(candidate=name, table=table, body_mae=11.0, nested=nested, **without).split())
+    assert "Chosen: mfm 2d + regression 2d, MAE in the body 11 HU as validated" in text
+    assert "An ensemble is used with the solvers with which its models were validated" in text
+    assert "Chosen without the fold it is judged on: MAE in the body 12.5 HU; the choice on all" in text
+    assert "looks +1.5 HU better" in text
+
+
 def test_numbers_that_are_not_defined_for_these_units_have_no_column():
     table = [{**row, "psnr_mfm": None, "body_mae": None} for row in TRANSLATION["solvers"]["table"]]
     text = shown(ct=[False], solvers={**TRANSLATION["solvers"], "table": table})

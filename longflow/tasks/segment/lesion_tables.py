@@ -27,7 +27,7 @@ def show_lesions(
         *("subject", "lesion", f"time\n[{results['time_unit']}]", "volume\n[ml]", "visit before\n[ml]"),
     )
     table.add_column("change")
-    table.add_column("centre x, y, z\n[mm, RAS]", justify="right")
+    table.add_column("centre x, y, z\n[mm, RAS]", justify="right", no_wrap=True)
     shown, before = rows[:most], None
     for row in shown:
         if before is not None and before["subject"] != row["subject"]:
@@ -40,7 +40,7 @@ def show_lesions(
             f"{row['time']:g}",
             *("" if row[name] is None else f"{row[name]:.3f}" for name in ("ml", "before_ml")),
             f"{row['change']}{with_others}",
-            ", ".join(f"{row[f'{axis}_mm']:.1f}" for axis in "xyz"),
+            ", ".join(f"{row[f'{axis}_mm']:.0f}" for axis in "xyz"),
         )
         before = row
     console.print(table)

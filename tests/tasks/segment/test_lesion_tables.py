@@ -33,7 +33,7 @@ def test_lesions_and_their_changes():
     rows = [row("[p]", 1, 0), row("[p]", 1, 7.5, before_ml=1.25, change="merged", **{"with": "2 3"})]
     text = shown(show_lesions, rows, RESULTS)
     assert "Lesions of [lesion] over time" in text
-    assert "[p] 1 0 1.500 first visit -1.2, 2.0, 3.0 7.5 1.500 1.250 merged with 2, 3" in text
+    assert "[p] 1 0 1.500 first visit -1, 2, 3 7.5 1.500 1.250 merged with 2, 3" in text
     assert "more rows" not in text
 
 

@@ -56,7 +56,7 @@ def main() -> None:
     new, out = held_out_subjects(options), options.folder / "held_out_forecasts"
     longflow(options, "predict", *models, "-i", new / "imagesTs", "-o", out, "--device", options.device)
     references = ("-r", new / "targetsTs", new / "labelsTs", new / "imagesTs")
-    longflow(options, "evaluate", "-d", DATASET_NAME, "-i", out, *references, "--device", options.device)
+    longflow(options, "evaluate", "-d", DATASET_NAME, "-i", out, *references)
     report(options, out, seconds)
 
 

@@ -104,6 +104,9 @@ def test_a_page_opens_without_an_error_or_a_request(browser, pages, width):
     assert opened.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     if PICTURES:
         opened.page.screenshot(path=Path(PICTURES) / f"subject_{width}.png", full_page=True)
+    opened.page.emulate_media(media="print")  # paper has the strips, and nothing behind them
+    assert opened.page.locator(".stage canvas:visible").count() == 0
+    assert opened.page.locator(".series img").first.is_visible()
     assert opened.quiet()
 
 

@@ -22,8 +22,9 @@ def main(demo: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT})
+        page.set_default_timeout(120_000)
         page.goto(page_file.as_uri())
-        page.wait_for_function("document.documentElement.dataset.ready", timeout=120_000)
+        page.wait_for_function("document.documentElement.dataset.ready")
         page.locator('.mark[data-kind="prediction"]').first.click()
         page.wait_for_timeout(3000)  # the images of both panes are drawn
         page.mouse.move(0, 0)

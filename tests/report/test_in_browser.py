@@ -63,6 +63,7 @@ class Opened:
     def __init__(self, browser, path: Path, width: int = 1600):
         self.context = browser.new_context(viewport={"width": width, "height": 1000}, offline=True)
         self.page = self.context.new_page()
+        self.page.set_default_timeout(120_000)  # WebGL in software takes long next to other programs
         self.said: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
@@ -74,7 +75,7 @@ class Opened:
     def ready(self) -> str:
         """Wait for the viewer; return how it draws."""
         ready = self.page.locator("html[data-ready]")
-        ready.wait_for(state="attached", timeout=60_000)
+        ready.wait_for(state="attached")
         return ready.get_attribute("data-ready")
 
     def settled(self) -> None:
@@ -104,6 +105,9 @@ def test_a_page_opens_without_an_error_or_a_request(browser, pages, width):
     assert opened.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
     if PICTURES:
         opened.page.screenshot(path=Path(PICTURES) / f"subject_{width}.png", full_page=True)
+    opened.page.emulate_media(media="print")  # paper has the strips, and nothing behind them
+    assert opened.page.locator(".stage canvas:visible").count() == 0
+    assert opened.page.locator(".series img").first.is_visible()
     assert opened.quiet()
 
 

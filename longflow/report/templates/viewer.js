@@ -45,12 +45,16 @@
       this.ticket = 0;
       this.images = new Map();
       this.frame = null;
-      this.work = Promise.resolve();
+      this.work = new Promise((begun) => { this.begun = begun; });
     }
 
     async start() {
       this.canvas.hidden = !webgl;
-      if (!webgl) return;
+      if (webgl) await this.startViewer();
+      this.begun();
+    }
+
+    async startViewer() {
       this.viewer = new niivue.Niivue({
         isRadiologicalConvention: true, isResizeCanvas: true, backColor: [0, 0, 0, 1], crosshairWidth: 0.3, crosshairWidthUnit: "percent",
         crosshairColor: [1, 0.7, 0.2, 1], multiplanarShowRender: 0, isNearestInterpolation: true, loadingText: "", dragMode: 0,
@@ -235,21 +239,22 @@
     });
   }
   byId("opacity")?.addEventListener("input", redraw);
+  const started = () => panes.filter((pane) => pane.viewer);
   // the crosshair stays where it is
   byId("zoom").addEventListener("input", () => {
     const zoom = Number(byId("zoom").value);
-    for (const { viewer } of panes) {
+    for (const { viewer } of started()) {
       const [x, y, z] = viewer.frac2mm(viewer.scene.crosshairPos);
       viewer.setPan2Dxyzmm([-(zoom - 1) * x, -(zoom - 1) * y, -(zoom - 1) * z, zoom]);
     }
   });
   byId("planes").addEventListener("change", () => {
-    for (const pane of panes) pane.viewer?.setSliceType(PLANES[byId("planes").value]);
+    for (const { viewer } of started()) viewer.setSliceType(PLANES[byId("planes").value]);
   });
 
   // the voxel under the crosshair in every pane: each pane tells of a move of the others, too
   const place = () => {
-    const values = panes.filter((pane) => pane.frame && pane.viewer.volumes.length).map((pane) => {
+    const values = started().filter((pane) => pane.viewer.volumes.length).map((pane) => {
       const image = pane.viewer.volumes[0];
       // true: by the affine; else axes that are oblique are taken for those of the scanner
       const mm = Array.from(pane.viewer.frac2mm(pane.viewer.scene.crosshairPos, 0, true)).slice(0, 3);
@@ -304,19 +309,26 @@
   };
   intensity.addEventListener("toggle", () => { if (webgl) place(); });
   const link = () => {
-    for (const pane of panes) {
-      const others = panes.filter((other) => other !== pane).map((other) => other.viewer);
+    for (const pane of started()) {
+      const others = started().filter((other) => other !== pane).map((other) => other.viewer);
       pane.viewer.broadcastTo(others, { "2d": true, "3d": false });
       pane.viewer.onLocationChange = () => requestAnimationFrame(place);
     }
   };
 
-  (async () => {
-    for (const pane of panes) await pane.start();
-    if (webgl) link();
-    await Promise.all([goTo(0), compare()]);
+  // a viewer takes a second of a slow computer to start: the slider works before the comparison does
+  const begin = async (these, show) => {
+    for (const pane of these) await pane.start();
+    link();
+    await show();
     if (webgl) place();
-    document.documentElement.dataset.ready = webgl ? "webgl" : "strips";
+  };
+  (async () => {
+    const state = document.documentElement.dataset;
+    await begin(series, () => goTo(0));
+    state.interactive = "true";
+    await begin(panes.slice(series.length), compare);
+    state.ready = webgl ? "webgl" : "strips";
     window.longflowPanes = panes;
   })();
 })();

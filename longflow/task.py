@@ -108,6 +108,7 @@ class Task(ABC):
     :cvar draws_patches: samples are patches of scans and pairs, which ``mirror_axes``, ``pairs_per_batch`` and
         ``shared_intensity`` of the plans change; elsewhere plans that set them are refused.
     :cvar uses_segmenter: a trained model can segment predicted and acquired scans (``--structures``).
+    :cvar evaluates_structures: likewise in ``longflow_evaluate`` (``--segmenter``).
     :cvar compares_methods: ``longflow_compare`` can compare methods of the task.
     :cvar fixed_learning_rate: the plan's learning rate holds for all methods; elsewhere each has its own.
     :cvar region: whose voxels the statistics of the intensity normal form are taken of.
@@ -136,6 +137,7 @@ class Task(ABC):
     chooses_encoder: ClassVar[bool] = False
     draws_patches: ClassVar[bool] = False
     uses_segmenter: ClassVar[bool] = False
+    evaluates_structures: ClassVar[bool] = False
     compares_methods: ClassVar[bool] = False
     fixed_learning_rate: ClassVar[bool] = True
     region: ClassVar["Region"] = "nonzero"
@@ -314,9 +316,13 @@ class Task(ABC):
         """Print what :meth:`calibrate` found."""
         raise self.no_segmenter()
 
-    def no_segmenter(self) -> ConfigurationError:
-        """Return the error for a model that segments predictions of a task that does not use one."""
-        using = ", ".join(one.words.several for one in all_tasks() if one.uses_segmenter)
+    def no_segmenter(self, in_evaluation: bool = False) -> ConfigurationError:
+        """Return the error for a model that segments predictions of a task that does not use one.
+
+        :param in_evaluation: whether it is for ``longflow_evaluate``.
+        """
+        trait = "evaluates_structures" if in_evaluation else "uses_segmenter"
+        using = " and ".join(one.words.several for one in all_tasks() if getattr(one, trait))
         return ConfigurationError(
             f"A model that segments (--structures) is for {using}; the predictions of this dataset are "
             f"{self.words.several}. Remove it."

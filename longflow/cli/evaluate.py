@@ -44,9 +44,10 @@ def parser() -> command.Parser:
     )
     flags.add_processes(result)
     group = result.add_argument_group(
-        "structures of forecasts",
-        "Forecasts, baselines and acquired scans are segmented by one trained model. Their volumes, changes of volume "
-        "and Dice are written to metrics_structures.csv. The label maps of the dataset, or of -r, are the reference.",
+        "structures of forecasts and translations",
+        "Predictions, baselines and acquired scans are segmented by one trained model. Their volumes and Dice (of "
+        "forecasts also changes of volume) are written to metrics_structures.csv. Label maps of the dataset, or of -r, "
+        "are a reference.",
     )
     flags.add_segmenter(group, further="; -c, -m and -f choose the model")
     flags.add_model(group, "average")
@@ -66,8 +67,8 @@ def selected_segmenter(options: argparse.Namespace, task: Task) -> "Selection | 
         if given:
             raise ConfigurationError(f"--{given[0]} is for the model that segments. Name its dataset with --segmenter.")
         return None
-    if not task.uses_segmenter:
-        raise task.no_segmenter()
+    if not task.evaluates_structures:
+        raise task.no_segmenter(in_evaluation=True)
     command.set_up_process()
     with command.importing():
         from longflow.inference.selection import select

@@ -30,7 +30,7 @@ class EvaluationJob:
     :param raw: folder of the raw dataset.
     :param processes: worker processes; None: one for each core, as far as memory allows.
     :param segmenter: model of the task ``segment`` that predicted and acquired scans are segmented by, for a task that
-        ``uses_segmenter``; None: nothing is segmented.
+        ``evaluates_structures``; None: nothing is segmented.
     :param device: that it computes on; None: a GPU where there is one.
     """
 

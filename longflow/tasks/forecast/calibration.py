@@ -40,13 +40,12 @@ from longflow.tasks.forecast.segmented import (
     LABELS,
     SEGMENTED_SCAN,
     acquired_scans,
-    checked_segmenter,
     find_labels,
     segment_scans,
-    trained_on,
 )
 from longflow.tasks.forecast.structures import measure_pair
 from longflow.tasks.segment.predictor import Segmenter
+from longflow.tasks.segment.segmented import checked_segmenter, trained_on
 
 COLUMNS = (
     *("structure", "subject", "case", "fold", "horizon", "volume_ml", "reference_ml", "error_ml", "scale_ml", "score"),
@@ -75,7 +74,7 @@ def calibrate_volumes(
     """
     dataset = selection.dataset
     description = read_description(dataset.raw / "dataset.json")
-    segmenter = checked_segmenter(segmenting, device, description, dataset.name)
+    segmenter = checked_segmenter(segmenting, device, description.channels, f"the forecasts of {dataset.name}")
     forecaster = Forecaster.of(selection, PredictionSettings(device))
     requests = out_of_fold_requests(forecaster, description)
     pairs = read_retest_pairs(retest, _scans_of_training(dataset)) if retest else []

@@ -14,9 +14,9 @@ from longflow.errors import DataError, first_few
 from longflow.evaluation.repeatability import Repeatability, changed_subjects, repeatability
 from longflow.parallel import Progress
 from longflow.reading import read_json, read_table
-from longflow.tasks.forecast.segmented import write_label_maps
 from longflow.tasks.segment.predictor import Segmenter
 from longflow.tasks.segment.requests import SegmentationRequest
+from longflow.tasks.segment.segmented import write_label_maps
 
 logger = logging.getLogger(__name__)
 

@@ -4,34 +4,26 @@ They are predictions of that model like any other: each has its sidecar with dig
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from longflow.data.dataset import DatasetDescription, Scan, label_path, sidecar_path, stem_of
+from longflow.data.dataset import Scan, label_path, sidecar_path
 from longflow.data.images import Volume, read_scan
 from longflow.data.labels import structures
 from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.evaluation.evaluation import EvaluationJob
 from longflow.evaluation.references import Files, dataset_folders
-from longflow.files import exclusive_lock
 from longflow.inference.fitness import judge_scan
-from longflow.inference.models import PredictionSettings
-from longflow.inference.predictor import predict_missing
-from longflow.inference.selection import Selection
 from longflow.parallel import Progress
-from longflow.paths import lock_in
-from longflow.reading import read_json
 from longflow.tasks.forecast.comparison import ACQUIRED, FORECAST
 from longflow.tasks.forecast.ladder import LCI, MOTION, read_given, rungs
 from longflow.tasks.forecast.pairs import ForecastPrediction
 from longflow.tasks.segment.label_maps import LABEL_FOLDERS, Structures
 from longflow.tasks.segment.predictor import ScanToSegment, Segmenter
 from longflow.tasks.segment.requests import SegmentationRequest
-
-#: folder of the label maps in the folder of predictions; in it one folder each for forecasts, acquired scans and a rung
-SEGMENTED = "segmented"
+from longflow.tasks.segment.segmented import SEGMENTED, case_of, checked_segmenter, write_label_maps
 
 #: what the reference of a volume is taken from
 LABELS, SEGMENTED_SCAN = "labels", "segmented scan"
@@ -79,48 +71,7 @@ class RungSegmenter(Segmenter):
 
 def load_segmenter(job: EvaluationJob) -> Segmenter:
     """Load the model that segments the forecasts of an evaluation. :param job: names the model."""
-    return checked_segmenter(job.segmenter, job.device, job.description, job.raw.name)
-
-
-def checked_segmenter(
-    selection: Selection, device: str | None, description: DatasetDescription, dataset: str
-) -> Segmenter:
-    """Load a model that segments, and check that it can segment forecasts.
-
-    :param selection: the model.
-    :param device: that it computes on; None: a GPU where there is one.
-    :param description: of the forecasts.
-    :param dataset: of the forecasts, for the message.
-    :raises ConfigurationError: the model is for another task, or takes other channels than the forecasts have.
-    :raises LongflowError: it cannot be loaded.
-    """
-    segmenter = Segmenter.of(selection, PredictionSettings(device))
-    takes, given = segmenter.models.plans.channel_names, description.channels
-    if takes != given:
-        raise ConfigurationError(
-            f"{segmenter.models.members[0].member.model.folder.name} of {segmenter.models.selection.dataset.name} "
-            f"segments scans of {_channels(takes)}, but the forecasts of {dataset} have {_channels(given)}. "
-            "Expected: the same names in the same order (channel_names in dataset.json). Choose another model."
-        )
-    return segmenter
-
-
-def _channels(names: Sequence[str]) -> str:
-    return f"{len(names)} channel{'' if len(names) == 1 else 's'} ({', '.join(names)})"
-
-
-def trained_on(segmenter: Segmenter, subjects: Sequence[str]) -> list[str]:
-    """List the subjects that one of the segmenter's folds was trained on, sorted; none where no splits are stored."""
-    path = segmenter.models.selection.dataset.splits
-    splits = read_json(path) if path.is_file() else []
-    seen: set[str] = set()
-    for member in segmenter.models.members:
-        for fold in member.member.folds:
-            try:
-                seen.update(splits[fold]["train"] if splits else [])
-            except (IndexError, KeyError, TypeError) as error:
-                raise ConfigurationError(f"{path} does not name the training subjects of fold {fold}.") from error
-    return sorted(seen & set(subjects))
+    return checked_segmenter(job.segmenter, job.device, job.description.channels, f"the forecasts of {job.raw.name}")
 
 
 @dataclass(frozen=True)
@@ -167,11 +118,6 @@ def _label_of(case: str, folders: Sequence[Path], job: EvaluationJob) -> Path | 
     return None
 
 
-def case_of(files: Files, job: EvaluationJob) -> str:
-    """Return the case of a scan."""
-    return stem_of(files[0], f"_0000{job.description.file_ending}")
-
-
 def segment_scans(
     job: EvaluationJob,
     segmenter: Segmenter,
@@ -195,25 +141,6 @@ def segment_scans(
         write_label_maps(predictor, items, job.predictions / SEGMENTED / kind, job.description, progress)
 
 
-def write_label_maps(
-    segmenter: Segmenter,
-    items: Sequence[SegmentationRequest],
-    folder: Path,
-    description: DatasetDescription,
-    progress: Progress = lambda *_: None,
-) -> None:
-    """Write the label maps of scans into a folder; finished ones are kept.
-
-    :param description: of the dataset of the scans, whose time unit and file ending the label maps have.
-    :raises DataError: a scan cannot be segmented; each is named.
-    """
-    unit_and_files = {name: getattr(description, name) for name in ("time_unit", "file_ending")}
-    own = segmenter.models.description.model_copy(update=unit_and_files)
-    requests = [replace(item, keep_largest=segmenter.keep_largest) for item in items]
-    with exclusive_lock(lock_in(folder), f"{folder} is being written"):
-        predict_missing(segmenter, requests, folder, own, progress=progress)
-
-
 def _target(pair: ForecastPrediction, images: Files) -> Scan:
     return Scan(pair.case, pair.subject, pair.target_time, images)
 
@@ -227,7 +154,7 @@ def acquired_scans(job: EvaluationJob, pairs: Sequence[ForecastPrediction]) -> l
     for pair in pairs:
         last = pair.context_images[-1], max(pair.context_times)
         for files, time in ((pair.reference, pair.target_time), last):
-            scan = Scan(case_of(files, job), pair.subject, time, files)
+            scan = Scan(case_of(files, job.description), pair.subject, time, files)
             if scans.setdefault(scan.case, scan).images != files:
                 raise DataError(
                     f"{files[0]} and {scans[scan.case].images[0]} are two scans of one case. Expected: each acquired "

@@ -31,20 +31,18 @@ from longflow.tasks.forecast.ladder import LCI
 from longflow.tasks.forecast.pairs import ForecastPrediction
 from longflow.tasks.forecast.segmented import (
     LABELS,
-    SEGMENTED,
     SEGMENTED_SCAN,
     LabelsOfDataset,
     acquired_scans,
-    case_of,
     find_labels,
     segment_scans,
     segmented_path,
-    trained_on,
 )
 from longflow.tasks.segment.evaluation import volume_ml
 from longflow.tasks.segment.label_maps import read_labels
 from longflow.tasks.segment.overlap import dice
 from longflow.tasks.segment.predictor import Segmenter
+from longflow.tasks.segment.segmented import SEGMENTED, case_of, trained_on
 
 logger = logging.getLogger(__name__)
 
@@ -184,7 +182,7 @@ def read_target(
 
     :raises DataError: one is on another grid, or holds values that are not named; it is named.
     """
-    target, last = (case_of(files, job) for files in (pair.reference, pair.context_images[-1]))
+    target, last = (case_of(files, job.description) for files in (pair.reference, pair.context_images[-1]))
     made = {FORECAST: (FORECAST, pair.case), rung: (rung, pair.case)}
     made |= {LCI: (ACQUIRED, last), ACQUIRED: (ACQUIRED, target)}  # LCI is an acquired scan, the best rung or not
     known_values = frozenset(segmenter.models.description.label_values)

@@ -50,6 +50,7 @@ class Forecast(Task):
     plans_grid = True
     uses_conditions = True
     uses_segmenter = True
+    evaluates_structures = True
     compares_methods = True
     predicts_new_scans = True
     region = "nonzero"

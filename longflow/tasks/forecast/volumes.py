@@ -17,9 +17,9 @@ from longflow.tasks.forecast.calibration_record import Calibration, identity
 from longflow.tasks.forecast.comparison import ACQUIRED, FORECAST
 from longflow.tasks.forecast.predictor import Forecaster
 from longflow.tasks.forecast.requests import ForecastRequest, forecast_images
-from longflow.tasks.forecast.segmented import SEGMENTED, checked_segmenter, write_label_maps
 from longflow.tasks.segment.predictor import Segmenter
 from longflow.tasks.segment.requests import SegmentationRequest
+from longflow.tasks.segment.segmented import SEGMENTED, checked_segmenter, write_label_maps
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,9 @@ class ForecastVolumes:
         :raises ConfigurationError: the model cannot segment the forecasts, or the calibration is of other models.
         """
         dataset = forecaster.models.selection.dataset
-        segmenter = checked_segmenter(selection, device, forecaster.models.description, dataset.name)
+        segmenter = checked_segmenter(
+            selection, device, forecaster.models.description.channels, f"the forecasts of {dataset.name}"
+        )
         path = dataset.calibration(segmenter.models.selection.dataset.name) / CALIBRATION_JSON
         if not path.is_file():
             logger.warning(

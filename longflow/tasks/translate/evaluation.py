@@ -61,10 +61,11 @@ def evaluate_translations(job: EvaluationJob, progress: Progress | None = None) 
     """Compare a folder of translations with acquired scans; write metrics.csv, metrics.json and a figure into it.
 
     The reference of each translation and its source are searched in the folders of the user, then in those of the
-    dataset, by their tables.
+    dataset, by their tables. With a segmentation model, metrics_structures.csv and the label maps are written, too.
 
     :returns: its results are what was compared, ``definitions``, ``by_direction`` and ``round_trip``; these two by the
-        requested phase, each as :func:`summarise_direction` returns it.
+        requested phase, each as :func:`summarise_direction` returns it; with a segmentation model ``structures``
+        (:func:`longflow.tasks.translate.structures.evaluate_structures`), else None.
     :raises DataError: there are no translations, none has a reference, a source is missing, or grids differ.
     """
     from longflow.tasks.translate.figures import draw_translations
@@ -76,6 +77,12 @@ def evaluate_translations(job: EvaluationJob, progress: Progress | None = None) 
     subjects, cases = [pair.subject for pair in pairs], [pair.case for pair in pairs]
     checked = check_predictions(job, TASK.words, subjects, cases, without)
     rows = evaluate_translation_pairs(pairs, description, job.processes, progress)
+    structures_found, further = None, ()
+    if job.segmenter is not None:
+        # it waits for torch, which nothing else here needs
+        from longflow.tasks.translate.structures import WRITTEN, evaluate_structures
+
+        structures_found, further = evaluate_structures(job, pairs, progress or (lambda *_: None)), WRITTEN
     metrics = {metric.name: metric.definition for metric in metrics_of(TASK)}
     known = structures(description.labels)
     labelled = [name for name in known if any(row[f"mae {name}"] is not None for row in rows)]
@@ -91,12 +98,13 @@ def evaluate_translations(job: EvaluationJob, progress: Progress | None = None) 
         "definitions": {**metrics, **FURTHER_DEFINITIONS},
         "by_direction": by_direction([row for row in rows if not row["round_trip"]]),
         "round_trip": by_direction([row for row in rows if row["round_trip"]]),
+        "structures": structures_found,
     }
     columns = (*PLACE, "image", *metrics, *(f"mae {name}" for name in known), *TAKEN)
     write_csv(columns, rows, job.predictions / METRICS_CSV)
     write_json(results, job.predictions / METRICS_JSON)
     draw_translations(rows, pairs, description, job.predictions / FIGURE)
-    return Evaluation(results, (METRICS_CSV, METRICS_JSON, FIGURE), partial(show_translations, results))
+    return Evaluation(results, (METRICS_CSV, METRICS_JSON, FIGURE, *further), partial(show_translations, results))
 
 
 def evaluate_translation_pairs(

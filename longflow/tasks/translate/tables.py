@@ -18,6 +18,14 @@ Results = Mapping[str, Any]
 #: own metrics of the table in this order; those of installed packages follow
 SHOWN = ("body_mae", "mae", "psnr", "ssim", "through_plane_error", "psnr_mfm", "ssim_mfm")
 
+#: of the table of structures: title and form of each number, and the images in their columns
+STRUCTURE_ROWS = {
+    "dice": ("Dice, with the acquired scan segmented", ".3f"),
+    "volume_error_ml": ("volume error [ml]", ".4g"),
+    "dice_to_labels": ("Dice, with the label map", ".3f"),
+}
+IMAGES = ("translation", "input", "acquired")
+
 
 def show_translations(results: Results, console: Console) -> None:
     """Print the tables of an evaluated folder of translations, and remarks on what they do not show.
@@ -36,6 +44,8 @@ def show_translations(results: Results, console: Console) -> None:
             "and PSNR with 2000 are for comparison with its tables.",
             highlight=False,
         )
+    if results.get("structures"):
+        show_structures(results["structures"], console)
     if results["without_truth"]:
         console.print(
             f"Translations without a reference, not evaluated: {len(results['without_truth'])}.", highlight=False
@@ -74,6 +84,34 @@ def _table(results: Results, phase: str, metrics: Sequence[Metric], back: bool) 
         ]
         table.add_row(escape(f"MAE in {name} [{unit}]"), *cells)
     return table
+
+
+def show_structures(found: Results, console: Console) -> None:
+    """Print the table of structures of each direction.
+
+    :param found: ``structures`` of metrics.json (:mod:`longflow.tasks.translate.structures`).
+    """
+    for phase, structures in found["by_direction"].items():
+        table = new_table(
+            f"Structures in translations to {phase}, segmented by {found['segmenter']} of {found['dataset']}: mean "
+            "over subjects, 95 % interval",
+            *("structure", "", "translation", "untranslated\ninput", "acquired\nscan"),
+        )
+        for name, one in structures.items():
+            for number, (title, form) in STRUCTURE_ROWS.items():
+                cells = [cell(one[image][number], form) if image in one else "" for image in IMAGES]
+                if any(one[image][number]["mean"] is not None for image in IMAGES if image in one):
+                    table.add_row(escape(name), title, *cells)
+                    name = ""
+            table.add_section()
+        console.print(table)
+    lines = []
+    if left := found["not_segmented"]:
+        lines.append(f"Not segmented, since the model takes other channels: translations to {' and '.join(left)}.")
+    if seen := found["trained_on"]:
+        lines.append(f"The model that segments was trained on {first_few(seen)}: do not read its numbers there as new.")
+    for line in lines:
+        console.print(line, highlight=False)
 
 
 def unit_of(results: Results, phase: str | None = None) -> str:

@@ -35,6 +35,7 @@ class Translate(Task):
     requires_images = True
     requires_units = True
     own_slices = True
+    evaluates_structures = True
     region = "body"
     samples: ClassVar[Mapping[str, str]] = {"phases": "longflow.tasks.translate.samples:PhaseSamples"}
     validations: ClassVar[Mapping[str, str]] = {"phases": "longflow.tasks.translate.validation:PhaseValidation"}

@@ -7,7 +7,7 @@ from longflow.errors import DataError
 from longflow.evaluation.repeatability import repeatability
 from longflow.inference.selection import select
 from longflow.tasks.forecast.retest import measure_retest, read_retest_pairs
-from longflow.tasks.forecast.segmented import checked_segmenter
+from longflow.tasks.segment.segmented import checked_segmenter
 from tests.tasks.forecast.calibrating import THRESHOLDS, threshold_segmenter, volume_of
 
 
@@ -34,7 +34,7 @@ def table(tmp_path):
 def test_differences_are_those_of_the_volumes(dataset, scans, table, tmp_path):
     pairs = read_retest_pairs(table(*(f"s{subject}_0,s{subject}_1" for subject in range(1, 6))), scans)
     description = read_description(dataset.raw / "dataset.json")
-    segmenter = checked_segmenter(select("103"), "cpu", description, dataset.name)
+    segmenter = checked_segmenter(select("103"), "cpu", description.channels, dataset.name)
     found = measure_retest(segmenter, pairs, tmp_path / "retest", description)
     for name in THRESHOLDS:
         differences = [
@@ -53,7 +53,7 @@ def test_a_pair_that_changed_is_named(dataset, scans, table, tmp_path, caplog):
         write_volume(repeated.astype(np.float32), first.geometry, "float32", files[1])
     pairs = read_retest_pairs(table(*(f"s{subject}_0,s{subject}_1" for subject in range(1, 6))), scans)
     description = read_description(dataset.raw / "dataset.json")
-    segmenter = checked_segmenter(select("103"), "cpu", description, dataset.name)
+    segmenter = checked_segmenter(select("103"), "cpu", description.channels, dataset.name)
     found = measure_retest(segmenter, pairs, tmp_path / "retest", description)
     (message,) = (record.getMessage() for record in caplog.records if "as if something had changed" in record.message)
     assert "s3 (" in message and "s2" not in message

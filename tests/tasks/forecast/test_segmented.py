@@ -19,7 +19,6 @@ from longflow.tasks.forecast.segmented import (
     load_segmenter,
     segment_scans,
     segmented_path,
-    trained_on,
 )
 from tests.methods.helpers import minimal_plans
 from tests.tasks.conftest import SHAPE
@@ -145,19 +144,6 @@ def test_nothing_is_trained(job, description):
     write_description(description, DatasetPaths("Dataset104_Other").raw / "dataset.json")
     with pytest.raises(NotFoundError, match="No model has been trained for Dataset104_Other"):
         select("104")
-
-
-def test_subjects_that_the_segmenter_was_trained_on(job):
-    segmenter = load_segmenter(job)
-    assert trained_on(segmenter, ["s1", "s2"]) == []  # nothing is known
-    splits = DatasetPaths("Dataset103_Segment").splits
-    write_json([{"train": ["s2", "s3"], "val": ["s1"]}, {"train": ["s1", "s3"], "val": ["s2"]}], splits)
-    assert trained_on(segmenter, ["s1", "s2"]) == ["s2"]  # it has fold 0 alone
-    write_json([], splits)
-    assert trained_on(segmenter, ["s1", "s2"]) == []
-    write_json([{"val": ["s1"]}], splits)
-    with pytest.raises(ConfigurationError, match="does not name the training subjects of fold 0"):
-        trained_on(segmenter, ["s1"])
 
 
 @pytest.mark.parametrize("folder", ["imagesTs", "targetsTs"])

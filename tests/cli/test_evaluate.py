@@ -160,7 +160,10 @@ def test_segmentations_of_single_scans_have_no_figures(labels_out, capsys):
 
 def test_label_maps_need_no_segmenter(labels_out, capsys):
     assert evaluate.main(["-d", "103", "-i", str(labels_out), "--segmenter", "103"]) == 1
-    assert "(--structures) is for forecasts and translations; the predictions of this dataset are label maps" in capsys.readouterr().err
+    assert (
+        "(--structures) is for forecasts and translations; the predictions of this dataset are label maps"
+        in capsys.readouterr().err
+    )
 
 
 def test_folder_without_label_maps(labels_out, capsys):

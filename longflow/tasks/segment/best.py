@@ -95,6 +95,7 @@ def find_best(
     steps, kept = choose_steps(
         structures.values,
         lambda accepted, tried: _measure(pairs[chosen], structures, accepted, tried, processes, progress),
+        len(means[chosen]),
     )
     weights = [file_digest(model.fold(fold).final) for model in members[chosen] for fold in folds]
     best = {

@@ -8,6 +8,9 @@ its code):
 1. All structures together keep their largest component if the mean Dice rises and that of no structure falls.
 2. Then each structure keeps its own if its Dice rises.
 
+With fewer than ``FEWEST_SUBJECTS`` validated subjects nothing is removed, unlike in nnU-Net: Dice rises by chance
+there, and what is removed can be a lesion.
+
 Voxels belong together that touch by face, edge or corner; of components of one size, all are kept. Dice is the mean
 over subjects, as everywhere here, not over scans.
 """
@@ -23,6 +26,9 @@ from longflow.evaluation.summary import Row
 from longflow.reading import read_json
 from longflow.tasks.segment.evaluation import mean_over_structures
 from longflow.tasks.segment.overlap import with_agreed_absence
+
+#: as for verdicts on forecasts (``evaluation/significance.py``)
+FEWEST_SUBJECTS = 6
 
 #: the names of the structures that together keep their largest component
 Step = tuple[str, ...]
@@ -50,15 +56,18 @@ def keep_largest(labels: np.ndarray, steps: Sequence[Step], structures: Mapping[
     return labels
 
 
-def choose_steps(structures: Mapping[str, Sequence[int]], measure: Measure) -> tuple[list[Step], Sequence[Row]]:
+def choose_steps(
+    structures: Mapping[str, Sequence[int]], measure: Measure, subjects: int
+) -> tuple[list[Step], Sequence[Row]]:
     """Decide which structures keep their largest component alone.
 
     :param structures: label values of each structure.
     :param measure: of the label maps.
+    :param subjects: how many were validated.
     :returns: the steps, and the rows of the label maps after them.
     """
     accepted: list[Step] = []
-    for stage in _stages(structures):
+    for stage in _stages(structures) if subjects >= FEWEST_SUBJECTS else ():
         rows = measure(accepted, stage)
         accepted += [step for step in stage if _is_better(rows[step], rows[None])]
     return accepted, measure(accepted, [])[None]

@@ -25,6 +25,7 @@ from longflow.report.tables import (
     span,
     span_or_nothing,
 )
+from longflow.tasks.segment.keep_largest import FEWEST_SUBJECTS
 from longflow.tasks.segment.task import TASK
 
 Results = Mapping[str, Any]
@@ -243,7 +244,12 @@ def _held_out(best: Mapping[str, Any]) -> list[str]:
             f"Only the largest component is kept of: {escape(', '.join(pieces))}. Dice {kept['dice']:.4f}, without "
             f"this {best['dice']:.4f}. To keep all: longflow_predict --keep_all_components."
             if pieces
-            else "All components are kept: removing all but the largest makes no structure better."
+            else "All components are kept: "
+            + (
+                f"with fewer than {FEWEST_SUBJECTS} validated subjects nothing is removed."
+                if best["subjects"] < FEWEST_SUBJECTS
+                else "removing all but the largest makes no structure better."
+            )
         )
     return lines
 

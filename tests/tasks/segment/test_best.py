@@ -126,10 +126,12 @@ def with_satellite(size=1):
     return array
 
 
-def test_a_satellite_is_removed_where_dice_rises(paths, train, write_labels):
+def test_a_satellite_is_removed_where_dice_rises(paths, train, write_labels, monkeypatch):
     model = train("unet", (4, 4, 4))
     for fold, case, _ in SCANS:
         write_labels(model.fold(fold).validation("labels"), case, with_satellite())
+    assert find_best(paths, processes=1)["keep_largest"]["steps"] == []  # two subjects say too little
+    monkeypatch.setattr("longflow.tasks.segment.keep_largest.FEWEST_SUBJECTS", 2)
     best = find_best(paths, processes=1)
     assert best["keep_largest"]["steps"] == [["whole", "core"]]
     assert best["keep_largest"]["dice"] == 1.0 and best["dice"] < 1
@@ -138,7 +140,8 @@ def test_a_satellite_is_removed_where_dice_rises(paths, train, write_labels):
     assert recorded_steps(paths.best, model.folder.name, best["keep_largest"]["weights"], {"whole": (), "core": ()})
 
 
-def test_a_satellite_stays_where_the_reference_has_it(paths, train, write_labels):
+def test_a_satellite_stays_where_the_reference_has_it(paths, train, write_labels, monkeypatch):
+    monkeypatch.setattr("longflow.tasks.segment.keep_largest.FEWEST_SUBJECTS", 2)
     model = train("unet", (4, 4, 4))
     for fold, case, _ in SCANS:
         for folder in (paths.raw / "labelsTr", model.fold(fold).validation("labels")):

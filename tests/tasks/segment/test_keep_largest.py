@@ -85,7 +85,7 @@ def test_kept_where_dice_rises():
     answers = {None: rows(liver=[0.8, 0.8], spleen=[0.5, 0.5]), LIVER: better, SPLEEN: same}
     answers[BOTH] = rows(liver=[0.9, 0.9], spleen=[0.49, 0.5])  # the mean rises, but the spleen falls
     measure, calls = measuring(answers)
-    steps, _ = choose_steps(STRUCTURES, measure)
+    steps, _ = choose_steps(STRUCTURES, measure, 6)
     assert steps == [LIVER]
     assert calls == [((), (BOTH,)), ((), (LIVER, SPLEEN)), ((LIVER,), ())]
 
@@ -94,7 +94,7 @@ def test_all_structures_together_come_first():
     answers = {None: rows(liver=[0.8], spleen=[0.5]), BOTH: rows(liver=[0.9], spleen=[0.5])}
     answers |= {LIVER: rows(liver=[0.9]), SPLEEN: rows(spleen=[0.4])}
     measure, calls = measuring(answers)
-    assert choose_steps(STRUCTURES, measure)[0] == [BOTH]
+    assert choose_steps(STRUCTURES, measure, 6)[0] == [BOTH]
     assert calls[1] == ((BOTH,), (LIVER, SPLEEN))
 
 
@@ -104,22 +104,28 @@ def test_regions_are_tried_one_after_the_other():
     answers = {None: rows(whole=[0.8], core=[0.5]), ("whole", "core"): rows(whole=[0.8], core=[0.5])}
     answers |= {whole: rows(whole=[0.9], core=[0.5]), core: rows(core=[0.6])}
     measure, calls = measuring(answers)
-    assert choose_steps({"whole": (1, 2), "core": (2,)}, measure)[0] == [whole, core]
+    assert choose_steps({"whole": (1, 2), "core": (2,)}, measure, 6)[0] == [whole, core]
     assert [tried for _, tried in calls] == [(("whole", "core"),), (whole,), (core,), ()]
 
 
 def test_a_single_structure_is_tried_once():
     measure, calls = measuring({None: rows(liver=[0.8]), LIVER: rows(liver=[0.8])})
-    assert choose_steps({"liver": (1,)}, measure)[0] == []
+    assert choose_steps({"liver": (1,)}, measure, 6)[0] == []
     assert [tried for _, tried in calls] == [(LIVER,), ()]
 
 
 def test_an_invention_that_is_removed_counts():
     """In the second subject the liver is absent; its Dice is 0 where it is invented, and undefined where it is not."""
     measure, _ = measuring({None: rows(liver=[0.8, 0.0]), LIVER: rows(liver=[0.8, None])})
-    assert choose_steps({"liver": (1,)}, measure)[0] == [LIVER]
+    assert choose_steps({"liver": (1,)}, measure, 6)[0] == [LIVER]
     measure, _ = measuring({None: rows(liver=[None]), LIVER: rows(liver=[None])})
-    assert choose_steps({"liver": (1,)}, measure)[0] == []
+    assert choose_steps({"liver": (1,)}, measure, 6)[0] == []
+
+
+def test_few_subjects_say_too_little():
+    measure, calls = measuring({None: rows(liver=[0.5]), LIVER: rows(liver=[1.0])})
+    assert choose_steps({"liver": (1,)}, measure, 5) == ([], rows(liver=[0.5]))
+    assert calls == [((), ())]
 
 
 def test_a_record_is_for_its_own_model_and_weights(tmp_path):

@@ -102,9 +102,9 @@ def test_ranked_where_higher_is_better():
     assert rows[1]["difference_to_best"] == pytest.approx(np.mean([-1, -5]))
 
 
-def test_equal_candidates_are_in_order_of_name_and_one_subject_has_no_interval():
+def test_the_first_of_equal_candidates_is_better_and_one_subject_has_no_interval():
     rows = rank({"b": {"s": 1.0}, "a": {"s": 1.0}}, "dice", "higher", baselines=())
-    assert [row["candidate"] for row in rows] == ["a", "b"]
+    assert [row["candidate"] for row in rows] == ["b", "a"]
     assert rows[0]["from"] is None and rows[1]["difference_to"] is None
 
 

@@ -17,7 +17,7 @@ from longflow.data.dataset import training_series
 from longflow.errors import DataError
 from longflow.files import atomic_write, file_digest
 from longflow.parallel import Progress
-from longflow.paths import DatasetPaths, ModelPaths
+from longflow.paths import DatasetPaths, ModelPaths, path_in
 from longflow.preprocessing.restore import CERTAIN
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def labels_of_mean(volumes: Iterable[np.ndarray], regions_class_order: Sequence[
 
 def probability_file(model: ModelPaths, fold: int, case: str) -> Path:
     """Return the file of the out-of-fold probabilities of a scan."""
-    return model.fold(fold).validation(PROBABILITIES) / f"{case}{ENDING}"
+    return path_in(model.fold(fold).validation(PROBABILITIES), f"{case}{ENDING}")
 
 
 def write_probabilities(probabilities: np.ndarray, weights: str, path: Path) -> None:

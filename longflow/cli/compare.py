@@ -92,13 +92,9 @@ def _add_targets(result: command.Parser) -> None:
     result.add_argument(
         "-i", "--input", type=Path, help="folder with requested scans, in place of the folds' validation targets"
     )
-    result.add_argument(
-        "-r",
-        "--reference",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="for -i: folders with the acquired scans, searched before the dataset's targetsTs, imagesTs and imagesTr",
+    flags.add_references(
+        result,
+        "for -i: folders with the acquired scans, searched before the dataset's targetsTs, imagesTs and imagesTr",
     )
 
 

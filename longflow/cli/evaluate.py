@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.errors import ConfigurationError, NotFoundError
+from longflow.errors import ConfigurationError
 from longflow.paths import DatasetPaths, resolve_dataset_name
 from longflow.task import Task, get_task
 
@@ -33,13 +33,9 @@ def parser() -> command.Parser:
     )
     flags.add_dataset(result)
     result.add_argument("-i", "--input", required=True, type=Path, help="folder that longflow_predict wrote")
-    result.add_argument(
-        "-r",
-        "--reference",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="folders with acquired scans (or reference label maps), searched before the dataset's targetsTs, imagesTs "
+    flags.add_references(
+        result,
+        "folders with acquired scans (or reference label maps), searched before the dataset's targetsTs, imagesTs "
         "and imagesTr (or labelsTs and labelsTr)",
     )
     flags.add_processes(result)
@@ -82,13 +78,11 @@ def work(options: argparse.Namespace) -> None:
     from longflow.evaluation.evaluation import EvaluationJob
 
     raw = DatasetPaths(resolve_dataset_name(options.dataset)).raw
-    if missing := [str(folder) for folder in options.reference if not folder.is_dir()]:
-        raise NotFoundError(f"The folder of -r does not exist: {', '.join(missing)}.")
+    references = flags.checked_references(options)
     description = read_description(raw / "dataset.json")
     task = get_task(description.task)
     segmenter = selected_segmenter(options, task)
     device = flags.checked_device(options.device) if segmenter else None
-    references = tuple(options.reference)
     job = EvaluationJob(options.input, references, raw, description, options.processes, segmenter, device)
     with progress_bar("Evaluating") as progress:
         evaluation = task.evaluate(job, progress)

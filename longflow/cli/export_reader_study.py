@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from longflow.cli import command, flags
-from longflow.errors import NotFoundError
 from longflow.paths import DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """
@@ -25,8 +24,9 @@ def parser() -> command.Parser:
     flags.add_dataset(result)
     result.add_argument("-i", "--input", type=Path, required=True, help="folder that longflow_predict wrote")
     result.add_argument("-o", "--output", type=Path, required=True, help="new folder")
-    result.add_argument(
-        "-r", "--reference", type=Path, nargs="+", default=[], help="folders with acquired scans, searched first"
+    flags.add_references(
+        result,
+        "folders with acquired scans, searched first",
     )
     result.add_argument(
         "--design",
@@ -41,8 +41,7 @@ def parser() -> command.Parser:
 
 def work(options: argparse.Namespace) -> None:
     """Write the study."""
-    if missing := [str(folder) for folder in options.reference if not folder.is_dir()]:
-        raise NotFoundError(f"The folder of -r does not exist: {', '.join(missing)}.")
+    references = flags.checked_references(options)
     with command.importing():
         from longflow.data.dataset import read_description
         from longflow.tasks.translate.reader_study import ReaderStudy, export_reader_study
@@ -52,7 +51,7 @@ def work(options: argparse.Namespace) -> None:
         options.output,
         raw,
         read_description(raw / "dataset.json"),
-        tuple(options.reference),
+        references,
         options.design,
         options.items,
         options.seed,

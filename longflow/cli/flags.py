@@ -3,9 +3,10 @@
 import argparse
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
-from longflow.errors import ConfigurationError
+from longflow.errors import ConfigurationError, NotFoundError
 from longflow.paths import PLANS_NAME, name_of_plans
 from longflow.reading import parse_number
 from longflow.task import all_tasks
@@ -85,6 +86,24 @@ def add_segmenter(parser: argparse._ActionsContainer, required: bool = False, fu
         required=required,
         help=f"103 or Dataset103_Name: a dataset with a trained model that segments{further}",
     )
+
+
+def add_references(parser: argparse._ActionsContainer, help_text: str) -> None:
+    """Add ``-r``: folders of references.
+
+    :param help_text: what they hold, and when they are searched.
+    """
+    parser.add_argument("-r", "--reference", type=Path, nargs="+", default=[], help=help_text)
+
+
+def checked_references(options: argparse.Namespace) -> tuple[Path, ...]:
+    """Return the folders of ``-r``.
+
+    :raises NotFoundError: one does not exist.
+    """
+    if missing := [str(folder) for folder in options.reference if not folder.is_dir()]:
+        raise NotFoundError(f"The folder of -r does not exist: {', '.join(missing)}.")
+    return tuple(options.reference)
 
 
 def add_prediction_settings(parser: argparse.ArgumentParser) -> None:

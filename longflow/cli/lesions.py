@@ -7,7 +7,7 @@ from typing import Any
 
 from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.errors import ConfigurationError, DataError, NotFoundError, first_few
+from longflow.errors import ConfigurationError, DataError, first_few
 from longflow.paths import DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """
@@ -31,13 +31,9 @@ def parser() -> command.Parser:
     result.add_argument("-i", "--input", required=True, type=Path, help="folder of label maps")
     result.add_argument("--structure", required=True, metavar="NAME", help="its connected pieces are the lesions")
     result.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: INPUT/lesions.csv")
-    result.add_argument(
-        "-r",
-        "--reference",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="folders with reference label maps or with the acquired scans, searched before those of the dataset",
+    flags.add_references(
+        result,
+        "folders with reference label maps or with the acquired scans, searched before those of the dataset",
     )
     result.add_argument("--subject", help="show this subject alone; the file has all")
     result.add_argument(
@@ -82,8 +78,7 @@ def work(options: argparse.Namespace) -> None:
     """Follow, write and show."""
     if options.time is not None and options.track is None:
         raise ConfigurationError("--time is the visit of the place that --track names. Add --track X Y Z.")
-    if missing := [str(folder) for folder in options.reference if not folder.is_dir()]:
-        raise NotFoundError(f"The folder of -r does not exist: {', '.join(missing)}.")
+    references = flags.checked_references(options)
     with command.importing():
         from longflow.data.dataset import read_description
         from longflow.tasks.segment.lesion_changes import ChangeRule
@@ -93,7 +88,7 @@ def work(options: argparse.Namespace) -> None:
     rule = ChangeRule(options.change / 100, options.change_ml, options.smallest_ml, options.gap_mm)
     description = read_description(raw / "dataset.json")
     job = LesionJob(
-        *(options.input, options.structure, raw, description, rule, tuple(options.reference), options.output),
+        *(options.input, options.structure, raw, description, rule, references, options.output),
         processes=options.processes,
     )
     place = lesion_at(job, options.subject, options.track, options.time) if options.track else None

@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from longflow.cli import command
+from longflow.cli import command, flags
 from longflow.cli.progress import progress_bar
-from longflow.errors import ConfigurationError, NotFoundError
+from longflow.errors import ConfigurationError
 from longflow.paths import DatasetPaths, resolve_dataset_name
 
 EXAMPLE = """
@@ -27,13 +27,9 @@ def parser() -> command.Parser:
     )
     result.add_argument("-d", "--dataset", help="101 or Dataset101_Name")
     result.add_argument("-i", "--input", type=Path, help="folder that longflow_predict wrote")
-    result.add_argument(
-        "-r",
-        "--reference",
-        type=Path,
-        nargs="+",
-        default=[],
-        help="folders with the acquired scans (default: OUTPUT/scans of DICOM, or else the dataset of the model)",
+    flags.add_references(
+        result,
+        "folders with the acquired scans (default: OUTPUT/scans of DICOM, or else the dataset of the model)",
     )
     return result
 
@@ -45,11 +41,10 @@ def work(options: argparse.Namespace) -> None:
         )
     if options.reference and options.input is None:
         raise ConfigurationError("-r is for the predictions of -i. Give their folder, or omit -r.")
-    if missing := [str(folder) for folder in options.reference if not folder.is_dir()]:
-        raise NotFoundError(f"The folder of -r does not exist: {', '.join(missing)}.")
+    references = flags.checked_references(options)
     paths = None if options.dataset is None else DatasetPaths(resolve_dataset_name(options.dataset))
     if options.input is not None:
-        write_report(options.input, options.reference)
+        write_report(options.input, references)
     if paths is not None:
         write_dataset_report(paths, options.input)
 

@@ -22,13 +22,14 @@ from typing import Any
 import numpy as np
 
 from longflow.errors import DataError
+from longflow.evaluation.significance import FEWEST_FOR_A_VERDICT
 from longflow.evaluation.summary import Row
 from longflow.reading import read_json
 from longflow.tasks.segment.evaluation import mean_over_structures
 from longflow.tasks.segment.overlap import with_agreed_absence
 
-#: as for verdicts on forecasts (``evaluation/significance.py``)
-FEWEST_SUBJECTS = 6
+#: below it, nothing is removed
+FEWEST_SUBJECTS = FEWEST_FOR_A_VERDICT
 
 #: the names of the structures that together keep their largest component
 Step = tuple[str, ...]
